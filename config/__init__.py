@@ -1,0 +1,5 @@
+"""What the environment says, read once: the settings, the logging and the workflow files of this installation."""
+
+from config.settings import Settings, SettingsError, load_settings
+
+__all__ = ["Settings", "SettingsError", "load_settings"]

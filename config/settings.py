@@ -1,0 +1,214 @@
+"""One frozen `Settings` from the environment. Nothing else in the project reads environment variables."""
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from environs import Env, EnvValidationError
+from marshmallow import ValidationError
+from marshmallow.validate import OneOf, Range, Regexp
+
+MIB = 1024 * 1024
+
+SCALE_RESULT_HOSTS = (
+    "scaleapi-attachments.s3.amazonaws.com",
+    "scaleapi-attachments.s3-ap-northeast-1.amazonaws.com",
+    "scaleapi-attachments.s3.us-west-2.amazonaws.com",
+    "scaleapi-results.s3.amazonaws.com",
+    "scaleapi-results.s3.us-west-1.amazonaws.com",
+    "s3.labeling-data.net",
+)
+"""Hosts that Scale's results have been seen on. Source: recorded responses of segmentation, video and lidar tasks."""
+
+
+class SettingsError(Exception):
+    """A setting has a value that cannot be used. The message names the setting and says what to write instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one process. Names are those of the environment in lower case; sizes are bytes, times seconds."""
+
+    scale_api_key: str | None = field(default=None, repr=False)
+    scale_test_api_key: str | None = field(default=None, repr=False)
+    scale_api_url: str = "https://api.scale.com/v1"
+    scale_live_callback_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    scale_test_callback_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    database_url: str = field(default="sqlite:///var/weighbridge.db", repr=False)
+    redis_url: str | None = field(default=None, repr=False)
+    public_url: str | None = None
+    unique_id_prefix: str = ""
+    artifact_store: str = "var/artifacts"
+    artifact_hosts: tuple[str, ...] = SCALE_RESULT_HOSTS
+    attachment_hosts: tuple[str, ...] = ()
+    subscriber_hosts: tuple[str, ...] = ()
+    workflows_dir: str = "config/workflows"
+    api_token: str | None = field(default=None, repr=False)
+    metrics_token: str | None = field(default=None, repr=False)
+    secret_key: str = field(default="", repr=False)
+    secret_key_is_set: bool = False
+    verify_before_create: bool = False
+    reconcile_every_seconds: int = 0
+    max_callback_bytes: int = 64 * MIB
+    inline_callback_bytes: int = 1 * MIB
+    max_artifact_bytes: int = 2048 * MIB
+    port: int = 8000
+    web_concurrency: int = 2
+    web_threads: int = 16
+    worker_concurrency: int = 2
+    lease_seconds: int = 60
+    sweep_seconds: float = 15.0
+    log_format: str = "console"
+    log_level: str = "info"
+    dyno: bool = False
+    sandbox_api_keys: tuple[str, ...] = ("test_sandbox", "live_sandbox")
+    sandbox_port: int = 8001
+
+    @property
+    def embedded(self) -> bool:
+        """No broker: the worker's sweep feeds the worker itself."""
+        return self.redis_url is None
+
+    @property
+    def callback_url(self) -> str | None:
+        """Where Scale reaches the callback endpoint; None until PUBLIC_URL is set."""
+        return f"{self.public_url}/callbacks/scale" if self.public_url else None
+
+    def scale_key(self, environment: str) -> str | None:
+        """The API key that creates tasks in `environment` ("live" or "test")."""
+        return self.scale_test_api_key if environment == "test" else self.scale_api_key
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environment`, or from the process and a `.env` file beside it.
+
+    Raises SettingsError, which names every setting at fault.
+    """
+    env = _Environment(environment)
+    redis_url = env.str("REDIS_URL", None, validate=_address("redis", "rediss", "unix", "redis+socket"))
+    secret_key = env.str("SECRET_KEY", None)
+    dyno = env.str("DYNO", None) is not None
+    settings = Settings(
+        scale_api_key=env.str("SCALE_API_KEY", None),
+        scale_test_api_key=env.str("SCALE_TEST_API_KEY", None),
+        scale_api_url=_without_slash(
+            env.str("SCALE_API_URL", Settings.scale_api_url, validate=_address("http", "https"))
+        ),
+        scale_live_callback_keys=tuple(key.encode() for key in env.names("SCALE_LIVE_CALLBACK_KEYS")),
+        scale_test_callback_keys=tuple(key.encode() for key in env.names("SCALE_TEST_CALLBACK_KEYS")),
+        database_url=_database_url(
+            env.str("DATABASE_URL", Settings.database_url, validate=_names_a_database)
+        ),
+        redis_url=redis_url,
+        public_url=_without_slash(env.str("PUBLIC_URL", None, validate=_address("http", "https"))),
+        unique_id_prefix=env.str("UNIQUE_ID_PREFIX", "", validate=Regexp(r"^[A-Za-z0-9._-]{0,40}$")),
+        artifact_store=env.str("ARTIFACT_STORE", Settings.artifact_store),
+        artifact_hosts=env.names("ARTIFACT_HOSTS", Settings.artifact_hosts),
+        attachment_hosts=env.names("ATTACHMENT_HOSTS"),
+        subscriber_hosts=env.names("SUBSCRIBER_HOSTS"),
+        workflows_dir=env.str("WORKFLOWS_DIR", Settings.workflows_dir),
+        api_token=env.str("API_TOKEN", None),
+        metrics_token=env.str("METRICS_TOKEN", None),
+        secret_key=secret_key or _kept_secret_key(),
+        secret_key_is_set=secret_key is not None,
+        verify_before_create=env.bool("VERIFY_BEFORE_CREATE", False),
+        reconcile_every_seconds=env.int("RECONCILE_EVERY_SECONDS", 0, validate=Range(min=0)),
+        max_callback_bytes=env.int("MAX_CALLBACK_BYTES", Settings.max_callback_bytes, validate=Range(min=1)),
+        inline_callback_bytes=env.int(
+            "INLINE_CALLBACK_BYTES", Settings.inline_callback_bytes, validate=Range(min=0)
+        ),
+        max_artifact_bytes=env.int("MAX_ARTIFACT_BYTES", Settings.max_artifact_bytes, validate=Range(min=1)),
+        port=env.int("PORT", Settings.port, validate=Range(1, 65535)),
+        web_concurrency=env.int("WEB_CONCURRENCY", Settings.web_concurrency, validate=Range(min=1)),
+        web_threads=env.int("WEB_THREADS", Settings.web_threads, validate=Range(min=1)),
+        worker_concurrency=env.int("WORKER_CONCURRENCY", Settings.worker_concurrency, validate=Range(min=1)),
+        lease_seconds=env.int("LEASE_SECONDS", Settings.lease_seconds, validate=Range(min=1)),
+        sweep_seconds=env.float("SWEEP_SECONDS", 15.0 if redis_url else 0.2, validate=Range(0.01, 3600)),
+        log_format=env.str("LOG_FORMAT", "json" if dyno else "console", validate=OneOf(("console", "json"))),
+        log_level=env.str("LOG_LEVEL", "info", validate=OneOf(("debug", "info", "warning", "error"))),
+        dyno=dyno,
+        sandbox_api_keys=env.names("SANDBOX_API_KEYS", Settings.sandbox_api_keys),
+        sandbox_port=env.int("SANDBOX_PORT", Settings.sandbox_port, validate=Range(1, 65535)),
+    )
+    try:
+        env.seal()
+    except EnvValidationError as error:
+        wrong = (f"{name}: {' '.join(map(str, messages))}" for name, messages in error.error_messages.items())
+        raise SettingsError("\n".join(wrong)) from None
+    if shared := set(settings.scale_live_callback_keys) & set(settings.scale_test_callback_keys):
+        raise SettingsError(
+            f"SCALE_LIVE_CALLBACK_KEYS and SCALE_TEST_CALLBACK_KEYS share {len(shared)} key(s): "
+            "a callback could not be told live from test. Give each key to one of them."
+        )
+    return settings
+
+
+class _Environment(Env):
+    """environs over one mapping, collecting every error; a variable that is set but blank counts as absent."""
+
+    def __init__(self, environment: Mapping[str, str] | None) -> None:
+        super().__init__(eager=False)
+        if environment is None:
+            self.read_env(Path.cwd() / ".env", recurse=False)
+            environment = {**self._environ, **os.environ}
+        self._variables = environment
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        return self._variables.get(env_key, "").strip() or default
+
+    def names(self, name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """A comma-separated list."""
+        value = self.str(name, None)
+        return default if value is None else tuple(part for raw in value.split(",") if (part := raw.strip()))
+
+
+def _address(*schemes: str) -> Callable[[str], None]:
+    def check(value: str) -> None:
+        scheme, found, rest = value.partition("://")
+        if scheme not in schemes or not found or not rest:
+            raise ValidationError(
+                f"Takes an address that starts with {' or '.join(s + '://' for s in schemes)}."
+            )
+
+    return check
+
+
+def _without_slash(address: str | None) -> Any:
+    return address and address.rstrip("/")
+
+
+_POSTGRESQL = re.compile(r"^(postgres|postgresql|postgresql\+psycopg)://")
+
+
+def _names_a_database(url: str) -> None:
+    if not _POSTGRESQL.match(url) and not re.match(r"^sqlite:///.+", url):
+        raise ValidationError("Takes sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.")
+
+
+def _database_url(url: str | None) -> str:
+    """The form that SQLAlchemy takes: postgres://, as Heroku writes it, and postgresql:// mean psycopg 3."""
+    return _POSTGRESQL.sub("postgresql+psycopg://", url or "")
+
+
+def _kept_secret_key() -> str:
+    """The key made at the first start and kept in var/, so that sessions and signed addresses outlive a restart."""
+    path = Path("var/secret_key")
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        pass
+    key = secrets.token_urlsafe(32)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    except OSError:
+        return key
+    with os.fdopen(made, "w") as file:
+        file.write(key)
+    return key
