@@ -1,0 +1,304 @@
+"""The tables
+
+Revision ID: 0001
+Revises:
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def json() -> sa.types.TypeEngine:
+    return sa.JSON().with_variant(JSONB(), "postgresql")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "annotations",
+        sa.Column("response_id", sa.Uuid(), nullable=False),
+        sa.Column("file", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("uuid", sa.String(), nullable=True),
+        sa.Column("type", sa.String(), nullable=False),
+        sa.Column("label", sa.String(), nullable=True),
+        sa.Column("frame", sa.BigInteger(), nullable=True),
+        sa.Column("attributes", json(), nullable=True),
+        sa.Column("geometry", json(), nullable=False),
+        sa.Column("flag", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("response_id", "file", "position", name=op.f("pk_annotations")),
+    )
+    op.create_table(
+        "api_tokens",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("scopes", json(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_api_tokens")),
+        sa.UniqueConstraint("digest", name=op.f("uq_api_tokens_digest")),
+    )
+    op.create_table(
+        "artifacts",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("response_id", sa.Uuid(), nullable=False),
+        sa.Column("task_id", sa.String(), nullable=False),
+        sa.Column("ordinal", sa.Integer(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("url", sa.String(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("first_attempt_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("sha256", sa.String(length=64), nullable=True),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("media_type", sa.String(), nullable=True),
+        sa.Column("path", sa.String(), nullable=True),
+        sa.Column("annotation_count", sa.Integer(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_artifacts")),
+        sa.UniqueConstraint("response_id", "ordinal", name=op.f("uq_artifacts_response_id_ordinal")),
+    )
+    with op.batch_alter_table("artifacts", schema=None) as batch_op:
+        batch_op.create_index("ix_artifacts_task_id", ["task_id"], unique=False)
+
+    op.create_table(
+        "audit_log",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("details", json(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_log")),
+    )
+    op.create_table(
+        "batches",
+        sa.Column("environment", sa.String(length=8), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("project", sa.String(), nullable=True),
+        sa.Column("status", sa.String(), nullable=True),
+        sa.Column("details", json(), nullable=True),
+        sa.Column("clock", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("environment", "name", name=op.f("pk_batches")),
+    )
+    op.create_table(
+        "deliveries",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("environment", sa.String(length=8), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("size_bytes", sa.Integer(), nullable=False),
+        sa.Column("headers", json(), nullable=False),
+        sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("clock", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("event", sa.String(length=32), nullable=True),
+        sa.Column("task_id", sa.String(), nullable=True),
+        sa.Column("review", json(), nullable=True),
+        sa.Column("duplicates", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("last_received_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
+        sa.UniqueConstraint("environment", "sha256", name=op.f("uq_deliveries_environment_sha256")),
+    )
+    with op.batch_alter_table("deliveries", schema=None) as batch_op:
+        batch_op.create_index("ix_deliveries_task_id", ["task_id"], unique=False)
+        batch_op.create_index(
+            "ix_deliveries_unprocessed",
+            ["status", "id"],
+            unique=False,
+            sqlite_where=sa.text("status != 'processed'"),
+            postgresql_where=sa.text("status != 'processed'"),
+        )
+
+    op.create_table(
+        "follow_ups",
+        sa.Column("unique_id", sa.String(length=200), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("workflow", sa.String(), nullable=False),
+        sa.Column("workflow_digest", sa.String(length=64), nullable=False),
+        sa.Column("step", sa.String(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("environment", sa.String(length=8), nullable=False),
+        sa.Column("source_task_id", sa.String(), nullable=False),
+        sa.Column("source_response_id", sa.Uuid(), nullable=True),
+        sa.Column("source_annotation", sa.String(), nullable=True),
+        sa.Column("task_type", sa.String(), nullable=False),
+        sa.Column("request", json(), nullable=False),
+        sa.Column("task_id", sa.String(), nullable=True),
+        sa.Column("depth", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("decided_by", sa.String(), nullable=True),
+        sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("planned_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("unique_id", name=op.f("pk_follow_ups")),
+        sa.UniqueConstraint("id", name=op.f("uq_follow_ups_id")),
+    )
+    with op.batch_alter_table("follow_ups", schema=None) as batch_op:
+        batch_op.create_index("ix_follow_ups_source_task_id", ["source_task_id"], unique=False)
+        batch_op.create_index("ix_follow_ups_state", ["state", "id"], unique=False)
+        batch_op.create_index("ix_follow_ups_step", ["workflow", "step", "planned_at"], unique=False)
+        batch_op.create_index("ix_follow_ups_task_id", ["task_id"], unique=False)
+
+    op.create_table(
+        "jobs",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("state", sa.String(length=8), nullable=False),
+        sa.Column("asked", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("run_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("lease_owner", sa.String(), nullable=True),
+        sa.Column("last_error", sa.String(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
+        sa.UniqueConstraint("key", name=op.f("uq_jobs_key")),
+    )
+    with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.create_index("ix_jobs_due", ["state", "run_at"], unique=False)
+
+    op.create_table(
+        "joins",
+        sa.Column("id", sa.String(length=200), nullable=False),
+        sa.Column("workflow", sa.String(), nullable=False),
+        sa.Column("step", sa.String(), nullable=False),
+        sa.Column("source_task_id", sa.String(), nullable=False),
+        sa.Column("source_response_id", sa.Uuid(), nullable=True),
+        sa.Column("expected", sa.Integer(), nullable=True),
+        sa.Column("deadline", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("fired_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("result", json(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_joins")),
+    )
+    with op.batch_alter_table("joins", schema=None) as batch_op:
+        batch_op.create_index("ix_joins_source_task_id", ["source_task_id"], unique=False)
+
+    op.create_table(
+        "responses",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("task_id", sa.String(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("event", sa.String(length=32), nullable=False),
+        sa.Column("delivery_id", sa.Uuid(), nullable=False),
+        sa.Column("clock", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("error", json(), nullable=True),
+        sa.Column("answer", json(), nullable=True),
+        sa.Column("response", json(), nullable=True),
+        sa.Column("flags", json(), nullable=True),
+        sa.Column("annotation_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("artifact_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_responses")),
+        sa.UniqueConstraint("task_id", "digest", name=op.f("uq_responses_task_id_digest")),
+        sa.UniqueConstraint("task_id", "number", name=op.f("uq_responses_task_id_number")),
+    )
+    op.create_table(
+        "state",
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("value", json(), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_state")),
+    )
+    op.create_table(
+        "subscribers",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("url", sa.String(), nullable=False),
+        sa.Column("events", json(), nullable=False),
+        sa.Column("secret", sa.String(), nullable=False),
+        sa.Column("enabled", sa.Boolean(), server_default=sa.text("(true)"), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_subscribers")),
+    )
+    op.create_table(
+        "tasks",
+        sa.Column("task_id", sa.String(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("environment", sa.String(length=8), nullable=False),
+        sa.Column("type", sa.String(), nullable=True),
+        sa.Column("status", sa.String(), nullable=True),
+        sa.Column("project", sa.String(), nullable=True),
+        sa.Column("batch", sa.String(), nullable=True),
+        sa.Column("unique_id", sa.String(), nullable=True),
+        sa.Column("instruction", sa.String(), nullable=True),
+        sa.Column("urgency", sa.String(), nullable=True),
+        sa.Column("tags", json(), nullable=True),
+        sa.Column("priority", sa.BigInteger(), nullable=True),
+        sa.Column("metadata", json(), nullable=True),
+        sa.Column("params", json(), nullable=True),
+        sa.Column("extra", json(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("review_status", sa.String(), nullable=True),
+        sa.Column("review_comments", json(), nullable=True),
+        sa.Column("reviewed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("callback_succeeded", sa.Boolean(), nullable=True),
+        sa.Column("clock", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("clock_delivery_id", sa.Uuid(), nullable=True),
+        sa.Column("recalled_clock", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("recalled_delivery_id", sa.Uuid(), nullable=True),
+        sa.Column("latest_response_id", sa.Uuid(), nullable=True),
+        sa.Column("latest_response_clock", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("latest_response_delivery_id", sa.Uuid(), nullable=True),
+        sa.Column("response_id", sa.Uuid(), nullable=True),
+        sa.Column("response_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("follow_up", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("task_id", name=op.f("pk_tasks")),
+        sa.UniqueConstraint("id", name=op.f("uq_tasks_id")),
+    )
+    for column, *rest in (("type", "id"), ("project", "id"), ("batch", "id"), ("unique_id",)):
+        op.create_index(f"ix_tasks_{column}", "tasks", [sa.text(f"substr({column}, 1, 64)"), *rest])
+    if op.get_bind().dialect.name == "postgresql":
+        # Bodies are read whole or not at all: compressing them on the way in would cost more than the disk.
+        op.execute("ALTER TABLE deliveries ALTER COLUMN body SET STORAGE EXTERNAL")
+
+
+def downgrade() -> None:
+    op.drop_table("tasks")
+    op.drop_table("subscribers")
+    op.drop_table("state")
+    op.drop_table("responses")
+    with op.batch_alter_table("joins", schema=None) as batch_op:
+        batch_op.drop_index("ix_joins_source_task_id")
+
+    op.drop_table("joins")
+    with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_index("ix_jobs_due")
+
+    op.drop_table("jobs")
+    with op.batch_alter_table("follow_ups", schema=None) as batch_op:
+        batch_op.drop_index("ix_follow_ups_task_id")
+        batch_op.drop_index("ix_follow_ups_step")
+        batch_op.drop_index("ix_follow_ups_state")
+        batch_op.drop_index("ix_follow_ups_source_task_id")
+
+    op.drop_table("follow_ups")
+    with op.batch_alter_table("deliveries", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_deliveries_unprocessed",
+            sqlite_where=sa.text("status != 'processed'"),
+            postgresql_where=sa.text("status != 'processed'"),
+        )
+        batch_op.drop_index("ix_deliveries_task_id")
+
+    op.drop_table("deliveries")
+    op.drop_table("batches")
+    op.drop_table("audit_log")
+    with op.batch_alter_table("artifacts", schema=None) as batch_op:
+        batch_op.drop_index("ix_artifacts_task_id")
+
+    op.drop_table("artifacts")
+    op.drop_table("api_tokens")
+    op.drop_table("annotations")

@@ -1,0 +1,31 @@
+"""The tables. Columns and keys only; what happens to the rows is decided in pipeline/."""
+
+from models.annotation import Annotation
+from models.artifact import Artifact
+from models.batch import Batch
+from models.columns import Base
+from models.delivery import Delivery
+from models.follow_up import FollowUp, Join
+from models.job import Job
+from models.person import ApiToken, AuditEntry
+from models.response import Response
+from models.state import State
+from models.subscriber import Subscriber
+from models.task import Task
+
+__all__ = [
+    "Annotation",
+    "ApiToken",
+    "Artifact",
+    "AuditEntry",
+    "Base",
+    "Batch",
+    "Delivery",
+    "FollowUp",
+    "Job",
+    "Join",
+    "Response",
+    "State",
+    "Subscriber",
+    "Task",
+]

@@ -1,0 +1,35 @@
+"""A file that a response points to."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Index, String, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.columns import Base
+
+
+class Artifact(Base):
+    __tablename__ = "artifacts"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    response_id: Mapped[UUID]
+    task_id: Mapped[str]
+    ordinal: Mapped[int]
+    """1, 2, … within the response; the `file` of the annotations read from it."""
+    role: Mapped[str]
+    url: Mapped[str]
+    state: Mapped[str] = mapped_column(String(16))
+    """pending → stored | failed"""
+    attempts: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    first_attempt_at: Mapped[datetime | None]
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    media_type: Mapped[str | None]
+    path: Mapped[str | None]
+    annotation_count: Mapped[int | None]
+    """Rows read from it; null until it was read, or where it holds none."""
+    reason: Mapped[str | None]
+    """Why it failed, or what was odd in it."""
+
+    __table_args__ = (UniqueConstraint("response_id", "ordinal"), Index("ix_artifacts_task_id", "task_id"))

@@ -1,0 +1,51 @@
+"""One POST as it was received (or one object that reconciliation or an import brought): the record of everything else."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Index, LargeBinary, String, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.columns import Base
+
+
+class Delivery(Base):
+    __tablename__ = "deliveries"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    """UUIDv7: its order is the order of receipt."""
+    kind: Mapped[str] = mapped_column(String(16))
+    """callback | reconciled | imported"""
+    environment: Mapped[str] = mapped_column(String(8))
+    """live | test"""
+    sha256: Mapped[str] = mapped_column(String(64))
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    size_bytes: Mapped[int]
+    headers: Mapped[dict[str, Any]]
+    """The few request headers that help at night; never the key."""
+    received_at: Mapped[datetime]
+    clock: Mapped[datetime | None]
+    """When it happened by Scale's dates; the receipt where the body has none. Null until it was read."""
+    status: Mapped[str] = mapped_column(String(16))
+    """stored → processed | quarantined"""
+    reason: Mapped[str | None]
+    """Why it was quarantined."""
+    event: Mapped[str | None] = mapped_column(String(32))
+    task_id: Mapped[str | None]
+    review: Mapped[dict[str, Any] | None]
+    """{status, comments} as this delivery told it."""
+    duplicates: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    last_received_at: Mapped[datetime]
+
+    __table_args__ = (
+        UniqueConstraint("environment", "sha256"),
+        Index("ix_deliveries_task_id", "task_id"),
+        Index(
+            "ix_deliveries_unprocessed",
+            "status",
+            "id",
+            sqlite_where=text("status != 'processed'"),
+            postgresql_where=text("status != 'processed'"),
+        ),
+    )

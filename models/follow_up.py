@@ -1,0 +1,67 @@
+"""A follow-up: one task that a workflow's step asks for. It is a row before it is a request."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Index, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.columns import Base
+
+
+class FollowUp(Base):
+    __tablename__ = "follow_ups"
+
+    unique_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    id: Mapped[UUID] = mapped_column(unique=True)
+    """UUIDv7 of the planning: lists are paged by it."""
+    workflow: Mapped[str]
+    workflow_digest: Mapped[str] = mapped_column(String(64))
+    step: Mapped[str]
+    state: Mapped[str] = mapped_column(String(16))
+    """planned → (held) → created → completed | error | canceled; or failed (Scale refused it); or skipped"""
+    reason: Mapped[str | None]
+    environment: Mapped[str] = mapped_column(String(8))
+    source_task_id: Mapped[str]
+    source_response_id: Mapped[UUID | None]
+    source_annotation: Mapped[str | None]
+    task_type: Mapped[str]
+    request: Mapped[dict[str, Any]]
+    """The body for Scale, without callback_url and unique_id, which are added when it is sent."""
+    task_id: Mapped[str | None]
+    depth: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+    """Follow-ups between this one and the task that the customer created, itself included."""
+    decided_by: Mapped[str | None]
+    decided_at: Mapped[datetime | None]
+    """Who approved or canceled it, and when."""
+    planned_at: Mapped[datetime]
+    created_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_follow_ups_state", "state", "id"),
+        Index("ix_follow_ups_source_task_id", "source_task_id"),
+        Index("ix_follow_ups_task_id", "task_id"),
+        Index("ix_follow_ups_step", "workflow", "step", "planned_at"),
+    )
+
+
+class Join(Base):
+    """The children of one fan-out that a later step waits for. Its row is locked before they are counted."""
+
+    __tablename__ = "joins"
+
+    id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    """<workflow>.<step>.<source>: the unique_id that the join's own follow-up gets."""
+    workflow: Mapped[str]
+    step: Mapped[str]
+    source_task_id: Mapped[str]
+    source_response_id: Mapped[UUID | None]
+    expected: Mapped[int | None]
+    """Children to wait for; null until the fan-out's plan has ended."""
+    deadline: Mapped[datetime | None]
+    fired_at: Mapped[datetime | None]
+    reason: Mapped[str | None]
+    result: Mapped[dict[str, Any] | None]
+
+    __table_args__ = (Index("ix_joins_source_task_id", "source_task_id"),)

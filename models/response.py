@@ -1,0 +1,36 @@
+"""A response version: one distinct `response` of a task. Written once; only its event and delivery are pointers."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import String, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.columns import Base, Json
+
+
+class Response(Base):
+    __tablename__ = "responses"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    task_id: Mapped[str]
+    number: Mapped[int]
+    """1, 2, … in the order of receipt within the task."""
+    digest: Mapped[str] = mapped_column(String(64))
+    """sha256 over the canonical form of the response."""
+    event: Mapped[str] = mapped_column(String(32))
+    delivery_id: Mapped[UUID]
+    """The earliest delivery, by Scale's clock, that carries this version; `event` is what it told."""
+    clock: Mapped[datetime]
+    received_at: Mapped[datetime]
+    error: Mapped[dict[str, Any] | None]
+    answer: Mapped[Any | None] = mapped_column(Json)
+    """The response without its annotations, under Scale's keys."""
+    response: Mapped[Any | None] = mapped_column(Json)
+    flags: Mapped[list[Any] | None]
+    """What was odd in it, in sentences."""
+    annotation_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    artifact_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+
+    __table_args__ = (UniqueConstraint("task_id", "number"), UniqueConstraint("task_id", "digest"))

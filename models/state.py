@@ -1,0 +1,16 @@
+"""Small facts that the processes share: heartbeats, cursors, pauses, throttles."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.columns import Base
+
+
+class State(Base):
+    __tablename__ = "state"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[dict[str, Any]]
+    changed_at: Mapped[datetime]

@@ -1,0 +1,1 @@
+"""What happens to a callback, in order: receive, jobs, artifacts, follow-ups, reconcile."""

@@ -1,0 +1,114 @@
+"""The way to the database: engines whose every transaction is bounded, and the migrations."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import orjson
+import uuid_utils.compat
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+
+from config import Settings
+
+PROJECT = Path(__file__).resolve().parent.parent
+LOCK_TIMEOUT_MS = 3_000
+STATEMENT_TIMEOUT_MS = 15_000
+BUSY_TIMEOUT_S = 5.0
+
+
+def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
+    """An engine for `settings.database_url`. No connection is opened yet.
+
+    A transaction begun on it takes SQLite's write lock at once (BEGIN IMMEDIATE), so that it waits at its start and
+    not in its middle; `reading(engine)` gives the one that never takes it.
+    """
+    url = make_url(settings.database_url)
+    if url.get_backend_name() == "sqlite":
+        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(
+            url,
+            connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+            json_serializer=_dumps,
+            json_deserializer=orjson.loads,
+            pool_size=pool_size,
+            max_overflow=2,
+        )
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return create_engine(
+        url,
+        connect_args={
+            "connect_timeout": 3,
+            "application_name": "weighbridge",
+            "options": f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+        },
+        json_serializer=_dumps,
+        json_deserializer=orjson.loads,
+        pool_size=pool_size,
+        max_overflow=2,
+        pool_timeout=5,
+        pool_pre_ping=True,
+    )
+
+
+def reading(engine: Engine) -> Engine:
+    """The same engine for transactions that only read; on SQLite they never wait for a writer."""
+    return engine.execution_options(weighbridge_reads=True)
+
+
+def new_id() -> UUID:
+    """A UUIDv7: sorts by the time it was made."""
+    return uuid_utils.compat.uuid7()
+
+
+def now() -> datetime:
+    """The present, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def _dumps(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN comes too late and is never IMMEDIATE
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reads = connection.get_execution_options().get("weighbridge_reads")
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+# Migrations.
+
+
+def migrations(database_url: str) -> Config:
+    """Alembic's configuration, without an ini file."""
+    config = Config()
+    config.set_main_option("script_location", str(PROJECT / "migrations"))
+    config.attributes["database_url"] = database_url
+    return config
+
+
+def migrate(database_url: str, revision: str = "head") -> None:
+    """Bring the database at `database_url` (SQLAlchemy form) to `revision`."""
+    if (url := make_url(database_url)).get_backend_name() == "sqlite":
+        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+    command.upgrade(migrations(database_url), revision)
+
+
+def revisions(connection: Connection) -> tuple[str | None, str | None]:
+    """The revision that the database has, and the one that this code needs."""
+    script = ScriptDirectory.from_config(migrations(""))
+    return MigrationContext.configure(connection).get_current_revision(), script.get_current_head()
