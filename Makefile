@@ -1,0 +1,66 @@
+# What a person does with Weighbridge. `make` alone lists it.
+
+# python3 first: it is the one that the person chose. PYTHON=… chooses another.
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
+	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(name))))
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input -q
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bench lock audit clean
+
+help: ## Show these targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: .venv/installed ## Start the service with a stand-in for Scale, on SQLite, with nothing else to install
+	@$(BIN)/flask up
+
+test: .venv/installed-dev ## Run all tests (ARGS="tests/scale -k mask" runs some)
+	@$(BIN)/pytest -n auto $(ARGS)
+
+lint: .venv/installed-dev ## Check format, lint, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-dev ## Format the code and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/installed-dev ## Measure the data path against bare Flask and against a plain version of this service
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: .venv/installed-dev ## Write requirements*.txt from requirements*.in, for every platform and Python (ARGS=--upgrade)
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url $(ARGS) requirements.in -o requirements.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url $(ARGS) requirements-dev.in -o requirements-dev.txt
+
+audit: .venv/installed-dev ## Ask for known vulnerabilities of the locked packages
+	$(BIN)/pip-audit --disable-pip -r requirements.txt --no-deps
+
+clean: ## Remove the virtualenv and caches; var/ (your data) stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: requirements.txt | .venv/bin/python
+	@echo "Installing what Weighbridge runs on into .venv (once) …"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt | .venv/bin/python
+	@echo "Installing what the tests and checks need into .venv (once) …"
+	@$(PIP) -r requirements-dev.txt
+	@touch .venv/installed $@
+
+.venv/bin/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "Weighbridge needs Python 3.11 or newer, and found none (python3 is $$(python3 -V 2>/dev/null || echo missing))." >&2; \
+		echo "Install one (for example: apt install python3.11-venv, brew install python@3.13), or name it: make run PYTHON=/path/to/python3.13" >&2; \
+		exit 1; fi
+	@if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+		echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); Weighbridge needs Python 3.11 or newer. Name another: make run PYTHON=/path/to/python3.13" >&2; \
+		exit 1; fi
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "$(PYTHON) comes without the venv module. On Debian or Ubuntu: apt install python$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv" >&2; \
+		exit 1; fi
+	@$(PYTHON) -m venv --clear .venv

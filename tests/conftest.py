@@ -1,0 +1,172 @@
+"""Fixtures that every room uses: databases, Redis, and the whole service. What they start lives in servers.py and service.py."""
+
+import os
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import servers
+from tests.service import Service
+
+
+def _server(start: Callable[[], Any]) -> Any:
+    """What `start` gives; where it is unavailable a loud skip, or a failure where REQUIRE_SERVERS=1."""
+    try:
+        return start()
+    except servers.Unavailable as reason:
+        if os.environ.get("REQUIRE_SERVERS") == "1":
+            pytest.fail(f"REQUIRE_SERVERS=1, but {reason}", pytrace=False)
+        pytest.skip(f"no {reason}")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[servers.PostgresServer]:
+    """The PostgreSQL of this run. Each test worker has its own unless TEST_DATABASE_URL names one."""
+    server = _server(servers.shared_postgres)
+    yield server
+    if isinstance(server, servers.OwnPostgres):
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def _redis(worker_id: str) -> Iterator[servers.RedisServer]:
+    number = int(worker_id.removeprefix("gw")) if worker_id.startswith("gw") else 0
+    server = _server(lambda: servers.shared_redis(number))
+    yield server
+    if isinstance(server, servers.OwnRedis):
+        server.close()
+
+
+@pytest.fixture
+def redis_url(_redis: servers.RedisServer) -> str:
+    """The URL of an empty Redis database."""
+    _redis.empty()
+    return _redis.url
+
+
+@pytest.fixture
+def own_redis() -> Iterator[servers.OwnRedis]:
+    """A Redis that this test alone uses: it may kill, freeze, fill or empty it."""
+    with _server(servers.start_redis) as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[servers.OwnPostgres]:
+    """A PostgreSQL that this test alone uses: it may kill, freeze or stop it. Its database `postgres` is empty."""
+    with _server(servers.start_postgres) as server:
+        yield server
+
+
+def _migrate(url: str) -> None:
+    from pipeline.database import migrate
+
+    migrate(url)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with every migration applied and no row. Tests copy it."""
+    path = tmp_path_factory.mktemp("migrated") / "weighbridge.db"
+    _migrate(f"sqlite:///{path}")
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres_template(postgres: servers.PostgresServer) -> Iterator[str]:
+    """The name of a PostgreSQL database with every migration applied and no row. Tests make copies of it."""
+    name = f"weighbridge_template_{uuid.uuid4().hex[:12]}"
+    _migrate(postgres.create_database(name))
+    postgres.close_connections(name)
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite_file: Path, tmp_path: Path) -> str:
+    """A migrated, empty SQLite database."""
+    path = tmp_path / "weighbridge.db"
+    shutil.copyfile(migrated_sqlite_file, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgres_url(postgres: servers.PostgresServer, migrated_postgres_template: str) -> Iterator[str]:
+    """A migrated, empty PostgreSQL database."""
+    name = f"weighbridge_{uuid.uuid4().hex[:12]}"
+    yield postgres.create_database(name, template=migrated_postgres_template)
+    postgres.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated, empty database: the test runs once on SQLite and once on PostgreSQL."""
+    return request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without any table, once on each kind, for tests of migrations."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    server = request.getfixturevalue("postgres")
+    name = f"weighbridge_{uuid.uuid4().hex[:12]}"
+    yield server.create_database(name)
+    server.drop_database(name)
+
+
+@pytest.fixture
+def service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Service]]:
+    """Start the whole service: `service(database_url, redis_url=None, env={}, processes=(…))` → Service.
+
+    The end of its logs is shown when the test fails.
+    """
+    started: list[Service] = []
+
+    def start(database_url: str, redis_url: str | None = None, **options: Any) -> Service:
+        one = Service(tmp_path_factory.mktemp("service"), database_url, redis_url, **options)
+        started.append(one)
+        one.start()
+        return one
+
+    yield start
+    for one in started:
+        for name in one.processes:
+            one.kill(name) if one.processes[name].popen else None
+        request.node.add_report_section("call", "logs of the service", one.logs())
+
+
+# A server that was not to be had is said in pytest's last line, not only among the reasons for skips.
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    for name in ("PostgreSQL", "Redis"):
+        if _skipped_for(report, name):
+            return f"skipped: no {name}", "s", f"SKIPPED (no {name})"
+    return None
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for name in ("PostgreSQL", "Redis"):
+        if reports := terminalreporter.stats.get(f"skipped: no {name}"):
+            terminalreporter.section(f"{len(reports)} tests did not run", yellow=True, bold=True)
+            terminalreporter.line(reports[0].longrepr[2].removeprefix("Skipped: "), yellow=True)
+
+
+def _skipped_for(report: pytest.TestReport, name: str) -> bool:
+    return (
+        report.skipped
+        and isinstance(report.longrepr, tuple)
+        and f"Skipped: no {name}: " in report.longrepr[2]
+    )

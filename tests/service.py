@@ -1,0 +1,148 @@
+"""The whole service as real processes (web, worker, sandbox) on free ports, for tests that kill, freeze and count."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.servers import Process, free_port, wait_until
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+KEYS = {
+    "SCALE_API_KEY": "live_sandbox",
+    "SCALE_TEST_API_KEY": "test_sandbox",
+    "SCALE_LIVE_CALLBACK_KEYS": "live_callback_key",
+    "SCALE_TEST_CALLBACK_KEYS": "test_callback_key",
+    "API_TOKEN": "api-token",
+    "SECRET_KEY": "secret-key",
+}
+
+
+class Service:
+    """A running Weighbridge. `processes` names what runs: web, worker, sandbox."""
+
+    def __init__(
+        self,
+        folder: Path,
+        database_url: str,
+        redis_url: str | None = None,
+        env: Mapping[str, str] | None = None,
+        processes: tuple[str, ...] = ("sandbox", "web", "worker"),
+    ):
+        self.folder = folder
+        self.web_port, self.sandbox_port = free_port(), free_port()
+        self.web_url = f"http://127.0.0.1:{self.web_port}"
+        self.sandbox_url = f"http://127.0.0.1:{self.sandbox_port}/v1"
+        # Nothing of the shell that runs the tests gets in, and a blank value hides what a .env file says.
+        self.env = {
+            **{name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR") if name in os.environ},
+            "HOME": str(folder),
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONUNBUFFERED": "1",
+            **KEYS,
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url or "",
+            "PORT": str(self.web_port),
+            "SANDBOX_PORT": str(self.sandbox_port),
+            "PUBLIC_URL": self.web_url,
+            "SCALE_API_URL": self.sandbox_url,
+            "ARTIFACT_STORE": str(folder / "artifacts"),
+            "ARTIFACT_HOSTS": f"127.0.0.1:{self.sandbox_port}",
+            "WEB_CONCURRENCY": "1",
+            **(env or {}),
+        }
+        pool = ["-c", "2"] if redis_url else ["-P", "threads", "-c", "2"]
+        quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        commands = {
+            "web": [f"{BIN}/gunicorn", "wsgi:app"],
+            "worker": [f"{BIN}/celery", "-A", "workers.celery_app", "worker", *pool, *quiet],
+            "sandbox": [f"{BIN}/flask", "sandbox", "serve", "--port", str(self.sandbox_port), "--memory"],
+        }
+        self.processes = {
+            name: Process(commands[name], log=folder / f"{name}.log", env=self.env, cwd=ROOT)
+            for name in processes
+        }
+
+    def start(self, *names: str) -> None:
+        """Start the named processes, or all, and wait until those that listen answer."""
+        names = names or tuple(self.processes)
+        for name in names:
+            self.processes[name].start()
+        for name in names:
+            if name == "web":
+                self._answers(name, f"{self.web_url}/livez")
+            elif name == "sandbox":
+                self._answers(name, f"{self.sandbox_url}/tasks")
+
+    def _answers(self, name: str, url: str) -> None:
+        def asked() -> bool:
+            if not self.processes[name].running:
+                raise AssertionError(f"{name} ended at once:\n{self.processes[name].tail()}")
+            try:
+                requests.get(url, timeout=2)
+            except requests.RequestException:
+                return False
+            return True
+
+        wait_until(asked, 30, f"{name} answers at {url}")
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to the process and all its children."""
+        self.processes[name].kill()
+
+    def kill_child(self, name: str, number: int = 0) -> None:
+        """SIGKILL to one child only: a gunicorn worker, or a process of Celery's pool."""
+        wait_until(lambda: len(self.processes[name].children()) > number, what=f"{name} has children")
+        self.processes[name].children()[number].kill()
+
+    def freeze(self, name: str) -> None:
+        self.processes[name].freeze()
+
+    def thaw(self, name: str) -> None:
+        self.processes[name].thaw()
+
+    def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
+        """Stop (if it still runs) and start again on the same port; `env` changes what it is told."""
+        self.processes[name].stop()
+        self.processes[name].env = self.env = {**self.env, **(env or {})}
+        self.start(name)
+
+    def stop(self, *names: str, seconds: float = 30) -> None:
+        """SIGTERM to the named processes, or all, at once; wait until they have ended."""
+        chosen = [self.processes[name] for name in names or self.processes]
+        for process in chosen:
+            if process.running:
+                process.thaw()
+                os.kill(process.pid, signal.SIGTERM)
+        for process in chosen:
+            process.stop(seconds=seconds)
+
+    def logs(self, lines: int = 40) -> str:
+        """The end of every process's log."""
+        return "\n".join(f"--- {name} ---\n{process.tail(lines)}" for name, process in self.processes.items())
+
+    def api(self, path: str, **params: Any) -> Any:
+        """What GET /api/v1{path} answers, as JSON; AssertionError unless 200."""
+        answer = requests.get(
+            f"{self.web_url}/api/v1{path}",
+            params=params,
+            headers={"Authorization": f"Bearer {self.env['API_TOKEN']}"},
+            timeout=30,
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def post_callback(
+        self, body: bytes, key: str = KEYS["SCALE_LIVE_CALLBACK_KEYS"], **options: Any
+    ) -> requests.Response:
+        """POST a body to the callback endpoint as Scale does."""
+        headers = {"scale-callback-auth": key, "Content-Type": "application/json"}
+        return requests.post(
+            f"{self.web_url}/callbacks/scale", data=body, headers=headers, timeout=60, **options
+        )
