@@ -40,8 +40,11 @@ class Task(Base):
     callback_succeeded: Mapped[bool | None]
 
     clock: Mapped[datetime | None]
-    """Of the newest delivery. With `clock_delivery_id` it is the order in which deliveries are told older from newer."""
     clock_delivery_id: Mapped[UUID | None]
+    """The newest delivery. (clock, delivery) is the order in which deliveries are told older from newer."""
+    described_clock: Mapped[datetime | None]
+    described_delivery_id: Mapped[UUID | None]
+    """The newest delivery that brought a task object: what Scale says of the task comes from it."""
     recalled_clock: Mapped[datetime | None]
     recalled_delivery_id: Mapped[UUID | None]
     """The newest delivery that said pending: it withdraws every response up to it."""

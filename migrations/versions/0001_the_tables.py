@@ -247,6 +247,8 @@ def upgrade() -> None:
         sa.Column("callback_succeeded", sa.Boolean(), nullable=True),
         sa.Column("clock", sa.DateTime(timezone=True), nullable=True),
         sa.Column("clock_delivery_id", sa.Uuid(), nullable=True),
+        sa.Column("described_clock", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("described_delivery_id", sa.Uuid(), nullable=True),
         sa.Column("recalled_clock", sa.DateTime(timezone=True), nullable=True),
         sa.Column("recalled_delivery_id", sa.Uuid(), nullable=True),
         sa.Column("latest_response_id", sa.Uuid(), nullable=True),

@@ -1,0 +1,193 @@
+"""The jobs table: the queue of record. A job is asked for in the transaction that makes it necessary, claimed by lease,
+and deleted in the transaction that records its result."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, Engine, and_, case, delete, func, select, update
+
+from models import Job as Row
+from pipeline.database import from_now, insert, new_id, now
+
+PARSE = "parse"
+"""Read a delivery that was only stored. Subject: the delivery's id."""
+COMPLETE = "complete"
+"""Ask Scale for a task that a delivery names and nobody has described. Subject: the delivery's id."""
+FETCH = "fetch"
+"""Fetch a result file and read it. Subject: the artifact's id."""
+PLAN = "plan"
+"""Look at a task's level and plan what the workflows want. Subject: the task_id."""
+CREATE = "create"
+"""Create one task at Scale. Subject: the follow-up's unique_id."""
+CANCEL = "cancel"
+"""Cancel one pending task at Scale. Subject: the follow-up's unique_id."""
+NOTIFY = "notify"
+"""Tell a subscriber. Subject: the notification's id."""
+
+MAX_ATTEMPTS = {PARSE: 6, PLAN: 20, COMPLETE: 40, FETCH: 40, CREATE: 40, CANCEL: 20, NOTIFY: 20}
+"""40 tries with this back-off take 30 hours: longer than a day of somebody else's outage."""
+LONGEST_BACKOFF = 3600.0
+
+ready_or_expired = and_(Row.state.in_(("ready", "running")), Row.run_at <= from_now())
+
+
+class LeaseLost(Exception):
+    """Another worker has taken the job over: what this one was about to record is rolled back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed job."""
+
+    id: UUID
+    kind: str
+    subject: str
+    attempts: int  # this one included
+    asked: int  # how often it had been asked for when it was claimed
+    owner: str  # made new for each claim; every later change is fenced by it
+
+
+def ask(connection: Connection, kind: str, subjects: Iterable[str], *, delay: float = 0.0) -> list[UUID]:
+    """Ask for work on each subject, `delay` seconds from now at the earliest; returns the jobs' ids.
+
+    Work that is asked for already is one row: a waiting job runs at the earlier of both times, a running one runs once
+    more after this, a dead one gets a new life.
+    """
+    rows = [
+        {
+            "id": new_id(),
+            "kind": kind,
+            "key": f"{kind}:{subject}",
+            "subject": subject,
+            "state": "ready",
+            "run_at": from_now(delay),
+            "created_at": now(),
+        }
+        for subject in sorted(set(subjects))  # one order for everyone: two transactions never wait crosswise
+    ]
+    ids: list[UUID] = []
+    for start in range(0, len(rows), 500):
+        statement = insert(connection, Row).values(rows[start : start + 500])
+        new = statement.excluded
+        statement = statement.on_conflict_do_update(
+            index_elements=["key"],
+            set_={
+                "asked": Row.asked + 1,
+                "state": case((Row.state == "dead", "ready"), else_=Row.state),
+                "attempts": case((Row.state == "dead", 0), else_=Row.attempts),
+                "run_at": case(
+                    (and_(Row.state != "dead", Row.run_at < new.run_at), Row.run_at),
+                    (Row.state == "running", Row.run_at),
+                    else_=new.run_at,
+                ),
+            },
+        )
+        ids.extend(connection.scalars(statement.returning(Row.id)))
+    return ids
+
+
+def claim(engine: Engine, lease_seconds: float, *, job_id: UUID | None = None) -> Job | None:
+    """Lease one due job, the named one or the one that has waited longest; None when there is none.
+
+    A transaction of its own. The attempt counts now: a job that kills its worker is dead after its last attempt.
+    """
+    while True:
+        owner = uuid4().hex
+        candidate = select(Row.id).where(ready_or_expired).order_by(Row.run_at).limit(1)
+        if job_id is not None:
+            candidate = candidate.where(Row.id == job_id)
+        statement = (
+            update(Row)
+            .where(Row.id == candidate.with_for_update(skip_locked=True).scalar_subquery())
+            .values(
+                state="running", attempts=Row.attempts + 1, lease_owner=owner, run_at=from_now(lease_seconds)
+            )
+            .returning(Row.id, Row.kind, Row.subject, Row.attempts, Row.asked)
+        )
+        with engine.begin() as connection:
+            claimed = connection.execute(statement).one_or_none()
+            if claimed is None:
+                return None
+            job = Job(*claimed, owner=owner)
+            if job.attempts <= MAX_ATTEMPTS[job.kind]:
+                return job
+            bury(connection, job, f"its worker vanished: {job.attempts - 1} attempts and no end")
+
+
+def finish(connection: Connection, job: Job) -> None:
+    """The job is done, in the transaction that records what it did. Asked for again meanwhile, it runs once more."""
+    ours = and_(Row.id == job.id, Row.lease_owner == job.owner)
+    if connection.execute(delete(Row).where(ours, Row.asked == job.asked)).rowcount:
+        return
+    again = update(Row).where(ours).values(state="ready", run_at=from_now(), attempts=0, lease_owner=None)
+    if not connection.execute(again).rowcount:
+        raise LeaseLost(f"{job.kind}:{job.subject}")
+
+
+def postpone(
+    connection: Connection, job: Job, error: str | None, *, delay: float | None = None, counts: bool = True
+) -> None:
+    """Try the job again later: after `delay` seconds, or by exponential back-off; dead when the attempts are used up.
+
+    `counts=False` gives the attempt back: waiting for a pause or a throttle to end is nobody's failure.
+    """
+    if counts and job.attempts >= MAX_ATTEMPTS[job.kind]:
+        bury(connection, job, error or "no attempts left")
+        return
+    if delay is None:
+        delay = backoff(job.attempts)
+    values = {
+        "state": "ready",
+        "run_at": from_now(delay),
+        "lease_owner": None,
+        "last_error": error,
+        "attempts": Row.attempts if counts else Row.attempts - 1,
+    }
+    _fenced(connection, job, values)
+
+
+def bury(connection: Connection, job: Job, error: str) -> None:
+    """The job is dead: it waits for a person, with the reason."""
+    _fenced(connection, job, {"state": "dead", "lease_owner": None, "last_error": error})
+
+
+def renew(engine: Engine, job: Job, lease_seconds: float) -> None:
+    """Keep a long job leased. Raises LeaseLost when somebody else has it."""
+    with engine.begin() as connection:
+        _fenced(connection, job, {"run_at": from_now(lease_seconds)})
+
+
+def due(connection: Connection, limit: int) -> list[UUID]:
+    """Ids of jobs that could run now, those that have waited longest first."""
+    return list(connection.scalars(select(Row.id).where(ready_or_expired).order_by(Row.run_at).limit(limit)))
+
+
+def retry(connection: Connection, job_id: UUID) -> bool:
+    """A person asks for a dead or waiting job: it runs now, with all its attempts. False when there is no such job."""
+    statement = (
+        update(Row)
+        .where(Row.id == job_id, Row.state != "running")
+        .values(state="ready", run_at=from_now(), attempts=0)
+    )
+    return connection.execute(statement).rowcount == 1
+
+
+def counts(connection: Connection) -> dict[tuple[str, str], int]:
+    """Jobs by (kind, state)."""
+    rows = connection.execute(select(Row.kind, Row.state, func.count()).group_by(Row.kind, Row.state))
+    return {(kind, state): number for kind, state, number in rows}
+
+
+def backoff(attempts: int) -> float:
+    """Seconds before the next attempt: 1, 2, 4 … up to an hour, each spread by a quarter so that jobs part ways."""
+    return min(2.0 ** (attempts - 1), LONGEST_BACKOFF) * random.uniform(0.75, 1.25)
+
+
+def _fenced(connection: Connection, job: Job, values: Mapping[str, object]) -> None:
+    statement = update(Row).where(Row.id == job.id, Row.lease_owner == job.owner).values(**values)
+    if not connection.execute(statement).rowcount:
+        raise LeaseLost(f"{job.kind}:{job.subject}")
