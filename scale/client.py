@@ -1,0 +1,483 @@
+"""A thin client for Scale's REST API: one call is one request, and no POST is ever repeated here.
+
+It stands at the end of a callback's way, where follow-ups are created, and beside it, where tasks are reconciled.
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn
+from urllib.parse import quote, urlsplit
+
+import requests
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
+
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+MAX_NAME_CHARACTERS = 1_000
+Json = dict[str, Any]
+
+
+class ScaleError(Exception):
+    """Scale did not do what was asked. `message` is in Scale's words where it said any.
+
+    `status` is the HTTP status (None: no answer came), `body` the answer as JSON or the start of its text,
+    `retry_after` the seconds that Scale asked to wait.
+    """
+
+    def __init__(
+        self, message: str, status: int | None = None, body: Any = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.body = body
+        self.retry_after = retry_after
+
+
+class PermanentError(ScaleError):
+    """The same request will be refused again: 400, 402, 404 and the like, or it can't be written at all."""
+
+
+class Conflict(PermanentError):
+    """409. `existing_task_id` is the task that already has the unique_id, None where the text names none."""
+
+    @property
+    def existing_task_id(self) -> str | None:
+        # The unique_id stands in the same text and may hold parentheses itself, so the last match is Scale's.
+        found = re.findall(r"different task \(([^()\s]+)\)", self.message)
+        return found[-1] if found else None
+
+
+class Unauthorized(ScaleError):
+    """401 or 403: the key, not the request, is at fault."""
+
+
+class Throttled(ScaleError):
+    """429: every worker should slow down, for `retry_after` seconds if Scale said so."""
+
+
+class TransientError(ScaleError):
+    """A time-out, a reset, 5xx or an answer that can't be read. Whether a POST was carried out is not known."""
+
+
+class Client:
+    """Scale's API at `base_url` under one key. Threads may share it; each has its own connections.
+
+    Every method raises a ScaleError. `connect_timeout` and `read_timeout` are seconds of silence, `total_timeout`
+    bounds the whole answer. Source: docs, "API Reference"; paths as the official SDK 2.18 uses them.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        connect_timeout: float = 3,
+        read_timeout: float = 15,
+        total_timeout: float = 45,
+    ) -> None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError(f"not the address of an API: {base_url!r}")
+        self._base_url = base_url.rstrip("/")
+        self._auth = (api_key.encode().decode("latin-1"), "")  # requests writes latin-1
+        self._timeout = (connect_timeout, read_timeout)
+        self._total_timeout = total_timeout
+        self._threads = threading.local()
+
+    # --- tasks
+
+    def create_task(self, type: str, body: Json) -> Json:
+        """POST /task/{type}: the new task. Conflict if the body's unique_id is taken."""
+        return self._task("POST", f"task/{_quoted(type, 'task type')}", body=body)
+
+    def get_task(self, task_id: str) -> Json:
+        return self._task("GET", _task_path(task_id))
+
+    def cancel_task(self, task_id: str, clear_unique_id: bool = False) -> Json:
+        """Cancel a pending task. A completed one is a PermanentError, a canceled one is returned as it is."""
+        query = {"clear_unique_id": "true"} if clear_unique_id else {}
+        try:
+            return self._task("POST", _task_path(task_id, "cancel"), query=query)
+        except TransientError as error:
+            # Scale used to answer 500 here, and says 400 today.
+            if error.status == 500 and "cannot be canceled" in error.message:
+                raise PermanentError(error.message, error.status, error.body) from error
+            raise
+
+    def set_unique_id(self, task_id: str, unique_id: str) -> Json:
+        return self._task("POST", _task_path(task_id, "unique_id"), body={"unique_id": unique_id})
+
+    def clear_unique_id(self, task_id: str) -> Json:
+        return self._task("DELETE", _task_path(task_id, "unique_id"))
+
+    def set_tags(self, task_id: str, tags: list[str]) -> Json:
+        return self._task("POST", _task_path(task_id, "tags"), body=tags)
+
+    def add_tags(self, task_id: str, tags: list[str]) -> Json:
+        return self._task("PUT", _task_path(task_id, "tags"), body=tags)
+
+    def remove_tags(self, task_id: str, tags: list[str]) -> Json:
+        return self._task("DELETE", _task_path(task_id, "tags"), body=tags)
+
+    def set_metadata(self, task_id: str, metadata: Json) -> Json:
+        """Replace the whole metadata of a task."""
+        return self._task("POST", _task_path(task_id, "setMetadata"), body=metadata)
+
+    def audit(self, task_id: str, accepted: bool, comments: str | None = None) -> Any:
+        """Accept or reject a completed task. Scale sends an audit callback for it."""
+        body = {"accepted": accepted, "comments": comments}
+        return self._call("POST", _task_path(task_id, "audit"), body=body)
+
+    def resend_callback(self, task_id: str) -> Any:
+        """Ask Scale to send a finished task's callback again. The path is not in Scale's published documents."""
+        return self._call("POST", _task_path(task_id, "send_callback"))
+
+    def list_tasks(self, **filters: Any) -> Json:
+        """GET /tasks: one page {docs, total, limit, has_more, next_token?, offset?}, newest first.
+
+        Filters are Scale's (type, status, project, batch, unique_id, tags, updated_after, limit, next_token, …).
+        A list repeats its parameter (customer_review_status is joined by commas), datetimes go out as UTC, None is left out.
+        """
+        return self._page("tasks", filters)
+
+    def iter_task_pages(self, **filters: Any) -> Iterator[Json]:
+        """Every page of a list, each whole, so that a caller can keep `next_token` and go on there after a stop."""
+        return self._pages("tasks", filters)
+
+    def iter_tasks(self, **filters: Any) -> Iterator[Json]:
+        for page in self._pages("tasks", filters):
+            yield from page["docs"]
+
+    def task_by_unique_id(self, unique_id: str) -> Json | None:
+        """The task that has this unique_id: what to ask after a POST whose end is not known."""
+        docs = self.list_tasks(unique_id=[unique_id])["docs"]
+        return next((task for task in docs if task.get("unique_id") == unique_id), None)
+
+    # --- projects
+
+    def create_project(self, name: str, type: str, params: Json | None = None, **fields: Any) -> Json:
+        return self._object("POST", "projects", body={"name": name, "type": type, "params": params, **fields})
+
+    def get_project(self, name: str) -> Json:
+        """One project; `param_history` holds every version of its parameters, the last one in force."""
+        return self._object("GET", f"projects/{_quoted(name, 'project')}")
+
+    def list_projects(self) -> list[Json]:
+        answer = self._call("GET", "projects")
+        if not isinstance(answer, list):
+            raise TransientError("Scale's answer is not a list of projects", 200, answer)
+        return answer
+
+    def set_project_params(self, name: str, params: Json, patch: bool = False) -> Json:
+        """A new version of a project's parameters: `patch` keeps those that `params` does not name."""
+        return self._object(
+            "POST", f"projects/{_quoted(name, 'project')}/setParams", body={**params, "patch": patch}
+        )
+
+    # --- batches
+
+    def create_batch(self, project: str, name: str, callback: str | None = None, **fields: Any) -> Json:
+        body = {"project": project, "name": name, "callback": callback, **fields}
+        return self._object(
+            "POST", "batches", body={key: value for key, value in body.items() if value is not None}
+        )
+
+    def get_batch(self, name: str) -> Json:
+        return self._object("GET", f"batches/{_quoted(name, 'batch')}")
+
+    def batch_status(self, name: str) -> Json:
+        """{status, pending?, completed?, error?, canceled?}; a count that is left out is 0."""
+        return self._object("GET", f"batches/{_quoted(name, 'batch')}/status")
+
+    def finalize_batch(self, name: str) -> Json:
+        return self._object("POST", f"batches/{_quoted(name, 'batch')}/finalize")
+
+    def set_batch_metadata(self, name: str, metadata: Json) -> Json:
+        return self._object("POST", f"batches/{_quoted(name, 'batch')}/setMetadata", body=metadata)
+
+    def list_batches(self, **filters: Any) -> Json:
+        """GET /batches: one page {docs, totalDocs (or total), limit, offset, has_more}, newest first."""
+        return self._page("batches", filters)
+
+    def iter_batches(self, **filters: Any) -> Iterator[Json]:
+        for page in self._pages("batches", filters):
+            yield from page["docs"]
+
+    # --- one call
+
+    def _task(
+        self, method: str, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None
+    ) -> Json:
+        answer = self._object(method, path, body=body, query=query)
+        if not isinstance(answer.get("task_id"), str):
+            raise TransientError("Scale's answer is not a task", 200, answer)
+        return answer
+
+    def _object(
+        self, method: str, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None
+    ) -> Json:
+        answer = self._call(method, path, body=body, query=query)
+        if not isinstance(answer, dict):
+            raise TransientError("Scale's answer is not an object", 200, answer)
+        return answer
+
+    def _page(self, path: str, filters: Mapping[str, Any]) -> Json:
+        page = self._object("GET", path, query=_query(filters))
+        docs = page.get("docs")
+        if not isinstance(docs, list) or not all(isinstance(doc, dict) for doc in docs):
+            raise TransientError("Scale's answer is not a page of a list", 200, page)
+        return page
+
+    def _pages(self, path: str, filters: Mapping[str, Any]) -> Iterator[Json]:
+        """By next_token where Scale gives one, else by offset. A server that ignores both must not hold us for ever."""
+        position: Json = {}
+        last_docs: list[Json] = []
+        while True:
+            page = self._page(path, {**filters, **position})
+            docs = page["docs"]
+            if docs and docs == last_docs:
+                raise TransientError("Scale's list does not go on: the same page came twice", 200)
+            yield page
+            last_docs = docs
+            if not page.get("has_more") or not docs:
+                return
+            if page.get("next_token"):
+                position = {"next_token": page["next_token"]}
+            else:
+                position = {"offset": _number(page.get("offset"), position.get("offset", 0)) + len(docs)}
+
+    def _call(
+        self, method: str, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None
+    ) -> Any:
+        """One request and its JSON answer."""
+        headers = {}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            try:
+                data = json.dumps(body, allow_nan=False).encode()
+            except (TypeError, ValueError, RecursionError) as error:
+                raise PermanentError(f"The request can't be written as JSON: {error}") from error
+        deadline = time.monotonic() + self._total_timeout
+        try:
+            with self._session().request(
+                method,
+                f"{self._base_url}/{path}",
+                params=query,
+                data=data,
+                headers=headers,
+                auth=self._auth,
+                timeout=self._timeout,
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                content = _read(response, deadline)
+        except UnicodeError as error:
+            raise PermanentError(f"The request can't be written: {error}") from error
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+            raise TransientError(_what_went_wrong(error, deadline)) from error
+        if response.status_code // 100 != 2:
+            _refuse(response, content)
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            message = f"Scale answered {response.status_code} with a body that is not JSON"
+            raise TransientError(message, response.status_code, _text(content)) from error
+
+    def _session(self) -> requests.Session:
+        """The connections of this thread; made anew in a forked child, which must not share its parent's sockets."""
+        if getattr(self._threads, "process", None) != os.getpid():
+            session = Session()
+            session.headers["User-Agent"] = "weighbridge"
+            cut_late_answers(session, self._total_timeout)
+            self._threads.process, self._threads.session = os.getpid(), session
+        kept: Session = self._threads.session
+        return kept
+
+
+class Session(requests.Session):
+    """A session that sees no redirects: requests reads their bodies whole, also when told not to follow them."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
+# --- an answer in bounded time
+
+
+class _CutLate:
+    """A connection that is cut `seconds` after it began to wait for an answer.
+
+    A read time-out bounds one silence only: a server that sends a byte now and then never meets it.
+    """
+
+    seconds: float
+    sock: Any
+
+    def getresponse(self) -> Any:
+        watch = threading.Timer(self.seconds, _cut, (self.sock,))
+        watch.daemon = True
+        watch.start()
+        try:
+            response = super().getresponse()  # type: ignore[misc]
+        except BaseException:
+            watch.cancel()
+            raise
+        response.watch = watch
+        return response
+
+
+def _cut(sock: Any) -> None:
+    with contextlib.suppress(OSError, TypeError):
+        # Not SSLSocket.shutdown, which would take the TLS layer away from the thread that is reading through it.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def cut_late_answers(session: requests.Session, seconds: float) -> None:
+    """Bound every answer of this session: its head and body are there after `seconds`, or the connection is cut.
+
+    Whoever has read an answer calls `stop_watching(response)`.
+    """
+    plain = type("_Connection", (_CutLate, HTTPConnection), {"seconds": seconds})
+    tls = type("_TLSConnection", (_CutLate, HTTPSConnection), {"seconds": seconds})
+    pools = {
+        "http": type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type("_TLSPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),
+    }
+    for adapter in session.adapters.values():
+        adapter.poolmanager.pool_classes_by_scheme = pools  # type: ignore[attr-defined]
+
+
+def stop_watching(response: requests.Response) -> None:
+    """The answer was read or given up: stop watching it."""
+    watch = getattr(response.raw, "watch", None)
+    if watch is not None:
+        watch.cancel()
+
+
+def _read(response: requests.Response, deadline: float) -> bytes:
+    content = bytearray()
+    try:
+        for chunk in response.iter_content(65536):
+            content += chunk
+            if len(content) > MAX_ANSWER_BYTES:
+                raise PermanentError(
+                    f"Scale's answer is larger than {MAX_ANSWER_BYTES:,} bytes", response.status_code
+                )
+        if time.monotonic() > deadline:  # a body without a length ends the same way when it is cut
+            raise TimeoutError
+    finally:
+        stop_watching(response)
+    return bytes(content)
+
+
+def _what_went_wrong(error: Exception, deadline: float) -> str:
+    if isinstance(error, requests.ConnectTimeout):
+        return "Scale could not be reached in time"
+    if isinstance(error, (requests.Timeout, TimeoutError)) or time.monotonic() > deadline:
+        return "Scale did not answer in time"
+    return f"The connection to Scale failed ({type(error).__name__})"
+
+
+# --- what goes out
+
+
+def _quoted(name: str, what: str) -> str:
+    """A name or id as one segment of a path. Dots alone would be taken for a folder above."""
+    if not isinstance(name, str) or not name.isprintable() or name.strip() in ("", ".", ".."):
+        raise PermanentError(f"not a {what}: {name!r}")
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise PermanentError(f"a {what} of {len(name):,} characters")
+    return quote(name, safe="")
+
+
+def _task_path(task_id: str, call: str | None = None) -> str:
+    path = f"task/{_quoted(task_id, 'task id')}"
+    return f"{path}/{call}" if call else path
+
+
+def _query(filters: Mapping[str, Any]) -> dict[str, Any]:
+    query: dict[str, Any] = {}
+    for name, value in filters.items():
+        if value is None:
+            continue
+        if name == "customer_review_status" and isinstance(value, (list, tuple)):
+            value = ",".join(value)
+        query[name] = (
+            [_parameter(one) for one in value] if isinstance(value, (list, tuple)) else _parameter(value)
+        )
+    return query
+
+
+def _parameter(value: Any) -> str:
+    if isinstance(value, datetime):
+        utc = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        return utc.isoformat().replace("+00:00", "Z")
+    return str(value)
+
+
+def _number(value: Any, otherwise: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
+
+
+# --- what comes back
+
+
+def _refuse(response: requests.Response, content: bytes) -> NoReturn:
+    """Raise the exception for an answer that is not 2xx."""
+    status = response.status_code
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        body = _text(content)
+    message = _message(body) or f"Scale answered {status} {response.reason or ''}".rstrip()
+    retry_after = _retry_after(response.headers.get("Retry-After"))
+    kind: type[ScaleError] = PermanentError
+    if status in (401, 403):
+        kind = Unauthorized
+    elif status == 409:
+        kind = Conflict
+    elif status == 429:
+        kind = Throttled
+    elif status < 400 or status in (408, 425) or status >= 500:
+        # A redirect comes from a wrong SCALE_API_URL or from something between us and Scale: not Scale's last word.
+        kind = TransientError
+    raise kind(message, status, body, retry_after)
+
+
+def _message(body: Any) -> str | None:
+    """Scale's words: {"status_code", "error": "…"}, {"message"} or {"error": {"message"}}, or a short plain text."""
+    if isinstance(body, dict):
+        said = body.get("error") or body.get("message") or body.get("detail")
+        return _message(said) if isinstance(said, dict) else str(said)[:2000] if said else None
+    if isinstance(body, str) and body and "<" not in body:
+        return body[:300]
+    return None
+
+
+def _text(content: bytes) -> str:
+    return content[:2000].decode(errors="replace").strip()
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds, from a number or an HTTP date; None where there is neither."""
+    if not value:
+        return None
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value.strip()):
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(0.0, (at - datetime.now(UTC)).total_seconds())
