@@ -1,0 +1,332 @@
+"""The bytes of a callback as one `Callback`: the first step after authentication, and the only one that reads raw bytes.
+
+Scale names no event and no delivery; what happened is read from the status, the review and the audits of the task object.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
+
+import orjson
+
+from scale.forms import Date, List, Name, Object, Text, Texts, Truth, Whole, kind, load, parse_date, schema
+
+__all__ = [
+    "ABSENT",
+    "Callback",
+    "NotUnderstood",
+    "TaskObject",
+    "parse_callback",
+    "parse_date",
+    "parse_json",
+    "parse_task",
+    "response_digest",
+    "storable",
+]
+
+
+class NotUnderstood(Exception):
+    """An authentic body that is no callback; args[0] says why, in a sentence."""
+
+
+class Absent(Enum):
+    ABSENT = "absent"
+
+
+ABSENT: Final = Absent.ABSENT  # the response of a callback that has none
+
+
+@dataclass(frozen=True, slots=True)
+class TaskObject:
+    """Scale's task object, typed; None where it is absent, null or of the wrong form. Times are aware UTC."""
+
+    raw: dict[str, Any]
+    task_id: str | None = None
+    type: str | None = None
+    status: str | None = None
+    project: str | None = None
+    batch: str | None = None
+    unique_id: str | None = None
+    instruction: str | None = None
+    urgency: str | None = None
+    tags: list[str] | None = None
+    priority: int | None = None
+    metadata: dict[str, Any] | None = None
+    params: dict[str, Any] | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    completed_at: datetime | None = None
+    is_test: bool | None = None
+    review_status: str | None = None  # accepted rejected fixed commented pending
+    review_comments: list[str] | None = None
+    reviewed_at: datetime | None = None
+    callback_succeeded: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """One delivery, understood as far as its envelope goes."""
+
+    environment: str  # live or test
+    event: str  # completed accepted rejected fixed commented recalled error canceled batch
+    clock: datetime | None  # the latest date at which Scale touched the task; None: the receipt counts
+    task_id: str | None  # None only for a batch
+    status: str | None
+    task: TaskObject | None
+    response: Any  # ABSENT where there is none
+    batch: str | None  # the name in a body that is about a batch
+    flags: list[str] = field(default_factory=list)
+
+
+MAX_DEPTH = 200  # what orjson writes again (254), with room for what we put around it
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def parse_json(body: bytes) -> Any:
+    """Any JSON, as orjson reads it; where orjson refuses (NaN, 1e400, a lone surrogate, a byte order mark), as the standard
+    library does. The last of equal keys wins. Raises NotUnderstood."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        try:
+            value = json.loads(body, parse_int=_parse_int)
+        except RecursionError:
+            raise NotUnderstood(f"the body is nested deeper than {MAX_DEPTH} levels") from None
+        except ValueError as error:
+            raise NotUnderstood(f"the body is not JSON: {error}") from None
+    if _too_deep(body, value):
+        raise NotUnderstood(f"the body is nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def _parse_int(digits: str) -> int | float | str:
+    """As orjson: beyond 64 bits a float. What no float holds stays text, since Python refuses to read 4,300 digits."""
+    if len(digits) <= 20 and -(2**63) <= (number := int(digits)) < 2**64:
+        return number
+    approximate = float(digits)
+    return approximate if -1e308 < approximate < 1e308 else digits
+
+
+def _too_deep(body: bytes, value: Any) -> bool:
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return False
+    # Peel the brackets, innermost first: a pass takes away one or two levels, and bodies rarely have more than ten.
+    brackets = body.translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH // 2):
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if not brackets:
+            return False
+    level = [value]  # brackets inside strings, or really deep: look at the values themselves
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            child
+            for node in level
+            if type(node) in (dict, list)
+            for child in (node.values() if type(node) is dict else node)
+        ]
+        if not level:
+            return False
+    return True
+
+
+TASK = schema(
+    task_id=Name(),
+    type=Text(),
+    status=Text(),
+    project=Name(),
+    batch=Name(),
+    unique_id=Name(),
+    instruction=Text(),
+    urgency=Text(),
+    tags=Texts(),
+    priority=Whole(),
+    metadata=Object(),
+    params=Object(),
+    created_at=Date(),
+    updated_at=Date(),
+    completed_at=Date(),
+    is_test=Truth(),
+    callback_succeeded=Truth(),
+    callback_completed=Truth(),
+    customer_review_status=Text(),
+    customer_review_comments=Texts(),
+    customer_audited_at=Date(),
+    audits=List(),
+)
+AUDIT = schema(audited_at=Date(), audit_result=Text(), audit_source=Text())
+ENVELOPE = schema(task_id=Name(), status=Text(), task=Object())
+BATCH = schema(
+    batch=Name(), batch_name=Name(), name=Name(), status=Text(), updated_at=Date(), completed_at=Date()
+)
+
+# What some types keep beside the response, in the task object: it is part of what the response says.
+BESIDE_RESPONSE = ("attempts", "document_pages", "threads")
+REVIEWS = {
+    "accepted": "accepted",
+    "approved": "accepted",
+    "rejected": "rejected",
+    "fixed": "fixed",
+    "commented": "commented",
+}
+STATUS_EVENTS = {
+    "pending": "recalled",
+    "error": "error",
+    "canceled": "canceled",
+    "cancelled": "canceled",
+    "deleted": "canceled",
+}
+
+
+def parse_task(raw: dict[str, Any]) -> tuple[TaskObject, datetime | None, list[str]]:
+    """A task object, its clock (None without any date but that of its creation), and what was odd about it."""
+    values, flags = load(TASK, raw, "task.")
+    dates = [values.get("updated_at"), values.get("completed_at"), values.get("customer_audited_at")]
+    review, comments, reviewed_at = (
+        values.pop("customer_review_status", None),
+        values.pop("customer_review_comments", None),
+        values.pop("customer_audited_at", None),
+    )
+    audits = values.pop("audits", None)
+    if audits:
+        last: dict[str, Any] = {}
+        for position, item in enumerate(audits):
+            if type(item) is not dict:
+                flags.append(f"task.audits[{position}] is {kind(item)}, not an object")
+                continue
+            audit, odd = load(AUDIT, item, f"task.audits[{position}].")
+            flags += odd
+            at = audit.get("audited_at")
+            dates.append(at)
+            if audit.get("audit_source") != "scale" and (
+                not last.get("audited_at") or (at and at >= last["audited_at"])
+            ):
+                last = audit
+        review = review or last.get("audit_result")
+        reviewed_at = reviewed_at or last.get("audited_at")
+    completed = values.pop("callback_completed", None)
+    if values.get("callback_succeeded") is None:
+        values["callback_succeeded"] = (
+            True if completed is None and raw.get("callback_succeeded_at") else completed
+        )
+    task = TaskObject(
+        raw=raw,
+        review_status=REVIEWS.get(review, review) if review else None,
+        review_comments=comments,
+        reviewed_at=reviewed_at,
+        **values,
+    )
+    return task, max((date for date in dates if date), default=None), flags
+
+
+def parse_callback(body: bytes, environment: str) -> Callback:
+    """The body of a callback, or of a single task object as `GET /task/{id}` and exports give it.
+
+    environment: live or test, as the key said. Raises NotUnderstood where the body is not JSON, no object, too deep, or names
+    neither a task nor a batch; nothing else is refused.
+    """
+    whole = parse_json(body)
+    if type(whole) is not dict:
+        raise NotUnderstood(f"the body is {kind(whole)}, not an object")
+    envelope, flags = load(ENVELOPE, whole)
+    raw = envelope.get("task")
+    if raw is None and isinstance(whole.get("type"), str):
+        raw = whole  # the task object itself
+    task: TaskObject | None = None
+    clock: datetime | None = None
+    if raw is not None:
+        task, clock, odd = parse_task(raw)
+        flags += odd
+    task_id = envelope.get("task_id") or (task and task.task_id)
+    if not task_id:
+        return _batch(whole, environment, flags)
+    if task and task.task_id and task.task_id != task_id:
+        flags.append(f"task_id is {task_id!r}, task.task_id {task.task_id!r}: the first counts")
+    status = envelope.get("status") or (task.status if task else None)
+    response = _response(whole, raw)
+    review = task.review_status if task else None
+    if task and task.is_test:
+        environment = "test"
+    return Callback(
+        environment, _event(status, response, review), clock, task_id, status, task, response, None, flags
+    )
+
+
+def _response(whole: dict[str, Any], raw: dict[str, Any] | None) -> Any:
+    response = whole.get("response")
+    if raw is None:
+        return ABSENT if response is None else response
+    if response is None:
+        response = raw.get("response")
+    if response is None or type(response) is dict:
+        beside = {key: raw[key] for key in BESIDE_RESPONSE if raw.get(key)}
+        if beside:
+            return {**beside, **(response or {})}
+    return ABSENT if response is None else response
+
+
+def _event(status: str | None, response: Any, review: str | None) -> str:
+    """Completion, audit, recall and error share one envelope; these signs tell them apart. Source: docs "Callbacks"."""
+    if status in STATUS_EVENTS:
+        return STATUS_EVENTS[status]
+    if type(response) is dict and holds_error(response):
+        return "error"
+    return REVIEWS.get(review or "", "completed")
+
+
+def holds_error(response: dict[str, Any]) -> bool:
+    """Whether a response is Scale's error response, which can come under any status."""
+    return response.get("error") not in (None, False, "")
+
+
+def _batch(whole: dict[str, Any], environment: str, flags: list[str]) -> Callback:
+    """A body without a task that names a batch. Its form is published nowhere, so several are taken."""
+    inner = whole.get("batch")
+    values, odd = load(BATCH, {**whole, **inner, "batch": inner} if type(inner) is dict else whole)
+    name = values.get("batch") or values.get("batch_name")
+    if not name and not whole.keys().isdisjoint(("project", "callback", "metadata", "status")):
+        name = values.get("name")
+    if not name:
+        raise NotUnderstood("the body names no task_id and no batch")
+    dates = [values.get("updated_at"), values.get("completed_at")]
+    clock = max((date for date in dates if date), default=None)
+    return Callback(environment, "batch", clock, None, values.get("status"), None, ABSENT, name, flags + odd)
+
+
+def response_digest(response: Any) -> str:
+    """SHA-256 (hex) of a response, the same for any order of its keys and any spacing: the identity of a response version."""
+    if response is ABSENT:
+        return hashlib.sha256(b"").hexdigest()
+    try:
+        canonical = orjson.dumps(response, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # a lone surrogate
+        canonical = json.dumps(response, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(canonical).hexdigest()
+
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_MARKS = (b"\\u0000", b"\\ud", b"\\uD", b"\xed", b"\x00")
+
+
+def storable(value: Any, body: bytes | None = None) -> Any:
+    """The value with each NUL and lone surrogate in its strings and keys replaced by U+FFFD: PostgreSQL stores neither.
+
+    body: the raw bytes that the value came from; where they show that there is nothing to replace, the value comes back as
+    it is, untouched.
+    """
+    if body is not None and not any(mark in body for mark in _MARKS):
+        return value
+    return _clean(value)
+
+
+def _clean(value: Any) -> Any:
+    if type(value) is str:
+        return _UNSTORABLE.sub("\ufffd", value)
+    if type(value) is list:
+        return [_clean(item) for item in value]
+    if type(value) is dict:
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    return value

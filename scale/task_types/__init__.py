@@ -1,0 +1,59 @@
+"""Scale's task types, one file a family, and `understand`, which turns a response into a Result.
+
+A new task type is one TaskType in its family's file, and its recorded payloads.
+"""
+
+from typing import Any
+
+from scale.envelope import ABSENT, holds_error
+from scale.forms import kind
+from scale.results import Result
+from scale.task_types.answers import ANSWERS
+from scale.task_types.images import IMAGES
+from scale.task_types.reading import TaskType, inline
+from scale.task_types.segmentation import SEGMENTATION
+from scale.task_types.video import VIDEO
+
+__all__ = ["GENERIC", "TASK_TYPES", "TaskType", "task_type", "understand"]
+
+TASK_TYPES: tuple[TaskType, ...] = (*IMAGES, *SEGMENTATION, *VIDEO, *ANSWERS)
+GENERIC = TaskType(
+    "generic",
+    "Any type that is not known here: what can be recognised, the rest raw",
+    (),
+    "answer",
+    False,
+    (),
+    inline(None),
+)
+_BY_NAME = {known.name: known for known in TASK_TYPES}
+ERROR_KEYS = ("error", "attachments", "frames")  # of Scale's error response. Source: docs "Errors"
+
+
+def task_type(name: str | None) -> TaskType:
+    """The task type of that name, or the generic one."""
+    return _BY_NAME.get(name or "", GENERIC)
+
+
+def understand(type_name: str | None, response: Any, params: dict[str, Any] | None) -> Result:
+    """What the response of a task of this type says. Whatever the data, it never raises; what was odd is in `flags`.
+
+    response: ABSENT or null where there is none. `error` is set whenever the response holds one, whatever the status says.
+    """
+    if response is ABSENT or response is None:
+        return Result()
+    if type(response) is not dict:
+        return Result(flags=[f"response is {kind(response)}, not an object"])
+    result = task_type(type_name).understand(response, params or {})
+    if not holds_error(response):
+        return result
+    error = result.answer or {}
+    answer = {key: value for key, value in error.items() if key not in ERROR_KEYS}
+    return Result(
+        annotations=result.annotations,
+        artifacts=result.artifacts,
+        answer=answer or None,
+        error=error,
+        global_attributes=result.global_attributes,
+        flags=result.flags,
+    )

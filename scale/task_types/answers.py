@@ -1,0 +1,45 @@
+"""Types whose response is an answer without geometry: categories, choices, transcribed or collected fields, speech."""
+
+from scale.task_types.reading import TaskType, answer
+
+ANSWERS = (
+    TaskType(
+        "categorization",
+        "One category, or several, with their ids",
+        (),
+        "answer",
+        True,
+        ("attachment", "categories|category_ids"),
+        answer,
+    ),
+    TaskType(
+        "comparison", "A choice and fields about attachments", (), "answer", False, ("attachments",), answer
+    ),
+    TaskType(
+        "transcription",
+        "Fields and repeatable fields, transcribed (rows before 2018)",
+        (),
+        "answer",
+        False,
+        ("attachment", "fields|repeatable_fields|row_fields"),
+        answer,
+    ),
+    TaskType(
+        "datacollection",
+        "Fields, collected from what is attached",
+        (),
+        "answer",
+        False,
+        ("fields",),
+        answer,
+    ),
+    TaskType(
+        "audiotranscription",
+        "A transcript with its duration and alignment",
+        (),
+        "answer",
+        False,
+        ("attachment",),
+        answer,
+    ),
+)
