@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,8 +41,8 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
         engine = create_engine(
             url,
             connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
-            json_serializer=_dumps,
-            json_deserializer=orjson.loads,
+            json_serializer=dumps,
+            json_deserializer=loads,
             pool_size=pool_size,
             max_overflow=2,
         )
@@ -55,8 +56,8 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
             "application_name": "weighbridge",
             "options": f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
         },
-        json_serializer=_dumps,
-        json_deserializer=orjson.loads,
+        json_serializer=dumps,
+        json_deserializer=loads,
         pool_size=pool_size,
         max_overflow=2,
         pool_timeout=5,
@@ -79,8 +80,20 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _dumps(value: Any) -> str:
-    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+def dumps(value: Any) -> str:
+    """JSON for a column; orjson, and the standard library for the integers that orjson refuses."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False)
+
+
+def loads(text: str | bytes) -> Any:
+    """JSON from a column."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:

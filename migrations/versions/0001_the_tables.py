@@ -103,6 +103,7 @@ def upgrade() -> None:
         sa.Column("event", sa.String(length=32), nullable=True),
         sa.Column("task_id", sa.String(), nullable=True),
         sa.Column("review", json(), nullable=True),
+        sa.Column("flags", json(), nullable=True),
         sa.Column("duplicates", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("last_received_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
