@@ -6,6 +6,7 @@ Scale names no event and no delivery; what happened is read from the status, the
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -13,7 +14,20 @@ from typing import Any, Final
 
 import orjson
 
-from scale.forms import Date, List, Name, Object, Text, Texts, Truth, Whole, kind, load, parse_date, schema
+from scale.forms import (
+    date,
+    json_list,
+    json_object,
+    kind,
+    load,
+    name,
+    parse_date,
+    schema,
+    text,
+    texts,
+    truth,
+    whole,
+)
 
 __all__ = [
     "ABSENT",
@@ -134,34 +148,32 @@ def _too_deep(body: bytes, value: Any) -> bool:
 
 
 TASK = schema(
-    task_id=Name(),
-    type=Text(),
-    status=Text(),
-    project=Name(),
-    batch=Name(),
-    unique_id=Name(),
-    instruction=Text(),
-    urgency=Text(),
-    tags=Texts(),
-    priority=Whole(),
-    metadata=Object(),
-    params=Object(),
-    created_at=Date(),
-    updated_at=Date(),
-    completed_at=Date(),
-    is_test=Truth(),
-    callback_succeeded=Truth(),
-    callback_completed=Truth(),
-    customer_review_status=Text(),
-    customer_review_comments=Texts(),
-    customer_audited_at=Date(),
-    audits=List(),
+    task_id=name,
+    type=text,
+    status=text,
+    project=name,
+    batch=name,
+    unique_id=name,
+    instruction=text,
+    urgency=text,
+    tags=texts,
+    priority=whole,
+    metadata=json_object,
+    params=json_object,
+    created_at=date,
+    updated_at=date,
+    completed_at=date,
+    is_test=truth,
+    callback_succeeded=truth,
+    callback_completed=truth,
+    customer_review_status=text,
+    customer_review_comments=texts,
+    customer_audited_at=date,
+    audits=json_list,
 )
-AUDIT = schema(audited_at=Date(), audit_result=Text(), audit_source=Text())
-ENVELOPE = schema(task_id=Name(), status=Text(), task=Object())
-BATCH = schema(
-    batch=Name(), batch_name=Name(), name=Name(), status=Text(), updated_at=Date(), completed_at=Date()
-)
+AUDIT = schema(audited_at=date, audit_result=text, audit_source=text)
+ENVELOPE = schema(task_id=name, status=text, task=json_object)
+BATCH = schema(batch=name, batch_name=name, name=name, status=text, updated_at=date, completed_at=date)
 
 # What some types keep beside the response, in the task object: it is part of what the response says.
 BESIDE_RESPONSE = ("attempts", "document_pages", "threads")
@@ -219,7 +231,11 @@ def parse_task(raw: dict[str, Any]) -> tuple[TaskObject, datetime | None, list[s
         reviewed_at=reviewed_at,
         **values,
     )
-    return task, max((date for date in dates if date), default=None), flags
+    return task, _latest(dates), flags
+
+
+def _latest(dates: Iterable[datetime | None]) -> datetime | None:
+    return max((moment for moment in dates if moment), default=None)
 
 
 def parse_callback(body: bytes, environment: str) -> Callback:
@@ -228,13 +244,13 @@ def parse_callback(body: bytes, environment: str) -> Callback:
     environment: live or test, as the key said. Raises NotUnderstood where the body is not JSON, no object, too deep, or names
     neither a task nor a batch; nothing else is refused.
     """
-    whole = parse_json(body)
-    if type(whole) is not dict:
-        raise NotUnderstood(f"the body is {kind(whole)}, not an object")
-    envelope, flags = load(ENVELOPE, whole)
+    outer = storable(parse_json(body), body)
+    if type(outer) is not dict:
+        raise NotUnderstood(f"the body is {kind(outer)}, not an object")
+    envelope, flags = load(ENVELOPE, outer)
     raw = envelope.get("task")
-    if raw is None and isinstance(whole.get("type"), str):
-        raw = whole  # the task object itself
+    if raw is None and isinstance(outer.get("type"), str):
+        raw = outer  # the task object itself
     task: TaskObject | None = None
     clock: datetime | None = None
     if raw is not None:
@@ -242,11 +258,11 @@ def parse_callback(body: bytes, environment: str) -> Callback:
         flags += odd
     task_id = envelope.get("task_id") or (task and task.task_id)
     if not task_id:
-        return _batch(whole, environment, flags)
+        return _batch(outer, environment, flags)
     if task and task.task_id and task.task_id != task_id:
         flags.append(f"task_id is {task_id!r}, task.task_id {task.task_id!r}: the first counts")
     status = envelope.get("status") or (task.status if task else None)
-    response = _response(whole, raw)
+    response = _response(outer, raw)
     review = task.review_status if task else None
     if task and task.is_test:
         environment = "test"
@@ -255,8 +271,8 @@ def parse_callback(body: bytes, environment: str) -> Callback:
     )
 
 
-def _response(whole: dict[str, Any], raw: dict[str, Any] | None) -> Any:
-    response = whole.get("response")
+def _response(outer: dict[str, Any], raw: dict[str, Any] | None) -> Any:
+    response = outer.get("response")
     if raw is None:
         return ABSENT if response is None else response
     if response is None:
@@ -282,18 +298,17 @@ def holds_error(response: dict[str, Any]) -> bool:
     return response.get("error") not in (None, False, "")
 
 
-def _batch(whole: dict[str, Any], environment: str, flags: list[str]) -> Callback:
+def _batch(body: dict[str, Any], environment: str, flags: list[str]) -> Callback:
     """A body without a task that names a batch. Its form is published nowhere, so several are taken."""
-    inner = whole.get("batch")
-    values, odd = load(BATCH, {**whole, **inner, "batch": inner} if type(inner) is dict else whole)
-    name = values.get("batch") or values.get("batch_name")
-    if not name and not whole.keys().isdisjoint(("project", "callback", "metadata", "status")):
-        name = values.get("name")
-    if not name:
+    inner = body.get("batch")
+    values, odd = load(BATCH, {**body, **inner, "batch": inner} if type(inner) is dict else body)
+    batch = values.get("batch") or values.get("batch_name")
+    if not batch and not body.keys().isdisjoint(("project", "callback", "metadata", "status")):
+        batch = values.get("name")
+    if not batch:
         raise NotUnderstood("the body names no task_id and no batch")
-    dates = [values.get("updated_at"), values.get("completed_at")]
-    clock = max((date for date in dates if date), default=None)
-    return Callback(environment, "batch", clock, None, values.get("status"), None, ABSENT, name, flags + odd)
+    clock = _latest([values.get("updated_at"), values.get("completed_at")])
+    return Callback(environment, "batch", clock, None, values.get("status"), None, ABSENT, batch, flags + odd)
 
 
 def response_digest(response: Any) -> str:
@@ -308,7 +323,7 @@ def response_digest(response: Any) -> str:
 
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_MARKS = (b"\\u0000", b"\\ud", b"\\uD", b"\xed", b"\x00")
+_ESCAPES = (b"\\u0000", b"\\ud", b"\\uD")
 
 
 def storable(value: Any, body: bytes | None = None) -> Any:
@@ -317,9 +332,9 @@ def storable(value: Any, body: bytes | None = None) -> Any:
     body: the raw bytes that the value came from; where they show that there is nothing to replace, the value comes back as
     it is, untouched.
     """
-    if body is not None and not any(mark in body for mark in _MARKS):
-        return value
-    return _clean(value)
+    if body is None or b"\xed" in body or b"\x00" in body:  # raw surrogates; 16- and 32-bit encodings
+        return _clean(value)
+    return _clean(value) if b"\\" in body and any(escape in body for escape in _ESCAPES) else value
 
 
 def _clean(value: Any) -> Any:
