@@ -1,0 +1,157 @@
+"""The view of one result: what a workflow's conditions and values can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from scale.layers import base_annotations, flatten, hypothesis, layers
+
+from scale.envelope import ABSENT, holds_error, response_digest
+from scale.task_types import understand
+
+
+class Source(NamedTuple):
+    """The follow-up that made the task of a view."""
+
+    workflow: str
+    step: str
+    unique_id: str
+    task_id: str  # the task that it followed
+    annotation: str | None = (
+        None  # which annotation, label, frame or item of it, as FollowUp.source_annotation
+    )
+    response: str | None = None  # digest of the response that it was planned from
+    request: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class View:
+    """One task, its current response, and what can be read off them. Values are Scale's own, unchanged."""
+
+    task: Mapping[str, Any]
+    response: Any  # None: there is no current one
+    environment: str = "live"
+    recalled: bool = False  # it had a response, and Scale took it back
+    review: str | None = None  # accepted | rejected | fixed | commented | pending
+    source: Source | None = None
+    depth: int = 0  # follow-ups between the first task and this one
+    held: str | None = None  # why whatever is planned from it must wait for a person
+    given_annotations: list[dict[str, Any]] | None = field(default=None, repr=False)
+    results: list[dict[str, Any]] | None = None  # inside a join
+
+    @property
+    def task_id(self) -> str:
+        return str(self.task.get("task_id") or "")
+
+    @property
+    def type(self) -> str | None:
+        found = self.task.get("type")
+        return found if isinstance(found, str) else None
+
+    @cached_property
+    def digest(self) -> str | None:
+        """Digest of the response; None without one."""
+        return None if self.response is None else response_digest(self.response)
+
+    @cached_property
+    def error(self) -> dict[str, Any] | None:
+        """Scale's error response."""
+        if isinstance(self.response, dict) and holds_error(self.response):
+            return self.response
+        return None
+
+    @cached_property
+    def annotations(self) -> list[dict[str, Any]]:
+        """Scale's own annotation objects, flat, each with `type` and `frame`."""
+        if self.given_annotations is not None:
+            return self.given_annotations
+        return [] if self.response is None else flatten(self.type, self.response)
+
+    @cached_property
+    def answer(self) -> dict[str, Any] | None:
+        """The response without its annotations."""
+        params = self.task.get("params")
+        return understand(self.type, self.response, params if isinstance(params, dict) else None).answer
+
+    @cached_property
+    def _layers(self) -> tuple[dict[str, Any], list[str]]:
+        return layers(self.annotations)
+
+    @property
+    def layers(self) -> dict[str, Any]:
+        """Annotations under boxes, polygons, lines, cuboids."""
+        return self._layers[0]
+
+    @property
+    def layer_notes(self) -> list[str]:
+        """What of the annotations has no layer, in sentences."""
+        return self._layers[1]
+
+    @cached_property
+    def hypothesis(self) -> dict[str, Any]:
+        return hypothesis(self.response, self.type)
+
+    @cached_property
+    def base_annotations(self) -> dict[str, Any]:
+        return base_annotations(self.response, self.type)
+
+    def get(self, name: str) -> Any:
+        """What an expression means by a name."""
+        match name:
+            case "source":
+                return self.source and self.source._asdict()
+            case (
+                "task"
+                | "response"
+                | "annotations"
+                | "answer"
+                | "error"
+                | "layers"
+                | "hypothesis"
+                | "base_annotations"
+                | "results"
+            ):
+                return getattr(self, name)
+            case _:
+                return None
+
+
+def view(
+    task: Mapping[str, Any],
+    response: Any,
+    *,
+    environment: str = "live",
+    annotations: list[dict[str, Any]] | None = None,
+    recalled: bool = False,
+    review: str | None = None,
+    source: Source | None = None,
+    depth: int = 0,
+    held: str | None = None,
+) -> View:
+    """The view of a task (Scale's own task object) and its current response (None or ABSENT: there is none).
+
+    `annotations` are those of result files, flat, where the response only names the files. `review` is read from the
+    task unless it is given. `held` makes whatever is planned wait, with that reason.
+    """
+    current = None if response is ABSENT else response
+    return View(
+        task, current, environment, recalled, review or _review(task), source, depth, held, annotations
+    )
+
+
+def _review(task: Mapping[str, Any]) -> str | None:
+    """Scale's word for the review: the field, else the newest audit."""
+    said = task.get("customer_review_status")
+    if isinstance(said, str):
+        return said
+    audits = [
+        audit
+        for audit in task.get("audits") or []
+        if isinstance(audit, dict) and isinstance(audit.get("audit_result"), str)
+    ]
+    if not audits:
+        return None
+    return str(max(audits, key=lambda audit: str(audit.get("audited_at") or ""))["audit_result"])

@@ -1,0 +1,181 @@
+"""A workflow as it was read from its file: values that plan() goes through, in the file's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from workflows.document import Problem
+from workflows.expressions import Expression, Template
+
+COMPLETED, ACCEPTED, REJECTED, FIXED, ERROR, RECALLED = STATES = (
+    "completed", "accepted", "rejected", "fixed", "error", "recalled",
+)  # fmt: skip
+
+# Guards that are always on, for each workflow, unless its `limits` say otherwise.
+DEPTH = 5
+PER_DAY = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """Which results a step looks at. An empty tuple asks for nothing."""
+
+    type: tuple[str, ...] = ()
+    project: tuple[str, ...] = ()
+    batch: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()  # all of them
+    metadata: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # key → value, or a list of values of which one must be it
+    environment: str | None = None
+    state: tuple[str, ...] = (COMPLETED,)
+    step: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    type: str
+    params: Template
+
+
+@dataclass(frozen=True, slots=True)
+class ForEach:
+    kind: str  # annotation | label | frame | list
+    list: Expression | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    amount: float
+    share: bool  # of the annotation's own width and height; else pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    padding: Padding = Padding(0, False)
+    min_size: int = 1  # pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    by: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    wait: int | None = None  # that many results; None: all, or the quorum
+    quorum: float | None = None  # share of the children, 0 to 1
+    within: int | None = None  # seconds after the fan-out was planned
+    on_deadline: str = "hold"  # continue | hold | stop
+    over: str = "all"  # all children of a source task, or the copies of each of its items
+    reduce: Reduce | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    per_day: int | None = None
+    total: int | None = None
+    depth: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OnError:
+    do: str = "stop"  # stop | retry | start
+    times: int = 0
+    params: Template | None = None
+    mirror: tuple[str, ...] = ()
+    step: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    name: str
+    after: After
+    create: Create | None = None
+    python: str | None = None  # module:function, instead of create
+    description: str | None = None
+    when: Expression | None = None
+    for_each: ForEach | None = None
+    where: Expression | None = None
+    crop: Crop | None = None
+    mirror: tuple[str, ...] = ()
+    join: Join | None = None
+    copies: int | None = None
+    sample: float | None = None
+    each_response: bool = False  # `repeat: each_response`
+    hold: bool = False
+    dry_run: bool = False
+    limits: Limits = Limits()
+    on_error: OnError = OnError()
+    on_recall: str = "keep"  # keep | cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A payload, and the requests that the workflow must make of it."""
+
+    name: str
+    given: Mapping[str, Any]
+    expect: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Workflow:
+    name: str
+    path: str
+    digest: str  # sha256 of the file, hex: which text planned a follow-up
+    steps: tuple[Step, ...]
+    description: str | None = None
+    limits: Limits = Limits()
+    examples: tuple[Example, ...] = ()
+    warnings: tuple[Problem, ...] = ()  # not wrong, but perhaps not meant
+
+    def step(self, name: str) -> Step | None:
+        return next((step for step in self.steps if step.name == name), None)
+
+
+@dataclass(frozen=True)
+class BrokenWorkflow:
+    """A file that is set aside whole until it is mended; receiving and the other workflows go on."""
+
+    path: str
+    name: str | None
+    errors: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class Workflows:
+    loaded: tuple[Workflow, ...] = ()
+    broken: tuple[BrokenWorkflow, ...] = ()
+
+    def workflow(self, name: str) -> Workflow | None:
+        return next((workflow for workflow in self.loaded if workflow.name == name), None)
+
+    @cached_property
+    def types(self) -> frozenset[str] | None:
+        """The task types that some step could look at; None when any type could be one."""
+        if self.broken:
+            return None  # once mended, it may want what arrives now
+        found: set[str] = set()
+        for workflow in self.loaded:
+            for step in workflow.steps:
+                if step.after.type:
+                    found.update(step.after.type)
+                    continue
+                sources = [workflow.step(name) for name in step.after.step]
+                if not sources or any(source is None or source.create is None for source in sources):
+                    return None
+                found.update(source.create.type for source in sources if source and source.create)
+            for step in workflow.steps:
+                if step.on_error.do == "retry" and step.create:
+                    found.add(step.create.type)
+        return frozenset(found)
+
+
+def interested(workflows: Workflows, task_type: str | None) -> bool:
+    """Whether a result of this type could be followed by anything: asked before a job of planning is written."""
+    return workflows.types is None or task_type is None or task_type in workflows.types
