@@ -1,13 +1,13 @@
-"""Scale's annotation objects as rows: one compiled reader a shape, and the marshmallow field that reads long lists with it.
+"""Scale's annotation objects as rows: one compiled reader a shape, and the field that reads long lists with it.
 
 A callback can hold thousands of annotations, so the readers are closures over hoisted lookups: nested schemas cost 13 to 22
 times `json.loads` of the same body, this less than one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from marshmallow import ValidationError, fields
+from marshmallow import ValidationError
 
 from scale.forms import kind
 
@@ -227,17 +227,15 @@ def _where(position: int, frame: int | None) -> str:
     return f"annotation {position}" if frame is None else f"frame {frame}, annotation {position}"
 
 
-class AnnotationList(fields.Field[list[Annotation]]):
-    """A list of annotation objects, read by one compiled reader; a wrong one is kept raw and flagged, in its place."""
+def annotation_list(read: Read) -> Callable[[Any], list[Annotation]]:
+    """The function of a marshmallow field (`scale.forms.schema`) that reads a whole list with one compiled reader.
 
-    def __init__(self, read: Read, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.read = read
+    A wrong annotation is kept raw and flagged, in its place.
+    """
 
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any
-    ) -> list[Annotation]:
+    def read_list(value: Any) -> list[Annotation]:
         if type(value) is not list:
             raise ValidationError(f"is {kind(value)}, not a list")
-        read = self.read
         return [read(item, position) for position, item in enumerate(value)]
+
+    return read_list

@@ -126,7 +126,7 @@ def _parse_int(digits: str) -> int | float | str:
 
 
 def _too_deep(body: bytes, value: Any) -> bool:
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+    if len(body) < 4096 and body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return False
     # Peel the brackets, innermost first: a pass takes away one or two levels, and bodies rarely have more than ten.
     brackets = body.translate(None, _NO_BRACKETS)

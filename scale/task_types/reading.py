@@ -1,11 +1,11 @@
 """What a TaskType is, and the three ways to read a response that the families share: inline rows, files, an answer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scale.annotations import Annotation, AnnotationList, Read, reader
-from scale.forms import Object, kind, load, schema
+from scale.annotations import Annotation, Read, annotation_list, reader
+from scale.forms import json_object, kind, load, schema
 from scale.results import ArtifactRef, Result
 
 Understand = Callable[[dict[str, Any], dict[str, Any]], Result]
@@ -31,7 +31,7 @@ def inline(implied: str | None, **how: Any) -> Understand:
 
 
 def listed(read: Read) -> Understand:
-    form = schema(annotations=AnnotationList(read), global_attributes=Object())
+    form = schema(annotations=annotation_list(read), global_attributes=json_object)
 
     def understand(response: dict[str, Any], params: dict[str, Any]) -> Result:
         found = response.get("annotations")
@@ -87,7 +87,7 @@ def files(response: dict[str, Any], params: dict[str, Any]) -> Result:
     )
 
 
-_GLOBAL = schema(global_attributes=Object())
+_GLOBAL = schema(global_attributes=json_object)
 
 
 def answer(response: dict[str, Any], params: dict[str, Any]) -> Result:

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from scale.annotations import Annotation
-from scale.forms import Object, kind, load, schema
+from scale.forms import json_object, kind, load, schema
 from scale.results import Result
 from scale.task_types.reading import TaskType, is_url, numbered, told
 
-FORM = schema(annotations=Object(), labelMapping=Object(), global_attributes=Object())
+FORM = schema(annotations=json_object, labelMapping=json_object, global_attributes=json_object)
 COMBINED = (
     "indexedImage",
     "extendedIndexedImage",
