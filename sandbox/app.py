@@ -1,0 +1,52 @@
+"""The sandbox as a Flask application: one world, its API in both versions, its page and its switches."""
+
+from typing import Any
+
+import orjson
+from flask import Flask, request
+from flask.json.provider import JSONProvider
+
+from sandbox.api import outages
+from sandbox.api.calls import authenticate
+from sandbox.api.tasks import tasks
+from sandbox.errors import answer_errors_as_scale_does
+from sandbox.office import Office
+from sandbox.paths import NameConverter, WholeSegments
+from sandbox.settings import SandboxSettings
+from sandbox.world import World
+
+ROOMS = (tasks,)
+OPEN_PATHS = ("/files/", "/sandbox/receive")
+"""What needs no key: result files are public at Scale too, and the receiver of callbacks has its own header."""
+
+
+def create_sandbox(settings: SandboxSettings) -> Flask:
+    """A sandbox whose office is closed: `app.extensions["sandbox_office"].open()` sets its people to work."""
+    app = Flask(__name__)
+    app.json = _Orjson(app)
+    app.url_map.converters["name"] = NameConverter
+    world = World(settings)
+    app.extensions["sandbox"] = world
+    app.extensions["sandbox_office"] = Office(world)
+    answer_errors_as_scale_does(app)
+
+    @app.before_request
+    def _enter() -> Any:
+        if not request.path.startswith(("/v1/", "/v2/", "/sandbox/api/")):
+            return None
+        authenticate()
+        return outages.strike_before()
+
+    for room in ROOMS:
+        app.register_blueprint(room)
+    outages.install(app)
+    app.wsgi_app = WholeSegments(app.wsgi_app)  # type: ignore[method-assign]
+    return app
+
+
+class _Orjson(JSONProvider):
+    def dumps(self, obj: Any, **_options: Any) -> str:
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **_options: Any) -> Any:
+        return orjson.loads(s)

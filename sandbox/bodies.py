@@ -1,0 +1,80 @@
+"""Request bodies in the forms that Scale takes: JSON, and forms like `fields[title]=…` with repeated keys for arrays."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+from flask import Request
+
+from sandbox.errors import Refused
+
+ARRAYS = frozenset(
+    [
+        "attachments",
+        "categories",
+        "choices",
+        "emails",
+        "features",
+        "groups",
+        "instance_labels",
+        "labels",
+        "objects_to_annotate",
+        "phrases",
+        "projects",
+        "tags",
+        "add_emails",
+        "remove_emails",
+    ]
+)
+"""Parameters that are arrays also when a form names only one element."""
+
+
+def read_object(request: Request) -> dict[str, Any]:
+    """The body as an object. An empty body is an empty object; None in an optional field is left out, as Scale does."""
+    if request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data") and request.form:
+        return _from_form(request.form.items(multi=True))
+    body = _read_json(request, {})
+    if not isinstance(body, dict):
+        raise Refused(400, "The request body must be a JSON object.")
+    return body
+
+
+def read_texts(request: Request) -> list[str]:
+    """The body as an array of texts; an empty body is an empty array."""
+    body = _read_json(request, [])
+    if not isinstance(body, list) or not all(isinstance(element, str) for element in body):
+        raise Refused(400, "The request body must be an array of strings.")
+    return body
+
+
+def _read_json(request: Request, empty: Any) -> Any:
+    raw = request.get_data()
+    if not raw.strip():
+        return empty
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, f"The request body is not valid JSON: {error}") from None
+
+
+def _from_form(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """`a[b]=1` is {"a": {"b": "1"}}; `a[]=1`, and `a=1` twice, are {"a": ["1"]} and {"a": ["1", "1"]}."""
+    body: dict[str, Any] = {}
+    for key, value in pairs:
+        name, rest = re.match(r"([^\[]*)(.*)", key, re.DOTALL).groups()  # type: ignore[union-attr]
+        inner = re.findall(r"\[([^\]]*)\]", rest)
+        place, last = body, name
+        for part in inner:
+            if part == "":
+                break
+            child = place.get(last)
+            if not isinstance(child, dict):
+                child = place[last] = {}
+            place, last = child, part
+        if last in place and not isinstance(place[last], dict):
+            before = place[last]
+            place[last] = [*(before if isinstance(before, list) else [before]), value]
+        else:
+            place[last] = [value] if last in ARRAYS or inner[-1:] == [""] else value
+    return body

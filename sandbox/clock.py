@@ -1,0 +1,34 @@
+"""Times as Scale writes and reads them. Kept as whole milliseconds since 1970, UTC."""
+
+import re
+import time
+from datetime import UTC, datetime
+
+from sandbox.errors import Refused
+
+
+def now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def iso(milliseconds: int) -> str:
+    """`2016-06-23T09:09:34.752Z`, as in every date of a task object."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse(text: str, name: str) -> float:
+    """Milliseconds, with a fraction, of an ISO date or date-time; UTC where it names no offset.
+
+    Raises Refused (400) with the parameter's name for what is no date.
+    """
+    # A plus sign that a client did not encode arrives as a space before the offset.
+    text = re.sub(r" (\d\d:?\d\d)$", r"+\1", text.strip()) if "T" in text else text.strip()
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise Refused(400, f'"{name}" must be a valid ISO 8601 date') from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    # timestamp() is a float of seconds, whose microseconds are exact until the year 2255.
+    return round(moment.timestamp() * 1_000_000) / 1000

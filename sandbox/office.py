@@ -1,0 +1,187 @@
+"""The office: one thread that sees what is due, and others that do it - answers, finished batches, callbacks and retries."""
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, undefer
+
+from sandbox import callbacks, clock, people
+from sandbox.store import Batch, Delivery, Task
+from sandbox.world import World
+
+ANNOTATORS = 2
+MESSENGERS = 16
+LOOKAHEAD = 200
+LONGEST_NAP_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Office:
+    """Works while it is open. All of its work is in the tables, so a restart goes on where the last one stopped."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._in_hand: set[Any] = set()
+        self._lock = threading.Lock()
+        self._annotators = ThreadPoolExecutor(ANNOTATORS, thread_name_prefix="annotator")
+        self._messengers = ThreadPoolExecutor(MESSENGERS, thread_name_prefix="messenger")
+        self._thread = threading.Thread(target=self._work, name="office", daemon=True)
+
+    def open(self) -> None:
+        self._world.wake = self._wake.set  # type: ignore[method-assign]
+        self._world.deliver_now = self.deliver_now  # type: ignore[method-assign]
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish what is in hand, begin nothing new."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join()
+        self._annotators.shutdown(wait=True, cancel_futures=True)
+        self._messengers.shutdown(wait=True, cancel_futures=True)
+
+    def deliver_now(self, number: int) -> None:
+        """One try for one callback, in the thread that asks; it is back when the receiver has answered."""
+        self._deliver(number)
+        self._wake.set()
+
+    def _work(self) -> None:
+        while not self._closing.is_set():
+            self._wake.clear()
+            try:
+                nap = self._look_around()
+            except Exception:
+                log.exception("The sandbox's office stumbled")
+                nap = 1.0
+            self._wake.wait(nap)
+
+    def _look_around(self) -> float:
+        """Hand out what is due; seconds until something else will be."""
+        now = clock.now()
+        with self._world.store.read() as session:
+            answers = session.execute(_first(Task.answer_at, Task.number)).all()
+            finishes = session.execute(_first(Batch.finish_at, Batch.number)).all()
+            tries = session.execute(_first(Delivery.next_try_at, Delivery.number, Delivery.task_id)).all()
+        for at, number in finishes:
+            if at <= now:
+                self._finish(number)
+        for at, number in answers:
+            if at <= now:
+                self._hand_out(self._annotators, ("task", number), lambda number=number: self._answer(number))
+        for at, number, task_id in tries:
+            # One callback of a task at a time: those that follow each other arrive in that order unless a fault says so.
+            key = ("callback of", task_id) if task_id else ("delivery", number)
+            if at <= now:
+                self._hand_out(self._messengers, key, lambda number=number: self._deliver(number))
+        later = [row[0] for row in (*answers, *finishes, *tries) if row[0] > now]
+        return min([LONGEST_NAP_SECONDS, *((at - now) / 1000 for at in later)])
+
+    def _hand_out(self, workers: ThreadPoolExecutor, key: Any, work: Callable[[], None]) -> None:
+        if not self._take(key):
+            return
+
+        def do() -> None:
+            try:
+                work()
+            except Exception:
+                log.exception("The sandbox failed at %s", key)
+                threading.Event().wait(1.0)
+            finally:
+                self._put_down(key)
+
+        workers.submit(do)
+
+    def _take(self, key: Any) -> bool:
+        with self._lock:
+            if key in self._in_hand:
+                return False
+            self._in_hand.add(key)
+            return True
+
+    def _put_down(self, key: Any) -> None:
+        with self._lock:
+            self._in_hand.discard(key)
+        self._wake.set()
+
+    def _answer(self, number: int) -> None:
+        with self._world.store.read() as session:
+            task = session.get(Task, number)
+        if task is None or task.status != "pending":
+            return
+        try:
+            status, response = people.answer(self._world, task)
+        except Exception:
+            # It would fail again: the task waits for a person, and the log says why.
+            log.exception("No annotator could answer the %s task %s", task.type, task.task_id)
+            with self._world.store.write() as session:
+                session.execute(update(Task).where(Task.number == number).values(answer_at=None))
+            return
+        with self._world.store.write() as session:
+            task = session.get(Task, number)
+            if task is not None and task.status == "pending" and task.answer_at is not None:
+                people.settle(session, self._world, task, status, response)
+
+    def _finish(self, number: int) -> None:
+        with self._world.store.write() as session:
+            batch = session.get(Batch, number)
+            if batch is not None and batch.finish_at is not None:
+                batch.finish_at = None
+                if batch.status == "in_progress" and not people.open_tasks(session, batch)[1]:
+                    people.finish_batch(session, self._world.faults, batch)
+
+    def _deliver(self, number: int) -> None:
+        with self._world.store.read() as session:
+            delivery = session.get(Delivery, number, options=[undefer(Delivery.body)])
+        if delivery is None or delivery.state != "pending" or delivery.next_try_at is None:
+            return
+        outcomes = callbacks.send(delivery, self._world.settings)
+        with self._world.store.write() as session:
+            if (delivery := session.get(Delivery, number)) is not None:
+                self._record(session, delivery, outcomes)
+
+    def _record(self, session: Session, delivery: Delivery, outcomes: list[callbacks.Try]) -> None:
+        """What the tries came to: delivered, another try later, or given up."""
+        now = clock.now()
+        made = [
+            {"at": clock.iso(now), **outcome._asdict(), "succeeded": outcome.succeeded}
+            for outcome in outcomes
+        ]
+        delivery.tries = [*delivery.tries, *made]
+        again = next((fault for fault in delivery.faults if fault.get("repeats", 0) > 0), None)
+        if any(outcome.succeeded for outcome in outcomes):
+            if again is not None:
+                delivery.faults = [
+                    {**fault, "repeats": fault["repeats"] - 1} if fault is again else fault
+                    for fault in delivery.faults
+                ]
+                delivery.next_try_at = now + round(1000 * again["seconds"])
+            else:
+                delivery.state, delivery.next_try_at = "succeeded", None
+        elif len(delivery.tries) >= callbacks.MAX_TRIES:
+            delivery.state, delivery.next_try_at = "failed", None
+        else:
+            wait = callbacks.wait_before_try(len(delivery.tries) + 1) / self._world.settings.time_scale
+            delivery.next_try_at = now + round(1000 * wait)
+        if delivery.state != "pending" and delivery.task_id is not None:
+            task = session.scalar(select(Task).where(Task.task_id == delivery.task_id))
+            if task is not None:
+                # Bookkeeping of the delivery, not a change of the task: updated_at stays.
+                task.details = {**task.details, "callback_succeeded": delivery.state == "succeeded"}
+        # Whoever was to be overtaken has been.
+        session.execute(
+            update(Delivery)
+            .where(Delivery.held, Delivery.number < delivery.number, Delivery.account == delivery.account)
+            .values(held=False, next_try_at=now)
+        )
+
+
+def _first(due: Any, *columns: Any) -> Any:
+    """The rows that are due first, and when."""
+    return select(due, *columns).where(due.is_not(None)).order_by(due).limit(LOOKAHEAD)

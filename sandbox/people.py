@@ -1,0 +1,317 @@
+"""What people do at Scale and at its customers: answer, audit, fix, recall, fail, chain. Each change is one callback."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from sandbox import annotators, callbacks, clock, parameters
+from sandbox.errors import Refused
+from sandbox.faults import Faults
+from sandbox.settings import is_test_key
+from sandbox.store import Batch, Delivery, Task
+from sandbox.tasks import change, find_task, new_task, task_object
+from sandbox.world import World
+
+AUDIT_RESULTS = ("accepted", "rejected", "fixed", "commented")
+ERROR_KINDS = ("attachments", "frames", "message")
+REALISTIC_SECONDS = (3.0, 30.0)
+
+
+def due(world: World, task: Task, batch: Batch | None) -> int | None:
+    """When the annotators will have answered a pending task, in milliseconds; None: not by themselves."""
+    speed = world.speed
+    if speed == "manual" or (batch is not None and batch.status in ("staging", "paused", "cancelled")):
+        return None
+    if speed == "instant":
+        return clock.now()
+    seconds = random.Random(f"{world.settings.seed}/{task.task_id}").uniform(*REALISTIC_SECONDS)
+    return clock.now() + round(1000 * seconds / world.settings.time_scale)
+
+
+def answer(world: World, task: Task) -> tuple[str, Any]:
+    """The annotators' work on a task: its new status and response. May read attachments: keep it out of transactions."""
+    subject = {
+        "account": task.account,
+        **{name: getattr(task, name) for name in ("task_id", "unique_id", "type", "project", "batch")},
+    }
+    for kind in world.faults.strike("answer", subject, task.number):
+        return "error", annotators.error(task_object(task), kind)
+    return "completed", annotators.answer(task_object(task), **_desk(world, task))
+
+
+def _desk(world: World, task: Task) -> dict[str, Any]:
+    """What annotators work with. Those of test tasks see no attachment but the sandbox's own files: they are done at once."""
+    outside = not is_test_key(task.account)
+    return {
+        "seed": world.settings.seed + task.rounds,
+        "put_file": world.files.put,
+        "image_size": lambda url: world.files.image_size(url, outside),
+        "read_file": lambda url: world.files.read(url, outside),
+    }
+
+
+def stamp(task: Task) -> None:
+    """Give a new task its dates. Inside the transaction that adds it, so that they follow the numbers."""
+    task.created_at = task.updated_at = clock.now()
+
+
+def settle(session: Session, world: World, task: Task, status: str, response: Any) -> Delivery | None:
+    """Write a new status and response on a task, with everything that follows from it."""
+    change(task, response=response)
+    task.status = status
+    task.answer_at = None
+    task.rounds += 1
+    if status == "completed":
+        task.completed_at = task.updated_at
+    elif task.details.get("clear_unique_id_on_error"):
+        task.unique_id = None
+    session.flush()
+    delivery = callbacks.announce(session, world.settings, world.faults, task, status)
+    if status == "completed" and not _dependents(task).get("require_audit"):
+        _create_dependents(session, world, task)
+    _finish_batch_soon(session, task)
+    return delivery
+
+
+def complete(
+    world: World, account: str, task_id: str, response: Any = None, given: bool = False
+) -> dict[str, Any]:
+    """Answer a pending task now: with the response `given`, or as the annotators would."""
+    with world.store.read() as session:
+        task = find_task(session, account, task_id)
+    if task.status != "pending":
+        raise Refused(400, f"The task is {task.status}, only a pending task can be completed.")
+    status, response = ("completed", response) if given else answer(world, task)
+    return _do(
+        world,
+        account,
+        task_id,
+        ("pending",),
+        lambda session, task: settle(session, world, task, status, response),
+    )
+
+
+def fail(
+    world: World, account: str, task_id: str, kind: str = "attachments", response: Any = None
+) -> dict[str, Any]:
+    """End a pending task in error: with one of Scale's kinds (attachments, frames, message), or with this response."""
+    if kind not in ERROR_KINDS:
+        raise Refused(400, f"The kind must be one of {', '.join(ERROR_KINDS)}")
+
+    def break_off(session: Session, task: Task) -> None:
+        settle(session, world, task, "error", response or annotators.error(task_object(task), kind))
+
+    return _do(world, account, task_id, ("pending",), break_off)
+
+
+def audit(
+    world: World,
+    account: str,
+    task_id: str,
+    result: str,
+    comments: str | None = None,
+    response: Any = None,
+    source: str = "customer",
+) -> dict[str, Any]:
+    """Review a completed task. `fixed` changes the response: to `response`, or slightly, as a reviewer would.
+
+    The earlier response moves to `prior_responses`.
+    """
+    if result not in AUDIT_RESULTS:
+        raise Refused(400, f"The result must be one of {', '.join(AUDIT_RESULTS)}")
+    if result == "fixed" and response is None:
+        with world.store.read() as session:
+            task = find_task(session, account, task_id)
+        response = annotators.fix(task_object(task), task.details.get("response"), **_desk(world, task))
+
+    def review(session: Session, task: Task) -> None:
+        now = clock.iso(clock.now())
+        reviewer = "reviewer@sandbox.example"
+        entry = {"audited_by": reviewer, "audited_at": now, "audit_time_secs": 0, "audit_result": result}
+        details = {
+            "audits": [*task.details.get("audits", []), {**entry, "audit_source": source}],
+            "customer_reviewed_by": reviewer,
+            "customer_audited_at": now,
+        }
+        if comments:
+            details["customer_review_comments"] = [
+                *task.details.get("customer_review_comments", []),
+                comments,
+            ]
+        if result == "fixed":
+            details["prior_responses"] = [
+                *task.details.get("prior_responses", []),
+                task.details.get("response"),
+            ]
+            details["response"] = (
+                {**response, "is_customer_fix": True} if isinstance(response, dict) else response
+            )
+        task.review_status = result
+        change(task, **details)
+        callbacks.announce(session, world.settings, world.faults, task, result)
+        if result in ("accepted", "fixed") and _dependents(task).get("require_audit"):
+            _create_dependents(session, world, task)
+
+    return _do(world, account, task_id, ("completed",), review)
+
+
+def recall(world: World, account: str, task_id: str) -> dict[str, Any]:
+    """Take a completed task back for more work: it is pending again, and answered anew.
+
+    That the response and completed_at are gone meanwhile is a guess; Scale documents the event, not its body.
+    """
+
+    def take_back(session: Session, task: Task) -> None:
+        change(task, response=None)
+        task.status, task.completed_at, task.review_status = "pending", None, None
+        callbacks.announce(session, world.settings, world.faults, task, "recalled")
+        task.answer_at = due(world, task, batch_of(session, task))
+
+    return _do(world, account, task_id, ("completed",), take_back)
+
+
+def resend(world: World, account: str, task_id: str) -> dict[str, Any]:
+    """Send the callback of a completed or errored task again, as it is now."""
+
+    def again(session: Session, task: Task) -> None:
+        callbacks.announce(session, world.settings, world.faults, task, "resent")
+
+    return _do(world, account, task_id, ("completed", "error"), again)
+
+
+def cancel(world: World, account: str, task_id: str, clear_unique_id: bool = False) -> dict[str, Any]:
+    """Cancel a pending task; one that is canceled already stays as it is. No callback comes of it."""
+
+    def stop(session: Session, task: Task) -> None:
+        if task.status in ("completed", "error"):
+            raise Refused(400, f"The task was already {_done_word(task)} and cannot be canceled.")
+        if task.status == "pending" or (clear_unique_id and task.unique_id is not None):
+            change(task)
+            task.status, task.answer_at = "canceled", None
+            if clear_unique_id:
+                task.unique_id = None
+            _finish_batch_soon(session, task)
+
+    return _do(world, account, task_id, (), stop)
+
+
+def finish_batch(session: Session, faults: Faults, batch: Batch) -> None:
+    """The last task of a batch is done."""
+    batch.status, batch.completed_at, batch.finish_at = "completed", clock.now(), None
+    callbacks.announce_batch(session, faults, batch)
+
+
+def batch_of(session: Session, task: Task) -> Batch | None:
+    return session.scalar(select(Batch).where(Batch.account == task.account, Batch.name == task.batch))
+
+
+def open_tasks(session: Session, batch: Batch) -> tuple[int, int]:
+    """How many tasks a batch has, and how many of them are pending."""
+    mine = select(func.count(), func.sum(Task.status == "pending")).where(
+        Task.account == batch.account, Task.batch == batch.name
+    )
+    total, pending = session.execute(mine).one()
+    return total, pending or 0
+
+
+def resume_work(session: Session, world: World, batch: Batch) -> None:
+    """Give the annotators the pending tasks of a batch that was staged or paused, and finish it if there are none."""
+    for task in session.scalars(
+        select(Task).where(Task.account == batch.account, Task.batch == batch.name, Task.status == "pending")
+    ):
+        task.answer_at = due(world, task, batch)
+    total, pending = open_tasks(session, batch)
+    if batch.finalized and batch.status == "in_progress" and total and not pending:
+        batch.finish_at = clock.now()
+
+
+def stop_work(session: Session, batch: Batch, cancel: bool = False) -> None:
+    """Take the pending tasks of a batch away from the annotators; canceled for good, or until it is resumed."""
+    values = {"answer_at": None, "updated_at": clock.now(), **({"status": "canceled"} if cancel else {})}
+    session.execute(
+        update(Task)
+        .where(Task.account == batch.account, Task.batch == batch.name, Task.status == "pending")
+        .values(**values)
+    )
+
+
+def reschedule(world: World) -> None:
+    """Let every pending task keep to the speed that the people work at now."""
+    with world.store.write() as session:
+        for task in session.scalars(select(Task).where(Task.status == "pending")):
+            task.answer_at = due(world, task, batch_of(session, task))
+    world.wake()
+
+
+def _do(
+    world: World,
+    account: str,
+    task_id: str,
+    states: tuple[str, ...],
+    deed: Callable[[Session, Task], Any],
+) -> dict[str, Any]:
+    """Do something to a task that is in one of these states (any, if none is named), and show the task."""
+    with world.store.write() as session:
+        task = find_task(session, account, task_id)
+        if states and task.status not in states:
+            raise Refused(
+                400, f"The task is {task.status}; that is for tasks that are {' or '.join(states)}."
+            )
+        deed(session, task)
+        shown = task_object(task)
+    world.wake()
+    return shown
+
+
+def _done_word(task: Task) -> str:
+    return "completed" if task.status == "completed" else "ended in error"
+
+
+def _finish_batch_soon(session: Session, task: Task) -> None:
+    batch = batch_of(session, task) if task.batch else None
+    if batch is not None and batch.finalized and batch.status == "in_progress":
+        session.flush()
+        if not open_tasks(session, batch)[1]:
+            batch.finish_at = clock.now()
+
+
+def _dependents(task: Task) -> dict[str, Any]:
+    dependents = task.details["params"].get("dependents")
+    return dependents if isinstance(dependents, dict) else {}
+
+
+def _create_dependents(session: Session, world: World, task: Task) -> None:
+    """The tasks that Scale makes by itself of a finished one: their customer never created them.
+
+    They inherit the attachments. Source: Scale's private docs, "dependents"; the parameters they carry are a guess.
+    """
+    for definition in _dependents(task).get("defs") or []:
+        if not isinstance(definition, dict) or not isinstance(definition.get("type"), str):
+            continue
+        own = {name: value for name, value in definition.items() if name != "type"}
+        inherited = {
+            name: task.details["params"][name]
+            for name in (
+                "attachment",
+                "attachments",
+                "attachment_type",
+                "labels",
+                "objects_to_annotate",
+                "geometries",
+            )
+            if name in task.details["params"]
+        }
+        request = {**inherited, "lidar_task": task.task_id, **own}
+        request.setdefault("callback_url", task.details.get("callback_url"))
+        general = {name: request[name] for name in parameters.GENERAL if request.get(name) is not None}
+        params = {name: value for name, value in request.items() if name not in parameters.GENERAL}
+        general.pop("unique_id", None)
+        child = new_task(
+            task.account, definition["type"], parameters.Checked(general, params), request, None, None
+        )
+        child.project, child.batch = task.project, task.batch
+        child.answer_at = clock.now() if is_test_key(task.account) else due(world, child, None)
+        session.add(child)

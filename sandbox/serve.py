@@ -1,0 +1,83 @@
+"""The sandbox as a process of its own: one port, many threads, gone soon after SIGTERM or SIGINT."""
+
+import signal
+import socket
+import sys
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+from sandbox.app import create_sandbox
+from sandbox.settings import SandboxSettings
+
+
+class _Requests(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # Headers and body are written apart; without this the second waits for the client's delayed acknowledgement.
+    disable_nagle_algorithm = True
+    timeout = 60
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """No line a call: what counts is on the page and in the log of what failed."""
+
+
+class _Server(ThreadedWSGIServer):
+    daemon_threads = True
+    request_queue_size = 512
+
+    def shutdown_request(self, request: Any) -> None:
+        # The polite end that is sent here by default would hide the reset that a fault asked for.
+        lingers = request.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)[:4] != b"\0\0\0\0"
+        self.close_request(request) if lingers else super().shutdown_request(request)
+
+
+class PortTaken(Exception):
+    """Something else listens there already."""
+
+
+def serve(settings: SandboxSettings, host: str, port: int, public_address: str | None = None) -> None:
+    """Serve until told to stop. Port 0 takes a free one; the first line on stdout says which.
+
+    `public_address` is where others reach the sandbox if that is not where it listens.
+    """
+    try:
+        with socket.create_server((host, port), backlog=512, family=_family(host)) as listener:
+            port = listener.getsockname()[1]
+            shown_host = f"[{host}]" if ":" in host else host
+            address = (
+                public_address or f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown_host}:{port}"
+            )
+            app = create_sandbox(replace(settings, address=address))
+            server = _Server(host, port, app, _Requests, fd=listener.fileno())
+            office = app.extensions["sandbox_office"]
+            signal.signal(signal.SIGTERM, _stop)
+            signal.signal(signal.SIGINT, _stop)
+            office.open()
+            print(f"Sandbox at {address} (API: {address}/v1, page: {address}/)", flush=True)
+            try:
+                server.serve_forever()
+            except _Stopped:
+                pass
+            finally:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                server.server_close()
+                office.close()
+                app.extensions["sandbox"].store.close()
+    except OSError as error:
+        raise PortTaken(f"Port {port} on {host} can't be had: {error.strerror}.") from error
+    sys.stdout.flush()
+
+
+class _Stopped(BaseException):
+    pass
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise _Stopped
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
