@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sandbox.annotators.assignment import Assignment, ImageSize, PutFile, ReadFile, digest, mapping
+from sandbox.annotators.collection import answer_collection, attempts, fix_collection, several
+from sandbox.annotators.conversations import answer_chat, answer_stages, fix_conversation
 from sandbox.annotators.errors import error
 from sandbox.annotators.fields import (
     answer_audiotranscription,
@@ -19,10 +21,21 @@ from sandbox.annotators.fields import (
 )
 from sandbox.annotators.generic import answer_generic, fix_generic
 from sandbox.annotators.images import answer_image, fix_image
+from sandbox.annotators.lidar import (
+    answer_cuboids,
+    answer_linking,
+    answer_point_labels,
+    answer_topdown,
+    fix_cuboids,
+    fix_linking,
+    fix_point_labels,
+    fix_topdown,
+)
 from sandbox.annotators.segmentation import answer_segmentation, fix_segmentation
-from sandbox.annotators.video import answer_playback, answer_video, fix_video
+from sandbox.annotators.texts import answer_document, answer_entities, fix_document, fix_entities, pages
+from sandbox.annotators.video import answer_playback, answer_video, fix_playback, fix_video
 
-__all__ = ["ANNOTATORS", "Annotator", "answer", "error", "fix"]
+__all__ = ["ANNOTATORS", "Annotator", "answer", "error", "fix", "task_fields"]
 
 
 class Annotator(NamedTuple):
@@ -49,14 +62,34 @@ ANNOTATORS = (
         fix_image,
     ),
     Annotator(("segmentannotation",), answer_segmentation, fix_segmentation),
-    Annotator(("videoannotation",), answer_video, fix_video),
-    Annotator(("videoplaybackannotation",), answer_playback, fix_video),
+    Annotator(
+        (
+            "videoannotation",
+            "videoboxannotation",
+            "videopolygonannotation",
+            "videocuboidannotation",
+            "laneannotation",
+            "federal2dvideoannotation",
+        ),
+        answer_video,
+        fix_video,
+    ),
+    Annotator(("videoplaybackannotation",), answer_playback, fix_playback),
+    Annotator(("lidarannotation", "sensorfusion"), answer_cuboids, fix_cuboids),
+    Annotator(("lidarsegmentation",), answer_point_labels, fix_point_labels),
+    Annotator(("lidarlinking",), answer_linking, fix_linking),
+    Annotator(("lidartopdown",), answer_topdown, fix_topdown),
     Annotator(("categorization",), answer_categorization, fix_fields),
     Annotator(("comparison",), answer_comparison, fix_fields),
     Annotator(("transcription",), answer_transcription, fix_fields),
     Annotator(("datacollection",), answer_datacollection, fix_fields),
     Annotator(("audiotranscription",), answer_audiotranscription, fix_fields),
     Annotator(("phonecall",), answer_phonecall, fix_fields),
+    Annotator(("textcollection",), answer_collection, fix_collection),
+    Annotator(("namedentityrecognition",), answer_entities, fix_entities),
+    Annotator(("documenttranscription", "documentmodel"), answer_document, fix_document),
+    Annotator(("chat", "chatlite", "chatexperimental", "multichat"), answer_chat, fix_conversation),
+    Annotator(("multistage",), answer_stages, fix_conversation),
 )
 
 
@@ -103,6 +136,19 @@ def fix(
     return (
         fixed if fixed != response else {**fixed, "is_customer_fix": not fixed.get("is_customer_fix", False)}
     )
+
+
+def task_fields(
+    task: dict[str, Any], *, seed: int, put_file: PutFile, image_size: ImageSize = lambda url: None
+) -> dict[str, Any]:
+    """What an answered task says beside its response: `document_pages` of documents, `attempts` of text collections that
+    asked for several responses. Empty for the others."""
+    assignment = _assignment(task, "", seed, put_file, image_size, lambda url: None)
+    if assignment.type in ("documenttranscription", "documentmodel"):
+        return {"document_pages": pages(assignment)}
+    if assignment.type == "textcollection" and several(assignment.params):
+        return {"attempts": attempts(assignment)}
+    return {}
 
 
 def _assignment(

@@ -56,6 +56,10 @@ class Assignment:
     def put_json(self, value: Any) -> str:
         return self.put_file(json.dumps(value, ensure_ascii=False).encode(), "application/json")
 
+    def read(self, named: Any) -> Any:
+        """What `{url}` names, a JSON file, or the value itself where it stands inline; None when it can't be had."""
+        return self.read_json(named["url"]) if isinstance(named, dict) and "url" in named else named
+
     def read_json(self, url: Any) -> Any:
         """Content of a JSON file; None when it can't be had or is no JSON."""
         content = self.read_file(url) if isinstance(url, str) else None
@@ -86,3 +90,7 @@ def mapping(value: Any) -> dict[str, Any]:
 
 def sequence(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    return [entry for entry in sequence(value) if isinstance(entry, dict)]

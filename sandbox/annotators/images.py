@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sandbox.annotators.assignment import Assignment, mapping, number, sequence
+from sandbox.annotators.assignment import Assignment, mapping, number, objects
 from sandbox.annotators.attributes import answer_attributes, link
 from sandbox.annotators.labels import label_names
+from sandbox.annotators.prelabels import prelabels
 from sandbox.annotators.shapes import KINDS, Asked, Region, asked, bounds, draw, nudge, place
 
 GEOMETRY_OF_TYPE = {
@@ -26,24 +27,22 @@ class Wanted(NamedTuple):
     asked: Asked
 
 
-def wanted(type_name: str, params: dict[str, Any]) -> list[Wanted]:
-    """The geometries of a task: one for the older types, those of `geometries` for the others.
+def wanted(params: dict[str, Any], kind: str | None) -> list[Wanted]:
+    """The geometries of a task: `kind` for the types that have a single one, else those of `geometries`.
 
-    The older types label their shapes only with `with_labels`; cuboids, which have no such parameter, always do, and so
+    The former label their shapes only with `with_labels`; cuboids, which have no such parameter, always do, and so
     do nested labels: the published example returns leaf labels although it says with_labels false.
     """
     parents = params.get("allow_parent_labels") is True
-    kind = GEOMETRY_OF_TYPE.get(type_name)
     if kind is None:
         return [
             Wanted(kind, label_names(geometry.get("objects_to_annotate"), parents=parents), asked(geometry))
             for kind, geometry in mapping(params.get("geometries")).items()
             if kind in KINDS and isinstance(geometry, dict)
         ]
-    objects = params.get("objects_to_annotate")
-    nested = any(isinstance(entry, dict) for entry in sequence(objects))
-    labeled = kind == "cuboid" or nested or params.get("with_labels") is True
-    return [Wanted(kind, label_names(objects, parents=parents) if labeled else [], asked(params))]
+    described = params.get("objects_to_annotate")
+    labeled = kind == "cuboid" or objects(described) or params.get("with_labels") is True
+    return [Wanted(kind, label_names(described, parents=parents) if labeled else [], asked(params))]
 
 
 def canvas_of(assignment: Assignment, attachment: Any, *, holding: list[dict[str, Any]]) -> Region:
@@ -64,14 +63,9 @@ def canvas_of(assignment: Assignment, attachment: Any, *, holding: list[dict[str
     return Region(-across, -down, image.right + across, image.bottom + down)
 
 
-def layered(params: dict[str, Any]) -> list[dict[str, Any]]:
-    """Annotation objects of the inline `layers`, whatever their plural key."""
-    return [
-        drawn
-        for objects in mapping(params.get("layers")).values()
-        for drawn in sequence(objects)
-        if isinstance(drawn, dict)
-    ]
+def layered(layers: Any) -> list[dict[str, Any]]:
+    """The annotation objects of a Layers object, whatever their plural key."""
+    return [drawn for listed in mapping(layers).values() for drawn in objects(listed)]
 
 
 def annotate(
@@ -114,19 +108,6 @@ def with_attributes(assignment: Assignment, annotation: dict[str, Any]) -> dict[
     return {**bare, "attributes": values} if values else bare
 
 
-def prelabels(params: dict[str, Any]) -> tuple[list[dict[str, Any]], bool, bool]:
-    """The annotations that a task starts with; whether they may be edited; whether others may be added.
-
-    A hypothesis is editable; base_annotations are unless can_edit_base_annotations is false, and then all aspects of
-    them are locked. Source: docs, "Image Annotation Overview".
-    """
-    base = sequence(mapping(params.get("base_annotations")).get("annotations"))
-    given = base or sequence(mapping(params.get("hypothesis")).get("annotations"))
-    given = [annotation for annotation in given if isinstance(annotation, dict)]
-    editable = not base or params.get("can_edit_base_annotations") is not False
-    return given, editable, not base or params.get("can_add_base_annotations") is not False
-
-
 def answer_image(assignment: Assignment) -> dict[str, Any]:
     """Response of an image task: `annotations`, `global_attributes`, and `links` where the task is an imageannotation.
 
@@ -135,18 +116,18 @@ def answer_image(assignment: Assignment) -> dict[str, Any]:
     """
     params, type_name = assignment.params, assignment.type
     key = "geometry" if type_name in GEOMETRY_OF_TYPE else "type"
-    given, editable, more = prelabels(params)
-    drawn = layered(params)
+    start, drawn = prelabels(params), layered(params.get("layers"))
+    given = objects(start.annotations)
     canvas = canvas_of(assignment, params.get("attachment"), holding=given + drawn)
-    annotations = [_taken_up(assignment, annotation, canvas, key, editable) for annotation in given]
-    if more:
+    annotations = [take_up(assignment, annotation, canvas, key, start.editable) for annotation in given]
+    if start.more:
         annotations += _new_annotations(assignment, canvas, key, drawn, already=len(annotations))
     link(
-        annotations if editable else annotations[len(given) :],
+        annotations if start.editable else annotations[len(given) :],
         params.get("annotation_attributes"),
         assignment.die,
     )
-    of_image = answer_attributes(params.get("annotation_attributes"), None, assignment.die, of_image=True)
+    of_image = attributes_of_image(assignment, start.global_attributes)
     if type_name in GEOMETRY_OF_TYPE:
         return {"annotations": annotations, "global_attributes": of_image, "is_customer_fix": False}
     return {
@@ -156,11 +137,16 @@ def answer_image(assignment: Assignment) -> dict[str, Any]:
     }
 
 
+def attributes_of_image(assignment: Assignment, known: dict[str, Any]) -> dict[str, Any]:
+    definitions = assignment.params.get("annotation_attributes")
+    return answer_attributes(definitions, None, assignment.die, known=known, of_image=True)
+
+
 def _new_annotations(
     assignment: Assignment, canvas: Region, key: str, drawn: list[dict[str, Any]], already: int
 ) -> Iterator[dict[str, Any]]:
     params, die = assignment.params, assignment.die
-    wants = wanted(assignment.type, params)
+    wants = wanted(params, GEOMETRY_OF_TYPE.get(assignment.type))
     if not wants:
         return
     fewest, most = annotation_limits(params)
@@ -178,13 +164,12 @@ def annotation_limits(params: dict[str, Any]) -> tuple[int, int]:
     return min(max(0, int(number(params.get("min_annotations"), 0))), most), most
 
 
-def _taken_up(
+def take_up(
     assignment: Assignment, annotation: dict[str, Any], canvas: Region, key: str, editable: bool
 ) -> dict[str, Any]:
     """A prelabel in the result: its uuid kept or made, its geometry named by `key`, and moved a little if editable."""
     kind = annotation.get("type", annotation.get("geometry"))
-    named = {name: value for name, value in annotation.items() if name not in ("type", "geometry")}
-    named.setdefault("uuid", assignment.new_uuid())
+    named = {"uuid": annotation.get("uuid") or assignment.new_uuid()} | _drawn(annotation)
     if kind is not None:
         named[key] = kind
     return with_attributes(assignment, nudge(named, canvas, assignment.die)) if editable else named
@@ -219,23 +204,30 @@ def fix_image(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any
     """The response after a customer's fix: shapes moved, one added or taken away; locked base_annotations stay."""
     params, die = assignment.params, assignment.die
     key = "geometry" if assignment.type in GEOMETRY_OF_TYPE else "type"
-    given, editable, more = prelabels(params)
-    annotations = [a for a in sequence(response.get("annotations")) if isinstance(a, dict)]
-    canvas = canvas_of(assignment, params.get("attachment"), holding=given + layered(params) + annotations)
-    locked = set() if editable else {annotation.get("uuid") for annotation in given}
-    free = [i for i, annotation in enumerate(annotations) if annotation.get("uuid", i) not in locked]
+    start = prelabels(params)
+    given, annotations = objects(start.annotations), objects(response.get("annotations"))
+    canvas = canvas_of(
+        assignment, params.get("attachment"), holding=given + layered(params.get("layers")) + annotations
+    )
+    locked = [] if start.editable else [_drawn(annotation) for annotation in given]
+    free = [i for i, annotation in enumerate(annotations) if _drawn(annotation) not in locked]
     fewest, most = annotation_limits(params)
-    wants = wanted(assignment.type, params)
+    wants = wanted(params, GEOMETRY_OF_TYPE.get(assignment.type))
 
     touched = set(die.sample(free, min(len(free), die.randint(1, 2))))
     fixed = [nudge(a, canvas, die) if i in touched else a for i, a in enumerate(annotations)]
-    if more and wants and len(fixed) < most and (not free or die.random() < 0.5):
+    if start.more and wants and len(fixed) < most and (not free or die.random() < 0.5):
         fixed.append(annotate(assignment, die.choice(wants), canvas, key=key))
     else:
         spare = [i for i in free if i not in touched and not _named_elsewhere(response, annotations[i])]
         if len(spare) > 1 and len(fixed) > fewest:
             del fixed[die.choice(spare)]
     return {**response, "annotations": fixed, "is_customer_fix": True}
+
+
+def _drawn(annotation: dict[str, Any]) -> dict[str, Any]:
+    """An annotation without what Scale adds to it or names otherwise."""
+    return {name: value for name, value in annotation.items() if name not in ("uuid", "type", "geometry")}
 
 
 def _named_elsewhere(response: dict[str, Any], annotation: dict[str, Any]) -> bool:

@@ -5,16 +5,18 @@ A scene is an array of index per pixel, 0 where nothing is labeled, and the segm
 
 import io
 import random
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from sandbox.annotators.assignment import Assignment, mapping
+from sandbox.annotators.assignment import ASSUMED_SIZE, Assignment, mapping, number, objects
 from sandbox.annotators.attributes import answer_attributes
 from sandbox.annotators.labels import Label, label_set
 
 MOST_INDEXES = 65_535
+MOST_PIXELS = 64_000_000  # a larger image is answered as if its size were not known
 
 
 class Segment(NamedTuple):
@@ -43,6 +45,8 @@ def paint(assignment: Assignment) -> Scene:
     """
     params, die = assignment.params, assignment.die
     width, height, _ = assignment.size(params.get("attachment"))
+    if width * height > MOST_PIXELS:
+        width, height = ASSUMED_SIZE
     labels = labels_of(params)
     plain = [label for label in labels if not label.instance]
     things = [label for label in labels if label.instance for _ in range(die.randint(1, 3))]
@@ -162,10 +166,9 @@ def _indexed(scene: Scene) -> np.ndarray:
 
 
 def _extended(scene: Scene) -> np.ndarray:
-    index = scene.indexes.astype(np.uint32)
-    return np.stack([index & 255, index >> 8 & 255, index >> 16 & 255, np.full_like(index, 255)], -1).astype(
-        np.uint8
-    )
+    pixels = np.full((*scene.indexes.shape, 4), 255, np.uint8)
+    pixels[..., 0], pixels[..., 1], pixels[..., 2] = scene.indexes & 255, scene.indexes >> 8, 0
+    return pixels
 
 
 def _colored(scene: Scene) -> np.ndarray:
@@ -191,7 +194,8 @@ def fix_segmentation(assignment: Assignment, response: dict[str, Any]) -> dict[s
 def read_scene(assignment: Assignment, response: dict[str, Any]) -> Scene | None:
     """The scene of a response or hypothesis, by its indexedImage and labelMapping; None if they can't be had or read."""
     url = mapping(mapping(response.get("annotations")).get("combined")).get("indexedImage")
-    content = assignment.read_file(url) if isinstance(url, str) else None
+    given = mapping(response.get("labelMapping"))
+    content = assignment.read_file(url) if isinstance(url, str) and given else None
     if content is None:
         return None
     try:
@@ -199,18 +203,24 @@ def read_scene(assignment: Assignment, response: dict[str, Any]) -> Scene | None
             pixels = np.asarray(image)
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-    instances = {label.name for label in labels_of(assignment.params) if label.instance}
-    indexes, segments = np.zeros(pixels.shape[:2], np.uint16), []
-    if pixels.ndim != 2:
+    if pixels.ndim != 2 or pixels.size > MOST_PIXELS:
         return None
-    for label, entries in mapping(response.get("labelMapping")).items():
-        for entry in entries if isinstance(entries, list) else [entries]:
-            color = str(mapping(entry).get("color"))
-            known = len(color) == 7 and all(digit in "0123456789abcdefABCDEF" for digit in color[1:])
-            attributes = mapping(entry).get("attributes")
-            segments.append(Segment(label, label in instances, color if known else "#808080", attributes))
-            indexes[pixels == mapping(entry).get("index")] = len(segments)
+    indexes, segments = np.zeros(pixels.shape, np.uint16), []
+    labels = {label.name: label.instance for label in labels_of(assignment.params)}
+    legend = {name: objects(entry if isinstance(entry, list) else [entry]) for name, entry in given.items()}
+    for name, entries in ({name: [{}] for name, instance in labels.items() if not instance} | legend).items():
+        instance = labels.get(name, False) or len(entries) > 1
+        for entry in entries:
+            segments.append(_segment_of(name, instance, entry))
+            if number(entry.get("index")):
+                indexes[pixels == entry["index"]] = len(segments)
     return Scene(indexes, segments) if segments else None
+
+
+def _segment_of(name: str, instance: bool, entry: dict[str, Any]) -> Segment:
+    color = entry.get("color")
+    known = isinstance(color, str) and re.fullmatch("#[0-9a-fA-F]{6}", color)
+    return Segment(name, instance, color if known else "#808080", entry.get("attributes"))
 
 
 def retouch(scene: Scene, die: random.Random) -> Scene:

@@ -1,6 +1,6 @@
 """Geometry as labelers draw it: shapes of Scale's six kinds within a canvas, their bounds, and small corrections.
 
-Pixels, origin top left. Every coordinate is rounded to hundredths, or to whole pixels with `integer_pixels`.
+Pixels, origin top left. Every drawn coordinate is rounded to hundredths, or to whole pixels with `integer_pixels`.
 """
 
 import math
@@ -360,13 +360,16 @@ def nudge(annotation: dict[str, Any], canvas: Region, die: random.Random) -> dic
 
 
 def _step(before: float, after: float, length: float, whole: bool, die: random.Random) -> float:
-    """A step that leaves no less room than there is; towards the side with more of it when the other has none."""
+    """A step of at most 1 % of the canvas, into the room that there is on either side; 0 where there is none."""
+    unit = 1 if whole else 0.01
     reach = max(1.0, length * 0.01)
-    low, high = -min(reach, max(0.0, before)), min(reach, max(0.0, after))
-    step = die.choice([low, high] if low and high else [low or high]) * die.uniform(0.5, 1)
-    if whole:
-        return int(low) if step < 0 else int(high)
-    return math.trunc(step * 100) / 100
+    rooms = [-int(min(reach, max(0.0, before)) / unit), int(min(reach, max(0.0, after)) / unit)]
+    rooms = [room for room in rooms if room]
+    if not rooms:
+        return 0
+    room = die.choice(rooms)
+    units = int(room * die.uniform(0.5, 1)) or (1 if room > 0 else -1)
+    return units if whole else round(units * unit, 2)
 
 
 def _moved(annotation: dict[str, Any], dx: float, dy: float) -> dict[str, Any]:

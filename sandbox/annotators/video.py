@@ -1,20 +1,30 @@
-"""Video: objects followed over frames, in the files of videoannotation and of videoplaybackannotation."""
+"""Video: objects followed over frames, in the files of videoannotation, of the older video types and of Video V2."""
 
 import math
 from typing import Any, NamedTuple
 
-from sandbox.annotators.assignment import Assignment, mapping, number, sequence
-from sandbox.annotators.attributes import answer_attributes, link
+from sandbox.annotators.assignment import Assignment, mapping, number, objects, sequence
+from sandbox.annotators.attributes import link
 from sandbox.annotators.images import (
     annotate,
     annotation_limits,
+    attributes_of_image,
     canvas_of,
-    prelabels,
+    layered,
+    take_up,
     wanted,
 )
 from sandbox.annotators.labels import label_names
+from sandbox.annotators.prelabels import prelabels
 from sandbox.annotators.shapes import Region, nudge
 
+# The older types draw one kind of shape, as their names say.
+GEOMETRY_OF_TYPE = {
+    "videoboxannotation": "box",
+    "videopolygonannotation": "polygon",
+    "videocuboidannotation": "cuboid",
+    "laneannotation": "line",
+}
 ASSUMED_SECONDS = 8
 MOST_FRAMES = 2000
 
@@ -31,26 +41,42 @@ def frame_count(params: dict[str, Any]) -> int:
     frames = sequence(params.get("attachments"))
     if frames and params.get("attachment_type") != "video":
         return len(frames)
+    if params.get("attachment_type") == "image":
+        return 1
     rate = number(params.get("frame_rate"), 1) or 1
     seconds = number(params.get("duration_time"), ASSUMED_SECONDS) or ASSUMED_SECONDS
     return max(1, min(MOST_FRAMES, math.ceil(abs(rate * seconds))))
 
 
+def _canvas(assignment: Assignment, holding: list[dict[str, Any]]) -> Region:
+    """That of the first frame's image; a video file is not opened for its size."""
+    frames = sequence(assignment.params.get("attachments"))
+    return canvas_of(
+        assignment, frames[0] if frames else assignment.params.get("attachment"), holding=holding
+    )
+
+
 def follow(assignment: Assignment, frames: int, *, key: str) -> list[Track]:
-    """New tracks: each object is seen over a run of frames and drifts from one to the next within the canvas."""
+    """New tracks: each object is seen over a run of frames and drifts from one to the next within the canvas.
+
+    What a file of layers shows on the first frame is followed first.
+    """
     params, die = assignment.params, assignment.die
-    wants = wanted(assignment.type, params)
+    wants = wanted(params, GEOMETRY_OF_TYPE.get(assignment.type))
     if not wants:
         return []
-    canvas = canvas_of(assignment, _first_attachment(params), holding=[])
+    layers = sequence(assignment.read(params.get("layers")))
+    drawn = layered(layers[0]) if layers else []
+    canvas = _canvas(assignment, drawn)
     fewest, most = annotation_limits(params)
-    count = min(max(die.randint(2, 4), len(wants), fewest), most)
+    count = min(max(die.randint(2, 4), len(wants), len(drawn), fewest), most)
     tracks = []
-    for number_of_it in range(count):
-        want = wants[number_of_it % len(wants)]
-        first = die.randrange(max(1, frames // 3)) if number_of_it else 0
+    for position in range(count):
+        want = wants[position % len(wants)]
+        around = drawn[position] if position < len(drawn) else None
+        first = 0 if around or not position else die.randrange(max(1, frames // 3))
         last = max(first, frames - 1 - die.randrange(max(1, frames // 3)))
-        shape = annotate(assignment, want, canvas, key=key)
+        shape = annotate(assignment, want, canvas, key=key, around=around)
         by_frame = {first: shape}
         for frame in range(first + 1, last + 1):
             shape = nudge(shape, canvas, die)
@@ -59,70 +85,35 @@ def follow(assignment: Assignment, frames: int, *, key: str) -> list[Track]:
     return tracks
 
 
-def _first_attachment(params: dict[str, Any]) -> Any:
-    """The first frame's image; a video file is never opened for its size."""
-    return next(iter(sequence(params.get("attachments"))), None)
-
-
 def answer_video(assignment: Assignment) -> dict[str, Any]:
     """`annotations.url`: a JSON array with `{annotations}` for each frame, in the order of the attachments; `events.url`
     when events_to_annotate were given. Source: docs, "Video Annotation", callback format.
 
-    Also for the older types videobox-, videopolygon-, videocuboid- and laneannotation and federal2dvideoannotation, of
-    which only the names are known: a guess.
+    The older video types and federal2dvideoannotation answer the same way, which is a guess: only their names are known.
     """
     return _response(assignment, _frames(assignment))
 
 
 def _frames(assignment: Assignment) -> list[dict[str, Any]]:
     params = assignment.params
-    count = frame_count(params)
-    taken, more = _prelabeled_frames(assignment, count)
-    frames: list[dict[str, Any]] = [{"annotations": annotations} for annotations in taken]
-    if more:
+    start = prelabels(params)
+    given = [
+        objects(mapping(frame).get("annotations")) for frame in sequence(assignment.read(start.annotations))
+    ]
+    count = max(frame_count(params), len(given))
+    frames: list[dict[str, Any]] = [{"annotations": []} for _ in range(count)]
+    canvas = _canvas(assignment, [annotation for annotations in given for annotation in annotations])
+    for frame, annotations in zip(frames, given, strict=False):
+        frame["annotations"] = [take_up(assignment, a, canvas, "type", start.editable) for a in annotations]
+    if start.more and not given:
         for track in follow(assignment, count, key="type"):
-            for frame, annotation in track.by_frame.items():
-                frames[frame]["annotations"].append(annotation)
-    of_image = answer_attributes(params.get("annotation_attributes"), None, assignment.die, of_image=True)
-    for frame in frames:
-        link(frame["annotations"], params.get("annotation_attributes"), assignment.die)
-        if of_image:
-            frame["global_attributes"] = of_image
+            for position, annotation in track.by_frame.items():
+                frames[position]["annotations"].append(annotation)
+        for frame in frames:
+            link(frame["annotations"], params.get("annotation_attributes"), assignment.die)
+    if of_image := attributes_of_image(assignment, start.global_attributes):
+        frames = [{**frame, "global_attributes": of_image} for frame in frames]
     return frames
-
-
-def _prelabeled_frames(assignment: Assignment, count: int) -> tuple[list[list[dict[str, Any]]], bool]:
-    """Annotations by frame that the task starts with, as they come back; and whether new ones are made.
-
-    The file of a hypothesis or of base_annotations is taken up where it can be read.
-    """
-    params = assignment.params
-    base, hypothesis = mapping(params.get("base_annotations")), mapping(params.get("hypothesis"))
-    given = _file_frames(assignment, base) or _file_frames(assignment, hypothesis)
-    _, editable, more = prelabels(params)
-    editable = editable and not (base and params.get("can_edit_base_annotations") is False)
-    more = more and not (base and params.get("can_add_base_annotations") is False)
-    if not given:
-        return [[] for _ in range(count)], more
-    held = [annotation for frame in given for annotation in frame]
-    canvas = canvas_of(assignment, _first_attachment(params), holding=held)
-    frames = [
-        [nudge(annotation, canvas, assignment.die) if editable else annotation for annotation in frame]
-        for frame in given
-    ]
-    return (frames + [[] for _ in range(count - len(frames))])[: max(count, len(frames))], False
-
-
-def _file_frames(assignment: Assignment, prelabel: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    content = assignment.read_json(mapping(prelabel.get("annotations")).get("url"))
-    return [
-        [
-            annotation
-            for annotation in sequence(mapping(frame).get("annotations"))
-            if isinstance(annotation, dict)
-        ]
-        for frame in sequence(content)
-    ]
 
 
 def _response(assignment: Assignment, content: Any) -> dict[str, Any]:
@@ -154,68 +145,74 @@ def answer_playback(assignment: Assignment) -> dict[str, Any]:
 
     The keys step by video_frame_rate (30 a second if not said) over frame_rate; they are not consecutive.
     """
-    return _response(assignment, _objects(assignment))
+    return _response(assignment, _playback(assignment))
 
 
-def _objects(assignment: Assignment) -> list[dict[str, Any]]:
+def _playback(assignment: Assignment) -> list[dict[str, Any]]:
     params = assignment.params
-    video_rate = number(params.get("video_frame_rate"), 30) or 30
-    rate = number(params.get("annotation_frame_rate"), number(params.get("frame_rate"), 1)) or 1
-    step = max(1, round(abs(video_rate / rate)))
-    objects = {}
-    for track in follow(assignment, frame_count(params), key="geometry"):
-        shapes = list(track.by_frame.values())
-        head = {name: shapes[0][name] for name in ("label",) if name in shapes[0]}
-        objects[shapes[0]["uuid"]] = {
-            **head,
-            "geometry": track.kind,
-            "frames": [
-                {
-                    "key": 1 + frame * step,
-                    **{
-                        name: value
-                        for name, value in shape.items()
-                        if name not in ("label", "uuid", "geometry")
-                    },
-                    "attributes": shape.get("attributes", {}),
-                    "timestamp": round((1 + frame * step) / abs(video_rate), 3),
-                }
-                for frame, shape in track.by_frame.items()
-            ],
-        }
-    return [{"annotations": objects}]
+    start = prelabels(params)
+    given = _by_uuid(assignment.read(start.annotations))
+    if given:
+        held = [shape for followed in given.values() for shape in objects(followed.get("frames"))]
+        return [
+            {"annotations": _moved(given, _canvas(assignment, held), assignment) if start.editable else given}
+        ]
+    video_rate = abs(number(params.get("video_frame_rate"), 30) or 30)
+    rate = abs(number(params.get("annotation_frame_rate"), number(params.get("frame_rate"), 1)) or 1)
+    step = max(1, round(video_rate / rate))
+    tracks = follow(assignment, frame_count(params), key="geometry") if start.more else []
+    return [{"annotations": dict(_playback_object(track, step, video_rate) for track in tracks)}]
+
+
+def _playback_object(track: Track, step: int, video_rate: float) -> tuple[str, dict[str, Any]]:
+    first = next(iter(track.by_frame.values()))
+    frames = []
+    for position, shape in track.by_frame.items():
+        drawn = {name: value for name, value in shape.items() if name not in ("label", "uuid", "geometry")}
+        key = 1 + position * step
+        timed = {"attributes": shape.get("attributes", {}), "timestamp": round(key / video_rate, 3)}
+        frames.append({"key": key, **drawn, **timed})
+    label = {"label": first["label"]} if "label" in first else {}
+    return first["uuid"], {**label, "geometry": track.kind, "frames": frames}
+
+
+def _by_uuid(content: Any) -> dict[str, dict[str, Any]]:
+    """Playback objects by uuid, from a file's content: bare or in a list of one, with or without `annotations` around."""
+    bare = mapping(content[0] if isinstance(content, list) and content else content)
+    followed = mapping(bare.get("annotations", bare))
+    return {uuid: entry for uuid, entry in followed.items() if isinstance(entry, dict)}
 
 
 def fix_video(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
-    """A new file: what the old one said, read or generated again, with the first shapes of some frames moved."""
-    given = assignment.read_json(mapping(response.get("annotations")).get("url"))
-    playback = assignment.type == "videoplaybackannotation"
-    first = assignment.unsalted()
-    content = given or (_objects(first) if playback else _frames(first))
-    canvas = canvas_of(assignment, _first_attachment(assignment.params), holding=[])
-    fixed = (
-        _moved_objects(content, canvas, assignment)
-        if playback
-        else _moved_frames(content, canvas, assignment)
-    )
+    """A new file: what the old one says, read or generated again, with a shape of every frame moved."""
+    given = sequence(assignment.read(response.get("annotations")))
+    frames = given or _frames(assignment.unsalted())
+    canvas = _canvas(assignment, [a for frame in frames for a in objects(mapping(frame).get("annotations"))])
+    fixed = []
+    for frame in frames:
+        shapes = objects(mapping(frame).get("annotations"))
+        if shapes:
+            frame = {**frame, "annotations": [nudge(shapes[0], canvas, assignment.die), *shapes[1:]]}
+        fixed.append(frame)
     return {**response, "annotations": {"url": assignment.put_json(fixed)}, "is_customer_fix": True}
 
 
-def _moved_frames(content: Any, canvas: Region, assignment: Assignment) -> list[Any]:
-    frames = []
-    for frame in sequence(content):
-        shapes = sequence(mapping(frame).get("annotations"))
-        if shapes and isinstance(shapes[0], dict):
-            frame = {**frame, "annotations": [nudge(shapes[0], canvas, assignment.die), *shapes[1:]]}
-        frames.append(frame)
-    return frames
+def fix_playback(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
+    """A new file: what the old one says, read or generated again, with all frames of all objects moved a little."""
+    content = assignment.read(response.get("annotations"))
+    given = _by_uuid(content) or _by_uuid(_playback(assignment.unsalted()))
+    held = [shape for followed in given.values() for shape in objects(followed.get("frames"))]
+    fixed = [{"annotations": _moved(given, _canvas(assignment, held), assignment)}]
+    return {**response, "annotations": {"url": assignment.put_json(fixed)}, "is_customer_fix": True}
 
 
-def _moved_objects(content: Any, canvas: Region, assignment: Assignment) -> list[Any]:
-    wrapped = content if isinstance(content, list) else [content]
-    objects = dict(mapping(mapping(wrapped[0] if wrapped else None).get("annotations")))
-    for uuid, followed in objects.items():
-        shapes = [mapping(shape) for shape in sequence(mapping(followed).get("frames"))]
-        objects[uuid] = {**mapping(followed), "frames": [nudge(s, canvas, assignment.die) for s in shapes]}
-        break
-    return [{"annotations": objects}]
+def _moved(
+    given: dict[str, dict[str, Any]], canvas: Region, assignment: Assignment
+) -> dict[str, dict[str, Any]]:
+    return {
+        uuid: {
+            **followed,
+            "frames": [nudge(shape, canvas, assignment.die) for shape in objects(followed.get("frames"))],
+        }
+        for uuid, followed in given.items()
+    }
