@@ -9,14 +9,27 @@ from scale.envelope import ABSENT, holds_error
 from scale.forms import kind
 from scale.results import Result
 from scale.task_types.answers import ANSWERS
+from scale.task_types.conversations import CONVERSATIONS
+from scale.task_types.documents import DOCUMENTS
 from scale.task_types.images import IMAGES
+from scale.task_types.lidar import LIDAR
 from scale.task_types.reading import TaskType, inline
 from scale.task_types.segmentation import SEGMENTATION
+from scale.task_types.text import TEXT
 from scale.task_types.video import VIDEO
 
 __all__ = ["GENERIC", "TASK_TYPES", "TaskType", "task_type", "understand"]
 
-TASK_TYPES: tuple[TaskType, ...] = (*IMAGES, *SEGMENTATION, *VIDEO, *ANSWERS)
+TASK_TYPES: tuple[TaskType, ...] = (
+    *IMAGES,
+    *SEGMENTATION,
+    *VIDEO,
+    *LIDAR,
+    *ANSWERS,
+    *TEXT,
+    *DOCUMENTS,
+    *CONVERSATIONS,
+)
 GENERIC = TaskType(
     "generic",
     "Any type that is not known here: what can be recognised, the rest raw",

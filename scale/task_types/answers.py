@@ -42,4 +42,13 @@ ANSWERS = (
         ("attachment",),
         answer,
     ),
+    TaskType(
+        "phonecall",
+        "The outcome of a call, with choice and fields (2016 and 2017)",
+        (),
+        "answer",
+        False,
+        ("phone_number",),
+        answer,
+    ),
 )

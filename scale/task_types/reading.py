@@ -21,73 +21,82 @@ class TaskType:
     result_form: str  # inline: rows in the response; file: behind URLs; answer: no rows
     takes_layers: bool  # whether a request of this type may carry layers
     required: tuple[str, ...]  # parameters of a request; "a|b" where either does
-    understand: Understand  # (response, params) -> Result; params as the task has them
+    understand: Understand  # (response, the task's params) -> Result
     implied: str | None = None  # the shape of an annotation that names none
 
 
 def inline(implied: str | None, **how: Any) -> Understand:
-    """Rows from the list `annotations`. Where a file's address stands in its place, an artifact."""
+    """Rows from the list `annotations`; `implied` and `how` as for `scale.annotations.reader`."""
     return listed(reader(implied, **how))
 
 
 def listed(read: Read) -> Understand:
+    """Rows from the list `annotations`, each read by `read`. Where a file's address stands in its place, an artifact."""
     form = schema(annotations=annotation_list(read), global_attributes=json_object)
 
     def understand(response: dict[str, Any], params: dict[str, Any]) -> Result:
-        found = response.get("annotations")
-        if type(found) is dict or type(found) is str:
+        if type(response.get("annotations")) in (dict, str):
             return files(response, params)
         values, flags = load(form, response, "response.")
-        annotations = values.get("annotations")
-        rest = {key: value for key, value in response.items() if key != "annotations" or value is not None}
-        if annotations is not None:
+        rest = dict(response)
+        if "annotations" in values:
             del rest["annotations"]
+        rows = values.get("annotations") or []
         return Result(
-            annotations=annotations or [],
+            annotations=rows,
             answer=rest or None,
             global_attributes=values.get("global_attributes"),
-            flags=flags + told(annotations or []),
+            flags=flags + flags_of(rows),
         )
 
     return understand
 
 
 def files(response: dict[str, Any], params: dict[str, Any]) -> Result:
-    """An artifact for each `{"url": …}` of the response, also one level down in `annotations`; the rest is the answer."""
-    values, flags = load(_GLOBAL, response, "response.")
+    """An artifact for each `{"url": …}` of the response, also one level down in `annotations`; the rest is the answer.
+
+    Source: docs "videoannotation callback format", "Video Playback callback format", "Lidar Segmentation response".
+    """
+    values, flags = load(_FILES, response, "response.")
     rest = dict(response)
     found: list[tuple[str, str]] = []
-    inner = rest.get("annotations")
+    inner = rest.pop("annotations", None)
     if type(inner) is str and "://" in inner:
-        inner = rest["annotations"] = {"url": inner}
-    if type(inner) is dict:
-        left = {}
-        for key in sorted(inner):
-            if key == "url" and is_url(inner[key]):
-                found.append(("annotations", inner[key]))
-            elif only_url(inner[key]):
-                found.append((key, inner[key]["url"]))
-            else:
-                left[key] = inner[key]
-        rest["annotations"] = left
-        if not left:
-            del rest["annotations"]
-    elif inner is None:
-        rest.pop("annotations", None)
-    for key in sorted(rest):
-        if key != "annotations" and only_url(rest[key]):
-            found.append((key, rest.pop(key)["url"]))
-    if "annotations" in rest:
-        flags.append(f"response.annotations is {kind(rest['annotations'])} without a file's url")
+        found.append(("annotations", inner))
+    elif type(inner) is dict:
+        if is_url(inner.get("url")):
+            found.append(("annotations", inner["url"]))
+            inner = {key: value for key, value in inner.items() if key != "url"}
+        deeper, inner = _urls(inner)
+        found += deeper
+    if inner and not found:
+        flags.append(f"response.annotations is {kind(inner)} without a file's url")
+    others, rest = _urls(rest)
+    if inner and type(inner) is not str:
+        rest["annotations"] = inner
     return Result(
-        artifacts=numbered(found),
+        artifacts=numbered(found + others),
         answer=rest or None,
         global_attributes=values.get("global_attributes"),
         flags=flags,
     )
 
 
-_GLOBAL = schema(global_attributes=json_object)
+_FILES = schema(global_attributes=json_object)
+
+
+def _urls(values: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """(key, url) of each `{"url": …}`, by key; and what else is there, also beside a url."""
+    found: list[tuple[str, str]] = []
+    left = dict(values)
+    for key in sorted(values):
+        value = values[key]
+        if type(value) is dict and is_url(value.get("url")):
+            found.append((key, value["url"]))
+            left[key] = {name: beside for name, beside in value.items() if name != "url"}
+            if not left[key]:
+                del left[key]
+    return found, left
 
 
 def answer(response: dict[str, Any], params: dict[str, Any]) -> Result:
@@ -95,29 +104,19 @@ def answer(response: dict[str, Any], params: dict[str, Any]) -> Result:
     return Result(answer=response or None)
 
 
-def either(implied: str | None) -> Understand:
-    """Rows where `annotations` is a list, files where it is an address: for types of which either may come."""
-    return inline(implied)
-
-
 def is_url(value: Any) -> bool:
     return type(value) is str and bool(value)
-
-
-def only_url(value: Any) -> bool:
-    return type(value) is dict and is_url(value.get("url"))
 
 
 def numbered(found: list[tuple[str, str]]) -> list[ArtifactRef]:
     return [ArtifactRef(ordinal, role, url) for ordinal, (role, url) in enumerate(found, 1)]
 
 
-TOLD = 20  # flags of single annotations that a result repeats; the rows hold all of them
+SHOWN = 20  # a result repeats this many flags of its annotations; the rows hold all of them
 
 
-def told(annotations: list[Annotation]) -> list[str]:
-    """The flags of single annotations, for those of the whole result."""
-    flags = [row.flag for row in annotations if row.flag is not None]
-    if len(flags) > TOLD:
-        return [*flags[:TOLD], f"… and {len(flags) - TOLD} more annotations were kept raw"]
+def flags_of(rows: list[Annotation]) -> list[str]:
+    flags = [row.flag for row in rows if row.flag is not None]
+    if len(flags) > SHOWN:
+        return [*flags[:SHOWN], f"… and {len(flags) - SHOWN} more annotations were kept raw"]
     return flags

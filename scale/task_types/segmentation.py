@@ -6,7 +6,7 @@ from typing import Any
 from scale.annotations import Annotation
 from scale.forms import json_object, kind, load, schema
 from scale.results import Result
-from scale.task_types.reading import TaskType, is_url, numbered, told
+from scale.task_types.reading import TaskType, flags_of, is_url, numbered
 
 FORM = schema(annotations=json_object, labelMapping=json_object, global_attributes=json_object)
 COMBINED = (
@@ -40,7 +40,7 @@ def understand(response: dict[str, Any], params: dict[str, Any]) -> Result:
         artifacts=numbered(found),
         answer=rest or None,
         global_attributes=values.get("global_attributes"),
-        flags=flags + told(masks),
+        flags=flags + flags_of(masks),
     )
 
 

@@ -1,0 +1,108 @@
+"""A response in the forms that a follow-up request takes: flat annotations, layers, hypothesis, base_annotations.
+
+These are the values that a workflow's expressions see; Scale refuses a request that carries what its form does not know.
+"""
+
+from collections import Counter
+from typing import Any
+
+from scale.annotations import SHAPES, Annotation
+from scale.task_types import ERROR_KEYS, task_type, understand
+from scale.task_types.reading import files
+
+LAYERS = {"box": "boxes", "polygon": "polygons", "line": "lines", "cuboid": "cuboids"}
+DRAWN = frozenset((*LAYERS, "point", "ellipse"))
+NOT_IN_LAYERS = frozenset(("type", "frame", "geometry"))  # an element's key says its shape
+NOT_IN_REQUESTS = frozenset((*ERROR_KEYS, "is_customer_fix"))
+
+
+def scale_object(row: Annotation) -> dict[str, Any]:
+    """A row as Scale's own annotation object, with `type` and `frame` always set."""
+    flat = {**row.geometry, "type": row.type, "frame": row.frame}
+    for key, value in (("label", row.label), ("uuid", row.uuid), ("attributes", row.attributes)):
+        if value is not None:
+            flat[key] = value
+    return flat
+
+
+def flatten(task_type: str | None, response: Any) -> list[dict[str, Any]]:
+    """Scale's annotation objects in a response, flat, each with `type` and `frame` set; none where they stand in files."""
+    return [scale_object(row) for row in understand(task_type, response, None).annotations]
+
+
+def layers(annotations: list[dict[str, Any]]) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """Flat annotation objects under the plural keys of Scale's `layers`; and, in sentences, what could not be among them.
+
+    Only keys that have members. Points, ellipses and other shapes have no layer. Source: docs "Image Layers".
+    """
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    without: Counter[str] = Counter()
+    for item in annotations:
+        shape = item.get("type")
+        element = {key: value for key, value in item.items() if key not in NOT_IN_LAYERS}
+        if type(shape) is not str or shape not in LAYERS:
+            without[f"{shape}: Scale's layers have no key for it"] += 1
+        elif reason := SHAPES[shape](element) or _undescribed(shape, element):
+            without[f"{shape}: {reason}"] += 1
+        else:
+            grouped.setdefault(LAYERS[shape], []).append(element)
+    return grouped, [f"{count} left out of the layers, {said}" for said, count in sorted(without.items())]
+
+
+def _undescribed(shape: str, element: dict[str, Any]) -> str | None:
+    """A layer's cuboid is drawn by the names of its vertices."""
+    if shape == "cuboid" and not all(vertex.get("description") for vertex in element["vertices"]):
+        return "a vertex has no description"
+    return None
+
+
+def hypothesis(response: Any, type_name: str | None) -> dict[str, Any]:
+    """A response as the `hypothesis` of a task of the same kind; {} where none can be made of it.
+
+    Source: docs "Image Annotation Hypothesis", "Image Segmentation Hypothesis", "Video Annotation".
+    """
+    if type(response) is not dict:
+        return {}
+    source = task_type(type_name)
+    if source.name == "segmentannotation":
+        return _segmentation(response)
+    annotations = response.get("annotations")
+    if type(annotations) is list:
+        made: dict[str, Any] = {
+            "annotations": [_request_form(item, source.implied) for item in annotations if type(item) is dict]
+        }
+        for key in ("global_attributes", "links", "relationships"):
+            if response.get(key):
+                made[key] = response[key]
+        return made
+    if source.result_form != "answer":
+        return {artifact.role: {"url": artifact.url} for artifact in files(response, {}).artifacts}
+    return {key: value for key, value in response.items() if key not in NOT_IN_REQUESTS}
+
+
+def base_annotations(response: Any, type_name: str | None) -> dict[str, Any]:
+    """A response as the `base_annotations` of an image or video task: an object with `annotations`; {} where it has none.
+
+    Source: docs "imageannotation", base_annotations.
+    """
+    made = hypothesis(response, type_name)
+    return {"annotations": made["annotations"]} if "annotations" in made else {}
+
+
+def _request_form(item: dict[str, Any], implied: str | None) -> dict[str, Any]:
+    """A drawn shape is named by `type`, where live responses say `geometry`; null stands for nothing."""
+    made = {key: value for key, value in item.items() if key != "frame" and value is not None}
+    shape = item.get("type") or item.get("geometry") or implied
+    if type(shape) is str and shape in DRAWN:
+        made.pop("geometry", None)
+        made["type"] = shape
+    return made
+
+
+def _segmentation(response: dict[str, Any]) -> dict[str, Any]:
+    images, mapping = response.get("annotations"), response.get("labelMapping")
+    combined = images.get("combined") if type(images) is dict else None
+    indexed = combined.get("indexedImage") if type(combined) is dict else None
+    if not indexed or not mapping:
+        return {}
+    return {"annotations": {"combined": {"indexedImage": indexed}}, "labelMapping": mapping}

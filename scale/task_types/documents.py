@@ -1,0 +1,35 @@
+"""Documents: boxes and polygons on pages, each with what was read there."""
+
+from typing import Any
+
+from scale.annotations import Annotation, reader
+from scale.task_types.reading import TaskType, listed
+
+_read_flat = reader(None, other_uuid="id")
+
+
+def _read(item: Any, position: int, frame: int | None = None) -> Annotation:
+    """An annotation whose shape stands in `location` ({type: box|polygon, left … | vertices}); `page` counts from 0 in the
+    task's document_pages. The location's fields join the others in the geometry. Source: docs "Task", document_pages."""
+    location = item.get("location") if type(item) is dict else None
+    if type(location) is not dict:
+        return _read_flat(item, position, frame)
+    beside = {key: value for key, value in item.items() if key not in ("location", "type")}
+    row = _read_flat({**beside, **location}, position, frame)
+    if row.flag:
+        return row._replace(geometry=item)
+    if item.get("type") is not None:
+        row.geometry["type"] = item["type"]  # what kind of block it is: not a shape
+    return row
+
+
+def _document(name: str, summary: str) -> TaskType:
+    return TaskType(
+        name, summary, ("box", "polygon"), "inline", False, ("attachment|attachments",), listed(_read)
+    )
+
+
+DOCUMENTS = (
+    _document("documenttranscription", "Transcribed blocks on the pages of a document"),
+    _document("documentmodel", "Blocks on the pages of a document, found by a model and corrected"),
+)

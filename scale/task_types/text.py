@@ -1,0 +1,27 @@
+"""Text: named entities as spans, and collected answers to a form's fields."""
+
+from scale.task_types.reading import TaskType, answer, inline
+
+TEXT = (
+    TaskType(
+        "namedentityrecognition",
+        "Spans of a text; the relationships between them stay in the answer",
+        ("span",),
+        "inline",
+        False,
+        ("text", "labels"),
+        inline("span", discriminated=False, other_uuid="id"),
+        "span",
+    ),
+    # Its `annotations` are the answers by field_id: a value, a list or a field set as documented; live {"response": [[…]]},
+    # and with several responses one in each of `attempts` (see scale.envelope.BESIDE_RESPONSE).
+    TaskType(
+        "textcollection",
+        "Answers to the fields of a form, in one or several attempts",
+        (),
+        "answer",
+        False,
+        ("fields", "attachments"),
+        answer,
+    ),
+)
