@@ -78,6 +78,11 @@ class Settings:
         """Where Scale reaches the callback endpoint; None until PUBLIC_URL is set."""
         return f"{self.public_url}/callbacks/scale" if self.public_url else None
 
+    @property
+    def connections_per_web_process(self) -> int:
+        """Small database plans allow 20 connections in all: 12 for the web, the rest for workers and a person."""
+        return max(2, min(self.web_threads, 12 // self.web_concurrency - 2))
+
     def scale_key(self, environment: str) -> str | None:
         """The API key that creates tasks in `environment` ("live" or "test")."""
         return self.scale_test_api_key if environment == "test" else self.scale_api_key

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.columns import Base
@@ -13,4 +14,6 @@ class State(Base):
 
     key: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[dict[str, Any]]
+    count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """For counters: what limits have granted."""
     changed_at: Mapped[datetime]

@@ -39,6 +39,15 @@ class LeaseLost(Exception):
     """Another worker has taken the job over: what this one was about to record is rolled back."""
 
 
+class Wait(Exception):
+    """The job is in order but its time has not come (a pause, a throttle, a missing key): again after `delay` seconds,
+    and not counted as an attempt."""
+
+    def __init__(self, why: str, delay: float) -> None:
+        super().__init__(why)
+        self.delay = delay
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A claimed job."""

@@ -29,6 +29,12 @@ Interest = Callable[[str | None], bool]
 """Whether some workflow could want to look at a task of this type."""
 
 TASKS = cast(Table, Task.__table__)
+
+
+class Busy(Exception):
+    """The database could not do it now: a row was locked for too long."""
+
+
 LONGEST_ID = 200
 """Characters of a task_id: it is part of keys, and PostgreSQL bounds what an index holds."""
 
@@ -68,9 +74,13 @@ def receive(
     with engine.begin() as connection:
         if (first := keep(connection, delivery, body, headers or {}, reading)) is not None:
             return Receipt(first, "duplicate", [])
-        if reading is None:
-            return Receipt(delivery.id, "stored", jobs.ask(connection, jobs.PARSE, [str(delivery.id)]))
-        return take_or_quarantine(connection, delivery, reading, interested)
+        try:
+            if reading is not None:
+                return take_or_quarantine(connection, delivery, reading, interested)
+        except Busy as busy:
+            log.warning("delivery %s waits for the worker: %s", delivery.id, busy)
+            mark(connection, delivery.id, status="stored")
+        return Receipt(delivery.id, "stored", jobs.ask(connection, jobs.PARSE, [str(delivery.id)]))
 
 
 def read(body: bytes, environment: str) -> Callback | NotUnderstood:
@@ -106,7 +116,7 @@ def keep(
         headers=dict(headers),
         received_at=delivery.received_at,
         last_received_at=delivery.received_at,
-        **_told(delivery, reading),
+        **told(delivery, reading),
     )
     statement = statement.on_conflict_do_update(
         index_elements=["environment", "sha256"],
@@ -116,7 +126,7 @@ def keep(
     return None if kept == delivery.id else kept
 
 
-def _told(delivery: Received, reading: Callback | NotUnderstood | None) -> dict[str, Any]:
+def told(delivery: Received, reading: Callback | NotUnderstood | None) -> dict[str, Any]:
     """The columns of a delivery that say what was understood of it."""
     if reading is None:
         return {"status": "stored"}
@@ -140,35 +150,39 @@ def _told(delivery: Received, reading: Callback | NotUnderstood | None) -> dict[
 
 
 def take_or_quarantine(
-    connection: Connection, delivery: Received, reading: Callback | NotUnderstood, interested: Interest
+    connection: Connection,
+    delivery: Received,
+    reading: Callback | NotUnderstood,
+    interested: Interest,
+    *,
+    reread: bool = False,
 ) -> Receipt:
-    """Take the callback in; what fails is undone to the raw delivery, which then waits: for a second try when the
-    database was only busy, else in quarantine, with the reason."""
+    """Take the callback in. What fails is undone to the raw delivery, which then waits in quarantine with the reason.
+
+    Raises Busy, with nothing but the raw delivery written, when the same attempt may succeed a little later.
+    """
     if isinstance(reading, NotUnderstood):
         return Receipt(delivery.id, "quarantined", [])
     try:
         with connection.begin_nested():
-            return Receipt(delivery.id, "processed", take(connection, delivery, reading, interested))
-    except OperationalError as busy:
-        if busy.connection_invalidated:
-            raise
-        log.warning("delivery %s waits for the worker: %s", delivery.id, busy.orig)
-        _mark(connection, delivery.id, status="stored")
-        return Receipt(delivery.id, "stored", jobs.ask(connection, jobs.PARSE, [str(delivery.id)]))
+            asked = take(connection, delivery, reading, interested, reread=reread)
+            return Receipt(delivery.id, "processed", asked)
     except DBAPIError as refused:
         if refused.connection_invalidated:
             raise
+        if isinstance(refused, OperationalError):  # a lock or a statement took too long
+            raise Busy(str(refused.orig)) from refused
         reason = f"the database refused it: {refused.orig}"
     except NotUnderstood as problem:
         reason = str(problem)
     except Exception as failure:
         log.exception("taking delivery %s failed", delivery.id)
         reason = f"taking it failed: {type(failure).__name__}: {failure}"
-    _mark(connection, delivery.id, status="quarantined", reason=reason[:1000])
+    mark(connection, delivery.id, status="quarantined", reason=reason[:1000])
     return Receipt(delivery.id, "quarantined", [])
 
 
-def _mark(connection: Connection, delivery_id: UUID, **values: Any) -> None:
+def mark(connection: Connection, delivery_id: UUID, **values: Any) -> None:
     connection.execute(update(Delivery).where(Delivery.id == delivery_id).values(**values))
 
 

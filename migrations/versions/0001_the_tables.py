@@ -209,6 +209,7 @@ def upgrade() -> None:
         "state",
         sa.Column("key", sa.String(), nullable=False),
         sa.Column("value", json(), nullable=False),
+        sa.Column("count", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_state")),
     )

@@ -1,0 +1,34 @@
+"""Logs to standard output: coloured lines for a person, JSON for a collector."""
+
+import logging
+import sys
+
+import structlog
+
+from config.settings import Settings
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Route every library's log through structlog, once a process."""
+    shared = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if settings.log_format == "json":
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        last = [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+    )
+    out = logging.StreamHandler(sys.stdout)
+    out.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [out]
+    root.setLevel(settings.log_level.upper())
+    for noisy in ("urllib3", "botocore", "kombu", "amqp", "alembic", "PIL", "fsspec", "s3fs"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,1 @@
+"""Datasets out: one file a format, rows in, files out."""

@@ -1,0 +1,29 @@
+"""What is not as it should be although callbacks are kept: for /readyz, `flask doctor` and the console."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import Connection, func, select
+
+from models import Job, State
+from pipeline.database import now
+from pipeline.service import Service
+
+HEARTBEAT = "heartbeat:"
+HEARTBEAT_SECONDS = 5.0
+SILENT_SECONDS = 60
+
+
+def degradations(service: Service, connection: Connection) -> list[str]:
+    """Sentences, each naming what suffers and what to do; none when all is well."""
+    problems = []
+    beat = connection.scalar(select(func.max(State.changed_at)).where(State.key.startswith(HEARTBEAT)))
+    if beat is None:
+        problems.append("worker: none has ever reported; start one (`celery -A workers.celery_app worker`)")
+    elif now() - beat > timedelta(seconds=SILENT_SECONDS):
+        problems.append(f"worker: none has reported since {beat:%Y-%m-%d %H:%M:%S} UTC; start one")
+    problems += [f"workflow: {problem}" for broken in service.workflows.broken for problem in broken.errors]
+    if dead := connection.scalar(select(func.count()).where(Job.state == "dead")):
+        problems.append(f"jobs: {dead} dead; see `flask jobs list --state dead`")
+    return problems

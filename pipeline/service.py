@@ -1,0 +1,95 @@
+"""What every part of the pipeline works with, made once a process: settings, engine, clients, workflows."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from config import Settings
+from pipeline.artifact_store import ArtifactStore
+from pipeline.database import connect, reading
+from scale.client import Client
+from workflows.load import load
+from workflows.workflow import Workflows, interested
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN_SECONDS = 2.0
+
+
+@dataclass
+class Service:
+    """The dependencies of one process. Nothing is opened before it is used."""
+
+    settings: Settings
+    engine: Engine
+    workflow_files: WorkflowFiles = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.workflow_files = WorkflowFiles(Path(self.settings.workflows_dir))
+
+    @classmethod
+    def open(cls, settings: Settings, *, pool_size: int = 5) -> Service:
+        return cls(settings, connect(settings, pool_size=pool_size))
+
+    @cached_property
+    def reader(self) -> Engine:
+        """The engine for transactions that only read."""
+        return reading(self.engine)
+
+    @cached_property
+    def store(self) -> ArtifactStore:
+        return ArtifactStore(self.settings.artifact_store)
+
+    @cached_property
+    def _clients(self) -> dict[str, Client]:
+        keys = {name: self.settings.scale_key(name) for name in ("live", "test")}
+        return {name: Client(self.settings.scale_api_url, key) for name, key in keys.items() if key}
+
+    def client(self, environment: str) -> Client | None:
+        """The client with the key of `environment`; None without one."""
+        return self._clients.get(environment)
+
+    @property
+    def workflows(self) -> Workflows:
+        """The workflow files as they are now."""
+        return self.workflow_files.read()
+
+    def interested(self, task_type: str | None) -> bool:
+        """Whether some workflow could want to look at a task of this type."""
+        return interested(self.workflows, task_type)
+
+
+class WorkflowFiles:
+    """The loaded workflows, loaded again when a file has changed: an edit needs no restart."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._lock = threading.Lock()
+        self._seen: object = None
+        self._looked = 0.0
+        self._workflows = Workflows((), ())
+
+    def read(self) -> Workflows:
+        if time.monotonic() - self._looked < LOOK_AGAIN_SECONDS:
+            return self._workflows
+        with self._lock:
+            seen = [
+                (path.name, status.st_mtime_ns, status.st_size)
+                for path in sorted(self.directory.glob("*.y*ml"))
+                for status in (path.stat(),)
+            ]
+            if seen != self._seen:
+                self._workflows = load(self.directory)
+                self._seen = seen
+                for broken in self._workflows.broken:
+                    for problem in broken.errors:
+                        log.error("workflow set aside: %s", problem)
+            self._looked = time.monotonic()
+        return self._workflows

@@ -1,0 +1,48 @@
+"""What `celery -A workers.celery_app worker` loads: the app, its one task, and the sweep beside it."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
+
+from config import load_settings
+from config.logging import set_up_logging
+from pipeline.service import Service
+from workers.bell import RUN, Bell, make_celery
+from workers.sweep import Sweep
+from workers.work import work
+
+settings = load_settings()
+app = make_celery(settings, timeout=3.0)
+bell = Bell(settings, app)
+
+
+@cache
+def _service_of_process(_pid: int) -> Service:
+    return Service.open(settings, pool_size=settings.worker_concurrency + 2 if settings.embedded else 2)
+
+
+def service() -> Service:
+    """This process's own: a connection that was opened before a fork is never shared."""
+    return _service_of_process(os.getpid())
+
+
+@app.task(name=RUN)
+def run(job_id: str) -> None:
+    bell.publish(work(service(), UUID(job_id)))
+
+
+@setup_logging.connect
+def _set_up_logging(**_: Any) -> None:
+    set_up_logging(settings)
+
+
+@worker_ready.connect
+def _start_sweeping(**_: Any) -> None:
+    sweep = Sweep(service(), bell)
+    worker_shutting_down.connect(lambda **_: sweep.stop(), weak=False)
+    sweep.start()

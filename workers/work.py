@@ -1,0 +1,67 @@
+"""One function a kind of job, each a few lines into pipeline/, and the one place that maps an error to what becomes of
+the job."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+from pipeline import deliveries, follow_ups, jobs, planning
+from pipeline.jobs import Job, LeaseLost, Wait
+from pipeline.service import Service
+
+log = logging.getLogger(__name__)
+
+CHAIN_SECONDS = 5.0
+"""How long one message keeps its worker: after that a shutdown can come between two jobs."""
+
+KINDS: dict[str, Callable[[Service, Job], None]] = {
+    jobs.PARSE: deliveries.parse,
+    jobs.COMPLETE: deliveries.complete,
+    jobs.PLAN: planning.plan_task,
+    jobs.CREATE: follow_ups.create,
+    jobs.CANCEL: follow_ups.cancel,
+}
+
+
+def work(service: Service, job_id: UUID | None = None) -> list[UUID]:
+    """Run the job that was rung for, then whatever is due, for a while; returns due jobs that are left to ring for."""
+    until = time.monotonic() + CHAIN_SECONDS
+    lease = service.settings.lease_seconds
+    job = (job_id and jobs.claim(service.engine, lease, job_id=job_id)) or jobs.claim(service.engine, lease)
+    while job is not None:
+        perform(service, job)
+        if time.monotonic() > until:
+            with service.reader.begin() as connection:
+                return jobs.due(connection, 1)
+        job = jobs.claim(service.engine, lease)
+    return []
+
+
+def perform(service: Service, job: Job) -> None:
+    """Run one claimed job. What it raises decides: wait in order, back off, or leave it to the new owner."""
+    try:
+        KINDS[job.kind](service, job)
+    except LeaseLost:
+        log.warning("job %s:%s was taken over by another worker", job.kind, job.subject)
+    except Wait as wait:
+        _postpone(service, job, str(wait), delay=wait.delay, counts=False)
+    except Exception as failure:
+        log.warning("job %s:%s failed, attempt %d", job.kind, job.subject, job.attempts, exc_info=True)
+        _postpone(service, job, f"{type(failure).__name__}: {failure}"[:1000])
+
+
+def _postpone(
+    service: Service, job: Job, why: str, *, delay: float | None = None, counts: bool = True
+) -> None:
+    try:
+        with service.engine.begin() as connection:
+            jobs.postpone(connection, job, why, delay=delay, counts=counts)
+    except LeaseLost:
+        pass
+    except Exception:  # the database is away: the lease runs out and the sweep finds the job
+        log.warning(
+            "job %s:%s could not be postponed; its lease will run out", job.kind, job.subject, exc_info=True
+        )
