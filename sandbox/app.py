@@ -7,17 +7,20 @@ from flask import Flask, request
 from flask.json.provider import JSONProvider
 
 from sandbox.api import outages
+from sandbox.api.batches import batches
 from sandbox.api.calls import authenticate
+from sandbox.api.files import files
+from sandbox.api.projects import projects
 from sandbox.api.tasks import tasks
+from sandbox.api.team import team
+from sandbox.api.v2 import v2
 from sandbox.errors import answer_errors_as_scale_does
 from sandbox.office import Office
 from sandbox.paths import NameConverter, WholeSegments
 from sandbox.settings import SandboxSettings
 from sandbox.world import World
 
-ROOMS = (tasks,)
-OPEN_PATHS = ("/files/", "/sandbox/receive")
-"""What needs no key: result files are public at Scale too, and the receiver of callbacks has its own header."""
+ROOMS = (tasks, batches, projects, files, team, v2)
 
 
 def create_sandbox(settings: SandboxSettings) -> Flask:

@@ -1,5 +1,6 @@
 """What every call of the API shares: who asks, what for, and how lists are asked for."""
 
+import base64
 from typing import Any, cast
 
 from flask import current_app, g, request
@@ -77,3 +78,15 @@ def within(column: Any, after: str, before: str) -> list[Any]:
     if (end := query_date(before)) is not None:
         conditions.append(column <= end)
     return conditions
+
+
+def token_of(number: int) -> str:
+    """A `next_token` that goes on after the row with this number, whatever was added meanwhile."""
+    return base64.urlsafe_b64encode(f"before {number}".encode()).decode()
+
+
+def number_in(token: str) -> int:
+    try:
+        return int(base64.urlsafe_b64decode(token).decode().removeprefix("before "))
+    except ValueError:
+        raise Refused(400, '"next_token" is not one that a list gave') from None

@@ -1,7 +1,5 @@
 """/v1/task and /v1/tasks."""
 
-import base64
-import binascii
 from typing import Any
 
 from flask import Blueprint, g, request
@@ -9,10 +7,21 @@ from sqlalchemy import ColumnElement, Text, func, select
 from sqlalchemy import cast as sql_cast
 
 from sandbox import people
-from sandbox.api.calls import account, query, query_flag, query_limit, query_list, query_number, within, world
+from sandbox.api.calls import (
+    account,
+    number_in,
+    query,
+    query_flag,
+    query_limit,
+    query_list,
+    query_number,
+    token_of,
+    within,
+    world,
+)
 from sandbox.bodies import read_object, read_texts
 from sandbox.creation import create
-from sandbox.errors import Refused
+from sandbox.errors import invalid
 from sandbox.parameters import check_metadata, check_tags, check_unique_id
 from sandbox.store import Task
 from sandbox.tasks import change, find_task, limited_object, refuse_taken_unique_id, task_object
@@ -91,10 +100,10 @@ def audit_task(task_id: str) -> dict[str, Any]:
     if isinstance(accepted, str) and accepted.lower() in ("true", "false"):
         accepted = accepted.lower() == "true"
     if not isinstance(accepted, bool):
-        raise Refused(400, 'Parameter is invalid, reason: "accepted" must be a boolean')
+        raise invalid('"accepted" must be a boolean')
     comments = body.get("comments")
     if comments is not None and not isinstance(comments, str):
-        raise Refused(400, 'Parameter is invalid, reason: "comments" must be a string')
+        raise invalid('"comments" must be a string')
     return people.audit(world(), account(), task_id, "accepted" if accepted else "rejected", comments)
 
 
@@ -110,7 +119,7 @@ def list_tasks() -> dict[str, Any]:
     mine = _filters()
     page = select(Task).where(*mine)
     if token := query("next_token"):
-        page = page.where(Task.number < _number_in(token))
+        page = page.where(Task.number < number_in(token))
     with world().store.read() as session:
         total = session.scalar(select(func.count()).select_from(Task).where(*mine))
         # One more than asked for tells whether there is more.
@@ -120,7 +129,7 @@ def list_tasks() -> dict[str, Any]:
     answer = {"docs": [show(task) for task in shown], "total": total, "limit": limit, "offset": offset}
     answer["has_more"] = has_more
     if has_more:
-        answer["next_token"] = _token(shown[-1].number)
+        answer["next_token"] = token_of(shown[-1].number)
     return answer
 
 
@@ -173,14 +182,3 @@ def _shown(task: Task) -> dict[str, Any]:
                 {"s3URL": files.address_of(address.rpartition("/")[2])} for address in uploads
             ]
     return shown
-
-
-def _token(number: int) -> str:
-    return base64.urlsafe_b64encode(f"before {number}".encode()).decode()
-
-
-def _number_in(token: str) -> int:
-    try:
-        return int(base64.urlsafe_b64decode(token).decode().removeprefix("before "))
-    except (ValueError, binascii.Error):
-        raise Refused(400, '"next_token" is not one that a list gave') from None
