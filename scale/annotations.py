@@ -69,14 +69,13 @@ def _box(geometry: dict[str, Any], numbers: frozenset[type] = NUMBERS) -> str | 
     A rotated box adds `rotation` (radians, clockwise) and its 4 `vertices`; left/top are then those of the unrotated box.
     Source: docs "2D Box Annotation", "Boxes", "Video Playback".
     """
-    if "x" in geometry and "left" not in geometry:
-        geometry["left"] = geometry.pop("x")
-    if "y" in geometry and "top" not in geometry:
-        geometry["top"] = geometry.pop("y")
     try:
         left, top, width, height = geometry["left"], geometry["top"], geometry["width"], geometry["height"]
     except KeyError as missing:
-        return f"{missing.args[0]} is missing"
+        if not ("x" in geometry and "y" in geometry) or not geometry.keys().isdisjoint(("left", "top")):
+            return f"{missing.args[0]} is missing"
+        geometry["left"], geometry["top"] = geometry.pop("x"), geometry.pop("y")
+        return _box(geometry)
     if not (
         type(left) in numbers
         and type(top) in numbers

@@ -36,17 +36,20 @@ def layers(annotations: list[dict[str, Any]]) -> tuple[dict[str, list[dict[str, 
     Only keys that have members. Points, ellipses and other shapes have no layer. Source: docs "Image Layers".
     """
     grouped: dict[str, list[dict[str, Any]]] = {}
-    without: Counter[str] = Counter()
+    without: Counter[tuple[str, str]] = Counter()
     for item in annotations:
         shape = item.get("type")
         element = {key: value for key, value in item.items() if key not in NOT_IN_LAYERS}
         if type(shape) is not str or shape not in LAYERS:
-            without[f"{shape}: Scale's layers have no key for it"] += 1
+            without[str(shape), "Scale has no layer for this shape"] += 1
         elif reason := SHAPES[shape](element) or _undescribed(shape, element):
-            without[f"{shape}: {reason}"] += 1
+            without[shape, reason] += 1
         else:
             grouped.setdefault(LAYERS[shape], []).append(element)
-    return grouped, [f"{count} left out of the layers, {said}" for said, count in sorted(without.items())]
+    return grouped, [
+        f"{count} {shape} annotation{'s' * (count > 1)} left out of the layers: {reason}"
+        for (shape, reason), count in sorted(without.items())
+    ]
 
 
 def _undescribed(shape: str, element: dict[str, Any]) -> str | None:
@@ -85,8 +88,11 @@ def base_annotations(response: Any, type_name: str | None) -> dict[str, Any]:
 
     Source: docs "imageannotation", base_annotations.
     """
+    source = task_type(type_name)
     made = hypothesis(response, type_name)
-    return {"annotations": made["annotations"]} if "annotations" in made else {}
+    if source.result_form == "answer" or source.name == "segmentannotation" or "annotations" not in made:
+        return {}
+    return {"annotations": made["annotations"]}
 
 
 def _request_form(item: dict[str, Any], implied: str | None) -> dict[str, Any]:

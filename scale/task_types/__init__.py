@@ -11,9 +11,10 @@ from scale.results import Result
 from scale.task_types.answers import ANSWERS
 from scale.task_types.conversations import CONVERSATIONS
 from scale.task_types.documents import DOCUMENTS
+from scale.task_types.generic import GENERIC
 from scale.task_types.images import IMAGES
 from scale.task_types.lidar import LIDAR
-from scale.task_types.reading import TaskType, inline
+from scale.task_types.reading import TaskType
 from scale.task_types.segmentation import SEGMENTATION
 from scale.task_types.text import TEXT
 from scale.task_types.video import VIDEO
@@ -29,15 +30,6 @@ TASK_TYPES: tuple[TaskType, ...] = (
     *TEXT,
     *DOCUMENTS,
     *CONVERSATIONS,
-)
-GENERIC = TaskType(
-    "generic",
-    "Any type that is not known here: what can be recognised, the rest raw",
-    (),
-    "answer",
-    False,
-    (),
-    inline(None),
 )
 _BY_NAME = {known.name: known for known in TASK_TYPES}
 ERROR_KEYS = ("error", "attachments", "frames")  # of Scale's error response. Source: docs "Errors"
