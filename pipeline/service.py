@@ -15,8 +15,9 @@ from config import Settings
 from pipeline.artifact_store import ArtifactStore
 from pipeline.database import connect, reading
 from scale.client import Client
+from workflows.document import Problem
 from workflows.load import load
-from workflows.workflow import Workflows, interested
+from workflows.workflow import BrokenWorkflow, Workflows, interested
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +87,21 @@ class WorkflowFiles:
                 for status in (path.stat(),)
             ]
             if seen != self._seen:
-                self._workflows = load(self.directory)
+                self._workflows = self._load()
                 self._seen = seen
                 for broken in self._workflows.broken:
                     for problem in broken.errors:
                         log.error("workflow set aside: %s", problem)
             self._looked = time.monotonic()
         return self._workflows
+
+    def _load(self) -> Workflows:
+        """Receiving must not depend on what stands in the files, nor on our own code that reads them."""
+        try:
+            return load(self.directory)
+        except Exception as failure:
+            log.exception("reading the workflow files failed")
+            why = Problem(
+                str(self.directory), 1, "", f"reading it failed: {type(failure).__name__}: {failure}"
+            )
+            return Workflows((), (BrokenWorkflow(str(self.directory), None, (why,)),))
