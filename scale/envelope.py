@@ -5,6 +5,7 @@ Scale names no event and no delivery; what happened is read from the status, the
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ def _parse_int(digits: str) -> int | float | str:
     if len(digits) <= 20 and -(2**63) <= (number := int(digits)) < 2**64:
         return number
     approximate = float(digits)
-    return approximate if -1e308 < approximate < 1e308 else digits
+    return approximate if math.isfinite(approximate) else digits
 
 
 def _too_deep(body: bytes, value: Any) -> bool:
@@ -196,34 +197,19 @@ STATUS_EVENTS = {
 def parse_task(raw: dict[str, Any]) -> tuple[TaskObject, datetime | None, list[str]]:
     """A task object, its clock (None without any date but that of its creation), and what was odd about it."""
     values, flags = load(TASK, raw, "task.")
-    dates = [values.get("updated_at"), values.get("completed_at"), values.get("customer_audited_at")]
-    review, comments, reviewed_at = (
-        values.pop("customer_review_status", None),
-        values.pop("customer_review_comments", None),
-        values.pop("customer_audited_at", None),
-    )
-    audits = values.pop("audits", None)
-    if audits:
-        last: dict[str, Any] = {}
-        for position, item in enumerate(audits):
-            if type(item) is not dict:
-                flags.append(f"task.audits[{position}] is {kind(item)}, not an object")
-                continue
-            audit, odd = load(AUDIT, item, f"task.audits[{position}].")
-            flags += odd
-            at = audit.get("audited_at")
-            dates.append(at)
-            if audit.get("audit_source") != "scale" and (
-                not last.get("audited_at") or (at and at >= last["audited_at"])
-            ):
-                last = audit
+    review = values.pop("customer_review_status", None)
+    comments = values.pop("customer_review_comments", None)
+    reviewed_at = values.pop("customer_audited_at", None)
+    dates = [values.get("updated_at"), values.get("completed_at"), reviewed_at]
+    if audits := values.pop("audits", None):
+        last, audited, odd = _audits(audits)
         review = review or last.get("audit_result")
         reviewed_at = reviewed_at or last.get("audited_at")
+        dates += audited
+        flags += odd
     completed = values.pop("callback_completed", None)
     if values.get("callback_succeeded") is None:
-        values["callback_succeeded"] = (
-            True if completed is None and raw.get("callback_succeeded_at") else completed
-        )
+        values["callback_succeeded"] = True if raw.get("callback_succeeded_at") else completed
     task = TaskObject(
         raw=raw,
         review_status=REVIEWS.get(review, review) if review else None,
@@ -232,6 +218,25 @@ def parse_task(raw: dict[str, Any]) -> tuple[TaskObject, datetime | None, list[s
         **values,
     )
     return task, _latest(dates), flags
+
+
+def _audits(audits: list[Any]) -> tuple[dict[str, Any], list[datetime | None], list[str]]:
+    """The customer's latest audit ({} for none), the dates of all of them, and what was odd."""
+    last: dict[str, Any] = {}
+    dates: list[datetime | None] = []
+    flags: list[str] = []
+    for position, item in enumerate(audits):
+        if type(item) is not dict:
+            flags.append(f"task.audits[{position}] is {kind(item)}, not an object")
+            continue
+        audit, odd = load(AUDIT, item, f"task.audits[{position}].")
+        flags += odd
+        at = audit.get("audited_at")
+        dates.append(at)
+        newest = last.get("audited_at") is None or (at is not None and at >= last["audited_at"])
+        if newest and audit.get("audit_source") != "scale":
+            last = audit
+    return last, dates, flags
 
 
 def _latest(dates: Iterable[datetime | None]) -> datetime | None:
