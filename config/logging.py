@@ -32,5 +32,5 @@ def set_up_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [out]
     root.setLevel(settings.log_level.upper())
-    for noisy in ("urllib3", "botocore", "kombu", "amqp", "alembic", "PIL", "fsspec", "s3fs"):
+    for noisy in ("urllib3", "botocore", "kombu", "amqp", "celery", "alembic", "PIL", "fsspec", "s3fs"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

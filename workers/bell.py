@@ -23,6 +23,8 @@ RINGS_AT_ONCE = 16
 """Of many jobs asked for at once only so many are rung for: a worker that has finished one looks for the next itself."""
 SILENCE_SECONDS = 15.0
 EXPIRES_SECONDS = 60
+POLL_SECONDS = 0.02
+"""How often the embedded worker looks into its own memory; kombu's default of a second would be felt at every step."""
 
 
 def make_celery(settings: Settings, *, timeout: float) -> Celery:
@@ -36,7 +38,9 @@ def make_celery(settings: Settings, *, timeout: float) -> Celery:
         broker_url=broker_url(settings),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={"socket_connect_timeout": timeout, "socket_timeout": timeout},
+        broker_transport_options={"polling_interval": POLL_SECONDS}
+        if settings.embedded
+        else {"socket_connect_timeout": timeout, "socket_timeout": timeout},
         task_acks_late=False,
         task_ignore_result=True,
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},

@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+from uuid import UUID
 
 from sqlalchemy import text
 
@@ -21,6 +22,8 @@ from workers.bell import Bell
 
 log = logging.getLogger(__name__)
 
+AGAIN_SECONDS = 2.0
+"""A job that was rung for and is still waiting is not rung for again before."""
 ADVISORY_LOCK = 0x57454947  # "WEIG"
 
 
@@ -34,6 +37,7 @@ class Sweep(threading.Thread):
         self.stopped = threading.Event()
         self.name_of_worker = f"{socket.gethostname()}:{os.getpid()}"
         self._next_beat = 0.0
+        self._rung: dict[UUID, float] = {}
 
     def run(self) -> None:
         while not self.stopped.is_set():
@@ -58,5 +62,9 @@ class Sweep(threading.Thread):
             ):
                 return  # another worker sweeps
             due = jobs.due(connection, 2 * self.service.settings.worker_concurrency)
-        if due:
-            self.bell.publish(due)
+        self._rung = {
+            job_id: at for job_id, at in self._rung.items() if time.monotonic() < at + AGAIN_SECONDS
+        }
+        if new := [job_id for job_id in due if job_id not in self._rung]:
+            self.bell.publish(new)
+            self._rung |= dict.fromkeys(new, time.monotonic())
