@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sandbox.annotators.assignment import Assignment, ImageSize, PutFile, ReadFile, digest, mapping
 from sandbox.annotators.collection import answer_collection, attempts, fix_collection, several
-from sandbox.annotators.conversations import answer_chat, answer_stages, fix_conversation
+from sandbox.annotators.conversations import answer_chat, answer_stages, fix_conversation, threads
 from sandbox.annotators.errors import error
 from sandbox.annotators.fields import (
     answer_audiotranscription,
@@ -18,6 +18,7 @@ from sandbox.annotators.fields import (
     answer_phonecall,
     answer_transcription,
     fix_fields,
+    fix_phonecall,
 )
 from sandbox.annotators.generic import answer_generic, fix_generic
 from sandbox.annotators.images import answer_image, fix_image
@@ -45,6 +46,9 @@ class Annotator(NamedTuple):
     answer: Callable[[Assignment], dict[str, Any]]
     fix: Callable[[Assignment, dict[str, Any]], dict[str, Any]]
 
+
+DOCUMENTS = ("documenttranscription", "documentmodel")
+CHATS = ("chat", "chatlite", "chatexperimental", "multichat")
 
 GENERIC = Annotator((), answer_generic, fix_generic)
 
@@ -84,11 +88,11 @@ ANNOTATORS = (
     Annotator(("transcription",), answer_transcription, fix_fields),
     Annotator(("datacollection",), answer_datacollection, fix_fields),
     Annotator(("audiotranscription",), answer_audiotranscription, fix_fields),
-    Annotator(("phonecall",), answer_phonecall, fix_fields),
+    Annotator(("phonecall",), answer_phonecall, fix_phonecall),
     Annotator(("textcollection",), answer_collection, fix_collection),
     Annotator(("namedentityrecognition",), answer_entities, fix_entities),
-    Annotator(("documenttranscription", "documentmodel"), answer_document, fix_document),
-    Annotator(("chat", "chatlite", "chatexperimental", "multichat"), answer_chat, fix_conversation),
+    Annotator(DOCUMENTS, answer_document, fix_document),
+    Annotator(CHATS, answer_chat, fix_conversation),
     Annotator(("multistage",), answer_stages, fix_conversation),
 )
 
@@ -142,10 +146,12 @@ def task_fields(
     task: dict[str, Any], *, seed: int, put_file: PutFile, image_size: ImageSize = lambda url: None
 ) -> dict[str, Any]:
     """What an answered task says beside its response: `document_pages` of documents, `attempts` of text collections that
-    asked for several responses. Empty for the others."""
+    asked for several responses, `threads` of conversations (as version 2 shows them). Empty for the others."""
     assignment = _assignment(task, "", seed, put_file, image_size, lambda url: None)
-    if assignment.type in ("documenttranscription", "documentmodel"):
+    if assignment.type in DOCUMENTS:
         return {"document_pages": pages(assignment)}
+    if assignment.type in CHATS:
+        return {"threads": threads(assignment)}
     if assignment.type == "textcollection" and several(assignment.params):
         return {"attempts": attempts(assignment)}
     return {}

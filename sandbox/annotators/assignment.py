@@ -84,6 +84,11 @@ def number(value: Any, default: float | None = None) -> float | None:
     return parsed if parsed is not None and abs(parsed) < 1e12 else default
 
 
+def truth(value: Any) -> bool:
+    """A switch that is on; forms send it as text."""
+    return value is True or value == "true"
+
+
 def mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 

@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from sandbox.annotators.assignment import mapping, number
+from sandbox.annotators.assignment import mapping, number, truth
 from sandbox.annotators.labels import label_names
 from sandbox.annotators.words import sentence
 
@@ -31,7 +31,7 @@ def answer_attributes(
     asked = {
         name: definition
         for name, definition in mapping(definitions).items()
-        if isinstance(definition, dict) and bool(definition.get("global")) == of_image
+        if isinstance(definition, dict) and truth(definition.get("global")) == of_image
     }
     known = known or {}
     values: dict[str, Any] = {}
@@ -130,7 +130,7 @@ def _value(definition: dict[str, Any], die: random.Random, extent: Extent) -> An
         choices = label_names(definition.get("choices"))
         if not choices:
             return None
-        if definition.get("allow_multiple"):
+        if truth(definition.get("allow_multiple")):
             return die.sample(choices, die.randint(1, min(3, len(choices))))
         return die.choice(choices)
     if kind == "number":

@@ -10,8 +10,8 @@ def answer_collection(assignment: Assignment) -> dict[str, Any]:
     """`annotations` by field_id: as documented, plain values; where several responses are required, in the live form.
 
     Documented: a value, an array where the field takes several, an object (or several) for a field_set; numbers are texts
-    ("11.79"), booleans are booleans. Live: `{field_id: {response: …}}` with [["value"]] for categories, ["text"] for the
-    others. A guess: which of the two Scale sends when. Source: docs, "Text Collection"; receivers of live callbacks.
+    ("11.79"), booleans are booleans. Live: `{field_id: {type, response}}` with [["value"]] for categories, ["text"] for
+    the others. A guess: which of the two Scale sends when. Source: docs, "Text Collection"; receivers of live callbacks.
     """
     fields = objects(assignment.params.get("fields"))
     answered = _answered(assignment, fields)
@@ -67,9 +67,8 @@ def _live(fields: list[dict[str, Any]], answered: dict[str, Any]) -> dict[str, A
     for field in fields:
         value = answered[str(field.get("field_id"))]
         values = value if isinstance(value, list) else [value]
-        live[str(field.get("field_id"))] = {
-            "response": [values] if field.get("type") == "category" else values
-        }
+        given = [values] if field.get("type") == "category" else values
+        live[str(field.get("field_id"))] = {"type": field.get("type"), "response": given}
     return live
 
 

@@ -1,6 +1,5 @@
 """Generative work: chat, chatlite, chatexperimental, multichat and multistage."""
 
-import copy
 from typing import Any
 
 from sandbox.annotators.assignment import Assignment, mapping, objects, sequence
@@ -21,18 +20,17 @@ def answer_stages(assignment: Assignment) -> dict[str, Any]:
 
 
 def answer_chat(assignment: Assignment) -> dict[str, Any]:
-    """`responses` as version 1 has them, and `threads` of turns of messages with their annotations as version 2 has them.
+    """`responses` of a conversation: the instructions and the last thing that was said. A guess but for the first entry."""
+    said = threads(assignment)[0]["turns"][-1]["messages"][-1]["content"]["text"]
+    return {"responses": [{"type": "Instructions", "output": ""}, {"type": "Chat", "output": said}]}
 
-    A guess: that one response holds both; Scale documents each for its own version. The prompt is the request's, and a
-    multichat has two threads. Source: docs, GenAI tasks; "Thread", "Turn", "Message".
+
+def threads(assignment: Assignment) -> list[dict[str, Any]]:
+    """The `threads` of a task object of version 2: turns of messages with their annotations; a multichat has two.
+
+    The first message is the prompt of the request. Source: docs, GenAI "Thread", "Turn", "Message".
     """
-    count = 2 if assignment.type == "multichat" else 1
-    threads = [_thread(assignment) for _ in range(count)]
-    said = threads[0]["turns"][-1]["messages"][-1]["content"]["text"]
-    return {
-        "responses": [{"type": "Instructions", "output": ""}, {"type": "Chat", "output": said}],
-        "threads": threads,
-    }
+    return [_thread(assignment) for _ in range(2 if assignment.type == "multichat" else 1)]
 
 
 def _thread(assignment: Assignment) -> dict[str, Any]:
@@ -84,14 +82,8 @@ def _id(assignment: Assignment, kind: str) -> str:
 
 
 def fix_conversation(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
-    """The response with its last stage written anew, and with it the last message of the conversation."""
-    stages, said = objects(response.get("responses")), sentence(assignment.die)
+    """The response with its last stage written anew."""
+    stages = objects(response.get("responses"))
     if not stages:
         return {**response, **answer_stages(assignment)}
-    fixed = {**response, "responses": [*stages[:-1], {**stages[-1], "output": said}]}
-    if "threads" in response:
-        fixed["threads"] = copy.deepcopy(response["threads"])
-        turns = objects(fixed["threads"])[:1] and objects(objects(fixed["threads"])[0].get("turns"))
-        for message in objects(turns[-1].get("messages"))[-1:] if turns else []:
-            message["content"] = {**mapping(message.get("content")), "text": said}
-    return fixed
+    return {**response, "responses": [*stages[:-1], {**stages[-1], "output": sentence(assignment.die)}]}

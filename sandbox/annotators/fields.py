@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sandbox.annotators.assignment import Assignment, mapping, sequence
+from sandbox.annotators.assignment import Assignment, mapping, sequence, truth
 from sandbox.annotators.labels import label_names
 from sandbox.annotators.words import sentence, value_for
 
@@ -17,8 +17,8 @@ def answer_categorization(assignment: Assignment) -> dict[str, Any]:
     }
     categories = label_names(params.get("categories")) or list(ids)
     if not categories:
-        return {"category": [] if params.get("allow_multiple") is True else None}
-    if params.get("allow_multiple") is True:
+        return {"category": [] if truth(params.get("allow_multiple")) else None}
+    if truth(params.get("allow_multiple")):
         chosen = die.sample(categories, die.randint(1, min(3, len(categories))))
         return {"category": chosen, **({"category_id": [ids.get(c) for c in chosen]} if ids else {})}
     category = die.choice(categories)
@@ -56,7 +56,7 @@ def answer_audiotranscription(assignment: Assignment) -> dict[str, Any]:
     """
     params, die = assignment.params, assignment.die
     phrases = [phrase for phrase in sequence(params.get("phrases")) if isinstance(phrase, str)]
-    spoken = [*sentence(die)[:-1].split(), *(["um", "well"] if params.get("verbatim") is True else [])]
+    spoken = [*sentence(die)[:-1].split(), *(["um", "well"] if truth(params.get("verbatim")) else [])]
     for phrase in phrases[:3]:
         spoken += phrase.split()
     transcript = " ".join(spoken) + "."
@@ -73,10 +73,22 @@ def answer_audiotranscription(assignment: Assignment) -> dict[str, Any]:
     }
 
 
+OUTCOMES = ("success", "no_pickup", "hung_up")
+
+
 def answer_phonecall(assignment: Assignment) -> dict[str, Any]:
     """`outcome`, and what was answered when somebody picked up. The type itself is no longer offered by Scale."""
-    outcome = assignment.die.choice(["success", "success", "no_pickup", "hung_up"])
+    return _call(assignment, assignment.die.choice(("success", *OUTCOMES)))
+
+
+def _call(assignment: Assignment, outcome: str) -> dict[str, Any]:
     return {"outcome": outcome, **(answer_comparison(assignment) if outcome == "success" else {})}
+
+
+def fix_phonecall(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
+    """The call was made once more, and ended otherwise."""
+    others = [outcome for outcome in OUTCOMES if outcome != response.get("outcome")]
+    return _call(assignment, assignment.die.choice(others))
 
 
 def fix_fields(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def answer_generic(assignment: Assignment) -> dict[str, Any]:
         return answer_image(assignment)
     if params.get("choices") or params.get("fields") or params.get("repeatable_fields"):
         return answer_comparison(assignment) | answer_transcription(assignment)
-    return {"annotations": {}, "notes": sentence(assignment.die)}
+    return {"notes": sentence(assignment.die)}
 
 
 def fix_generic(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:

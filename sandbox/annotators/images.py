@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sandbox.annotators.assignment import Assignment, mapping, number, objects
+from sandbox.annotators.assignment import Assignment, mapping, number, objects, truth
 from sandbox.annotators.attributes import answer_attributes, link
 from sandbox.annotators.labels import label_names
 from sandbox.annotators.prelabels import prelabels
@@ -33,7 +33,7 @@ def wanted(params: dict[str, Any], kind: str | None) -> list[Wanted]:
     The former label their shapes only with `with_labels`; cuboids, which have no such parameter, always do, and so
     do nested labels: the published example returns leaf labels although it says with_labels false.
     """
-    parents = params.get("allow_parent_labels") is True
+    parents = truth(params.get("allow_parent_labels"))
     if kind is None:
         return [
             Wanted(kind, label_names(geometry.get("objects_to_annotate"), parents=parents), asked(geometry))
@@ -41,7 +41,7 @@ def wanted(params: dict[str, Any], kind: str | None) -> list[Wanted]:
             if kind in KINDS and isinstance(geometry, dict)
         ]
     described = params.get("objects_to_annotate")
-    labeled = kind == "cuboid" or objects(described) or params.get("with_labels") is True
+    labeled = kind == "cuboid" or objects(described) or truth(params.get("with_labels"))
     return [Wanted(kind, label_names(described, parents=parents) if labeled else [], asked(params))]
 
 
@@ -190,7 +190,7 @@ def _links(assignment: Assignment, annotations: list[dict[str, Any]]) -> list[di
                         "label": name,
                         "from": pair[0]["uuid"],
                         "to": pair[1]["uuid"],
-                        "is_bidirectional": rule.get("is_bidirectional") is True,
+                        "is_bidirectional": truth(rule.get("is_bidirectional")),
                     }
                 )
     return links

@@ -6,7 +6,7 @@ World coordinates as the frames have them: meters over meters_per_unit, x east, 
 import math
 from typing import Any
 
-from sandbox.annotators.assignment import Assignment, mapping, number, objects, sequence
+from sandbox.annotators.assignment import Assignment, mapping, number, objects, sequence, truth
 from sandbox.annotators.attributes import answer_attributes
 from sandbox.annotators.images import annotate, wanted
 from sandbox.annotators.labels import Label, label_set
@@ -21,7 +21,7 @@ CAMERA = Region(0, 0, 1920, 1080)  # the size of a camera's image is nowhere in 
 def labels_of(params: dict[str, Any]) -> list[Label]:
     return label_set(
         params.get("labels") or params.get("objects_to_annotate"),
-        parents=params.get("allow_parent_labels") is True,
+        parents=truth(params.get("allow_parent_labels")),
     )
 
 
@@ -96,7 +96,7 @@ def _cuboid(assignment: Assignment) -> dict[str, Any]:
             axis: round(size / unit, 3) for axis, size in zip("xyz", (width, length, height), strict=True)
         },
         "yaw": round(die.uniform(-math.pi, math.pi), 4),
-        **(tilt if params.get("pitch_and_roll_enabled") is True else {}),
+        **(tilt if truth(params.get("pitch_and_roll_enabled")) else {}),
         "numberOfPoints": die.randint(5, 900),
         "attributes": answer_attributes(params.get("annotation_attributes"), label, die),
     }
@@ -127,12 +127,12 @@ def answer_point_labels(assignment: Assignment) -> dict[str, Any]:
     """`point_segmentations.url`: `objects` (label, index from 1, instance where the label has them) and `point_objects`,
     an index for each point of each frame, 0 where unsegmented. Source: docs, "LiDAR Segmentation", response.
 
-    A task made from a lidarannotation also returns the cuboids of it as `annotations.url`: a guess at when Scale does.
+    `annotations.url`, which Scale marks as optional, has cuboids as for a lidarannotation.
     """
-    response: dict[str, Any] = {}
-    if assignment.params.get("lidar_task"):
-        response["annotations"] = {"url": assignment.put_json(_cuboid_frames(assignment))}
-    return {**response, "point_segmentations": {"url": assignment.put_json(_point_labels(assignment))}}
+    return {
+        "annotations": {"url": assignment.put_json(_cuboid_frames(assignment))},
+        "point_segmentations": {"url": assignment.put_json(_point_labels(assignment))},
+    }
 
 
 def _point_labels(assignment: Assignment) -> dict[str, Any]:

@@ -26,6 +26,6 @@ def prelabels(params: dict[str, Any]) -> Prelabels:
     return Prelabels(
         given.get("annotations"),
         mapping(given.get("global_attributes")),
-        editable=not base or params.get("can_edit_base_annotations") is not False,
-        more=not base or params.get("can_add_base_annotations") is not False,
+        editable=not base or params.get("can_edit_base_annotations") not in (False, "false"),
+        more=not base or params.get("can_add_base_annotations") not in (False, "false"),
     )

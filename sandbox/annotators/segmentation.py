@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from sandbox.annotators.assignment import ASSUMED_SIZE, Assignment, mapping, number, objects
+from sandbox.annotators.assignment import ASSUMED_SIZE, Assignment, mapping, number, objects, truth
 from sandbox.annotators.attributes import answer_attributes
 from sandbox.annotators.labels import Label, label_set
 
@@ -33,7 +33,7 @@ class Scene(NamedTuple):
 
 def labels_of(params: dict[str, Any]) -> list[Label]:
     """`labels` with their instance_label, and the older `instance_labels`."""
-    plain = label_set(params.get("labels"), parents=params.get("allow_parent_labels") is True)
+    plain = label_set(params.get("labels"), parents=truth(params.get("allow_parent_labels")))
     instances = [label._replace(instance=True) for label in label_set(params.get("instance_labels"))]
     return list({label.name: label for label in [*plain, *instances]}.values())
 
@@ -57,7 +57,7 @@ def paint(assignment: Assignment) -> Scene:
     ground = [i + 1 for i, s in enumerate(segments) if not s.instance and s.label not in absent]
     blobs = [i + 1 for i, s in enumerate(segments) if s.instance]
     indexes = np.zeros((height, width), np.uint16)
-    unlabeled = params.get("allow_unlabeled") is True
+    unlabeled = truth(params.get("allow_unlabeled"))
     if ground or not unlabeled:
         _paint_bands(indexes, ground or blobs, unlabeled, die)
     if ground or unlabeled:

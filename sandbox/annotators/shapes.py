@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from sandbox.annotators.assignment import mapping, number, sequence
+from sandbox.annotators.assignment import mapping, number, sequence, truth
 
 MOST_VERTICES = 2000  # a larger min_vertices is a mistake of the request, not work for anybody
 
@@ -76,9 +76,9 @@ def asked(params: dict[str, Any]) -> Asked:
         min_height=max(0, number(params.get("min_height"), 0)),
         min_vertices=int(min(MOST_VERTICES, max(0, number(params.get("min_vertices"), 0)))),
         max_vertices=int(most) if most and most >= 1 else None,
-        can_rotate=params.get("can_rotate") is True,
-        integer_pixels=params.get("integer_pixels") is True,
-        splines=params.get("splines") is True,
+        can_rotate=truth(params.get("can_rotate")),
+        integer_pixels=truth(params.get("integer_pixels")),
+        splines=truth(params.get("splines")),
         camera={key: params.get(key) for key in ("camera_intrinsics", "camera_rotation_quaternion")},
     )
 

@@ -1,0 +1,177 @@
+"""What holds for every annotator: form, understanding, determinism, and fixes that show."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.annotators import ANNOTATORS, answer, error, fix
+from scale.task_types import TASK_TYPES, understand
+
+PAYLOADS = Path(__file__).parents[2] / "payloads"
+# Recorded answers in Scale's own form. The others record what is odd, and what no annotator would write.
+RECORDED = (
+    "annotation/boxes_of_2017",
+    "annotation/leaf_labels",
+    "annotation/live_form",
+    "annotation/without_labels",
+    "audiotranscription/alignment",
+    "audiotranscription/transcript",
+    "categorization/one",
+    "categorization/one_with_its_id",
+    "categorization/several",
+    "categorization/several_with_their_ids",
+    "chat/responses",
+    "comparison/choice_alone",
+    "comparison/choice_and_fields",
+    "cuboidannotation/vertices_alone",
+    "cuboidannotation/points_of_a_known_camera",
+    "cuboidannotation/vertices_and_edges",
+    "datacollection/fields_and_time",
+    "laneannotation/file",
+    "lidarannotation/file_of_cuboids",
+    "lidarlinking/file_of_cameras",
+    "lidarsegmentation/file_of_points",
+    "lidarsegmentation/points_alone",
+    "lidartopdown/file",
+    "lineannotation/lines",
+    "pointannotation/points",
+    "polygonannotation/polygons",
+    "segmentannotation/instances",
+    "transcription/fields",
+    "transcription/repeatable_fields",
+    "transcription/rows_of_2016",
+    "videoannotation/file_of_frames",
+    "videoannotation/file_of_frames_and_events",
+    "videoboxannotation/file",
+    "videoplaybackannotation/two_files",
+)
+# Below these the customer's own names are keys.
+NAMED_BY_CUSTOMER = {"fields", "labeled", "labelMapping", "attributes", "global_attributes"}
+
+
+def lacks(recorded: Any, answered: Any, path: str = "response") -> list[str]:
+    """What the recorded form has and the answer has not, by key and JSON type; of lists the first items are compared."""
+    if isinstance(recorded, dict) and isinstance(answered, dict):
+        problems = []
+        for key in recorded.keys() - NAMED_BY_CUSTOMER:
+            if key in answered:
+                problems += lacks(recorded[key], answered[key], f"{path}.{key}")
+            else:
+                problems.append(f"{path}.{key} is missing")
+        return problems
+    if isinstance(recorded, list) and isinstance(answered, list):
+        return lacks(recorded[0], answered[0], f"{path}[]") if recorded and answered else []
+    kinds = json_type(recorded), json_type(answered)
+    return [] if kinds[0] == kinds[1] else [f"{path} is {kinds[1]}, recorded as {kinds[0]}"]
+
+
+def json_type(value: Any) -> str:
+    names = {bool: "boolean", dict: "object", list: "array", str: "string", int: "number", float: "number"}
+    return names.get(type(value), "null")
+
+
+@pytest.mark.parametrize("case", RECORDED)
+def test_an_answer_has_the_form_of_the_recorded_one(case: str, shelf) -> None:
+    body = json.loads((PAYLOADS / f"{case}.json").read_bytes())
+    assert lacks(body["response"], answer(body["task"], seed=1, put_file=shelf.put)) == []
+
+
+def test_every_type_that_is_understood_is_answered_by_its_own_annotator() -> None:
+    answered = [name for annotator in ANNOTATORS for name in annotator.types]
+    assert sorted(answered) == sorted(known.name for known in TASK_TYPES)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_answers_and_fixes_are_understood_without_a_flag(task, seed, shelf) -> None:
+    response = answer(task, seed=seed, put_file=shelf.put)
+    fixed = fix(task, response, seed=seed, put_file=shelf.put, read_file=shelf.files.get)
+    again = fix(task, fixed, seed=seed, put_file=shelf.put, read_file=shelf.files.get)
+    for said in (response, fixed, again):
+        result = understand(task["type"], said, task["params"])
+        assert result.flags == []
+        assert result.error is None
+        assert json.loads(json.dumps(said)) == said
+
+
+def test_a_result_names_only_files_that_were_kept(task, shelf) -> None:
+    result = understand(task["type"], answer(task, seed=3, put_file=shelf.put), task["params"])
+    assert {artifact.url for artifact in result.artifacts} == set(shelf.files)
+
+
+def test_the_same_task_and_seed_get_the_same_answer_and_the_same_files(task) -> None:
+    def kept(seed: int) -> list[bytes]:
+        files: list[bytes] = []
+        response = answer(
+            task, seed=seed, put_file=lambda content, _: files.append(content) or str(len(files))
+        )
+        return [json.dumps(response).encode(), *files]
+
+    assert kept(1) == kept(1)
+    assert len({tuple(kept(seed)) for seed in range(12)}) > 1
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_fix_is_never_equal_to_what_it_fixed(task, readable, shelf) -> None:
+    for seed in range(8):
+        response = answer(task, seed=seed, put_file=shelf.put)
+        read_file = shelf.files.get if readable else lambda url: None
+        fixed = fix(task, response, seed=seed, put_file=shelf.put, read_file=read_file)
+        old, new = (contents(said, shelf) for said in (response, fixed))
+        assert old != new
+        assert {key: value for key, value in new.items() if key != "is_customer_fix"} != {
+            key: value for key, value in old.items() if key != "is_customer_fix"
+        }
+
+
+def contents(response: Any, shelf) -> Any:
+    """A response with the contents of its files in place of their addresses."""
+    if isinstance(response, dict):
+        return {key: contents(value, shelf) for key, value in response.items()}
+    if isinstance(response, list):
+        return [contents(value, shelf) for value in response]
+    return shelf.files.get(response, response) if isinstance(response, str) else response
+
+
+def test_a_fix_of_a_task_without_a_response_answers_it(task, shelf) -> None:
+    assert fix(task, None, seed=1, put_file=shelf.put) is not None
+
+
+@pytest.mark.parametrize(
+    "params", [{}, None, [], {"geometries": {"box": None}}, {"labels": None, "fields": []}]
+)
+def test_a_task_of_few_or_wrong_parameters_is_answered_all_the_same(task, params, shelf) -> None:
+    odd = {**task, "params": params}
+    response = answer(odd, seed=1, put_file=shelf.put)
+    assert isinstance(response, dict)
+    assert isinstance(fix(odd, response, seed=1, put_file=shelf.put), dict)
+
+
+def test_an_unknown_type_is_answered_by_what_it_asks_for(shelf) -> None:
+    asked = {"type": "somethingnew", "params": {"choices": ["a", "b"]}}
+    assert answer(asked, seed=1, put_file=shelf.put)["choice"] in ("a", "b")
+    response = answer({"type": "somethingnew", "params": {}}, seed=1, put_file=shelf.put)
+    assert fix({"type": "somethingnew"}, response, seed=1, put_file=shelf.put) != response
+
+
+@pytest.mark.parametrize("kind", ["attachments", "frames", "message"])
+def test_errors_are_understood_as_errors(task, kind, shelf) -> None:
+    said = error(task, kind)
+    result = understand(task["type"], said, task["params"])
+    assert result.error == said
+    assert result.flags == []
+
+
+def test_an_error_names_each_attachment_and_frame_as_scale_does() -> None:
+    task = {"type": "comparison", "params": {"attachments": ["https://a.example/1", "https://a.example/2"]}}
+    assert error(task, "attachments")["attachments"] == [
+        {"statusCode": 403, "url": "https://a.example/1"},
+        {"statusCode": 403, "url": "https://a.example/2"},
+    ]
+    assert error(task, "frames")["frames"][0]["attachment"] == {
+        "statusCode": 200,
+        "url": "https://a.example/1",
+    }
+    with pytest.raises(ValueError, match="not 'fire'"):
+        error(task, "fire")
