@@ -1,5 +1,6 @@
 """What holds for every annotator: form, understanding, determinism, and fixes that show."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from sandbox.annotators import ANNOTATORS, answer, error, fix
+from scale.result_files import read
 from scale.task_types import TASK_TYPES, understand
 
 PAYLOADS = Path(__file__).parents[2] / "payloads"
@@ -98,6 +100,22 @@ def test_answers_and_fixes_are_understood_without_a_flag(task, seed, shelf) -> N
 def test_a_result_names_only_files_that_were_kept(task, shelf) -> None:
     result = understand(task["type"], answer(task, seed=3, put_file=shelf.put), task["params"])
     assert {artifact.url for artifact in result.artifacts} == set(shelf.files)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_rows_of_every_json_file_are_read_without_a_flag(task, seed, shelf) -> None:
+    response = answer(task, seed=seed, put_file=shelf.put)
+    for said in (response, fix(task, response, seed=seed, put_file=shelf.put, read_file=shelf.files.get)):
+        result = understand(task["type"], said, task["params"])
+        for artifact in result.artifacts:
+            if task["type"] == "segmentannotation":
+                continue  # pictures
+            content = io.BytesIO(shelf.files[artifact.url])
+            reading = read(artifact.role, task["type"], task["params"], content)
+            rows = list(reading)
+            assert [row.flag for row in rows if row.flag] == []
+            assert reading.flags == []
+            assert rows or artifact.role == "events"
 
 
 def test_the_same_task_and_seed_get_the_same_answer_and_the_same_files(task) -> None:

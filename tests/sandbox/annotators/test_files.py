@@ -1,0 +1,219 @@
+"""Result files of video and lidar tasks, in the forms that Scale documents."""
+
+import json
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox.annotators import answer, fix
+from sandbox.annotators.shapes import bounds
+from scale.annotations import reader
+from tests.sandbox.annotators.conftest import FRAMES, REQUESTS, SHAPES, Shelf
+
+FILM = {"attachment": "https://example.com/drive.mp4", "attachment_type": "video", "geometries": SHAPES}
+
+
+def written(
+    type: str, params: dict[str, Any], shelf: Shelf, *, seed: int = 1, part: str = "annotations"
+) -> Any:
+    """The content of one file of an answer."""
+    response = answer(
+        {"type": type, "params": params}, seed=seed, put_file=shelf.put, read_file=shelf.files.get
+    )
+    return shelf.json(response[part]["url"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    count=st.integers(1, 12),
+    size=st.tuples(st.integers(8, 900), st.integers(8, 900)),
+)
+def test_a_video_file_has_an_element_for_each_frame_and_follows_objects_by_uuid(seed, count, size) -> None:
+    shelf = Shelf()
+    params = {
+        **FRAMES,
+        "attachments": [f"https://example.com/{n}" for n in range(count)],
+        "geometries": SHAPES,
+    }
+    task = {"type": "videoannotation", "params": params}
+    response = answer(task, seed=seed, put_file=shelf.put, image_size=lambda url: size)
+    frames = shelf.json(response["annotations"]["url"])
+    assert len(frames) == count
+    seen: dict[str, set[Any]] = {}
+    places: dict[str, list[int]] = {}
+    for position, frame in enumerate(frames):
+        for annotation in frame["annotations"]:
+            assert reader()(annotation, 0).flag is None
+            seen.setdefault(annotation["uuid"], set()).add((annotation["label"], annotation["type"]))
+            places.setdefault(annotation["uuid"], []).append(position)
+            drawn = bounds(annotation)
+            assert -1e-6 <= drawn.left <= drawn.right <= size[0] + 1e-6
+            assert -1e-6 <= drawn.top <= drawn.bottom <= size[1] + 1e-6
+    assert all(len(said) == 1 for said in seen.values())
+    assert all(there == list(range(there[0], there[-1] + 1)) for there in places.values())
+    assert {kind for said in seen.values() for _, kind in said} == set(SHAPES)
+
+
+def test_a_video_has_as_many_frames_as_its_rate_and_duration_say(shelf: Shelf) -> None:
+    assert len(written("videoannotation", FILM | {"frame_rate": 2, "duration_time": 3.5}, shelf)) == 7
+    assert len(written("videoannotation", FILM | {"frame_rate": "1", "duration_time": "4"}, shelf)) == 4
+    assert len(written("videoannotation", FILM | {"frame_rate": 1000, "duration_time": 10**6}, shelf)) == 2000
+
+
+def test_events_are_written_where_they_are_asked_for_within_the_video(shelf: Shelf) -> None:
+    params = FILM | {"events_to_annotate": ["turn", "stop", "start", "wait"], "duration_time": 20}
+    events = written("videoannotation", params, shelf, part="events")["events"]
+    assert [event["label"] for event in events] == params["events_to_annotate"]
+    read = reader("event", discriminated=False)
+    for event in events:
+        assert read(event, 0).flag is None
+        assert event["type"] == ("range" if "end" in event else "point")
+        assert 0 <= event["start"] <= event.get("end", event["start"]) < 20
+    assert "events" not in answer({"type": "videoannotation", "params": FILM}, seed=1, put_file=shelf.put)
+
+
+def test_a_playback_file_is_keyed_by_uuid_and_its_frames_by_number_in_the_source(shelf: Shelf) -> None:
+    params = FILM | {"duration_time": 6, "annotation_frame_rate": 2, "video_frame_rate": 24}
+    (wrapped,) = written("videoplaybackannotation", params, shelf)
+    for followed in wrapped["annotations"].values():
+        assert followed["geometry"] in SHAPES
+        assert followed["label"] in SHAPES[followed["geometry"]]["objects_to_annotate"]
+        keys = [frame["key"] for frame in followed["frames"]]
+        assert all(after - before == 12 for before, after in pairwise(keys))
+        for frame in followed["frames"]:
+            assert frame["timestamp"] == round(frame["key"] / 24, 3)
+            assert reader(followed["geometry"])(frame, 0).flag is None
+            assert "attributes" in frame
+    assert written("videoplaybackannotation", params, shelf, part="events") == {"events": []}
+
+
+@pytest.mark.parametrize("type", ["videoannotation", "videoplaybackannotation"])
+def test_a_hypothesis_file_comes_back_moved_and_a_locked_base_as_it_was(type: str, shelf: Shelf) -> None:
+    earlier = answer({"type": type, "params": FILM}, seed=1, put_file=shelf.put)
+    start = shelf.json(earlier["annotations"]["url"])
+    given_again = {"annotations": earlier["annotations"]}
+    editable = written(type, FILM | {"hypothesis": given_again}, shelf, seed=2)
+    assert editable != start
+    assert uuids(editable) == uuids(start)
+    base = {
+        "base_annotations": given_again,
+        "can_edit_base_annotations": False,
+        "can_add_base_annotations": False,
+    }
+    assert written(type, FILM | base, shelf, seed=2) == start
+
+
+def uuids(content: list[Any]) -> Any:
+    if "annotations" in content[0] and isinstance(content[0]["annotations"], dict):
+        return set(content[0]["annotations"])
+    return [[annotation["uuid"] for annotation in frame["annotations"]] for frame in content]
+
+
+def test_a_base_file_that_cannot_be_read_and_takes_no_additions_leaves_the_frames_empty(shelf: Shelf) -> None:
+    base = {
+        "base_annotations": {"annotations": {"url": "https://example.com/x"}},
+        "can_add_base_annotations": False,
+    }
+    frames = written("videoannotation", FILM | base | {"duration_time": 2}, shelf)
+    assert frames == [{"annotations": []}, {"annotations": []}]
+
+
+def test_video_layers_are_followed_from_the_first_frame(shelf: Shelf) -> None:
+    layers = [{"boxes": [{"label": "bus", "left": 50, "top": 60, "width": 20, "height": 30}]}, {}]
+    url = shelf.put(json.dumps(layers).encode(), "application/json")
+    geometries = {"box": {"objects_to_annotate": ["car", "bus"]}}
+    frames = written("videoannotation", FRAMES | {"geometries": geometries, "layers": {"url": url}}, shelf)
+    first = frames[0]["annotations"][0]
+    assert (first["label"], first["left"], first["top"], first["width"], first["height"]) == (
+        "bus",
+        48,
+        58,
+        24,
+        34,
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 999), reach=st.integers(5, 200), unit=st.sampled_from([None, 0.5, 2]))
+def test_cuboids_are_read_frame_by_frame_and_stay_within_reach(seed, reach, unit) -> None:
+    shelf = Shelf()
+    params = REQUESTS["lidarannotation"] | {"max_distance_meters": reach, "meters_per_unit": unit}
+    frames = written("lidarannotation", params, shelf, seed=seed)
+    assert len(frames) == 4
+    read = reader("cuboid3d", discriminated=False)
+    for frame in frames:
+        for cuboid in frame["cuboids"]:
+            assert read(cuboid, 0).flag is None
+            assert cuboid["label"] in ("car", "bus")
+            assert cuboid["uuid"] == cuboid["uuid"].upper()
+            assert math.hypot(cuboid["position"]["x"], cuboid["position"]["y"]) * (unit or 1) <= reach + 0.01
+            assert -math.pi <= cuboid["yaw"] <= math.pi
+            assert "pitch" not in cuboid
+
+
+def test_what_stands_still_stands_still_and_what_drives_drives_ahead(shelf: Shelf) -> None:
+    for seed in range(10):
+        tracks: dict[str, list[Any]] = {}
+        for frame in written("lidarannotation", REQUESTS["lidarannotation"], shelf, seed=seed):
+            for cuboid in frame["cuboids"]:
+                tracks.setdefault(cuboid["uuid"], []).append(cuboid)
+        for first, *later in tracks.values():
+            for cuboid in later:
+                dx = cuboid["position"]["x"] - first["position"]["x"]
+                dy = cuboid["position"]["y"] - first["position"]["y"]
+                assert (math.hypot(dx, dy) == 0) == first["stationary"]
+                ahead = -dx * math.sin(first["yaw"]) + dy * math.cos(first["yaw"])
+                assert ahead == pytest.approx(math.hypot(dx, dy), abs=0.01)
+
+
+def test_tilt_is_said_where_it_is_enabled(shelf: Shelf) -> None:
+    frames = written("lidarannotation", REQUESTS["lidarannotation"] | {"pitch_and_roll_enabled": True}, shelf)
+    assert all({"pitch", "roll"} <= cuboid.keys() for frame in frames for cuboid in frame["cuboids"])
+
+
+def test_every_point_of_a_frame_has_an_index_of_an_object_or_zero(shelf: Shelf) -> None:
+    frame = {"points": [{"x": 0, "y": 0, "z": 0}] * 77}
+    url = shelf.put(json.dumps(frame).encode(), "application/json")
+    params = {
+        "attachments": [url, "https://example.com/unreadable"],
+        "labels": REQUESTS["lidarsegmentation"]["labels"],
+    }
+    content = written("lidarsegmentation", params, shelf, part="point_segmentations")
+    assert [len(indexes) for indexes in content["point_objects"]] == [77, 1200]
+    assert [entry["index"] for entry in content["objects"]] == list(range(1, len(content["objects"]) + 1))
+    assert {i for indexes in content["point_objects"] for i in indexes} <= set(
+        range(len(content["objects"]) + 1)
+    )
+    assert all(("instance" in entry) == (entry["label"] != "road") for entry in content["objects"])
+
+
+def test_linked_shapes_carry_the_uuid_of_their_cuboid_instead_of_their_own(shelf: Shelf) -> None:
+    params = REQUESTS["lidarlinking"]
+    frames = written("lidarlinking", params, shelf)
+    assert len(frames) == 4
+    for frame in frames:
+        for camera in frame["camera_responses"]:
+            assert isinstance(camera["camera_used"], int)
+            for shape in camera["annotations"]:
+                row = reader()(shape, 0)
+                assert (row.flag, row.type, row.uuid) == (None, "box", shape["cuboid_uuid"])
+                assert "uuid" not in shape
+                assert shape["label"] in params["labels"]
+
+
+def test_a_fixed_file_keeps_the_objects_of_the_one_it_replaces(shelf: Shelf) -> None:
+    for type, key in (("lidarannotation", "cuboids"), ("videoannotation", "annotations")):
+        task = {"type": type, "params": REQUESTS[type]}
+        response = answer(task, seed=1, put_file=shelf.put)
+        for read_file in (shelf.files.get, lambda url: None):  # where it can't be read it is made again
+            fixed = fix(task, response, seed=1, put_file=shelf.put, read_file=read_file)
+            old, new = (shelf.json(said["annotations"]["url"]) for said in (response, fixed))
+            assert old != new
+            assert [[a["uuid"] for a in frame[key]] for frame in old] == [
+                [a["uuid"] for a in frame[key]] for frame in new
+            ]
