@@ -6,9 +6,12 @@ With them on, SQLite deletes the children of a table that batch mode rebuilds.
 from alembic import context
 from sqlalchemy import create_engine, pool
 
+from config import load_settings
 from models import Base
 
-engine = create_engine(context.config.attributes["database_url"], poolclass=pool.NullPool)
+# pipeline.database.migrate says which database; `alembic upgrade head` on the command line takes that of the settings.
+database_url = context.config.attributes.get("database_url") or load_settings().database_url
+engine = create_engine(database_url, poolclass=pool.NullPool)
 with engine.connect() as connection:
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")

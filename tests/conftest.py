@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.database import migrate
 from tests import servers
 from tests.service import Service
 
@@ -63,17 +64,16 @@ def own_postgres() -> Iterator[servers.OwnPostgres]:
         yield server
 
 
-def _migrate(url: str) -> None:
-    from pipeline.database import migrate
-
-    migrate(url)
+def _for_sqlalchemy(url: str) -> str:
+    """The form that Settings.database_url has and DATABASE_URL takes too: psycopg 3 is named."""
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
 @pytest.fixture(scope="session")
 def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with every migration applied and no row. Tests copy it."""
     path = tmp_path_factory.mktemp("migrated") / "weighbridge.db"
-    _migrate(f"sqlite:///{path}")
+    migrate(f"sqlite:///{path}")
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
@@ -84,7 +84,7 @@ def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def migrated_postgres_template(postgres: servers.PostgresServer) -> Iterator[str]:
     """The name of a PostgreSQL database with every migration applied and no row. Tests make copies of it."""
     name = f"weighbridge_template_{uuid.uuid4().hex[:12]}"
-    _migrate(postgres.create_database(name))
+    migrate(_for_sqlalchemy(postgres.create_database(name)))
     postgres.close_connections(name)
     yield name
     postgres.drop_database(name)
@@ -102,7 +102,7 @@ def sqlite_url(migrated_sqlite_file: Path, tmp_path: Path) -> str:
 def postgres_url(postgres: servers.PostgresServer, migrated_postgres_template: str) -> Iterator[str]:
     """A migrated, empty PostgreSQL database."""
     name = f"weighbridge_{uuid.uuid4().hex[:12]}"
-    yield postgres.create_database(name, template=migrated_postgres_template)
+    yield _for_sqlalchemy(postgres.create_database(name, template=migrated_postgres_template))
     postgres.drop_database(name)
 
 
@@ -120,7 +120,7 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
         return
     server = request.getfixturevalue("postgres")
     name = f"weighbridge_{uuid.uuid4().hex[:12]}"
-    yield server.create_database(name)
+    yield _for_sqlalchemy(server.create_database(name))
     server.drop_database(name)
 
 

@@ -1,0 +1,64 @@
+"""How the web process listens. `gunicorn wsgi:app` reads this file by itself."""
+
+import os
+import resource
+import socket
+
+from config import SettingsError, load_settings
+from config.logging import set_up_logging
+
+try:
+    settings = load_settings()
+except SettingsError as error:
+    raise SystemExit(f"Weighbridge cannot start:\n{error}") from None
+set_up_logging(settings)
+
+
+def every_address() -> str:
+    """[::] takes IPv4 too, and is the only one that some platforms route to; containers may lack IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return "0.0.0.0"
+    return "[::]"
+
+
+bind = f"{every_address()}:{settings.port}"
+workers = settings.web_concurrency
+threads = settings.web_threads
+
+# gthread alone is held by slow clients: with 500 of them no honest one is answered. See waiting_room.py, which also
+# bounds how long a request may take to arrive. These limits bound what one connection can hold, and how many there are.
+worker_class = "waiting_room.WaitingRoom"
+worker_connections = 2000
+limit_request_line = 8190
+limit_request_fields = 100
+limit_request_field_size = 8190
+# Each connection is a file, and so is each of the database's and of the logs.
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+wanted = worker_connections * 2
+if soft != resource.RLIM_INFINITY and soft < wanted:
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+    )
+
+# Longer than a router keeps its connections (Heroku 90 s, AWS 60 s): the side that sends must be the one that closes.
+keepalive = 95
+# Platforms kill 30 s after SIGTERM.
+graceful_timeout = 20
+
+# A heartbeat on a slow disk would get healthy workers killed.
+if os.access("/dev/shm", os.W_OK):
+    worker_tmp_dir = "/dev/shm"
+# It would open a socket in the home folder.
+control_socket_disable = True
+
+# gunicorn's own words go where all others go (blank entries hide gunicorn's defaults). There is no access log: the log
+# says what became of each callback.
+logconfig_dict = {
+    "root": {},
+    "handlers": {},
+    "formatters": {},
+    "loggers": {"gunicorn.error": {"level": settings.log_level.upper(), "handlers": [], "propagate": True}},
+}
