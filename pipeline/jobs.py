@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, Engine, and_, case, delete, func, select, update
@@ -67,15 +68,7 @@ def ask(connection: Connection, kind: str, subjects: Iterable[str], *, delay: fl
     more after this, a dead one gets a new life.
     """
     rows = [
-        {
-            "id": new_id(),
-            "kind": kind,
-            "key": f"{kind}:{subject}",
-            "subject": subject,
-            "state": "ready",
-            "run_at": from_now(delay),
-            "created_at": now(),
-        }
+        {**row(kind, subject), "state": "ready", "run_at": from_now(delay), "created_at": now()}
         for subject in sorted(set(subjects))  # one order for everyone: two transactions never wait crosswise
     ]
     ids: list[UUID] = []
@@ -97,6 +90,11 @@ def ask(connection: Connection, kind: str, subjects: Iterable[str], *, delay: fl
         )
         ids.extend(connection.scalars(statement.returning(Row.id)))
     return ids
+
+
+def row(kind: str, subject: str) -> dict[str, Any]:
+    """A new job's identity."""
+    return {"id": new_id(), "kind": kind, "key": f"{kind}:{subject}", "subject": subject}
 
 
 def claim(engine: Engine, lease_seconds: float, *, job_id: UUID | None = None) -> Job | None:

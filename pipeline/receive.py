@@ -17,7 +17,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from models import Annotation, Artifact, Batch, Delivery, FollowUp, Response, Task
 from pipeline import jobs
 from pipeline.database import from_now, insert, new_id, now
-from pipeline.rows import write_annotations
+from pipeline.first import write_first
+from pipeline.rows import recordset, write_annotations
 from pipeline.versions import Moment, settle
 from scale.envelope import ABSENT, Callback, NotUnderstood, parse_callback, response_digest
 from scale.results import Result
@@ -35,6 +36,8 @@ class Busy(Exception):
     """The database could not do it now: a row was locked for too long."""
 
 
+UNKNOWN: Mapping[str, Any] = dict.fromkeys(TASKS.c.keys())
+"""The row of a task that nobody has heard of."""
 LONGEST_ID = 200
 """Characters of a task_id: it is part of keys, and PostgreSQL bounds what an index holds."""
 
@@ -71,6 +74,8 @@ def receive(
     """Keep `body` and, up to `inline_bytes`, take it in. Raises only when not even the raw bytes can be written."""
     delivery = Received(new_id(), kind, environment, now())
     reading = read(body, environment) if len(body) <= inline_bytes else None
+    if (receipt := usual(engine, delivery, body, headers or {}, reading, interested)) is not None:
+        return receipt
     with engine.begin() as connection:
         if (first := keep(connection, delivery, body, headers or {}, reading)) is not None:
             return Receipt(first, "duplicate", [])
@@ -97,6 +102,50 @@ def read(body: bytes, environment: str) -> Callback | NotUnderstood:
         return NotUnderstood(f"reading it failed: {type(failure).__name__}: {failure}"[:1000])
 
 
+def usual(
+    engine: Engine,
+    delivery: Received,
+    body: bytes,
+    headers: Mapping[str, str],
+    reading: Callback | NotUnderstood | None,
+    interested: Interest,
+) -> Receipt | None:
+    """The first callback of a task, when nothing about it is special: all of it in one statement.
+
+    None, with nothing written, when it is special after all; `receive` then goes the long way, which knows what to do.
+    """
+    if engine.dialect.name != "postgresql" or not isinstance(reading, Callback):
+        return None
+    task = reading.task
+    if not reading.task_id or task is None or task.type is None or task.unique_id is not None:
+        return None
+    try:
+        version_id, response, annotations = None, {}, "[]"
+        if reading.response is not ABSENT:
+            result = understand(task.type, reading.response, task.params)
+            if result.artifacts:
+                return None
+            version_id = new_id()
+            digest = response_digest(reading.response)
+            response = version_row(version_id, 1, digest, delivery, reading, result)
+            annotations = recordset(result.annotations)
+        moment = (reading.clock or delivery.received_at, delivery.id)
+        row = {
+            "task_id": reading.task_id,
+            "id": new_id(),
+            "environment": reading.environment,
+            "response_count": 1 if response else 0,
+            **settle(UNKNOWN, reading, moment, version_id),
+        }
+        job = jobs.row(jobs.PLAN, reading.task_id) if interested(task.type) else {}
+        told_row = delivery_row(delivery, body, headers, reading)
+        if write_first(engine, row, told_row, body, response, annotations, job):
+            return Receipt(delivery.id, "processed", [job["id"]] if job else [])
+    except Exception as failure:
+        log.debug("the shortcut failed, the long way tells why: %s", failure)
+    return None
+
+
 def keep(
     connection: Connection,
     delivery: Received,
@@ -105,25 +154,33 @@ def keep(
     reading: Callback | NotUnderstood | None,
 ) -> UUID | None:
     """Write the raw delivery; the id of the first one instead when the same bytes came before, which is counted."""
-    callback = reading if isinstance(reading, Callback) else None
     statement = insert(connection, Delivery).values(
-        id=delivery.id,
-        kind=delivery.kind,
-        environment=callback.environment if callback else delivery.environment,
-        sha256=hashlib.sha256(body).hexdigest(),
-        body=body,
-        size_bytes=len(body),
-        headers=dict(headers),
-        received_at=delivery.received_at,
-        last_received_at=delivery.received_at,
-        **told(delivery, reading),
+        body=body, **delivery_row(delivery, body, headers, reading)
     )
     statement = statement.on_conflict_do_update(
         index_elements=["environment", "sha256"],
-        set_={"duplicates": Delivery.duplicates + 1, "last_received_at": statement.excluded.last_received_at},
+        set_={"duplicates": Delivery.duplicates + 1, "last_received_at": delivery.received_at},
     ).returning(Delivery.id)
     kept = connection.scalars(statement).one()
     return None if kept == delivery.id else kept
+
+
+def delivery_row(
+    delivery: Received, body: bytes, headers: Mapping[str, str], reading: Callback | NotUnderstood | None
+) -> dict[str, Any]:
+    """The delivery's columns, without the body itself."""
+    return {
+        "id": delivery.id,
+        "kind": delivery.kind,
+        "environment": reading.environment if isinstance(reading, Callback) else delivery.environment,
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "size_bytes": len(body),
+        "headers": dict(headers),
+        "received_at": delivery.received_at,
+        "last_received_at": delivery.received_at,
+        "duplicates": 0,
+        **told(delivery, reading),
+    }
 
 
 def told(delivery: Received, reading: Callback | NotUnderstood | None) -> dict[str, Any]:
@@ -276,21 +333,27 @@ def write_version(
     result: Result,
 ) -> None:
     """One response version with its inline annotations."""
-    connection.execute(
-        insert(connection, Response).values(
-            id=version_id,
-            task_id=callback.task_id,
-            number=number,
-            digest=digest,
-            event=callback.event,
-            delivery_id=delivery.id,
-            clock=callback.clock or delivery.received_at,
-            received_at=delivery.received_at,
-            response=callback.response,
-            **_understood(result),
-        )
-    )
+    row = version_row(version_id, number, digest, delivery, callback, result)
+    connection.execute(insert(connection, Response).values(**row))
     write_annotations(connection, version_id, 0, result.annotations)
+
+
+def version_row(
+    version_id: UUID, number: int, digest: str, delivery: Received, callback: Callback, result: Result
+) -> dict[str, Any]:
+    """The columns of a response version."""
+    return {
+        "id": version_id,
+        "task_id": callback.task_id,
+        "number": number,
+        "digest": digest,
+        "event": callback.event,
+        "delivery_id": delivery.id,
+        "clock": callback.clock or delivery.received_at,
+        "received_at": delivery.received_at,
+        "response": callback.response,
+        **_understood(result),
+    }
 
 
 def _understood(result: Result) -> dict[str, Any]:
