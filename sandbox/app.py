@@ -9,6 +9,7 @@ from flask.json.provider import JSONProvider
 from sandbox.api import outages
 from sandbox.api.batches import batches
 from sandbox.api.calls import authenticate
+from sandbox.api.control import control, receiver
 from sandbox.api.files import files
 from sandbox.api.projects import projects
 from sandbox.api.tasks import tasks
@@ -16,11 +17,12 @@ from sandbox.api.team import team
 from sandbox.api.v2 import v2
 from sandbox.errors import answer_errors_as_scale_does
 from sandbox.office import Office
+from sandbox.page import page
 from sandbox.paths import NameConverter, WholeSegments
 from sandbox.settings import SandboxSettings
 from sandbox.world import World
 
-ROOMS = (tasks, batches, projects, files, team, v2)
+ROOMS = (tasks, batches, projects, files, team, v2, control, receiver, page)
 
 
 def create_sandbox(settings: SandboxSettings) -> Flask:

@@ -1,9 +1,10 @@
 """The office: one thread that sees what is due, and others that do it - answers, finished batches, callbacks and retries."""
 
 import logging
+import queue
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sqlalchemy import select, update
@@ -30,8 +31,8 @@ class Office:
         self._closing = threading.Event()
         self._in_hand: set[Any] = set()
         self._lock = threading.Lock()
-        self._annotators = ThreadPoolExecutor(ANNOTATORS, thread_name_prefix="annotator")
-        self._messengers = ThreadPoolExecutor(MESSENGERS, thread_name_prefix="messenger")
+        self._annotators = _crew("annotator", ANNOTATORS)
+        self._messengers = _crew("messenger", MESSENGERS)
         self._thread = threading.Thread(target=self._work, name="office", daemon=True)
 
     def open(self) -> None:
@@ -39,13 +40,14 @@ class Office:
         self._world.deliver_now = self.deliver_now  # type: ignore[method-assign]
         self._thread.start()
 
-    def close(self) -> None:
-        """Finish what is in hand, begin nothing new."""
+    def close(self, grace_seconds: float = 2.0) -> None:
+        """Begin nothing new, and wait for what is in hand, but not for long: what is cut off is done again later."""
         self._closing.set()
         self._wake.set()
         self._thread.join()
-        self._annotators.shutdown(wait=True, cancel_futures=True)
-        self._messengers.shutdown(wait=True, cancel_futures=True)
+        end = time.monotonic() + grace_seconds
+        while self._in_hand and time.monotonic() < end:
+            time.sleep(0.01)
 
     def deliver_now(self, number: int) -> None:
         """One try for one callback, in the thread that asks; it is back when the receiver has answered."""
@@ -83,20 +85,24 @@ class Office:
         later = [row[0] for row in (*answers, *finishes, *tries) if row[0] > now]
         return min([LONGEST_NAP_SECONDS, *((at - now) / 1000 for at in later)])
 
-    def _hand_out(self, workers: ThreadPoolExecutor, key: Any, work: Callable[[], None]) -> None:
+    def _hand_out(
+        self, crew: queue.SimpleQueue[Callable[[], None]], key: Any, work: Callable[[], None]
+    ) -> None:
         if not self._take(key):
             return
 
         def do() -> None:
             try:
+                if self._closing.is_set():
+                    return
                 work()
             except Exception:
                 log.exception("The sandbox failed at %s", key)
-                threading.Event().wait(1.0)
+                time.sleep(1.0)
             finally:
                 self._put_down(key)
 
-        workers.submit(do)
+        crew.put(do)
 
     def _take(self, key: Any) -> bool:
         with self._lock:
@@ -124,9 +130,9 @@ class Office:
                 session.execute(update(Task).where(Task.number == number).values(answer_at=None))
             return
         with self._world.store.write() as session:
-            task = session.get(Task, number)
-            if task is not None and task.status == "pending" and task.answer_at is not None:
-                people.settle(session, self._world, task, status, response)
+            fresh = session.get(Task, number)
+            if fresh is not None and fresh.task_id == task.task_id and fresh.answer_at is not None:
+                people.settle(session, self._world, fresh, status, response)
 
     def _finish(self, number: int) -> None:
         with self._world.store.write() as session:
@@ -143,8 +149,13 @@ class Office:
             return
         outcomes = callbacks.send(delivery, self._world.settings)
         with self._world.store.write() as session:
-            if (delivery := session.get(Delivery, number)) is not None:
-                self._record(session, delivery, outcomes)
+            sent = session.get(Delivery, number)
+            # After a reset the number may be another callback's.
+            if sent is not None and (sent.task_id, sent.created_at) == (
+                delivery.task_id,
+                delivery.created_at,
+            ):
+                self._record(session, sent, outcomes)
 
     def _record(self, session: Session, delivery: Delivery, outcomes: list[callbacks.Try]) -> None:
         """What the tries came to: delivered, another try later, or given up."""
@@ -185,3 +196,16 @@ class Office:
 def _first(due: Any, *columns: Any) -> Any:
     """The rows that are due first, and when."""
     return select(due, *columns).where(due.is_not(None)).order_by(due).limit(LOOKAHEAD)
+
+
+def _crew(name: str, size: int) -> queue.SimpleQueue[Callable[[], None]]:
+    """Threads that do what is put into their queue. They end with the process, whatever they have in hand."""
+    work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    def labor() -> None:
+        while True:
+            work.get()()
+
+    for number in range(size):
+        threading.Thread(target=labor, name=f"{name}-{number}", daemon=True).start()
+    return work

@@ -16,6 +16,7 @@ from sandbox.tasks import change, find_task, new_task, task_object
 from sandbox.world import World
 
 AUDIT_RESULTS = ("accepted", "rejected", "fixed", "commented")
+REVIEWER = "reviewer@sandbox.example"
 ERROR_KINDS = ("attachments", "frames", "message")
 REALISTIC_SECONDS = (3.0, 30.0)
 
@@ -127,35 +128,38 @@ def audit(
             task = find_task(session, account, task_id)
         response = annotators.fix(task_object(task), task.details.get("response"), **_desk(world, task))
 
-    def review(session: Session, task: Task) -> None:
-        now = clock.iso(clock.now())
-        reviewer = "reviewer@sandbox.example"
-        entry = {"audited_by": reviewer, "audited_at": now, "audit_time_secs": 0, "audit_result": result}
-        details = {
-            "audits": [*task.details.get("audits", []), {**entry, "audit_source": source}],
-            "customer_reviewed_by": reviewer,
-            "customer_audited_at": now,
-        }
-        if comments:
-            details["customer_review_comments"] = [
-                *task.details.get("customer_review_comments", []),
-                comments,
-            ]
-        if result == "fixed":
-            details["prior_responses"] = [
-                *task.details.get("prior_responses", []),
-                task.details.get("response"),
-            ]
-            details["response"] = (
-                {**response, "is_customer_fix": True} if isinstance(response, dict) else response
-            )
-        task.review_status = result
-        change(task, **details)
+    def sign(session: Session, task: Task) -> None:
+        review(task, result, comments, response, source)
         callbacks.announce(session, world.settings, world.faults, task, result)
         if result in ("accepted", "fixed") and _dependents(task).get("require_audit"):
             _create_dependents(session, world, task)
 
-    return _do(world, account, task_id, ("completed",), review)
+    return _do(world, account, task_id, ("completed",), sign)
+
+
+def review(task: Task, result: str, comments: str | None, response: Any, source: str) -> None:
+    """Write a review on a task."""
+    entry = {
+        "audited_by": REVIEWER,
+        "audited_at": clock.iso(clock.now()),
+        "audit_time_secs": 0,
+        "audit_result": result,
+        "audit_source": source,
+    }
+    details: dict[str, Any] = {
+        "audits": [*task.details.get("audits", []), entry],
+        "customer_reviewed_by": REVIEWER,
+        "customer_audited_at": entry["audited_at"],
+    }
+    if comments:
+        details["customer_review_comments"] = [*task.details.get("customer_review_comments", []), comments]
+    if result == "fixed":
+        details["prior_responses"] = [*task.details.get("prior_responses", []), task.details.get("response")]
+        details["response"] = (
+            {**response, "is_customer_fix": True} if isinstance(response, dict) else response
+        )
+    task.review_status = result
+    change(task, **details)
 
 
 def recall(world: World, account: str, task_id: str) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """The sandbox as a process of its own: one port, many threads, gone soon after SIGTERM or SIGINT."""
 
+import os
 import signal
 import socket
 import sys
+import threading
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -37,7 +39,13 @@ class PortTaken(Exception):
     """Something else listens there already."""
 
 
-def serve(settings: SandboxSettings, host: str, port: int, public_address: str | None = None) -> None:
+def serve(
+    settings: SandboxSettings,
+    host: str,
+    port: int,
+    public_address: str | None = None,
+    until_stdin_closes: bool = False,
+) -> None:
     """Serve until told to stop. Port 0 takes a free one; the first line on stdout says which.
 
     `public_address` is where others reach the sandbox if that is not where it listens.
@@ -55,6 +63,8 @@ def serve(settings: SandboxSettings, host: str, port: int, public_address: str |
             signal.signal(signal.SIGTERM, _stop)
             signal.signal(signal.SIGINT, _stop)
             office.open()
+            if until_stdin_closes:
+                threading.Thread(target=_stop_with_stdin, daemon=True).start()
             print(f"Sandbox at {address} (API: {address}/v1, page: {address}/)", flush=True)
             try:
                 server.serve_forever()
@@ -68,7 +78,11 @@ def serve(settings: SandboxSettings, host: str, port: int, public_address: str |
                 app.extensions["sandbox"].store.close()
     except OSError as error:
         raise PortTaken(f"Port {port} on {host} can't be had: {error.strerror}.") from error
-    sys.stdout.flush()
+
+
+def _stop_with_stdin() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Stopped(BaseException):

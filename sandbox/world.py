@@ -23,6 +23,12 @@ class World:
     def deliver_now(self, number: int) -> None:
         """Replaced by the office when it opens."""
 
+    def reset(self) -> None:
+        """Forget everything, and work as at the start."""
+        self.faults.switch_off()
+        self.store.empty()
+        self.speed = self.settings.speed
+
     def set_speed(self, speed: str) -> None:
         if speed not in SPEEDS:
             raise Refused(400, f"speed must be one of {', '.join(SPEEDS)}")
