@@ -195,21 +195,10 @@ class Constant:
 Template = Constant | Expression | Text | Items | Fields
 
 
-class TemplateErrors(Exception):
-    """What is wrong in a value: {path inside of it: sentence}."""
-
-    def __init__(self, errors: dict[tuple[str | int, ...], str]) -> None:
-        super().__init__(errors)
-        self.errors = errors
-
-
-def compile_template(value: Any) -> Template:
-    """Read a value of a request. TemplateErrors names every expression in it that is wrong."""
+def compile_template(value: Any) -> tuple[Template, dict[tuple[str | int, ...], str]]:
+    """Read a value of a request; and every expression in it that is wrong, as {path inside of it: sentence}."""
     errors: dict[tuple[str | int, ...], str] = {}
-    template = _template(value, (), errors)
-    if errors:
-        raise TemplateErrors(errors)
-    return template
+    return _template(value, (), errors), errors
 
 
 def _template(value: Any, path: tuple[str | int, ...], errors: dict[tuple[str | int, ...], str]) -> Template:

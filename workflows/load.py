@@ -10,13 +10,15 @@ from typing import Any
 from marshmallow import ValidationError
 
 from workflows.check import Finding, check
+from workflows.crop import Crop
 from workflows.document import Document, Problem, read
+from workflows.examples import given
+from workflows.expressions import compile_template
 from workflows.schema import NAME, StepSchema, WorkflowSchema, flat
 from workflows.workflow import (
     After,
     BrokenWorkflow,
     Create,
-    Crop,
     Example,
     Join,
     Limits,
@@ -72,20 +74,16 @@ def load_file(path: str | Path) -> Workflow | BrokenWorkflow:
 def parse(text: str, path: str, digest: str | None = None) -> Workflow | BrokenWorkflow:
     """A workflow from its text; `path` is what errors name, and where the payloads of its examples are looked for."""
     document = read(text)
-    digest = digest or hashlib.sha256(text.encode()).hexdigest()
     findings = [Finding(at, message, line=line) for at, line, message in document.faults]
+    workflow = None
     if not document.faults or document.data is not None:
-        workflow = _workflow(document, path, digest, findings)
-    problems = tuple(
-        sorted(
-            {_problem(finding, document, path) for finding in findings if not finding.warning},
-            key=lambda problem: (problem.line, problem.field),
-        )
-    )
-    if problems:
-        name = document.data.get("workflow") if isinstance(document.data, dict) else None
-        return BrokenWorkflow(path, name if isinstance(name, str) else None, problems)
-    return workflow
+        workflow = _workflow(document, path, digest or hashlib.sha256(text.encode()).hexdigest(), findings)
+    problems = {_problem(finding, document, path) for finding in findings if not finding.warning}
+    if workflow is not None and not problems:
+        return workflow
+    name = document.data.get("workflow") if isinstance(document.data, dict) else None
+    in_order = sorted(problems, key=lambda problem: (problem.line, problem.field, problem.message))
+    return BrokenWorkflow(path, name if isinstance(name, str) else None, tuple(in_order))
 
 
 def _problem(finding: Finding, document: Document, path: str) -> Problem:
@@ -93,41 +91,46 @@ def _problem(finding: Finding, document: Document, path: str) -> Problem:
     return Problem(path, finding.line or document.line(finding.path), field, finding.message)
 
 
-def _workflow(document: Document, path: str, digest: str, findings: list[Finding]) -> Workflow:
-    """The workflow that a document describes; what is wrong with it is added to `findings`."""
+def _workflow(document: Document, path: str, digest: str, findings: list[Finding]) -> Workflow | None:
+    """The workflow that a document describes. None when it is none; what is wrong is added to `findings`."""
     data = document.data
     if not isinstance(data, dict):
         findings.append(Finding((), "expected a mapping with `workflow` and `steps`"))
-        data = {}
+        return None
     fields = _loaded(WorkflowSchema(), data, (), findings)
-    written = data.get("steps")
-    if isinstance(written, dict) and not written:
-        findings.append(Finding(("steps",), "has no steps"))
+    written = fields.get("steps", {})
     steps: dict[str, dict[str, Any]] = {}
-    for name, body in (written if isinstance(written, dict) else {}).items():
+    for name, body in written.items():
         at = ("steps", name)
         if not NAME.match(name):
             findings.append(Finding(at, f"expected a name of a-z, 0-9 and -, not {name!r}"))
-        if not isinstance(body, dict):
+        if isinstance(body, dict):
+            steps[name] = _loaded(StepSchema(), body, at, findings)
+        else:
             findings.append(Finding(at, "expected a mapping with `after` and `create`"))
-        steps[name] = _loaded(StepSchema(), body, at, findings) if isinstance(body, dict) else {}
-    name = fields.get("workflow") or ""
-    findings += check(name, steps, path)
-    warnings = tuple(_problem(finding, document, path) for finding in findings if finding.warning)
+            steps[name] = {}
+    if fields.get("steps") == {}:
+        findings.append(Finding(("steps",), "has no steps"))
+    examples = []
+    for index, found in enumerate(fields.get("examples", ())):
+        try:
+            examples.append(
+                Example(found.get("name", ""), given(found["given"], path), tuple(found["expect"]))
+            )
+        except (KeyError, ValueError, OSError) as error:
+            findings.append(Finding(("examples", index, "given"), str(error)))
+    findings += check(fields.get("workflow") or "", steps)
     if any(not finding.warning for finding in findings):
-        return Workflow(name, path, digest, ())
+        return None
     return Workflow(
-        name=name,
+        name=fields["workflow"],
         path=path,
         digest=digest,
         description=fields.get("description"),
         limits=Limits(**fields.get("limits", {})),
         steps=tuple(_step(name, found) for name, found in steps.items()),
-        examples=tuple(
-            Example(found["name"], found["given"], tuple(found["expect"]))
-            for found in fields.get("examples", ())
-        ),
-        warnings=warnings,
+        examples=tuple(examples),
+        warnings=tuple(_problem(finding, document, path) for finding in findings),
     )
 
 
@@ -144,26 +147,24 @@ def _loaded(
 
 def _step(name: str, found: Mapping[str, Any]) -> Step:
     plain = (
-        "python",
-        "description",
-        "when",
-        "for_each",
-        "where",
-        "mirror",
-        "copies",
-        "sample",
-        "hold",
-        "dry_run",
-        "on_recall",
-    )
+        "python", "description", "when", "for_each", "where", "mirror", "copies", "sample", "hold", "dry_run", "on_recall",
+    )  # fmt: skip
+    create, on_error = found.get("create"), found.get("on_error")
     return Step(
         name=name,
-        after=After(**found["after"]),
-        create=Create(**found["create"]) if "create" in found else None,
+        after=After(**found["after"]) if "after" in found else None,
+        create=Create(create["type"], compile_template(create["params"])[0]) if create else None,
         crop=Crop(**found["crop"]) if "crop" in found else None,
         join=Join(**found["join"]) if "join" in found else None,
         each_response="repeat" in found,
         limits=Limits(**found.get("limits", {})),
-        on_error=found.get("on_error", OnError()),
+        on_error=_on_error(on_error) if on_error else OnError(),
         **{key: found[key] for key in plain if key in found},
     )
+
+
+def _on_error(found: Mapping[str, Any]) -> OnError:
+    if "start" in found:
+        return OnError("start", step=found["start"])
+    params = compile_template(found["params"])[0] if "params" in found else None
+    return OnError("retry", found["retry"], params, found.get("mirror", ()))

@@ -8,16 +8,14 @@ from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
+from workflows.crop import Padding
 from workflows.expressions import (
     Expression,
     ExpressionError,
-    Template,
-    TemplateErrors,
     compile_expression,
-    compile_template,
     nearest,
 )
-from workflows.workflow import STATES, ForEach, OnError, Padding, Reduce
+from workflows.workflow import STATES, ForEach, Reduce
 
 NAME = re.compile(r"[a-z0-9-]+\Z")
 
@@ -123,29 +121,15 @@ class Condition(fields.Field[Expression]):
             raise ValidationError(str(error)) from None
 
 
-def nested(errors: Mapping[tuple[str | int, ...], str]) -> dict[str | int, Any]:
-    """{path: sentence} in marshmallow's nested form."""
-    root: dict[str | int, Any] = {}
-    for path, message in errors.items():
-        place = root
-        for key in path:
-            place = place.setdefault(key, {})
-        place["_schema"] = [message]
-    return root
-
-
-class Params(fields.Field[Template]):
-    """The request: a mapping with `${{ }}` values, or one whole `${{ }}` that gives a mapping."""
+class Params(fields.Field[Any]):
+    """The request: a mapping with `${{ }}` values, or one whole `${{ }}` that gives a mapping. Compiled by `check`."""
 
     json = {"anyOf": [{"type": "object"}, {"type": "string", "pattern": r"^\s*\$\{\{"}]}
 
-    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> Template:
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> Any:
         if not isinstance(value, dict) and not (isinstance(value, str) and value.lstrip().startswith("${{")):
             raise ValidationError("expected a mapping: the body of the request to Scale")
-        try:
-            return compile_template(value)
-        except TemplateErrors as error:
-            raise ValidationError(nested(error.errors)) from None
+        return value
 
 
 class Each(fields.Field[ForEach]):
@@ -268,18 +252,15 @@ class RetrySchema(Section):
             raise ValidationError("expected either `retry` or `start`")
 
 
-class OnErrorField(fields.Field[OnError]):
+class OnErrorField(fields.Field[dict[str, Any]]):
     """stop, or a mapping with `retry` or `start`."""
 
-    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> OnError:
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> dict[str, Any]:
         if value == "stop":
-            return OnError()
+            return {}
         if not isinstance(value, dict):
             raise ValidationError("expected stop, {retry: 2, …} or {start: step}")
-        found = RetrySchema().load(value)
-        if "start" in found:
-            return OnError("start", step=found["start"])
-        return OnError("retry", found["retry"], found.get("params"), found.get("mirror", ()))
+        return dict(RetrySchema().load(value))
 
     @property
     def json(self) -> dict[str, Any]:
@@ -540,10 +521,31 @@ class StepSchema(Section):
         },
     )
 
-    @validates_schema(skip_on_field_errors=False)
-    def says_what_to_do(self, data: dict[str, Any], original_data: Any = None, **_: Any) -> None:
-        if "create" in data and "python" in data:
-            raise ValidationError("expected either `create` or `python`")
+
+class ExpectSchema(Section):
+    """One follow-up; what is not said may be anything."""
+
+    step = Text(metadata={"description": "The step that asks for it.", "example": "boxes"})
+    type = Text(metadata={"description": "Task type.", "example": "annotation"})
+    state = fields.String(
+        validate=validate.OneOf(
+            ("planned", "held", "skipped"), error="expected planned, held or skipped, not {input!r}"
+        ),
+        metadata={"description": "planned, held or skipped.", "example": "planned"},
+    )
+    unique_id = Text(
+        metadata={
+            "description": "Its identity.",
+            "example": "polygons-to-boxes.boxes.5774cc78b01249ab09f089dd",
+        }
+    )
+    reason = Text(
+        allow_none=True, metadata={"description": "Why it is held or skipped.", "example": "dry run"}
+    )
+    params = fields.Dict(
+        keys=fields.String(),
+        metadata={"description": "Fields of the request that must be so.", "example": {"with_labels": True}},
+    )
 
 
 class ExampleSchema(Section):
@@ -561,10 +563,10 @@ class ExampleSchema(Section):
         },
     )
     expect = fields.List(
-        fields.Dict(keys=fields.String()),
+        fields.Nested(ExpectSchema),
         required=True,
         metadata={
-            "description": "The follow-ups, in order; each names what must be so: `step`, `type`, `state`, `unique_id`, `reason`, and keys of `params`.",
+            "description": "The follow-ups, in order.",
             "example": [{"step": "boxes", "type": "annotation"}],
         },
     )

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from scale.layers import base_annotations, flatten, hypothesis, layers
-
 from scale.envelope import ABSENT, holds_error, response_digest
-from scale.task_types import understand
+from scale.layers import base_annotations, flatten, hypothesis, layers
+from scale.task_types import task_type, understand
+from workflows.crop import out_of
+from workflows.expressions import ROOTS
+from workflows.files import crop_in, recipe
 
 
 class Source(NamedTuple):
@@ -40,7 +42,6 @@ class View:
     depth: int = 0  # follow-ups between the first task and this one
     held: str | None = None  # why whatever is planned from it must wait for a person
     given_annotations: list[dict[str, Any]] | None = field(default=None, repr=False)
-    results: list[dict[str, Any]] | None = None  # inside a join
 
     @property
     def task_id(self) -> str:
@@ -78,11 +79,14 @@ class View:
 
     @cached_property
     def _layers(self) -> tuple[dict[str, Any], list[str]]:
-        return layers(self.annotations)
+        grouped, notes = layers(self.annotations)
+        if grouped and task_type(self.type).result_form == "file":
+            return {"url": recipe("layers", task_id=self.task_id, response=self.digest, labels=None)}, notes
+        return grouped, notes
 
     @property
     def layers(self) -> dict[str, Any]:
-        """Annotations under boxes, polygons, lines, cuboids."""
+        """Annotations under boxes, polygons, lines, cuboids; of a video the `url` of a layers file, still to be made."""
         return self._layers[0]
 
     @property
@@ -98,25 +102,18 @@ class View:
     def base_annotations(self) -> dict[str, Any]:
         return base_annotations(self.response, self.type)
 
+    @cached_property
+    def uncropped(self) -> list[dict[str, Any]]:
+        """The annotations in coordinates of the image that the task's attachment was cut from, if it was."""
+        crop = crop_in(self.source.request) if self.source else None
+        moved: list[dict[str, Any]] = out_of(self.annotations, crop) if crop else self.annotations
+        return moved
+
     def get(self, name: str) -> Any:
         """What an expression means by a name."""
-        match name:
-            case "source":
-                return self.source and self.source._asdict()
-            case (
-                "task"
-                | "response"
-                | "annotations"
-                | "answer"
-                | "error"
-                | "layers"
-                | "hypothesis"
-                | "base_annotations"
-                | "results"
-            ):
-                return getattr(self, name)
-            case _:
-                return None
+        if name == "source":
+            return self.source and self.source._asdict()
+        return getattr(self, name) if name in ROOTS else None
 
 
 def view(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
+from workflows.crop import Crop
 from workflows.document import Problem
 from workflows.expressions import Expression, Template
 
@@ -48,18 +49,6 @@ class ForEach:
 
 
 @dataclass(frozen=True, slots=True)
-class Padding:
-    amount: float
-    share: bool  # of the annotation's own width and height; else pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Crop:
-    padding: Padding = Padding(0, False)
-    min_size: int = 1  # pixels
-
-
-@dataclass(frozen=True, slots=True)
 class Reduce:
     by: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -77,6 +66,8 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
+    """What a file says under `limits`. None: it does not say."""
+
     per_day: int | None = None
     total: int | None = None
     depth: int | None = None
@@ -94,7 +85,7 @@ class OnError:
 @dataclass(frozen=True, slots=True)
 class Step:
     name: str
-    after: After
+    after: After | None = None  # None: only an on_error starts it
     create: Create | None = None
     python: str | None = None  # module:function, instead of create
     description: str | None = None
@@ -163,17 +154,52 @@ class Workflows:
         found: set[str] = set()
         for workflow in self.loaded:
             for step in workflow.steps:
-                if step.after.type:
-                    found.update(step.after.type)
-                    continue
-                sources = [workflow.step(name) for name in step.after.step]
-                if not sources or any(source is None or source.create is None for source in sources):
+                looked_at = _looked_at(workflow, step)
+                if looked_at is None:
                     return None
-                found.update(source.create.type for source in sources if source and source.create)
-            for step in workflow.steps:
-                if step.on_error.do == "retry" and step.create:
-                    found.add(step.create.type)
+                found |= looked_at
         return frozenset(found)
+
+
+def _looked_at(workflow: Workflow, step: Step) -> set[str] | None:
+    """The types of the tasks that a step looks at: those it follows, and its own where it answers to their errors."""
+    found: set[str] = set()
+    if step.after is not None:
+        made_by = [workflow.step(name) for name in step.after.step if name != step.name]
+        types = step.after.type or tuple(source.create.type for source in made_by if source and source.create)
+        if not types or (not step.after.type and len(types) < len(made_by)):
+            return None
+        found.update(types)
+    if step.on_error.do != "stop":
+        if step.create is None:
+            return None
+        found.add(step.create.type)
+    return found
+
+
+class Limit(NamedTuple):
+    """A counter of created follow-ups, and how far it may go."""
+
+    counter: str  # "<workflow>" or "<workflow>.<step>"
+    period: str  # day (UTC) | ever
+    most: int
+
+
+def limits(workflow: Workflow, step: Step) -> tuple[Limit, ...]:
+    """Every counter that a follow-up of this step must pass; beyond one of them it is held.
+
+    A step that names its own `per_day` is not counted by the workflow's guard of 10,000, only by a `per_day` that the
+    workflow itself names.
+    """
+    guard = None if step.limits.per_day else PER_DAY
+    name = f"{workflow.name}.{step.name}"
+    every = (
+        (workflow.name, "day", workflow.limits.per_day or guard),
+        (workflow.name, "ever", workflow.limits.total),
+        (name, "day", step.limits.per_day),
+        (name, "ever", step.limits.total),
+    )
+    return tuple(Limit(counter, period, most) for counter, period, most in every if most is not None)
 
 
 def interested(workflows: Workflows, task_type: str | None) -> bool:

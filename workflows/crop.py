@@ -1,0 +1,110 @@
+"""Where an image is cut around an annotation, and how coordinates go from the image to the cut and back. Pixels, origin top left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+X = ("left", "x", "x1", "x2")
+Y = ("top", "y", "y1", "y2")
+# Keys of Scale's geometries whose elements hold coordinates of their own; points_3d are not in the image.
+POINTS = ("vertices", "edges", "points_2d")
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    amount: float
+    share: bool  # of the annotation's own width and height; else pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    padding: Padding = Padding(0, False)
+    min_size: int = 1  # pixels
+
+
+class Rect(NamedTuple):
+    """Part of an image: whole pixels, never left of or above it; the right and lower ends may lie outside."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def around(annotation: Mapping[str, Any], crop: Crop) -> Rect | None:
+    """The part of the image that `crop` means; None for an annotation that has no place in it."""
+    corners = list(_corners(annotation))
+    if not corners:
+        return None
+    (left, right), (top, bottom) = (_span(values) for values in zip(*corners, strict=True))
+    left, right = _grown(left, right, crop)
+    top, bottom = _grown(top, bottom, crop)
+    return Rect(left, top, right - left, bottom - top) if right > 0 and bottom > 0 else None
+
+
+def _span(values: tuple[float, ...]) -> tuple[float, float]:
+    return min(values), max(values)
+
+
+def _grown(low: float, high: float, crop: Crop) -> tuple[int, int]:
+    """One side with its padding, at least min_size long and not below 0."""
+    padding = (high - low) * crop.padding.amount if crop.padding.share else crop.padding.amount
+    start, end = math.floor(low - padding), math.ceil(high + padding)
+    if (missing := crop.min_size - (end - start)) > 0:
+        start -= missing // 2
+        end = start + crop.min_size
+    if start < 0:
+        return 0, max(end, crop.min_size) if end > 0 else end
+    return start, end
+
+
+def _corners(geometry: Mapping[str, Any]) -> Iterator[tuple[float, float]]:
+    """Points whose bounding box is that of the annotation."""
+    points = [point for point in _list(geometry.get("vertices")) if isinstance(point, dict)]
+    if points:  # also those of a rotated box, whose left and top are of the box before it was turned
+        for point in points:
+            if _number(point.get("x")) and _number(point.get("y")):
+                yield point["x"], point["y"]
+    elif all(_number(geometry.get(key)) for key in ("left", "top", "width", "height")):
+        yield geometry["left"], geometry["top"]
+        yield geometry["left"] + geometry["width"], geometry["top"] + geometry["height"]
+    elif _number(geometry.get("x")) and _number(geometry.get("y")):
+        yield geometry["x"], geometry["y"]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def moved(value: Any, right: float, down: float) -> Any:
+    """Annotations, in whatever they come (one, a list, layers, a hypothesis), moved by that many pixels."""
+    if isinstance(value, list):
+        return [moved(element, right, down) for element in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _moved(key, inner, right, down) for key, inner in value.items()}
+
+
+def _moved(key: str, inner: Any, right: float, down: float) -> Any:
+    if _number(inner):
+        return inner + (right if key in X else down if key in Y else 0)
+    if key in POINTS or key in ("boxes", "polygons", "lines", "cuboids", "annotations"):
+        return moved(inner, right, down)
+    return inner
+
+
+def into(value: Any, crop: Rect) -> Any:
+    """From coordinates of the image into those of the crop."""
+    return moved(value, -crop.left, -crop.top)
+
+
+def out_of(value: Any, crop: Rect) -> Any:
+    """From coordinates of the crop back into those of the image."""
+    return moved(value, crop.left, crop.top)
