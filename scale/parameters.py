@@ -121,7 +121,7 @@ def findings(task_type: str, params: Mapping[str, Any]) -> list[Problem]:
     }
     return [
         *_required(table, given),
-        *_forms(given),
+        *_forms(table, given),
         *_lists(table, given),
         *_attachments(table, given),
         *_general(given),
@@ -166,9 +166,11 @@ _HAS_FORM: Mapping[str, Callable[[Any], bool]] = {
 _FORM = {name: form for form, names in _FORMS.items() for name in names}
 
 
-def _forms(given: Mapping[str, Any]) -> Iterator[Problem]:
+def _forms(table: Parameters, given: Mapping[str, Any]) -> Iterator[Problem]:
     for name, value in given.items():
         form = _FORM.get(name)
+        if name == "fields" and table.type == "textcollection":
+            form = _LIST  # of its fields, each with its field_id; elsewhere an object from key to description
         if form and value is not UNKNOWN and not _HAS_FORM[form](value):
             yield Problem(name, f"expected {form}")
 
