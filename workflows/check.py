@@ -73,7 +73,7 @@ def _says_what_to_do(step: str, fields: Mapping[str, Any], steps: Steps) -> Foun
             yield ("after", "step"), f"there is no step {other!r}{nearest(other, steps)}"
         elif steps[other] and not steps[other].keys() & {"create", "python"}:
             yield ("after", "step"), f"the step {other!r} creates no tasks"
-    if fields and not fields.keys() & {"create", "python", "join"}:
+    if not fields.keys() & {"create", "python", "join"}:
         yield (), "does nothing: `create` is required"
     if "create" in fields and "python" in fields:
         yield ("python",), "stands beside `create`: expected one of them"
@@ -176,7 +176,7 @@ def _unique_id(name: str, step: str, fields: Mapping[str, Any]) -> Found:
 
 def _expressions(fields: Mapping[str, Any]) -> Found:
     """Names that the view of this step does not have; and, in the request, what is wrong with an expression itself."""
-    join = JOIN_ROOTS if "join" in fields else ()
+    join = tuple(JOIN_ROOTS) if "join" in fields else ()
     each = fields.get("for_each")
     element = () if each is None else ("item",) if each.kind == "list" else ("item", each.kind)
     crop = ("crop",) if "crop" in fields else ()
@@ -196,22 +196,10 @@ def _expressions(fields: Mapping[str, Any]) -> Found:
             yield from _unknown_names(("create", "params", *path), expression, known)
 
 
-_GIVEN_BY = {
-    "annotation": "in a step with `for_each: annotation`, and not in its `when`",
-    "label": "in a step with `for_each: label`, and not in its `when`",
-    "frame": "in a step with `for_each: frame`, and not in its `when`",
-    "item": "in a step with `for_each`, and not in its `when`",
-    "crop": "in the request of a step with `crop`",
-    "copy": "in the request of a step with `copies`",
-    "results": "in a step with `join`",
-    "reduced": "in a step with `join`",
-}
-
-
 def _unknown_names(path: Path, expression: Expression, known: list[str]) -> Found:
     for word in sorted(expression.names - set(known)):
-        if word in FAN_OUT_ROOTS or word in JOIN_ROOTS:
-            yield path, f"`{expression.source}`: `{word}` is only there {_GIVEN_BY[word]}"
+        if there := FAN_OUT_ROOTS.get(word) or JOIN_ROOTS.get(word):
+            yield path, f"`{expression.source}`: `{word}` is only there {there[1]}"
         else:
             yield (
                 path,

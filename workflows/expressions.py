@@ -17,21 +17,46 @@ import jmespath.visitor
 
 from workflows.functions import FUNCTIONS
 
-# What an expression can name. The second group is only there in the steps that have it.
-ROOTS = (
-    "task",
-    "response",
-    "annotations",
-    "answer",
-    "error",
-    "layers",
-    "hypothesis",
-    "base_annotations",
-    "source",
-    "uncropped",
-)
-FAN_OUT_ROOTS = ("annotation", "label", "frame", "item", "crop", "copy")
-JOIN_ROOTS = ("results", "reduced")
+# What an expression can name, and what it means.
+ROOTS: Mapping[str, str] = {
+    "task": "Scale's own task object: `task.params`, `task.metadata`, `task.project` …",
+    "response": "The current response, as Scale gave it; null when there is none.",
+    "annotations": "All annotations, flat, as Scale gives them, with `type` and `frame` always set; also those of result files.",
+    "answer": "The response without its annotations: `answer.category`, `answer.fields` …",
+    "error": "Scale's error response; null when there is none.",
+    "layers": "The annotations under `boxes`, `polygons`, `lines` and `cuboids`; of a video, the `url` of a layers file.",
+    "hypothesis": "The response in the form that a task of the same kind takes as its hypothesis.",
+    "base_annotations": "The same for `base_annotations`.",
+    "source": "The follow-up that made the task: `workflow`, `step`, `unique_id`, `task_id`, `annotation`, `request`; null for a task from outside.",
+    "parent": "The result that the task followed, with names as here: `parent.task`, `parent.hypothesis` …; null for a task from outside.",
+    "uncropped": "The annotations in coordinates of the image that the task's crop was cut from.",
+}
+# These are only there in the steps that have them: after the comma, where.
+FAN_OUT_ROOTS: Mapping[str, tuple[str, str]] = {
+    "annotation": (
+        "The annotation that the task is about.",
+        "in a step with `for_each: annotation`, and not in its `when`",
+    ),
+    "label": ("The label that the task is about.", "in a step with `for_each: label`, and not in its `when`"),
+    "frame": (
+        "The number of the frame that the task is about, from 0.",
+        "in a step with `for_each: frame`, and not in its `when`",
+    ),
+    "item": ("The element that the task is about.", "in a step with `for_each`, and not in its `when`"),
+    "crop": (
+        "What is cut out: `left`, `top`, `width`, `height` in pixels.",
+        "in the request of a step with `crop`",
+    ),
+    "copy": ("The number of the copy, from 1.", "in the request of a step with `copies`"),
+}
+JOIN_ROOTS: Mapping[str, tuple[str, str]] = {
+    "results": (
+        "The joined results, each with `task_id`, `task`, `response`, `answer`, `annotations` (in coordinates of the source image)"
+        " and `annotation` (of the source, that it is about).",
+        "in a step with `join`",
+    ),
+    "reduced": ("What the reducer made of them.", "in a step with `join`"),
+}
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -57,11 +82,14 @@ class Expression:
     def evaluate(self, names: Names) -> Any:
         """The value over `names`. ExpressionError says why there is none; null is a value."""
         try:
-            return _INTERPRETER.visit(self.tree, names)
+            value = _INTERPRETER.visit(self.tree, names)
         except jmespath.exceptions.JMESPathError as error:
             raise ExpressionError(f"`{self.source}`: {_sentence(error)}") from error
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
             raise ExpressionError(f"`{self.source}`: {error or type(error).__name__}") from error
+        if value is not None and not isinstance(value, str | bool | int | float | list | dict):
+            raise ExpressionError(f"`{self.source}` is a whole view: name what of it is meant")
+        return value
 
     def holds(self, names: Names) -> bool:
         """JMESPath's truth: null, false and whatever is empty do not hold; 0 does."""

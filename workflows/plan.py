@@ -55,6 +55,7 @@ class FollowUp:
     ]  # the body without callback_url and unique_id; a file to be made stands there as a recipe
     state: str  # planned | held | skipped
     reason: str | None = None
+    depth: int = 1  # tasks from the first one to this, itself included
 
 
 class Condition(NamedTuple):
@@ -133,6 +134,7 @@ def asked_for(
             request=one.request,
             state=state,
             reason=reason,
+            depth=view.depth + 1,
         )
 
 
@@ -141,9 +143,19 @@ def _skipped(
 ) -> FollowUp:
     """A step that wanted to follow and could not: kept, so that it is seen."""
     return FollowUp(
-        unique_id(prefix, *key), workflow.name, workflow.digest, step.name, view.task_id, None, view.digest,
-        step.create.type if step.create else "", {}, SKIPPED, reason,
-    )  # fmt: skip
+        unique_id=unique_id(prefix, *key),
+        workflow=workflow.name,
+        digest=workflow.digest,
+        step=step.name,
+        source_task_id=view.task_id,
+        source_annotation=None,
+        source_response=view.digest,
+        task_type=step.create.type if step.create else "",
+        request={},
+        state=SKIPPED,
+        reason=reason,
+        depth=view.depth + 1,
+    )
 
 
 def _state(workflow: Workflow, step: Step, depth: int, held: str | None) -> tuple[str, str | None]:
@@ -198,7 +210,7 @@ def _after(view: View, workflow: Workflow, step: Step) -> Iterator[Condition]:
     if after.environment:
         yield _one_of("after.environment", view.environment, (after.environment,))
     if after.tags:
-        tags = task.get("tags") or ()
+        tags = task["tags"] if isinstance(task.get("tags"), list) else []
         missing = [tag for tag in after.tags if tag not in tags]
         yield Condition(
             "after.tags", not missing, f"without {', '.join(missing)}" if missing else "all there"
@@ -368,7 +380,7 @@ def _asked(
         rendered = render(create.params, Names(view, own))
         if not isinstance(rendered, dict):
             raise ExpressionError("params are no mapping")
-        request = rendered
+        request = {name: value for name, value in rendered.items() if value is not None}
         if step.crop is not None:
             request["attachment"] = recipe("crop", of=_image(view, request), **own["crop"])
         request = mirrored(request, step.mirror)
@@ -484,4 +496,5 @@ def _retried(view: View, workflow: Workflow, step: Step) -> Iterator[FollowUp]:
         request=request,
         state=state,
         reason=reason or f"retry {retries + 1} of {on_error.times}",
+        depth=view.depth,
     )

@@ -37,20 +37,25 @@ def majority(results: Sequence[Result], options: Mapping[str, float]) -> Reduced
     agreement: the share of all results that stand behind the least agreed part, 0 to 1.
     """
     answer, shares = _vote([result.get("answer") for result in results], len(results))
-    annotations = []
+    annotations, scores = [], []
     for same in _by_uuid(results):
-        voted, share = _vote(
-            [{key: one.get(key) for key in ("label", "attributes")} for one in same], len(results)
-        )
-        annotations.append(
-            {
-                **same[0],
-                **{key: value for key, value in voted.items() if value is not None},
-                "agreement": min(share, default=1.0),
-            }
-        )
+        voted, share = _vote(_words(same), len(results))
+        annotations.append({**same[0], **voted})
+        scores.append({"agreement": min(share, default=1.0), "votes": len(same)})
         shares += share
-    return {"answer": answer or None, "annotations": annotations, "agreement": min(shares, default=0.0)}
+    return {
+        "answer": answer or None,
+        "annotations": annotations,
+        "scores": scores,
+        "agreement": min(shares, default=0.0),
+    }
+
+
+def _words(annotations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What of annotations is put to the vote."""
+    return [
+        {key: one[key] for key in ("label", "attributes") if one.get(key) is not None} for one in annotations
+    ]
 
 
 def _vote(values: Sequence[Any], voters: int) -> tuple[Any, list[float]]:
@@ -107,9 +112,9 @@ def median_box(results: Sequence[Result], options: Mapping[str, float]) -> Reduc
     """
     boxes = [box for result in results if (box := next(iter(_boxes(result)), None)) is not None]
     if not boxes:
-        return {"annotations": [], "agreement": 0.0}
-    box = _one_of(boxes, len(results))
-    return {"annotations": [box], "agreement": box["agreement"]}
+        return {"annotations": [], "scores": [], "agreement": 0.0}
+    box, score = _one_of(boxes, len(results))
+    return {"annotations": [box], "scores": [score], "agreement": score["agreement"]}
 
 
 def consensus_boxes(results: Sequence[Result], options: Mapping[str, float]) -> Reduced:
@@ -120,11 +125,14 @@ def consensus_boxes(results: Sequence[Result], options: Mapping[str, float]) -> 
     that anybody drew, 1 when nobody drew any.
     """
     groups = _matched([list(_boxes(result)) for result in results], options["iou"])
-    boxes = [(_one_of(group, len(results)), len(group) / len(results)) for group in groups]
+    drawn = [_one_of(group, len(results)) for group in groups]
+    least = options["share"] * len(results)
+    kept = [(box, score) for box, score in drawn if score["votes"] >= least]
     return {
-        "annotations": [box for box, share in boxes if share >= options["share"]],
-        "agreement": round(statistics.fmean(box["agreement"] for box, _ in boxes), 4) if boxes else 1.0,
-        "left_out": [box for box, share in boxes if share < options["share"]],
+        "annotations": [box for box, _ in kept],
+        "scores": [score for _, score in kept],
+        "left_out": [box for box, score in drawn if score["votes"] < least],
+        "agreement": round(statistics.fmean(score["agreement"] for _, score in drawn), 4) if drawn else 1.0,
     }
 
 
@@ -136,16 +144,15 @@ def _boxes(result: Result) -> Iterator[dict[str, Any]]:
             yield annotation
 
 
-def _one_of(boxes: Sequence[Mapping[str, Any]], voters: int) -> dict[str, Any]:
-    """One box for several of the same object."""
+def _one_of(boxes: Sequence[Mapping[str, Any]], voters: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One box for several of the same object, and its score."""
     box: dict[str, Any] = {
         "type": "box",
         **{key: statistics.median(one[key] for one in boxes) for key in BOX},
     }
-    voted, _ = _vote([{key: one.get(key) for key in ("label", "attributes")} for one in boxes], voters)
-    box |= {key: value for key, value in voted.items() if value is not None}
     overlaps = _overlaps(_sides([box]), _sides(boxes))[0]
-    return {**box, "agreement": round(float(overlaps.sum()) / voters, 4), "votes": len(boxes)}
+    score = {"agreement": round(float(overlaps.sum()) / voters, 4), "votes": len(boxes)}
+    return {**box, **_vote(_words(boxes), voters)[0]}, score
 
 
 def _sides(boxes: Iterable[Mapping[str, Any]]) -> NDArray[np.float64]:

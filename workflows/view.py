@@ -39,6 +39,9 @@ class View:
     recalled: bool = False  # it had a response, and Scale took it back
     review: str | None = None  # accepted | rejected | fixed | commented | pending
     source: Source | None = None
+    parent: View | None = field(
+        default=None, repr=False
+    )  # of the task that this one followed, where it is asked for
     depth: int = 0  # follow-ups between the first task and this one
     held: str | None = None  # why whatever is planned from it must wait for a person
     given_annotations: list[dict[str, Any]] | None = field(default=None, repr=False)
@@ -125,6 +128,7 @@ def view(
     recalled: bool = False,
     review: str | None = None,
     source: Source | None = None,
+    parent: View | None = None,
     depth: int = 0,
     held: str | None = None,
 ) -> View:
@@ -133,9 +137,17 @@ def view(
     `annotations` are those of result files, flat, where the response only names the files. `review` is read from the
     task unless it is given. `held` makes whatever is planned wait, with that reason.
     """
-    current = None if response is ABSENT else response
     return View(
-        task, current, environment, recalled, review or _review(task), source, depth, held, annotations
+        task,
+        None if response is ABSENT else response,
+        environment=environment,
+        recalled=recalled,
+        review=review or _review(task),
+        source=source,
+        parent=parent,
+        depth=depth,
+        held=held,
+        given_annotations=annotations,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from workflows.crop import Crop
 from workflows.document import Problem
-from workflows.expressions import Expression, Template
+from workflows.expressions import Expression, Template, names_in
 
 COMPLETED, ACCEPTED, REJECTED, FIXED, ERROR, RECALLED = STATES = (
     "completed", "accepted", "rejected", "fixed", "error", "recalled",
@@ -159,6 +159,18 @@ class Workflows:
                     return None
                 found |= looked_at
         return frozenset(found)
+
+    @cached_property
+    def ask_for_parents(self) -> bool:
+        """Whether some step could look at the task that a task followed: only then must a view have its `parent`."""
+        return any(_asks_for_parent(step) for workflow in self.loaded for step in workflow.steps)
+
+
+def _asks_for_parent(step: Step) -> bool:
+    conditions = (step.when, step.where, step.for_each.list if step.for_each else None)
+    templates = (*(one for one in conditions if one), *([step.create.params] if step.create else []))
+    on_error = (step.on_error.params,) if step.on_error.params else ()
+    return step.python is not None or any("parent" in names_in(one) for one in (*templates, *on_error))
 
 
 def _looked_at(workflow: Workflow, step: Step) -> set[str] | None:
