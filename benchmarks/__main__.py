@@ -1,0 +1,67 @@
+"""`make bench`: durable callbacks per second as ratios to bare Flask and to the afternoon version, in one run."""
+
+import argparse
+import itertools
+import statistics
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import stack
+from benchmarks.bodies import FIFTY_BOXES, ONE_BOX, THOUSAND_BOXES, Body
+from benchmarks.load import send
+
+GOALS = {ONE_BOX.name: (0.33, 8), FIFTY_BOXES.name: (0.24, 10), THOUSAND_BOXES.name: (0.14, 12)}
+ids = itertools.count(1, 10_000_000)
+
+
+def rate(contender: stack.Contender, body: Body, seconds: float) -> float:
+    """Callbacks per second that were answered with 200 and, where there are tables, whose rows are there."""
+    send(contender.port, body, seconds=min(1.0, seconds), first_id=next(ids))  # warm
+    before = contender.stored() if contender.tables else (0, 0)
+    sent = send(contender.port, body, seconds=seconds, first_id=next(ids))
+    if sent.refused:
+        raise SystemExit(f"{contender.name} refused {sent.refused} callbacks")
+    if contender.tables:
+        tasks, annotations = (now - then for now, then in zip(contender.stored(), before, strict=True))
+        if tasks != sent.accepted or annotations != sent.accepted * body.annotations:
+            raise SystemExit(
+                f"{contender.name} acknowledged {sent.accepted} and stored {tasks} ({annotations} rows)"
+            )
+    return sent.accepted / sent.seconds
+
+
+def callbacks(servers: stack.Servers, seconds: float, rounds: int) -> Table:
+    """The contenders in turn, round by round, so that a slow minute of the machine meets all of them."""
+    table = Table(
+        "body", "bytes", "bare /s", "naive /s", "weighbridge /s", "÷ bare", "goal", "÷ naive", "goal"
+    )
+    with stack.bare(servers) as bare, stack.naive(servers) as naive, stack.weighbridge(servers) as ours:
+        for body in (ONE_BOX, FIFTY_BOXES, THOUSAND_BOXES):
+            rates = [[rate(one, body, seconds) for one in (bare, naive, ours)] for _ in range(rounds)]
+            floor, plain, found = (statistics.median(column) for column in zip(*rates, strict=True))
+            to_bare = statistics.median(ours_ / bare_ for bare_, _, ours_ in rates)
+            to_naive = statistics.median(ours_ / naive_ for _, naive_, ours_ in rates)
+            goal_bare, goal_naive = GOALS[body.name]
+            table.add_row(
+                body.name, f"{body.size:,}", f"{floor:,.0f}", f"{plain:,.0f}", f"{found:,.0f}",
+                f"{to_bare:.2f}", f"≥ {goal_bare}", f"{to_naive:.1f}", f"≥ {goal_naive}",
+            )  # fmt: skip
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    console = Console(width=140)
+    with stack.servers() as servers:
+        console.print(
+            "Durable callbacks, PostgreSQL (fsync) and Redis, workers running, 16 connections; medians of the rounds"
+        )
+        console.print(callbacks(servers, options.seconds, options.rounds))
+
+
+if __name__ == "__main__":
+    main()

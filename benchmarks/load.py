@@ -1,0 +1,93 @@
+"""A sender in a process of its own: connections that post distinct callbacks one after another for a while."""
+
+import itertools
+import multiprocessing
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.bodies import Body
+
+KEY = "bench_callback_key"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What the sender saw: answers of 200, all others, and the seconds between the first request and the last answer."""
+
+    accepted: int
+    refused: int
+    seconds: float
+
+
+class Connection:
+    """One keep-alive HTTP/1.1 connection that only knows how to post a callback."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.sock: socket.socket | None = None
+
+    def post(self, body: bytes) -> int:
+        """The status of the answer. Servers that close after each answer are connected to anew."""
+        head = (
+            f"POST /callbacks/scale HTTP/1.1\r\nHost: 127.0.0.1\r\nscale-callback-auth: {KEY}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode()
+        if self.sock is None:
+            self.sock = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.sendall(head + body)
+        answer = b""
+        while (end := answer.find(b"\r\n\r\n")) < 0:
+            if not (piece := self.sock.recv(65536)):
+                raise ConnectionError("the server hung up")
+            answer += piece
+        headers = answer[:end].lower()
+        length = int(headers.partition(b"content-length:")[2].split(b"\r\n")[0])
+        while len(answer) < end + 4 + length:
+            answer += self.sock.recv(65536)
+        if b"connection: close" in headers:
+            self.sock.close()
+            self.sock = None
+        return int(answer[9:12])
+
+
+def _send(
+    port: int, body: Body, seconds: float, connections: int, first_id: int, report: Callable[[Sent], None]
+) -> None:
+    numbers = itertools.count(first_id)
+    counts = {True: 0, False: 0}
+    lock = threading.Lock()
+    start = time.monotonic()
+
+    def one_connection() -> None:
+        connection, accepted, refused = Connection(port), 0, 0
+        while time.monotonic() - start < seconds:
+            if connection.post(body.with_id(next(numbers))) == 200:
+                accepted += 1
+            else:
+                refused += 1
+        with lock:
+            counts[True] += accepted
+            counts[False] += refused
+
+    threads = [threading.Thread(target=one_connection) for _ in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    report(Sent(counts[True], counts[False], time.monotonic() - start))
+
+
+def send(port: int, body: Body, *, seconds: float, first_id: int, connections: int = 16) -> Sent:
+    """Post distinct callbacks for `seconds` over `connections`, from another process."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(port, body, seconds, connections, first_id, sender.send))
+    process.start()
+    sender.close()
+    sent: Sent = receiver.recv()
+    process.join()
+    return sent
