@@ -13,10 +13,9 @@ from sqlalchemy import Engine
 
 from models import Annotation, Delivery, Job, Response, Task
 from pipeline.database import dumps
+from pipeline.rows import COLUMNS, FROM_ARRAYS
 
 _delivery_columns = ", ".join(column.name for column in Delivery.__table__.columns if column.name != "body")
-_annotation_columns = "position int, type text, label text, uuid text, frame bigint, attributes jsonb, geometry jsonb, flag text"
-_annotation_names = ", ".join(column.split()[0] for column in _annotation_columns.split(", "))
 
 
 def _one(table: type, alias: str) -> str:
@@ -32,8 +31,8 @@ WITH task AS (
 ), response AS (
     INSERT INTO {Response.__tablename__} SELECT new.* FROM task, {_one(Response, "new")} WHERE new.id IS NOT NULL
 ), annotations AS (
-    INSERT INTO {Annotation.__tablename__} (response_id, file, {_annotation_names})
-    SELECT %s::uuid, 0, {_annotation_names} FROM task, jsonb_to_recordset(%s::jsonb) AS new ({_annotation_columns})
+    INSERT INTO {Annotation.__tablename__} ({COLUMNS})
+    SELECT %s::uuid, 0, {FROM_ARRAYS} FROM task, jsonb_array_elements(%s::jsonb) AS row
 ), job AS (
     INSERT INTO {Job.__tablename__} (id, kind, key, subject, state, run_at, created_at)
     SELECT new.id, new.kind, new.key, new.subject, 'ready', clock_timestamp(), clock_timestamp()
@@ -54,7 +53,7 @@ def write_first(
 ) -> bool:
     """Write the rows if the task is new; False, with nothing written, if it is not.
 
-    Each mapping is a whole row (`response` and `job` may be empty: none); `annotations` is JSON as `recordset` gives it.
+    Each mapping is a whole row (`response` and `job` may be empty: none); `annotations` is JSON as rows.arrays gives it.
     """
     rows = (
         dumps(task),

@@ -18,7 +18,7 @@ from models import Annotation, Artifact, Batch, Delivery, FollowUp, Response, Ta
 from pipeline import jobs
 from pipeline.database import from_now, insert, new_id, now
 from pipeline.first import write_first
-from pipeline.rows import recordset, write_annotations
+from pipeline.rows import arrays, write_annotations
 from pipeline.versions import Moment, settle
 from scale.envelope import ABSENT, Callback, NotUnderstood, parse_callback, response_digest
 from scale.results import Result
@@ -128,7 +128,7 @@ def usual(
             version_id = new_id()
             digest = response_digest(reading.response)
             response = version_row(version_id, 1, digest, delivery, reading, result)
-            annotations = recordset(result.annotations)
+            annotations = arrays(result.annotations)
         moment = (reading.clock or delivery.received_at, delivery.id)
         row = {
             "task_id": reading.task_id,
