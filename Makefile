@@ -5,6 +5,10 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(name))))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input -q
+UV := $(shell grep '^uv==' requirements-dev.txt)
+
+# uv installs in a tenth of pip's time. It does not read pip's configuration, so where it finds no index pip does it all.
+install = @{ $(PIP) $(UV) && $(BIN)/uv pip install -q --python $(BIN)/python -r $(1); } 2>/dev/null || $(PIP) -r $(1)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format bench lock audit clean
@@ -44,12 +48,12 @@ clean: ## Remove the virtualenv and caches; var/ (your data) stays
 
 .venv/installed: requirements.txt | .venv/bin/python
 	@echo "Installing what Weighbridge runs on into .venv (once) …"
-	@$(PIP) -r requirements.txt
+	$(call install,requirements.txt)
 	@touch $@
 
 .venv/installed-dev: requirements-dev.txt | .venv/bin/python
 	@echo "Installing what the tests and checks need into .venv (once) …"
-	@$(PIP) -r requirements-dev.txt
+	$(call install,requirements-dev.txt)
 	@touch .venv/installed $@
 
 .venv/bin/python:
