@@ -1,5 +1,12 @@
 """What gunicorn and the `flask` command load."""
 
-from app import create_app
+import sys
 
-app = create_app()
+from app import create_app
+from config import SettingsError
+
+try:
+    app = create_app()
+except SettingsError as error:
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(2)

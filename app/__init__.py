@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from app import callbacks, health
+from app.commands import register
 from config import Settings, load_settings
 from config.logging import set_up_logging
 from pipeline.service import Service
@@ -21,4 +22,5 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["bell"] = Bell(settings)
     app.register_blueprint(callbacks.blueprint)
     app.register_blueprint(health.blueprint)
+    register(app)
     return app

@@ -1,5 +1,8 @@
 """One frozen `Settings` from the environment. Nothing else in the project reads environment variables."""
 
+import contextlib
+import fcntl
+import json
 import os
 import re
 import secrets
@@ -13,6 +16,8 @@ from marshmallow import ValidationError
 from marshmallow.validate import OneOf, Range, Regexp
 
 MIB = 1024 * 1024
+RUNNING = Path("var/running.json")
+"""Written and kept locked by `flask up` (see development.py) while it runs."""
 
 SCALE_RESULT_HOSTS = (
     "scaleapi-attachments.s3.amazonaws.com",
@@ -89,7 +94,7 @@ class Settings:
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from `environment`, or from the process and a `.env` file beside it.
+    """Read the settings from `environment`, or from the process, `flask up` where it runs here, and a `.env` file.
 
     Raises SettingsError, which names every setting at fault.
     """
@@ -118,7 +123,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         workflows_dir=env.str("WORKFLOWS_DIR", Settings.workflows_dir),
         api_token=env.str("API_TOKEN", None),
         metrics_token=env.str("METRICS_TOKEN", None),
-        secret_key=secret_key or _kept_secret_key(),
+        secret_key=secret_key or kept_secret_key(),
         secret_key_is_set=secret_key is not None,
         verify_before_create=env.bool("VERIFY_BEFORE_CREATE", False),
         reconcile_every_seconds=env.int("RECONCILE_EVERY_SECONDS", 0, validate=Range(min=0)),
@@ -159,7 +164,7 @@ class _Environment(Env):
         super().__init__(eager=False)
         if environment is None:
             self.read_env(Path.cwd() / ".env", recurse=False)
-            environment = {**self._environ, **os.environ}
+            environment = {**self._environ, **_of_the_running_service(), **os.environ}
         self._variables = environment
 
     def _get_value(self, env_key: str, default: Any) -> Any:
@@ -169,6 +174,19 @@ class _Environment(Env):
         """A comma-separated list."""
         value = self.str(name, None)
         return default if value is None else tuple(part for raw in value.split(",") if (part := raw.strip()))
+
+
+def _of_the_running_service() -> dict[str, str]:
+    """What `flask up` runs with in this folder, so that a command beside it means the same service; else nothing."""
+    try:
+        with RUNNING.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # locked by the one that runs
+        with contextlib.suppress(ValueError):  # and being written at this moment
+            return dict(json.loads(RUNNING.read_text()))
+    except OSError:
+        pass
+    return {}
 
 
 def _address(*schemes: str) -> Callable[[str], None]:
@@ -199,7 +217,7 @@ def _database_url(url: str | None) -> str:
     return _POSTGRESQL.sub("postgresql+psycopg://", url or "")
 
 
-def _kept_secret_key() -> str:
+def kept_secret_key() -> str:
     """The key made at the first start and kept in var/, so that sessions and signed addresses outlive a restart."""
     path = Path("var/secret_key")
     try:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import warnings
 from functools import cache
 from typing import Any
 from uuid import UUID
 
+from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
-from config import load_settings
+from config import SettingsError, load_settings
 from config.logging import set_up_logging
 from pipeline.service import Service
 from workers.bell import RUN, Bell, make_celery
 from workers.sweep import Sweep
 from workers.work import work
 
-settings = load_settings()
+# Messages are JSON: what Celery warns root of can't happen, and in a container everybody is root.
+warnings.filterwarnings("ignore", category=SecurityWarning)
+try:
+    settings = load_settings()
+except SettingsError as error:
+    raise SystemExit(f"Weighbridge cannot start:\n{error}") from None
 app = make_celery(settings, timeout=3.0)
 bell = Bell(settings, app)
 

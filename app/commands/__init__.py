@@ -1,0 +1,38 @@
+"""`flask …`: what a person does with the service from a terminal. One file a group; this is their one registry."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+from flask import Flask
+from flask.cli import AppGroup
+
+from app.commands.database import db
+from app.commands.demo import demo
+from app.commands.up import up
+from sandbox.commands import sandbox
+
+COMMANDS: tuple[click.Command, ...] = (up, demo, db, sandbox)
+
+
+def register(app: Flask) -> None:
+    """Give the application its commands."""
+    app.cli = Commands()
+    for command in COMMANDS:
+        app.cli.add_command(command)
+
+
+class Commands(AppGroup):
+    """The commands. Logs go to standard error while one runs: what it prints may be read by a program."""
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        for out in logging.getLogger().handlers:
+            if isinstance(out, logging.StreamHandler):
+                out.setStream(sys.stderr)
+        return super().get_command(ctx, name)
+
+    def list_commands(self, ctx: click.Context) -> list[Any]:
+        return list(self.commands)
