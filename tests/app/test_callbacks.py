@@ -1,0 +1,409 @@
+"""The door: who gets in, what is taken, and what each sender is told. On SQLite and PostgreSQL."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import func, select, text
+
+from app import create_app
+from config import load_settings
+from models import Annotation, Delivery, Response, Task
+from tests.servers import OwnPostgres, wait_until
+from tests.service import Service
+
+PAYLOADS = Path(__file__).parent.parent / "payloads"
+LIVE, TEST = "live_key", "test_key"
+Post = Callable[..., Any]
+
+
+def make_app(database_url: str, tmp_path: Path) -> Flask:
+    settings = load_settings(
+        {
+            "DATABASE_URL": database_url,
+            "SCALE_LIVE_CALLBACK_KEYS": f"{LIVE}, newer_live_key",
+            "SCALE_TEST_CALLBACK_KEYS": TEST,
+            "SECRET_KEY": "secret",
+            "ARTIFACT_STORE": str(tmp_path / "artifacts"),
+            "MAX_CALLBACK_BYTES": "200000",
+            "INLINE_CALLBACK_BYTES": "100000",
+        }
+    )
+    return create_app(settings)
+
+
+@pytest.fixture
+def app(database_url: str, tmp_path: Path) -> Flask:
+    return make_app(database_url, tmp_path)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def post(client: FlaskClient) -> Post:
+    def send(body: bytes | dict[str, Any], key: str | None = LIVE, **headers: str) -> Any:
+        sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+        given = {"scale-callback-auth": key} if key is not None else {}
+        return client.post("/callbacks/scale", data=sent, headers={**given, **headers})
+
+    return send
+
+
+def payload(name: str, **changes: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((PAYLOADS / name).read_text())
+    return found | changes
+
+
+def count(app: Flask, table: Any) -> int:
+    with app.extensions["weighbridge"].reader.begin() as connection:
+        return connection.scalar(select(func.count()).select_from(table)) or 0
+
+
+def delivery(app: Flask, delivery_id: str) -> Any:
+    with app.extensions["weighbridge"].reader.begin() as connection:
+        return connection.execute(select(Delivery.__table__).where(Delivery.id == UUID(delivery_id))).one()
+
+
+# Who gets in.
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        None,
+        "",
+        "wrong",
+        "live_ke",
+        "live_key2",
+        "LIVE_KEY",
+        "live_key, newer_live_key",
+        "schlüssel",
+        "k" * 5000,
+    ],
+)
+def test_without_a_known_key_nothing_is_stored(app: Flask, post: Post, key: str | None) -> None:
+    answer = post(payload("annotation/boxes_of_2017.json"), key)
+    assert (answer.status_code, answer.headers["Connection"]) == (401, "close")
+    assert count(app, Delivery) == 0
+
+
+@pytest.mark.parametrize("header", ["scale-callback-auth", "Scale-Callback-Auth", "SCALE-CALLBACK-AUTH"])
+@pytest.mark.parametrize("key", [LIVE, "newer_live_key"])
+def test_each_key_of_a_rotation_opens_in_any_spelling_of_the_header(
+    client: FlaskClient, header: str, key: str
+) -> None:
+    body = json.dumps(payload("annotation/boxes_of_2017.json"))
+    answer = client.post("/callbacks/scale", data=body, headers={header: key})
+    assert answer.status_code == 200
+
+
+def test_two_headers_are_no_key(client: FlaskClient) -> None:
+    headers = [("scale-callback-auth", LIVE), ("scale-callback-auth", LIVE)]
+    assert client.post("/callbacks/scale", data=b"{}", headers=headers).status_code == 401
+
+
+def test_the_test_key_makes_a_test_delivery(app: Flask, post: Post) -> None:
+    answer = post(payload("annotation/boxes_of_2017.json"), TEST)
+    assert delivery(app, answer.json["delivery_id"]).environment == "test"
+
+
+def test_a_test_key_for_a_live_task_is_quarantined(app: Flask, post: Post) -> None:
+    body = payload("annotation/boxes_of_2017.json")
+    post(body)
+    answer = post(body, TEST)
+    assert (answer.status_code, answer.json["status"]) == (200, "quarantined")
+    assert "known as live" in delivery(app, answer.json["delivery_id"]).reason
+
+
+@pytest.mark.parametrize("method", ["get", "put", "delete", "patch"])
+def test_only_post_is_a_callback(client: FlaskClient, method: str) -> None:
+    assert getattr(client, method)("/callbacks/scale").status_code == 405
+
+
+# What is taken.
+
+
+def test_a_callback_is_visible_when_its_answer_arrives(app: Flask, post: Post) -> None:
+    answer = post(payload("annotation/boxes_of_2017.json"))
+    assert (answer.status_code, answer.json["status"]) == (200, "processed")
+    expected = payload("annotation/boxes_of_2017.expected.json")
+    assert count(app, Annotation) == len(expected["annotations"]) > 0
+    assert (count(app, Task), count(app, Response)) == (1, 1)
+
+
+def test_the_same_bytes_again_are_counted_and_change_nothing(app: Flask, post: Post) -> None:
+    body = payload("annotation/boxes_of_2017.json")
+    first = post(body)
+    for _ in range(19):
+        again = post(body)
+        assert (again.status_code, again.json) == (
+            200,
+            {"delivery_id": first.json["delivery_id"], "status": "duplicate"},
+        )
+    kept = delivery(app, first.json["delivery_id"])
+    assert (kept.duplicates, kept.last_received_at > kept.received_at) == (19, True)
+    assert (count(app, Delivery), count(app, Response)) == (1, 1)
+
+
+def test_fifty_duplicates_at_once_leave_one_response(app: Flask) -> None:
+    body = json.dumps(payload("annotation/boxes_of_2017.json"))
+    together, answers = threading.Barrier(50), []
+
+    def send() -> None:
+        together.wait()
+        answers.append(
+            app.test_client().post("/callbacks/scale", data=body, headers={"scale-callback-auth": LIVE})
+        )
+
+    threads = [threading.Thread(target=send) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    taken = [answer for answer in answers if answer.status_code == 200]
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    assert sum(answer.json["status"] == "processed" for answer in taken) == 1
+    assert len({answer.json["delivery_id"] for answer in taken}) == 1
+    assert (count(app, Delivery), count(app, Response), count(app, Task)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"not json", "not JSON"),
+        (b"[]", "not an object"),
+        (b'"text"', "not an object"),
+        (b"{}", "no task_id"),
+        (b'{"task_id": null, "response": {}}', "no task_id"),
+        (b'{"error": "x", "attachments": []}', "no task_id"),
+        (b'{"task_id": "' + b"x" * 201 + b'"}', "200 characters"),
+        (b"[" * 10_000 + b"]" * 10_000, "nested deeper"),
+        (b'{"task_id":"a","response":' + b'{"a":' * 9_000 + b"1" + b"}" * 9_000 + b"}", "nested deeper"),
+        (b"\x1f\x8b\x08\x00compressed", "not JSON"),
+        ("{'größe': 1}".encode("latin-1"), "not JSON"),
+    ],
+)
+def test_what_is_authentic_but_not_understood_is_kept_whole_with_the_reason(
+    app: Flask, post: Post, body: bytes, reason: str
+) -> None:
+    answer = post(body)
+    assert (answer.status_code, answer.json["status"]) == (200, "quarantined")
+    kept = delivery(app, answer.json["delivery_id"])
+    assert (kept.body, kept.status) == (body, "quarantined")
+    assert reason in kept.reason
+    assert count(app, Task) == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'"a\\u0000b"',
+        b'"\\ud800"',
+        b"NaN",
+        b"-Infinity",
+        b"1e400",
+        b"9" * 400,
+        b"123456789012345678901234567890",
+        b'{"\\u0000": "\\udfff"}',
+    ],
+)
+def test_odd_but_readable_values_are_taken(app: Flask, post: Post, odd: bytes) -> None:
+    body = (
+        b'{"task_id": "odd", "task": {"task_id": "odd", "type": "annotation", "status": "completed",'
+        b' "metadata": {"odd": ' + odd + b'}}, "response": {"annotations": [{"left": 1, "top": 2, "width": 3,'
+        b' "height": 4, "label": "a", "attributes": {"odd": ' + odd + b"}}]}}"
+    )
+    answer = post(body)
+    assert (answer.status_code, answer.json["status"]) == (200, "processed")
+    assert delivery(app, answer.json["delivery_id"]).body == body
+    assert count(app, Annotation) == 1
+
+
+def test_a_byte_order_mark_is_no_reason_to_refuse(post: Post) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(payload("annotation/boxes_of_2017.json")).encode()
+    assert post(body).json["status"] in ("processed", "quarantined")
+
+
+def test_a_very_long_label_project_and_batch_are_stored(app: Flask, post: Post) -> None:
+    long = "ß" * 4_000
+    body = payload("annotation/boxes_of_2017.json")
+    body["response"]["annotations"][0]["label"] = long
+    body["task"] |= {"project": long, "batch": long}
+    assert post(body).json["status"] == "processed"
+    with app.extensions["weighbridge"].reader.begin() as connection:
+        assert connection.scalar(select(Task.project)) == long
+        assert long in connection.scalars(select(Annotation.label)).all()
+
+
+def test_a_task_type_whose_code_raises_is_quarantined_and_replayed_when_mended(
+    app: Flask, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline import deliveries, receive
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    with monkeypatch.context() as bug:
+        bug.setattr(receive, "understand", broken)
+        answer = post(payload("annotation/boxes_of_2017.json"))
+    assert (answer.status_code, answer.json["status"]) == (200, "quarantined")
+    kept = delivery(app, answer.json["delivery_id"])
+    assert "ZeroDivisionError: a bug of ours" in kept.reason
+    assert (count(app, Task), count(app, Response)) == (0, 0)
+
+    replay = deliveries.replay(app.extensions["weighbridge"], kept.id)
+    assert replay.changed["delivery"] == ("quarantined", "processed")
+    assert delivery(app, answer.json["delivery_id"]).reason is None
+    assert (count(app, Task), count(app, Response)) == (1, 1)
+
+
+def test_a_large_body_is_stored_and_left_to_the_worker(app: Flask, post: Post) -> None:
+    from pipeline import jobs
+    from workers.work import perform
+
+    body = payload("annotation/boxes_of_2017.json")
+    body["response"]["annotations"] = [
+        {"left": n, "top": 1, "width": 2, "height": 3, "label": "car"} for n in range(2_000)
+    ]
+    body["task"].pop("response", None)
+    answer = post(body)
+    assert (answer.status_code, answer.json["status"]) == (200, "stored")
+    assert count(app, Task) == 0
+    assert post(body).json == {"delivery_id": answer.json["delivery_id"], "status": "duplicate"}
+
+    service = app.extensions["weighbridge"]
+    job = jobs.claim(service.engine, 60)
+    assert job is not None
+    perform(service, job)
+    assert delivery(app, answer.json["delivery_id"]).status == "processed"
+    assert count(app, Annotation) == 2_000
+
+
+def test_a_body_that_names_only_a_batch_updates_the_batch(app: Flask, post: Post) -> None:
+    answer = post({"batch": "spring", "status": "completed"})
+    assert answer.json["status"] == "processed"
+    with app.extensions["weighbridge"].reader.begin() as connection:
+        assert connection.execute(text("SELECT name, status, environment FROM batches")).one() == (
+            "spring",
+            "completed",
+            "live",
+        )
+
+
+# How much, and how fast.
+
+
+def test_a_declared_body_that_is_too_large_is_refused_unread(app: Flask, post: Post) -> None:
+    answer = post(b"x" * 200_001)
+    assert (answer.status_code, answer.headers["Connection"]) == (413, "close")
+    assert "MAX_CALLBACK_BYTES" in answer.json["error"]
+    assert count(app, Delivery) == 0
+
+
+def test_a_locked_task_row_makes_the_delivery_wait_for_the_worker(postgres_url: str, tmp_path: Path) -> None:
+    app = make_app(postgres_url, tmp_path)
+    body = payload("annotation/boxes_of_2017.json")
+
+    def send() -> Any:
+        key = {"scale-callback-auth": LIVE}
+        return app.test_client().post("/callbacks/scale", data=json.dumps(body), headers=key)
+
+    send()
+    with app.extensions["weighbridge"].engine.begin() as other:
+        other.execute(select(Task.task_id).with_for_update())
+        body["task"]["updated_at"] = "2031-01-01T00:00:00.000Z"
+        answer = send()
+    assert (answer.status_code, answer.json["status"]) == (200, "stored")
+    assert delivery(app, answer.json["delivery_id"]).status == "stored"
+
+
+def test_without_a_database_the_answer_is_503_and_with_it_back_the_retry_is_taken(
+    service: Callable[..., Service], own_postgres: OwnPostgres
+) -> None:
+    from pipeline.database import migrate
+
+    url = own_postgres.create_database("door")
+    migrate(url.replace("postgresql://", "postgresql+psycopg://"))
+    one = service(url, processes=("web",))
+    body = json.dumps(payload("annotation/boxes_of_2017.json")).encode()
+    own_postgres.kill()
+    refused = one.post_callback(body)
+    assert (refused.status_code, int(refused.headers["Retry-After"]) > 0) == (503, True)
+    own_postgres.start()
+    wait_until(lambda: one.post_callback(body).status_code == 200, 20, "the retry is taken")
+
+
+def raw(port: int, *pieces: bytes) -> bytes:
+    """What the server answers to these bytes, until it closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+        for piece in pieces:
+            try:
+                sock.sendall(piece)
+            except OSError:
+                break
+        answer = b""
+        while piece := sock.recv(65536):
+            answer += piece
+        return answer
+
+
+@pytest.fixture
+def web(service: Callable[..., Service], sqlite_url: str) -> Service:
+    limits = {"MAX_CALLBACK_BYTES": "200000", "INLINE_CALLBACK_BYTES": "100000"}
+    return service(sqlite_url, processes=("web",), env=limits)
+
+
+HEAD = (
+    b"POST /callbacks/scale HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    b"scale-callback-auth: live_callback_key\r\nContent-Type: application/json\r\n"
+)
+
+
+def test_a_chunked_body_is_read_whole(web: Service) -> None:
+    body = json.dumps(payload("annotation/boxes_of_2017.json")).encode()
+    chunks = b"".join(
+        b"%x\r\n%s\r\n" % (len(part), part) for part in (body[n : n + 100] for n in range(0, len(body), 100))
+    )
+    answer = raw(web.web_port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b'"processed"' in answer
+
+
+def test_a_chunked_body_that_is_too_large_is_refused(web: Service) -> None:
+    chunk = b"2710\r\n" + b"x" * 10_000 + b"\r\n"
+    answer = raw(web.web_port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 30, b"0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
+def test_a_body_that_is_cut_short_is_not_kept(web: Service) -> None:
+    with socket.create_connection(("127.0.0.1", web.web_port), timeout=30) as sock:
+        sock.sendall(HEAD + b'Content-Length: 500\r\n\r\n{"task_id": "cut"')
+        sock.shutdown(socket.SHUT_WR)
+        answer = sock.recv(65536)
+    assert not answer or answer.startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Content-Length: -1\r\n",
+        b"Content-Length: abc\r\n",
+        b"Transfer-Encoding: xchunked\r\n",
+    ],
+)
+def test_requests_that_could_be_read_in_two_ways_are_no_requests(web: Service, head: bytes) -> None:
+    answer = raw(web.web_port, HEAD + head + b"\r\n0\r\n\r\n")
+    assert answer[9:12] in (b"400", b"501", b"408")
