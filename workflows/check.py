@@ -21,8 +21,9 @@ from workflows.expressions import (
     expressions_in,
     nearest,
 )
-from workflows.plan import LONGEST, handler
+from workflows.identity import LONGEST
 from workflows.reduce import REDUCERS, reducer
+from workflows.request import handler
 
 Path = tuple[str | int, ...]
 Found = Iterator[tuple[Path, str]]

@@ -8,14 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workflows.identity import part, unique_id
 from workflows.join import FIRE, Child, Verdict, plan_join
-from workflows.plan import FollowUp, part, plan, unique_id
+from workflows.plan import FollowUp, plan
 from workflows.view import Source, View, view
 from workflows.workflow import Example, Workflow
 
 # Keys of a `given` that is more than a callback's body.
-AROUND = ("payload", "step", "request", "environment", "depth", "recalled", "annotations", "join", "results")
-EXPECTED = ("step", "type", "state", "unique_id", "reason", "params")
+AROUND = (
+    "payload",
+    "step",
+    "parent",
+    "request",
+    "environment",
+    "depth",
+    "recalled",
+    "annotations",
+    "join",
+    "results",
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,8 @@ def given(written: Any, beside: str) -> Mapping[str, Any]:
     if unknown := [key for key in written if key not in AROUND]:
         raise ValueError(f"{', '.join(unknown)} is not known here (known: {', '.join(AROUND)})")
     bodies: dict[str, Any] = {"payload": _body(written["payload"], beside)}
+    if "parent" in written:
+        bodies["parent"] = _body(written["parent"], beside)
     if "results" in written:
         bodies["results"] = [_body(result, beside) for result in written["results"]]
     return {**written, **bodies}
@@ -78,6 +91,7 @@ def _view(
         source=Source(workflow.name, step, first, "source", request=around.get("request", {}))
         if step
         else None,
+        parent=_view(workflow, around["parent"], {}) if "parent" in around else None,
         depth=around.get("depth", 1 if step else 0),
     )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from workflows.conditions import Condition, conditions
 from workflows.expressions import ExpressionError
 from workflows.join import Child, settle
-from workflows.plan import Condition, FollowUp, Names, conditions, elements, follow_ups_of
-from workflows.view import View
+from workflows.plan import FollowUp, follow_ups_of
+from workflows.request import elements
+from workflows.view import Names, View
 from workflows.workflow import Workflow
 
 

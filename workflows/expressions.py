@@ -51,8 +51,7 @@ FAN_OUT_ROOTS: Mapping[str, tuple[str, str]] = {
 }
 JOIN_ROOTS: Mapping[str, tuple[str, str]] = {
     "results": (
-        "The joined results, each with `task_id`, `task`, `response`, `answer`, `annotations` (in coordinates of the source image)"
-        " and `annotation` (of the source, that it is about).",
+        "What is joined: of each `task_id`, `task`, `response`, `answer`, `annotations` (uncropped), `annotation` (that it is about).",
         "in a step with `join`",
     ),
     "reduced": ("What the reducer made of them.", "in a step with `join`"),

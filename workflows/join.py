@@ -11,20 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from workflows.plan import (
-    FollowUp,
-    Names,
-    annotation_key,
-    asked_for,
-    conditions,
-    first_try,
-    levels,
-    part,
-    response_part,
-    unique_id,
-)
+from workflows.conditions import conditions, levels
+from workflows.identity import annotation_key, first_try, part, response_part, unique_id
+from workflows.plan import FollowUp, asked_for
 from workflows.reduce import reducer
-from workflows.view import Source, View
+from workflows.view import Names, Source, View
 from workflows.workflow import ERROR, Join, Step, Workflow
 
 WAIT, FIRE, HOLD, STOP = "wait", "fire", "hold", "stop"

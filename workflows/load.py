@@ -115,7 +115,11 @@ def _workflow(document: Document, path: str, digest: str, findings: list[Finding
     for index, found in enumerate(fields.get("examples", ())):
         try:
             examples.append(
-                Example(found.get("name", ""), given(found["given"], path), tuple(found["expect"]))
+                Example(
+                    found.get("name", f"example {index + 1}"),
+                    given(found["given"], path),
+                    tuple(found["expect"]),
+                )
             )
         except (KeyError, ValueError, OSError) as error:
             findings.append(Finding(("examples", index, "given"), str(error)))

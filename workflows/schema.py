@@ -1,4 +1,4 @@
-"""The schema of a workflow file: one source for what `load` accepts, for editors (JSON Schema) and for the reference."""
+"""The schema of a workflow file: the one source of what `load` takes, of the JSON Schema for editors and of the reference."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from typing import Any
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from workflows.crop import Padding
-from workflows.expressions import (
-    Expression,
-    ExpressionError,
-    compile_expression,
-    nearest,
-)
+from workflows.expressions import Expression, ExpressionError, compile_expression, nearest
 from workflows.workflow import STATES, ForEach, Reduce
 
 NAME = re.compile(r"[a-z0-9-]+\Z")
@@ -29,10 +24,13 @@ _PLAIN = {
     "Not a valid string.": "expected text",
     "Not a valid integer.": "expected a whole number",
     "Not a valid boolean.": "expected true or false",
+    "Invalid type.": "expected a list",
 }
 
+Path = tuple[str | int, ...]
 
-def flat(messages: Any, path: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], str]]:
+
+def flat(messages: Any, path: Path = ()) -> list[tuple[Path, str]]:
     """Marshmallow's nested messages as (path, sentence)."""
     if isinstance(messages, Mapping):
         return [
@@ -42,6 +40,210 @@ def flat(messages: Any, path: tuple[str | int, ...] = ()) -> list[tuple[tuple[st
         ]
     sentences = messages if isinstance(messages, list) else [messages]
     return [(path, _PLAIN.get(str(sentence), str(sentence))) for sentence in sentences]
+
+
+def about(description: str, example: Any = None, default: str | None = None) -> dict[str, Any]:
+    """What the reference and an editor say of a key."""
+    said = {"description": description, "example": example, "default": default}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+# Kinds of values. `json` is the JSON Schema of one; the first line of its docstring is its type in the reference.
+
+
+class Name(fields.Field[str]):
+    """a name of `a-z`, `0-9` and `-`"""
+
+    json = {"type": "string", "pattern": "^[a-z0-9-]+$"}
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> str:
+        if not isinstance(value, str) or not NAME.match(value):
+            raise ValidationError(f"expected a name of a-z, 0-9 and -, not {value!r}")
+        return value
+
+
+class Words(fields.Field[tuple[str, ...]]):
+    """text, or a list of texts"""
+
+    def __init__(self, *, choices: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.choices = choices
+
+    @property
+    def json(self) -> dict[str, Any]:
+        word: dict[str, Any] = {"type": "string", **({"enum": list(self.choices)} if self.choices else {})}
+        return {"anyOf": [word, {"type": "array", "items": word, "minItems": 1}]}
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> tuple[str, ...]:
+        words = value if isinstance(value, list) else [value]
+        for word in words:
+            if not isinstance(word, str) or not word:
+                raise ValidationError(f"expected text or a list of texts, not {word!r}")
+            if self.choices and word not in self.choices:
+                known = ", ".join(self.choices)
+                raise ValidationError(f"expected one of {known}, not {word!r}{nearest(word, self.choices)}")
+        if not words:
+            raise ValidationError("expected text or a list of texts, not an empty list")
+        return tuple(words)
+
+
+class Condition(fields.Field[Expression]):
+    """a JMESPath expression"""
+
+    json = {"type": "string"}
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> Expression:
+        if not isinstance(value, str):
+            raise ValidationError(
+                f"expected a JMESPath expression such as length(annotations) > `0`, not {value!r}"
+            )
+        try:
+            return compile_expression(value)
+        except ExpressionError as error:
+            raise ValidationError(str(error)) from None
+
+
+class Params(fields.Field[Any]):
+    """a mapping with `${{ }}` values, or one whole `${{ }}`
+
+    Compiled by `check`, which tells all of its errors.
+    """
+
+    json = {"anyOf": [{"type": "object"}, {"type": "string", "pattern": r"^\s*\$\{\{"}]}
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> Any:
+        if not isinstance(value, dict) and not (isinstance(value, str) and value.lstrip().startswith("${{")):
+            raise ValidationError("expected a mapping: the body of the request to Scale")
+        return value
+
+
+class Each(fields.Field[ForEach]):
+    """`annotation`, `label`, `frame`, or a JMESPath list"""
+
+    KINDS = ("annotation", "label", "frame")
+    json = {"anyOf": [{"enum": list(KINDS)}, {"type": "string"}]}
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> ForEach:
+        if not isinstance(value, str):
+            raise ValidationError("expected annotation, label, frame or a JMESPath expression for a list")
+        if value in self.KINDS:
+            return ForEach(value)
+        try:
+            return ForEach("list", compile_expression(value))
+        except ExpressionError as error:
+            raise ValidationError(str(error)) from None
+
+
+class Duration(fields.Field[int]):
+    """a duration: `90s`, `30m`, `12h`, `7d`"""
+
+    SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    json = {"type": "string", "pattern": "^[1-9][0-9]{0,8}[smhd]$"}
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> int:
+        found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", str(value))
+        if not found:
+            raise ValidationError(f"expected a duration such as 90s, 30m, 12h or 7d, not {value!r}")
+        return int(found[1]) * self.SECONDS[found[2]]
+
+
+class Share(fields.Field[float]):
+    """a share: `5%`, `0.05`, `2 of 3`"""
+
+    json = {
+        "anyOf": [
+            {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)? ?%|[0-9]+ (of|in) [1-9][0-9]*)$"},
+            {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+        ]
+    }
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> float:
+        share = 0.0
+        if percent := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", str(value)):
+            share = float(percent[1]) / 100
+        elif parts := re.fullmatch(r"([0-9]+) (?:of|in) ([1-9][0-9]*)", str(value)):
+            share = int(parts[1]) / int(parts[2])
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            share = float(value)
+        if not 0 < share <= 1:
+            raise ValidationError(f"expected a share such as 5%, 2 of 3 or 0.05, not {value!r}")
+        return share
+
+
+class Count(fields.Field[int | None]):
+    """a whole number, or `all`"""
+
+    json = {"anyOf": [{"const": "all"}, {"type": "integer", "minimum": 1}]}
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> int | None:
+        if value == "all":
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValidationError(f"expected all or a whole number (a share is a `quorum`), not {value!r}")
+        return value
+
+
+class Margin(fields.Field[Padding]):
+    """pixels, or a share such as `10%`"""
+
+    json = {
+        "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?%$"}]
+    }
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> Padding:
+        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+            return Padding(float(value), False)
+        percent = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", str(value))
+        if not percent:
+            raise ValidationError(f"expected pixels such as 20, or a share such as 10%, not {value!r}")
+        return Padding(float(percent[1]) / 100, True)
+
+
+class Reduction(fields.Field[Reduce]):
+    """a reducer's name, or a mapping with `by` and its options"""
+
+    json = {"anyOf": [{"type": "string"}, {"type": "object", "required": ["by"]}]}
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> Reduce:
+        options = {"by": value} if isinstance(value, str) else value
+        if not isinstance(options, dict) or not isinstance(options.get("by"), str):
+            raise ValidationError("expected the name of a reducer, or a mapping with `by` and its options")
+        return Reduce(options["by"], {key: option for key, option in options.items() if key != "by"})
+
+
+class AfterError(fields.Field[dict[str, Any]]):
+    """`stop`, or a mapping with `retry` or `start`"""
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return {"anyOf": [{"const": "stop"}, _object(OnErrorSchema())]}
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> dict[str, Any]:
+        if value == "stop":
+            return {}
+        if not isinstance(value, dict):
+            raise ValidationError("expected stop, {retry: 2, …} or {start: step}")
+        return dict(OnErrorSchema().load(value))
+
+
+def one_of(*words: str, **kwargs: Any) -> fields.String:
+    """One of a few words."""
+    said = f"expected {', '.join(words[:-1])} or {words[-1]}, not {{input!r}}"
+    return fields.String(validate=validate.OneOf(words, error=said), **kwargs)
+
+
+def whole(least: int, most: int | None = None, **kwargs: Any) -> fields.Integer:
+    """A whole number in a range."""
+    said = f"expected {least} to {most}" if most else f"expected a whole number, {least} or more"
+    return fields.Integer(strict=True, validate=validate.Range(least, most, error=said), **kwargs)
+
+
+def switch(description: str) -> fields.Boolean:
+    """true or false, and nothing that only looks like it. Off unless said."""
+    return fields.Boolean(truthy={True}, falsy={False}, load_default=False, metadata=about(description, True))
+
+
+# Sections of a file.
 
 
 class Section(Schema):
@@ -60,190 +262,26 @@ class Section(Schema):
 
 def _unknown(key: str, known: list[str]) -> str:
     if key == "on" and "after" in known:
-        return "is called `after` here (YAML reads a bare `on` as true)"
+        return "is called `after` here (many YAML readers take a bare `on` for true)"
     return f"is not known here{nearest(key, known)} (known: {', '.join(known)})"
 
 
-class Text(fields.String):
-    """Plain text."""
-
-
-class Name(fields.Field[str]):
-    """A workflow's or a step's name: it becomes a part of unique_ids, in which a dot parts the names."""
-
-    json = {"type": "string", "pattern": "^[a-z0-9-]+$"}
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> str:
-        if not isinstance(value, str) or not NAME.match(value):
-            raise ValidationError(f"expected a name of a-z, 0-9 and -, not {value!r}")
-        return value
-
-
-class Words(fields.Field[tuple[str, ...]]):
-    """One word or a list of words."""
-
-    def __init__(self, *, choices: tuple[str, ...] = (), **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.choices = choices
-
-    @property
-    def json(self) -> dict[str, Any]:
-        word: dict[str, Any] = {"type": "string", **({"enum": list(self.choices)} if self.choices else {})}
-        return {"anyOf": [word, {"type": "array", "items": word, "minItems": 1}]}
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> tuple[str, ...]:
-        words = value if isinstance(value, list) else [value]
-        for word in words:
-            if not isinstance(word, str) or not word:
-                raise ValidationError(f"expected text or a list of texts, not {word!r}")
-            if self.choices and word not in self.choices:
-                raise ValidationError(
-                    f"expected one of {', '.join(self.choices)}, not {word!r}{nearest(word, self.choices)}"
-                )
-        if not words:
-            raise ValidationError("expected text or a list of texts, not an empty list")
-        return tuple(words)
-
-
-class Condition(fields.Field[Expression]):
-    """A JMESPath expression."""
-
-    json = {"type": "string"}
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> Expression:
-        if not isinstance(value, str):
-            raise ValidationError(
-                f"expected a JMESPath expression such as length(annotations) > `0`, not {value!r}"
-            )
-        try:
-            return compile_expression(value)
-        except ExpressionError as error:
-            raise ValidationError(str(error)) from None
-
-
-class Params(fields.Field[Any]):
-    """The request: a mapping with `${{ }}` values, or one whole `${{ }}` that gives a mapping. Compiled by `check`."""
-
-    json = {"anyOf": [{"type": "object"}, {"type": "string", "pattern": r"^\s*\$\{\{"}]}
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> Any:
-        if not isinstance(value, dict) and not (isinstance(value, str) and value.lstrip().startswith("${{")):
-            raise ValidationError("expected a mapping: the body of the request to Scale")
-        return value
-
-
-class Each(fields.Field[ForEach]):
-    """annotation, label, frame, or a JMESPath list."""
-
-    KINDS = ("annotation", "label", "frame")
-    json = {"anyOf": [{"enum": list(KINDS)}, {"type": "string"}]}
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> ForEach:
-        if not isinstance(value, str):
-            raise ValidationError("expected annotation, label, frame or a JMESPath expression for a list")
-        if value in self.KINDS:
-            return ForEach(value)
-        try:
-            return ForEach("list", compile_expression(value))
-        except ExpressionError as error:
-            raise ValidationError(str(error)) from None
-
-
-class Duration(fields.Field[int]):
-    """90s, 30m, 12h, 7d: seconds."""
-
-    SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    json = {"type": "string", "pattern": "^[1-9][0-9]*[smhd]$"}
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> int:
-        found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", str(value))
-        if not found:
-            raise ValidationError(f"expected a duration such as 90s, 30m, 12h or 7d, not {value!r}")
-        return int(found[1]) * self.SECONDS[found[2]]
-
-
-class Share(fields.Field[float]):
-    """5%, 0.05, `2 of 3` or `1 in 20`: a share, more than 0 and at most 1."""
-
-    json = {
-        "anyOf": [
-            {"type": "string", "pattern": r"^([0-9.]+ ?%|[0-9]+ (of|in) [0-9]+)$"},
-            {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-        ]
-    }
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> float:
-        share = 0.0
-        if percent := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", str(value)):
-            share = float(percent[1]) / 100
-        elif (parts := re.fullmatch(r"([0-9]+) (?:of|in) ([1-9][0-9]*)", str(value))) is not None:
-            share = int(parts[1]) / int(parts[2])
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            share = float(value)
-        if not 0 < share <= 1:
-            raise ValidationError(f"expected a share such as 5%, 2 of 3 or 0.05, not {value!r}")
-        return share
-
-
-class Count(fields.Field[int | None]):
-    """A whole number, or `all`."""
-
-    json = {"anyOf": [{"const": "all"}, {"type": "integer", "minimum": 1}]}
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> int | None:
-        if value == "all":
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValidationError(f"expected all or a whole number (a share is a `quorum`), not {value!r}")
-        return value
-
-
-class PaddingField(fields.Field[Padding]):
-    """20 (pixels) or 10% of the annotation's own size, on each side."""
-
-    json = {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^[0-9.]+ ?%$"}]}
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> Padding:
-        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-            return Padding(float(value), False)
-        percent = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", str(value))
-        if not percent:
-            raise ValidationError(f"expected pixels such as 20, or a share such as 10%, not {value!r}")
-        return Padding(float(percent[1]) / 100, True)
-
-
-class ReduceField(fields.Field[Reduce]):
-    """A reducer's name, or a mapping with `by` and the reducer's options."""
-
-    json = {"anyOf": [{"type": "string"}, {"type": "object", "required": ["by"]}]}
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> Reduce:
-        options = {"by": value} if isinstance(value, str) else value
-        if not isinstance(options, dict) or not isinstance(options.get("by"), str):
-            raise ValidationError("expected the name of a reducer, or a mapping with `by` and its options")
-        return Reduce(options["by"], {key: option for key, option in options.items() if key != "by"})
-
-
-class RetrySchema(Section):
+class OnErrorSchema(Section):
     """What to do when a task of this step ends in an error."""
 
-    retry = fields.Integer(
-        strict=True,
-        validate=validate.Range(1, 10, error="expected 1 to 10 retries"),
-        metadata={"description": "How many times the request is sent again, as new tasks.", "example": 2},
-    )
+    retry = whole(1, 10, metadata=about("How many times the request is sent again, as new tasks.", 2))
     params = Params(
-        metadata={
-            "description": "Fields that replace those of the first request; `task`, `error` and the rest are those of the task that failed.",
-            "example": {"attachment": "${{ task.metadata.backup_url }}"},
-        }
+        metadata=about(
+            "Fields that replace those of the first request. Names are those of the task that failed.",
+            {"attachment": "${{ task.metadata.backup_url }}"},
+        )
     )
-    mirror = Words(metadata={"description": "As the step's own `mirror`.", "example": "attachment"})
+    mirror = Words(metadata=about("As the step's own `mirror`.", "attachment"))
     start = Name(
-        metadata={
-            "description": "The step that looks at the failed task instead. Its own `after` need not say so.",
-            "example": "ask-elsewhere",
-        }
+        metadata=about(
+            "The step that looks at the failed task instead; its own `after` need not say so.",
+            "ask-elsewhere",
+        )
     )
 
     @validates_schema
@@ -252,54 +290,35 @@ class RetrySchema(Section):
             raise ValidationError("expected either `retry` or `start`")
 
 
-class OnErrorField(fields.Field[dict[str, Any]]):
-    """stop, or a mapping with `retry` or `start`."""
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> dict[str, Any]:
-        if value == "stop":
-            return {}
-        if not isinstance(value, dict):
-            raise ValidationError("expected stop, {retry: 2, …} or {start: step}")
-        return dict(RetrySchema().load(value))
-
-    @property
-    def json(self) -> dict[str, Any]:
-        return {"anyOf": [{"const": "stop"}, _object(RetrySchema())]}
-
-
 class AfterSchema(Section):
-    """Which results the step looks at. What is not said is not asked."""
+    """Which results a step looks at. What is not said is not asked."""
 
-    type = Words(metadata={"description": "Task type, or a list of them.", "example": "polygonannotation"})
-    project = Words(
-        metadata={"description": "Name of the task's project, or a list.", "example": "street-scenes"}
-    )
-    batch = Words(metadata={"description": "Name of the task's batch, or a list.", "example": "week-12"})
-    tags = Words(metadata={"description": "Tags that the task must all have.", "example": ["night", "rain"]})
+    type = Words(metadata=about("Type of the task.", "polygonannotation"))
+    project = Words(metadata=about("Name of the task's project.", "street-scenes"))
+    batch = Words(metadata=about("Name of the task's batch.", "week-12"))
+    tags = Words(metadata=about("Tags that the task must all have.", ["night", "rain"]))
     metadata = fields.Dict(
         keys=fields.String(),
-        metadata={
-            "description": "Keys of the task's metadata and their values; a list means one of its values.",
-            "example": {"city": ["Bern", "Basel"]},
-        },
+        metadata=about(
+            "Keys of the task's metadata and their values; a list means one of them.", {"city": "Bern"}
+        ),
     )
-    environment = fields.String(
-        validate=validate.OneOf(("live", "test"), error="expected live or test, not {input!r}"),
-        metadata={"description": "live or test.", "example": "live"},
-    )
+    environment = one_of("live", "test", metadata=about("The world that the task belongs to.", "live"))
     state = Words(
         choices=STATES,
         load_default=("completed",),
-        metadata={
-            "description": "A level, not an event: `completed` (there is a current response without an error), `accepted`, `rejected`, `fixed` (the review says so), `error`, `recalled`. A list means any of them.",
-            "example": "accepted",
-        },
+        metadata=about(
+            "Levels, not events; a list means any of them. `completed`: there is a current response without an error,"
+            " whatever came first. `accepted`, `rejected`, `fixed`: the review says so. `error`. `recalled`: Scale took the"
+            " response back.",
+            "accepted",
+        ),
     )
     step = Words(
-        metadata={
-            "description": "An earlier step of this workflow whose tasks are looked at, or a list. A step that names itself takes its own results too.",
-            "example": "detect",
-        }
+        metadata=about(
+            "Step of this workflow that made the task. A step takes its own results only if it names itself.",
+            "detect",
+        )
     )
 
     @validates_schema(skip_on_field_errors=True)
@@ -311,78 +330,62 @@ class AfterSchema(Section):
 
 
 class CreateSchema(Section):
-    """The task to create."""
+    """The task that a step asks for."""
 
-    type = fields.String(
-        required=True, metadata={"description": "Task type at Scale.", "example": "annotation"}
-    )
+    type = fields.String(required=True, metadata=about("Type of the task at Scale.", "annotation"))
     params = Params(
         required=True,
-        metadata={
-            "description": "The whole body of the request; `callback_url` and `unique_id` are added by the service.",
-            "example": {"attachment": "${{ task.params.attachment }}"},
-        },
+        metadata=about(
+            "The whole body of the request (project, batch, metadata and tags stand in it too). `callback_url` and"
+            " `unique_id` are added by the service.",
+            {"attachment": "${{ task.params.attachment }}", "layers": "${{ layers }}"},
+        ),
     )
 
 
 class CropSchema(Section):
     """The part of the image around the annotation takes the place of `attachment`."""
 
-    padding = PaddingField(
+    padding = Margin(
         load_default=Padding(0, False),
-        metadata={
-            "description": "Added on each side: pixels, or a share of the annotation's own width and height.",
-            "example": "10%",
-        },
+        metadata=about("Added on each side: pixels, or a share of the annotation's own size.", "10%", "0"),
     )
-    min_size = fields.Integer(
-        strict=True,
+    min_size = whole(
+        1,
+        100_000,
         load_default=1,
-        validate=validate.Range(1, 100_000, error="expected pixels, 1 or more"),
-        metadata={
-            "description": "Least width and height in pixels; a smaller crop grows around its centre.",
-            "example": 64,
-        },
+        metadata=about("Least width and height in pixels; a smaller cut grows around its centre.", 64),
     )
 
 
 class JoinSchema(Section):
-    """Look at the tasks of the step named in `after` together, as `results`, once for each source task."""
+    """Looks at the tasks of the step in `after` together, as `results`, once for each task that was fanned out."""
 
-    wait = Count(
-        load_default=None,
-        metadata={"description": "`all`, or that many results.", "example": 2, "default": "all"},
-    )
-    quorum = Share(
-        metadata={"description": "Instead of `wait`: that share of the children.", "example": "2 of 3"}
-    )
+    wait = Count(load_default=None, metadata=about("For all of them, or for that many results.", 2, "all"))
+    quorum = Share(metadata=about("Instead of `wait`: for that share of them.", "2 of 3"))
     within = Duration(
-        metadata={
-            "description": "Time from the fan-out's planning to the deadline; none by default.",
-            "example": "7d",
-        }
+        metadata=about("From the planning of the fan-out to the deadline. Without it there is none.", "7d")
     )
-    on_deadline = fields.String(
+    on_deadline = one_of(
+        "continue",
+        "hold",
+        "stop",
         load_default="hold",
-        validate=validate.OneOf(
-            ("continue", "hold", "stop"), error="expected continue, hold or stop, not {input!r}"
+        metadata=about(
+            "With the results at hand: go on, plan as held, or do nothing. The same when what is waited for can't come any"
+            " more.",
+            "continue",
         ),
-        metadata={
-            "description": "With the results at hand: `continue`, or plan as held (`hold`), or `stop`. The same when what is waited for can't come any more.",
-            "example": "continue",
-        },
     )
-    over = fields.String(
+    over = one_of(
+        "all",
+        "copies",
         load_default="all",
-        validate=validate.OneOf(("all", "copies"), error="expected all or copies, not {input!r}"),
-        metadata={
-            "description": "`all` children of a source task together, or the `copies` of each annotation (label, frame) by themselves.",
-            "example": "copies",
-        },
+        metadata=about(
+            "All tasks of the source together, or the copies of each element by themselves.", "copies"
+        ),
     )
-    reduce = ReduceField(
-        metadata={"description": "A reducer whose outcome is `reduced`.", "example": "majority"}
-    )
+    reduce = Reduction(metadata=about("Makes the results one: `reduced`.", "majority"))
 
     @validates_schema
     def wait_or_quorum(self, data: dict[str, Any], **_: Any) -> None:
@@ -390,215 +393,157 @@ class JoinSchema(Section):
             raise ValidationError("expected either `wait` or `quorum`")
 
 
-def _limit(description: str, example: int) -> fields.Integer:
-    return fields.Integer(
-        strict=True,
-        validate=validate.Range(1, error="expected a whole number, 1 or more"),
-        metadata={"description": description, "example": example},
-    )
-
-
 class LimitsSchema(Section):
-    """Beyond a limit, follow-ups are planned as held."""
+    """What goes beyond a limit is planned as held."""
 
-    per_day = _limit(
-        "Follow-ups a day (UTC). At a step it counts that step's own, and takes the place of the guard of 10,000.",
-        500,
+    per_day = whole(
+        1,
+        metadata=about(
+            "Follow-ups a day (UTC). At a step: that step's, in place of the guard of 10,000 a day.",
+            500,
+            "10,000",
+        ),
     )
-    total = _limit("Follow-ups ever.", 20_000)
-    depth = _limit(
-        "How far from the first task: a follow-up of a task from outside has depth 1. 5 unless said otherwise.",
-        3,
+    total = whole(1, metadata=about("Follow-ups ever.", 20_000))
+    depth = whole(
+        1,
+        metadata=about(
+            "Tasks from the first one to the last; what follows a task from outside is the first.", 3, "5"
+        ),
     )
 
 
 class StepSchema(Section):
     """One step: which results it looks at, and which tasks it asks for."""
 
-    description = Text(metadata={"description": "For people.", "example": "Boxes from polygons"})
+    description = fields.String(metadata=about("For people.", "Boxes from polygons"))
     after = fields.Nested(
         AfterSchema,
-        metadata={
-            "description": "Which results the step looks at. Required, except for a step that only an `on_error` starts.",
-            "example": {"type": "polygonannotation", "state": "accepted"},
-        },
+        metadata=about(
+            "Which results the step looks at. Required, except where only an `on_error` starts the step.",
+            {"type": "polygonannotation", "state": "accepted"},
+        ),
     )
-    when = Condition(
-        metadata={"description": "A condition on the result.", "example": "length(annotations) > `0`"}
-    )
-    for_each = Each(
-        metadata={
-            "description": "One task each: `annotation`, `label`, `frame`, or a JMESPath list (its elements are `item`).",
-            "example": "annotation",
-        }
-    )
-    where = Condition(metadata={"description": "Which of them.", "example": "annotation.label == 'car'"})
+    when = Condition(metadata=about("A condition on the result.", "length(annotations) > `0`"))
+    for_each = Each(metadata=about("One task for each of them.", "annotation"))
+    where = Condition(metadata=about("For which of them.", "annotation.label == 'car'"))
     crop = fields.Nested(
-        CropSchema,
-        metadata={
-            "description": "Cut the image around the annotation.",
-            "example": {"padding": "10%", "min_size": 64},
-        },
+        CropSchema, metadata=about("Cut the image around the annotation.", {"padding": "10%", "min_size": 64})
     )
     mirror = Words(
-        metadata={
-            "description": "Fields of the request whose file is copied into the artifact store; Scale gets a signed address of the copy.",
-            "example": "attachment",
-        }
+        metadata=about(
+            "Fields of the request whose file is copied into the artifact store; Scale gets a signed address of the copy.",
+            "attachment",
+        )
     )
     join = fields.Nested(
         JoinSchema,
-        metadata={
-            "description": "Wait for the tasks of the step in `after` and look at them together.",
-            "example": {"quorum": "2 of 3", "within": "7d", "reduce": "majority"},
-        },
+        metadata=about(
+            "Wait for the tasks of the step in `after`. Without `create`, the outcome is kept and nothing is asked.",
+            {"quorum": "2 of 3", "within": "7d", "reduce": "majority"},
+        ),
     )
-    copies = fields.Integer(
-        strict=True,
-        validate=validate.Range(1, 100, error="expected 1 to 100 copies"),
-        metadata={"description": "The same task that many times.", "example": 3},
-    )
+    copies = whole(1, 100, metadata=about("The same question to that many tasks.", 3))
     sample = Share(
-        metadata={
-            "description": "Only that share of the source tasks; which ones is fixed by their ids.",
-            "example": "5%",
-        }
+        metadata=about("Only for that share of the tasks; which ones is fixed by their ids.", "5%")
     )
     repeat = fields.String(
         validate=validate.Equal("each_response", error="expected each_response"),
-        metadata={
-            "description": "`each_response`: again for every new response of a source task. Otherwise once.",
-            "example": "each_response",
-        },
+        metadata=about("Again for every new response of a task. Otherwise once.", "each_response"),
     )
-    hold = fields.Boolean(
-        truthy={True},
-        falsy={False},
-        load_default=False,
-        metadata={"description": "Every follow-up waits for a person's approval.", "example": True},
+    hold = switch("Each follow-up waits for a person's approval.")
+    limits = fields.Nested(LimitsSchema, metadata=about("Limits of this step.", {"per_day": 500}))
+    dry_run = switch("Follow-ups are recorded as `skipped`; nothing is created.")
+    on_error = AfterError(
+        metadata=about(
+            "When a task of this step ends in an error.", {"retry": 2, "mirror": "attachment"}, "stop"
+        )
     )
-    limits = fields.Nested(
-        LimitsSchema, metadata={"description": "Limits of this step.", "example": {"per_day": 500}}
-    )
-    dry_run = fields.Boolean(
-        truthy={True},
-        falsy={False},
-        load_default=False,
-        metadata={
-            "description": "Follow-ups are recorded as `skipped`, and nothing is created.",
-            "example": True,
-        },
-    )
-    on_error = OnErrorField(
-        metadata={
-            "description": "When a task of this step ends in an error: `stop`, `retry` or `start` another step.",
-            "default": "stop",
-            "example": {"retry": 2, "mirror": "attachment"},
-        }
-    )
-    on_recall = fields.String(
+    on_recall = one_of(
+        "keep",
+        "cancel",
         load_default="keep",
-        validate=validate.OneOf(("keep", "cancel"), error="expected keep or cancel, not {input!r}"),
-        metadata={
-            "description": "When Scale recalls a source task: `keep` its follow-ups, or `cancel` those that are not completed.",
-            "example": "cancel",
-        },
+        metadata=about(
+            "When Scale recalls a task: what becomes of its follow-ups that are not done.", "cancel"
+        ),
     )
     create = fields.Nested(
         CreateSchema,
-        metadata={
-            "description": "The task to create.",
-            "example": {"type": "annotation", "params": {"attachment": "${{ task.params.attachment }}"}},
-        },
+        metadata=about(
+            "The task to create.",
+            {"type": "annotation", "params": {"attachment": "${{ task.params.attachment }}"}},
+        ),
     )
     python = fields.String(
         validate=validate.Regexp(
             r"[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z", error="expected module:function, not {input!r}"
         ),
-        metadata={
-            "description": "Instead of `create`: a function from the view of one result to a list of tasks.",
-            "example": "config.handlers:ask_twice",
-        },
+        metadata=about(
+            "Instead of `create`: a function that takes the view of one result and gives a list of"
+            " `{type, params, key}`; `key` tells several tasks apart.",
+            "config.handlers:ask_twice",
+        ),
     )
 
 
 class ExpectSchema(Section):
-    """One follow-up; what is not said may be anything."""
+    """One follow-up that must be planned. What is not said may be anything."""
 
-    step = Text(metadata={"description": "The step that asks for it.", "example": "boxes"})
-    type = Text(metadata={"description": "Task type.", "example": "annotation"})
-    state = fields.String(
-        validate=validate.OneOf(
-            ("planned", "held", "skipped"), error="expected planned, held or skipped, not {input!r}"
-        ),
-        metadata={"description": "planned, held or skipped.", "example": "planned"},
+    step = fields.String(metadata=about("The step that asks for it.", "boxes"))
+    type = fields.String(metadata=about("Type of the task.", "annotation"))
+    state = one_of("planned", "held", "skipped", metadata=about("Its state.", "planned"))
+    unique_id = fields.String(
+        metadata=about("Its identity.", "polygons-to-boxes.boxes.5774cc78b01249ab09f089dd")
     )
-    unique_id = Text(
-        metadata={
-            "description": "Its identity.",
-            "example": "polygons-to-boxes.boxes.5774cc78b01249ab09f089dd",
-        }
-    )
-    reason = Text(
-        allow_none=True, metadata={"description": "Why it is held or skipped.", "example": "dry run"}
-    )
+    reason = fields.String(allow_none=True, metadata=about("Why it is held or skipped.", "dry run"))
     params = fields.Dict(
-        keys=fields.String(),
-        metadata={"description": "Fields of the request that must be so.", "example": {"with_labels": True}},
+        keys=fields.String(), metadata=about("Fields of the request that must be so.", {"with_labels": True})
     )
 
 
 class ExampleSchema(Section):
-    """A payload, and the requests that must follow from it."""
+    """A payload, and what must follow from it: tried by `flask workflows test`."""
 
-    name = Text(
-        load_default="",
-        metadata={"description": "What the example shows.", "example": "Two polygons become two layers"},
-    )
+    name = fields.String(metadata=about("What the example shows.", "Two polygons become two layers"))
     given = fields.Raw(
         required=True,
-        metadata={
-            "description": "A callback body, or the path of one beside this file; in a mapping with `payload` also `step` (which step made the task), `environment`, `depth`, `results`.",
-            "example": "payloads/polygons.json",
-        },
+        metadata=about(
+            "A callback's body, or the path of one beside this file. Or a mapping with `payload` and what stands around it:"
+            " `step` (that made the task), `parent`, `request`, `environment`, `depth`, `recalled`, `annotations`; for a join"
+            " `join` (its step) and `results` (bodies).",
+            "payloads/polygons.json",
+        ),
     )
     expect = fields.List(
         fields.Nested(ExpectSchema),
         required=True,
-        metadata={
-            "description": "The follow-ups, in order.",
-            "example": [{"step": "boxes", "type": "annotation"}],
-        },
+        metadata=about("The follow-ups, in their order.", [{"step": "boxes", "type": "annotation"}]),
     )
 
 
 class WorkflowSchema(Section):
     """A workflow file."""
 
-    workflow = Name(
-        required=True, metadata={"description": "Name of the workflow.", "example": "polygons-to-boxes"}
-    )
-    description = Text(metadata={"description": "For people.", "example": "Boxes from polygons"})
+    workflow = Name(required=True, metadata=about("Name of the workflow.", "polygons-to-boxes"))
+    description = fields.String(metadata=about("For people.", "Boxes from polygons"))
     limits = fields.Nested(
-        LimitsSchema,
-        metadata={"description": "Limits of all steps together.", "example": {"per_day": 2000, "depth": 3}},
+        LimitsSchema, metadata=about("Limits of all its steps together.", {"per_day": 2000, "depth": 3})
     )
     steps = fields.Dict(
         keys=fields.String(),
         required=True,
-        metadata={"description": "Steps by name (`a-z`, `0-9`, `-`).", "steps": True},
+        metadata={**about("The steps by name (`a-z`, `0-9`, `-`)."), "values": StepSchema},
     )
     examples = fields.List(
-        fields.Nested(ExampleSchema),
-        metadata={"description": "What `flask workflows test` tries.", "example": []},
+        fields.Nested(ExampleSchema), metadata=about("Payloads, and what must follow from them.")
     )
 
 
-# The same schema for editors.
+# The same for editors.
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a workflow file, made from the fields above."""
+    """The JSON Schema (draft 2020-12) of a workflow file, made from the sections above."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Weighbridge workflow",
@@ -610,7 +555,7 @@ def _object(schema: Schema) -> dict[str, Any]:
     required = [name for name, field in schema.fields.items() if field.required]
     return {
         "type": "object",
-        **({"description": schema.__doc__} if schema.__doc__ else {}),
+        "description": (schema.__doc__ or "").split("\n")[0],
         "properties": {name: _property(field) for name, field in schema.fields.items()},
         **({"required": required} if required else {}),
         "additionalProperties": False,
@@ -618,17 +563,13 @@ def _object(schema: Schema) -> dict[str, Any]:
 
 
 def _property(field: fields.Field[Any]) -> dict[str, Any]:
-    metadata = field.metadata
-    return {
-        **_type(field),
-        **({"description": metadata["description"]} if "description" in metadata else {}),
-        **({"examples": [metadata["example"]]} if metadata.get("example") not in (None, []) else {}),
-    }
+    said = field.metadata
+    example = {"examples": [said["example"]]} if "example" in said else {}
+    return {**_type(field), "description": said["description"], **example}
 
 
 def _type(field: fields.Field[Any]) -> dict[str, Any]:
-    own = getattr(field, "json", None)
-    if own is not None:
+    if (own := getattr(field, "json", None)) is not None:
         return dict(own)
     match field:
         case fields.Nested():
@@ -636,20 +577,20 @@ def _type(field: fields.Field[Any]) -> dict[str, Any]:
         case fields.List():
             return {"type": "array", "items": _type(field.inner)}
         case fields.Dict():
-            if field.metadata.get("steps"):
-                return {
-                    "type": "object",
-                    "minProperties": 1,
-                    "propertyNames": Name.json,
-                    "additionalProperties": _object(StepSchema()),
-                }
-            return {"type": "object"}
+            if (values := field.metadata.get("values")) is None:
+                return {"type": "object"}
+            return {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": Name.json,
+                "additionalProperties": _object(values()),
+            }
         case fields.Boolean():
             return {"type": "boolean"}
         case fields.Integer():
             return {"type": "integer", **_bounds(field)}
         case fields.String():
-            return {"type": "string", **_bounds(field)}
+            return {"type": ["string", "null"] if field.allow_none else "string", **_bounds(field)}
         case _:
             return {}
 
@@ -659,9 +600,8 @@ def _bounds(field: fields.Field[Any]) -> dict[str, Any]:
     for validator in field.validators:
         match validator:
             case validate.Range():
-                bounds |= {"minimum": validator.min} | (
-                    {"maximum": validator.max} if validator.max is not None else {}
-                )
+                bounds |= {"minimum": validator.min}
+                bounds |= {} if validator.max is None else {"maximum": validator.max}
             case validate.OneOf():
                 bounds["enum"] = list(validator.choices)
             case validate.Equal():

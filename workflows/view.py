@@ -22,9 +22,7 @@ class Source(NamedTuple):
     step: str
     unique_id: str
     task_id: str  # the task that it followed
-    annotation: str | None = (
-        None  # which annotation, label, frame or item of it, as FollowUp.source_annotation
-    )
+    annotation: str | None = None  # which part of it, as FollowUp.source_annotation
     response: str | None = None  # digest of the response that it was planned from
     request: Mapping[str, Any] = {}
 
@@ -39,9 +37,7 @@ class View:
     recalled: bool = False  # it had a response, and Scale took it back
     review: str | None = None  # accepted | rejected | fixed | commented | pending
     source: Source | None = None
-    parent: View | None = field(
-        default=None, repr=False
-    )  # of the task that this one followed, where it is asked for
+    parent: View | None = field(default=None, repr=False)  # of the task that this one followed
     depth: int = 0  # follow-ups between the first task and this one
     held: str | None = None  # why whatever is planned from it must wait for a person
     given_annotations: list[dict[str, Any]] | None = field(default=None, repr=False)
@@ -117,6 +113,19 @@ class View:
         if name == "source":
             return self.source and self.source._asdict()
         return getattr(self, name) if name in ROOTS else None
+
+
+class Names:
+    """The view of a result, and what a step adds to it."""
+
+    __slots__ = ("_own", "_view")
+
+    def __init__(self, view: View, own: Mapping[str, Any]) -> None:
+        self._view = view
+        self._own = own
+
+    def get(self, name: str) -> Any:
+        return self._own[name] if name in self._own else self._view.get(name)
 
 
 def view(

@@ -28,9 +28,7 @@ class After:
     project: tuple[str, ...] = ()
     batch: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()  # all of them
-    metadata: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # key → value, or a list of values of which one must be it
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # a list: one of its values
     environment: str | None = None
     state: tuple[str, ...] = (COMPLETED,)
     step: tuple[str, ...] = ()
