@@ -100,27 +100,22 @@ def draw(kind: str, region: Region, canvas: Region, wish: Asked, die: random.Ran
 
 
 class _Pencil(NamedTuple):
+    """Rounds what is drawn. Regions lie within the canvas, so what is drawn in them does too."""
+
     canvas: Region
     whole: bool
 
-    def x(self, value: float) -> float:
-        return self._rounded(value, self.canvas.left, self.canvas.right)
-
-    def y(self, value: float) -> float:
-        return self._rounded(value, self.canvas.top, self.canvas.bottom)
+    def at(self, value: float) -> float:
+        return round(value) if self.whole else round(value, 2)
 
     def point(self, x: float, y: float) -> dict[str, Any]:
-        return {"x": self.x(x), "y": self.y(y)}
-
-    def _rounded(self, value: float, low: float, high: float) -> float:
-        value = min(max(value, low), high)
-        return round(value) if self.whole else round(value, 2)
+        return {"x": self.at(x), "y": self.at(y)}
 
 
 def _box(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) -> dict[str, Any]:
     """left, top, width, height; with can_rotate also `rotation` (radians, clockwise) about the center and the four
     corners after it, while left/top stay those of the unrotated box. Source: docs, "Boxes"."""
-    left, top = pencil.x(region.left), pencil.y(region.top)
+    left, top = pencil.at(region.left), pencil.at(region.top)
     # Rounded up, so that a box at its smallest size does not fall short of it.
     digits = 1 if pencil.whole else 100
     width = min(math.ceil(round(region.width * digits, 6)) / digits, pencil.canvas.right - left)
@@ -234,7 +229,7 @@ def _cuboid(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) ->
         "side-topcorner": (region.right, side_top),
         "side-bottomcorner": (region.right, side_bottom),
     }
-    corners = {name: (pencil.x(x), pencil.y(y)) for name, (x, y) in corners.items()}
+    corners = {name: (pencil.at(x), pencil.at(y)) for name, (x, y) in corners.items()}
     return {
         "vertices": [
             {"description": name, "x": x, "y": y, "type": "vertex"} for name, (x, y) in corners.items()

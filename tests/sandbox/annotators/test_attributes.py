@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.annotators import answer
+from sandbox.annotators import answer, fix
 from sandbox.annotators.attributes import allows, answer_attributes, applies
 from tests.sandbox.annotators.conftest import IMAGE
 
@@ -130,6 +130,18 @@ def test_a_linked_attribute_names_another_annotation_of_an_allowed_label() -> No
     for annotation in linked:
         assert annotation["attributes"]["tows"] != annotation["uuid"]
         assert by_uuid[annotation["attributes"]["tows"]]["label"] == "trailer"
+
+
+def test_a_fix_leaves_no_link_without_its_end() -> None:
+    params = IMAGE | {"objects_to_annotate": ["car"], "annotation_attributes": {"tows": {"type": "linked"}}}
+    task = {"type": "annotation", "params": params}
+    for seed in range(40):
+        response = answer(task, seed=seed, put_file=unused)
+        for _ in range(4):
+            response = fix(task, response, seed=seed, put_file=unused)
+        uuids = {annotation["uuid"] for annotation in response["annotations"]}
+        named = {value for a in response["annotations"] for value in a.get("attributes", {}).values()}
+        assert named <= uuids
 
 
 def test_attributes_of_the_image_stand_beside_the_annotations() -> None:

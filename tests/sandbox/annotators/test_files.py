@@ -31,7 +31,7 @@ def written(
 @given(
     seed=st.integers(0, 999),
     count=st.integers(1, 12),
-    size=st.tuples(st.integers(8, 900), st.integers(8, 900)),
+    size=st.tuples(st.integers(60, 900), st.integers(60, 900)),
 )
 def test_a_video_file_has_an_element_for_each_frame_and_follows_objects_by_uuid(seed, count, size) -> None:
     shelf = Shelf()
@@ -46,15 +46,18 @@ def test_a_video_file_has_an_element_for_each_frame_and_follows_objects_by_uuid(
     assert len(frames) == count
     seen: dict[str, set[Any]] = {}
     places: dict[str, list[int]] = {}
+    drawn_at: dict[str, set[Any]] = {}
     for position, frame in enumerate(frames):
         for annotation in frame["annotations"]:
             assert reader()(annotation, 0).flag is None
             seen.setdefault(annotation["uuid"], set()).add((annotation["label"], annotation["type"]))
             places.setdefault(annotation["uuid"], []).append(position)
             drawn = bounds(annotation)
+            drawn_at.setdefault(annotation["uuid"], set()).add(drawn)
             assert -1e-6 <= drawn.left <= drawn.right <= size[0] + 1e-6
             assert -1e-6 <= drawn.top <= drawn.bottom <= size[1] + 1e-6
     assert all(len(said) == 1 for said in seen.values())
+    assert all(len(drawn_at[uuid]) > 1 for uuid, there in places.items() if len(there) > 2)
     assert all(there == list(range(there[0], there[-1] + 1)) for there in places.values())
     assert {kind for said in seen.values() for _, kind in said} == set(SHAPES)
 

@@ -134,6 +134,13 @@ def test_a_hypothesis_comes_back_with_its_labels_and_some_pixels_changed(shelf: 
     assert 0 < sum(changed) < old.size / 20
 
 
+def test_a_label_that_a_hypothesis_does_not_know_comes_back_without_pixels(shelf: Shelf) -> None:
+    first = segmented({"labels": ["road", "sky"]}, shelf)
+    response = segmented({"labels": ["road", "sky", "sea"], "hypothesis": first}, shelf)
+    assert response["labelMapping"]["sea"]["numPixels"] == 0
+    assert response["annotations"]["labeled"]["sea"] is None
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no picture"])
 def test_a_hypothesis_that_cannot_be_read_is_segmented_anew(content, shelf: Shelf) -> None:
     hypothesis = {

@@ -144,6 +144,10 @@ def test_a_rotated_box_says_its_unrotated_place_its_angle_and_its_corners() -> N
         corners = rotated_corners(box, box["rotation"])
         for (x, y), vertex in zip(corners, box["vertices"], strict=True):
             assert math.dist((x, y), (vertex["x"], vertex["y"])) < 0.02
+        first, second, third, fourth = ((vertex["x"], vertex["y"]) for vertex in box["vertices"])
+        assert math.dist(first, second) == pytest.approx(box["width"], abs=0.03)
+        assert math.dist(second, third) == pytest.approx(box["height"], abs=0.03)
+        assert math.dist(first, third) == pytest.approx(math.dist(second, fourth), abs=0.03)
         if box["rotation"] > 0:  # clockwise: the upper edge falls to the right
             assert box["vertices"][1]["y"] > box["vertices"][0]["y"]
 
