@@ -1,0 +1,37 @@
+"""The REST API, `/api/v1`: what is known of tasks, deliveries, jobs and follow-ups, and what a person may do about it."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from app.api import artifacts, batches, deliveries, follow_ups, jobs, responses, tasks, workflows
+from app.api.blueprint import Json
+from app.api.problems import Api
+
+RESOURCES = (tasks, responses, deliveries, artifacts, jobs, follow_ups, workflows, batches)
+
+DESCRIPTION = """
+Lists are `{"data": […], "next_cursor": null | "…"}`, newest first, and annotations by position; `?cursor=` takes the
+`next_cursor` of the page before. Times are UTC. Errors are `application/problem+json`.
+Words are Scale's own wherever it has one.
+"""
+
+
+def register(app: Flask) -> None:
+    """Add the API and its OpenAPI document, `/api/openapi.json`."""
+    app.json = Json(app)
+    app.config.update(
+        API_TITLE="Weighbridge",
+        API_VERSION="v1",
+        OPENAPI_VERSION="3.1.0",
+        OPENAPI_URL_PREFIX="/api",
+        OPENAPI_JSON_PATH="openapi.json",
+        API_SPEC_OPTIONS={
+            "info": {"description": DESCRIPTION},
+            "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+            "security": [{"token": []}],
+        },
+    )
+    api = Api(app)
+    for resource in RESOURCES:
+        api.register_blueprint(resource.blueprint)

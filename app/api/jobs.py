@@ -1,0 +1,72 @@
+"""The jobs table: what waits, runs or died, and running it now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from marshmallow import fields
+from marshmallow.validate import OneOf
+from sqlalchemy import select
+
+from app.api.blueprint import Blueprint, bell, service, who
+from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
+from app.api.problems import Refused
+from models import Job as Row
+from pipeline import jobs
+from pipeline.audit import note
+
+blueprint = Blueprint("jobs", "Work that is to be done; a job that succeeded is gone")
+
+STATES = ("ready", "running", "dead")
+
+
+class Job(Shown):
+    id = fields.UUID()
+    kind = fields.String(validate=OneOf(tuple(jobs.MAX_ATTEMPTS)))
+    subject = fields.String(
+        metadata={"description": "The delivery, task, artifact or follow-up that it works on"}
+    )
+    state = fields.String(validate=OneOf(STATES))
+    attempts = fields.Integer()
+    run_at = Instant(metadata={"description": "Not before; while it runs, when its lease ends"})
+    last_error = fields.String(allow_none=True)
+    created_at = Instant()
+
+
+class JobQuery(ListQuery):
+    state = fields.String(validate=OneOf(STATES))
+    kind = fields.String(validate=OneOf(tuple(jobs.MAX_ATTEMPTS)))
+
+
+COLUMNS = tuple(getattr(Row, name) for name in Job._declared_fields)
+
+
+@blueprint.get("/jobs")
+@blueprint.arguments(JobQuery, location="query")
+@blueprint.response(200, listed(Job))
+def list_jobs(query: Mapping[str, Any]) -> Rows:
+    """Jobs, newest first"""
+    statement = select(*COLUMNS)
+    for name in ("state", "kind"):
+        if name in query:
+            statement = statement.where(getattr(Row, name) == query[name])
+    with service().reader.begin() as connection:
+        return page(connection, statement, [Row.id], query)
+
+
+@blueprint.post("/jobs/<uuid:job_id>/retry")
+@blueprint.response(200, Job)
+def retry_job(job_id: UUID) -> Any:
+    """Run a dead job, or one that waits, now and with all its attempts"""
+    with service().engine.begin() as connection:
+        retried = jobs.retry(connection, job_id)
+        row = connection.execute(select(*COLUMNS).where(Row.id == job_id)).mappings().one_or_none()
+        if row is None:
+            raise Refused(404, f"there is no job {job_id}: one that succeeded is gone")
+        if not retried:
+            raise Refused(409, "the job is running; its outcome will show here")
+        note(connection, who(), "job.retry", f"{row['kind']}:{row['subject']}")
+    bell().ring([job_id])
+    return row

@@ -1,0 +1,41 @@
+"""Who asks: bearer tokens, API_TOKEN with every scope or one of the table. Reading needs `read`, all else `write`."""
+
+from __future__ import annotations
+
+import hmac
+
+from flask import current_app, g, request
+
+from app.api.problems import Refused
+from pipeline.service import Service
+from pipeline.tokens import READ, SCOPES, WRITE, Holder, holder
+
+
+def authenticate() -> None:
+    """Before every request of the API. Raises Refused."""
+    service: Service = current_app.extensions["weighbridge"]
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    known = _holder(service, token.strip()) if scheme.lower() == "bearer" and token.strip() else None
+    if known is None:
+        raise Refused(
+            401,
+            "send `Authorization: Bearer TOKEN`, with API_TOKEN or a token that `flask tokens` made",
+            WWW_Authenticate='Bearer realm="weighbridge"',
+        )
+    needed = READ if request.method in ("GET", "HEAD", "OPTIONS") else WRITE
+    if needed not in known.scopes:
+        raise Refused(
+            403,
+            f"this token may {' and '.join(sorted(known.scopes)) or 'nothing'}; {request.method} needs one that may {needed}",
+            WWW_Authenticate=f'Bearer realm="weighbridge", error="insufficient_scope", scope="{needed}"',
+        )
+    g.who = known.name
+
+
+def _holder(service: Service, token: str) -> Holder | None:
+    """API_TOKEN is compared in constant time; the others are found by their digest, which tells nothing of the token."""
+    first = service.settings.api_token
+    if first and hmac.compare_digest(token.encode("utf-8", "surrogateescape"), first.encode()):
+        return Holder("API_TOKEN", frozenset(SCOPES))
+    with service.reader.begin() as connection:
+        return holder(connection, token)

@@ -1,0 +1,240 @@
+"""What one response version changed against another. Pure: two lists of annotations in, the differences out.
+
+Annotations are matched by uuid; what is left by the same type and geometry; and then by overlap, or by distance where
+there is no area. Only annotations of one type and one frame are compared by place.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from scale.annotations import Annotation
+
+LEAST_OVERLAP = 0.5
+"""IoU of two bounding boxes from which on they may be one annotation that was moved."""
+NEAR_PIXELS = 20.0
+NEAR_METRES = 2.0
+"""How far a point, and the centre of a lidar cuboid, may have been moved."""
+
+Place = tuple[float, ...]
+"""left, top, right, bottom of an area (pixels; a span or an event has no height), or x, y or x, y, z of a spot."""
+Scores = npt.NDArray[np.float64]
+
+
+class Change(NamedTuple):
+    before: Annotation
+    after: Annotation
+    matched_by: str  # uuid | geometry | overlap | distance
+    score: float | None  # IoU or distance, where they were matched by it
+
+
+@dataclass(slots=True)
+class Diff:
+    """An annotation that was moved and relabeled is in both lists."""
+
+    added: list[Annotation] = field(default_factory=list)
+    removed: list[Annotation] = field(default_factory=list)
+    moved: list[Change] = field(default_factory=list)  # its geometry or its type differs
+    relabeled: list[Change] = field(default_factory=list)
+    attributes_changed: list[Change] = field(default_factory=list)
+    unchanged: int = 0
+
+
+def diff(before: Sequence[Annotation], after: Sequence[Annotation]) -> Diff:
+    """What makes `after` of `before`. Numbers are compared by value, so 1 and 1.0 are the same place."""
+    found = Diff()
+    pairs, left, came = _same(before, after, _uuid, "uuid")
+    same, left, came = _same(left, came, _geometry, "geometry")
+    placed, left, came = _placed(left, came)
+    for change in sorted(pairs + same + placed, key=lambda change: _order(change.after)):
+        old, new = change.before, change.after
+        moved = old.geometry != new.geometry or old.type != new.type
+        relabeled = old.label != new.label
+        attributes_changed = (old.attributes or {}) != (new.attributes or {})
+        if moved:
+            found.moved.append(change)
+        if relabeled:
+            found.relabeled.append(change)
+        if attributes_changed:
+            found.attributes_changed.append(change)
+        found.unchanged += not (moved or relabeled or attributes_changed)
+    found.removed, found.added = sorted(left, key=_order), sorted(came, key=_order)
+    return found
+
+
+def _order(row: Annotation) -> tuple[int, int]:
+    return (-1 if row.frame is None else row.frame, row.position)
+
+
+# By what they say of themselves.
+
+
+def _uuid(row: Annotation) -> Hashable:
+    """A uuid names one object; in a video it comes back in every frame."""
+    return None if row.uuid is None else (row.uuid, row.frame)
+
+
+def _geometry(row: Annotation) -> Hashable:
+    return (row.type, row.frame, _hashable(row.geometry))
+
+
+def _hashable(value: Any) -> Hashable:
+    if isinstance(value, dict):
+        return frozenset((name, _hashable(inner)) for name, inner in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+
+
+def _same(
+    before: Iterable[Annotation],
+    after: Iterable[Annotation],
+    key: Callable[[Annotation], Hashable],
+    matched_by: str,
+) -> tuple[list[Change], list[Annotation], list[Annotation]]:
+    """Pairs with the same key, equal keys in their order; then what is left on either side."""
+    waiting: dict[Hashable, deque[Annotation]] = defaultdict(deque)
+    left = []
+    for row in before:
+        name = key(row)
+        if name is None:
+            left.append(row)
+        else:
+            waiting[name].append(row)
+    pairs, came = [], []
+    for row in after:
+        name = key(row)
+        if name is not None and waiting.get(name):
+            pairs.append(Change(waiting[name].popleft(), row, matched_by, None))
+        else:
+            came.append(row)
+    left += [row for rows in waiting.values() for row in rows]
+    return pairs, left, came
+
+
+# By where they are.
+
+
+class _Kind(NamedTuple):
+    """How places of one form are compared."""
+
+    matched_by: str
+    centre_x: Callable[[Scores], Scores]
+    reach: Callable[[Scores], Scores]  # how far along x the centre of a match can be
+    score: Callable[[Scores, Scores], Scores]  # of one place against many; greater is better
+    least: float
+
+
+def _overlap(one: Scores, many: Scores) -> Scores:
+    """IoU, counted in whole pixels, edges included: a line along an axis, or a span, has an area too."""
+    width = np.minimum(one[2], many[:, 2]) - np.maximum(one[0], many[:, 0]) + 1
+    height = np.minimum(one[3], many[:, 3]) - np.maximum(one[1], many[:, 1]) + 1
+    shared = np.clip(width, 0, None) * np.clip(height, 0, None)
+
+    def area(places: Scores) -> Scores:
+        sides: Scores = (places[..., 2] - places[..., 0] + 1) * (places[..., 3] - places[..., 1] + 1)
+        return sides
+
+    overlap: Scores = shared / (area(one) + area(many) - shared)
+    return overlap
+
+
+def _nearness(one: Scores, many: Scores) -> Scores:
+    distance: Scores = np.sqrt(((many - one) ** 2).sum(axis=1))
+    return -distance
+
+
+def _spots(near: float) -> _Kind:
+    return _Kind(
+        "distance", lambda places: places[:, 0], lambda places: np.full(len(places), near), _nearness, -near
+    )
+
+
+# Half of the area is shared only while the centres are less than a width apart.
+_AREAS = _Kind(
+    "overlap",
+    lambda places: (places[:, 0] + places[:, 2]) / 2,
+    lambda places: places[:, 2] - places[:, 0] + 1,
+    _overlap,
+    LEAST_OVERLAP,
+)
+_KINDS = {2: _spots(NEAR_PIXELS), 3: _spots(NEAR_METRES), 4: _AREAS}
+"""By the numbers that a place has."""
+
+
+def _placed(
+    before: Iterable[Annotation], after: Iterable[Annotation]
+) -> tuple[list[Change], list[Annotation], list[Annotation]]:
+    """Pairs of one type and frame by their places, the best match first; then what is left on either side."""
+    groups: dict[Hashable, tuple[list[Annotation], list[Annotation]]] = defaultdict(lambda: ([], []))
+    lost: tuple[list[Annotation], list[Annotation]] = ([], [])
+    for side, rows in enumerate((before, after)):
+        for row in rows:
+            place = _place(row)
+            (groups[row.type, row.frame, len(place)] if place else lost)[side].append(row)
+    pairs: list[Change] = []
+    left, came = lost
+    for olds, news in groups.values():
+        matches = _best(olds, news)
+        pairs += matches.values()
+        taken = {id(change.before) for change in matches.values()}
+        left += [row for row in olds if id(row) not in taken]
+        came += [row for at, row in enumerate(news) if at not in matches]
+    return pairs, left, came
+
+
+def _best(olds: list[Annotation], news: list[Annotation]) -> dict[int, Change]:
+    """Index in `news` → its match. Each is taken once, the highest score first."""
+    if not olds or not news:
+        return {}
+    old, new = np.array([_place(row) for row in olds]), np.array([_place(row) for row in news])
+    kind = _KINDS[old.shape[1]]
+    order = np.argsort(kind.centre_x(new), kind="stable")
+    xs = kind.centre_x(new)[order]
+    reach, centre = kind.reach(old), kind.centre_x(old)
+    first = np.searchsorted(xs, centre - reach, "left")
+    last = np.searchsorted(xs, centre + reach, "right")
+    candidates: list[tuple[float, int, int]] = []
+    for at in range(len(olds)):
+        near = order[first[at] : last[at]]
+        scores = kind.score(old[at], new[near])
+        candidates += [
+            (-float(scores[which]), at, int(near[which])) for which in np.flatnonzero(scores >= kind.least)
+        ]
+    taken: set[int] = set()
+    matches: dict[int, Change] = {}
+    for worse, at, to in sorted(candidates):
+        if at not in taken and to not in matches:
+            taken.add(at)
+            matches[to] = Change(olds[at], news[to], kind.matched_by, round(abs(worse), 4))
+    return matches
+
+
+def _place(row: Annotation) -> Place:
+    """Where it is; () for what has no place: an unknown shape, or one that was kept raw."""
+    geometry = row.geometry
+    if row.flag is not None or not isinstance(geometry, dict):
+        return ()
+    try:
+        if geometry.get("vertices"):
+            xs = [float(vertex["x"]) for vertex in geometry["vertices"]]
+            ys = [float(vertex["y"]) for vertex in geometry["vertices"]]
+            return min(xs), min(ys), max(xs), max(ys)
+        if "left" in geometry:
+            left, top = float(geometry["left"]), float(geometry["top"])
+            return left, top, left + float(geometry["width"]), top + float(geometry["height"])
+        if "position" in geometry:
+            position = geometry["position"]
+            return float(position["x"]), float(position["y"]), float(position["z"])
+        if "x" in geometry:
+            return float(geometry["x"]), float(geometry["y"])
+        if "start" in geometry:
+            end = geometry["start"] if geometry.get("end") is None else geometry["end"]
+            return float(geometry["start"]), 0.0, float(end), 0.0
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass
+    return ()
