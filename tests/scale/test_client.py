@@ -311,7 +311,7 @@ def test_a_silent_server_is_left_after_the_read_timeout() -> None:
     started = time.monotonic()
     with peer, pytest.raises(TransientError, match="in time"):
         client.get_task("576c")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4
 
 
 @pytest.mark.parametrize(
@@ -329,11 +329,11 @@ def test_a_server_that_drips_is_left_after_the_total_timeout(head: bytes) -> Non
         while not peer.wait(0.05):
             yield b"1"
 
-    peer, client = scale(answer, read_timeout=2, total_timeout=0.5)
+    peer, client = scale(answer, read_timeout=30, total_timeout=0.5)
     started = time.monotonic()
     with peer, pytest.raises(TransientError, match="in time"):
         client.get_task("576c")
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 10
 
 
 def test_an_answer_cut_short_is_transient() -> None:

@@ -254,6 +254,7 @@ def rows_within(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_file_of_a_gigabyte_is_read_within_100_mb_over_an_idle_process() -> None:
     assert rows_within(100, "[", FRAME, "]", 1_000_000_000) > 8_000_000
 
