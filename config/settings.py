@@ -154,6 +154,11 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
             f"SCALE_LIVE_CALLBACK_KEYS and SCALE_TEST_CALLBACK_KEYS share {len(shared)} key(s): "
             "a callback could not be told live from test. Give each key to one of them."
         )
+    if settings.dyno and settings.database_url.startswith("sqlite"):
+        raise SettingsError(
+            "DATABASE_URL is a SQLite file, and DYNO is set: such a platform's disks vanish daily and are not shared by web"
+            " and worker, so callbacks would be lost. Set DATABASE_URL to a PostgreSQL database."
+        )
     return settings
 
 

@@ -10,12 +10,22 @@ import click
 from flask import Flask
 from flask.cli import AppGroup
 
+from app.commands.creating import creating
 from app.commands.database import db
+from app.commands.deliveries import deliveries
 from app.commands.demo import demo
+from app.commands.doctor import doctor
+from app.commands.follow_ups import follow_ups
+from app.commands.jobs import jobs
+from app.commands.task_types import task_types
+from app.commands.tasks import tasks
+from app.commands.tokens import tokens
 from app.commands.up import up
 from sandbox.commands import sandbox
 
-COMMANDS: tuple[click.Command, ...] = (up, demo, db, sandbox)
+COMMANDS: tuple[click.Command, ...] = (
+    up, demo, doctor, db, deliveries, tasks, task_types, follow_ups, creating, jobs, tokens, sandbox,
+)  # fmt: skip
 
 
 def register(app: Flask) -> None:

@@ -1,8 +1,11 @@
-"""What the groups of commands share: the service, and errors as one sentence instead of a traceback."""
+"""What the groups of commands share: the service, who asks, and errors as one sentence instead of a traceback."""
 
 from __future__ import annotations
 
+import getpass
+from collections.abc import Sequence
 from typing import Any, cast
+from uuid import UUID
 
 import click
 from flask import current_app
@@ -11,10 +14,29 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.service import Service
 from scale.client import ScaleError
+from workers.bell import Bell
 
 
 def service() -> Service:
     return cast(Service, current_app.extensions["weighbridge"])
+
+
+def bell() -> Bell:
+    return cast(Bell, current_app.extensions["bell"])
+
+
+def ring(job_ids: Sequence[UUID]) -> None:
+    """Ring for jobs that were committed, now: this process may end before a thread of its own would."""
+    if job_ids and not bell().embedded:
+        bell().publish(job_ids)
+
+
+def who() -> str:
+    """Who decides, for the audit log: the person's name on this machine."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # containers run under numbers without a name
+        return "cli"
 
 
 class _Told:
@@ -40,6 +62,6 @@ class Group(_Told, AppGroup):
 def database_fault(fault: SQLAlchemyError) -> str:
     """What the database said, and what is likely to mend it."""
     said = str(getattr(fault, "orig", None) or fault).strip().splitlines()[0]
-    if "no such table" in said or "does not exist" in said:
-        return f"The database has no tables of this version ({said}). `flask db upgrade` makes them."
+    if "no such table" in said or "no such column" in said or "does not exist" in said:
+        return f"The database has not the tables of this version ({said}). `flask db upgrade` makes them."
     return f"The database does not answer as it should: {said}. `flask doctor` says more."

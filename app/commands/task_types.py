@@ -1,0 +1,29 @@
+"""`flask task-types`: what is understood of each of Scale's task types."""
+
+from __future__ import annotations
+
+import click
+
+from app.commands.group import Command
+from app.commands.output import as_json, print_rows
+from scale.task_types import GENERIC, TASK_TYPES
+
+
+@click.command("task-types", cls=Command)
+@as_json
+def task_types(as_json: bool) -> None:
+    """Scale's task types: the form of their results, the rows they yield, whether they take layers."""
+    rows = [
+        {
+            "name": known.name,
+            "result_form": known.result_form,
+            "yields": list(known.yields),
+            "takes_layers": known.takes_layers,
+            "required": list(known.required),
+            "summary": known.summary,
+        }
+        for known in (*TASK_TYPES, GENERIC)
+    ]
+    if not as_json:
+        rows = [{**row, "yields": ", ".join(row["yields"]) or "answer"} for row in rows]  # type: ignore[arg-type]
+    print_rows(rows, ("name", "result_form", "yields", "takes_layers", "summary"), as_json, "")
