@@ -36,8 +36,8 @@ bench: .venv/installed-dev ## Measure the data path against bare Flask and again
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lock: .venv/installed-dev ## Write requirements*.txt from requirements*.in, for every platform and Python (ARGS=--upgrade)
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url $(ARGS) requirements.in -o requirements.txt
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url $(ARGS) requirements-dev.in -o requirements-dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 $(ARGS) requirements.in -o requirements.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 $(ARGS) requirements-dev.in -o requirements-dev.txt
 
 audit: .venv/installed-dev ## Ask for known vulnerabilities of the locked packages
 	$(BIN)/pip-audit --disable-pip -r requirements.txt --no-deps

@@ -59,6 +59,7 @@ class Connection(TConn):
         super().__init__(room.cfg, client, address, server)
         self.room = room
         self.arrived = bytearray()
+        self.whole = False
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
 
     def close(self, graceful: bool = False) -> None:
@@ -150,8 +151,8 @@ class WaitingRoom(ThreadWorker):
             self.nr_conns -= 1
             conn.close()
             return
-        pool = self.tpool if is_whole(conn.arrived) else self.arriving_pool
-        answer = pool.submit(self.handle, conn)
+        conn.whole = is_whole(conn.arrived)
+        answer = (self.tpool if conn.whole else self.arriving_pool).submit(self.handle, conn)
         answer.add_done_callback(partial(self.answered, conn))
 
     def answered(self, conn: Connection, answer: Future[bool]) -> None:
@@ -169,8 +170,14 @@ class WaitingRoom(ThreadWorker):
         # What was sent before this answer was read (pipelining) is dropped with the connection: no client needs that.
         return super().handle(conn) and not conn.parser.unreader.take_buffered()
 
+    def handle_request(self, req: Any, conn: Connection) -> Any:
+        if not conn.whole:
+            # The answer (a 401, a 413) may come before the rest of the body: no other request follows on this connection.
+            req.force_close()
+        return super().handle_request(req, conn)
+
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
-        # A body that nobody read (a 401, a 413) is not waited for: then the connection ends.
+        # gunicorn would wait 5 s for the rest of a body that nobody read.
         return keepalive and bool(conn.parser.finish_body(deadline=time.monotonic() + 0.05))
 
     # Going out

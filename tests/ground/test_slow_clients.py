@@ -1,0 +1,201 @@
+"""Slow clients at the real web process: they wait without a thread, and honest ones are answered."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.service import KEYS, Service
+
+HEAD = b"POST /callbacks/scale HTTP/1.1\r\nHost: weighbridge\r\n"
+KEY = b"scale-callback-auth: " + KEYS["SCALE_LIVE_CALLBACK_KEYS"].encode() + b"\r\n"
+
+# What each kind of slow client sends at once, and then a byte at a time.
+SLOW = {
+    "sends nothing": (b"", b""),
+    "drips its headers": (HEAD + b"X-Slow: ", b"s"),
+    "drips a body": (HEAD + KEY + b"Content-Length: 15000\r\n\r\n", b"b"),
+    "drips a body with a wrong key": (
+        HEAD + b"scale-callback-auth: wrong\r\nContent-Length: 15000\r\n\r\n",
+        b"b",
+    ),
+    "drips a chunked body": (HEAD + KEY + b"Transfer-Encoding: chunked\r\n\r\n2710\r\n", b"c"),
+    "drips the end of a large body": (HEAD + KEY + b"Content-Length: 900000\r\n\r\n" + b"b" * 70_000, b"b"),
+    "waits for 100 Continue": (HEAD + KEY + b"Expect: 100-continue\r\nContent-Length: 15000\r\n\r\n", b""),
+    "never hangs up after its answer": (b"GET /livez HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n", b""),
+    "begins a second request": (b"GET /livez HTTP/1.1\r\nHost: w\r\n\r\nG", b""),
+}
+
+
+@pytest.fixture
+def web(service: Callable[..., Service], sqlite_url: str) -> Service:
+    return service(sqlite_url, processes=("web",))
+
+
+@contextlib.contextmanager
+def slow_clients(web: Service, count: int) -> Iterator[None]:
+    """`count` slow clients of every kind, until the block ends. One that is cut off comes again."""
+    stop = threading.Event()
+    kinds = list(SLOW.values())
+
+    def connect(number: int) -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", web.web_port), timeout=10)
+        client.sendall(kinds[number % len(kinds)][0])
+        client.setblocking(False)
+        return client
+
+    def keep_slow() -> None:
+        clients = [connect(number) for number in range(count)]
+        everyone_there.set()
+        while not stop.wait(0.5):
+            for number, client in enumerate(clients):
+                try:
+                    client.send(kinds[number % len(kinds)][1])
+                    client.recv(4096)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    client.close()
+                    # A server that stops takes nobody new.
+                    with contextlib.suppress(OSError):
+                        clients[number] = connect(number)
+        for client in clients:
+            client.close()
+
+    everyone_there = threading.Event()
+    slow = threading.Thread(target=keep_slow, daemon=True)
+    slow.start()
+    assert everyone_there.wait(30)
+    try:
+        yield
+    finally:
+        stop.set()
+        slow.join()
+
+
+def test_five_hundred_slow_clients_do_not_keep_honest_ones_waiting(web: Service) -> None:
+    def honest(number: int) -> tuple[int, float]:
+        started = time.monotonic()
+        body = b'{"task_id": "t-%d", "task": {"task_id": "t-%d"}}' % (number, number)
+        return web.post_callback(body).status_code, time.monotonic() - started
+
+    with slow_clients(web, 500), ThreadPoolExecutor(4) as clients:
+        answers = list(clients.map(honest, range(200)))
+    assert {status for status, _ in answers} == {200}
+    assert max(seconds for _, seconds in answers) < 3
+
+
+@pytest.mark.slow
+def test_slow_clients_do_not_keep_a_worker_from_stopping_in_time(web: Service) -> None:
+    with slow_clients(web, 50):
+        started = time.monotonic()
+        web.stop("web")
+        # Large bodies that still arrive are given graceful_timeout. Platforms kill after 30 s.
+        assert time.monotonic() - started < 25
+
+
+def ask(web: Service, *pieces: bytes, pause: float = 0.2, seconds: float = 10) -> bytes:
+    """Everything that the server answers to these pieces, sent one after another, until it hangs up or is silent."""
+    with socket.create_connection(("127.0.0.1", web.web_port), timeout=seconds) as client:
+        for number, piece in enumerate(pieces):
+            time.sleep(pause if number else 0)
+            client.sendall(piece)
+        answer = b""
+        with contextlib.suppress(TimeoutError):
+            while came := client.recv(65536):
+                answer += came
+        return answer
+
+
+BODY = b'{"task_id": "t-1", "task": {"task_id": "t-1"}}'
+CLOSE = b"Connection: close\r\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param(
+            [bytes([byte]) for byte in HEAD[:40]]
+            + [HEAD[40:] + KEY + CLOSE, b"Content-Length: 46\r\n\r\n" + BODY],
+            id="head in pieces",
+        ),
+        pytest.param(
+            [HEAD + KEY + CLOSE + b"Content-Length: 46\r\n\r\n" + BODY[:10], BODY[10:]], id="body in pieces"
+        ),
+        pytest.param(
+            [HEAD + KEY + CLOSE + b"content-length:46\r\n\r", b"\n", BODY], id="end of head in pieces"
+        ),
+        pytest.param(
+            [
+                HEAD + KEY + CLOSE + b"Transfer-Encoding: chunked\r\n\r\n2e\r\n" + BODY,
+                b"\r\n0",
+                b";x=y\r\n\r\n",
+            ],
+            id="chunks in pieces",
+        ),
+        pytest.param(
+            [
+                HEAD
+                + KEY
+                + CLOSE
+                + b"Transfer-Encoding: chunked\r\n\r\n2e\r\n"
+                + BODY
+                + b"\r\n00\r\nX-Trailer: t\r\n\r\n"
+            ],
+            id="chunks with a trailer",
+        ),
+        pytest.param(
+            [HEAD + KEY + CLOSE + b"Expect: 100-continue\r\nContent-Length: 46\r\n\r\n", BODY],
+            id="100 Continue",
+        ),
+        pytest.param(
+            [HEAD + KEY + CLOSE + b"Content-Length: 300046\r\n\r\n" + BODY, *[b" " * 100_000] * 3],
+            id="larger than the room",
+        ),
+    ],
+)
+def test_a_request_is_received_however_it_is_cut(web: Service, pieces: list[bytes]) -> None:
+    answer = ask(web, *pieces, pause=0.02)
+    assert b" 200 OK\r\n" in answer
+    assert b"delivery_id" in answer
+
+
+def test_a_kept_connection_carries_many_requests(web: Service) -> None:
+    request = HEAD + KEY + b"Content-Length: 46\r\n\r\n" + BODY
+    with socket.create_connection(("127.0.0.1", web.web_port), timeout=10) as client:
+        for _ in range(5):
+            client.sendall(request)
+            assert b" 200 OK" in client.recv(65536)
+
+
+def test_a_request_that_is_cut_off_stores_nothing(web: Service) -> None:
+    with socket.create_connection(("127.0.0.1", web.web_port)) as client:
+        client.sendall(HEAD + KEY + b"Content-Length: 46\r\n\r\n" + BODY[:20])
+        client.shutdown(socket.SHUT_WR)
+        assert b" 200 OK" not in client.recv(65536)
+    assert web.post_callback(BODY).json()["status"] != "duplicate"
+
+
+def test_what_is_not_http_is_refused_in_gunicorns_own_words(web: Service) -> None:
+    assert b" 400 Bad Request" in ask(web, b"this is not HTTP\r\n\r\n")
+    assert b" 431 " in ask(web, b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 10_000 + b"\r\n\r\n")
+
+
+@pytest.mark.slow
+def test_a_request_that_does_not_arrive_in_time_is_answered_with_408(web: Service) -> None:
+    started = time.monotonic()
+    assert b" 408 Request Timeout" in ask(web, HEAD, seconds=40)
+    assert 18 < time.monotonic() - started < 25
+
+
+def test_an_unread_body_of_a_refused_request_ends_the_connection(web: Service) -> None:
+    refused = HEAD + b"scale-callback-auth: wrong\r\nContent-Length: 200000\r\n\r\n" + b"b" * 100_000
+    started = time.monotonic()
+    answer = ask(web, refused)
+    assert b" 401 " in answer
+    assert b"connection: close" in answer.lower()
+    assert time.monotonic() - started < 4
