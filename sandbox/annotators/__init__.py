@@ -137,17 +137,22 @@ def fix(
         return answer(task, seed=seed, put_file=put_file, image_size=image_size, read_file=read_file)
     assignment = _assignment(task, digest(response), seed, put_file, image_size, read_file)
     fixed = annotator(assignment.type).fix(assignment, response)
-    return (
-        fixed if fixed != response else {**fixed, "is_customer_fix": not fixed.get("is_customer_fix", False)}
-    )
+    if fixed == response:  # nothing could be changed
+        fixed = {**fixed, "is_customer_fix": not fixed.get("is_customer_fix", False)}
+    return fixed
 
 
 def task_fields(
-    task: dict[str, Any], *, seed: int, put_file: PutFile, image_size: ImageSize = lambda url: None
+    task: dict[str, Any],
+    *,
+    seed: int,
+    put_file: PutFile,
+    image_size: ImageSize = lambda url: None,
+    read_file: ReadFile = lambda url: None,
 ) -> dict[str, Any]:
     """What an answered task says beside its response: `document_pages` of documents, `attempts` of text collections that
     asked for several responses, `threads` of conversations (as version 2 shows them). Empty for the others."""
-    assignment = _assignment(task, "", seed, put_file, image_size, lambda url: None)
+    assignment = _assignment(task, "", seed, put_file, image_size, read_file)
     if assignment.type in DOCUMENTS:
         return {"document_pages": pages(assignment)}
     if assignment.type in CHATS:

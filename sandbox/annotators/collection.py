@@ -54,12 +54,12 @@ def _value(assignment: Assignment, field: dict[str, Any]) -> Any:
     return value_for(name, None, die) if kind == "text" else sentence(die)
 
 
-def _choices(field: dict[str, Any]) -> list[str]:
+def _choices(field: dict[str, Any]) -> list[Any]:
     given = [
         mapping(choice).get("value", mapping(choice).get("label", choice))
         for choice in sequence(field.get("choices"))
     ]
-    return [choice for choice in given if isinstance(choice, str)]
+    return [choice for choice in given if isinstance(choice, str | int | float)]
 
 
 def _live(fields: list[dict[str, Any]], answered: dict[str, Any]) -> dict[str, Any]:

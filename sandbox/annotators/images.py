@@ -80,9 +80,8 @@ def annotate(
     follows, in place and, where the task knows it, in label."""
     die = assignment.die
     hint = bounds(around) if around else None
-    if hint:
-        region = Region(hint.left - 2, hint.top - 2, hint.right + 2, hint.bottom + 2)
-    else:
+    region = hint and Region(hint.left - 2, hint.top - 2, hint.right + 2, hint.bottom + 2).within(canvas)
+    if not region or not region.width or not region.height:
         region = place(canvas, die)
     annotation: dict[str, Any] = {}
     if want.labels:
@@ -152,9 +151,9 @@ def _new_annotations(
     fewest, most = annotation_limits(params)
     usual = die.randint(0, 1) if already else max(len(drawn), die.randint(2, 5), len(wants))
     count = min(max(usual, fewest - already), most - already)
-    for number_of_it in range(count):
-        around = drawn[number_of_it] if number_of_it < len(drawn) else None
-        yield annotate(assignment, wants[number_of_it % len(wants)], canvas, key=key, around=around)
+    for position in range(count):
+        around = drawn[position] if position < len(drawn) else None
+        yield annotate(assignment, wants[position % len(wants)], canvas, key=key, around=around)
 
 
 def annotation_limits(params: dict[str, Any]) -> tuple[int, int]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from sandbox.annotators.assignment import Assignment, mapping, number, objects, sequence, truth
 from sandbox.annotators.attributes import answer_attributes
-from sandbox.annotators.images import annotate, wanted
+from sandbox.annotators.images import Wanted, annotate, wanted
 from sandbox.annotators.labels import Label, label_set
 from sandbox.annotators.prelabels import prelabels
-from sandbox.annotators.shapes import Region
+from sandbox.annotators.shapes import Asked, Region
 
 ASSUMED_FRAMES, ASSUMED_POINTS, ASSUMED_CAMERAS = 3, 1200, 2
 FARTHEST = 60.0  # meters from the device
@@ -107,13 +107,11 @@ def _nudged(assignment: Assignment, frame: Any) -> dict[str, Any]:
     cuboids = []
     for cuboid in objects(mapping(frame).get("cuboids")):
         place = mapping(cuboid.get("position"))
-        x, step = (
-            number(place.get("x")),
-            round(assignment.die.uniform(0.02, 0.2) / _unit(assignment.params), 3),
-        )
-        cuboids.append(
-            {**cuboid, "position": {**place, "x": round(x + step, 6)}} if x is not None else cuboid
-        )
+        x = number(place.get("x"))
+        if x is not None:
+            step = round(assignment.die.uniform(0.02, 0.2) / _unit(assignment.params), 3)
+            cuboid = {**cuboid, "position": {**place, "x": round(x + step, 6)}}
+        cuboids.append(cuboid)
     return {**mapping(frame), "cuboids": cuboids}
 
 
@@ -208,8 +206,7 @@ def _linked(assignment: Assignment, uuid: str, alone: bool, label: str | None) -
     kind = {"polygonannotation": "polygon", "lineannotation": "line", "pointannotation": "point"}.get(
         str(params.get("annotation_type")), "box"
     )
-    wants = wanted(params, None) if params.get("geometries") else []
-    want = assignment.die.choice(wants) if wants else wanted({**params, "objects_to_annotate": []}, kind)[0]
+    want = assignment.die.choice(wanted(params, None) or [Wanted(kind, [], Asked())])
     shape = annotate(assignment, want._replace(labels=[label] if label else want.labels), CAMERA)
     del shape["uuid"]
     return {"cuboid_uuid": uuid, **shape, **({"not_in_lidar": True} if alone else {})}
@@ -240,7 +237,9 @@ def answer_topdown(assignment: Assignment) -> dict[str, Any]:
 def _map(assignment: Assignment) -> list[dict[str, Any]]:
     half = _reach(assignment.params) / _unit(assignment.params)
     ground = Region(-half, -half, half, half)
-    wants = wanted(assignment.params, None) or wanted(assignment.params, "polygon")
+    wants = wanted(assignment.params, None) or [
+        Wanted("polygon", [label.name for label in labels_of(assignment.params)], Asked())
+    ]
     shapes = [
         annotate(assignment, want, ground) for want in wants for _ in range(assignment.die.randint(1, 3))
     ]

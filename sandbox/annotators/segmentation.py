@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from sandbox.annotators.assignment import ASSUMED_SIZE, Assignment, mapping, number, objects, truth
+from sandbox.annotators.assignment import ASSUMED_SIZE, Assignment, mapping, objects, truth
 from sandbox.annotators.attributes import answer_attributes
 from sandbox.annotators.labels import Label, label_set
 
@@ -201,7 +201,7 @@ def read_scene(assignment: Assignment, response: dict[str, Any]) -> Scene | None
     try:
         with Image.open(io.BytesIO(content)) as image:
             pixels = np.asarray(image)
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     if pixels.ndim != 2 or pixels.size > MOST_PIXELS:
         return None
@@ -212,7 +212,7 @@ def read_scene(assignment: Assignment, response: dict[str, Any]) -> Scene | None
         instance = labels.get(name, False) or len(entries) > 1
         for entry in entries:
             segments.append(_segment_of(name, instance, entry))
-            if number(entry.get("index")):
+            if isinstance(entry.get("index"), int) and entry["index"] > 0:
                 indexes[pixels == entry["index"]] = len(segments)
     return Scene(indexes, segments) if segments else None
 

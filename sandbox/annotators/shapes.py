@@ -116,7 +116,9 @@ def _box(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) -> di
     """left, top, width, height; with can_rotate also `rotation` (radians, clockwise) about the center and the four
     corners after it, while left/top stay those of the unrotated box. Source: docs, "Boxes"."""
     left, top = pencil.at(region.left), pencil.at(region.top)
-    # Rounded up, so that a box at its smallest size does not fall short of it.
+    if pencil.whole:
+        left, top = math.floor(region.left), math.floor(region.top)
+    # Sizes are rounded up, so that a box at its smallest size does not fall short of it.
     digits = 1 if pencil.whole else 100
     width = min(math.ceil(round(region.width * digits, 6)) / digits, pencil.canvas.right - left)
     height = min(math.ceil(round(region.height * digits, 6)) / digits, pencil.canvas.bottom - top)
@@ -234,12 +236,12 @@ def _cuboid(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) ->
         "vertices": [
             {"description": name, "x": x, "y": y, "type": "vertex"} for name, (x, y) in corners.items()
         ],
-        "edges": edges(corners),
+        "edges": _edges(corners),
         **_corners_in_space(corners, wish.camera),
     }
 
 
-def edges(corners: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
+def _edges(corners: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
     return [
         {
             "description": name,
@@ -376,9 +378,7 @@ def _moved(annotation: dict[str, Any], dx: float, dy: float) -> dict[str, Any]:
         for keys, by in ((_ACROSS, dx), (_DOWN, dy)):
             for key in keys:
                 if _is_number(part.get(key)):
-                    part[key] = (
-                        part[key] + by if isinstance(part[key] + by, int) else round(part[key] + by, 2)
-                    )
+                    part[key] = part[key] + by if isinstance(by, int) else round(part[key] + by, 6)
     return moved
 
 

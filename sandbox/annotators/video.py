@@ -18,7 +18,7 @@ from sandbox.annotators.labels import label_names
 from sandbox.annotators.prelabels import prelabels
 from sandbox.annotators.shapes import Region, nudge
 
-# The older types draw one kind of shape, as their names say.
+# Where the request of one of the older types says no geometries: the shape that its name says.
 GEOMETRY_OF_TYPE = {
     "videoboxannotation": "box",
     "videopolygonannotation": "polygon",
@@ -62,7 +62,9 @@ def follow(assignment: Assignment, frames: int, *, key: str) -> list[Track]:
     What a file of layers shows on the first frame is followed first.
     """
     params, die = assignment.params, assignment.die
-    wants = wanted(params, GEOMETRY_OF_TYPE.get(assignment.type))
+    wants = wanted(params, None)
+    if not wants and assignment.type in GEOMETRY_OF_TYPE:
+        wants = wanted(params, GEOMETRY_OF_TYPE[assignment.type])
     if not wants:
         return []
     layers = sequence(assignment.read(params.get("layers")))

@@ -46,10 +46,12 @@ def value_for(name: str, described: Any, die: random.Random) -> str:
 
     Values are texts also where they say numbers ("10.00"), as Scale returns them.
     """
-    choices = label_names(described.get("choices")) if isinstance(described, dict) else []
-    if choices:
-        return die.choice(choices)
-    asked = f"{name} {described if isinstance(described, str) else ''}".lower()
+    if isinstance(described, dict):
+        choices = label_names(described.get("choices"))
+        if choices:
+            return die.choice(choices)
+        described = described.get("description")
+    asked = f"{name} {described or ''}".lower()
     word = die.choice(WORDS)
     for pattern, make in (
         (r"mail", lambda: f"{word}@example.com"),

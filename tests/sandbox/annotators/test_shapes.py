@@ -73,6 +73,9 @@ def test_shapes_stay_within_the_image_and_keep_the_sizes_asked_for(size, seed, k
             assert -NEAR <= x <= size[0] + NEAR
             assert -NEAR <= y <= size[1] + NEAR
         drawn = bounds(annotation)
+        if kind == "box":
+            assert annotation["width"] > 0
+            assert annotation["height"] > 0
         if kind in ("box", "cuboid") and not (kind == "cuboid" and geometry.get("integer_pixels")):
             width, height = (annotation.get("width", drawn.width), annotation.get("height", drawn.height))
             # A box is at least as large as asked, as far as the image and its rounding allow.
@@ -207,6 +210,14 @@ def test_boxes_are_drawn_around_the_layers_that_a_task_shows() -> None:
     first = answered(params, type="annotation", size=(640, 480))["annotations"][0]
     assert first["label"] == "bus"
     assert (first["left"], first["top"], first["width"], first["height"]) == (298, 38, 124, 124)
+
+
+def test_layers_beyond_the_image_are_not_followed() -> None:
+    far = {"label": "car", "left": 3000, "top": 10, "width": 20, "height": 20}
+    params = {"objects_to_annotate": ["car"], "layers": {"boxes": [far]}}
+    for box in answered(params, type="annotation", size=(640, 480))["annotations"]:
+        assert box["width"] > 10
+        assert box["left"] + box["width"] <= 640
 
 
 def prelabeled() -> list[dict[str, Any]]:
