@@ -39,13 +39,17 @@ class Finding(NamedTuple):
     line: int | None = None  # None: where the path is written
 
 
-def check(name: str, steps: Steps) -> list[Finding]:
+def check(name: str, written: Steps) -> list[Finding]:
     """What is wrong beyond the schema, and what is perhaps not meant (`warning`)."""
+    steps = {
+        step: {key: value for key, value in fields.items() if value is not None}
+        for step, fields in written.items()
+    }
     found = [
         Finding(("steps", step, *path), message)
         for step, fields in steps.items()
         for path, message in (
-            *_says_what_to_do(step, fields, steps),
+            *_says_what_to_do(step, written[step], steps),
             *_expressions(fields),
             *_create(step, fields, steps),
             *_join(fields, steps),
@@ -66,22 +70,23 @@ def check(name: str, steps: Steps) -> list[Finding]:
 
 
 def _says_what_to_do(step: str, fields: Mapping[str, Any], steps: Steps) -> Found:
+    """`fields` as they are written: also those with a value that the schema refused."""
     started = any(_started(other) == step for other in steps.values())
     if "after" not in fields and not started:
         yield ("after",), "is required: which results does the step look at?"
-    for other in fields.get("after", {}).get("step", ()):
+    for other in (fields.get("after") or {}).get("step", ()):
         if other not in steps:
             yield ("after", "step"), f"there is no step {other!r}{nearest(other, steps)}"
-        elif steps[other] and not steps[other].keys() & {"create", "python"}:
+        elif steps[other].keys() >= {"join", "after"} and not steps[other].keys() & {"create", "python"}:
             yield ("after", "step"), f"the step {other!r} creates no tasks"
     if not fields.keys() & {"create", "python", "join"}:
         yield (), "does nothing: `create` is required"
     if "create" in fields and "python" in fields:
         yield ("python",), "stands beside `create`: expected one of them"
     each = fields.get("for_each")
-    if "where" in fields and each is None:
+    if "where" in fields and "for_each" not in fields:
         yield ("where",), "filters a `for_each`, and there is none"
-    if "crop" in fields and (each is None or each.kind != "annotation"):
+    if "crop" in fields and (each.kind != "annotation" if each else "for_each" not in fields):
         yield ("crop",), "cuts around an annotation: expected `for_each: annotation`"
     with_create = [key for key in ("for_each", "crop", "copies") if key in fields]
     if "create" not in fields and with_create and fields.keys() & {"python", "join"}:

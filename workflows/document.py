@@ -13,6 +13,10 @@ Path = tuple[str | int, ...]
 MOST_NODES = 100_000  # aliases can make a small file mean billions of values
 
 
+TAG = "tag:yaml.org,2002:"
+KNOWN_TAGS = ("null", "bool", "int", "float", "str", "merge", "map", "seq")
+
+
 class Problem(NamedTuple):
     """One thing that is wrong in a workflow file, said so that it can be mended without asking."""
 
@@ -57,7 +61,7 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+", list("-+.0123456789")),
     ("merge", r"<<", ["<"]),
 ):  # fmt: skip
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+    _Loader.add_implicit_resolver(TAG + _tag, re.compile(f"^(?:{_pattern})$"), _first)
 
 
 def read(text: str) -> Document:
@@ -73,9 +77,8 @@ def read(text: str) -> Document:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         written = text.splitlines()[line - 1] if mark and line <= text.count("\n") + 1 and text else ""
-        document.faults.append(
-            ((), line, f"this is not YAML: {error.problem or error.context}{_hint(written)}")
-        )
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        document.faults.append(((), line, f"this is not YAML: {said}{_hint(written)}"))
         return document
     except (yaml.YAMLError, RecursionError) as error:
         document.faults.append(((), 1, f"this is not YAML: {error}"))
@@ -110,18 +113,24 @@ class _Reading:
             )
             return None
         around = (*around, id(node))
+        tag = node.tag.removeprefix(TAG)
+        if tag not in KNOWN_TAGS:
+            self.fault(
+                path, line, f"the tag {tag} has no meaning here; text, numbers, true, false and null do"
+            )
+            return None
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path, around)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*path, index), around) for index, item in enumerate(node.value)]
-        return self.scalar(node, path, line)
+        return self.scalar(node)
 
     def mapping(self, node: yaml.MappingNode, path: Path, around: tuple[int, ...]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            if key_node.tag == "tag:yaml.org,2002:merge":
+            if key_node.tag == TAG + "merge":
                 for one in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
                     shared = self.value(one, path, around)
                     if isinstance(shared, dict):
@@ -141,9 +150,9 @@ class _Reading:
             found[key] = self.value(value_node, (*path, key), around)
         return {**merged, **found}
 
-    def scalar(self, node: yaml.Node, path: Path, line: int) -> Any:
+    def scalar(self, node: yaml.Node) -> Any:
         text = str(node.value)
-        match node.tag.removeprefix("tag:yaml.org,2002:"):
+        match node.tag.removeprefix(TAG):
             case "null":
                 return None
             case "bool":
@@ -152,13 +161,8 @@ class _Reading:
                 return int(text) if len(text) < 400 else text
             case "float":
                 return float(text)
-            case "str" | "merge":
+            case _:
                 return text
-            case other:
-                self.fault(
-                    path, line, f"the tag {other} has no meaning here; text, numbers, true, false and null do"
-                )
-                return None
 
     def fault(self, path: Path, line: int, message: str) -> None:
         self.document.faults.append((path, line, message))

@@ -105,7 +105,7 @@ def _workflow(document: Document, path: str, digest: str, findings: list[Finding
         if not NAME.match(name):
             findings.append(Finding(at, f"expected a name of a-z, 0-9 and -, not {name!r}"))
         if isinstance(body, dict):
-            steps[name] = _loaded(StepSchema(), body, at, findings)
+            steps[name] = {**dict.fromkeys(body), **_loaded(StepSchema(), body, at, findings)}
         else:
             findings.append(Finding(at, "expected a mapping with `after` and `create`"))
             steps[name] = {}

@@ -123,8 +123,6 @@ def _type(field: fields.Field[Any]) -> str:
             return "mapping"
         case fields.List():
             return "list"
-        case fields.Boolean():
-            return "`true`, `false`"
         case fields.Integer():
             return "whole number"
         case fields.String():

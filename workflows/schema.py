@@ -23,7 +23,6 @@ _PLAIN = {
     "Not a valid list.": "expected a list",
     "Not a valid string.": "expected text",
     "Not a valid integer.": "expected a whole number",
-    "Not a valid boolean.": "expected true or false",
     "Invalid type.": "expected a list",
 }
 
@@ -211,6 +210,17 @@ class Reduction(fields.Field[Reduce]):
         return Reduce(options["by"], {key: option for key, option in options.items() if key != "by"})
 
 
+class Switch(fields.Field[bool]):
+    """`true`, `false`"""
+
+    json = {"type": "boolean"}
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValidationError(f"expected true or false, not {value!r}")
+        return value
+
+
 class AfterError(fields.Field[dict[str, Any]]):
     """`stop`, or a mapping with `retry` or `start`"""
 
@@ -236,11 +246,6 @@ def whole(least: int, most: int | None = None, **kwargs: Any) -> fields.Integer:
     """A whole number in a range."""
     said = f"expected {least} to {most}" if most else f"expected a whole number, {least} or more"
     return fields.Integer(strict=True, validate=validate.Range(least, most, error=said), **kwargs)
-
-
-def switch(description: str) -> fields.Boolean:
-    """true or false, and nothing that only looks like it. Off unless said."""
-    return fields.Boolean(truthy={True}, falsy={False}, load_default=False, metadata=about(description, True))
 
 
 # Sections of a file.
@@ -451,9 +456,11 @@ class StepSchema(Section):
         validate=validate.Equal("each_response", error="expected each_response"),
         metadata=about("Again for every new response of a task. Otherwise once.", "each_response"),
     )
-    hold = switch("Each follow-up waits for a person's approval.")
+    hold = Switch(load_default=False, metadata=about("Each follow-up waits for a person's approval.", True))
     limits = fields.Nested(LimitsSchema, metadata=about("Limits of this step.", {"per_day": 500}))
-    dry_run = switch("Follow-ups are recorded as `skipped`; nothing is created.")
+    dry_run = Switch(
+        load_default=False, metadata=about("Follow-ups are recorded as `skipped`; nothing is created.", True)
+    )
     on_error = AfterError(
         metadata=about(
             "When a task of this step ends in an error.", {"retry": 2, "mirror": "attachment"}, "stop"
@@ -585,8 +592,6 @@ def _type(field: fields.Field[Any]) -> dict[str, Any]:
                 "propertyNames": Name.json,
                 "additionalProperties": _object(values()),
             }
-        case fields.Boolean():
-            return {"type": "boolean"}
         case fields.Integer():
             return {"type": "integer", **_bounds(field)}
         case fields.String():
