@@ -21,10 +21,11 @@ from app.commands.task_types import task_types
 from app.commands.tasks import tasks
 from app.commands.tokens import tokens
 from app.commands.up import up
+from app.commands.workflows import workflows
 from sandbox.commands import sandbox
 
 COMMANDS: tuple[click.Command, ...] = (
-    up, demo, doctor, db, deliveries, tasks, task_types, follow_ups, creating, jobs, tokens, sandbox,
+    up, demo, doctor, db, deliveries, tasks, task_types, workflows, follow_ups, creating, jobs, tokens, sandbox,
 )  # fmt: skip
 
 
