@@ -2,7 +2,9 @@
 
 import os
 import resource
+import shutil
 import socket
+import tempfile
 
 from config import SettingsError, load_settings
 from config.logging import set_up_logging
@@ -62,3 +64,11 @@ logconfig_dict = {
     "formatters": {},
     "loggers": {"gunicorn.error": {"level": settings.log_level.upper(), "handlers": [], "propagate": True}},
 }
+
+# Each web process counts for itself in a file of this folder; /metrics adds them up.
+metrics_folder = tempfile.mkdtemp(prefix="weighbridge-metrics-")
+raw_env = [f"PROMETHEUS_MULTIPROC_DIR={metrics_folder}"]
+
+
+def on_exit(server: object) -> None:
+    shutil.rmtree(metrics_folder, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app import api, callbacks, health
+from app import api, callbacks, health, metrics
 from app.commands import register
 from config import Settings, load_settings
 from config.logging import set_up_logging
@@ -22,6 +22,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["bell"] = Bell(settings)
     app.register_blueprint(callbacks.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(metrics.blueprint)
     api.register(app)
     register(app)
     return app

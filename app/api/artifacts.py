@@ -12,10 +12,12 @@ from marshmallow.validate import OneOf
 from sqlalchemy import select
 from werkzeug.wsgi import wrap_file
 
-from app.api.blueprint import Blueprint, service
+from app.api.blueprint import Blueprint, bell, service, who
 from app.api.lists import ListQuery, Rows, Shown, listed, page
 from app.api.problems import Refused
 from models import Artifact as Row
+from pipeline import artifacts
+from pipeline.audit import note
 
 blueprint = Blueprint("artifacts", "Files that responses point to")
 
@@ -48,6 +50,7 @@ SHOWN = (
     Row.media_type,
     Row.attempts,
     Row.annotation_count,
+    Row.details,
     Row.ordinal.label("file"),
 )
 
@@ -65,6 +68,12 @@ class Artifact(Shown):
     attempts = fields.Integer()
     annotation_count = fields.Integer(
         allow_none=True, metadata={"description": "Annotations read from it; null: not read, or none to read"}
+    )
+    details = fields.Dict(
+        allow_none=True,
+        metadata={
+            "description": "What was read beside annotations: an image's size, global_attributes by frame"
+        },
     )
     file = fields.Integer(metadata={"description": "`file` of the annotations that were read from it"})
 
@@ -121,13 +130,31 @@ def artifact_content(artifact_id: UUID) -> Response:
     response.content_length = size
     response.headers.set("Content-Disposition", "attachment", filename=str(artifact_id))
     response.set_etag(row["sha256"])
-    answer: Response = response.make_conditional(request, accept_ranges=True, complete_length=size)
-    return answer
+    response.make_conditional(request, accept_ranges=True, complete_length=size)
+    return response
+
+
+@blueprint.post("/artifacts/<uuid:artifact_id>/retry")
+@blueprint.response(200, Artifact)
+def retry_artifact(artifact_id: UUID) -> Any:
+    """Fetch a failed file again; one that is stored is read again"""
+    with service().engine.begin() as connection:
+        try:
+            asked = artifacts.retry(connection, artifact_id)
+        except LookupError:
+            raise _missing(artifact_id) from None
+        note(connection, who(), "artifact.retry", str(artifact_id))
+    bell().ring(asked)
+    return _row(artifact_id)
 
 
 def _row(artifact_id: UUID) -> Any:
     with service().reader.begin() as connection:
         row = connection.execute(select(*SHOWN).where(Row.id == artifact_id)).mappings().one_or_none()
     if row is None:
-        raise Refused(404, f"no artifact {artifact_id} is known")
+        raise _missing(artifact_id)
     return row
+
+
+def _missing(artifact_id: UUID) -> Refused:
+    return Refused(404, f"no artifact {artifact_id} is known; GET /api/v1/artifacts lists those that are")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from marshmallow import Schema, fields
 from marshmallow.validate import Range
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, Select, select
 
 from app.api.artifacts import SHOWN as ARTIFACT_COLUMNS
 from app.api.artifacts import Artifact as ArtifactSchema
@@ -160,7 +161,7 @@ def list_annotations(query: Mapping[str, Any], task_id: str) -> Rows:
             response_id = _version(connection, task_id, query["response"], Response.id)["id"]
         if response_id is None:
             return {"data": [], "next_cursor": None}
-        statement = select(*VALUE, Annotation.file).where(Annotation.response_id == response_id)
+        statement = _whole(connection, response_id, *VALUE, Annotation.file)
         for name in ("type", "label", "uuid", "frame"):
             if name in query:
                 statement = statement.where(getattr(Annotation, name) == query[name])
@@ -217,6 +218,15 @@ def _version(connection: Connection, task_id: str, number: int, *columns: Any) -
     return row
 
 
+def _whole(connection: Connection, response_id: UUID, *columns: Any) -> Select[Any]:
+    """The annotations of a version. Those of a file count from when all of them are written."""
+    statement = select(*columns).where(Annotation.response_id == response_id)
+    unread = select(Artifact.ordinal).where(Artifact.response_id == response_id, Artifact.state != "stored")
+    if files := connection.scalars(unread).all():
+        statement = statement.where(Annotation.file.not_in(files))
+    return statement
+
+
 def _summary(row: RowMapping, current: Any) -> Rows:
     return {
         **row,
@@ -233,6 +243,6 @@ def _values(connection: Connection, task_id: str, number: int) -> list[Value]:
             400,
             f"response {number} has {row['annotation_count']:,} annotations; at most {MOST_COMPARED:,} are compared",
         )
-    statement = select(*VALUE).where(Annotation.response_id == row["id"])
+    statement = _whole(connection, row["id"], *VALUE)
     rows = connection.execute(statement.order_by(Annotation.file, Annotation.position))
     return [Value(*values) for values in rows]

@@ -1,0 +1,84 @@
+"""`/metrics`: what Prometheus reads, from one process and from several."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from app import create_app
+from config import load_settings
+from pipeline import jobs
+from pipeline.state import remember
+from tests.service import Service
+
+BODY = Path(__file__).parent.parent / "payloads" / "annotation" / "accepted.json"
+
+Start = Callable[..., Service]
+
+
+def samples(content: str) -> dict[tuple[str, ...], float]:
+    """(name, label value, …) → value"""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(content)
+        for sample in family.samples
+    }
+
+
+def client(database_url: str, tmp_path: Path, **settings: str) -> FlaskClient:
+    environment = {
+        "DATABASE_URL": database_url,
+        "SECRET_KEY": "secret",
+        "SCALE_LIVE_CALLBACK_KEYS": "key",
+        "ARTIFACT_STORE": str(tmp_path / "artifacts"),
+    }
+    return create_app(load_settings({**environment, **settings})).test_client()
+
+
+def test_the_gauges_say_how_much_work_there_is(database_url: str, tmp_path: Path) -> None:
+    web = client(database_url, tmp_path)
+    service = web.application.extensions["weighbridge"]
+    web.post("/callbacks/scale", data=b"no JSON", headers={"scale-callback-auth": "key"})
+    before = samples(web.get("/metrics").text)
+    assert before["weighbridge_database_up",] == 1
+    assert before["weighbridge_deliveries", "quarantined"] == 1
+    assert before["weighbridge_deliveries", "stored"] == 0
+    assert ("weighbridge_worker_heartbeat_age_seconds",) not in before
+    assert before["weighbridge_callbacks_total", "quarantined"] >= 1
+    with service.engine.begin() as connection:
+        jobs.ask(connection, jobs.PLAN, ["a", "b"])
+        remember(connection, "heartbeat:here", {})
+    after = samples(web.get("/metrics").text)
+    assert after["weighbridge_jobs", "plan", "ready"] == 2
+    assert 0 <= after["weighbridge_worker_heartbeat_age_seconds",] < 60
+    assert 0 <= after["weighbridge_oldest_due_job_age_seconds",] < 60
+    service.engine.dispose()
+
+
+def test_metrics_are_answered_when_the_database_is_away(tmp_path: Path) -> None:
+    web = client("postgresql://nobody@127.0.0.1:1/nothing", tmp_path)
+    answer = web.get("/metrics")
+    assert answer.status_code == 200
+    assert samples(answer.text)["weighbridge_database_up",] == 0
+
+
+def test_metrics_token_guards_them_if_it_is_set(sqlite_url: str, tmp_path: Path) -> None:
+    web = client(sqlite_url, tmp_path, METRICS_TOKEN="for-prometheus")
+    assert web.get("/metrics").status_code == 401
+    assert web.get("/metrics", headers={"Authorization": "Bearer another"}).status_code == 401
+    assert web.get("/metrics", headers={"Authorization": "Bearer for-prometheus"}).status_code == 200
+
+
+@pytest.mark.slow
+def test_the_counters_of_all_web_processes_are_added_up(service: Start, sqlite_url: str) -> None:
+    running = service(sqlite_url, env={"WEB_CONCURRENCY": "2"}, processes=("web",))
+    body = BODY.read_bytes()
+    for _ in range(20):
+        running.post_callback(body)  # a new connection each time: both processes answer some
+    for _ in range(5):
+        found = samples(requests.get(f"{running.web_url}/metrics", timeout=10).text)
+        assert found["weighbridge_callbacks_total", "processed"] == 1
+        assert found["weighbridge_callbacks_total", "duplicate"] == 19
