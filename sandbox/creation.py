@@ -34,7 +34,7 @@ def create(
             task.answer_at = people.due(world, task, batch)
         else:
             session.flush()
-            delivery = people.settle(session, world, task, *done)
+            delivery = people.settle(session, world, task, done)
             if callback_first and delivery is not None and delivery.state == "pending":
                 # The office leaves it alone for so long; should this process die, it will be sent then.
                 delivery.next_try_at = task.updated_at + 60_000

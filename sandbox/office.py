@@ -122,7 +122,7 @@ class Office:
         if task is None or task.status != "pending":
             return
         try:
-            status, response = people.answer(self._world, task)
+            done = people.answer(self._world, task)
         except Exception:
             # It would fail again: the task waits for a person, and the log says why.
             log.exception("No annotator could answer the %s task %s", task.type, task.task_id)
@@ -132,7 +132,7 @@ class Office:
         with self._world.store.write() as session:
             fresh = session.get(Task, number)
             if fresh is not None and fresh.task_id == task.task_id and fresh.answer_at is not None:
-                people.settle(session, self._world, fresh, status, response)
+                people.settle(session, self._world, fresh, done)
 
     def _finish(self, number: int) -> None:
         with self._world.store.write() as session:

@@ -102,6 +102,8 @@ def check(type_name: str, request: Mapping[str, Any], inherited: Mapping[str, An
         type_name, {k: v for k, v in merged.items() if k not in ("project", "batch")}
     ):
         raise invalid(f'"{field}" {message}' if field else message)
+    if "metadata" in merged:
+        check_metadata(merged["metadata"])
     if "layers" in merged:
         _check_layers(merged["layers"])
     if merged.get("callback_url") == "":

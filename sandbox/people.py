@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
@@ -32,15 +32,28 @@ def due(world: World, task: Task, batch: Batch | None) -> int | None:
     return clock.now() + round(1000 * seconds / world.settings.time_scale)
 
 
-def answer(world: World, task: Task) -> tuple[str, Any]:
-    """The annotators' work on a task: its new status and response. May read attachments: keep it out of transactions."""
+class Answer(NamedTuple):
+    """What the annotators made of a task: its new status, its response, and what the task itself says besides."""
+
+    status: str
+    response: Any
+    fields: dict[str, Any] = {}
+
+
+def answer(world: World, task: Task) -> Answer:
+    """The annotators' work on a task. May read attachments and keeps files: stay out of transactions."""
     subject = {
         "account": task.account,
         **{name: getattr(task, name) for name in ("task_id", "unique_id", "type", "project", "batch")},
     }
     for kind in world.faults.strike("answer", subject, task.number):
-        return "error", annotators.error(task_object(task), kind)
-    return "completed", annotators.answer(task_object(task), **_desk(world, task))
+        return Answer("error", annotators.error(task_object(task), kind))
+    desk = _desk(world, task)
+    response = annotators.answer(task_object(task), **desk)
+    del desk["read_file"]
+    fields = annotators.task_fields(task_object(task), **desk)
+    # The threads of conversations are version 2's.
+    return Answer("completed", response, {name: fields[name] for name in fields if name != "threads"})
 
 
 def _desk(world: World, task: Task) -> dict[str, Any]:
@@ -59,9 +72,10 @@ def stamp(task: Task) -> None:
     task.created_at = task.updated_at = clock.now()
 
 
-def settle(session: Session, world: World, task: Task, status: str, response: Any) -> Delivery | None:
-    """Write a new status and response on a task, with everything that follows from it."""
-    change(task, response=response)
+def settle(session: Session, world: World, task: Task, answer: Answer) -> Delivery | None:
+    """Write an answer on a task, with everything that follows from it."""
+    status = answer.status
+    change(task, response=answer.response, **answer.fields)
     task.status = status
     task.answer_at = None
     task.rounds += 1
@@ -85,13 +99,13 @@ def complete(
         task = find_task(session, account, task_id)
     if task.status != "pending":
         raise Refused(400, f"The task is {task.status}, only a pending task can be completed.")
-    status, response = ("completed", response) if given else answer(world, task)
+    done = Answer("completed", response) if given else answer(world, task)
     return _do(
         world,
         account,
         task_id,
         ("pending",),
-        lambda session, task: settle(session, world, task, status, response),
+        lambda session, task: settle(session, world, task, done),
     )
 
 
@@ -103,7 +117,7 @@ def fail(
         raise Refused(400, f"The kind must be one of {', '.join(ERROR_KINDS)}")
 
     def break_off(session: Session, task: Task) -> None:
-        settle(session, world, task, "error", response or annotators.error(task_object(task), kind))
+        settle(session, world, task, Answer("error", response or annotators.error(task_object(task), kind)))
 
     return _do(world, account, task_id, ("pending",), break_off)
 
@@ -169,7 +183,7 @@ def recall(world: World, account: str, task_id: str) -> dict[str, Any]:
     """
 
     def take_back(session: Session, task: Task) -> None:
-        change(task, response=None)
+        change(task, response=None, attempts=None)
         task.status, task.completed_at, task.review_status = "pending", None, None
         callbacks.announce(session, world.settings, world.faults, task, "recalled")
         task.answer_at = due(world, task, batch_of(session, task))

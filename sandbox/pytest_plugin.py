@@ -6,6 +6,7 @@ comes near yours.
 """
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -24,7 +25,7 @@ import pytest
 LIVE_KEY, TEST_KEY = "live_sandbox", "test_sandbox"
 LIVE_CALLBACK_KEY, TEST_CALLBACK_KEY = "live_callback_sandbox", "test_callback_sandbox"
 TIME_SCALE = 3600
-START_SECONDS = 30.0
+STOP_SECONDS = 10.0
 
 
 class SandboxError(Exception):
@@ -45,8 +46,9 @@ class ScaleSandbox:
     live_key, test_key = LIVE_KEY, TEST_KEY
     live_callback_key, test_callback_key = LIVE_CALLBACK_KEY, TEST_CALLBACK_KEY
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, process: subprocess.Popen[str]) -> None:
         self.address = address
+        self.process = process
         self.api_url = f"{address}/v1"
         self.callback_url = f"{address}/sandbox/receive"
         """Takes every callback and keeps it for `received`: a callback_url while there is no service to test."""
@@ -166,15 +168,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.fixture(scope="session")
-def scale_sandbox_process(request: pytest.FixtureRequest) -> Iterator[ScaleSandbox]:
-    """The sandbox of this run of the tests, on a free port. It keeps nothing, and ends with the run."""
-    home = Path(request.config.getini("scale_sandbox_home") or Path(__file__).resolve().parents[1])
-    python = request.config.getini("scale_sandbox_python") or _python_of(home)
-    run = "from sandbox.commands import sandbox; sandbox()"
-    arguments = ["serve", "--port", "0", "--memory", "--time-scale", str(TIME_SCALE), "--until-stdin-closes"]
+@contextlib.contextmanager
+def running_sandbox(home: Path, python: str | None = None, *options: str) -> Iterator[ScaleSandbox]:
+    """A sandbox in a process of its own, with these options of `flask sandbox serve`. It ends with whoever started it."""
     process = subprocess.Popen(
-        [python, "-c", run, *arguments],
+        [
+            python or _python_of(home),
+            "-c",
+            "from sandbox.commands import sandbox; sandbox()",
+            "serve",
+            "--until-stdin-closes",
+            *("--port", "0", "--time-scale", str(TIME_SCALE), *options),
+        ],
         cwd=home,
         env={
             **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},  # noqa: TID251
@@ -192,11 +197,20 @@ def scale_sandbox_process(request: pytest.FixtureRequest) -> Iterator[ScaleSandb
         try:
             found = re.search(r"https?://[^\s/]+", process.stdout.readline())
             if found is None:
-                raise RuntimeError(f"The sandbox did not start from {home}; what it said stands above.")
-            yield ScaleSandbox(found.group())
+                raise RuntimeError(f"The sandbox did not start in {home}; what it said stands above.")
+            yield ScaleSandbox(found.group(), process)
         finally:
             process.terminate()
-            process.wait(START_SECONDS)
+            process.wait(STOP_SECONDS)
+
+
+@pytest.fixture(scope="session")
+def scale_sandbox_process(request: pytest.FixtureRequest) -> Iterator[ScaleSandbox]:
+    """The sandbox of this run of the tests, on a free port. It keeps nothing, and ends with the run."""
+    home = Path(request.config.getini("scale_sandbox_home") or Path(__file__).resolve().parents[1])
+    python = request.config.getini("scale_sandbox_python") or None
+    with running_sandbox(home, python, "--memory") as sandbox:
+        yield sandbox
 
 
 @pytest.fixture

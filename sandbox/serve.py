@@ -21,6 +21,10 @@ class _Requests(WSGIRequestHandler):
     disable_nagle_algorithm = True
     timeout = 60
 
+    def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
+        """Also when a fault dropped it: without an answer nothing else would end the connection."""
+        self.close_connection = True
+
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """No line a call: what counts is on the page and in the log of what failed."""
 

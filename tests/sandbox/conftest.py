@@ -1,0 +1,89 @@
+"""A real sandbox process for the tests, the official SDK pointed at it, and a receiver for its callbacks."""
+
+import random
+import string
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import scaleapi
+
+from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
+from tests.sandbox.inbox import Inbox
+
+HOME = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Iterator[ScaleSandbox]:
+    with running_sandbox(HOME, None, "--memory") as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(sandbox_process: ScaleSandbox) -> ScaleSandbox:
+    """An empty sandbox without faults."""
+    sandbox_process.reset()
+    return sandbox_process
+
+
+@pytest.fixture
+def slow_sandbox(sandbox: ScaleSandbox) -> ScaleSandbox:
+    """An empty sandbox whose live tasks are answered only by hand."""
+    sandbox.speed("manual")
+    return sandbox
+
+
+def sdk(sandbox: ScaleSandbox, key: str) -> scaleapi.ScaleClient:
+    """The official client under this key; only the addresses are changed."""
+    client = scaleapi.ScaleClient(key, api_instance_url=sandbox.api_url)
+    client.v2.api_client.configuration.host = sandbox.address
+    return client
+
+
+@pytest.fixture
+def live(sandbox: ScaleSandbox) -> scaleapi.ScaleClient:
+    """The official client in the live world, where annotators need time; here they are asked to wait for a hand."""
+    sandbox.speed("manual")
+    return sdk(sandbox, sandbox.live_key)
+
+
+@pytest.fixture
+def test_world(sandbox: ScaleSandbox) -> scaleapi.ScaleClient:
+    """The official client in the test world, where every task is done at once."""
+    return sdk(sandbox, sandbox.test_key)
+
+
+@pytest.fixture
+def http(sandbox: ScaleSandbox) -> Callable[..., requests.Response]:
+    """Plain requests: `http("GET", "/v1/tasks", key=…, json=…)`, under the live key unless told otherwise."""
+    session = requests.Session()
+    session.trust_env = False
+
+    def ask(method: str, path: str, key: str = sandbox.live_key, **options: object) -> requests.Response:
+        options.setdefault("auth", (key, ""))
+        return session.request(method, sandbox.address + path, timeout=30, **options)  # type: ignore[arg-type]
+
+    return ask
+
+
+@pytest.fixture
+def inbox() -> Iterator[Inbox]:
+    inbox = Inbox()
+    yield inbox
+    inbox.close()
+
+
+LETTERS = string.ascii_letters + string.digits + " /&+#%?.:äßñ漢🚗-_"
+
+
+def odd_name(chance: random.Random) -> str:
+    """A name with whatever Scale allows in one: spaces, slashes, other alphabets."""
+    middle = "".join(chance.choice(LETTERS) for _ in range(chance.randint(3, 20)))
+    return f"n{middle}{chance.getrandbits(40):x}"
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    return random.Random(20240607)

@@ -1,0 +1,87 @@
+"""A receiver of callbacks on a loopback port: keeps each one as it came, and answers the statuses it is told to."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Arrived:
+    path: str
+    headers: dict[str, str]  # names in lower case
+    body: bytes
+    at: float
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Inbox:
+    """`statuses` are given one after another; after the last one every callback gets 200."""
+
+    def __init__(self) -> None:
+        self.arrived: list[Arrived] = []
+        self.statuses: list[int] = []
+        self.before_answer: Callable[[Arrived], None] = lambda arrived: None
+        inbox = self
+
+        class Receiver(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                arrived = Arrived(
+                    self.path,
+                    {name.lower(): value for name, value in self.headers.items()},
+                    _body(self),
+                    time.monotonic(),
+                )
+                inbox.arrived.append(arrived)
+                inbox.before_answer(arrived)
+                status = inbox.statuses.pop(0) if inbox.statuses else 200
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = _Quiet(("127.0.0.1", 0), Receiver)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/callback"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def wait_for(self, count: int, seconds: float = 10.0) -> list[Arrived]:
+        """The callbacks, once there are so many."""
+        end = time.monotonic() + seconds
+        while len(self.arrived) < count:
+            assert time.monotonic() < end, f"{len(self.arrived)} of {count} callbacks came within {seconds} s"
+            time.sleep(0.01)
+        return list(self.arrived)
+
+    def about(self, task_id: str) -> list[Arrived]:
+        return [arrived for arrived in self.arrived if arrived.json.get("task_id") == task_id]
+
+
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, *_: object) -> None:
+        """A reset in the middle of a request is one of the things that are tested."""
+
+
+def _body(request: BaseHTTPRequestHandler) -> bytes:
+    if request.headers.get("Transfer-Encoding") != "chunked":
+        return request.rfile.read(int(request.headers.get("Content-Length", 0)))
+    body = b""
+    while size := int(request.rfile.readline(), 16):
+        body += request.rfile.read(size)
+        request.rfile.readline()
+    request.rfile.readline()
+    return body

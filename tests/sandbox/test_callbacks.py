@@ -1,0 +1,375 @@
+"""Callbacks as a receiver sees them: the envelope, the header, tries and retries, and every fault."""
+
+import random
+import time
+from typing import Any
+
+import pytest
+
+from sandbox.callbacks import DAY_SECONDS, MAX_TRIES, wait_before_try
+from sandbox.examples import example
+from sandbox.faults import FAULTS
+from sandbox.pytest_plugin import SandboxError, ScaleSandbox
+from tests.sandbox.inbox import Inbox
+
+
+def make(sandbox: ScaleSandbox, inbox: Inbox, key: str | None = None, **changes: Any) -> dict[str, Any]:
+    request = {**example("annotation"), "callback_url": inbox.url, **changes}
+    return sandbox.create("annotation", key=key or sandbox.live_key, **request)
+
+
+def settled(sandbox: ScaleSandbox, task: dict[str, Any], count: int = 1) -> list[dict[str, Any]]:
+    """The task's callbacks, once there are so many and each has come to its end."""
+
+    def seen() -> list[dict[str, Any]] | None:
+        key = sandbox.test_key if task["is_test"] else sandbox.live_key
+        sent = sandbox.callbacks(task["task_id"], key=key)
+        return sent if len(sent) >= count and all(one["state"] != "pending" for one in sent) else None
+
+    found: list[dict[str, Any]] = sandbox.wait_for(seen)
+    return found
+
+
+@pytest.mark.parametrize("world", ["live", "test"])
+def test_a_completed_task_is_announced_with_the_key_of_its_world(
+    sandbox: ScaleSandbox, inbox: Inbox, world: str
+):
+    key = getattr(sandbox, f"{world}_key")
+    task = make(sandbox, inbox, key, metadata={"ä": "ö"})
+    (arrived,) = inbox.wait_for(1)
+    assert arrived.headers["scale-callback-auth"] == getattr(sandbox, f"{world}_callback_key")
+    assert arrived.headers["content-type"] == "application/json"
+    assert arrived.headers["content-length"] == str(len(arrived.body))
+    body = arrived.json
+    assert body["task_id"] == body["task"]["task_id"] == task["task_id"]
+    assert body["response"] == body["task"]["response"]
+    assert (body["task"]["status"], body["task"]["metadata"]) == ("completed", {"ä": "ö"})
+    assert "callback_succeeded" not in body["task"]
+    settled(sandbox, task)
+    now = sandbox.task(task["task_id"], key=key)
+    assert {**now, "callback_succeeded": None} == {**body["task"], "callback_succeeded": None}
+    assert now["callback_succeeded"] is True
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_any_2xx_ends_it(sandbox: ScaleSandbox, inbox: Inbox, status: int):
+    inbox.statuses = [status]
+    (sent,) = settled(sandbox, make(sandbox, inbox))
+    assert (sent["state"], [one["status"] for one in sent["tries"]]) == ("succeeded", [status])
+
+
+def test_anything_else_is_tried_again_with_the_same_bytes(sandbox: ScaleSandbox, inbox: Inbox):
+    inbox.statuses = [500, 404, 302, 503]
+    task = make(sandbox, inbox)
+    arrived = inbox.wait_for(5)
+    assert len({one.body for one in arrived}) == 1
+    (sent,) = settled(sandbox, task)
+    assert [one["status"] for one in sent["tries"]] == [500, 404, 302, 503, 200]
+    assert sandbox.task(task["task_id"])["callback_succeeded"] is True
+
+
+def test_after_20_tries_it_is_given_up():
+    waits = [wait_before_try(number) for number in range(1, MAX_TRIES + 1)]
+    assert waits[0] == 0
+    assert waits == sorted(waits)
+    assert 0.95 * DAY_SECONDS < sum(waits) <= DAY_SECONDS
+
+
+def test_a_task_whose_callback_never_got_through_says_so(sandbox: ScaleSandbox, inbox: Inbox):
+    # 24 hours take 24 seconds here, so the first 14 tries come within two of them, and only these are waited for.
+    inbox.statuses = [500] * 30
+    task = make(sandbox, inbox)
+    inbox.wait_for(14)
+    assert "callback_succeeded" not in sandbox.task(task["task_id"])
+    (sent,) = sandbox.callbacks(task["task_id"])
+    assert (sent["state"], len(sent["tries"]) >= 13) == ("pending", True)
+    assert sent["next_try_at"]
+
+
+@pytest.mark.slow
+def test_the_20th_failure_is_the_last(sandbox: ScaleSandbox, inbox: Inbox):
+    inbox.statuses = [500] * 30
+    task = make(sandbox, inbox)
+    inbox.wait_for(20, seconds=40)
+    (sent,) = settled(sandbox, task)
+    assert (sent["state"], len(sent["tries"])) == ("failed", 20)
+    assert sandbox.task(task["task_id"])["callback_succeeded"] is False
+
+
+def test_an_email_address_gets_no_post(sandbox: ScaleSandbox):
+    task = sandbox.create("chat", callback_url="team@example.com")
+    (sent,) = settled(sandbox, task)
+    assert (sent["state"], sent["tries"]) == ("mailed", [])
+
+
+def test_a_task_without_an_address_has_no_callback(sandbox: ScaleSandbox):
+    task = sandbox.create("chat", key=sandbox.test_key)
+    assert sandbox.callbacks(task["task_id"], key=sandbox.test_key) == []
+
+
+def test_a_redirect_is_not_followed(sandbox: ScaleSandbox, inbox: Inbox):
+    inbox.statuses = [307]
+    make(sandbox, inbox)
+    first, second = inbox.wait_for(2)
+    assert first.path == second.path == "/callback"
+
+
+def test_an_address_with_a_query_is_called_as_it_is(sandbox: ScaleSandbox, inbox: Inbox):
+    url = f"{inbox.url}/a%20b?token=x&y=%2F"
+    make(sandbox, inbox, callback_url=url)
+    (arrived,) = inbox.wait_for(1)
+    assert arrived.path == "/callback/a%20b?token=x&y=%2F"
+
+
+def test_callbacks_of_one_task_arrive_in_the_order_of_its_events(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.speed("manual")
+    inbox.before_answer = lambda arrived: time.sleep(0.05)
+    task = make(sandbox, inbox)["task_id"]
+    sandbox.complete(task)
+    sandbox.audit(task, "rejected", "no")
+    sandbox.audit(task, "accepted")
+    sandbox.recall(task)
+    sandbox.complete(task)
+    inbox.wait_for(5)
+    seen = [
+        (one.json["task"]["status"], one.json["task"].get("customer_review_status"))
+        for one in inbox.about(task)
+    ]
+    assert seen == [
+        ("completed", None),
+        ("completed", "rejected"),
+        ("completed", "accepted"),
+        ("pending", None),
+        ("completed", None),
+    ]
+
+
+def test_a_callback_can_come_before_the_creation_is_answered(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.fault("callback_first", type="annotation")
+    for key in (sandbox.live_key, sandbox.test_key):
+        before = len(inbox.arrived)
+        task = make(sandbox, inbox, key, unique_id=f"u {key}")
+        # It is here already, whoever looks first.
+        (arrived,) = inbox.arrived[before:]
+        assert arrived.json["task_id"] == task["task_id"]
+        assert arrived.json["task"]["unique_id"] == f"u {key}"
+        assert task["status"] == "completed"
+
+
+def test_the_receiver_may_ask_for_the_task_while_the_callback_is_on(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.fault("callback_first")
+    asked = []
+    inbox.before_answer = lambda arrived: asked.append(sandbox.task(arrived.json["task_id"]))
+    task = make(sandbox, inbox)
+    assert asked == [task]
+
+
+def test_the_receiver_may_create_the_next_task_while_the_callback_is_on(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.fault("callback_first", times=1)
+    made = []
+
+    def chain(arrived: Any) -> None:
+        if not made:
+            made.append(make(sandbox, inbox, unique_id="child"))
+
+    inbox.before_answer = chain
+    parent = make(sandbox, inbox)
+    inbox.wait_for(2)
+    assert [task["task_id"] for task in sandbox.tasks()] == [parent["task_id"], made[0]["task_id"]]
+
+
+def test_a_callback_is_sent_again_on_demand(sandbox: ScaleSandbox, inbox: Inbox):
+    task = make(sandbox, inbox)
+    settled(sandbox, task)
+    sandbox.call("POST", f"/v1/task/{task['task_id']}/send_callback")
+    _first, again = inbox.wait_for(2)
+    assert again.json["task"]["callback_succeeded"] is True
+    sandbox.speed("manual")
+    pending = make(sandbox, inbox)["task_id"]
+    with pytest.raises(SandboxError, match="pending"):
+        sandbox.resend(pending)
+
+
+def test_doubled_sends_the_same_bytes_twice(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.fault("doubled")
+    (sent,) = settled(sandbox, make(sandbox, inbox))
+    one, other = inbox.wait_for(2)
+    assert one.body == other.body
+    assert (sent["state"], len(sent["tries"])) == ("succeeded", 2)
+
+
+def test_delayed_comes_late(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.fault("delayed", seconds=0.5)
+    start = time.monotonic()
+    make(sandbox, inbox)
+    (arrived,) = inbox.wait_for(1)
+    assert arrived.at - start >= 0.5
+
+
+def test_reordered_is_overtaken_by_the_next(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.speed("manual")
+    sandbox.fault("reordered", event="completed", seconds=30)
+    task = make(sandbox, inbox)["task_id"]
+    sandbox.complete(task)
+    sandbox.audit(task, "accepted")
+    inbox.wait_for(2)
+    reviews = [one.json["task"].get("customer_review_status") for one in inbox.about(task)]
+    assert reviews == ["accepted", None]
+
+
+def test_dropped_never_comes(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.fault("dropped")
+    task = make(sandbox, inbox)
+    (sent,) = settled(sandbox, task)
+    assert (sent["state"], sent["tries"], inbox.arrived) == ("dropped", [], [])
+    assert sandbox.task(task["task_id"])["callback_succeeded"] is False
+
+
+@pytest.mark.parametrize("fault", ["wrong_key", "no_key"])
+def test_a_wrong_or_missing_key_comes_first_and_the_right_one_after(
+    sandbox: ScaleSandbox, inbox: Inbox, fault: str
+):
+    sandbox.fault(fault, tries=2)
+    inbox.statuses = [401, 401]
+    make(sandbox, inbox)
+    keys = [one.headers.get("scale-callback-auth") for one in inbox.wait_for(3)]
+    assert keys[2] == sandbox.live_callback_key
+    assert sandbox.live_callback_key not in keys[:2]
+    assert (None in keys) == (fault == "no_key")
+
+
+def test_repeated_comes_again_byte_for_byte_after_it_was_taken(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.fault("repeated", repeats=3)
+    (sent,) = settled(sandbox, make(sandbox, inbox))
+    assert len({one.body for one in inbox.wait_for(4)}) == 1
+    assert len(sent["tries"]) == 4
+
+
+def test_volatile_comes_again_with_the_same_response_and_other_bytes(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.fault("volatile", repeats=2)
+    settled(sandbox, make(sandbox, inbox))
+    bodies = [one.body for one in inbox.wait_for(3)]
+    assert len(set(bodies)) == 3
+    assert len({str(one.json["response"]) for one in inbox.arrived}) == 1
+    assert len({one.json["task"]["updated_at"] for one in inbox.arrived}) == 3
+
+
+def test_reset_after_sending_is_tried_again(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.fault("reset_after_sending", tries=2)
+    task = make(sandbox, inbox)
+    (sent,) = settled(sandbox, task)
+    assert [one["status"] for one in sent["tries"]] == [None, None, 200]
+    assert len(inbox.arrived) >= 1
+
+
+def test_a_slow_body_arrives_whole(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.fault("slow_body", seconds=0.6)
+    start = time.monotonic()
+    task = make(sandbox, inbox)
+    (arrived,) = inbox.wait_for(1)
+    assert arrived.at - start >= 0.5
+    assert arrived.json["task_id"] == task["task_id"]
+
+
+def test_a_chunked_body_arrives_whole_without_a_length(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.fault("chunked")
+    sandbox.fault("huge", bytes=300_000)
+    make(sandbox, inbox)
+    (arrived,) = inbox.wait_for(1)
+    assert arrived.headers["transfer-encoding"] == "chunked"
+    assert "content-length" not in arrived.headers
+    assert arrived.json["task"]["filler"] == "x" * 300_000
+
+
+def test_a_huge_body_is_still_a_callback(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.fault("huge", bytes=3_000_000)
+    task = make(sandbox, inbox)
+    (arrived,) = inbox.wait_for(1)
+    assert len(arrived.body) > 3_000_000
+    assert arrived.json["task"]["task_id"] == task["task_id"]
+
+
+@pytest.mark.parametrize("kind", ["attachments", "frames", "message"])
+def test_a_task_ends_in_error_by_switch(sandbox: ScaleSandbox, inbox: Inbox, kind: str):
+    sandbox.fault(kind)
+    request = {
+        **example("videoannotation"),
+        "callback_url": inbox.url,
+        "unique_id": "u",
+        "clear_unique_id_on_error": True,
+    }
+    sandbox.create("videoannotation", **request)
+    (arrived,) = inbox.wait_for(1)
+    task = arrived.json["task"]
+    assert (task["status"], arrived.json["status"]) == ("error", "error")
+    assert task.keys().isdisjoint({"completed_at", "unique_id"})
+    assert isinstance(task["response"]["error"], str)
+    assert (kind in task["response"]) == (kind != "message")
+
+
+def test_a_fault_strikes_only_what_it_names_and_only_so_often(sandbox: ScaleSandbox, inbox: Inbox):
+    sandbox.fault("dropped", unique_id="unlucky")
+    sandbox.fault("doubled", type="annotation", event="completed", times=2)
+    lucky = [make(sandbox, inbox, unique_id=f"u{number}") for number in range(3)]
+    unlucky = make(sandbox, inbox, unique_id="unlucky")
+    chat = sandbox.create("chat", callback_url=inbox.url)
+    assert settled(sandbox, unlucky)[0]["state"] == "dropped"
+    assert len(settled(sandbox, chat)[0]["tries"]) == 1
+    struck = [[fault["fault"] for fault in settled(sandbox, task)[0]["faults"]] for task in (*lucky, unlucky)]
+    assert sum("doubled" in faults for faults in struck) == 2
+    assert ["dropped" in faults for faults in struck] == [False, False, False, True]
+    sandbox.no_faults()
+    assert len(settled(sandbox, make(sandbox, inbox))[0]["tries"]) == 1
+
+
+def test_chance_is_the_same_under_the_same_seed(sandbox: ScaleSandbox, inbox: Inbox):
+    def run() -> list[str]:
+        sandbox.reset()
+        sandbox.fault("dropped", share=0.3)
+        tasks = [make(sandbox, inbox, unique_id=f"u{number}") for number in range(40)]
+        return [settled(sandbox, task)[0]["state"] for task in tasks]
+
+    first = run()
+    assert 3 <= first.count("dropped") <= 25
+    assert run() == first
+
+
+def test_a_fault_that_does_not_exist_or_takes_no_such_setting_is_refused(sandbox: ScaleSandbox):
+    for request in ({"fault": "flooded"}, {"fault": "doubled", "seconds": 1}, {}):
+        with pytest.raises(SandboxError) as refused:
+            sandbox.call("POST", "/sandbox/api/faults", request)
+        assert refused.value.status == 400
+    assert {fault["name"] for fault in sandbox.faults()} == {fault.name for fault in FAULTS}
+
+
+def test_two_hundred_tasks_under_every_fault_of_callbacks_all_arrive(sandbox: ScaleSandbox, inbox: Inbox):
+    chance = random.Random(5)
+    for name in (
+        "doubled",
+        "delayed",
+        "reordered",
+        "wrong_key",
+        "repeated",
+        "volatile",
+        "reset_after_sending",
+        "chunked",
+    ):
+        sandbox.fault(name, share=0.2, **({"seconds": 0.2} if name in ("delayed", "reordered") else {}))
+    wrong = 0
+
+    def guard(arrived: Any) -> None:
+        nonlocal wrong
+        if arrived.headers.get("scale-callback-auth") != sandbox.live_callback_key:
+            wrong += 1
+            inbox.statuses.append(401)
+        elif chance.random() < 0.1:
+            inbox.statuses.append(503)
+
+    inbox.before_answer = guard
+    tasks = [make(sandbox, inbox, unique_id=f"u{number}") for number in range(200)]
+    for task in tasks:
+        assert settled(sandbox, task)[0]["state"] == "succeeded"
+    assert wrong > 10
+    arrived = {one.json["task_id"] for one in inbox.arrived}
+    assert arrived == {task["task_id"] for task in tasks}
+    assert len(inbox.arrived) > 220

@@ -1,0 +1,118 @@
+"""The API's bad days, as a client sees them."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+from scaleapi.tasks import TaskType
+
+from sandbox.examples import example
+from sandbox.pytest_plugin import ScaleSandbox
+from scale.client import Client, Conflict, Throttled, TransientError, Unauthorized
+from tests.sandbox.conftest import sdk
+
+Ask = Callable[..., requests.Response]
+
+
+def body(unique_id: str, **changes: Any) -> dict[str, Any]:
+    return {**example("annotation"), "unique_id": unique_id, **changes}
+
+
+def made(sandbox: ScaleSandbox, unique_id: str) -> bool:
+    return bool(sandbox.tasks(unique_id=unique_id))
+
+
+def test_throttled_says_when_to_come_back(sandbox: ScaleSandbox, http: Ask):
+    sandbox.fault("throttled", retry_after=7, times=1)
+    answer = http("POST", "/v1/task/annotation", json=body("u"))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
+    assert answer.json()["status_code"] == 429
+    assert not made(sandbox, "u")
+    assert http("POST", "/v1/task/annotation", json=body("u")).status_code == 200
+
+
+@pytest.mark.parametrize("status", [401, 402, 503])
+def test_refused_is_any_status_in_scales_form(sandbox: ScaleSandbox, http: Ask, status: int):
+    sandbox.fault("refused", status=status)
+    answer = http("POST", "/v1/task/annotation", json=body("u"))
+    assert (answer.status_code, answer.json()["status_code"]) == (status, status)
+
+
+@pytest.mark.parametrize(("fault", "done"), [("error_before", False), ("error_after", True)])
+def test_a_500_comes_before_or_after_the_task_is_made(
+    sandbox: ScaleSandbox, http: Ask, fault: str, done: bool
+):
+    sandbox.fault(fault, times=1)
+    answer = http("POST", "/v1/task/annotation", json=body("u"))
+    assert (answer.status_code, answer.json()["status_code"]) == (500, 500)
+    assert made(sandbox, "u") == done
+
+
+@pytest.mark.parametrize(("fault", "done"), [("reset", False), ("reset_after", True)])
+def test_a_reset_comes_before_or_after_the_task_is_made(
+    sandbox: ScaleSandbox, http: Ask, fault: str, done: bool
+):
+    sandbox.fault(fault, times=1)
+    with pytest.raises(requests.ConnectionError, match="reset by peer"):
+        http("POST", "/v1/task/annotation", json=body("u"))
+    assert made(sandbox, "u") == done
+
+
+@pytest.mark.parametrize(("fault", "done"), [("hang", False), ("hang_after", True)])
+def test_a_hang_is_silence_and_then_the_end(sandbox: ScaleSandbox, http: Ask, fault: str, done: bool):
+    sandbox.fault(fault, seconds=0.5, times=1)
+    start = time.monotonic()
+    with pytest.raises(requests.ConnectionError):
+        http("POST", "/v1/task/annotation", json=body("u"))
+    assert time.monotonic() - start >= 0.5
+    assert made(sandbox, "u") == done
+
+
+def test_faults_strike_the_creation_of_tasks_unless_they_are_told_to_strike_any_call(
+    sandbox: ScaleSandbox, http: Ask
+):
+    sandbox.fault("error_before")
+    assert http("GET", "/v1/tasks").status_code == 200
+    assert http("POST", "/v1/projects", json={"name": "p", "type": "chat"}).status_code == 200
+    sandbox.no_faults()
+    sandbox.fault("error_before", on="any", path="/v1/tasks")
+    assert http("GET", "/v1/tasks").status_code == 500
+    assert http("GET", "/v1/projects").status_code == 200
+
+
+def test_a_fault_of_one_key_leaves_the_others_alone(sandbox: ScaleSandbox, http: Ask):
+    sandbox.fault("throttled", account=sandbox.live_key)
+    assert http("POST", "/v1/task/annotation", json=body("u")).status_code == 429
+    assert http("POST", "/v1/task/annotation", sandbox.test_key, json=body("u")).status_code == 200
+
+
+def test_the_services_own_client_tells_these_days_apart(sandbox: ScaleSandbox):
+    client = Client(sandbox.api_url, sandbox.live_key, read_timeout=0.3)
+    for fault, settings, error in (
+        ("throttled", {"retry_after": 3}, Throttled),
+        ("refused", {"status": 401}, Unauthorized),
+        ("error_after", {}, TransientError),
+        ("reset_after", {}, TransientError),
+        ("hang_after", {"seconds": 1}, TransientError),
+    ):
+        sandbox.no_faults()
+        sandbox.fault(fault, times=1, **settings)
+        with pytest.raises(error):
+            client.create_task("annotation", body(f"u-{fault}"))
+    sandbox.no_faults()
+    (task,) = sandbox.wait_for(lambda: sandbox.tasks(unique_id="u-error_after"))
+    with pytest.raises(Conflict) as refused:
+        client.create_task("annotation", body("u-error_after"))
+    assert refused.value.existing_task_id == task["task_id"]
+
+
+def test_the_official_client_reads_a_409_after_a_500_as_success(sandbox: ScaleSandbox):
+    # Only over https does it repeat a POST by itself; what it then asks for is what counts here.
+    sandbox.fault("error_after", times=1)
+    client = sdk(sandbox, sandbox.live_key)
+    with pytest.raises(Exception, match="Internal Server Error"):
+        client.create_task(TaskType.Annotation, **body("u"))
+    (found,) = client.tasks(unique_id="u").docs
+    assert found.unique_id == "u"

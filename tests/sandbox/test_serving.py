@@ -1,0 +1,262 @@
+"""The sandbox as a process: it starts, stops and remembers, and its commands speak to it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from sandbox.examples import EXAMPLES, example
+from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
+from scale.envelope import parse_callback
+from tests.sandbox.conftest import HOME
+from tests.sandbox.inbox import Inbox
+
+RUN = [sys.executable, "-c", "from sandbox.commands import sandbox; sandbox()"]
+Flask = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(sandbox: ScaleSandbox) -> Flask:
+    """`command("complete", task)` is `flask sandbox complete …`, spoken to the sandbox of the test."""
+    port = sandbox.address.rpartition(":")[2]
+
+    def run(*arguments: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*RUN, *arguments],
+            cwd=HOME,
+            env={**os.environ, "SANDBOX_PORT": port, **env},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def test_a_restart_forgets_nothing(tmp_path: Path, inbox: Inbox):
+    options = ("--database", str(tmp_path / "below" / "sandbox.db"), "--speed", "manual")
+    with running_sandbox(HOME, None, *options) as sandbox:
+        sandbox.call("POST", "/v1/projects", {"name": "p", "type": "segmentannotation"})
+        request = {**example("segmentannotation"), "callback_url": inbox.url, "project": "p", "tags": ["t"]}
+        done = sandbox.create("segmentannotation", **request)["task_id"]
+        pending = sandbox.create("segmentannotation", **request, unique_id="u")["task_id"]
+        inbox.statuses = [500] * 100
+        sandbox.complete(done)
+        sandbox.fault("dropped", unique_id="unlucky")
+        inbox.wait_for(3)
+        before = sandbox.tasks()
+        path = sandbox.task(done)["response"]["annotations"]["combined"]["image"].removeprefix(
+            sandbox.address
+        )
+    inbox.statuses = []
+    with running_sandbox(HOME, None, *options) as sandbox:
+        after = sandbox.tasks()
+        assert [{**task, "callback_succeeded": None} for task in after] == [
+            {**task, "callback_succeeded": None} for task in before
+        ]
+        assert requests.get(sandbox.address + path, timeout=5).content.startswith(b"\x89PNG")
+        assert sandbox.call("GET", "/sandbox/api/faults")["switched_on"][0]["fault"] == "dropped"
+        sandbox.wait_for(lambda: sandbox.callbacks(done)[0]["state"] == "succeeded", seconds=30)
+        assert sandbox.complete(pending)["unique_id"] == "u"
+
+
+def test_a_task_that_was_due_when_the_process_was_killed_is_answered_after_the_restart(tmp_path: Path):
+    options = ("--database", str(tmp_path / "sandbox.db"), "--speed", "realistic", "--time-scale", "10")
+    with running_sandbox(HOME, None, *options) as sandbox:
+        task = sandbox.create("annotation", **example("annotation"))["task_id"]
+        sandbox.process.kill()
+        sandbox.process.wait()
+    with running_sandbox(HOME, None, *options) as sandbox:
+        sandbox.wait_for(lambda: sandbox.task(task)["status"] == "completed")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_soon_and_cleanly_also_while_a_receiver_hangs(tmp_path: Path, stop: signal.Signals):
+    with socket.create_server(("127.0.0.1", 0)) as silent, running_sandbox(HOME, None, "--memory") as sandbox:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        for _ in range(5):
+            sandbox.create("annotation", **example("annotation"), callback_url=url)
+        time.sleep(0.3)
+        start = time.monotonic()
+        sandbox.process.send_signal(stop)
+        assert sandbox.process.wait(10) == 0
+        assert time.monotonic() - start < 4.5
+
+
+def test_it_ends_with_whoever_started_it():
+    with running_sandbox(HOME, None, "--memory") as sandbox:
+        assert sandbox.process.stdin is not None
+        sandbox.process.stdin.close()
+        assert sandbox.process.wait(10) == 0
+
+
+def test_a_taken_port_is_said_with_what_to_do(command: Flask, sandbox: ScaleSandbox):
+    port = sandbox.address.rpartition(":")[2]
+    result = command("serve", "--memory", "--port", port)
+    assert result.returncode == 1
+    assert f"Port {port}" in result.stderr
+    assert "--port" in result.stderr
+
+
+def test_keys_and_callback_keys_come_from_the_environment(inbox: Inbox):
+    env = {
+        "SANDBOX_API_KEYS": "live_a,b|test",
+        "SCALE_LIVE_CALLBACK_KEYS": "one,two",
+        "SCALE_TEST_CALLBACK_KEYS": "three",
+    }
+    process = subprocess.Popen(
+        [*RUN, "serve", "--memory", "--port", "0"],
+        cwd=HOME,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[2]
+        for key in ("live_a", "b|test", "live_sandbox"):
+            answer = requests.post(
+                f"{address}/v1/task/chat", json={"callback_url": inbox.url}, auth=(key, ""), timeout=5
+            )
+            assert answer.status_code == (401 if key == "live_sandbox" else 200)
+        keys = {one.json["task"]["is_test"]: one.headers["scale-callback-auth"] for one in inbox.wait_for(2)}
+        assert keys == {False: "one", True: "three"}
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_tasks_without_an_address_are_announced_to_the_default_one(inbox: Inbox):
+    with running_sandbox(HOME, None, "--memory", "--callback-url", inbox.url) as sandbox:
+        task = sandbox.create("chat")
+        assert "callback_url" not in task
+        assert inbox.wait_for(1)[0].json["task_id"] == task["task_id"]
+
+
+def test_a_task_is_completed_from_the_command_line_with_a_file(
+    command: Flask, slow_sandbox: ScaleSandbox, tmp_path: Path
+):
+    task = slow_sandbox.create("annotation", **example("annotation"))["task_id"]
+    file = tmp_path / "answer.json"
+    file.write_text('{"annotations": []}')
+    result = command("complete", task, "--with", str(file))
+    assert (result.returncode, result.stdout) == (0, f"{task}: annotation is completed\n")
+    assert slow_sandbox.task(task)["response"] == {"annotations": []}
+    assert "completed, rejected" in command("audit", task, "rejected", "--comments", "no").stdout
+    assert command("resend", task).returncode == 0
+    assert "pending" in command("recall", task).stdout
+    assert "error" in command("fail", task, "--kind", "message").stdout
+
+
+def test_a_command_that_cannot_be_done_says_why(command: Flask, slow_sandbox: ScaleSandbox, tmp_path: Path):
+    task = slow_sandbox.create("chat")["task_id"]
+    assert "pending" in command("recall", task).stderr
+    assert "not found" in command("complete", "0" * 24).stderr
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    assert "not JSON" in command("complete", task, "--with", str(broken)).stderr
+    nobody = command("complete", task, "--at", "http://127.0.0.1:9")
+    assert nobody.returncode == 1
+    assert "flask sandbox serve" in nobody.stderr
+
+
+def test_faults_are_listed_and_switched_from_the_command_line(command: Flask, sandbox: ScaleSandbox):
+    assert "doubled" in command("faults").stdout
+    assert command("faults", "doubled", "share=0.5", "type=annotation").returncode == 0
+    (switch,) = sandbox.call("GET", "/sandbox/api/faults")["switched_on"]
+    assert (switch["share"], switch["match"]) == (0.5, {"type": "annotation"})
+    assert command("faults", "--off").returncode == 0
+    assert sandbox.call("GET", "/sandbox/api/faults")["switched_on"] == []
+    assert "must be one of" in command("faults", "flooded").stderr
+
+
+@pytest.mark.parametrize(
+    ("event", "arguments"),
+    [("completed", ()), ("accepted", ("--event", "accepted")), ("fixed", ("--event", "fixed", "--test")),
+     ("recalled", ("--event", "recalled")), ("error", ("--event", "error"))],
+)  # fmt: skip
+def test_a_callback_is_triggered_without_a_task(
+    command: Flask, sandbox: ScaleSandbox, inbox: Inbox, event: str, arguments: tuple[str, ...]
+):
+    result = command(
+        "trigger", "annotation", "--to", inbox.url, *arguments,
+        SCALE_LIVE_CALLBACK_KEYS="a,b", SCALE_TEST_CALLBACK_KEYS="c",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (arrived,) = inbox.arrived
+    test = "--test" in arguments
+    assert arrived.headers["scale-callback-auth"] == ("c" if test else "a")
+    understood = parse_callback(arrived.body, "live")
+    assert (understood.event, understood.environment) == (event, "test" if test else "live")
+    assert understood.task_id in result.stdout
+    assert sandbox.tasks() == []
+
+
+def test_a_trigger_takes_another_response_and_other_params(command: Flask, inbox: Inbox, tmp_path: Path):
+    answer = tmp_path / "answer.json"
+    answer.write_text(json.dumps({"annotations": []}))
+    changes = json.dumps({"project": None, "metadata": {"a": 1}, "min_width": 5})
+    command("trigger", "annotation", "--to", inbox.url, "--with", str(answer), "--params", changes)
+    task = inbox.arrived[0].json["task"]
+    assert (task["response"], task["metadata"], task["params"]["min_width"]) == (
+        {"annotations": []},
+        {"a": 1},
+        5,
+    )
+
+
+def test_a_trigger_with_result_files_keeps_them_in_the_running_sandbox(
+    command: Flask, sandbox: ScaleSandbox, inbox: Inbox
+):
+    assert command("trigger", "segmentannotation", "--to", inbox.url).returncode == 0
+    url = inbox.arrived[0].json["response"]["annotations"]["combined"]["indexedImage"]
+    assert url.startswith(sandbox.address)
+    assert requests.get(url, timeout=5).content.startswith(b"\x89PNG")
+
+
+def test_a_trigger_that_was_not_taken_fails(command: Flask, inbox: Inbox):
+    inbox.statuses = [503]
+    result = command("trigger", "chat", "--to", inbox.url)
+    assert (result.returncode, "503" in result.stdout) == (1, True)
+    assert command("trigger", "chat", "--to", "http://127.0.0.1:9/").returncode == 1
+    assert "must be one of" in command("trigger", "paintannotation", "--to", inbox.url).stderr
+
+
+def test_a_thousand_tasks_are_kept_and_announced(sandbox: ScaleSandbox, inbox: Inbox):
+    session = requests.Session()
+    session.trust_env = False
+    request = {**example("polygonannotation"), "callback_url": inbox.url}
+    for number in range(1000):
+        answer = session.post(
+            f"{sandbox.api_url}/task/polygonannotation",
+            json={**request, "unique_id": f"u{number}"},
+            auth=(sandbox.live_key, ""),
+            timeout=10,
+        )
+        assert answer.status_code == 200
+    inbox.wait_for(1000, seconds=60)
+    assert len({arrived.json["task_id"] for arrived in inbox.arrived}) == 1000
+
+
+def test_every_example_can_be_triggered(sandbox: ScaleSandbox, inbox: Inbox):
+    from sandbox.trigger import trigger
+
+    files: list[Any] = []
+    for type_name in EXAMPLES:
+        sent = trigger(
+            type_name, "completed", inbox.url, "key", api_key="live_x", seed=1,
+            put_file=lambda content, media_type: files.append(content) or f"http://127.0.0.1:9/{len(files)}",
+        )  # fmt: skip
+        assert sent.outcome.succeeded
+    assert {arrived.json["task"]["type"] for arrived in inbox.arrived} == set(EXAMPLES)
