@@ -1,6 +1,7 @@
 """A file that a response points to."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Index, String, UniqueConstraint, text
@@ -29,7 +30,9 @@ class Artifact(Base):
     path: Mapped[str | None]
     annotation_count: Mapped[int | None]
     """Rows read from it; null until it was read, or where it holds none."""
+    details: Mapped[dict[str, Any] | None]
+    """What was read beside the rows: a mask image's width, height and unlabeled pixels; global_attributes by frame."""
     reason: Mapped[str | None]
-    """Why it failed, or what was odd in it."""
+    """Why it failed or is still tried, or what was odd in it."""
 
     __table_args__ = (UniqueConstraint("response_id", "ordinal"), Index("ix_artifacts_task_id", "task_id"))

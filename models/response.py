@@ -1,4 +1,4 @@
-"""A response version: one distinct `response` of a task. Written once; only its event and delivery are pointers."""
+"""A response version: one distinct `response` of a task. Written once; only its number, event and delivery are pointers."""
 
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ class Response(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     task_id: Mapped[str]
     number: Mapped[int]
-    """1, 2, … in the order of receipt within the task."""
+    """1, 2, … within the task, by Scale's clock: a version that is received late moves the later ones on."""
     digest: Mapped[str] = mapped_column(String(64))
     """sha256 over the canonical form of the response."""
     event: Mapped[str] = mapped_column(String(32))

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, exists, select, update
 
 from models import Delivery, Response, Task
 from pipeline import jobs
+from pipeline.database import new_id
 from pipeline.jobs import Job, Wait
-from pipeline.receive import Receipt, Received, mark, read, receive, take_or_quarantine, told
+from pipeline.receive import Busy, Receipt, Received, mark, read, receive, take_or_quarantine, told
 from pipeline.service import Service
 from scale.client import PermanentError
+from scale.envelope import Callback, NotUnderstood
 
 log = logging.getLogger(__name__)
 
 NO_KEY_SECONDS = 900.0
+IDS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +45,48 @@ class Replay:
 
 def parse(service: Service, job: Job) -> None:
     """Read a delivery that was only stored when it was answered."""
+    delivery, reading = _read_again(service, UUID(job.subject))
     with service.engine.begin() as connection:
-        if _delivery(connection, UUID(job.subject)).status == "stored":
-            _take_again(connection, service, UUID(job.subject), reread=False)
+        if _delivery(connection, delivery.id).status == "stored":
+            _take_again(connection, service, delivery, reading, reread=False)
         jobs.finish(connection, job)
 
 
 def replay(service: Service, delivery_id: UUID) -> Replay:
     """Take a kept delivery the same way once more, with the code as it is now. Creates nothing twice.
 
-    Raises LookupError when there is no such delivery.
+    Raises LookupError when there is no such delivery, and Busy when its task is in use for too long.
     """
+    delivery, reading = _read_again(service, delivery_id)
     with service.engine.begin() as connection:
         before = _standing(connection, delivery_id)
-        receipt = _take_again(connection, service, delivery_id, reread=True)
+        receipt = _take_again(connection, service, delivery, reading, reread=True)
         return Replay(receipt, before, _standing(connection, delivery_id))
+
+
+def replay_many(
+    service: Service, *conditions: ColumnElement[bool], after: UUID | None = None
+) -> Iterator[Replay | Busy]:
+    """Replay the deliveries that meet all `conditions` (on columns of Delivery), oldest first, each by itself.
+
+    A replay whose task is in use for too long is given as Busy. `after` goes on behind a delivery, where an earlier
+    run was stopped. What is received meanwhile is left out.
+    """
+    newest = new_id()
+    while True:
+        some = select(Delivery.id).where(*conditions, Delivery.id < newest).order_by(Delivery.id)
+        if after is not None:
+            some = some.where(Delivery.id > after)
+        with service.reader.begin() as connection:
+            ids = connection.scalars(some.limit(IDS_AT_ONCE)).all()
+        for delivery_id in ids:
+            try:
+                yield replay(service, delivery_id)
+            except Busy as busy:
+                yield busy
+        if len(ids) < IDS_AT_ONCE:
+            return
+        after = ids[-1]
 
 
 def complete(service: Service, job: Job) -> None:
@@ -80,15 +111,22 @@ def receive_task(
     service: Service, task: Mapping[str, Any], environment: str, *, kind: str = "reconciled"
 ) -> Receipt:
     """Take a task object from Scale's API or an export the way a callback with it would be taken."""
-    body = orjson.dumps(task, option=orjson.OPT_SORT_KEYS)
     return receive(
         service.engine,
-        body,
+        canonical(task),
         environment,
         interested=service.interested,
         inline_bytes=service.settings.inline_callback_bytes,
         kind=kind,
     )
+
+
+def canonical(value: Any) -> bytes:
+    """JSON that is the same bytes whenever it is the same value: what comes twice is a duplicate."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # an integer of more than 64 bits, a lone surrogate
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _delivery(connection: Connection, delivery_id: UUID) -> Any:
@@ -100,15 +138,35 @@ def _delivery(connection: Connection, delivery_id: UUID) -> Any:
     return found
 
 
-def _take_again(connection: Connection, service: Service, delivery_id: UUID, *, reread: bool) -> Receipt:
-    row = connection.execute(
-        select(Delivery.kind, Delivery.environment, Delivery.received_at, Delivery.body)
-        .where(Delivery.id == delivery_id)
-        .with_for_update()
-    ).one()
-    delivery = Received(delivery_id, row.kind, row.environment, row.received_at)
-    reading = read(row.body, row.environment)
-    mark(connection, delivery_id, **told(delivery, reading))
+def _read_again(service: Service, delivery_id: UUID) -> tuple[Received, Callback | NotUnderstood]:
+    """A kept delivery, read with the code as it is now, before the transaction that takes it: bodies may be large."""
+    columns = (Delivery.id, Delivery.kind, Delivery.environment, Delivery.received_at, Delivery.body)
+    with service.reader.begin() as connection:
+        row = connection.execute(select(*columns).where(Delivery.id == delivery_id)).one_or_none()
+    if row is None:
+        raise LookupError(f"there is no delivery {delivery_id}")
+    return Received(row.id, row.kind, row.environment, row.received_at), read(row.body, row.environment)
+
+
+def _take_again(
+    connection: Connection,
+    service: Service,
+    delivery: Received,
+    reading: Callback | NotUnderstood,
+    *,
+    reread: bool,
+) -> Receipt:
+    mark(connection, delivery.id, **told(delivery, reading))
+    if isinstance(reading, Callback) and reading.environment != delivery.environment:
+        other = Delivery.__table__.alias()
+        doubled = exists().where(
+            other.c.environment == reading.environment, other.c.sha256 == Delivery.sha256
+        )
+        connection.execute(
+            update(Delivery)
+            .where(Delivery.id == delivery.id, ~doubled)
+            .values(environment=reading.environment)
+        )
     return take_or_quarantine(connection, delivery, reading, service.interested, reread=reread)
 
 

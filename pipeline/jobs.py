@@ -3,8 +3,11 @@ and deleted in the transaction that records its result."""
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,10 +17,12 @@ from sqlalchemy import Connection, Engine, and_, case, delete, func, select, upd
 from models import Job as Row
 from pipeline.database import from_now, insert, new_id, now
 
+log = logging.getLogger(__name__)
+
 PARSE = "parse"
 """Read a delivery that was only stored. Subject: the delivery's id."""
 COMPLETE = "complete"
-"""Ask Scale for a task that a delivery names and nobody has described. Subject: the delivery's id."""
+"""Ask Scale for a task that a delivery names and nobody has described. Subject: the task_id."""
 FETCH = "fetch"
 """Fetch a result file and read it. Subject: the artifact's id."""
 PLAN = "plan"
@@ -28,8 +33,19 @@ CANCEL = "cancel"
 """Cancel one pending task at Scale. Subject: the follow-up's unique_id."""
 NOTIFY = "notify"
 """Tell a subscriber. Subject: the notification's id."""
+RECONCILE = "reconcile"
+"""Look through Scale's list of tasks. Subject: the environment."""
 
-MAX_ATTEMPTS = {PARSE: 6, PLAN: 20, COMPLETE: 40, FETCH: 40, CREATE: 40, CANCEL: 20, NOTIFY: 20}
+MAX_ATTEMPTS = {
+    PARSE: 6,
+    PLAN: 20,
+    COMPLETE: 40,
+    FETCH: 40,
+    CREATE: 40,
+    CANCEL: 20,
+    NOTIFY: 20,
+    RECONCILE: 40,
+}
 """40 tries with this back-off take 30 hours: longer than a day of somebody else's outage."""
 LONGEST_BACKOFF = 3600.0
 
@@ -166,6 +182,50 @@ def renew(engine: Engine, job: Job, lease_seconds: float) -> None:
     """Keep a long job leased. Raises LeaseLost when somebody else has it."""
     with engine.begin() as connection:
         _fenced(connection, job, {"run_at": from_now(lease_seconds)})
+
+
+def still_ours(connection: Connection, job: Job) -> None:
+    """Fence a step in the middle of a long job: nobody takes the job over before this transaction ends. Raises LeaseLost."""
+    ours = select(Row.id).where(Row.id == job.id, Row.lease_owner == job.owner).with_for_update()
+    if connection.scalar(ours) is None:
+        raise LeaseLost(f"{job.kind}:{job.subject}")
+
+
+@contextmanager
+def kept_leased(engine: Engine, job: Job, lease_seconds: float) -> Iterator[Callable[[], None]]:
+    """Renew the lease from a thread for as long as the block runs, whatever it waits for.
+
+    Gives a function for the block to call now and then: it raises LeaseLost once somebody else has the job.
+    """
+    ended, lost = threading.Event(), threading.Event()
+
+    def renew_until_ended() -> None:
+        while not ended.wait(lease_seconds / 3):
+            try:
+                renew(engine, job, lease_seconds)
+            except LeaseLost:
+                lost.set()
+                return
+            except Exception as fault:  # the database is away: the next round may be in time
+                log.warning("the lease of %s:%s could not be renewed: %s", job.kind, job.subject, fault)
+
+    def check() -> None:
+        if lost.is_set():
+            raise LeaseLost(f"{job.kind}:{job.subject}")
+
+    thread = threading.Thread(target=renew_until_ended, name=f"lease of {job.kind}", daemon=True)
+    thread.start()
+    try:
+        yield check
+    finally:
+        ended.set()
+        thread.join()
+
+
+def drop(connection: Connection, kind: str, subjects: Iterable[str]) -> None:
+    """What these jobs worked on is gone. One that runs finds that out by itself."""
+    keys = [f"{kind}:{subject}" for subject in subjects]
+    connection.execute(delete(Row).where(Row.key.in_(keys), Row.state != "running"))
 
 
 def due(connection: Connection, limit: int) -> list[UUID]:

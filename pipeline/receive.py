@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from models import Annotation, Artifact, Batch, Delivery, FollowUp, Response, Task
 from pipeline import jobs
+from pipeline.artifacts import measure_again
 from pipeline.database import from_now, insert, new_id, now
 from pipeline.first import write_first
 from pipeline.rows import arrays, write_annotations
@@ -279,6 +280,8 @@ def take(
             write_version(connection, version_id, number, digest, delivery, callback, result)
             asked += write_artifacts(connection, version_id, task_id, result)
             changes = {"response_count": number}
+            if number > 1:
+                number_by_clock(connection, task_id)
         elif reread:
             asked += understand_again(connection, task_id, type_name, params, version_id)
     changes |= settle(stored, callback, moment, version_id)
@@ -319,8 +322,22 @@ def seen_version(
     if moment < (known.clock, known.delivery_id):
         earlier = {"event": event, "clock": moment[0], "delivery_id": moment[1]}
         connection.execute(update(Response).where(Response.id == known.id).values(**earlier))
+        number_by_clock(connection, task_id)
     seen: UUID = known.id
     return seen
+
+
+def number_by_clock(connection: Connection, task_id: str) -> None:
+    """Number the versions of a task in the order in which they came about, however late each was received."""
+    versions = connection.execute(
+        select(Response.id, Response.number)
+        .where(Response.task_id == task_id)
+        .order_by(Response.clock, Response.delivery_id)
+    )
+    moved = [(row.id, number) for number, row in enumerate(versions, 1) if row.number != number]
+    for sign in (-1, 1):  # no two have one number, not even in between
+        for version_id, number in moved:
+            connection.execute(update(Response).where(Response.id == version_id).values(number=sign * number))
 
 
 def write_version(
@@ -421,8 +438,12 @@ def understand_again(
         understood = _understood(result)
         if same_files:
             understood["annotation_count"] += sum(file.annotation_count or 0 for file in files)
+            asked += measure_again(connection, known_id)
         else:
-            connection.execute(delete(Artifact).where(Artifact.response_id == known_id))
+            gone = connection.scalars(
+                delete(Artifact).where(Artifact.response_id == known_id).returning(Artifact.id)
+            )
+            jobs.drop(connection, jobs.FETCH, map(str, gone))
             asked += write_artifacts(connection, known_id, task_id, result)
         connection.execute(update(Response).where(Response.id == known_id).values(**understood))
     return asked

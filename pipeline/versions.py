@@ -1,7 +1,8 @@
 """What a delivery changes about its task: pure decisions, so that the same deliveries in any order end in the same rows.
 
-Three facts of a task are each told by the newest delivery that speaks of it: what the task is (a delivery with a task
-object), which response is the latest (one with a response), and whether it was recalled (one that says pending).
+Four facts of a task are each told by the newest delivery that speaks of it: its status (a delivery that names one), what
+the task is (one with a task object), which response is the latest (one with a response), and whether it was recalled (one
+that says pending).
 """
 
 from __future__ import annotations
@@ -37,11 +38,8 @@ def settle(
     def remember(fact: str) -> None:
         changes[f"{fact}_clock"], changes[f"{fact}_delivery_id"] = moment
 
-    if newest(""):
+    if callback.status is not None and newest(""):
         changes["clock"], changes["clock_delivery_id"] = moment
-        if callback.status is not None:
-            changes["status"] = callback.status
-    elif stored["status"] is None:
         changes["status"] = callback.status
     if callback.task is not None and newest("described"):
         remember("described")

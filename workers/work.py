@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from pipeline import deliveries, follow_ups, jobs, planning
+from pipeline import artifacts, deliveries, follow_ups, jobs, planning
 from pipeline.jobs import Job, LeaseLost, Wait
 from pipeline.service import Service
 
@@ -20,6 +20,7 @@ CHAIN_SECONDS = 5.0
 KINDS: dict[str, Callable[[Service, Job], None]] = {
     jobs.PARSE: deliveries.parse,
     jobs.COMPLETE: deliveries.complete,
+    jobs.FETCH: artifacts.fetch,
     jobs.PLAN: planning.plan_task,
     jobs.CREATE: follow_ups.create,
     jobs.CANCEL: follow_ups.cancel,

@@ -60,6 +60,7 @@ def upgrade() -> None:
         sa.Column("media_type", sa.String(), nullable=True),
         sa.Column("path", sa.String(), nullable=True),
         sa.Column("annotation_count", sa.Integer(), nullable=True),
+        sa.Column("details", json(), nullable=True),
         sa.Column("reason", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_artifacts")),
         sa.UniqueConstraint("response_id", "ordinal", name=op.f("uq_artifacts_response_id_ordinal")),

@@ -1,0 +1,177 @@
+"""The life of a task, told in any order, doubled and late, ends in the same rows."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import delete
+
+from models import Annotation, Artifact, Delivery, Job, Response, Task
+from pipeline import jobs, receive
+from pipeline.service import Service
+from tests.pipeline.bodies import RECORDED, boxes, callback, take
+from tests.pipeline.rows import only, standing, table
+
+FIXED = {**boxes("car", "pedestrian"), "is_customer_fix": True}
+AGAIN = boxes("car", "pedestrian", "bicycle")
+
+
+def at(hour: int) -> str:
+    return f"2026-01-01T{hour}:00:00.000Z"
+
+
+def audit(result: str, hour: int) -> dict[str, Any]:
+    return {"audited_by": "qa@example.com", "audited_at": at(hour), "audit_result": result, "audit_source": "customer"}
+
+
+COMPLETED = callback(boxes("car"), updated_at=at(10), completed_at=at(10))
+ACCEPTED = callback(
+    boxes("car"),
+    updated_at=at(11),
+    completed_at=at(10),
+    customer_review_status="accepted",
+    customer_review_comments=["well done"],
+    audits=[audit("accepted", 11)],
+    callback_succeeded=True,
+)
+FIXED_EVENT = callback(
+    FIXED,
+    updated_at=at(12),
+    completed_at=at(10),
+    customer_review_status="fixed",
+    audits=[audit("accepted", 11), audit("fixed", 12)],
+    prior_responses=[boxes("car")],
+)
+RECALLED = callback(status="pending", updated_at=at(13), completed_at=None, tags=["again"])
+COMPLETED_AGAIN = callback(AGAIN, updated_at=at(14), completed_at=at(14), priority=20)
+LIFE = (COMPLETED, ACCEPTED, FIXED_EVENT, RECALLED, COMPLETED_AGAIN)
+
+
+def empty(service: Service) -> None:
+    with service.engine.begin() as connection:
+        for model in (Delivery, Task, Response, Annotation, Artifact, Job):
+            connection.execute(delete(model))
+
+
+def after(service: Service, bodies: Iterable[bytes]) -> dict[str, Any]:
+    empty(service)
+    for body in bodies:
+        take(service, body)
+    return standing(service)
+
+
+def test_all_orders_of_the_five_lifecycle_events_end_in_identical_rows(here: Service) -> None:
+    expected = after(here, LIFE)
+    for order in itertools.permutations(LIFE):
+        assert after(here, order) == expected
+
+
+def test_all_orders_of_the_five_events_end_where_scale_is(here: Service) -> None:
+    after(here, reversed(LIFE))
+    task, versions = only(here, Task), sorted(table(here, Response), key=lambda row: row["number"])
+    assert [(row["number"], row["event"], row["annotation_count"]) for row in versions] == [
+        (1, "completed", 1),
+        (2, "fixed", 2),
+        (3, "completed", 3),
+    ]
+    assert task["response_id"] == versions[2]["id"]
+    assert (task["status"], task["review_status"], task["response_count"]) == ("completed", None, 3)
+    reviews = {row["event"]: row["review"] for row in table(here, Delivery)}
+    assert reviews["accepted"] == {"status": "accepted", "comments": ["well done"]}
+    assert reviews["fixed"] == {"status": "fixed", "comments": None}
+
+
+def test_any_part_of_the_life_in_any_order_ends_in_identical_rows(here: Service) -> None:
+    for count in (2, 3):
+        for part in itertools.combinations(LIFE, count):
+            expected = after(here, part)
+            for order in itertools.permutations(part):
+                assert after(here, order) == expected
+
+
+def test_doubled_and_late_events_change_nothing_but_the_count(here: Service) -> None:
+    expected = after(here, [*LIFE, *LIFE])
+    assert [row["duplicates"] for row in expected["deliveries"]] == [1] * 5
+    for number, order in enumerate(itertools.permutations(LIFE)):
+        late = number % 5
+        doubled = [*order[:late], *order, *order[late:]]
+        assert after(here, doubled) == expected
+
+
+def test_a_second_copy_that_differs_in_volatile_fields_is_no_second_version(here: Service) -> None:
+    again = callback(boxes("car"), updated_at=at(10), completed_at=at(10), callback_succeeded=False)
+    for order in ((COMPLETED, again), (again, COMPLETED)):
+        after(here, order)
+        assert only(here, Response)["number"] == 1
+        assert [row["duplicates"] for row in table(here, Delivery)] == [0, 0]
+
+
+def test_a_recall_leaves_every_version_and_makes_none_current(here: Service) -> None:
+    for order in itertools.permutations((COMPLETED, FIXED_EVENT, RECALLED)):
+        after(here, order)
+        assert (only(here, Task)["status"], only(here, Task)["response_id"]) == ("pending", None)
+        assert sorted(row["annotation_count"] for row in table(here, Response)) == [1, 2]
+
+
+def test_the_same_response_after_a_recall_is_current_again(here: Service) -> None:
+    same_again = callback(boxes("car"), updated_at=at(14), completed_at=at(14))
+    for order in itertools.permutations((COMPLETED, RECALLED, same_again)):
+        after(here, order)
+        version = only(here, Response)
+        assert (only(here, Task)["response_id"], version["event"]) == (version["id"], "completed")
+        assert version["clock"] == datetime(2026, 1, 1, 10, tzinfo=UTC)
+
+
+def test_a_status_is_told_by_the_newest_delivery_that_names_one(here: Service) -> None:
+    nameless = [callback(response, outer={"task": None}) for response in (boxes("car"), boxes())]
+    for order in itertools.permutations((*nameless, COMPLETED, RECALLED)):
+        after(here, order)
+        assert only(here, Task)["status"] == "pending"
+
+
+def test_a_version_that_is_received_late_takes_its_number_by_scales_clock(here: Service) -> None:
+    take(here, FIXED_EVENT)
+    (fixed,) = table(here, Response)
+    assert fixed["number"] == 1
+    take(here, COMPLETED)
+    numbers = {row["id"]: row["number"] for row in table(here, Response)}
+    assert numbers.pop(fixed["id"]) == 2
+    assert list(numbers.values()) == [1]
+
+
+def test_an_event_of_yesterday_changes_neither_status_nor_review_nor_current(here: Service) -> None:
+    for body in (FIXED_EVENT, ACCEPTED, COMPLETED):
+        take(here, body)
+    task = only(here, Task)
+    current = next(row for row in table(here, Response) if row["id"] == task["response_id"])
+    assert (task["review_status"], current["event"]) == ("fixed", "fixed")
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_both_ways_of_receiving_write_the_same_rows(
+    path: Any, here: Service, monkeypatch: pytest.MonkeyPatch, open_service: Callable[..., Service]
+) -> None:
+    """The one statement for PostgreSQL, the steps, and the worker with a body that was only stored."""
+    body = path.read_bytes()
+    take(here, body)
+    usual = standing(here, receipt=True)
+    empty(here)
+    monkeypatch.setattr(receive, "usual", lambda *_: None)
+    take(here, body)
+    assert standing(here, receipt=True) == usual
+    empty(here)
+    assert take(here, body, inline_bytes=0).status == "stored"
+    run(here, jobs.PARSE)
+    assert standing(here, receipt=True) == usual
+
+
+def run(service: Service, kind: str) -> None:
+    """Run the one job that there is."""
+    from workers.work import perform
+
+    job = jobs.claim(service.engine, 60)
+    assert job is not None
+    assert job.kind == kind
+    perform(service, job)
