@@ -136,30 +136,42 @@ def _hint(source: str) -> str:
     return " (and, or, not are written &&, ||, !)" if re.search(r"\b(and|or|not)\b", source) else ""
 
 
-def _bound(node: Mapping[str, Any], source: str, after_dot: bool = False) -> dict[str, Any]:
-    """The tree with `layers.only('car')` read as `only(layers, 'car')`, and every function checked."""
-    kind, children = node["type"], node["children"]
+def _bound(node: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The tree with `layers.only(label)` read as `only(layers, label)`, and every function checked."""
+    kind = node["type"]
     if kind == "field" and node["value"] in ("true", "false", "null"):
         raise ExpressionError(f"`{source}`: write {node['value']} in backticks: `{node['value']}`")
-    new = dict(node)
-    if kind == "slice":
-        return new
-    dotted = kind == "subexpression"
-    new["children"] = [_bound(child, source, dotted and index > 0) for index, child in enumerate(children)]
+    if kind == "slice":  # its children are numbers
+        return dict(node)
     if kind == "function_expression":
-        spec = FUNCTIONS.FUNCTION_TABLE.get(node["value"])
-        if spec is None:
-            raise ExpressionError(
-                f"`{source}`: there is no function {node['value']}(){nearest(node['value'], FUNCTIONS.FUNCTION_TABLE)}"
-            )
-        wanted, given = len(spec["signature"]), len(children)
-        if after_dot and given == wanted - 1:
-            new["children"].insert(0, {"type": "current", "children": []})
-            given += 1
-        variadic = bool(spec["signature"] and spec["signature"][-1].get("variadic"))
-        if given < wanted or (given > wanted and not variadic):
-            raise ExpressionError(f"`{source}`: {node['value']}() takes {wanted} values, not {given}")
-    return new
+        least, variadic = _arity(node["value"], source)
+        given = len(node["children"])
+        if given < least or (given > least and not variadic):
+            raise ExpressionError(f"`{source}`: {node['value']}() takes {least} values, not {given}")
+    if kind != "subexpression":
+        return {**node, "children": [_bound(child, source) for child in node["children"]]}
+    left, *rest = node["children"]
+    bound = _bound(left, source)
+    for right in rest:
+        if (
+            right["type"] == "function_expression"
+            and len(right["children"]) == _arity(right["value"], source)[0] - 1
+        ):
+            # JMESPath would look the other values up in `left`; nothing that it allows has one value less.
+            bound = {**right, "children": [bound, *(_bound(child, source) for child in right["children"])]}
+        else:
+            bound = {"type": "subexpression", "children": [bound, _bound(right, source)]}
+    return bound
+
+
+def _arity(name: str, source: str) -> tuple[int, bool]:
+    """How many values a function takes, and whether it takes more than that too."""
+    spec = FUNCTIONS.FUNCTION_TABLE.get(name)
+    if spec is None:
+        raise ExpressionError(
+            f"`{source}`: there is no function {name}(){nearest(name, FUNCTIONS.FUNCTION_TABLE)}"
+        )
+    return len(spec["signature"]), bool(spec["signature"] and spec["signature"][-1].get("variadic"))
 
 
 def _names(node: Mapping[str, Any], at_root: bool) -> Iterator[str]:

@@ -88,6 +88,11 @@ def test_a_function_of_ours_can_stand_behind_its_first_value() -> None:
     assert list(value("${{ layers.only('car') }}")) == ["boxes"]
 
 
+def test_the_other_values_of_a_function_behind_a_dot_are_looked_up_in_the_view() -> None:
+    assert value("${{ layers.only(annotations[0].label).boxes[].label }}") == ["car"]
+    assert compile_expression("layers.only(label)").names == {"layers", "label"}
+
+
 def test_annotations_are_filtered_by_label_in_whatever_they_come() -> None:
     assert [box["label"] for box in value("${{ annotations.without('car') }}")] == ["bus"]
     assert [box["label"] for box in value("${{ hypothesis.only(['car', 'van']).annotations }}")] == ["car"]
