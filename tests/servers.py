@@ -426,7 +426,8 @@ def _new_folder(kind: str) -> Path:
     if len(str(root)) > 60:
         root = Path("/tmp")
     for left in root.glob("weighbridge-*-*-*"):
-        if not psutil.pid_exists(int(left.name.split("-")[2])):
+        owner = left.name.split("-")[2]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"weighbridge-{kind}-{os.getpid()}-", dir=root))
 

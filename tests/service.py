@@ -41,8 +41,9 @@ class Service:
         self.sandbox_url = f"http://127.0.0.1:{self.sandbox_port}/v1"
         # Nothing of the shell that runs the tests gets in, and a blank value hides what a .env file says.
         self.env = {
-            **{name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR") if name in os.environ},
+            **{name: os.environ[name] for name in ("LANG", "LC_ALL") if name in os.environ},
             "HOME": str(folder),
+            "TMPDIR": str(folder),
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "PYTHONUNBUFFERED": "1",
             **KEYS,
