@@ -126,7 +126,9 @@ def _another(chosen: Any, choices: list[str], die: Any) -> Any:
 
 
 def _ids_of(category: Any, ids: dict[str, str]) -> Any:
-    return [ids.get(entry) for entry in category] if isinstance(category, list) else ids.get(category)
+    if isinstance(category, list):
+        return [_ids_of(entry, ids) for entry in category]
+    return ids.get(category) if isinstance(category, str) else None
 
 
 def _retyped(values: dict[str, Any], described: Any, die: Any) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""Requests that no parameter check has seen: whatever their values, they are answered and fixed, and say JSON."""
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox.annotators import ANNOTATORS, answer, error, fix, task_fields
+from scale.task_types import understand
+
+TYPES = [name for annotator in ANNOTATORS for name in annotator.types]
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 300)
+    | st.floats()
+    | st.sampled_from(["", "car", "30", "true"])
+)
+NAMES = (
+    "choice name label subchoices url annotations uuid type geometry left top width height x y vertices start end id frames "
+    "fields field_id choices conditions label_condition attribute_conditions min max global allow_multiple cuboids box line "
+    "polygon cuboid point objects_to_annotate min_vertices max_vertices can_rotate fx fy cx cy w location page attributes"
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES.split()), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+PARAMS = (
+    "attachment attachments attachment_type objects_to_annotate labels instance_labels geometries annotation_attributes "
+    "hypothesis base_annotations layers links padding min_width max_vertices min_annotations max_annotations categories "
+    "category_ids choices fields repeatable_fields row_fields phrases text features frame_rate duration_time video_frame_rate "
+    "events_to_annotate lidar_task_frames max_distance_meters meters_per_unit camera_intrinsics camera_rotation_quaternion "
+    "stages messages template_variables responses_required relationships allow_multiple with_labels"
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    type=st.sampled_from(TYPES),
+    params=st.dictionaries(st.sampled_from(PARAMS.split()), values, max_size=7),
+    said=values,
+)
+def test_any_request_is_answered_and_any_response_is_fixed(
+    type: str, params: dict[str, Any], said: Any
+) -> None:
+    task = {"type": type, "params": params}
+    content = json.dumps(said).encode()
+    desk = {
+        "seed": 1,
+        "put_file": lambda kept, _: f"https://f.example/{len(kept)}",
+        "read_file": lambda url: content,
+    }
+    response = answer(task, image_size=lambda url: (40, 30), **desk)
+    json.dumps(response, allow_nan=False)
+    understand(type, response, params)
+    fix(task, response, **desk)
+    fix(task, said, **desk)
+    fix(task, {"annotations": said, "fields": said, "responses": said, "category": said}, **desk)
+    task_fields(task, **desk)
+    error(task, "attachments")
