@@ -3,13 +3,16 @@
 import argparse
 import itertools
 import statistics
+import time
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import stack
-from benchmarks.bodies import FIFTY_BOXES, ONE_BOX, THOUSAND_BOXES, Body
-from benchmarks.load import send
+from benchmarks.bodies import FIFTY_BOXES, ONE_BOX, POLYGONS, THOUSAND_BOXES, Body
+from benchmarks.load import Connection, send
+from benchmarks.scale import Scale
+from tests.servers import wait_until
 
 GOALS = {ONE_BOX.name: (0.33, 8), FIFTY_BOXES.name: (0.24, 10), THOUSAND_BOXES.name: (0.14, 12)}
 ids = itertools.count(1, 10_000_000)
@@ -50,6 +53,44 @@ def callbacks(servers: stack.Servers, seconds: float, rounds: int) -> Table:
     return table
 
 
+def chain(servers: stack.Servers, results: int) -> Table:
+    """From a callback to its follow-up at Scale: one at a time, and many at once."""
+    table = Table("figure", "naive", "weighbridge", "÷ naive", "goal")
+    alone: dict[str, float] = {}
+    drain: dict[str, float] = {}
+    for contender in (stack.naive, stack.weighbridge):
+        scale = Scale()
+        with contender(servers, SCALE_API_URL=scale.url) as one:
+            connection = Connection(one.port)
+
+            def follow(
+                number: int, wanted: int, scale: Scale = scale, connection: Connection = connection
+            ) -> float:
+                """Post that many results; seconds until the last of their follow-ups has come to Scale."""
+                before, start = len(scale.created), time.monotonic()
+                for offset in range(wanted):
+                    if connection.post(POLYGONS.with_id(number + offset)) != 200:
+                        raise SystemExit(f"a callback was refused")
+                wait_until(lambda: len(scale.created) >= before + wanted, 120, "the follow-ups reach Scale")
+                return scale.created[before + wanted - 1][0] - start
+
+            first = next(ids)
+            for number in range(5):
+                follow(first + number, 1)
+            alone[one.name] = statistics.median(follow(next(ids), 1) for _ in range(40))
+            drain[one.name] = follow(next(ids), results)
+            time.sleep(1)
+            if len(scale.created) != 45 + results:
+                raise SystemExit(f"{one.name} created {len(scale.created)} follow-ups of {45 + results}")
+        scale.close()
+    for figure, found in (("callback → follow-up, p50", alone), (f"drain of {results} follow-ups", drain)):
+        ours, plain = found["weighbridge"], found["naive"]
+        table.add_row(
+            figure, f"{plain * 1000:,.0f} ms", f"{ours * 1000:,.0f} ms", f"{ours / plain:.2f}", "≤ 0.4"
+        )
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
@@ -61,6 +102,8 @@ def main() -> None:
             "Durable callbacks, PostgreSQL (fsync) and Redis, workers running, 16 connections; medians of the rounds"
         )
         console.print(callbacks(servers, options.seconds, options.rounds))
+        console.print("From a callback to the task that follows, at a Scale that answers at once")
+        console.print(chain(servers, 500))
 
 
 if __name__ == "__main__":
