@@ -1,5 +1,6 @@
 """Fixtures that every room uses: databases, Redis, and the whole service. What they start lives in servers.py and service.py."""
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -132,18 +133,16 @@ def service(
 
     The end of its logs is shown when the test fails.
     """
-    started: list[Service] = []
+    with contextlib.ExitStack() as started:
+        services: list[Service] = []
 
-    def start(database_url: str, redis_url: str | None = None, **options: Any) -> Service:
-        one = Service(tmp_path_factory.mktemp("service"), database_url, redis_url, **options)
-        started.append(one)
-        one.start()
-        return one
+        def start(database_url: str, redis_url: str | None = None, **options: Any) -> Service:
+            one = Service(tmp_path_factory.mktemp("service"), database_url, redis_url, **options)
+            services.append(one)
+            return started.enter_context(one)
 
-    yield start
-    for one in started:
-        for name in one.processes:
-            one.kill(name) if one.processes[name].popen else None
+        yield start
+    for one in services:
         request.node.add_report_section("call", "logs of the service", one.logs())
 
 

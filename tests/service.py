@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 
@@ -69,6 +69,15 @@ class Service:
             name: Process(commands[name], log=folder / f"{name}.log", env=self.env, cwd=ROOT)
             for name in processes
         }
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes.values():
+            if process.popen:
+                process.kill()
 
     def start(self, *names: str) -> None:
         """Start the named processes, or all, and wait until those that listen answer."""

@@ -1,11 +1,14 @@
 """Slow clients at the real web process: they wait without a thread, and honest ones are answered."""
 
 import contextlib
+import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
 
@@ -31,9 +34,13 @@ SLOW = {
 }
 
 
-@pytest.fixture
-def web(service: Callable[..., Service], sqlite_url: str) -> Service:
-    return service(sqlite_url, processes=("web",))
+@pytest.fixture(scope="module")
+def web(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The web process alone."""
+    folder = tmp_path_factory.mktemp("web")
+    shutil.copyfile(migrated_sqlite_file, folder / "weighbridge.db")
+    with Service(folder, f"sqlite:///{folder}/weighbridge.db", processes=("web",)) as one:
+        yield one
 
 
 @contextlib.contextmanager
@@ -86,7 +93,7 @@ def test_five_hundred_slow_clients_do_not_keep_honest_ones_waiting(web: Service)
     with slow_clients(web, 500), ThreadPoolExecutor(4) as clients:
         answers = list(clients.map(honest, range(200)))
     assert {status for status, _ in answers} == {200}
-    assert max(seconds for _, seconds in answers) < 3
+    assert max(seconds for _, seconds in answers) < 5
 
 
 @pytest.mark.slow
@@ -96,6 +103,7 @@ def test_slow_clients_do_not_keep_a_worker_from_stopping_in_time(web: Service) -
         web.stop("web")
         # Large bodies that still arrive are given graceful_timeout. Platforms kill after 30 s.
         assert time.monotonic() - started < 25
+    web.start("web")
 
 
 def ask(web: Service, *pieces: bytes, pause: float = 0.2, seconds: float = 10) -> bytes:
@@ -112,6 +120,7 @@ def ask(web: Service, *pieces: bytes, pause: float = 0.2, seconds: float = 10) -
 
 
 BODY = b'{"task_id": "t-1", "task": {"task_id": "t-1"}}'
+CUT_OFF = b'{"task_id": "cut-off", "task": {"task_id": "cut-off"}}'
 CLOSE = b"Connection: close\r\n"
 
 
@@ -165,19 +174,26 @@ def test_a_request_is_received_however_it_is_cut(web: Service, pieces: list[byte
 
 
 def test_a_kept_connection_carries_many_requests(web: Service) -> None:
-    request = HEAD + KEY + b"Content-Length: 46\r\n\r\n" + BODY
-    with socket.create_connection(("127.0.0.1", web.web_port), timeout=10) as client:
-        for _ in range(5):
-            client.sendall(request)
-            assert b" 200 OK" in client.recv(65536)
+    client = HTTPConnection("127.0.0.1", web.web_port, timeout=10)
+    client.connect()
+    connection = client.sock
+    for _ in range(5):
+        client.request(
+            "POST", "/callbacks/scale", BODY, {"scale-callback-auth": KEYS["SCALE_LIVE_CALLBACK_KEYS"]}
+        )
+        answer = client.getresponse()
+        answer.read()
+        assert answer.status == 200
+        assert client.sock is connection
+    client.close()
 
 
 def test_a_request_that_is_cut_off_stores_nothing(web: Service) -> None:
     with socket.create_connection(("127.0.0.1", web.web_port)) as client:
-        client.sendall(HEAD + KEY + b"Content-Length: 46\r\n\r\n" + BODY[:20])
+        client.sendall(HEAD + KEY + b"Content-Length: 54\r\n\r\n" + CUT_OFF[:-1])
         client.shutdown(socket.SHUT_WR)
         assert b" 200 OK" not in client.recv(65536)
-    assert web.post_callback(BODY).json()["status"] != "duplicate"
+    assert web.post_callback(CUT_OFF[:-1]).json()["status"] == "quarantined"
 
 
 def test_what_is_not_http_is_refused_in_gunicorns_own_words(web: Service) -> None:
