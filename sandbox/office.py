@@ -190,6 +190,7 @@ class Office:
             update(Delivery)
             .where(Delivery.held, Delivery.number < delivery.number, Delivery.account == delivery.account)
             .values(held=False, next_try_at=now)
+            .execution_options(synchronize_session=False)
         )
 
 

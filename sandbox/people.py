@@ -17,6 +17,12 @@ from sandbox.world import World
 
 AUDIT_RESULTS = ("accepted", "rejected", "fixed", "commented")
 REVIEWER = "reviewer@sandbox.example"
+REVIEW_FIELDS = (
+    "customer_reviewed_by",
+    "customer_audited_at",
+    "customer_audit_time_secs",
+    "customer_review_comments",
+)
 ERROR_KINDS = ("attachments", "frames", "message")
 REALISTIC_SECONDS = (3.0, 30.0)
 
@@ -164,6 +170,7 @@ def review(task: Task, result: str, comments: str | None, response: Any, source:
         "audits": [*task.details.get("audits", []), entry],
         "customer_reviewed_by": REVIEWER,
         "customer_audited_at": entry["audited_at"],
+        "customer_audit_time_secs": 0,
     }
     if comments:
         details["customer_review_comments"] = [*task.details.get("customer_review_comments", []), comments]
@@ -179,11 +186,12 @@ def review(task: Task, result: str, comments: str | None, response: Any, source:
 def recall(world: World, account: str, task_id: str) -> dict[str, Any]:
     """Take a completed task back for more work: it is pending again, and answered anew.
 
-    That the response and completed_at are gone meanwhile is a guess; Scale documents the event, not its body.
+    That the response, its reviews and completed_at are gone by that is a guess; Scale documents the event, not its body.
     """
+    gone = ("response", "attempts", "audits", *REVIEW_FIELDS)
 
     def take_back(session: Session, task: Task) -> None:
-        change(task, response=None, attempts=None)
+        change(task, **dict.fromkeys(gone))
         task.status, task.completed_at, task.review_status = "pending", None, None
         callbacks.announce(session, world.settings, world.faults, task, "recalled")
         task.answer_at = due(world, task, batch_of(session, task))

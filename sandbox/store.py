@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import JSON, Connection, ForeignKey, Index, UniqueConstraint, create_engine, event
+from sqlalchemy import JSON, Connection, ForeignKey, Index, UniqueConstraint, create_engine, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
@@ -103,6 +103,7 @@ class Delivery(Table):
     """
 
     __tablename__ = "deliveries"
+    __table_args__ = (Index("ix_deliveries_held", "number", sqlite_where=text("held = 1")),)
 
     number: Mapped[int] = mapped_column(primary_key=True)
     account: Mapped[str]

@@ -104,7 +104,7 @@ def test_a_recalled_task_is_pending_without_a_response_and_answered_anew(
     slow_sandbox.audit(task, "rejected")
     recalled = slow_sandbox.recall(task)
     assert recalled["status"] == "pending"
-    assert recalled.keys().isdisjoint({"response", "completed_at", "customer_review_status"})
+    assert recalled.keys().isdisjoint({"response", "completed_at", "customer_review_status", "audits"})
     announced = inbox.wait_for(3)[-1].json
     assert announced["task"] == recalled
     assert "response" not in announced
