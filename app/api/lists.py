@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,10 +11,11 @@ from uuid import UUID
 import orjson
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.validate import Range
-from sqlalchemy import ColumnElement, Connection, Select, func, literal, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, Uuid, func, literal, text, tuple_
+from sqlalchemy.types import TypeEngine
 
 from app.api.problems import Refused
-from models.columns import PREFIX
+from models.columns import PREFIX, UtcDateTime
 
 Rows = dict[str, Any]
 
@@ -98,8 +98,8 @@ def _read(cursor: str, key: Sequence[Any]) -> list[Any]:
         values = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not isinstance(values, list) or len(values) != len(key):
             raise ValueError(cursor)
-        return [_typed(value, column.type.python_type) for value, column in zip(values, key, strict=True)]
-    except (ValueError, TypeError, binascii.Error):
+        return [_typed(value, column.type) for value, column in zip(values, key, strict=True)]
+    except (ValueError, TypeError, OverflowError):
         raise Refused(
             400,
             "cursor is not one of this list; leave it out to begin at the first page",
@@ -107,12 +107,15 @@ def _read(cursor: str, key: Sequence[Any]) -> list[Any]:
         ) from None
 
 
-def _typed(value: Any, kind: type) -> Any:
-    if kind is UUID:
-        return UUID(value)
-    if kind is datetime:
-        return datetime.fromisoformat(value)
-    if type(value) is not kind or (kind is int and abs(value) >= 2**63) or (kind is str and "\0" in value):
+def _typed(value: Any, type_: TypeEngine[Any]) -> Any:
+    if isinstance(type_, Uuid):
+        return UUID(str(value))
+    if isinstance(type_, UtcDateTime):
+        moment = datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    if type(value) is not type_.python_type:
+        raise TypeError(value)
+    if (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, str) and "\0" in value):
         raise ValueError(value)
     return value
 

@@ -13,6 +13,8 @@ from pipeline.tokens import READ, SCOPES, WRITE, Holder, holder
 
 def authenticate() -> None:
     """Before every request of the API. Raises Refused."""
+    if "\0" in request.path:
+        raise Refused(404, "nothing that is kept has a NUL character in its name")
     service: Service = current_app.extensions["weighbridge"]
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     known = _holder(service, token.strip()) if scheme.lower() == "bearer" and token.strip() else None

@@ -1,0 +1,265 @@
+"""Follow-ups, workflows, the switches and the lineage in the API."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import insert, select
+
+from models import AuditEntry, FollowUp, Job
+from pipeline import jobs
+from pipeline.database import new_id, now
+from pipeline.service import Service
+from tests.app.api.conftest import Deliver
+
+Get = Callable[..., Any]
+Plan = Callable[..., str]
+
+POLYGONS = """
+workflow: chain
+steps:
+  boxes:
+    after: {type: polygonannotation}
+    create:
+      type: annotation
+      params: {instruction: Draw, attachment_type: image, attachment: "${{ task.params.attachment }}",
+               objects_to_annotate: [car], with_labels: true, layers: "${{ layers }}"}
+"""
+
+
+@pytest.fixture
+def plan(service: Service) -> Plan:
+    """`plan("held")` → the unique_id of a follow-up in that state."""
+
+    def plan(state: str = "planned", **values: Any) -> str:
+        row = {
+            "unique_id": f"chain.boxes.{new_id().hex}",
+            "id": new_id(),
+            "workflow": "chain",
+            "workflow_digest": "0" * 64,
+            "step": "boxes",
+            "state": state,
+            "environment": "live",
+            "source_task_id": "source",
+            "task_type": "annotation",
+            "request": {"instruction": "Draw"},
+            "planned_at": now(),
+            **values,
+        }
+        with service.engine.begin() as connection:
+            connection.execute(insert(FollowUp), [row])
+        return str(row["unique_id"])
+
+    return plan
+
+
+def jobs_of(service: Service, unique_id: str) -> list[str]:
+    with service.reader.begin() as connection:
+        return list(connection.scalars(select(Job.kind).where(Job.subject == unique_id)))
+
+
+def audited(service: Service) -> list[tuple[str, str, str]]:
+    with service.reader.begin() as connection:
+        rows = connection.execute(
+            select(AuditEntry.who, AuditEntry.action, AuditEntry.subject).order_by(AuditEntry.id)
+        )
+        return [(row.who, row.action, row.subject) for row in rows]
+
+
+def test_a_follow_up_is_listed_and_shown_with_its_request(plan: Plan, get: Get) -> None:
+    held = plan("held", reason="the step says hold", source_annotation="car-1")
+    created = plan("created", task_id="child", environment="test", workflow="other", step="classes")
+    assert [row["unique_id"] for row in get("/follow-ups")["data"]] == [created, held]
+    for query, found in (
+        ({"state": "held"}, [held]),
+        ({"workflow": "other"}, [created]),
+        ({"step": "boxes"}, [held]),
+        ({"source_task_id": "source"}, [created, held]),
+        ({"task_id": "child"}, [created]),
+        ({"environment": "live"}, [held]),
+        ({"state": "failed"}, []),
+    ):
+        assert [row["unique_id"] for row in get("/follow-ups", **query)["data"]] == found, query
+    shown = get(f"/follow-ups/{held}")
+    assert shown["request"] == {"instruction": "Draw"}
+    assert shown["reason"] == "the step says hold"
+    assert shown["source_annotation"] == "car-1"
+    assert shown["decided_by"] is None
+
+
+def test_approving_a_held_follow_up_asks_for_its_creation(
+    plan: Plan, client: FlaskClient, service: Service
+) -> None:
+    unique_id = plan("held", reason="limit of 10,000 tasks a day")
+    answer = client.post(f"/api/v1/follow-ups/{unique_id}/approve")
+    assert answer.status_code == 200
+    assert (answer.json["state"], answer.json["reason"]) == ("planned", None)
+    assert answer.json["decided_by"] == "API_TOKEN"
+    assert answer.json["decided_at"].endswith("Z")
+    assert jobs_of(service, unique_id) == [jobs.CREATE]
+    assert audited(service) == [("API_TOKEN", "follow-up.approve", unique_id)]
+
+
+@pytest.mark.parametrize("state", ["held", "planned"])
+def test_canceling_a_follow_up_that_was_not_created_ends_it(
+    plan: Plan, client: FlaskClient, service: Service, state: str
+) -> None:
+    unique_id = plan(state)
+    answer = client.post(f"/api/v1/follow-ups/{unique_id}/cancel")
+    assert (answer.status_code, answer.json["state"]) == (200, "canceled")
+    assert answer.json["reason"] == "canceled by API_TOKEN"
+    assert jobs_of(service, unique_id) == []
+
+
+def test_canceling_a_created_follow_up_asks_scale_through_a_job(
+    plan: Plan, client: FlaskClient, service: Service
+) -> None:
+    unique_id = plan("created", task_id="child")
+    answer = client.post(f"/api/v1/follow-ups/{unique_id}/cancel")
+    assert (answer.status_code, answer.json["state"]) == (200, "created")
+    assert jobs_of(service, unique_id) == [jobs.CANCEL]
+
+
+def test_retrying_a_refused_follow_up_asks_for_it_again(
+    plan: Plan, client: FlaskClient, service: Service
+) -> None:
+    unique_id = plan("failed", reason="Scale refused it with 400: no money")
+    answer = client.post(f"/api/v1/follow-ups/{unique_id}/retry")
+    assert (answer.status_code, answer.json["state"], answer.json["reason"]) == (200, "planned", None)
+    assert jobs_of(service, unique_id) == [jobs.CREATE]
+
+
+@pytest.mark.parametrize(
+    ("state", "action"),
+    [
+        ("planned", "approve"),
+        ("created", "approve"),
+        ("canceled", "approve"),
+        ("completed", "cancel"),
+        ("canceled", "cancel"),
+        ("skipped", "cancel"),
+        ("completed", "retry"),
+        ("held", "retry"),
+    ],
+)
+def test_a_decision_that_does_not_fit_changes_nothing(
+    plan: Plan, client: FlaskClient, service: Service, state: str, action: str
+) -> None:
+    unique_id = plan(state)
+    answer = client.post(f"/api/v1/follow-ups/{unique_id}/{action}")
+    assert answer.status_code == 409
+    assert state in answer.json["detail"]
+    shown = client.get(f"/api/v1/follow-ups/{unique_id}").json
+    assert (shown["state"], shown["decided_by"]) == (state, None)
+    assert jobs_of(service, unique_id) == []
+    assert audited(service) == []
+
+
+def test_a_follow_up_that_nobody_knows_is_not_found(client: FlaskClient) -> None:
+    assert client.get("/api/v1/follow-ups/a.b.c").status_code == 404
+    for action in ("approve", "cancel", "retry"):
+        assert client.post(f"/api/v1/follow-ups/a.b.c/{action}").status_code == 404
+
+
+def test_workflow_files_are_listed_with_what_is_wrong_in_them(
+    workflows_dir: Path, get: Get, client: FlaskClient
+) -> None:
+    (workflows_dir / "broken.yaml").write_text("workflow: broken\nsteps: {}\n")
+    (workflows_dir / "chain.yaml").write_text(POLYGONS)
+    broken, chain = get("/workflows")["data"]
+    assert (broken["name"], broken["broken"], broken["digest"]) == ("broken", True, None)
+    assert broken["problems"][0]["message"]
+    assert broken["problems"][0]["line"] == 2
+    assert (chain["name"], chain["broken"], chain["problems"], chain["steps"]) == (
+        "chain",
+        False,
+        [],
+        ["boxes"],
+    )
+    assert len(chain["digest"]) == 64
+    assert chain["path"].endswith("chain.yaml")
+    assert chain["paused"] is False
+
+
+def test_a_workflow_is_paused_and_resumed(
+    workflows_dir: Path, get: Get, client: FlaskClient, service: Service
+) -> None:
+    (workflows_dir / "chain.yaml").write_text(POLYGONS)
+    assert client.post("/api/v1/workflows/chain/pause").json["paused"] is True
+    assert client.post("/api/v1/workflows/chain/pause").json["paused"] is True
+    assert get("/workflows")["data"][0]["paused"] is True
+    assert client.post("/api/v1/workflows/chain/resume").json["paused"] is False
+    assert get("/workflows")["data"][0]["paused"] is False
+    assert audited(service) == [
+        ("API_TOKEN", "workflow.pause", "chain"),
+        ("API_TOKEN", "workflow.resume", "chain"),
+    ]
+    assert client.post("/api/v1/workflows/none/pause").status_code == 404
+
+
+def test_creating_is_stopped_and_started(get: Get, client: FlaskClient) -> None:
+    assert get("/creating") == {"stopped": False, "stopped_by": None, "stopped_at": None, "pauses": []}
+    stopped = client.post("/api/v1/creating/stop").json
+    assert (stopped["stopped"], stopped["stopped_by"]) == (True, "API_TOKEN")
+    assert get("/creating") == stopped
+    assert client.post("/api/v1/creating/start").json["stopped"] is False
+
+
+def test_the_lineage_of_a_task_goes_up_to_the_first_and_down_to_all(
+    plan: Plan, deliver: Deliver, get: Get
+) -> None:
+    deliver("polygonannotation/polygons", task_id="root")
+    first = plan("created", source_task_id="root", source_annotation="car-1", depth=1)
+    deliver("annotation/accepted", task_id="child", unique_id=first)
+    held = plan("held", source_task_id="child", depth=2, step="classes")
+    other = plan("failed", source_task_id="root", source_annotation="car-2", reason="no money")
+
+    of_child = get("/tasks/child/lineage")
+    assert [task["task_id"] for task in of_child["ancestors"]] == ["root", "child"]
+    root, child = of_child["ancestors"]
+    assert root["source"] is None
+    assert root["attachment"]
+    assert child["source"] == {
+        "unique_id": first,
+        "workflow": "chain",
+        "step": "boxes",
+        "task_id": "root",
+        "annotation": "car-1",
+    }
+    assert [row["unique_id"] for row in of_child["descendants"]] == [held]
+
+    of_root = get("/tasks/root/lineage")
+    assert [(row["unique_id"], row["depth"], row["task_id"]) for row in of_root["descendants"]] == [
+        (first, 1, "child"),
+        (other, 1, None),
+        (held, 2, None),
+    ]
+    assert of_root["descendants"][0]["task_status"] == "completed"
+    assert of_root["run"] == of_child["run"]
+    assert of_root["run"]["state"] == "held"
+    assert of_root["run"]["counts"] == {"completed": 1, "failed": 1, "held": 1}
+    assert of_root["run"]["tasks"] == 2
+    of_annotation = get("/tasks/root/lineage", annotation="car-1")
+    assert [row["unique_id"] for row in of_annotation["descendants"]] == [first, held]
+
+    task = get("/tasks/child")
+    assert task["source"]["task_id"] == "root"
+    assert task["source"]["annotation"] == "car-1"
+    assert [row["unique_id"] for row in task["follow_ups"]] == [held]
+
+
+def test_a_run_that_is_over_has_a_duration(plan: Plan, deliver: Deliver, get: Get) -> None:
+    deliver("polygonannotation/polygons", task_id="root", created_at="2021-01-01T00:00:00Z")
+    unique_id = plan("created", source_task_id="root")
+    deliver("annotation/accepted", task_id="child", unique_id=unique_id, updated_at="2031-01-01T00:00:00Z")
+    run = get("/tasks/child/lineage")["run"]
+    assert run["state"] == "completed"
+    assert run["started_at"] == "2021-01-01T00:00:00.000Z"
+    assert run["finished_at"] == "2031-01-01T00:00:00.000Z"
+    assert run["duration_seconds"] == 3652 * 86400
+
+
+def test_the_lineage_of_a_task_that_nobody_knows_is_not_found(client: FlaskClient) -> None:
+    assert client.get("/api/v1/tasks/nobody/lineage").status_code == 404
