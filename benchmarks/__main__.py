@@ -70,7 +70,7 @@ def chain(servers: stack.Servers, results: int) -> Table:
                 before, start = len(scale.created), time.monotonic()
                 for offset in range(wanted):
                     if connection.post(POLYGONS.with_id(number + offset)) != 200:
-                        raise SystemExit(f"a callback was refused")
+                        raise SystemExit("a callback was refused")
                 wait_until(lambda: len(scale.created) >= before + wanted, 120, "the follow-ups reach Scale")
                 return scale.created[before + wanted - 1][0] - start
 

@@ -16,7 +16,17 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Float, bindparam, create_engine, event, make_url
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Engine,
+    Float,
+    bindparam,
+    create_engine,
+    event,
+    make_url,
+    type_coerce,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.compiler import compiles
@@ -71,7 +81,10 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
 
 
 def reading(engine: Engine) -> Engine:
-    """The same engine for transactions that only read; on SQLite they never wait for a writer."""
+    """The same engine for those who only read. On SQLite they never wait for a writer; on PostgreSQL each statement sees
+    the newest commit anyway, and is spared the two round trips of a transaction."""
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
     return engine.execution_options(weighbridge_reads=True)
 
 
@@ -133,8 +146,9 @@ class from_now(FunctionElement[datetime]):  # noqa: N801  (a function of SQL)
     type = UtcDateTime()
     inherit_cache = True
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        super().__init__(bindparam(None, float(seconds), type_=Float))
+    def __init__(self, seconds: float | BindParameter[Any] = 0.0) -> None:
+        given = seconds if isinstance(seconds, BindParameter) else bindparam(None, float(seconds))
+        super().__init__(type_coerce(given, Float))
 
 
 @compiles(from_now, "postgresql")
@@ -148,9 +162,10 @@ def _from_now_sqlite(element: from_now, compiler: Any, **options: Any) -> str:
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {seconds} || ' seconds')"
 
 
-def insert(connection: Connection, table: Any) -> Any:
-    """The dialect's INSERT, which knows ON CONFLICT; SQLite's and PostgreSQL's read the same."""
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+def insert(database: Connection | str, table: Any) -> Any:
+    """The INSERT of a connection's dialect, or of the named one, which knows ON CONFLICT; both dialects read the same."""
+    name = database if isinstance(database, str) else database.dialect.name
+    return (postgresql if name == "postgresql" else sqlite).insert(table)
 
 
 # Migrations.

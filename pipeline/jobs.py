@@ -9,10 +9,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, and_, case, delete, func, select, update
+from sqlalchemy import Connection, Engine, and_, bindparam, case, delete, func, select, update
 
 from models import Job as Row
 from pipeline.database import from_now, insert, new_id, now
@@ -84,28 +85,59 @@ def ask(connection: Connection, kind: str, subjects: Iterable[str], *, delay: fl
     more after this, a dead one gets a new life.
     """
     rows = [
-        {**row(kind, subject), "state": "ready", "run_at": from_now(delay), "created_at": now()}
+        {**row(kind, subject), "delay": delay, "now": now()}
         for subject in sorted(set(subjects))  # one order for everyone: two transactions never wait crosswise
     ]
-    ids: list[UUID] = []
-    for start in range(0, len(rows), 500):
-        statement = insert(connection, Row).values(rows[start : start + 500])
-        new = statement.excluded
-        statement = statement.on_conflict_do_update(
-            index_elements=["key"],
-            set_={
-                "asked": Row.asked + 1,
-                "state": case((Row.state == "dead", "ready"), else_=Row.state),
-                "attempts": case((Row.state == "dead", 0), else_=Row.attempts),
-                "run_at": case(
-                    (and_(Row.state != "dead", Row.run_at < new.run_at), Row.run_at),
-                    (Row.state == "running", Row.run_at),
-                    else_=new.run_at,
-                ),
-            },
+    return list(connection.scalars(_asking(connection.dialect.name), rows)) if rows else []
+
+
+# Statements are built once: to build one costs several times what it costs to run it.
+
+
+@cache
+def _asking(dialect: str) -> Any:
+    names = ("id", "kind", "key", "subject")
+    statement = insert(dialect, Row).values(
+        **{name: bindparam(name) for name in names},
+        state="ready",
+        run_at=from_now(bindparam("delay")),
+        created_at=bindparam("now"),
+    )
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=["key"],
+        set_={
+            "asked": Row.asked + 1,
+            "state": case((Row.state == "dead", "ready"), else_=Row.state),
+            "attempts": case((Row.state == "dead", 0), else_=Row.attempts),
+            "run_at": case(
+                (and_(Row.state != "dead", Row.run_at < new.run_at), Row.run_at),
+                (Row.state == "running", Row.run_at),
+                else_=new.run_at,
+            ),
+        },
+    ).returning(Row.id)
+
+
+def _claiming(*named: Any) -> Any:
+    candidate = select(Row.id).where(ready_or_expired, *named).order_by(Row.run_at).limit(1)
+    return (
+        update(Row)
+        .where(Row.id == candidate.with_for_update(skip_locked=True).scalar_subquery())
+        .values(
+            state="running",
+            attempts=Row.attempts + 1,
+            lease_owner=bindparam("owner"),
+            run_at=from_now(bindparam("lease")),
         )
-        ids.extend(connection.scalars(statement.returning(Row.id)))
-    return ids
+        .returning(Row.id, Row.kind, Row.subject, Row.attempts, Row.asked)
+    )
+
+
+_CLAIM_NEXT, _CLAIM_ONE = _claiming(), _claiming(Row.id == bindparam("job"))
+_FINISH = delete(Row).where(
+    Row.id == bindparam("job"), Row.lease_owner == bindparam("owner"), Row.asked == bindparam("asked")
+)
 
 
 def row(kind: str, subject: str) -> dict[str, Any]:
@@ -118,21 +150,12 @@ def claim(engine: Engine, lease_seconds: float, *, job_id: UUID | None = None) -
 
     A transaction of its own. The attempt counts now: a job that kills its worker is dead after its last attempt.
     """
+    statement = _CLAIM_NEXT if job_id is None else _CLAIM_ONE
     while True:
         owner = uuid4().hex
-        candidate = select(Row.id).where(ready_or_expired).order_by(Row.run_at).limit(1)
-        if job_id is not None:
-            candidate = candidate.where(Row.id == job_id)
-        statement = (
-            update(Row)
-            .where(Row.id == candidate.with_for_update(skip_locked=True).scalar_subquery())
-            .values(
-                state="running", attempts=Row.attempts + 1, lease_owner=owner, run_at=from_now(lease_seconds)
-            )
-            .returning(Row.id, Row.kind, Row.subject, Row.attempts, Row.asked)
-        )
         with engine.begin() as connection:
-            claimed = connection.execute(statement).one_or_none()
+            parameters = {"owner": owner, "lease": float(lease_seconds), "job": job_id}
+            claimed = connection.execute(statement, parameters).one_or_none()
             if claimed is None:
                 return None
             job = Job(*claimed, owner=owner)
@@ -143,9 +166,9 @@ def claim(engine: Engine, lease_seconds: float, *, job_id: UUID | None = None) -
 
 def finish(connection: Connection, job: Job) -> None:
     """The job is done, in the transaction that records what it did. Asked for again meanwhile, it runs once more."""
-    ours = and_(Row.id == job.id, Row.lease_owner == job.owner)
-    if connection.execute(delete(Row).where(ours, Row.asked == job.asked)).rowcount:
+    if connection.execute(_FINISH, {"job": job.id, "owner": job.owner, "asked": job.asked}).rowcount:
         return
+    ours = and_(Row.id == job.id, Row.lease_owner == job.owner)
     again = update(Row).where(ours).values(state="ready", run_at=from_now(), attempts=0, lease_owner=None)
     if not connection.execute(again).rowcount:
         raise LeaseLost(f"{job.kind}:{job.subject}")
