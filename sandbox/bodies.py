@@ -29,6 +29,8 @@ ARRAYS = frozenset(
 )
 """Parameters that are arrays also when a form names only one element."""
 
+MAX_DEPTH = 200
+
 
 def read_object(request: Request) -> dict[str, Any]:
     """The body as an object. An empty body is an empty object; None in an optional field is left out, as Scale does."""
@@ -53,8 +55,12 @@ def _read_json(request: Request, empty: Any) -> Any:
     if not raw.strip():
         return empty
     try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
+        body = orjson.loads(raw)
+        if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+            # orjson reads deeper than it writes: what could not be shown again is not taken.
+            orjson.dumps(body)
+        return body
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise Refused(400, f"The request body is not valid JSON: {error}") from None
 
 

@@ -18,7 +18,7 @@ from sandbox import clock
 from sandbox.faults import Faults
 from sandbox.settings import SandboxSettings, is_test_key
 from sandbox.store import Batch, Delivery, Task
-from sandbox.tasks import task_object
+from sandbox.tasks import matched_by, task_object
 
 MAX_TRIES = 20
 """Tries in 24 hours. Source: docs, "Callbacks"."""
@@ -109,9 +109,10 @@ def _put_on_its_way(
         held=False,
         state="pending",
     )
-    subject = {"account": account, "event": event, "batch": delivery.batch}
-    if task is not None:
-        subject |= {name: getattr(task, name) for name in ("task_id", "unique_id", "type", "project")}
+    subject = {
+        **(matched_by(task) if task else {"account": account, "batch": delivery.batch}),
+        "event": event,
+    }
     hits = faults.strike("callback", subject, task.number if task else batch.number if batch else 0)
     delivery.faults = [{"fault": name, **options} for name, options in hits.items()]
     if not url.lower().startswith(("http://", "https://")):

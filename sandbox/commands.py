@@ -64,6 +64,7 @@ def serve(
     """Serve until stopped. The first line says where."""
     from sandbox.serve import PortTaken
     from sandbox.serve import serve as serve_until_stopped
+    from sandbox.store import OtherLayout
 
     settings = load_settings()
     started_with = SandboxSettings(
@@ -81,6 +82,8 @@ def serve(
         serve_until_stopped(started_with, host, port, public_url, until_stdin_closes)
     except PortTaken as error:
         raise click.ClickException(f"{error} Name another one with --port.") from None
+    except OtherLayout as error:
+        raise click.ClickException(str(error)) from None
 
 
 @sandbox.command()

@@ -139,8 +139,9 @@ class Faults:
         return asdict(switch)
 
     def switch_off(self, number: int | None = None) -> None:
-        """Remove one switch, or all."""
+        """Remove one switch, or all; chance begins anew with the latter."""
         with self._lock:
+            self._calls = 0 if number is None else self._calls
             self._switches = [switch for switch in self._switches if number not in (None, switch.number)]
         self._keep()
 

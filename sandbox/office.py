@@ -194,9 +194,9 @@ class Office:
         )
 
 
-def _first(due: Any, *columns: Any) -> Any:
-    """The rows that are due first, and when."""
-    return select(due, *columns).where(due.is_not(None)).order_by(due).limit(LOOKAHEAD)
+def _first(due: Any, number: Any, *columns: Any) -> Any:
+    """The rows that are due first, and when; what is due at once in the order in which it came about."""
+    return select(due, number, *columns).where(due.is_not(None)).order_by(due, number).limit(LOOKAHEAD)
 
 
 def _crew(name: str, size: int) -> queue.SimpleQueue[Callable[[], None]]:

@@ -12,7 +12,7 @@ from sandbox.errors import Refused
 from sandbox.faults import Faults
 from sandbox.settings import is_test_key
 from sandbox.store import Batch, Delivery, Task
-from sandbox.tasks import change, find_task, new_task, task_object
+from sandbox.tasks import change, find_task, matched_by, new_task, task_object
 from sandbox.world import World
 
 AUDIT_RESULTS = ("accepted", "rejected", "fixed", "commented")
@@ -25,6 +25,14 @@ REVIEW_FIELDS = (
 )
 ERROR_KINDS = ("attachments", "frames", "message")
 REALISTIC_SECONDS = (3.0, 30.0)
+INHERITED_BY_DEPENDENTS = (
+    "attachment",
+    "attachments",
+    "attachment_type",
+    "labels",
+    "objects_to_annotate",
+    "geometries",
+)
 
 
 def due(world: World, task: Task, batch: Batch | None) -> int | None:
@@ -48,11 +56,7 @@ class Answer(NamedTuple):
 
 def answer(world: World, task: Task) -> Answer:
     """The annotators' work on a task. May read attachments and keeps files: stay out of transactions."""
-    subject = {
-        "account": task.account,
-        **{name: getattr(task, name) for name in ("task_id", "unique_id", "type", "project", "batch")},
-    }
-    for kind in world.faults.strike("answer", subject, task.number):
+    for kind in world.faults.strike("answer", matched_by(task), task.number):
         return Answer("error", annotators.error(task_object(task), kind))
     desk = _desk(world, task)
     response = annotators.answer(task_object(task), **desk)
@@ -213,7 +217,8 @@ def cancel(world: World, account: str, task_id: str, clear_unique_id: bool = Fal
 
     def stop(session: Session, task: Task) -> None:
         if task.status in ("completed", "error"):
-            raise Refused(400, f"The task was already {_done_word(task)} and cannot be canceled.")
+            done = "completed" if task.status == "completed" else "ended in error"
+            raise Refused(400, f"The task was already {done} and cannot be canceled.")
         if task.status == "pending" or (clear_unique_id and task.unique_id is not None):
             change(task)
             task.status, task.answer_at = "canceled", None
@@ -292,10 +297,6 @@ def _do(
     return shown
 
 
-def _done_word(task: Task) -> str:
-    return "completed" if task.status == "completed" else "ended in error"
-
-
 def _finish_batch_soon(session: Session, task: Task) -> None:
     batch = batch_of(session, task) if task.batch else None
     if batch is not None and batch.finalized and batch.status == "in_progress":
@@ -317,26 +318,17 @@ def _create_dependents(session: Session, world: World, task: Task) -> None:
     for definition in _dependents(task).get("defs") or []:
         if not isinstance(definition, dict) or not isinstance(definition.get("type"), str):
             continue
-        own = {name: value for name, value in definition.items() if name != "type"}
-        inherited = {
-            name: task.details["params"][name]
-            for name in (
-                "attachment",
-                "attachments",
-                "attachment_type",
-                "labels",
-                "objects_to_annotate",
-                "geometries",
-            )
-            if name in task.details["params"]
+        params = task.details["params"]
+        request = {
+            **{name: params[name] for name in INHERITED_BY_DEPENDENTS if name in params},
+            "lidar_task": task.task_id,
+            "callback_url": task.details.get("callback_url"),
+            **{name: value for name, value in definition.items() if name not in ("type", "unique_id")},
         }
-        request = {**inherited, "lidar_task": task.task_id, **own}
-        request.setdefault("callback_url", task.details.get("callback_url"))
         general = {name: request[name] for name in parameters.GENERAL if request.get(name) is not None}
-        params = {name: value for name, value in request.items() if name not in parameters.GENERAL}
-        general.pop("unique_id", None)
+        own = {name: value for name, value in request.items() if name not in parameters.GENERAL}
         child = new_task(
-            task.account, definition["type"], parameters.Checked(general, params), request, None, None
+            task.account, definition["type"], parameters.Checked(general, own), request, None, None
         )
         child.project, child.batch = task.project, task.batch
         child.answer_at = clock.now() if is_test_key(task.account) else due(world, child, None)

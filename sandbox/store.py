@@ -13,6 +13,13 @@ from sqlalchemy import JSON, Connection, ForeignKey, Index, UniqueConstraint, cr
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
+LAYOUT = 1
+"""Counted up when the tables change: nothing in a sandbox is worth a migration."""
+
+
+class OtherLayout(Exception):
+    """The file holds tables of another version."""
+
 
 class Table(DeclarativeBase):
     type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}
@@ -221,7 +228,14 @@ class Store:
         event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
         self._writing = self._engine.execution_options(writing=True)
-        Table.metadata.create_all(self._writing)
+        with self._writing.begin() as connection:
+            made_by = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if made_by not in (0, LAYOUT):
+                raise OtherLayout(
+                    f"{path} was made by another version of the sandbox. Delete it, or name another file."
+                )
+            Table.metadata.create_all(connection)
+            connection.exec_driver_sql(f"PRAGMA user_version = {LAYOUT}")
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:

@@ -55,6 +55,12 @@ def limited_object(task: Task) -> dict[str, Any]:
     }
 
 
+def matched_by(task: Task) -> dict[str, Any]:
+    """What the switch of a fault may name of a task."""
+    names = ("account", "task_id", "unique_id", "type", "project", "batch")
+    return {name: getattr(task, name) for name in names}
+
+
 def find_task(session: Session, account: str, task_id: str) -> Task:
     task = session.scalar(select(Task).where(Task.task_id == task_id, Task.account == account))
     if task is None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -107,6 +108,14 @@ def test_a_taken_port_is_said_with_what_to_do(command: Flask, sandbox: ScaleSand
     assert result.returncode == 1
     assert f"Port {port}" in result.stderr
     assert "--port" in result.stderr
+
+
+def test_a_file_of_another_version_is_refused_with_what_to_do(command: Flask, tmp_path: Path):
+    file = tmp_path / "sandbox.db"
+    with sqlite3.connect(file) as database:
+        database.execute("PRAGMA user_version = 999")
+    result = command("serve", "--port", "0", "--database", str(file))
+    assert (result.returncode, "Delete it" in result.stderr) == (1, True)
 
 
 def test_keys_and_callback_keys_come_from_the_environment(inbox: Inbox):

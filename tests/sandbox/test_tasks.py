@@ -143,7 +143,17 @@ def test_what_is_not_there_is_404_and_a_wrong_method_405_in_scales_form(http: As
 
 
 @pytest.mark.parametrize(
-    "body", [b"{", b"[]", b'"text"', b"\xff\xfe", b'{"a": NaN}', b"[" * 100_000], ids=lambda b: repr(b[:8])
+    "body",
+    [
+        b"{",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe",
+        b'{"a": NaN}',
+        b"[" * 100_000,
+        b'{"a":' + b"[" * 300 + b"]" * 300 + b"}",
+    ],
+    ids=lambda b: repr(b[:8]),
 )
 def test_a_body_that_is_no_json_object_is_400(http: Ask, body: bytes):
     answer = http("POST", "/v1/task/annotation", data=body, headers={"Content-Type": "application/json"})
