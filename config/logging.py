@@ -2,10 +2,22 @@
 
 import logging
 import sys
+from typing import TextIO
 
 import structlog
 
 from config.settings import Settings
+
+
+class Out(logging.StreamHandler[TextIO]):
+    """Where the logs of this process go."""
+
+
+def log_to_standard_error() -> None:
+    """For a command: what it prints may be read by a program."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Out):
+            handler.stream = sys.stderr
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -27,7 +39,7 @@ def set_up_logging(settings: Settings) -> None:
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
-    out = logging.StreamHandler(sys.stdout)
+    out = Out(sys.stdout)
     out.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [out]

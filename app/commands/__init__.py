@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from typing import Any
 
 import click
@@ -22,6 +20,7 @@ from app.commands.tasks import tasks
 from app.commands.tokens import tokens
 from app.commands.up import up
 from app.commands.workflows import workflows
+from config.logging import log_to_standard_error
 from sandbox.commands import sandbox
 
 COMMANDS: tuple[click.Command, ...] = (
@@ -40,9 +39,7 @@ class Commands(AppGroup):
     """The commands. Logs go to standard error while one runs: what it prints may be read by a program."""
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        for out in logging.getLogger().handlers:
-            if isinstance(out, logging.StreamHandler):
-                out.setStream(sys.stderr)
+        log_to_standard_error()
         return super().get_command(ctx, name)
 
     def list_commands(self, ctx: click.Context) -> list[Any]:
