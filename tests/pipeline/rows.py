@@ -39,7 +39,10 @@ def standing(service: Service, *, receipt: bool = False) -> dict[str, list[dict[
         kept = {name: value for name, value in row.items() if name not in dropped}
         if receipt:
             kept = {name: value for name, value in kept.items() if not name.endswith("clock")}
-        return {name: names.get(value, value) if isinstance(value, UUID) else value for name, value in kept.items()}
+        return {
+            name: names.get(value, value) if isinstance(value, UUID) else value
+            for name, value in kept.items()
+        }
 
     found = {
         "deliveries": [plain(row) for row in deliveries],

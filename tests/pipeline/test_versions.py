@@ -23,7 +23,12 @@ def at(hour: int) -> str:
 
 
 def audit(result: str, hour: int) -> dict[str, Any]:
-    return {"audited_by": "qa@example.com", "audited_at": at(hour), "audit_result": result, "audit_source": "customer"}
+    return {
+        "audited_by": "qa@example.com",
+        "audited_at": at(hour),
+        "audit_result": result,
+        "audit_source": "customer",
+    }
 
 
 COMPLETED = callback(boxes("car"), updated_at=at(10), completed_at=at(10))

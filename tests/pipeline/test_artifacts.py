@@ -1,0 +1,733 @@
+"""Files behind responses: fetched from a real server, kept, read into rows; and what becomes of those that cannot be had."""
+
+import gzip
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+from sqlalchemy import update
+
+from models import Annotation, Artifact, Job, Response
+from pipeline import artifacts, deliveries, jobs
+from pipeline.database import now
+from pipeline.planning import look
+from pipeline.service import Service
+from scale.annotations import Annotation as Value
+from tests.peer import Answer, Asked, Peer, reply
+from tests.pipeline.bodies import PAYLOADS, callback, take
+from tests.pipeline.rows import only, table
+from workers.work import perform, work
+
+FILES = PAYLOADS / "files"
+CASES = sorted(path.name.removesuffix(".rows.json") for path in FILES.glob("*.rows.json"))
+BOX = {"type": "box", "label": "car", "left": 1, "top": 2, "width": 3, "height": 4}
+TASK_ID = "5f1e9b000000000000000001"
+
+
+class Files:
+    """A server of files. What it has for a path may be bytes, JSON, a whole answer, or a function that gives one."""
+
+    def __init__(self) -> None:
+        self.has: dict[str, Any] = {}
+        self.peer = Peer(self._answer)
+
+    def _answer(self, asked: Asked) -> Answer:
+        found = self.has.get(asked.path, reply(status=404))
+        if callable(found):
+            return found(asked)
+        return found if isinstance(found, bytes) and found.startswith(b"HTTP/1.1 ") else reply(found)
+
+    def url(self, path: str) -> str:
+        return f"{self.peer.url}{path}"
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.peer.port}"
+
+    @property
+    def asked(self) -> list[str]:
+        return [asked.path for asked in self.peer.asked]
+
+
+@pytest.fixture
+def files() -> Iterator[Files]:
+    one = Files()
+    with one.peer:
+        yield one
+
+
+@pytest.fixture
+def here(open_service: Callable[..., Service], files: Files, tmp_path: Path) -> Service:
+    """A service that may fetch from `files`, with a workflow that looks at every completed video."""
+    (tmp_path / "workflows" / "videos.yaml").write_text(
+        "workflow: videos\nsteps:\n  look:\n    after: {type: videoannotation}\n    dry_run: true\n"
+        "    create: {type: imageannotation, params: {attachment: 'https://example.com/a.png',"
+        " geometries: {box: {objects_to_annotate: [car]}}}}\n"
+    )
+    return open_service(artifact_hosts=(files.host,))
+
+
+def video(files: Files, *paths: str, **fields: Any) -> bytes:
+    names = ("annotations", "events", "links")
+    response = {name: {"url": files.url(path)} for name, path in zip(names, paths, strict=False)}
+    return callback(response, **{"type": "videoannotation", **fields})
+
+
+def claim(service: Service, kind: str = jobs.FETCH) -> jobs.Job:
+    """The next due job, which is of this kind."""
+    job = jobs.claim(service.engine, 60)
+    assert job is not None
+    assert job.kind == kind
+    return job
+
+
+def kinds(service: Service, state: str = "ready") -> list[str]:
+    return sorted(row["kind"] for row in table(service, Job) if row["state"] == state)
+
+
+def work_without_planning(service: Service) -> None:
+    """Run the fetches; the plans that they ask for stay, to be counted."""
+    for row in table(service, Job):
+        if row["kind"] == jobs.FETCH and (job := jobs.claim(service.engine, 60, job_id=row["id"])):
+            perform(service, job)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_recorded_file_is_fetched_kept_and_read_into_rows(case: str, here: Service, files: Files) -> None:
+    expected = json.loads((FILES / f"{case}.rows.json").read_text())
+    content = (FILES / f"{case}.json").read_bytes()
+    files.has["/result"] = reply(content, Content_Type="application/json; charset=utf-8")
+    response = {expected["role"]: {"url": files.url("/result")}}
+    take(here, callback(response, type=expected["task_type"], params=expected["params"]))
+    work(here)
+    artifact, count = only(here, Artifact), len(expected["rows"])
+    digest = hashlib.sha256(content).hexdigest()
+    assert {
+        name: artifact[name] for name in ("state", "role", "sha256", "size_bytes", "media_type", "path")
+    } == {
+        "state": "stored",
+        "role": expected["role"],
+        "sha256": digest,
+        "size_bytes": len(content),
+        "media_type": "application/json",
+        "path": f"{digest[:2]}/{digest[2:4]}/{digest}",
+    }
+    rows = sorted(table(here, Annotation), key=lambda row: row["position"])
+    assert [{name: row[name] for name in Value._fields} for row in rows] == expected["rows"]
+    assert {row["file"] for row in rows} <= {1}
+    assert artifact["annotation_count"] == only(here, Response)["annotation_count"] == count
+    assert (artifact["reason"] or "") == "; ".join(expected["flags"])
+    assert (artifact["details"] or {}).get("global_attributes", []) == expected["global_attributes"]
+    with here.store.open(digest) as kept:
+        assert kept.read() == content
+    assert kinds(here) == kinds(here, "dead") == []
+
+
+def test_the_last_file_makes_the_response_whole_and_asks_for_planning(here: Service, files: Files) -> None:
+    files.has = {
+        "/a": [{"annotations": [BOX]}],
+        "/b": {"events": [{"label": "turn", "type": "point", "start": 1}]},
+    }
+    take(here, video(files, "/a", "/b"))
+    for row in table(here, Job):  # the plan that the callback itself asked for
+        if row["kind"] == jobs.PLAN and (job := jobs.claim(here.engine, 60, job_id=row["id"])):
+            perform(here, job)
+    assert kinds(here) == [jobs.FETCH, jobs.FETCH]
+    perform(here, claim(here))
+    assert kinds(here) == [jobs.FETCH]
+    with here.reader.begin() as connection:
+        assert look(connection, TASK_ID) is None
+    perform(here, claim(here))
+    assert kinds(here) == [jobs.PLAN]
+    with here.reader.begin() as connection:
+        seen = look(connection, TASK_ID)
+    assert seen is not None
+    assert [row["label"] for row in seen.view.annotations] == ["car", "turn"]
+    assert only(here, Response)["annotation_count"] == 2
+
+
+def test_files_of_a_version_that_is_not_current_ask_for_no_planning(here: Service, files: Files) -> None:
+    files.has = {"/old": [], "/new": []}
+    take(here, video(files, "/new", updated_at="2026-01-02T00:00:00Z"))
+    take(here, video(files, "/old"))
+    work(here)
+    take(here, video(files, "/older", updated_at="2025-12-31T00:00:00Z", completed_at=None))
+    files.has["/older"] = []
+    for job in [row for row in table(here, Job) if row["kind"] == jobs.PLAN]:
+        perform(here, jobs.claim(here.engine, 60, job_id=job["id"]))  # type: ignore[arg-type]
+    perform(here, claim(here))
+    assert kinds(here) == []
+
+
+def test_a_type_that_no_workflow_looks_at_is_not_planned(here: Service, files: Files) -> None:
+    files.has["/a"] = []
+    take(here, video(files, "/a", type="videoboxannotation"))
+    perform(here, claim(here))
+    assert kinds(here) == []
+
+
+def test_no_transaction_is_open_while_the_file_is_fetched(here: Service, files: Files) -> None:
+    body = reply([{"annotations": [BOX]}])
+    taken: list[str] = []
+
+    def slowly(_: Asked) -> Iterator[bytes]:
+        yield body[:-5]
+        taken.append(take(here, callback({"annotations": []}, task_id="another")).status)
+        yield body[-5:]
+
+    files.has["/a"] = lambda asked: slowly(asked)
+    take(here, video(files, "/a"))
+    work_without_planning(here)
+    assert taken == ["processed"]
+    assert only(here, Artifact)["state"] == "stored"
+
+
+# What cannot be had.
+
+
+def test_a_host_that_is_not_named_is_refused_at_once_with_the_reason(
+    open_service: Callable[..., Service], files: Files
+) -> None:
+    files.has["/a"] = [{"annotations": [BOX]}]
+    here = open_service(artifact_hosts=("scale.example",))
+    take(here, video(files, "/a"))
+    perform(here, claim(here))
+    artifact = only(here, Artifact)
+    assert (artifact["state"], artifact["reason"]) == (
+        "failed",
+        f"{files.host} is not among the hosts that files may be fetched from",
+    )
+    assert files.asked == []
+    assert kinds(here, "dead") == [jobs.FETCH]
+    assert only(here, Job)["last_error"] == artifact["reason"]
+
+
+def test_a_failed_file_makes_the_response_whole_too(here: Service, files: Files) -> None:
+    files.has = {"/a": [{"annotations": [BOX]}]}
+    take(
+        here,
+        callback(
+            {"annotations": {"url": files.url("/a")}, "events": {"url": "file:///etc/passwd"}},
+            type="videoannotation",
+        ),
+    )
+    work_without_planning(here)
+    assert sorted((row["role"], row["state"]) for row in table(here, Artifact)) == [
+        ("annotations", "stored"),
+        ("events", "failed"),
+    ]
+    assert kinds(here) == [jobs.PLAN]
+
+
+def test_a_refused_file_is_fetched_when_a_person_asks_for_its_job_again(
+    open_service: Callable[..., Service], files: Files
+) -> None:
+    files.has["/a"] = [{"annotations": [BOX]}]
+    before = open_service(artifact_hosts=())
+    take(before, video(files, "/a"))
+    perform(before, claim(before))
+    here = open_service(artifact_hosts=(files.host,))
+    with here.engine.begin() as connection:
+        assert jobs.retry(connection, only(here, Job)["id"])
+    perform(here, claim(here))
+    assert (only(here, Artifact)["state"], only(here, Artifact)["reason"]) == ("stored", None)
+    assert only(here, Response)["annotation_count"] == 1
+    assert table(here, Job) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (reply(status=403), "answered 403"),
+        (reply(status=404), "answered 404"),
+        (reply(status=503), "answered 503"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\nshort", "failed"),
+        (reply(b"\x1f\x8bnothing", Content_Encoding="gzip"), "can't be unpacked"),
+    ],
+)
+def test_what_may_be_there_later_is_asked_for_again_with_back_off(
+    answer: bytes, reason: str, here: Service, files: Files
+) -> None:
+    files.has["/a"] = answer if b"close" not in answer else lambda _: iter([answer])
+    take(here, video(files, "/a", type="videoboxannotation"))
+    for attempt in (1, 2, 3):
+        before = now()
+        perform(here, claim(here))
+        artifact, job = only(here, Artifact), only(here, Job)
+        assert (artifact["state"], artifact["attempts"]) == ("pending", attempt)
+        assert reason in artifact["reason"]
+        assert (job["state"], job["last_error"]) == ("ready", artifact["reason"])
+        least, most = 0.75 * 2 ** (attempt - 1), 1.25 * 2 ** (attempt - 1) + 2
+        assert least - 0.1 <= (job["run_at"] - before).total_seconds() <= most
+        with here.engine.begin() as connection:
+            jobs.retry(connection, job["id"])
+    files.has["/a"] = [{"annotations": [BOX]}]
+    perform(here, claim(here))
+    assert (only(here, Artifact)["state"], only(here, Artifact)["reason"]) == ("stored", None)
+
+
+def test_a_file_is_given_up_after_more_than_a_day_and_not_before(here: Service, files: Files) -> None:
+    take(here, video(files, "/never", type="videoboxannotation"))
+    for hours, state in ((24, "pending"), (26, "failed")):
+        perform(here, claim(here))
+        with here.engine.begin() as connection:
+            connection.execute(update(Artifact).values(first_attempt_at=now() - timedelta(hours=hours)))
+            jobs.retry(connection, only(here, Job)["id"])
+        perform(here, claim(here))
+        assert only(here, Artifact)["state"] == state
+        if state == "pending":
+            with here.engine.begin() as connection:
+                jobs.retry(connection, only(here, Job)["id"])
+    assert only(here, Artifact)["reason"] == f"{files.host} answered 404, and so it was for 25 hours"
+    files.has["/never"] = []
+    with here.engine.begin() as connection:
+        artifacts.retry(connection, only(here, Artifact)["id"])
+    perform(here, claim(here))
+    assert only(here, Artifact)["state"] == "stored"
+
+
+def test_waiting_for_a_file_uses_up_no_attempts_of_its_job(here: Service, files: Files) -> None:
+    take(here, video(files, "/never", type="videoboxannotation"))
+    for _ in range(jobs.MAX_ATTEMPTS[jobs.FETCH] + 5):
+        perform(here, claim(here))
+        with here.engine.begin() as connection:
+            connection.execute(update(Job).values(run_at=now() - timedelta(seconds=1)))
+    assert only(here, Job)["state"] == "ready"
+
+
+def test_a_file_larger_than_allowed_is_refused_and_leaves_nothing(
+    open_service: Callable[..., Service], files: Files, tmp_path: Path
+) -> None:
+    here = open_service(artifact_hosts=(files.host,), max_artifact_bytes=100_000)
+    bomb = gzip.compress(b"[" + b" " * 10_000_000 + b"]")
+    files.has = {"/bomb": reply(bomb, Content_Encoding="gzip"), "/large": b" " * 100_001}
+    take(here, video(files, "/bomb", "/large"))
+    work_without_planning(here)
+    for artifact in table(here, Artifact):
+        assert artifact["state"] == "failed"
+        assert "larger than 100,000 bytes" in artifact["reason"]
+    assert [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()] == []
+
+
+def test_a_redirect_to_a_private_address_is_refused(here: Service, files: Files) -> None:
+    files.has["/a"] = reply(status=302, Location="http://169.254.169.254/latest/meta-data")
+    take(here, video(files, "/a"))
+    work_without_planning(here)
+    assert only(here, Artifact)["reason"] == (
+        "169.254.169.254:80 is not among the hosts that files may be fetched from"
+    )
+
+
+def test_no_secret_of_an_address_gets_into_a_reason(here: Service, files: Files) -> None:
+    take(
+        here,
+        callback({"annotations": {"url": files.url("/a?X-Amz-Signature=secret")}}, type="videoboxannotation"),
+    )
+    perform(here, claim(here))
+    assert "secret" not in repr([only(here, Artifact)["reason"], only(here, Job)])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<html>Not JSON</html>", "not JSON"),
+        (b'[{"annotations": [{"type": "box"}, ', "not JSON"),
+        (b'"a text"', "a string"),
+    ],
+)
+def test_a_file_that_cannot_be_read_has_failed_and_leaves_no_row(
+    content: bytes, reason: str, here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts, "ROWS_AT_ONCE", 1)
+    files.has["/a"] = content
+    take(here, video(files, "/a"))
+    work_without_planning(here)
+    artifact = only(here, Artifact)
+    assert artifact["state"] == "failed"
+    assert reason in artifact["reason"]
+    assert table(here, Annotation) == []
+    assert only(here, Response)["annotation_count"] == 0
+    assert here.store.exists(artifact["sha256"])
+    files.has["/a"] = [{"annotations": [BOX]}]
+    with here.engine.begin() as connection:
+        artifacts.retry(connection, artifact["id"])
+    work_without_planning(here)
+    assert (only(here, Artifact)["state"], len(table(here, Annotation))) == ("stored", 1)
+
+
+def test_what_postgresql_does_not_store_is_replaced(here: Service, files: Files) -> None:
+    files.has["/a"] = (
+        b'[{"annotations": [{"type": "point", "label": "a\\u0000b", "x": 1, "y": 2, "n\\u0000": "\\\\u0000"}]}]'
+    )
+    take(here, video(files, "/a"))
+    work_without_planning(here)
+    row = only(here, Annotation)
+    assert (row["label"], row["geometry"]) == ("a\ufffdb", {"x": 1, "y": 2, "n\ufffd": "\\u0000"})
+
+
+# Interruptions.
+
+
+def test_a_worker_that_vanishes_while_reading_leaves_no_row_twice(
+    here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts, "ROWS_AT_ONCE", 2)
+    files.has["/a"] = [{"annotations": [BOX] * 5}]
+    take(here, video(files, "/a", type="videoboxannotation"))
+    written = artifacts.write_annotations
+
+    def vanish_at_the_third(*given: Any) -> int:
+        if len(table(here, Annotation)) == 4:
+            raise SystemExit
+        return written(*given)
+
+    monkeypatch.setattr(artifacts, "write_annotations", vanish_at_the_third)
+    first = claim(here)
+    with pytest.raises(SystemExit):
+        perform(here, first)
+    assert len(table(here, Annotation)) == 4
+    assert only(here, Response)["annotation_count"] == 0
+    monkeypatch.setattr(artifacts, "write_annotations", written)
+    with here.engine.begin() as connection:
+        connection.execute(update(Job).values(run_at=now() - timedelta(seconds=1)))
+    perform(here, claim(here))
+    assert sorted(row["position"] for row in table(here, Annotation)) == [0, 1, 2, 3, 4]
+    assert only(here, Response)["annotation_count"] == 5
+    assert files.asked == ["/a"]  # what was kept is not fetched again
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing_more(
+    here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts, "ROWS_AT_ONCE", 1)
+    files.has["/a"] = [{"annotations": [BOX] * 3}]
+    take(here, video(files, "/a", type="videoboxannotation"))
+    late, rows, written = claim(here), [], artifacts.write_annotations
+
+    def lose(*given: Any) -> int:
+        monkeypatch.setattr(artifacts, "write_annotations", written)
+        return written(*given)
+
+    def expire(some: Any) -> Iterator[Any]:
+        for piece in pieces(some):
+            yield piece
+            rows.append(len(piece))
+            if len(rows) == 1:
+                with here.engine.begin() as connection:
+                    connection.execute(update(Job).values(run_at=now() - timedelta(seconds=1)))
+                perform(here, claim(here))
+
+    pieces = artifacts.pieces
+    monkeypatch.setattr(artifacts, "pieces", lambda some: expire(some) if not rows else pieces(some))
+    monkeypatch.setattr(artifacts, "write_annotations", lose)
+    perform(here, late)
+    assert sorted(row["position"] for row in table(here, Annotation)) == [0, 1, 2]
+    assert only(here, Response)["annotation_count"] == 3
+    assert table(here, Job) == []
+
+
+def test_a_fetch_longer_than_its_lease_stays_leased(
+    open_service: Callable[..., Service], files: Files
+) -> None:
+    here = open_service(artifact_hosts=(files.host,), lease_seconds=1)
+    body = reply([{"annotations": [BOX]}])
+    stolen: list[Any] = []
+
+    def slowly(_: Asked) -> Iterator[bytes]:
+        yield body[:-1]
+        for _ in range(10):
+            files.peer.wait(0.25)
+            stolen.append(jobs.claim(here.engine, 60))
+        yield body[-1:]
+
+    files.has["/a"] = slowly
+    take(here, video(files, "/a", type="videoboxannotation"))
+    job = jobs.claim(here.engine, 1)
+    assert job is not None
+    perform(here, job)
+    assert stolen == [None] * 10
+    assert only(here, Artifact)["state"] == "stored"
+
+
+def test_files_of_a_response_that_is_understood_anew_meanwhile_are_dropped(
+    here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.has["/a"] = [{"annotations": [BOX] * 3}]
+    take(here, video(files, "/a", type="videoboxannotation"))
+    fetching, pieces = claim(here), artifacts.pieces
+
+    def replaced(some: Any) -> Iterator[Any]:
+        with here.engine.begin() as connection:
+            connection.execute(Artifact.__table__.delete())
+        yield from pieces(some)
+
+    monkeypatch.setattr(artifacts, "pieces", replaced)
+    perform(here, fetching)
+    assert table(here, Annotation) == []
+    assert table(here, Job) == []
+
+
+def test_a_file_that_is_here_can_be_read_anew_without_being_fetched(here: Service, files: Files) -> None:
+    files.has["/a"] = [{"annotations": [BOX] * 3}]
+    take(here, video(files, "/a", type="videoboxannotation"))
+    perform(here, claim(here))
+    with here.engine.begin() as connection:
+        connection.execute(Annotation.__table__.delete())
+        artifacts.retry(connection, only(here, Artifact)["id"])
+    perform(here, claim(here))
+    assert len(table(here, Annotation)) == only(here, Response)["annotation_count"] == 3
+    assert files.asked == ["/a"]
+
+
+def test_retrying_a_file_that_is_not_known_is_an_error(here: Service) -> None:
+    with here.engine.begin() as connection, pytest.raises(LookupError):
+        artifacts.retry(connection, UUID(int=1))
+
+
+def test_two_workers_that_end_with_the_last_two_files_plan_once_and_count_all(
+    here: Service, files: Files
+) -> None:
+    together = threading.Barrier(2)
+
+    def held(_: Asked) -> bytes:
+        together.wait(20)
+        return reply([{"annotations": [BOX]}])
+
+    files.has = {"/a": held, "/b": held}
+    take(here, video(files, "/a", "/b"))
+    claimed = [
+        jobs.claim(here.engine, 60, job_id=row["id"]) for row in table(here, Job) if row["kind"] == jobs.FETCH
+    ]
+    threads = [threading.Thread(target=perform, args=(here, job)) for job in claimed]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert kinds(here) == [jobs.PLAN]
+    assert only(here, Response)["annotation_count"] == 2
+
+
+# Masks.
+
+SCENE = np.array([[0, 0, 1, 1, 0], [0, 2, 1, 1, 0], [0, 2, 2, 3, 0]])
+MAPPING = {
+    "road": {"index": 1, "color": "#ff0000", "numPixels": 4},
+    "car": [{"index": 2, "color": "#00ff00"}, {"index": 3, "color": "#00ff00"}],
+    "sky": {"index": 4, "color": "#0000ff"},
+}
+
+
+def png(pixels: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def extended(scene: Any) -> bytes:
+    scene = np.asarray(scene, np.uint32)
+    channels = [scene & 255, scene >> 8 & 255, scene >> 16 & 255, np.full_like(scene, 255)]
+    return png(np.stack(channels, -1))
+
+
+def segmentation(
+    files: Files, *roles: str, labeled: Any = None, unlabeled: bool = False, mapping: Any = MAPPING
+) -> bytes:
+    images: dict[str, Any] = {"combined": {role: files.url(f"/{role}") for role in roles}}
+    if labeled:
+        images["labeled"] = labeled
+    if unlabeled:
+        images["unlabeled"] = files.url("/unlabeled")
+    return callback({"annotations": images, "labelMapping": mapping}, type="segmentannotation")
+
+
+def masks(service: Service) -> list[tuple[Any, ...]]:
+    names = ("pixels", "left", "top", "width", "height")
+    rows = sorted(table(service, Annotation), key=lambda row: row["position"])
+    return [(row["type"], row["label"], *(row["geometry"].get(name) for name in names)) for row in rows]
+
+
+MEASURED = [
+    ("mask", "road", 4, 2, 0, 2, 2),
+    ("mask", "car", 3, 1, 1, 2, 2),
+    ("mask", "car", 1, 3, 2, 1, 1),
+    ("mask", "sky", 0, 0, 0, 0, 0),
+]
+
+
+@pytest.mark.parametrize("role", artifacts.INDEX_IMAGES)
+def test_an_index_image_completes_one_mask_row_an_index(role: str, here: Service, files: Files) -> None:
+    files.has[f"/{role}"] = png(SCENE) if role == "indexedImage" else extended(SCENE)
+    take(here, segmentation(files, role))
+    assert masks(here)[0] == ("mask", "road", None, None, None, None, None)
+    work(here)
+    assert masks(here) == MEASURED
+    for row in table(here, Annotation):
+        rle = row["geometry"]["rle"]
+        assert (coco.decode(rle) == (row["geometry"]["index"] == SCENE)).all()
+    artifact = only(here, Artifact)
+    assert artifact["details"] == {"width": 5, "height": 3, "unlabeled_pixels": 7}
+    assert (artifact["state"], artifact["reason"], artifact["annotation_count"]) == ("stored", None, None)
+    assert only(here, Response)["annotation_count"] == 4
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_extended_index_image_wins_in_either_order(first: int, here: Service, files: Files) -> None:
+    files.has = {"/indexedImage": png(SCENE % 2), "/extendedIndexedImage": extended(SCENE)}
+    take(here, segmentation(files, *artifacts.INDEX_IMAGES))
+    by_role = {str(row["id"]): row["role"] for row in table(here, Artifact)}
+    waiting = {by_role[row["subject"]]: row["id"] for row in table(here, Job)}
+    for role in (artifacts.INDEX_IMAGES[first], artifacts.INDEX_IMAGES[1 - first]):
+        perform(here, jobs.claim(here.engine, 60, job_id=waiting[role]))  # type: ignore[arg-type]
+    assert masks(here) == MEASURED
+
+
+def test_the_plain_index_image_counts_where_the_extended_one_cannot_be_read(
+    here: Service, files: Files
+) -> None:
+    files.has = {"/indexedImage": png(SCENE), "/extendedIndexedImage": b"no image"}
+    take(here, segmentation(files, *artifacts.INDEX_IMAGES))
+    work(here)
+    assert masks(here) == MEASURED
+    failed = next(row for row in table(here, Artifact) if row["state"] == "failed")
+    assert failed["reason"] == "it is not a PNG image"
+
+
+def test_what_mapping_counts_and_pixels_disagree_about_is_said(here: Service, files: Files) -> None:
+    files.has["/indexedImage"] = png(np.where(SCENE == 3, 9, SCENE))
+    mapping = {**MAPPING, "road": {"index": 1, "numPixels": 5}}
+    take(here, segmentation(files, "indexedImage", mapping=mapping))
+    work(here)
+    assert only(here, Artifact)["reason"] == (
+        "label 'road', index 1: numPixels says 5, the image has 4; "
+        "index 9 has 1 pixels and no entry in labelMapping"
+    )
+
+
+def test_the_images_of_labels_are_compared_once_all_are_here_in_any_order(
+    here: Service, files: Files
+) -> None:
+    files.has = {
+        "/indexedImage": png(SCENE),
+        "/road": png((SCENE == 1) * 255),
+        "/car-0": png((SCENE == 2) * 255),
+        "/car-1": png((SCENE == 1) * 255),
+        "/broken": b"no image",
+        "/unlabeled": png((SCENE == 0) * 255),
+    }
+    labeled = {
+        "road": files.url("/road"),
+        "car": [files.url("/car-0"), files.url("/car-1")],
+        "sky": files.url("/broken"),
+    }
+    for number, last in enumerate(("indexedImage", "labeled:road")):
+        take(
+            here,
+            segmentation(files, "indexedImage", labeled=labeled, unlabeled=True).replace(
+                b"0001", b"000%d" % number
+            ),
+        )
+        of_role = {str(row["id"]): row["role"] for row in table(here, Artifact) if row["state"] == "pending"}
+        for row in sorted(table(here, Job), key=lambda row: of_role[row["subject"]] == last):
+            perform(here, jobs.claim(here.engine, 60, job_id=row["id"]))  # type: ignore[arg-type]
+    reasons = {(row["task_id"][-1], row["role"]): row["reason"] for row in table(here, Artifact)}
+    for number in "01":
+        assert {role: reason for (at, role), reason in reasons.items() if at == number} == {
+            "indexedImage": None,
+            "labeled:road": None,
+            "labeled:car:0": None,
+            "labeled:car:1": "the image 'labeled:car:1' lacks 1 pixels of the index image and has 4 others",
+            "labeled:sky": "it is not a PNG image",
+            "unlabeled": None,
+        }
+    assert {row["state"] for row in table(here, Artifact)} == {"stored"}
+
+
+def test_a_replay_measures_the_masks_again_without_fetching(here: Service, files: Files) -> None:
+    files.has["/indexedImage"] = png(SCENE)
+    receipt = take(here, segmentation(files, "indexedImage"))
+    work(here)
+    deliveries.replay(here, receipt.delivery_id)
+    assert only(here, Artifact)["state"] == "pending"
+    work(here)
+    assert masks(here) == MEASURED
+    assert files.asked == ["/indexedImage"]
+    assert table(here, Job) == []
+
+
+def test_a_mask_bomb_is_refused(here: Service, files: Files) -> None:
+    width = (100_000).to_bytes(4, "big")
+    files.has["/indexedImage"] = png(SCENE)[:16] + width + width + png(SCENE)[24:]
+    take(here, segmentation(files, "indexedImage"))
+    work(here)
+    assert "100,000 × 100,000 pixels are more than" in only(here, Artifact)["reason"]
+
+
+# Size.
+
+FETCH_WITHIN = """
+import resource, sys
+from uuid import UUID
+import psutil
+from config import Settings
+from pipeline import artifacts, jobs
+from pipeline.service import Service
+from sqlalchemy import select
+from models import Artifact, Response
+from workers.work import perform
+import workers.celery_app
+
+url, host, store, megabytes = sys.argv[1:]
+service = Service.open(Settings(database_url=url, artifact_hosts=(host,), artifact_store=store, secret_key="s",
+                                max_artifact_bytes=2**31))
+with service.reader.begin() as connection:
+    connection.execute(select(Artifact)).all()
+idle = psutil.Process().memory_info().vms
+resource.setrlimit(resource.RLIMIT_AS, (idle + int(megabytes) * 2**20,) * 2)
+perform(service, jobs.claim(service.engine, 60))
+with service.reader.begin() as connection:
+    print(*connection.execute(select(Artifact.state, Artifact.reason, Response.annotation_count)).one(), sep="|")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_large_file_becomes_rows_within_300_mb_over_the_idle_worker(
+    here: Service, files: Files, database_url: str, tmp_path: Path
+) -> None:
+    vertices = ",".join(f'{{"x":{n}.5,"y":{n}}}' for n in range(300))
+    shape = f'{{"type":"polygon","label":"road","uuid":"u","vertices":[{vertices}]}}'
+    frame = ('{"annotations":[' + ",".join([shape] * 20) + "]}").encode()
+    frames = 200_000_000 // len(frame)
+
+    def large(_: Asked) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n["
+        for _ in range(frames - 1):
+            yield frame + b","
+        yield frame + b"]"
+
+    files.has["/large"] = large
+    take(here, video(files, "/large", type="videopolygonannotation"))
+    here.engine.dispose()
+    command = [
+        sys.executable,
+        "-c",
+        FETCH_WITHIN,
+        database_url,
+        files.host,
+        str(tmp_path / "artifacts"),
+        "300",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.strip() == f"stored|None|{20 * frames}", done.stderr[-3000:]
