@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import NamedTuple
 
-from workflows.workflow import Step, Workflow
+from workflows.workflow import COMPLETED, Step, Workflow
 
 
 class Node(NamedTuple):
@@ -60,32 +60,35 @@ def _wanted(step: Step) -> Iterator[str]:
 
 
 def _label(step: Step) -> str:
+    """What leads to a step, beside the tasks themselves."""
     states = step.after.state if step.after else ()
-    parts = [" or ".join(states)] if states != ("completed",) else []
+    parts = [" or ".join(states)] if states != (COMPLETED,) else []
     if step.join is not None:
         wait = f"{step.join.quorum:.0%}" if step.join.quorum else step.join.wait or "all"
-        parts.append(f"join {wait}" + (f", {step.join.reduce.by}" if step.join.reduce else ""))
-    if step.for_each is not None:
-        parts.append(f"each {step.for_each.list.source if step.for_each.list else step.for_each.kind}")
-    if step.where is not None:
-        parts.append(step.where.source)
-    if step.when is not None:
-        parts.append(step.when.source)
-    if step.sample is not None:
-        parts.append(f"{step.sample * 100:g}%")
+        parts.append(f"join {wait}")
     return "; ".join(parts)
 
 
 def _does(step: Step) -> Iterator[str]:
+    """What a step makes, and of which results."""
     yield step.create.type if step.create else step.python or "keeps the joined result"
     marks = [
         *([f"{step.copies} copies"] if (step.copies or 1) > 1 else []),
+        *([f"{step.sample * 100:g}%"] if step.sample is not None else []),
         *(["crop"] if step.crop else []),
         *(["hold"] if step.hold else []),
         *(["dry run"] if step.dry_run else []),
     ]
     if marks:
         yield ", ".join(marks)
+    if step.join is not None and step.join.reduce is not None:
+        yield step.join.reduce.by
+    if step.for_each is not None:
+        yield f"each {step.for_each.list.source if step.for_each.list else step.for_each.kind}"
+    if step.where is not None:
+        yield f"where {step.where.source}"
+    if step.when is not None:
+        yield f"when {step.when.source}"
 
 
 def mermaid(workflow: Workflow) -> str:
@@ -110,7 +113,8 @@ def _mermaid_text(text: str) -> str:
 
 # SVG: one column a distance from the start, top to bottom in the order of the file.
 
-WIDTH, LINE, GAP_X, GAP_Y, MARGIN, LETTER = 190, 17, 170, 34, 24, 6.6
+WIDTH, LINE, GAP_X, GAP_Y, MARGIN, LETTER = 250, 17, 120, 34, 24, 6.7
+HEAD = 17  # from the top of a box to where arrows begin and end: its title
 STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#1b2430}.title{font-weight:600}.label{font-size:11px;fill:#48566a}"
     "rect{fill:#f4f7fb;stroke:#5b6b82}.outside{fill:#fff;stroke-dasharray:2 3}"
@@ -130,7 +134,12 @@ def svg(workflow: Workflow) -> str:
         places[node.id] = (MARGIN + column * (WIDTH + GAP_X), top, tall)
         bottoms[column] = top + tall + GAP_Y
     width = MARGIN + (max(columns.values(), default=0) + 1) * (WIDTH + GAP_X) - GAP_X + MARGIN
-    height = max(bottoms.values(), default=0) + MARGIN
+    height = (
+        max(bottoms.values(), default=0)
+        - GAP_Y
+        + MARGIN
+        + (GAP_Y if any(edge.start == edge.end for edge in edges) else 0)
+    )
     drawn = [_edge(edge, places, number) for number, edge in enumerate(edges)]
     drawn += [_box(node, places[node.id]) for node in nodes]
     return (
@@ -173,10 +182,10 @@ def _edge(edge: Edge, places: dict[str, tuple[float, float, float]], number: int
         x, y = start_left + WIDTH * 0.7, start_top + start_height
         path, at = f"M{x:.0f} {y:.0f}c0 24 -46 24 -46 2", (x - 44, y + 30)
     elif end_left > start_left:
-        from_x, from_y = start_left + WIDTH, start_top + start_height / 2
-        to_x, to_y, bend = end_left, end_top + end_height / 2, (end_left - start_left - WIDTH) / 2
+        from_x, from_y = start_left + WIDTH, start_top + HEAD
+        to_x, to_y, bend = end_left, end_top + HEAD, (end_left - start_left - WIDTH) / 2
         path = f"M{from_x:.0f} {from_y:.0f}C{from_x + bend:.0f} {from_y:.0f} {to_x - bend:.0f} {to_y:.0f} {to_x:.0f} {to_y:.0f}"
-        at = (to_x - GAP_X + 8, to_y - 6 if to_y >= from_y else to_y + 16)
+        at = (to_x - GAP_X + 14, to_y - 6)
     else:  # back to an earlier column, or beside: below both
         from_x, from_y = start_left + WIDTH / 2, start_top + start_height
         to_x, to_y = end_left + WIDTH / 2, end_top + (end_height if end_top <= start_top else 0)

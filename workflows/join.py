@@ -106,11 +106,13 @@ def settle(workflow: Workflow, step: Step, children: Sequence[Child], overdue: b
     for child in sorted(children, key=lambda child: first_try(child.unique_id)):
         latest[first_try(child.unique_id)[0]] = child
     there = tuple(child for child in latest.values() if child.view and levels(child.view) & set(after.state))
+    arrived = {child.unique_id for child in there}
     coming = [
-        child for child in latest.values() if child not in there and not _lost(child, workflow, after.step[0])
+        child
+        for child in latest.values()
+        if child.unique_id not in arrived and not _lost(child, workflow, after.step[0])
     ]
-    share = math.ceil(round((join.quorum or 1) * len(latest), 6))
-    needed = join.wait or share
+    needed = results_needed(join, len(latest))
     said = f"{len(there)} of {len(latest)} are {' or '.join(after.state)}"
     if there and len(there) >= needed:
         return Verdict(FIRE, said, there)
@@ -120,6 +122,11 @@ def settle(workflow: Workflow, step: Step, children: Sequence[Child], overdue: b
     if not there or join.on_deadline == "stop":
         return Verdict(STOP, why, there)
     return Verdict(HOLD if join.on_deadline == "hold" else FIRE, why, there)
+
+
+def results_needed(join: Join, children: int) -> int:
+    """How many results of so many children a join waits for."""
+    return join.wait or math.ceil(round((join.quorum or 1) * children, 6))
 
 
 def _lost(child: Child, workflow: Workflow, made_by: str) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from scale.envelope import ABSENT, holds_error, response_digest
+from scale.envelope import ABSENT, holds_error, parse_task, response_digest
 from scale.layers import base_annotations, flatten, hypothesis, layers
 from scale.task_types import task_type, understand
 from workflows.crop import out_of
 from workflows.expressions import ROOTS
 from workflows.files import crop_in, recipe
+
+Annotations = list[dict[str, Any]] | Callable[[], list[dict[str, Any]]]
 
 
 class Source(NamedTuple):
@@ -40,7 +42,7 @@ class View:
     parent: View | None = field(default=None, repr=False)  # of the task that this one followed
     depth: int = 0  # follow-ups between the first task and this one
     held: str | None = None  # why whatever is planned from it must wait for a person
-    given_annotations: list[dict[str, Any]] | None = field(default=None, repr=False)
+    given_annotations: Annotations | None = field(default=None, repr=False)
 
     @property
     def task_id(self) -> str:
@@ -67,7 +69,7 @@ class View:
     def annotations(self) -> list[dict[str, Any]]:
         """Scale's own annotation objects, flat, each with `type` and `frame`."""
         if self.given_annotations is not None:
-            return self.given_annotations
+            return self.given_annotations() if callable(self.given_annotations) else self.given_annotations
         return [] if self.response is None else flatten(self.type, self.response)
 
     @cached_property
@@ -133,7 +135,7 @@ def view(
     response: Any,
     *,
     environment: str = "live",
-    annotations: list[dict[str, Any]] | None = None,
+    annotations: Annotations | None = None,
     recalled: bool = False,
     review: str | None = None,
     source: Source | None = None,
@@ -143,8 +145,9 @@ def view(
 ) -> View:
     """The view of a task (Scale's own task object) and its current response (None or ABSENT: there is none).
 
-    `annotations` are those of result files, flat, where the response only names the files. `review` is read from the
-    task unless it is given. `held` makes whatever is planned wait, with that reason.
+    `annotations` are those of result files, flat, where the response only names the files; or a function that gives them
+    once they are asked for. `review` is read from the task unless it is given. `held` makes whatever is planned wait,
+    with that reason.
     """
     return View(
         task,
@@ -161,15 +164,6 @@ def view(
 
 
 def _review(task: Mapping[str, Any]) -> str | None:
-    """Scale's word for the review: the field, else the newest audit."""
-    said = task.get("customer_review_status")
-    if isinstance(said, str):
-        return said
-    audits = [
-        audit
-        for audit in task.get("audits") or []
-        if isinstance(audit, dict) and isinstance(audit.get("audit_result"), str)
-    ]
-    if not audits:
-        return None
-    return str(max(audits, key=lambda audit: str(audit.get("audited_at") or ""))["audit_result"])
+    """The review that a task object tells."""
+    told = task.get("customer_review_status") or task.get("audits")
+    return parse_task(dict(task))[0].review_status if told else None

@@ -29,10 +29,10 @@ def test_a_drawing_tells_what_starts_what_and_when() -> None:
         "flowchart LR\n"
         '  n0(["polygonannotation<br>project: street"])\n'
         '  n1["ask<br>annotation<br>3 copies"]\n'
-        '  n2["together<br>annotation<br>hold"]\n'
+        '  n2["together<br>annotation<br>hold<br>majority<br>when reduced.agreement #60; #96;0.5#96;"]\n'
         "  n0 --> n1\n"
         '  n1 -.->|"error: 2×"| n1\n'
-        '  n1 -.->|"join 67%, majority; reduced.agreement #60; #96;0.5#96;"| n2\n'
+        '  n1 -.->|"join 67%"| n2\n'
     )
 
 
