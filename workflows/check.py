@@ -27,9 +27,7 @@ from workflows.request import handler
 
 Path = tuple[str | int, ...]
 Found = Iterator[tuple[Path, str]]
-Steps = Mapping[
-    str, Mapping[str, Any]
-]  # the fields of each step that the schema took; what it refused is not there
+Steps = Mapping[str, Mapping[str, Any]]  # step → its fields, as far as the schema took them
 
 
 class Finding(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import yaml
 Path = tuple[str | int, ...]
 
 MOST_NODES = 100_000  # aliases can make a small file mean billions of values
+DEEPEST = 100
 
 
 TAG = "tag:yaml.org,2002:"
@@ -107,11 +109,10 @@ class _Reading:
         self.nodes += 1
         line = node.start_mark.line + 1
         self.document.lines.setdefault(path, line)
-        if id(node) in around or self.nodes > MOST_NODES:
-            self.fault(
-                path, line, "an alias contains itself" if id(node) in around else "the file is too large"
-            )
-            return None
+        if id(node) in around:
+            return self.fault(path, line, "an alias contains itself")
+        if self.nodes > MOST_NODES or len(around) > DEEPEST:
+            return self.fault(path, line, "the file is too large, or nested too deep")
         around = (*around, id(node))
         tag = node.tag.removeprefix(TAG)
         if tag not in KNOWN_TAGS:
@@ -123,7 +124,10 @@ class _Reading:
             return self.mapping(node, path, around)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*path, index), around) for index, item in enumerate(node.value)]
-        return self.scalar(node)
+        try:
+            return _scalar(tag, str(node.value))
+        except ValueError:
+            return self.fault(path, line, f"{node.value!r} is no {tag}")
 
     def mapping(self, node: yaml.MappingNode, path: Path, around: tuple[int, ...]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -150,19 +154,19 @@ class _Reading:
             found[key] = self.value(value_node, (*path, key), around)
         return {**merged, **found}
 
-    def scalar(self, node: yaml.Node) -> Any:
-        text = str(node.value)
-        match node.tag.removeprefix(TAG):
-            case "null":
-                return None
-            case "bool":
-                return text.lower() == "true"
-            case "int":
-                return int(text) if len(text) < 400 else text
-            case "float":
-                return float(text)
-            case _:
-                return text
-
     def fault(self, path: Path, line: int, message: str) -> None:
         self.document.faults.append((path, line, message))
+
+
+def _scalar(tag: str, text: str) -> Any:
+    match tag:
+        case "null":
+            return None
+        case "bool":
+            return text.lower() == "true"
+        case "int":
+            return int(text) if len(text) < 400 else text
+        case "float":
+            return float(text) if math.isfinite(float(text)) else text
+        case _:
+            return text

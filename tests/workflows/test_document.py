@@ -53,6 +53,8 @@ def test_anchors_and_merges_share_what_stands_once() -> None:
         ("a: &a [*a]", 1, "an alias contains itself"),
         ("a: !!binary aGk=", 1, "the tag binary has no meaning here"),
         ("a: !!python/object/apply:os.getcwd []", 1, "has no meaning here"),
+        ("a: !!int many", 1, "'many' is no int"),
+        ("a: !!float x", 1, "'x' is no float"),
         ("? [a]\n: 1", 1, "a key must be plain text"),
         ("a: 1\n---\nb: 2", 2, "expected a single document"),
         ("a: \x07", 1, "not YAML"),
@@ -66,4 +68,14 @@ def test_what_is_no_yaml_says_where_and_why(text: str, line: int, said: str) -> 
 def test_aliases_of_aliases_do_not_grow_without_end() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    assert "the file is too large" in [message for _, _, message in read("\n".join(lines)).faults]
+    assert "too large" in read("\n".join(lines)).faults[0][2]
+
+
+@pytest.mark.parametrize("depth", [120, 450, 700, 5000])
+def test_what_is_nested_too_deep_is_said_and_not_raised(depth: int) -> None:
+    for text in ("[" * depth + "]" * depth, "{a: " * depth + "}" * depth):
+        assert read(text).faults
+
+
+def test_a_number_that_no_json_holds_stays_text() -> None:
+    assert read("[1e999, -1e999]").data == ["1e999", "-1e999"]
