@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app import api, callbacks, health, metrics
+from app import api, callbacks, files, health, metrics
 from app.commands import register
 from config import Settings, load_settings
 from config.logging import set_up_logging
@@ -21,6 +21,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["weighbridge"] = Service.open(settings, pool_size=settings.connections_per_web_process)
     app.extensions["bell"] = Bell(settings)
     app.register_blueprint(callbacks.blueprint)
+    app.register_blueprint(files.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
     api.register(app)

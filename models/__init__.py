@@ -8,6 +8,7 @@ from models.delivery import Delivery
 from models.follow_up import FollowUp, Join
 from models.job import Job
 from models.person import ApiToken, AuditEntry
+from models.request_file import RequestFile
 from models.response import Response
 from models.state import State
 from models.subscriber import Subscriber
@@ -24,6 +25,7 @@ __all__ = [
     "FollowUp",
     "Job",
     "Join",
+    "RequestFile",
     "Response",
     "State",
     "Subscriber",

@@ -52,16 +52,27 @@ class Join(Base):
     __tablename__ = "joins"
 
     id: Mapped[str] = mapped_column(String(200), primary_key=True)
-    """<workflow>.<step>.<source>: the unique_id that the join's own follow-up gets."""
+    """<workflow>.<step>.<source>: what the unique_ids of the join's own follow-ups begin with."""
     workflow: Mapped[str]
     step: Mapped[str]
+    of_step: Mapped[str]
+    """The step whose follow-ups are waited for."""
     source_task_id: Mapped[str]
     source_response_id: Mapped[UUID | None]
+    """The response that was fanned out last."""
+    source_annotation: Mapped[str | None]
+    """With `over: copies` the element whose copies are joined."""
+    one_response: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Only the follow-ups of that response are waited for: the fan-out is repeated for each."""
     expected: Mapped[int | None]
-    """Children to wait for; null until the fan-out's plan has ended."""
+    """Follow-ups to wait for, retries not counted; null until the fan-out's plan has ended."""
+    opened_at: Mapped[datetime]
     deadline: Mapped[datetime | None]
     fired_at: Mapped[datetime | None]
+    verdict: Mapped[str | None] = mapped_column(String(8))
+    """fire | hold | stop; null while it waits"""
     reason: Mapped[str | None]
     result: Mapped[dict[str, Any] | None]
+    """What the reducer made of the results."""
 
     __table_args__ = (Index("ix_joins_source_task_id", "source_task_id"),)

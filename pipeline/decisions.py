@@ -5,22 +5,17 @@ Each is written to the audit log in the same transaction. What returns job ids w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, RowMapping, select, update
 
-from models import FollowUp, State
-from pipeline import jobs
+from models import FollowUp
+from pipeline import jobs, joins
 from pipeline.audit import note
-from pipeline.database import insert, now
-from pipeline.follow_ups import STOPPED
+from pipeline.database import now
+from pipeline.pauses import PAUSED, STOPPED, make_up_for
 from pipeline.state import forget, recall, remember
-
-PAUSED = "paused:"
-MISSED = "missed:"
-ROWS_AT_ONCE = 500
 
 
 class OutOfPlace(Exception):
@@ -38,15 +33,15 @@ def approve(connection: Connection, unique_id: str, who: str) -> list[UUID]:
 
 def cancel(connection: Connection, unique_id: str, who: str) -> list[UUID]:
     """A follow-up that is held or planned is never created; one that was created is canceled at Scale by a job."""
-    state = _decide(connection, unique_id, who, "cancel", ("held", "planned", "created"))
-    if state == "created":
+    follow_up = _decide(connection, unique_id, who, "cancel", ("held", "planned", "created"))
+    if follow_up["state"] == "created":
         return jobs.ask(connection, jobs.CANCEL, [unique_id])
     connection.execute(
         update(FollowUp)
         .where(FollowUp.unique_id == unique_id)
         .values(state="canceled", reason=f"canceled by {who}")
     )
-    return []
+    return joins.look_again(connection, follow_up)
 
 
 def retry(connection: Connection, unique_id: str, who: str) -> list[UUID]:
@@ -57,11 +52,14 @@ def retry(connection: Connection, unique_id: str, who: str) -> list[UUID]:
 
 def _decide(
     connection: Connection, unique_id: str, who: str, action: str, fitting: tuple[str, ...], **values: Any
-) -> str:
-    """Lock the row and write the decision; the state that it was made in."""
-    state = connection.scalar(select(FollowUp.state).where(FollowUp.unique_id == unique_id).with_for_update())
-    if state is None:
+) -> RowMapping:
+    """Lock the row and write the decision; the follow-up as it was before."""
+    columns = FollowUp.__table__.c
+    found = select(columns.state, *joins.PLACE).where(columns.unique_id == unique_id).with_for_update()
+    follow_up = connection.execute(found).mappings().one_or_none()
+    if follow_up is None:
         raise LookupError(f"there is no follow-up {unique_id}")
+    state = follow_up["state"]
     if state not in fitting:
         raise OutOfPlace(f"the follow-up is {state}; {action} takes one that is {' or '.join(fitting)}")
     connection.execute(
@@ -70,7 +68,7 @@ def _decide(
         .values(decided_by=who, decided_at=now(), **values)
     )
     note(connection, who, f"follow-up.{action}", unique_id, {"state": state})
-    return state
+    return follow_up
 
 
 # Workflows. A paused one plans nothing; the tasks that it would have looked at wait with their ids.
@@ -86,26 +84,9 @@ def pause(connection: Connection, workflow: str, who: str) -> None:
 def resume(connection: Connection, workflow: str, who: str) -> list[UUID]:
     """Plan again, and first of all for the tasks that changed during the pause."""
     forget(connection, PAUSED + workflow)
-    prefix = f"{MISSED}{workflow}:"
-    missed = connection.scalars(
-        delete(State).where(State.key.startswith(prefix, autoescape=True)).returning(State.key)
-    ).all()
-    note(connection, who, "workflow.resume", workflow, {"tasks": len(missed)})
-    return jobs.ask(connection, jobs.PLAN, [key.removeprefix(prefix) for key in missed])
-
-
-def paused(connection: Connection) -> dict[str, dict[str, Any]]:
-    """Name of each paused workflow → {who, at}."""
-    rows = connection.execute(select(State.key, State.value).where(State.key.startswith(PAUSED)))
-    return {key.removeprefix(PAUSED): value for key, value in rows}
-
-
-def miss(connection: Connection, workflows: Iterable[str], task_id: str) -> None:
-    """These workflows would have looked at the task, had they not been paused."""
-    keys = [f"{MISSED}{workflow}:{task_id}" for workflow in workflows]
-    for key in sorted(keys):
-        statement = insert(connection, State).values(key=key, value={}, changed_at=now())
-        connection.execute(statement.on_conflict_do_nothing(index_elements=["key"]))
+    asked = make_up_for(connection, workflow)
+    note(connection, who, "workflow.resume", workflow, {"tasks": len(asked)})
+    return asked
 
 
 # Creating: the one switch.

@@ -32,6 +32,10 @@ CREATE = "create"
 """Create one task at Scale. Subject: the follow-up's unique_id."""
 CANCEL = "cancel"
 """Cancel one pending task at Scale. Subject: the follow-up's unique_id."""
+JOIN = "join"
+"""Look whether a join fires, since one of its tasks has changed. Subject: the join's id."""
+DEADLINE = "deadline"
+"""The same, since its time is over."""
 NOTIFY = "notify"
 """Tell a subscriber. Subject: the notification's id."""
 RECONCILE = "reconcile"
@@ -44,6 +48,8 @@ MAX_ATTEMPTS = {
     FETCH: 40,
     CREATE: 40,
     CANCEL: 20,
+    JOIN: 20,
+    DEADLINE: 20,
     NOTIFY: 20,
     RECONCILE: 40,
 }
@@ -158,7 +164,7 @@ def claim(engine: Engine, lease_seconds: float, *, job_id: UUID | None = None) -
             claimed = connection.execute(statement, parameters).one_or_none()
             if claimed is None:
                 return None
-            job = Job(*claimed, owner=owner)
+            job = Job(claimed.id, claimed.kind, claimed.subject, claimed.attempts, claimed.asked, owner)
             if job.attempts <= MAX_ATTEMPTS[job.kind]:
                 return job
             bury(connection, job, f"its worker vanished: {job.attempts - 1} attempts and no end")

@@ -2,171 +2,114 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
-from uuid import UUID
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection
 
-from models import Annotation, Artifact, Delivery, FollowUp, Response
-from pipeline import follow_ups, jobs
-from pipeline.database import now
+from pipeline import jobs, joins
+from pipeline.follow_ups import ask, record, take_back
 from pipeline.jobs import Job
-from pipeline.receive import TASKS
+from pipeline.pauses import broken, miss, resting
 from pipeline.service import Service
-from pipeline.versions import TYPED
-from workflows.plan import plan
-from workflows.view import Source, View, view
+from pipeline.views import Seen, look, standing
+from workflows.conditions import to_cancel
+from workflows.join import openings
+from workflows.plan import FollowUp, plan
+from workflows.workflow import Workflow
 
-OLD = timedelta(days=7)
-"""A result that was brought in later than this after it happened does not buy tasks by itself."""
+FOLLOW_UPS_AT_ONCE = 1_000
+"""In one transaction: the task's row is locked for as long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A task as planning saw it. `standing` tells whether it still stands so when the plan is recorded."""
+class Planned(NamedTuple):
+    """What one workflow wants of a task."""
 
-    view: View
-    standing: tuple[Any, ...]
-    response_id: UUID | None
+    workflow: Workflow
+    follow_ups: list[FollowUp]
+    taken_back: list[str]  # steps whose follow-ups are not wanted any more
 
 
 def plan_task(service: Service, job: Job) -> None:
-    """Plan what follows from a task as it stands now. The unique_ids make looking again free."""
+    """Plan what follows from a task as it stands now. The unique_ids make looking again free.
+
+    A change meanwhile has asked for the job again: what was planned before it is left to that.
+    """
+    workflows = service.workflows
     with service.reader.begin() as connection:
-        seen = look(connection, job.subject)
-    wanted = []
-    if seen is not None:
-        for workflow in service.workflows.loaded:
-            wanted += plan(seen.view, workflow, service.settings.unique_id_prefix)
-    with service.engine.begin() as connection:
-        if seen is not None and seen.standing == standing(connection, job.subject):
-            follow_ups.record(connection, service, seen, wanted)
-        jobs.finish(connection, job)  # a change meanwhile has asked for the job again
+        seen = look(connection, job.subject, parents=workflows.ask_for_parents)
+        paused = resting(connection, service)
+    if seen is None:
+        with service.engine.begin() as connection:
+            return jobs.finish(connection, job)
+    planned, failures = [], []
+    with jobs.kept_leased(service.engine, job, service.settings.lease_seconds) as still_leased:
+        for workflow in workflows.loaded:
+            if workflow.name not in paused:
+                try:
+                    planned.append(_plan(service, seen, workflow))
+                except Exception as failure:  # one workflow must not keep the others from what they want
+                    failures.append(failure)
+        for last, some in _in_pieces([follow_up for one in planned for follow_up in one.follow_ups]):
+            still_leased()
+            with service.engine.begin() as connection:
+                if seen.standing != standing(connection, job.subject):
+                    return jobs.finish(connection, job)
+                new = record(connection, service, seen, some)
+                opened = _conclude(connection, service, seen, planned) if last else []
+                ask(connection, service, new)
+                joins.ask_for(connection, opened)
+                if last:
+                    miss(connection, paused | broken(service), job.subject)
+                    _tell_joins(connection, seen)
+                if last and not failures:
+                    jobs.finish(connection, job)
+    if failures:
+        raise failures[0]
 
 
-def standing(connection: Connection, task_id: str) -> tuple[Any, ...]:
-    """Lock the task's row; what tells one level of it from another."""
-    columns = (TASKS.c.clock_delivery_id, TASKS.c.response_id, TASKS.c.status, TASKS.c.review_status)
-    return tuple(
-        connection.execute(select(*columns).where(TASKS.c.task_id == task_id).with_for_update()).one()
-    )
+def _plan(service: Service, seen: Seen, workflow: Workflow) -> Planned:
+    follow_ups = plan(seen.view, workflow, service.settings.unique_id_prefix)
+    return Planned(workflow, follow_ups, to_cancel(seen.view, workflow))
 
 
-def look(connection: Connection, task_id: str) -> Seen | None:
-    """The view of a task for the workflows; None while a file of its current response has still to be read."""
-    task = connection.execute(select(TASKS).where(TASKS.c.task_id == task_id)).mappings().one_or_none()
-    if task is None:
-        return None
-    response, annotations = None, None
-    if task["response_id"] is not None:
-        files = connection.execute(
-            select(Artifact.state, Artifact.annotation_count).where(
-                Artifact.response_id == task["response_id"]
-            )
-        ).all()
-        if any(state == "pending" for state, _ in files):
-            return None
-        response = connection.scalar(select(Response.response).where(Response.id == task["response_id"]))
-        if any(count for _, count in files):
-            annotations = annotations_of_files(connection, task["response_id"])
-    source, depth = _source(connection, task)
-    seen = view(
-        task_object(task),
-        response,
-        environment=task["environment"],
-        annotations=annotations,
-        recalled=task["latest_response_id"] is not None and task["response_id"] is None,
-        review=task["review_status"],
-        source=source,
-        depth=depth,
-        held=_held(connection, task),
-    )
-    key = (task["clock_delivery_id"], task["response_id"], task["status"], task["review_status"])
-    return Seen(seen, key, task["response_id"])
+def _in_pieces(follow_ups: Sequence[FollowUp]) -> Iterator[tuple[bool, list[FollowUp]]]:
+    """(whether it is the last, follow-ups of one transaction); one piece at the least."""
+    waiting = iter(follow_ups)
+    some = list(islice(waiting, FOLLOW_UPS_AT_ONCE))
+    while True:
+        more = list(islice(waiting, FOLLOW_UPS_AT_ONCE))
+        yield not more, some
+        if not more:
+            return
+        some = more
 
 
-def task_object(task: RowMapping) -> dict[str, Any]:
-    """Scale's own task object, put together again from the row."""
-    found = {name: task[name] for name in TYPED if name in task and task[name] is not None}
-    if task["review_status"] is not None:
-        found["customer_review_status"] = task["review_status"]
-    if task["review_comments"] is not None:
-        found["customer_review_comments"] = task["review_comments"]
-    for name in ("created_at", "updated_at", "completed_at"):
-        if name in found:
-            found[name] = found[name].isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {**(task["extra"] or {}), **found}
+def _conclude(
+    connection: Connection, service: Service, seen: Seen, planned: Sequence[Planned]
+) -> list[joins.Opened]:
+    """Everything is recorded: what a recall takes back is taken back, and the joins can count."""
+    task_id, opened = seen.view.task_id, []
+    for workflow, follow_ups, taken_back in planned:
+        if taken_back:
+            take_back(connection, task_id, workflow.name, taken_back)
+            joins.close(connection, task_id, workflow.name, taken_back)
+        found = openings(follow_ups, workflow, service.settings.unique_id_prefix)
+        own = [
+            opening for opening in found if opening.source_task_id == task_id
+        ]  # that of a retry is open already
+        opened.append(joins.open_joins(connection, workflow, own, seen.response_id))
+    return opened
 
 
-def annotations_of_files(connection: Connection, response_id: UUID) -> list[dict[str, Any]]:
-    """The annotations that were read from result files, in Scale's own form, flat."""
-    columns = (
-        Annotation.type,
-        Annotation.label,
-        Annotation.uuid,
-        Annotation.frame,
-        Annotation.attributes,
-        Annotation.geometry,
-    )
-    rows = connection.execute(
-        select(*columns)
-        .where(Annotation.response_id == response_id, Annotation.file > 0)
-        .order_by(Annotation.file, Annotation.position)
-    )
-    found = []
-    for type_name, label, uuid, frame, attributes, geometry in rows:
-        named = {"label": label, "uuid": uuid, "attributes": attributes}
-        given = {name: value for name, value in named.items() if value is not None}
-        found.append({"type": type_name, "frame": frame, **given, **geometry})
-    return found
-
-
-def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, int]:
-    """The follow-up that asked for this task, and how far the task is from the first one."""
-    if task["follow_up"] is None:
-        return None, 0
-    asked = connection.execute(
-        select(
-            FollowUp.workflow,
-            FollowUp.step,
-            FollowUp.unique_id,
-            FollowUp.source_task_id,
-            FollowUp.source_annotation,
-            FollowUp.request,
-            FollowUp.depth,
-            Response.digest,
-        )
-        .outerjoin(Response, Response.id == FollowUp.source_response_id)
-        .where(FollowUp.unique_id == task["follow_up"])
-    ).one_or_none()
-    if asked is None:
-        return None, 0
-    source = Source(
-        asked.workflow,
-        asked.step,
-        asked.unique_id,
-        asked.source_task_id,
-        asked.source_annotation,
-        asked.digest,
-        asked.request,
-    )
-    return source, asked.depth
-
-
-def _held(connection: Connection, task: RowMapping) -> str | None:
-    """Why an old result that was brought in waits for a person before it costs money."""
-    delivery = connection.execute(
-        select(Delivery.kind, Delivery.clock, Delivery.received_at).where(
-            Delivery.id == task["latest_response_delivery_id"]
-        )
-    ).one_or_none()
-    if delivery is None:
-        return None
-    happened = delivery.received_at if delivery.kind == "callback" else delivery.clock or delivery.received_at
-    age = now() - happened
-    if age <= OLD:
-        return None
-    how = "replayed" if delivery.kind == "callback" else delivery.kind
-    return f"the result was {how} {age.days} days after it happened"
+def _tell_joins(connection: Connection, seen: Seen) -> None:
+    """Whoever waits for this task looks again."""
+    if (source := seen.view.source) is not None:
+        place = {
+            "workflow": source.workflow,
+            "step": source.step,
+            "source_task_id": source.task_id,
+            "source_annotation": source.annotation,
+        }
+        joins.look_again(connection, place)

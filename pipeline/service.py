@@ -31,6 +31,8 @@ class Service:
     settings: Settings
     engine: Engine
     workflow_files: WorkflowFiles = field(init=False)
+    verified: dict[object, float] = field(default_factory=dict)
+    """What pipeline/verify.py has found to be true, and until when that is believed."""
 
     def __post_init__(self) -> None:
         self.workflow_files = WorkflowFiles(Path(self.settings.workflows_dir))

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from pipeline import jobs
+from pipeline import follow_ups, jobs, pauses
 from pipeline.health import HEARTBEAT, HEARTBEAT_SECONDS
 from pipeline.service import Service
 from pipeline.state import remember
@@ -37,6 +37,7 @@ class Sweep(threading.Thread):
         self.stopped = threading.Event()
         self.name_of_worker = f"{socket.gethostname()}:{os.getpid()}"
         self._next_beat = 0.0
+        self._broken: set[str] | None = None
         self._rung: dict[UUID, float] = {}
 
     def run(self) -> None:
@@ -56,6 +57,7 @@ class Sweep(threading.Thread):
             with self.service.engine.begin() as connection:
                 remember(connection, f"{HEARTBEAT}{self.name_of_worker}", {"pid": os.getpid()})
             self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
+            self.make_up()
         with self.service.reader.begin() as connection:
             if connection.dialect.name == "postgresql" and not connection.scalar(
                 text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK}
@@ -68,3 +70,14 @@ class Sweep(threading.Thread):
         if new := [job_id for job_id in due if job_id not in self._rung]:
             self.bell.publish(new)
             self._rung |= dict.fromkeys(new, time.monotonic())
+
+    def make_up(self) -> None:
+        """What waited for a setting, at the start; for a workflow file, whenever one was mended."""
+        broken = pauses.broken(self.service)
+        if broken == self._broken:
+            return
+        with self.service.engine.begin() as connection:
+            if self._broken is None:
+                follow_ups.release(connection, self.service)
+            pauses.make_up_for_mended(connection, self.service)
+        self._broken = broken

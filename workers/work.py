@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from pipeline import artifacts, deliveries, follow_ups, jobs, planning
+from pipeline import artifacts, creating, deliveries, jobs, joins, planning
 from pipeline.jobs import Job, LeaseLost, Wait
 from pipeline.service import Service
 
@@ -22,8 +22,10 @@ KINDS: dict[str, Callable[[Service, Job], None]] = {
     jobs.COMPLETE: deliveries.complete,
     jobs.FETCH: artifacts.fetch,
     jobs.PLAN: planning.plan_task,
-    jobs.CREATE: follow_ups.create,
-    jobs.CANCEL: follow_ups.cancel,
+    jobs.CREATE: creating.create,
+    jobs.CANCEL: creating.cancel,
+    jobs.JOIN: joins.settle_join,
+    jobs.DEADLINE: joins.settle_join,
 }
 
 

@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 from app.api.blueprint import Blueprint, bell, service, who
 from app.api.lists import Rows, Shown, listed
 from app.api.problems import Refused
-from pipeline import decisions
-from pipeline.follow_ups import CREATING, STOPPED
+from pipeline import decisions, pauses
+from pipeline.pauses import CREATING, STOPPED
 from pipeline.state import recall
 from workflows.document import Problem as Finding
 from workflows.workflow import BrokenWorkflow, Workflow
@@ -54,7 +54,7 @@ class Creating(Shown):
 def list_workflows() -> Rows:
     """Every workflow file, also those that are set aside, with what is wrong in them"""
     with service().reader.begin() as connection:
-        paused = decisions.paused(connection)
+        paused = pauses.paused(connection)
     files = service().workflows
     data = [_shown(workflow, paused) for workflow in (*files.loaded, *files.broken)]
     return {"data": sorted(data, key=lambda shown: shown["path"]), "next_cursor": None}

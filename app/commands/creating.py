@@ -9,7 +9,7 @@ import click
 from app.commands.group import Group, service, who
 from app.commands.output import as_json, print_json
 from pipeline import decisions
-from pipeline.follow_ups import CREATING, STOPPED
+from pipeline.pauses import CREATING, STOPPED
 from pipeline.state import recall
 
 

@@ -23,8 +23,8 @@ from app.commands.output import as_json, console, print_json, shown
 from config.deployment import unfit
 from models import ApiToken, Delivery, FollowUp, Job, State
 from pipeline.database import now, revisions
-from pipeline.follow_ups import STOPPED
 from pipeline.health import HEARTBEAT, SILENT_SECONDS
+from pipeline.pauses import STOPPED
 from pipeline.service import Service
 from pipeline.state import recall
 from scale.client import ScaleError, Unauthorized

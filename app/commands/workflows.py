@@ -19,7 +19,7 @@ from app.commands.moments import MOMENT
 from app.commands.output import as_json, console, print_json, print_rows, shown
 from models import FollowUp as Row
 from models import Task
-from pipeline import decisions
+from pipeline import decisions, pauses
 from pipeline.database import now
 from pipeline.planning import look
 from scale.envelope import NotUnderstood, parse_callback
@@ -29,6 +29,8 @@ from workflows.graph import mermaid, svg
 from workflows.load import load, load_file
 from workflows.plan import FollowUp
 from workflows.plan import plan as planned
+from workflows.reference import reference as language
+from workflows.schema import json_schema
 from workflows.view import View, view
 from workflows.workflow import BrokenWorkflow, Workflow, Workflows, limits
 
@@ -75,7 +77,7 @@ def named(name: str) -> Workflow:
 def list_workflows(as_json: bool) -> None:
     """Every workflow file of WORKFLOWS_DIR, also those that are set aside."""
     with service().reader.begin() as connection:
-        paused = decisions.paused(connection)
+        paused = pauses.paused(connection)
     files = read(())
     rows: list[dict[str, Any]] = [
         {
@@ -326,7 +328,7 @@ def explain(task_id: str, name: str | None, as_json: bool) -> None:
                 select(Row.unique_id, Row.state, Row.reason, Row.task_id).where(Row.source_task_id == task_id)
             )
         }
-        paused = decisions.paused(connection)
+        paused = pauses.paused(connection)
     for workflow in [named(name)] if name else service().workflows.loaded:
         for step in explained(seen, workflow, service().settings.unique_id_prefix):
             told.append(
@@ -367,6 +369,18 @@ def explain(task_id: str, name: str | None, as_json: bool) -> None:
             click.echo("  → no follow-up")
     if not told:
         click.echo("No workflow is loaded.")
+
+
+@workflows.command()
+def reference() -> None:
+    """The language of workflow files: every key, its meaning, type, default and an example."""
+    click.echo(language(), nl=False)
+
+
+@workflows.command()
+def schema() -> None:
+    """The JSON Schema of workflow files, for editors."""
+    print_json(json_schema())
 
 
 @workflows.command()

@@ -174,17 +174,34 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=200), nullable=False),
         sa.Column("workflow", sa.String(), nullable=False),
         sa.Column("step", sa.String(), nullable=False),
+        sa.Column("of_step", sa.String(), nullable=False),
         sa.Column("source_task_id", sa.String(), nullable=False),
         sa.Column("source_response_id", sa.Uuid(), nullable=True),
+        sa.Column("source_annotation", sa.String(), nullable=True),
+        sa.Column("one_response", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
         sa.Column("expected", sa.Integer(), nullable=True),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("deadline", sa.DateTime(timezone=True), nullable=True),
         sa.Column("fired_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("verdict", sa.String(length=8), nullable=True),
         sa.Column("reason", sa.String(), nullable=True),
         sa.Column("result", json(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_joins")),
     )
     with op.batch_alter_table("joins", schema=None) as batch_op:
         batch_op.create_index("ix_joins_source_task_id", ["source_task_id"], unique=False)
+
+    op.create_table(
+        "request_files",
+        sa.Column("recipe", sa.String(length=64), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("media_type", sa.String(), nullable=False),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("recipe", name=op.f("pk_request_files")),
+    )
+    with op.batch_alter_table("request_files", schema=None) as batch_op:
+        batch_op.create_index("ix_request_files_sha256", ["sha256"], unique=False)
 
     op.create_table(
         "responses",
@@ -275,6 +292,10 @@ def downgrade() -> None:
     op.drop_table("subscribers")
     op.drop_table("state")
     op.drop_table("responses")
+    with op.batch_alter_table("request_files", schema=None) as batch_op:
+        batch_op.drop_index("ix_request_files_sha256")
+
+    op.drop_table("request_files")
     with op.batch_alter_table("joins", schema=None) as batch_op:
         batch_op.drop_index("ix_joins_source_task_id")
 

@@ -1,0 +1,62 @@
+"""Signed, expiring addresses of this service's own: `{PUBLIC_URL}/files/{signed}` is a file that Scale may read for a while.
+
+A file behind a request is given to Scale so; app/files.py answers.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from itsdangerous import BadSignature, URLSafeSerializer
+
+from config import Settings
+
+LIFETIME = timedelta(days=7)
+"""Scale downloads an attachment when the task is created; its people may look at it for days."""
+PATH = "/files/"
+
+
+class Content(NamedTuple):
+    """What a signed address stands for."""
+
+    sha256: str
+    media_type: str
+    until: int  # seconds since 1970
+
+
+def address(settings: Settings, sha256: str, media_type: str) -> str:
+    """A fresh address of a content in the artifact store."""
+    until = int(time.time() + LIFETIME.total_seconds())
+    signed = _signer(settings).dumps(Content(sha256, media_type, until))
+    return f"{settings.public_url}{PATH}{signed!s}"
+
+
+def content(settings: Settings, signed: str) -> Content | None:
+    """What was signed, whether it has expired or not; None for what we did not sign."""
+    try:
+        return Content(*_signer(settings).loads(signed))
+    except BadSignature:
+        return None
+
+
+def own(settings: Settings, url: str) -> Content | None:
+    """The content behind one of our own addresses; None for an address that is not ours."""
+    ours = f"{settings.public_url}{PATH}"
+    return content(settings, url.removeprefix(ours)) if settings.public_url and url.startswith(ours) else None
+
+
+def renewed(settings: Settings, request: Any) -> Any:
+    """A request in which our own addresses are fresh: one that was copied from an older task may have expired."""
+    if isinstance(request, dict):
+        return {key: renewed(settings, inner) for key, inner in request.items()}
+    if isinstance(request, list):
+        return [renewed(settings, inner) for inner in request]
+    if isinstance(request, str) and (found := own(settings, request)) is not None:
+        return address(settings, found.sha256, found.media_type)
+    return request
+
+
+def _signer(settings: Settings) -> URLSafeSerializer:
+    return URLSafeSerializer(settings.secret_key, salt="weighbridge.files")

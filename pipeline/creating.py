@@ -1,0 +1,165 @@
+"""One task is created at Scale for each follow-up, for ever, and canceled there when it is not wanted any more.
+
+Claim and commit; call; record and commit: no transaction is open while Scale is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from models import FollowUp
+from pipeline import jobs, joins
+from pipeline.database import new_id
+from pipeline.fetch import Refused
+from pipeline.follow_ups import RECALLED, missing
+from pipeline.jobs import Job, Wait
+from pipeline.pauses import CREATING, hold_off, leave_to_create
+from pipeline.receive import TASKS, join_follow_up, lock_task
+from pipeline.request_files import CannotBeMade, with_files
+from pipeline.service import Service
+from pipeline.state import forget
+from pipeline.verify import Doubtful, verify
+from pipeline.versions import describe
+from scale.client import Client, Conflict, PermanentError, Throttled, Unauthorized
+from scale.envelope import parse_task, storable
+
+REFUSED_SECONDS = 60.0
+THROTTLED_SECONDS = 30.0
+LONGEST_REASON = 1_000
+
+
+def create(service: Service, job: Job) -> None:
+    """Create one task at Scale, or find that it exists. What can never be created ends the follow-up, with the reason."""
+    with service.reader.begin() as connection:
+        follow_up = _read(connection, job.subject)
+        if follow_up is not None and follow_up["state"] == "planned":
+            waited = leave_to_create(connection, service, follow_up["environment"])
+    if follow_up is None or follow_up["state"] != "planned":
+        with service.engine.begin() as connection:
+            jobs.finish(connection, job)
+        return
+    environment = follow_up["environment"]
+    client = service.client(environment)
+    assert client is not None  # leave_to_create has looked
+    try:
+        if service.settings.verify_before_create and follow_up["decided_by"] is None:
+            verify(service, client, follow_up)
+        request = {
+            **with_files(service, job, follow_up),
+            "callback_url": service.settings.callback_url,
+            "unique_id": follow_up["unique_id"],
+        }
+        task = create_or_adopt(client, follow_up["task_type"], request)
+    except Unauthorized as refused:
+        hold_off(service, environment, f"Scale refuses the API key: {refused.message}", REFUSED_SECONDS)
+    except Throttled as slow:
+        hold_off(service, environment, "Scale asks to slow down", slow.retry_after or THROTTLED_SECONDS)
+    except Doubtful as doubt:
+        end(service, job, follow_up, "held", str(doubt))
+    except (Refused, CannotBeMade) as refused:
+        end(service, job, follow_up, "failed", f"a file of its request can't be made: {refused}")
+    except PermanentError as refused:
+        end(service, job, follow_up, "failed", f"Scale refused it with {refused.status}: {refused.message}")
+    else:
+        with service.engine.begin() as connection:
+            record_created(connection, follow_up["unique_id"], environment, task)
+            if waited:
+                forget(connection, f"{CREATING}:{environment}")
+            jobs.finish(connection, job)
+
+
+def create_or_adopt(client: Client, task_type: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The task that has this request's unique_id: made now, or by an attempt whose answer was lost. Raises ScaleError."""
+    try:
+        return client.create_task(task_type, request)
+    except Conflict as conflict:
+        task_id = conflict.existing_task_id
+        task = client.get_task(task_id) if task_id else client.task_by_unique_id(request["unique_id"])
+        if task is None:
+            raise
+        for name, ours in (("type", task_type), ("callback_url", request["callback_url"])):
+            if task.get(name) != ours:
+                raise PermanentError(
+                    f"{conflict.message} That task is not ours: its {name} is {task.get(name)!r}, not {ours!r}.",
+                    conflict.status,
+                ) from conflict
+        return task
+
+
+def record_created(connection: Connection, unique_id: str, environment: str, task: dict[str, Any]) -> None:
+    """Join the follow-up to its task, with the state that the task has by now: its callback may have come first.
+
+    One that was canceled while Scale was asked is canceled there too.
+    """
+    described, clock, _ = parse_task(storable(task))
+    if not described.task_id:
+        raise ValueError(f"Scale's answer to {unique_id} names no task_id")
+    stored = lock_task(connection, described.task_id, environment)
+    state = connection.scalar(select(FollowUp.state).where(FollowUp.unique_id == unique_id).with_for_update())
+    changes: dict[str, Any] = {"follow_up": unique_id}
+    if stored["clock"] is None:
+        moment = clock or described.created_at
+        changes |= describe(described) | {
+            "status": described.status,
+            "clock": moment,
+            "described_clock": moment,
+        }
+        changes["clock_delivery_id"] = changes["described_delivery_id"] = new_id() if moment else None
+    connection.execute(update(TASKS).where(TASKS.c.task_id == described.task_id).values(changes))
+    join_follow_up(connection, {**stored, **changes})
+    if state == "canceled":
+        jobs.ask(connection, jobs.CANCEL, [unique_id])
+
+
+def end(service: Service, job: Job, follow_up: RowMapping, state: str, reason: str) -> None:
+    """The follow-up creates no task, or none before a person has looked at it."""
+    with service.engine.begin() as connection:
+        ended = update(FollowUp).where(
+            FollowUp.unique_id == follow_up["unique_id"], FollowUp.state == "planned"
+        )
+        connection.execute(ended.values(state=state, reason=reason[:LONGEST_REASON]))
+        joins.look_again(connection, follow_up)
+        jobs.finish(connection, job)
+
+
+def cancel(service: Service, job: Job) -> None:
+    """Cancel the pending task of a follow-up at Scale. One that is finished already stays as it is."""
+    with service.reader.begin() as connection:
+        follow_up = _read(connection, job.subject)
+    if follow_up is None or follow_up["state"] != "created" or follow_up["task_id"] is None:
+        with service.engine.begin() as connection:
+            jobs.finish(connection, job)
+        return
+    client = service.client(follow_up["environment"])
+    if client is None:
+        raise Wait(f"{missing(service, follow_up['environment'])}", REFUSED_SECONDS)
+    recalled = (follow_up["reason"] or "").startswith(RECALLED)
+    try:
+        client.cancel_task(follow_up["task_id"], clear_unique_id=recalled)
+        outcome = {"state": "canceled"}
+    except PermanentError as refused:
+        recalled = False
+        outcome = {"reason": f"Scale would not cancel it: {refused.message}"[:LONGEST_REASON]}
+    with service.engine.begin() as connection:
+        if recalled:
+            outcome = {**outcome, **let_go(connection, follow_up)}
+        ours = update(FollowUp).where(FollowUp.unique_id == job.subject, FollowUp.state == "created")
+        connection.execute(ours.values(**outcome))
+        joins.look_again(connection, follow_up)
+        jobs.finish(connection, job)
+
+
+def let_go(connection: Connection, follow_up: RowMapping) -> dict[str, Any]:
+    """Part a follow-up from its canceled task, so that a new answer of the source can ask for it again."""
+    task = lock_task(connection, follow_up["task_id"], follow_up["environment"])
+    freed = {"follow_up": None, "unique_id": None, "status": "canceled"}
+    connection.execute(update(TASKS).where(TASKS.c.task_id == task["task_id"]).values(freed))
+    jobs.ask(connection, jobs.PLAN, [follow_up["source_task_id"]])  # that may have been answered meanwhile
+    return {"task_id": None, "reason": f"{RECALLED}; its task {task['task_id']} was canceled"}
+
+
+def _read(connection: Connection, unique_id: str) -> RowMapping | None:
+    columns = FollowUp.__table__.c
+    return connection.execute(select(*columns).where(columns.unique_id == unique_id)).mappings().one_or_none()
