@@ -64,6 +64,22 @@ expressions by themselves; in `params` they stand in `${{ }}`.
 - An expression that fails on a result (a number where text is needed) plans a `skipped` follow-up that says so.
 """
 
+PYTHON = """\
+## `python`
+
+Where expressions are not enough, `python: module:function` names a plain function. It takes the view of one result (`view.task`,
+`view.response`, `view.annotations`, `view.layers` …) and gives a list of mappings:
+
+```python
+def ask_twice(view):
+    request = {"attachment": view.task["params"]["attachment"], "objects_to_annotate": ["car"]}
+    return [{"type": "annotation", "params": request, "key": key} for key in ("first", "second")]
+```
+
+`key` becomes a part of the unique_id, and must be there when there are several. What the function asks for is held, limited,
+retried and created like everything else; what it raises is the reason of a `skipped` follow-up.
+"""
+
 IDENTITY = """\
 ## Identity
 
@@ -85,6 +101,7 @@ def reference() -> str:
         f"### Names\n\n{_table(_names(), 'name', 'meaning')}",
         f"### Functions\n\nBeside JMESPath's own; `layers.only('car')` is the same as `only(layers, 'car')`.\n\n{_table(_functions(), 'function', 'gives')}",
         f"### Reducers\n\nFor `join: {{reduce: …}}`.\n\n{_table(_reducers(), 'name', 'what becomes of the results', 'options')}",
+        PYTHON,
         IDENTITY,
     ]
     return "\n".join(parts)
