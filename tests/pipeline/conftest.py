@@ -8,6 +8,8 @@ import pytest
 
 from config import Settings
 from pipeline.service import Service
+from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
+from tests.pipeline.pipelines import Pipeline
 
 LIVE_KEY, TEST_KEY = "live_key", "test_key"
 
@@ -38,3 +40,43 @@ def open_service(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Se
 def here(open_service: Callable[..., Service]) -> Service:
     """The service with its default settings."""
     return open_service()
+
+
+@pytest.fixture(scope="session")
+def scale_process() -> Iterator[ScaleSandbox]:
+    """The stand-in for Scale of this run."""
+    with running_sandbox(Path(__file__).parents[2], None, "--memory", "--speed", "manual") as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(scale_process: ScaleSandbox) -> ScaleSandbox:
+    """The stand-in for Scale, empty. Its people answer when a test says so."""
+    scale_process.reset()
+    scale_process.no_faults()
+    scale_process.speed("manual")
+    return scale_process
+
+
+@pytest.fixture
+def open_pipeline(
+    open_service: Callable[..., Service], sandbox: ScaleSandbox, tmp_path: Path
+) -> Callable[..., Pipeline]:
+    """`open_pipeline(**settings)` → a Pipeline with the sandbox as its Scale."""
+
+    def open_one(**settings: Any) -> Pipeline:
+        given = {
+            "scale_api_url": sandbox.api_url,
+            "scale_api_key": sandbox.live_key,
+            "scale_test_api_key": sandbox.test_key,
+            "public_url": "http://127.0.0.1:9",
+            **settings,
+        }
+        return Pipeline(open_service(**given), sandbox, tmp_path / "workflows")
+
+    return open_one
+
+
+@pytest.fixture
+def pipeline(open_pipeline: Callable[..., Pipeline]) -> Pipeline:
+    return open_pipeline()

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from models import Annotation, Artifact, Base, Batch, Delivery, Job, Response, Task
 from pipeline.service import Service
@@ -15,6 +15,13 @@ def table(service: Service, model: type[Base]) -> list[dict[str, Any]]:
     """All rows of one table, with every column."""
     with service.reader.begin() as connection:
         return [dict(row) for row in connection.execute(select(model.__table__)).mappings()]
+
+
+def empty(service: Service) -> None:
+    """Take every row away that receiving writes."""
+    with service.engine.begin() as connection:
+        for model in (Delivery, Task, Response, Annotation, Artifact, Batch, Job):
+            connection.execute(delete(model))
 
 
 def only(service: Service, model: type[Base]) -> dict[str, Any]:

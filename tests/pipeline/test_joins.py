@@ -1,0 +1,195 @@
+"""A fan-out is waited for, and what follows from all of it follows once, whoever comes last."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.pipeline.bodies import boxes
+from tests.pipeline.pipelines import ROOT, Pipeline, asks
+
+SUMMARY = {
+    "instruction": "All in all?",
+    "attachment_type": "text",
+    "attachment": "of ${{ length(results) }}",
+    "categories": ["yes", "no"],
+}
+EACH = asks(for_each="annotation")
+
+
+def joins(**join: Any) -> dict[str, Any]:
+    return {
+        "after": {"step": "each"},
+        "join": {"wait": "all", "reduce": "majority", **join},
+        "create": {"type": "categorization", "params": SUMMARY},
+    }
+
+
+def test_a_join_fires_once_after_the_last_of_its_tasks(pipeline: Pipeline) -> None:
+    pipeline.workflow({"each": EACH, "all": joins()})
+    pipeline.receive(boxes("car", "car", "pedestrian"))
+    children = list(pipeline.children("each"))
+    assert len(children) == 3
+    (join,) = pipeline.joins().values()
+    assert (join["id"], join["expected"], join["fired_at"]) == (f"w.all.{ROOT}", 3, None)
+    for child in children[:2]:
+        pipeline.finish(child, {"category": "yes"})
+    assert pipeline.joins()[f"w.all.{ROOT}"]["fired_at"] is None
+    pipeline.finish(children[2], {"category": "no"})
+    (join,) = pipeline.joins().values()
+    assert (join["verdict"], join["reason"]) == ("fire", "3 of 3 are completed")
+    assert join["result"]["answer"] == {"category": "yes"}
+    follow_up = pipeline.follow_ups()[f"w.all.{ROOT}"]
+    assert (follow_up["state"], follow_up["request"]["attachment"]) == ("created", "of 3")
+
+
+def test_of_many_tasks_that_end_at_once_four_workers_fire_a_join_once(pipeline: Pipeline) -> None:
+    pipeline.workflow({"each": EACH, "all": joins(reduce="concatenation")})
+    roots = [f"5f1e9b00000000000000{number:04d}" for number in range(4)]
+    for root in roots:
+        pipeline.receive(boxes(*["car"] * 12), task_id=root)
+    children = list(pipeline.children("each"))
+    assert len(children) == 48
+    for child in children:
+        pipeline.sandbox.complete(child, {"category": "yes"})
+        pipeline.tell(child)
+    pipeline.work_with(4)
+    assert {join["verdict"] for join in pipeline.joins().values()} == {"fire"}
+    created = Counter(
+        task["unique_id"] for task in pipeline.sandbox.tasks() if task["params"]["attachment"] == "of 12"
+    )
+    assert created == Counter(f"w.all.{root}" for root in roots)
+    assert pipeline.jobs() == []
+
+
+def test_a_join_fires_with_as_many_as_its_quorum_and_not_again_with_the_rest(pipeline: Pipeline) -> None:
+    pipeline.workflow({"each": EACH, "all": joins(wait=None, quorum="2 of 3")})
+    pipeline.receive(boxes("car", "car", "car"))
+    first, second, third = pipeline.children("each")
+    pipeline.finish(first, {"category": "yes"})
+    assert f"w.all.{ROOT}" not in pipeline.states()
+    pipeline.finish(second, {"category": "yes"})
+    (join,) = pipeline.joins().values()
+    pipeline.finish(third, {"category": "no"})
+    assert pipeline.states()[f"w.all.{ROOT}"] == "created"
+    assert list(pipeline.joins().values()) == [join]
+
+
+@pytest.mark.parametrize(
+    ("on_deadline", "verdict", "state"),
+    [("continue", "fire", "created"), ("hold", "hold", "held"), ("stop", "stop", None)],
+)
+def test_at_its_deadline_a_join_goes_on_holds_or_stops(
+    pipeline: Pipeline, on_deadline: str, verdict: str, state: str | None
+) -> None:
+    pipeline.workflow({"each": EACH, "all": joins(within="1s", on_deadline=on_deadline)})
+    pipeline.receive(boxes("car", "car"))
+    first, second = pipeline.children("each")
+    pipeline.finish(first, {"category": "yes"})
+    assert pipeline.joins()[f"w.all.{ROOT}"]["fired_at"] is None
+    wait_for_deadline(pipeline)
+    (join,) = pipeline.joins().values()
+    assert (join["verdict"], join["reason"]) == (verdict, "1 of 2 are completed at the deadline; wanted 2")
+    assert pipeline.states().get(f"w.all.{ROOT}") == state
+    pipeline.finish(second, {"category": "yes"})
+    assert pipeline.joins()[f"w.all.{ROOT}"] == join
+
+
+def wait_for_deadline(pipeline: Pipeline) -> None:
+    import time
+
+    time.sleep(1.1)
+    pipeline.skip_waiting()
+
+
+def test_a_join_does_not_wait_for_what_can_never_come(pipeline: Pipeline) -> None:
+    pipeline.workflow({"each": EACH, "all": joins(on_deadline="continue")})
+    pipeline.sandbox.fault("refused", status=402, times=1)
+    pipeline.receive(boxes("car", "car"))
+    states = Counter(pipeline.states().values())
+    assert states == {"failed": 1, "created": 1}
+    (child,) = pipeline.children("each")
+    pipeline.finish(child, {"category": "yes"})
+    (join,) = pipeline.joins().values()
+    assert join["reason"] == "1 of 2 are completed and no more can come; wanted 2"
+    assert pipeline.states()[f"w.all.{ROOT}"] == "created"
+
+
+def test_a_failed_task_that_is_asked_again_is_waited_for(pipeline: Pipeline) -> None:
+    pipeline.workflow({"each": {**EACH, "on_error": {"retry": 1}}, "all": joins()})
+    pipeline.receive(boxes("car", "car"))
+    first, second = pipeline.children("each")
+    pipeline.sandbox.fail(first)
+    pipeline.tell(first)
+    pipeline.work()
+    pipeline.finish(second, {"category": "yes"})
+    assert pipeline.joins()[f"w.all.{ROOT}"]["fired_at"] is None
+    (again,) = [row for key, row in pipeline.follow_ups().items() if key.endswith(".retry-1")]
+    assert (again["source_task_id"], again["state"]) == (ROOT, "created")
+    pipeline.finish(again["task_id"], {"category": "yes"})
+    (join,) = pipeline.joins().values()
+    assert (join["verdict"], join["reason"]) == ("fire", "2 of 2 are completed")
+
+
+def test_copies_are_joined_element_by_element_and_a_tie_breaker_starts_where_they_disagree(
+    pipeline: Pipeline,
+) -> None:
+    agreed = joins(over="copies", wait="all")
+    pipeline.workflow(
+        {
+            "each": {**EACH, "copies": 3},
+            "agreed": {key: agreed[key] for key in ("after", "join")}
+            | {"when": "reduced.agreement >= `0.8`"},
+            "tie": {**agreed, "when": "reduced.agreement < `0.8`"},
+        }
+    )
+    pipeline.receive(boxes("car", "van"))
+    assert len(pipeline.joins()) == 4
+    answers = {"b0": ["yes", "yes", "yes"], "b1": ["yes", "no", "yes"]}
+    for unique_id, row in pipeline.follow_ups().items():
+        element, copy = unique_id.rsplit(".", 2)[-2:]
+        pipeline.finish(row["task_id"], {"category": answers[element][int(copy) - 1]})
+    assert [key for key in pipeline.states() if ".tie." in key] == [f"w.tie.{ROOT}.b1"]
+    joined = pipeline.joins()
+    assert joined[f"w.agreed.{ROOT}.b0"]["result"]["answer"] == {"category": "yes"}
+    assert "when" in joined[f"w.agreed.{ROOT}.b1"]["reason"]
+
+
+def test_a_later_response_adds_to_a_join_that_is_still_open(pipeline: Pipeline) -> None:
+    pipeline.workflow({"each": EACH, "all": joins(reduce="concatenation")})
+    pipeline.receive(boxes("car"))
+    pipeline.receive(boxes("car", "car"), updated_at="2026-01-01T11:00:00.000Z")
+    (join,) = pipeline.joins().values()
+    assert join["expected"] == 2
+    for child in list(pipeline.children("each")):
+        pipeline.finish(child, {"category": "yes"})
+    (join,) = pipeline.joins().values()
+    assert len(join["result"]["answers"]) == 2
+
+
+def test_the_tasks_of_a_join_can_be_fanned_out_and_joined_again(pipeline: Pipeline) -> None:
+    again = {**joins(), "copies": 2}
+    last = {"after": {"step": "all"}, "join": {"wait": "all", "reduce": "majority"}}
+    pipeline.workflow({"each": EACH, "all": again, "last": last})
+    pipeline.receive(boxes("car"))
+    (child,) = pipeline.children("each")
+    pipeline.finish(child, {"category": "yes"})
+    for task_id in list(pipeline.children("all")):
+        pipeline.finish(task_id, {"category": "no"})
+    assert pipeline.joins()[f"w.last.{ROOT}"]["result"]["answer"] == {"category": "no"}
+
+
+def test_a_wide_join_counts_before_it_looks(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline import joins as module
+
+    looked: list[object] = []
+    looks = module._children
+    monkeypatch.setattr(module, "MANY", 4)
+    monkeypatch.setattr(module, "_children", lambda *given: looked.append(given) or looks(*given))
+    pipeline.workflow({"each": EACH, "all": joins()})
+    pipeline.receive(boxes(*["car"] * 6))
+    for child in list(pipeline.children("each"))[:5]:
+        pipeline.finish(child, {"category": "yes"})
+    assert looked == []
+    pipeline.finish(list(pipeline.children("each"))[5], {"category": "yes"})
+    assert pipeline.joins()[f"w.all.{ROOT}"]["verdict"] == "fire"
