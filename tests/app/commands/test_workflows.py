@@ -154,3 +154,9 @@ def test_every_task_type_is_listed_with_what_it_yields(flask: Flasks) -> None:
     assert {known.name for known in TASK_TYPES} < set(listed)
     assert listed["polygonannotation"]["yields"] == ["polygon"]
     assert "polygonannotation" in flask("task-types").stdout
+
+
+def test_the_pages_about_the_language_can_be_made_again(flask: Flasks) -> None:
+    assert flask("workflows", "reference").stdout == Path("docs/workflow-language.md").read_text()
+    published = json.loads(Path("workflows/workflow.schema.json").read_text())
+    assert json.loads(flask("workflows", "schema").stdout) == published

@@ -1,0 +1,203 @@
+"""`flask doctor`: what is wrong is said, with what mends it, and a problem ends it with 1."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import update
+
+from config import load_settings
+from config.deployment import unfit
+from models import Job
+from pipeline import jobs
+from pipeline.database import migrate
+from pipeline.health import HEARTBEAT
+from pipeline.pauses import STOPPED
+from pipeline.service import Service
+from pipeline.state import remember
+from tests.app.commands.conftest import Deliver, commands_of
+from tests.peer import Asked, Peer, reply
+
+HEALTHY = {
+    "API_TOKEN": "token",
+    "SCALE_API_KEY": "live_key",
+    "SCALE_LIVE_CALLBACK_KEYS": "callback_key",
+    "PUBLIC_URL": "https://weighbridge.example",
+}
+
+
+def looked_at(app: Flask) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The exit code, and the findings by their names."""
+    done = commands_of(app)("doctor", "--json")
+    told = json.loads(done.stdout)
+    assert told["ok"] == (done.exit_code == 0)
+    return done.exit_code, {check["name"]: check for check in told["checks"]}
+
+
+@pytest.fixture
+def scale() -> Any:
+    """A Scale that knows one key."""
+
+    def answer(asked: Asked) -> bytes:
+        if "bGl2ZV9rZXk6" in asked.headers.get("authorization", ""):
+            return reply({"docs": [], "total": 0, "limit": 1, "has_more": False})
+        return reply({"status_code": 401, "error": "Please provide a valid API key"}, 401)
+
+    with Peer(answer) as peer:
+        yield peer
+
+
+@pytest.fixture
+def working(service: Service, tmp_path: Path) -> dict[str, str]:
+    """A worker that has just given a sign of life, and settings shared by several machines."""
+    with service.engine.begin() as connection:
+        remember(connection, f"{HEARTBEAT}worker:1", {"pid": 1})
+    return {**HEALTHY, "ARTIFACT_STORE": str(tmp_path / "shared")}
+
+
+def test_all_is_well_when_all_is_set(
+    make_app: Callable[..., Flask], working: dict[str, str], scale: Peer
+) -> None:
+    code, found = looked_at(make_app(**working, SCALE_API_URL=f"{scale.url}/v1"))
+    assert code == 0
+    assert {check["state"] for check in found.values()} <= {"ok", "skipped"}
+    assert "SCALE_TEST_API_KEY is not set" in found["test API key"]["said"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "state", "said"),
+    [
+        ({"SCALE_API_KEY": "wrong"}, "live API key", "problem", "Please provide a valid API key"),
+        ({"SCALE_API_URL": "http://127.0.0.1:9/v1"}, "live API key", "problem", "does not answer"),
+        ({"SCALE_LIVE_CALLBACK_KEYS": ""}, "callback keys", "problem", "every callback is refused"),
+        ({"PUBLIC_URL": ""}, "PUBLIC_URL", "warning", "planned and held"),
+        ({"PUBLIC_URL": "http://weighbridge.example"}, "PUBLIC_URL", "warning", "in the open"),
+        ({"API_TOKEN": ""}, "API tokens", "warning", "nobody can read the API"),
+        ({"REDIS_URL": "redis://127.0.0.1:9"}, "broker", "problem", "Redis does not answer"),
+        ({"ARTIFACT_STORE": "/dev/null/store"}, "artifact store", "problem", "can't be written to"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_one_thing_that_is_wrong_is_named(
+    make_app: Callable[..., Flask],
+    working: dict[str, str],
+    scale: Peer,
+    changed: dict[str, str],
+    name: str,
+    state: str,
+    said: str,
+) -> None:
+    code, found = looked_at(make_app(**{**working, "SCALE_API_URL": f"{scale.url}/v1", **changed}))
+    assert found[name]["state"] == state
+    assert said in found[name]["said"]
+    assert found[name]["mend"]
+    assert code == (state == "problem")
+
+
+def test_scale_cannot_call_back_to_this_machine(
+    make_app: Callable[..., Flask], working: dict[str, str]
+) -> None:
+    code, found = looked_at(
+        make_app(**{**working, "PUBLIC_URL": "http://127.0.0.1:8000", "SCALE_API_KEY": ""})
+    )
+    assert code == 1
+    assert found["PUBLIC_URL"]["state"] == "problem"
+
+
+def test_without_a_worker_that_is_a_problem(app: Flask) -> None:
+    code, found = looked_at(app)
+    assert code == 1
+    assert found["worker"]["state"] == "problem"
+
+
+def test_what_waits_for_a_person_is_told(app: Flask, service: Service, deliver: Deliver) -> None:
+    deliver(b"no JSON")
+    with service.engine.begin() as connection:
+        jobs.ask(connection, jobs.PLAN, ["one", "two"])
+        connection.execute(update(Job).values(state="dead"))
+        remember(connection, STOPPED, {"who": "cli:me"})
+    _, found = looked_at(app)
+    assert found["jobs"]["state"] == "problem"
+    assert "2 dead" in found["jobs"]["said"]
+    assert found["quarantine"]["state"] == "warning"
+    assert found["creating"]["said"] == "stopped by cli:me"
+    told = commands_of(app)("doctor").stdout
+    assert "→ flask jobs list --state dead" in told
+
+
+def test_a_broken_workflow_file_is_named_with_line_and_field(app: Flask, workflows_dir: Path) -> None:
+    (workflows_dir / "wrong.yaml").write_text("workflow: wrong\nsteps:\n  one:\n    after: {state: done}\n")
+    told = commands_of(app)("doctor").stdout
+    assert "wrong.yaml:4: steps.one.after.state: " in told
+
+
+def test_a_database_without_tables_is_a_problem_that_one_command_mends(
+    make_app: Callable[..., Flask], empty_database_url: str
+) -> None:
+    app = make_app(DATABASE_URL=empty_database_url)
+    code, found = looked_at(app)
+    assert code == 1
+    assert found["migrations"]["mend"] == "flask db upgrade"
+    assert "flask db upgrade" in commands_of(app)("jobs", "list").stderr
+    current = commands_of(app)("db", "current")
+    assert current.exit_code == 1
+    assert current.stdout.startswith("empty (needed: ")
+    assert "(it was empty)" in commands_of(app)("db", "upgrade").stdout
+    assert "already" in commands_of(app)("db", "upgrade").stdout
+    assert commands_of(app)("db", "current").exit_code == 0
+    assert looked_at(app)[1]["migrations"]["state"] == "ok"
+
+
+def test_a_database_that_is_away_is_a_problem_without_a_traceback(make_app: Callable[..., Flask]) -> None:
+    app = make_app(DATABASE_URL="postgresql://nobody:secret@127.0.0.1:9/away")
+    done = commands_of(app)("doctor")
+    assert done.exit_code == 1
+    assert "PostgreSQL, away at 127.0.0.1" in done.stdout
+    assert "secret" not in done.stdout
+    assert "`flask doctor` says more" in commands_of(app)("deliveries", "list").stderr
+
+
+def test_rows_that_a_migration_loses_are_missed(
+    make_app: Callable[..., Flask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SQLite does where a table is rebuilt with foreign keys on: the children go."""
+    import sqlite3
+
+    from app.commands import database
+
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    migrate(url)
+    with sqlite3.connect(tmp_path / "old.db") as connection:
+        connection.execute("INSERT INTO state (key, value, changed_at) VALUES ('a', '{}', '2026-01-01')")
+        connection.execute("UPDATE alembic_version SET version_num = '0000'")
+
+    def losing(_url: str) -> None:
+        with sqlite3.connect(tmp_path / "old.db") as connection:
+            connection.execute("DELETE FROM state")
+
+    monkeypatch.setattr(database, "migrate", losing)
+    done = commands_of(make_app(DATABASE_URL=url))("db", "upgrade")
+    assert done.exit_code == 1
+    assert "state: 0 of 1" in done.stderr
+
+
+def test_a_folder_of_one_machine_is_no_place_for_what_several_share() -> None:
+    shared = load_settings({"DATABASE_URL": "postgresql://host/name"})
+    assert set(unfit(shared)) == {"SECRET_KEY", "ARTIFACT_STORE"}
+    mounted = load_settings(
+        {"DATABASE_URL": "postgresql://host/name", "SECRET_KEY": "secret", "ARTIFACT_STORE": "/mnt/shared"}
+    )
+    assert unfit(mounted) == {}
+    on_heroku = load_settings(
+        {
+            "DATABASE_URL": "postgresql://host/name",
+            "SECRET_KEY": "secret",
+            "ARTIFACT_STORE": "/app/files",
+            "DYNO": "web.1",
+        }
+    )
+    assert set(unfit(on_heroku)) == {"ARTIFACT_STORE"}
+    assert unfit(load_settings({})) == {}
