@@ -64,8 +64,10 @@ class Files:
         """Content of a file of ours, or, where `outside` is allowed, of any web address; None when it can't be had."""
         if url.startswith((f"{self._address}/files/", "scaledata://")):
             file = self.get(url.rpartition("/")[2])
-            if file is None or file.content is not None or file.url is None:
-                return file and file.content
+            if file is None:
+                return None
+            if file.content is not None or file.url is None:
+                return file.content
             url = file.url
         return self._fetch(url) if outside and url.startswith(("http://", "https://")) else None
 

@@ -141,6 +141,7 @@ class Office:
                 batch.finish_at = None
                 if batch.status == "in_progress" and not people.open_tasks(session, batch)[1]:
                     people.finish_batch(session, self._world.faults, batch)
+        self._wake.set()
 
     def _deliver(self, number: int) -> None:
         with self._world.store.read() as session:

@@ -1,6 +1,7 @@
 """What people do to tasks, by hand: answer, audit, fix, recall, break, and the tasks that Scale makes by itself."""
 
 import io
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -45,10 +46,16 @@ def test_waiting_tasks_follow_the_speed_when_it_changes(slow_sandbox: ScaleSandb
 
 def test_at_realistic_speed_a_task_takes_its_time(sandbox: ScaleSandbox):
     sandbox.speed("realistic")
-    task = make(sandbox)
-    assert sandbox.task(task)["status"] == "pending"
+    tasks = [make(sandbox) for _ in range(20)]
+    for task in tasks:
+        sandbox.wait_for(lambda task=task: sandbox.task(task)["status"] == "completed")
     # 3 to 30 seconds of Scale's, an hour of which passes in a second here.
-    sandbox.wait_for(lambda: sandbox.task(task)["status"] == "completed")
+    took = [
+        datetime.fromisoformat(task["completed_at"]) - datetime.fromisoformat(task["created_at"])
+        for task in sandbox.tasks()
+    ]
+    assert min(took) >= timedelta(milliseconds=1)
+    assert len({*took}) > 1
 
 
 def test_the_same_request_gets_the_same_answer(sandbox: ScaleSandbox):
