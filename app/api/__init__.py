@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flask import Flask
+from flask_swagger_ui import get_swaggerui_blueprint
 
 from app.api import artifacts, batches, deliveries, follow_ups, jobs, responses, tasks, workflows
 from app.api.blueprint import Json
@@ -18,7 +19,7 @@ Words are Scale's own wherever it has one.
 
 
 def register(app: Flask) -> None:
-    """Add the API and its OpenAPI document, `/api/openapi.json`."""
+    """Add the API, its OpenAPI document `/api/openapi.json`, and the page that shows it, `/api/docs`."""
     app.json = Json(app)
     app.config.update(
         API_TITLE="Weighbridge",
@@ -35,3 +36,6 @@ def register(app: Flask) -> None:
     api = Api(app)
     for resource in RESOURCES:
         api.register_blueprint(resource.blueprint)
+    # Everything that the page needs comes from the package: nothing from a CDN, nothing checked by a stranger.
+    page = {"app_name": "Weighbridge", "layout": "BaseLayout", "validatorUrl": None, "oauth2RedirectUrl": None}
+    app.register_blueprint(get_swaggerui_blueprint("/api/docs", "/api/openapi.json", config=page))

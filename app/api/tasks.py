@@ -197,12 +197,11 @@ def show_lineage(query: Mapping[str, Any], task_id: str) -> Any:
 
 def detail(connection: Connection, task_id: str) -> Rows:
     """Everything that stands about a task; Refused (404) when it is not known."""
-    extras = (Response.error, Response.answer, Response.flags)
-    statement = _with_current(*Task.__table__.c, *extras, Response.response.label("current"))
+    statement = _with_current(*Task.__table__.c, Response.error, Response.answer, Response.flags)
     row = connection.execute(statement.where(Task.task_id == task_id)).mappings().one_or_none()
     if row is None:
         raise missing(task_id)
-    current = row["current"]
+    answer = row["answer"]
     follow_ups = (
         select(
             FollowUp.unique_id,
@@ -222,7 +221,7 @@ def detail(connection: Connection, task_id: str) -> Rows:
     return {
         **_summary(row),
         "flags": row["flags"] or [],
-        "global_attributes": current.get("global_attributes") if isinstance(current, dict) else None,
+        "global_attributes": answer.get("global_attributes") if isinstance(answer, dict) else None,
         "source": _source(connection, row["follow_up"]),
         "follow_ups": connection.execute(follow_ups).mappings().all(),
         "artifacts": connection.execute(files).mappings().all() if row["response_id"] else [],
