@@ -209,6 +209,16 @@ def _children_of(join: Mapping[Any, Any]) -> ColumnElement[bool]:
     return and_(*theirs)
 
 
+def waited_for(connection: Connection, task_id: str, workflow: Workflow) -> dict[str, list[Child]]:
+    """step with a `join` → the follow-ups of this task that it waits for: of the join that is still open, if one is."""
+    found: dict[str, list[Child]] = {}
+    theirs = select(JOINS).where(JOINS.c.source_task_id == task_id, JOINS.c.workflow == workflow.name)
+    for join in connection.execute(theirs.order_by(JOINS.c.fired_at.is_not(None), JOINS.c.id)).mappings():
+        if join["step"] not in found:
+            found[join["step"]] = [_child(row) for row in _children(connection, join)]
+    return found
+
+
 def _may_fire(connection: Connection, join: RowMapping, step: Step) -> bool:
     """Whether it is worth looking at each child: a wide fan-out is asked about as often as it has children."""
     assert step.join is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
 from models import State
 from pipeline.database import insert, now
@@ -21,11 +21,16 @@ def grant(connection: Connection, limits: Sequence[Limit], wished: int) -> tuple
     for key in sorted(keys):  # one order for everyone
         left = max(0, keys[key].most - _lock(connection, key))
         if left < granted:
-            granted, reason = left, _reason(keys[key])
+            granted, reason = left, held_by(keys[key])
     if granted:
         counters = update(State).where(State.key.in_(keys))
         connection.execute(counters.values(count=State.count + granted))
     return granted, reason
+
+
+def remaining(connection: Connection, limit: Limit) -> int:
+    """How many more a limit would grant now."""
+    return limit.most - (connection.scalar(select(State.count).where(State.key == _key(limit))) or 0)
 
 
 def _key(limit: Limit) -> str:
@@ -39,5 +44,5 @@ def _lock(connection: Connection, key: str) -> int:
     return int(connection.scalars(statement.returning(State.count)).one())
 
 
-def _reason(limit: Limit) -> str:
+def held_by(limit: Limit) -> str:
     return f"held by the limit of {limit.most:,} tasks {'a day' if limit.period == 'day' else 'in all'} of {limit.counter}"

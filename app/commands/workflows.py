@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 from rich.syntax import Syntax
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from app.commands.group import Group, ring, service, who
 from app.commands.moments import MOMENT
@@ -20,7 +20,8 @@ from app.commands.output import as_json, console, print_json, print_rows, shown
 from models import FollowUp as Row
 from models import Task
 from pipeline import decisions, pauses
-from pipeline.database import now
+from pipeline.joins import waited_for
+from pipeline.limits import held_by, remaining
 from pipeline.planning import look
 from scale.envelope import NotUnderstood, parse_callback
 from workflows.examples import try_examples
@@ -217,22 +218,13 @@ class Pace:
     """What the workflows' limits have left, and what happens to each follow-up that is planned beyond."""
 
     def __init__(self, chosen: Iterable[Workflow]) -> None:
-        self._left: dict[tuple[str, str], int] = {}
-        today = now().replace(hour=0, minute=0, second=0, microsecond=0)
         with service().reader.begin() as connection:
-            for workflow in chosen:
-                for step in workflow.steps:
-                    for counter, period, most in limits(workflow, step):
-                        statement = (
-                            select(func.count())
-                            .select_from(Row)
-                            .where(Row.workflow == workflow.name, Row.state.not_in(("held", "skipped")))
-                        )
-                        if counter != workflow.name:
-                            statement = statement.where(Row.step == step.name)
-                        if period == "day":
-                            statement = statement.where(Row.planned_at >= today)
-                        self._left[counter, period] = most - (connection.scalar(statement) or 0)
+            self._left = {
+                limit: remaining(connection, limit)
+                for workflow in chosen
+                for step in workflow.steps
+                for limit in limits(workflow, step)
+            }
 
     def would_be(self, workflow: Workflow, follow_up: FollowUp) -> tuple[str, str | None]:
         """Its state, and why."""
@@ -244,11 +236,11 @@ class Pace:
         if follow_up.state != "planned" or step is None:
             return follow_up.state, follow_up.reason
         counters = limits(workflow, step)
-        for counter, period, most in counters:
-            if self._left[counter, period] <= 0:
-                return "held", f"beyond {most:,} of {counter} {'a day' if period == 'day' else 'in all'}"
-        for counter, period, _ in counters:
-            self._left[counter, period] -= 1
+        for limit in counters:
+            if self._left[limit] <= 0:
+                return "held", held_by(limit)
+        for limit in counters:
+            self._left[limit] -= 1
         return "created", follow_up.reason
 
 
@@ -330,7 +322,9 @@ def explain(task_id: str, name: str | None, as_json: bool) -> None:
         }
         paused = pauses.paused(connection)
     for workflow in [named(name)] if name else service().workflows.loaded:
-        for step in explained(seen, workflow, service().settings.unique_id_prefix):
+        with service().reader.begin() as connection:
+            children = waited_for(connection, task_id, workflow)
+        for step in explained(seen, workflow, service().settings.unique_id_prefix, children):
             told.append(
                 {
                     "workflow": workflow.name,

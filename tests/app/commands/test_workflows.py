@@ -96,7 +96,9 @@ def test_a_plan_over_many_says_where_limits_stop(
         ["limited", "boxes", "annotation", "held", "1"],
     ]
     requests = json.loads(flask("workflows", "plan", "--since", "9999d", "--json").stdout)
-    assert [one["reason"] for one in requests if one["state"] == "held"] == ["beyond 2 of limited in all"]
+    assert [one["reason"] for one in requests if one["state"] == "held"] == [
+        "held by the limit of 2 tasks in all of limited"
+    ]
 
 
 def test_what_would_be_planned_and_what_is_there_already_differ(
@@ -160,3 +162,19 @@ def test_the_pages_about_the_language_can_be_made_again(flask: Flasks) -> None:
     assert flask("workflows", "reference").stdout == Path("docs/workflow-language.md").read_text()
     published = json.loads(Path("workflows/workflow.schema.json").read_text())
     assert json.loads(flask("workflows", "schema").stdout) == published
+
+
+def test_what_a_join_waits_for_is_explained(
+    flask: Flasks, deliver: Deliver, service: Service, workflows_dir: Path
+) -> None:
+    (workflows_dir / "consensus.yaml").write_text(Path("examples/three-way-consensus.yaml").read_text())
+    body = json.loads((PAYLOADS / "categorization/one.json").read_text())
+    body["task"] |= {
+        "tags": ["three-way-consensus"],
+        "params": {"attachment": "https://images.example/street.jpg"},
+    }
+    body["response"] = body["task"]["response"] = {"category": "cars"}
+    deliver(json.dumps(body).encode())
+    work(service)
+    told = flask("workflows", "explain", body["task_id"], "--workflow", "three-way-consensus").stdout
+    assert "three-way-consensus.agreed\n  no            join: wait: 0 of 3 are completed; waits for 3" in told
