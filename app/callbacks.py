@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import orjson
 from flask import Blueprint, Response, current_app, request
+from gunicorn.http.errors import ParseException
 from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -124,7 +125,7 @@ def receive_into(spool: IO[bytes], limit: int) -> int:
             if time.monotonic() > until:
                 raise BodyRefused(408, f"the body took longer than {READ_SECONDS:.0f} s")
             spool.write(chunk)
-    except OSError as broken:
+    except (OSError, ParseException) as broken:  # a client that left or stalled; chunks that are no chunks
         raise BodyRefused(400, f"the body could not be read to its end: {type(broken).__name__}") from broken
     if declared is not None and size < declared:
         raise BodyRefused(400, f"the body ended after {size} of {declared} bytes")

@@ -173,6 +173,14 @@ def test_a_request_is_received_however_it_is_cut(web: Service, pieces: list[byte
     assert b"delivery_id" in answer
 
 
+@pytest.mark.parametrize(
+    "chunks", [b"xyz\r\n", b"2e\r\n" + BODY + b"more", b"2e\r\n" + BODY + b"\r\n0\r\nHost: w\r\n\r\n"]
+)
+def test_chunks_that_are_no_chunks_are_refused_with_400(web: Service, chunks: bytes) -> None:
+    answer = ask(web, HEAD + KEY + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"\r\n0\r\n\r\n")
+    assert b" 400 " in answer
+
+
 def test_a_kept_connection_carries_many_requests(web: Service) -> None:
     client = HTTPConnection("127.0.0.1", web.web_port, timeout=10)
     client.connect()
