@@ -5,8 +5,10 @@ import resource
 import shutil
 import socket
 import tempfile
+from typing import Any
 
 from config import SettingsError, load_settings
+from config.deployment import unfit
 from config.logging import set_up_logging
 
 try:
@@ -72,3 +74,8 @@ raw_env = [f"PROMETHEUS_MULTIPROC_DIR={metrics_folder}"]
 
 def on_exit(server: object) -> None:
     shutil.rmtree(metrics_folder, ignore_errors=True)
+
+
+def on_starting(server: Any) -> None:
+    for name, why in unfit(settings).items():
+        server.log.warning("%s %s", name, why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from functools import cache
@@ -12,12 +13,14 @@ from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
 from config import SettingsError, load_settings
+from config.deployment import unfit
 from config.logging import set_up_logging
 from pipeline.service import Service
 from workers.bell import RUN, Bell, make_celery
 from workers.sweep import Sweep
 from workers.work import work
 
+log = logging.getLogger(__name__)
 # Messages are JSON: what Celery warns root of can't happen, and in a container everybody is root.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 try:
@@ -50,6 +53,8 @@ def _set_up_logging(**_: Any) -> None:
 
 @worker_ready.connect
 def _start_sweeping(**_: Any) -> None:
+    for name, why in unfit(settings).items():
+        log.warning("%s %s", name, why)
     sweep = Sweep(service(), bell)
     worker_shutting_down.connect(lambda **_: sweep.stop(), weak=False)
     sweep.start()
