@@ -106,7 +106,8 @@ def take_back(connection: Connection, task_id: str, workflow: str, steps: Sequen
     open_ones = select(columns.unique_id, columns.state).where(
         *theirs, columns.state.in_(("planned", "held", "created"))
     )
-    states = dict(connection.execute(open_ones.order_by(columns.unique_id).with_for_update()).tuples().all())
+    rows = connection.execute(open_ones.order_by(columns.unique_id).with_for_update())
+    states = {row.unique_id: row.state for row in rows}
     created = [unique_id for unique_id, state in states.items() if state == "created"]
     for some in _some(list(states)):
         taken = update(FollowUp).where(FollowUp.unique_id.in_(some))

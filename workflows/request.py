@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from scale.envelope import storable
 from scale.parameters import problems
 from workflows.crop import around
 from workflows.expressions import ExpressionError, names_in, render
@@ -162,7 +164,8 @@ def _checked(proposal: Mapping[str, Any]) -> Wanted:
     if unknown := set(proposal) - {"type", "params", "key"}:
         raise ValueError(f"{', '.join(sorted(unknown))} is not known here (known: type, params, key)")
     key = None if proposal.get("key") is None else part(str(proposal["key"]))
-    return Wanted((key,) if key else (), key, str(proposal["type"]), dict(proposal["params"]))
+    params = storable(json.loads(json.dumps(dict(proposal["params"]), allow_nan=False)))  # nothing but JSON is sent
+    return Wanted((key,) if key else (), key, str(proposal["type"]), params)
 
 
 def handler(name: str) -> Any:
