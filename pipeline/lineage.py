@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, func, select
 
-from models import FollowUp, Task
+from models import FollowUp, Join, Task
 
 MOST = 10_000
 """Descendants that are listed."""
@@ -21,11 +21,11 @@ Row = dict[str, Any]
 
 
 def lineage(connection: Connection, task_id: str, *, annotation: str | None = None) -> Row | None:
-    """{task_id, ancestors, descendants, truncated, run}; None for a task that is not known.
+    """{task_id, ancestors, descendants, truncated, joins, run}; None for a task that is not known.
 
     ancestors: from the first task down to this one, each with its attachment and the follow-up that asked for it
     (`source`). descendants: follow-ups, nearest first, with the state of their tasks; with `annotation` (a uuid or a
-    digest) only those that follow from it. run: all tasks from the first one, whatever `annotation` says.
+    digest) only those that follow from it. joins, run: of all tasks from the first one, whatever `annotation` says.
     """
     ancestors = _up(connection, task_id)
     if not ancestors:
@@ -36,12 +36,15 @@ def lineage(connection: Connection, task_id: str, *, annotation: str | None = No
     for ancestor in ancestors:
         params = ancestor.pop("params") or {}
         ancestor["attachment"] = params.get("attachment", params.get("attachments"))
+    ids = [root, *(row["task_id"] for row in everything if row["task_id"] is not None)]
+    joins = _joins(connection, ids)
     return {
         "task_id": task_id,
         "ancestors": ancestors,
         "descendants": descendants,
         "truncated": truncated,
-        "run": _run(connection, root, everything),
+        "joins": joins,
+        "run": _run(connection, ids, everything, joins),
     }
 
 
@@ -122,36 +125,61 @@ def _follow_ups(
     return connection.execute(statement.order_by(FollowUp.id).limit(limit)).mappings().all()
 
 
-def _run(connection: Connection, root: str, descendants: Sequence[Row]) -> Row:
-    """State, counts and duration of all tasks from one root; the clock runs from the root's creation."""
+def _joins(connection: Connection, ids: Sequence[str]) -> list[RowMapping]:
+    columns = (
+        Join.id,
+        Join.workflow,
+        Join.step,
+        Join.of_step,
+        Join.source_task_id,
+        Join.source_annotation,
+        Join.expected,
+        Join.opened_at,
+        Join.deadline,
+        Join.fired_at,
+        Join.verdict,
+        Join.reason,
+        Join.result,
+    )
+    found: list[RowMapping] = []
+    for some in _some(ids):
+        statement = select(*columns).where(Join.source_task_id.in_(some)).order_by(Join.opened_at, Join.id)
+        found += connection.execute(statement).mappings().all()
+    return found
+
+
+def _run(
+    connection: Connection, ids: Sequence[str], descendants: Sequence[Row], joins: Sequence[RowMapping]
+) -> Row:
+    """State, counts and duration of all tasks from one root, ids[0]; the clock runs from its creation at Scale."""
+    columns = (Task.created_at, Task.clock, Task.response_id)
+    root = connection.execute(select(*columns).where(Task.task_id == ids[0])).one()
     counts = Counter(row["state"] for row in descendants)
-    if any(counts[state] for state in MOVING):
+    verdicts = Counter(join["verdict"] for join in joins)
+    waits_for_root = root.response_id is None and not descendants
+    if waits_for_root or any(counts[state] for state in MOVING) or verdicts[None]:
         state = "running"
-    elif counts["held"]:
+    elif counts["held"] or verdicts["hold"]:
         state = "held"
     else:
-        state = "failed" if any(counts[state] for state in STUCK) else "completed"
-    ids = [root, *(row["task_id"] for row in descendants if row["task_id"] is not None)]
-    clocks: list[Any] = []
-    started = connection.execute(
-        select(Task.created_at, Task.clock, Task.response_id).where(Task.task_id == root)
-    ).one()
-    for some in _some(ids):
-        clocks += connection.scalars(
-            select(Task.clock).where(Task.task_id.in_(some), Task.clock.is_not(None))
-        ).all()
-    if started.response_id is None and not descendants:
-        state = "running"
-    started_at = started.created_at or started.clock
-    finished_at = max(clocks, default=None) if state in ("completed", "failed") else None
-    duration = (finished_at - started_at).total_seconds() if finished_at and started_at else None
+        state = "failed" if any(counts[state] for state in STUCK) or verdicts["stop"] else "completed"
+    started_at = root.created_at or root.clock
+    finished_at = None
+    if state in ("completed", "failed"):
+        last = [
+            connection.scalar(select(func.max(Task.clock)).where(Task.task_id.in_(some)))
+            for some in _some(ids)
+        ]
+        finished_at = max((clock for clock in last if clock), default=None)
     return {
         "state": state,
         "counts": dict(counts),
         "tasks": len(ids),
         "started_at": started_at,
         "finished_at": finished_at,
-        "duration_seconds": duration,
+        "duration_seconds": (finished_at - started_at).total_seconds()
+        if finished_at and started_at
+        else None,
     }
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from flask import Flask
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from app.api import artifacts, batches, deliveries, follow_ups, jobs, responses, tasks, workflows
+from app.api import artifacts, audit, batches, deliveries, follow_ups, jobs, responses, tasks, workflows
 from app.api.blueprint import Json
 from app.api.problems import Api
 
-RESOURCES = (tasks, responses, deliveries, artifacts, jobs, follow_ups, workflows, batches)
+RESOURCES = (tasks, responses, deliveries, artifacts, jobs, follow_ups, workflows, batches, audit)
 
 DESCRIPTION = """
 Lists are `{"data": […], "next_cursor": null | "…"}`, newest first, and annotations by position; `?cursor=` takes the
@@ -37,5 +37,10 @@ def register(app: Flask) -> None:
     for resource in RESOURCES:
         api.register_blueprint(resource.blueprint)
     # Everything that the page needs comes from the package: nothing from a CDN, nothing checked by a stranger.
-    page = {"app_name": "Weighbridge", "layout": "BaseLayout", "validatorUrl": None, "oauth2RedirectUrl": None}
+    page = {
+        "app_name": "Weighbridge",
+        "layout": "BaseLayout",
+        "validatorUrl": None,
+        "oauth2RedirectUrl": None,
+    }
     app.register_blueprint(get_swaggerui_blueprint("/api/docs", "/api/openapi.json", config=page))

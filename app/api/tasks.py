@@ -128,6 +128,26 @@ class Descendant(FollowUpBrief):
     task_status = fields.String(allow_none=True)
 
 
+class Join(Shown):
+    """A step that waits for the follow-ups of another."""
+
+    id = fields.String()
+    workflow = fields.String()
+    step = fields.String()
+    of_step = fields.String(metadata={"description": "The step whose follow-ups are waited for"})
+    source_task_id = fields.String()
+    source_annotation = fields.String(allow_none=True)
+    expected = fields.Integer(
+        allow_none=True, metadata={"description": "Follow-ups to wait for; null while they are planned"}
+    )
+    opened_at = Instant()
+    deadline = Instant(allow_none=True)
+    fired_at = Instant(allow_none=True)
+    verdict = fields.String(allow_none=True, metadata={"description": "fire, hold or stop; null: it waits"})
+    reason = fields.String(allow_none=True)
+    result = fields.Dict(allow_none=True, metadata={"description": "What the reducer made of the results"})
+
+
 class Run(Shown):
     """All tasks from one root."""
 
@@ -148,6 +168,7 @@ class Lineage(Shown):
     )
     descendants = fields.List(fields.Nested(Descendant), metadata={"description": "Nearest first"})
     truncated = fields.Boolean(metadata={"description": "There are more descendants than are listed"})
+    joins = fields.List(fields.Nested(Join), metadata={"description": "Of the whole run"})
     run = fields.Nested(Run)
 
 

@@ -11,7 +11,17 @@ from pipeline import tokens
 from pipeline.service import Service
 from tests.app.api.conftest import TOKEN
 
-LISTS = ("tasks", "deliveries", "artifacts", "jobs", "follow-ups", "workflows", "batches", "creating")
+LISTS = (
+    "tasks",
+    "deliveries",
+    "artifacts",
+    "jobs",
+    "follow-ups",
+    "workflows",
+    "batches",
+    "creating",
+    "audit",
+)
 
 
 def ask(client: FlaskClient, token: str | None, path: str = "/tasks", method: str = "GET") -> Any:

@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import insert, select
 
-from models import AuditEntry, FollowUp, Job
+from models import FollowUp, Job, Join
 from pipeline import jobs
 from pipeline.database import new_id, now
 from pipeline.service import Service
@@ -60,12 +60,10 @@ def jobs_of(service: Service, unique_id: str) -> list[str]:
         return list(connection.scalars(select(Job.kind).where(Job.subject == unique_id)))
 
 
-def audited(service: Service) -> list[tuple[str, str, str]]:
-    with service.reader.begin() as connection:
-        rows = connection.execute(
-            select(AuditEntry.who, AuditEntry.action, AuditEntry.subject).order_by(AuditEntry.id)
-        )
-        return [(row.who, row.action, row.subject) for row in rows]
+def audited(get: Get, **query: str) -> list[tuple[str, str, str]]:
+    """Oldest first."""
+    entries = get("/audit", **query)["data"]
+    return [(entry["who"], entry["action"], entry["subject"]) for entry in reversed(entries)]
 
 
 def test_a_follow_up_is_listed_and_shown_with_its_request(plan: Plan, get: Get) -> None:
@@ -90,7 +88,7 @@ def test_a_follow_up_is_listed_and_shown_with_its_request(plan: Plan, get: Get) 
 
 
 def test_approving_a_held_follow_up_asks_for_its_creation(
-    plan: Plan, client: FlaskClient, service: Service
+    plan: Plan, client: FlaskClient, service: Service, get: Get
 ) -> None:
     unique_id = plan("held", reason="limit of 10,000 tasks a day")
     answer = client.post(f"/api/v1/follow-ups/{unique_id}/approve")
@@ -99,7 +97,7 @@ def test_approving_a_held_follow_up_asks_for_its_creation(
     assert answer.json["decided_by"] == "API_TOKEN"
     assert answer.json["decided_at"].endswith("Z")
     assert jobs_of(service, unique_id) == [jobs.CREATE]
-    assert audited(service) == [("API_TOKEN", "follow-up.approve", unique_id)]
+    assert audited(get) == [("API_TOKEN", "follow-up.approve", unique_id)]
 
 
 @pytest.mark.parametrize("state", ["held", "planned"])
@@ -145,7 +143,7 @@ def test_retrying_a_refused_follow_up_asks_for_it_again(
     ],
 )
 def test_a_decision_that_does_not_fit_changes_nothing(
-    plan: Plan, client: FlaskClient, service: Service, state: str, action: str
+    plan: Plan, client: FlaskClient, service: Service, get: Get, state: str, action: str
 ) -> None:
     unique_id = plan(state)
     answer = client.post(f"/api/v1/follow-ups/{unique_id}/{action}")
@@ -154,7 +152,7 @@ def test_a_decision_that_does_not_fit_changes_nothing(
     shown = client.get(f"/api/v1/follow-ups/{unique_id}").json
     assert (shown["state"], shown["decided_by"]) == (state, None)
     assert jobs_of(service, unique_id) == []
-    assert audited(service) == []
+    assert audited(get) == []
 
 
 def test_a_follow_up_that_nobody_knows_is_not_found(client: FlaskClient) -> None:
@@ -192,10 +190,12 @@ def test_a_workflow_is_paused_and_resumed(
     assert get("/workflows")["data"][0]["paused"] is True
     assert client.post("/api/v1/workflows/chain/resume").json["paused"] is False
     assert get("/workflows")["data"][0]["paused"] is False
-    assert audited(service) == [
+    assert audited(get) == [
         ("API_TOKEN", "workflow.pause", "chain"),
         ("API_TOKEN", "workflow.resume", "chain"),
     ]
+    assert audited(get, action="workflow.pause") == [("API_TOKEN", "workflow.pause", "chain")]
+    assert audited(get, subject="none") == audited(get, who="nobody") == []
     assert client.post("/api/v1/workflows/none/pause").status_code == 404
 
 
@@ -259,6 +259,23 @@ def test_a_run_that_is_over_has_a_duration(plan: Plan, deliver: Deliver, get: Ge
     assert run["started_at"] == "2021-01-01T00:00:00.000Z"
     assert run["finished_at"] == "2031-01-01T00:00:00.000Z"
     assert run["duration_seconds"] == 3652 * 86400
+
+
+@pytest.mark.parametrize(
+    ("verdict", "state"), [(None, "running"), ("hold", "held"), ("stop", "failed"), ("fire", "completed")]
+)
+def test_a_join_that_waits_keeps_its_run_open(
+    deliver: Deliver, get: Get, service: Service, verdict: str | None, state: str
+) -> None:
+    deliver("polygonannotation/polygons", task_id="root")
+    row = {"id": "chain.vote.root", "workflow": "chain", "step": "vote", "of_step": "ask", "expected": 3}
+    values = {"source_task_id": "root", "opened_at": now(), "verdict": verdict, "result": {"label": "car"}}
+    with service.engine.begin() as connection:
+        connection.execute(insert(Join), [{**row, **values}])
+    found = get("/tasks/root/lineage")
+    assert found["run"]["state"] == state
+    assert row.items() <= found["joins"][0].items()
+    assert found["joins"][0]["result"] == {"label": "car"}
 
 
 def test_the_lineage_of_a_task_that_nobody_knows_is_not_found(client: FlaskClient) -> None:
