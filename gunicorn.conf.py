@@ -39,6 +39,8 @@ worker_connections = 2000
 limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190
+# Python's sendfile waits for ever for a client that does not read.
+sendfile = False
 # Each connection is a file, and so is each of the database's and of the logs.
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 wanted = worker_connections * 2

@@ -5,6 +5,7 @@ its event loop for a client to hang up. So 500 connections that send nothing, or
 and honest clients get no answer at all. Here the event loop itself collects what arrives; a thread sees whole requests.
 """
 
+import errno
 import re
 import socket
 import struct
@@ -32,6 +33,9 @@ LINGER_SECONDS = 2
 
 SEND_SECONDS = 20
 """How long a client may leave a part of an answer unread."""
+
+FIRST = (b"POST /callbacks/", b"GET /livez", b"GET /readyz")
+"""What never waits for a slow client: its answers are small."""
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
@@ -90,8 +94,9 @@ class WaitingRoom(ThreadWorker):
     """gthread, with connections that wait in the event loop and leave through it."""
 
     def init_process(self) -> None:
-        # A quarter of the threads takes the requests that still arrive, so that those never hold up a whole one.
-        self.arriving_pool = ThreadPoolExecutor(max(1, self.cfg.threads // 4))
+        # A quarter of the threads takes what a client can hold up: requests that still arrive, and answers that may be
+        # too large for the socket's buffer. The others are for whole callbacks alone.
+        self.other_pool = ThreadPoolExecutor(max(1, self.cfg.threads // 4))
         self.leaving: deque[tuple[float, socket.socket]] = deque()
         super().init_process()
 
@@ -152,7 +157,8 @@ class WaitingRoom(ThreadWorker):
             conn.close()
             return
         conn.whole = is_whole(conn.arrived)
-        answer = (self.tpool if conn.whole else self.arriving_pool).submit(self.handle, conn)
+        first = conn.whole and conn.arrived.startswith(FIRST)
+        answer = (self.tpool if first else self.other_pool).submit(self.handle, conn)
         answer.add_done_callback(partial(self.answered, conn))
 
     def answered(self, conn: Connection, answer: Future[bool]) -> None:
@@ -174,7 +180,10 @@ class WaitingRoom(ThreadWorker):
         if not conn.whole:
             # The answer (a 401, a 413) may come before the rest of the body: no other request follows on this connection.
             req.force_close()
-        return super().handle_request(req, conn)
+        try:
+            return super().handle_request(req, conn)
+        except BlockingIOError:
+            raise ConnectionResetError(errno.ECONNRESET, "the client left the answer unread") from None
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
         # gunicorn would wait 5 s for the rest of a body that nobody read.
