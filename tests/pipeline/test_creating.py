@@ -1,0 +1,288 @@
+"""One task at Scale for each follow-up, whatever Scale answers, or does not."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pipeline import decisions, jobs
+from pipeline.database import now
+from pipeline.pauses import CREATING
+from pipeline.state import recall
+from tests.pipeline.bodies import boxes
+from tests.pipeline.pipelines import ROOT, Pipeline, asks
+
+EACH = asks(for_each="annotation")
+ASK = f"w.ask.{ROOT}"
+
+
+def pause_of(pipeline: Pipeline) -> dict[str, Any] | None:
+    with pipeline.service.reader.begin() as connection:
+        return recall(connection, f"{CREATING}:live")
+
+
+@pytest.mark.parametrize("fault", ["error_before", "error_after", "reset", "reset_after"])
+def test_a_doubtful_answer_ends_in_one_task(pipeline: Pipeline, fault: str) -> None:
+    pipeline.workflow({"ask": asks()})
+    pipeline.sandbox.fault(fault, times=2)
+    pipeline.receive(boxes("car"))
+    assert pipeline.states() == {ASK: "planned"}
+    for _ in range(2):
+        pipeline.skip_waiting()
+    assert pipeline.states() == {ASK: "created"}
+    assert len(pipeline.sandbox.tasks()) == 1
+    assert pipeline.jobs() == []
+
+
+@pytest.mark.parametrize("status", [400, 402, 404])
+def test_what_scale_refuses_for_good_says_scales_words_on_the_follow_up(
+    pipeline: Pipeline, status: int
+) -> None:
+    pipeline.workflow({"ask": asks()})
+    pipeline.sandbox.fault("refused", status=status, times=1)
+    pipeline.receive(boxes("car"))
+    (row,) = pipeline.follow_ups().values()
+    assert row["state"] == "failed"
+    assert row["reason"].startswith(f"Scale refused it with {status}: ")
+    assert len(row["reason"]) > len(f"Scale refused it with {status}: ")
+    with pipeline.service.engine.begin() as connection:
+        decisions.retry(connection, ASK, "ana")
+    pipeline.work()
+    assert pipeline.states() == {ASK: "created"}
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_pauses_creating_altogether_and_it_goes_on_by_itself(
+    pipeline: Pipeline, status: int
+) -> None:
+    pipeline.workflow({"each": EACH})
+    pipeline.sandbox.fault("refused", status=status)
+    pipeline.receive(boxes(*["car"] * 8))
+    assert Counter(pipeline.states().values()) == {"planned": 8}
+    pause = pause_of(pipeline)
+    assert pause is not None
+    assert pause["reason"].startswith("Scale refuses the API key: ")
+    assert now() < datetime.fromisoformat(pause["until"]) < now() + timedelta(seconds=61)
+    assert all(job["attempts"] == 0 for job in pipeline.jobs())
+    pipeline.sandbox.no_faults()
+    end_pause(pipeline)
+    assert Counter(pipeline.states().values()) == {"created": 8}
+    assert pause_of(pipeline) is None
+
+
+def end_pause(pipeline: Pipeline) -> None:
+    from pipeline.state import remember
+
+    with pipeline.service.engine.begin() as connection:
+        remember(connection, f"{CREATING}:live", {"reason": "it was so", "until": now().isoformat()})
+    pipeline.skip_waiting()
+
+
+def test_a_throttle_slows_every_worker_down(pipeline: Pipeline) -> None:
+    pipeline.workflow({"each": EACH})
+    pipeline.sandbox.fault("throttled", retry_after=30, times=1)
+    pipeline.receive(boxes("car"))
+    pipeline.receive(boxes(*["car"] * 8), task_id="5f1e9b000000000000000002")
+    pipeline.work_with(4)
+    assert pipeline.sandbox.tasks() == []
+    pause = pause_of(pipeline)
+    assert pause is not None
+    assert pause["reason"] == "Scale asks to slow down"
+    assert datetime.fromisoformat(pause["until"]) > now() + timedelta(seconds=20)
+    end_pause(pipeline)
+    assert len(pipeline.sandbox.tasks()) == 9
+
+
+def test_a_test_account_goes_on_while_the_live_one_is_paused(pipeline: Pipeline) -> None:
+    pipeline.workflow({"ask": asks()})
+    pipeline.sandbox.fault("refused", status=401, account=pipeline.sandbox.live_key)
+    pipeline.receive(boxes("car"))
+    pipeline.receive(boxes("car"), task_id="5f1e9b000000000000000002", is_test=True)
+    assert sorted(pipeline.states().values()) == ["created", "planned"]
+    assert len(pipeline.sandbox.tasks(key=pipeline.sandbox.test_key)) == 1
+
+
+def test_nothing_is_created_while_creating_is_stopped(pipeline: Pipeline) -> None:
+    pipeline.workflow({"ask": asks()})
+    with pipeline.service.engine.begin() as connection:
+        decisions.stop_creating(connection, "ana")
+    pipeline.receive(boxes("car"))
+    assert pipeline.states() == {ASK: "planned"}
+    (job,) = pipeline.jobs()
+    assert "flask creating start" in job["last_error"]
+    with pipeline.service.engine.begin() as connection:
+        decisions.start_creating(connection, "ana")
+    pipeline.skip_waiting()
+    assert pipeline.states() == {ASK: "created"}
+
+
+def test_without_a_key_follow_ups_are_held_and_released_once_it_is_there(
+    open_pipeline: Callable[..., Pipeline],
+) -> None:
+    from pipeline.follow_ups import release
+
+    without = open_pipeline(scale_api_key=None)
+    without.workflow({"ask": asks()})
+    without.receive(boxes("car"))
+    (row,) = without.follow_ups().values()
+    assert (row["state"], row["reason"]) == ("held", "SCALE_API_KEY is not set")
+    with_key = Pipeline(
+        reopened(without, scale_api_key=without.sandbox.live_key), without.sandbox, without.folder
+    )
+    with with_key.service.engine.begin() as connection:
+        assert release(connection, with_key.service) == 1
+    with_key.work()
+    assert with_key.states() == {ASK: "created"}
+
+
+def reopened(pipeline: Pipeline, **settings: Any) -> Any:
+    from dataclasses import replace
+
+    from pipeline.service import Service
+
+    return Service(replace(pipeline.service.settings, **settings), pipeline.service.engine)
+
+
+def test_a_task_of_somebody_else_with_our_unique_id_is_not_adopted(pipeline: Pipeline) -> None:
+    request = {"instruction": "?", "attachment_type": "text", "attachment": "a", "categories": ["a", "b"]}
+    pipeline.sandbox.create(
+        "categorization", **request, unique_id=ASK, callback_url="http://127.0.0.1:9/theirs"
+    )
+    pipeline.workflow({"ask": asks()})
+    pipeline.receive(boxes("car"))
+    (row,) = pipeline.follow_ups().values()
+    assert row["state"] == "failed"
+    assert "That task is not ours: its callback_url is" in row["reason"]
+
+
+def test_a_callback_that_overtakes_the_answer_finds_its_follow_up(pipeline: Pipeline) -> None:
+    """The worker's POST hangs after Scale has made the task; its callback is received before the job is tried again."""
+    pipeline.workflow({"ask": asks()})
+    pipeline.sandbox.fault("error_after", times=1)
+    pipeline.receive(boxes("car"))
+    (task,) = pipeline.sandbox.tasks()
+    pipeline.finish(task["task_id"], {"category": "yes"})
+    assert pipeline.states() == {ASK: "completed"}
+    pipeline.skip_waiting()
+    assert pipeline.states() == {ASK: "completed"}
+    assert len(pipeline.sandbox.tasks()) == 1
+
+
+def test_what_is_canceled_while_scale_is_asked_is_canceled_there_too(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline import creating
+
+    asked = creating.create_or_adopt
+
+    def canceled_meanwhile(client: Any, task_type: str, request: dict[str, Any]) -> dict[str, Any]:
+        task = asked(client, task_type, request)
+        with pipeline.service.engine.begin() as connection:
+            decisions.cancel(connection, request["unique_id"], "ana")
+        return task
+
+    monkeypatch.setattr(creating, "create_or_adopt", canceled_meanwhile)
+    pipeline.workflow({"ask": asks()})
+    pipeline.receive(boxes("car"))
+    assert pipeline.states() == {ASK: "canceled"}
+    (task,) = pipeline.sandbox.tasks()
+    assert task["status"] == "canceled"
+
+
+def test_a_worker_that_lost_its_job_while_scale_was_asked_changes_nothing(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline import creating
+
+    asked = creating.create_or_adopt
+
+    def overtaken(client: Any, task_type: str, request: dict[str, Any]) -> dict[str, Any]:
+        task = asked(client, task_type, request)
+        monkeypatch.setattr(creating, "create_or_adopt", asked)
+        make_leases_end(pipeline)
+        pipeline.work()
+        assert pipeline.states() == {ASK: "created"}
+        return task
+
+    monkeypatch.setattr(creating, "create_or_adopt", overtaken)
+    pipeline.workflow({"ask": asks()})
+    pipeline.receive(boxes("car"))
+    assert pipeline.states() == {ASK: "created"}
+    assert len(pipeline.sandbox.tasks()) == 1
+
+
+def make_leases_end(pipeline: Pipeline) -> None:
+    from sqlalchemy import update
+
+    from models import Job
+    from pipeline.database import from_now
+
+    with pipeline.service.engine.begin() as connection:
+        connection.execute(update(Job).values(run_at=from_now(-1)))
+
+
+# VERIFY_BEFORE_CREATE.
+
+
+@pytest.fixture
+def careful(open_pipeline: Callable[..., Pipeline]) -> Pipeline:
+    careful = open_pipeline(verify_before_create=True)
+    careful.workflow({"ask": {**asks(), "after": {"type": "categorization"}}})
+    return careful
+
+
+def a_question(pipeline: Pipeline) -> str:
+    task = pipeline.sandbox.create(
+        "categorization",
+        instruction="?",
+        attachment_type="text",
+        attachment="tomato",
+        categories=["yes", "no"],
+        callback_url="http://127.0.0.1:9/callbacks/scale",
+    )
+    return str(task["task_id"])
+
+
+def test_a_callback_that_scale_vouches_for_is_followed(careful: Pipeline) -> None:
+    task_id = a_question(careful)
+    careful.finish(task_id, {"category": "yes"})
+    assert careful.states() == {f"w.ask.{task_id}": "created"}
+
+
+def test_a_forged_callback_buys_nothing_until_a_person_says_so(careful: Pipeline) -> None:
+    task_id = a_question(careful)
+    careful.sandbox.complete(task_id, {"category": "yes"})
+    careful.receive({"category": "no"}, task_id=task_id, type="categorization")
+    (row,) = careful.follow_ups().values()
+    assert row["state"] == "held"
+    assert row["reason"] == f"Scale says another response of the source task {task_id} than we were told"
+    assert len(careful.sandbox.tasks()) == 1
+    with careful.service.engine.begin() as connection:
+        decisions.approve(connection, row["unique_id"], "ana")
+    careful.work()
+    assert careful.states() == {f"w.ask.{task_id}": "created"}
+
+
+def test_a_callback_of_a_task_that_scale_does_not_know_buys_nothing(careful: Pipeline) -> None:
+    careful.receive({"category": "no"}, type="categorization")
+    (row,) = careful.follow_ups().values()
+    assert row["state"] == "held"
+    assert f"Scale does not vouch for the source task {ROOT}" in row["reason"]
+    assert careful.sandbox.tasks() == []
+
+
+def test_a_follow_up_whose_worker_is_gone_for_good_can_be_retried(pipeline: Pipeline) -> None:
+    pipeline.workflow({"ask": asks()})
+    pipeline.sandbox.fault("error_before")
+    pipeline.receive(boxes("car"))
+    for _ in range(jobs.MAX_ATTEMPTS[jobs.CREATE]):
+        pipeline.skip_waiting()
+    (job,) = pipeline.jobs()
+    assert job["state"] == "dead"
+    pipeline.sandbox.no_faults()
+    with pipeline.service.engine.begin() as connection:
+        decisions.retry(connection, ASK, "ana")
+    pipeline.work()
+    assert pipeline.states() == {ASK: "created"}

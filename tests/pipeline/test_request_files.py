@@ -1,0 +1,312 @@
+"""The files of a request: cut, copied and written before it is sent, and read by Scale at an address that expires."""
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import time_machine
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+
+from app import create_app
+from pipeline import addresses
+from pipeline.request_files import CannotBeMade, cut_out
+from tests.peer import Asked, Peer, reply
+from tests.pipeline.pipelines import Pipeline
+
+PUBLIC = "http://127.0.0.1:9"
+QUESTION = {"instruction": "?", "attachment_type": "image", "attachment": "${{ task.params.attachment }}", "categories": ["a", "b"]}  # fmt: skip
+BOX = {"label": "car", "uuid": "b1", "type": "box", "left": 20, "top": 10, "width": 40, "height": 20}
+
+
+def picture(form: str = "PNG", size: tuple[int, int] = (100, 50), mode: str = "RGB", **options: Any) -> bytes:
+    """An image whose every pixel tells where it is: red is its column, green its row."""
+    image = Image.new("RGB", size)
+    image.putdata([(x % 256, y % 256, 0) for y in range(size[1]) for x in range(size[0])])
+    written = io.BytesIO()
+    image.convert(mode).save(written, form, **options)
+    return written.getvalue()
+
+
+class Pictures:
+    """A customer's own server of images."""
+
+    def __init__(self) -> None:
+        self.served: dict[str, bytes] = {"/street.png": picture()}
+        self.peer = Peer(self.answer)
+        self.host = f"127.0.0.1:{self.peer.port}"
+        self.url = f"{self.peer.url}/street.png"
+
+    def answer(self, asked: Asked) -> bytes:
+        if asked.path not in self.served:
+            return reply(status=404)
+        kind = "image/jpeg" if asked.path.endswith("jpg") else "image/png"
+        return reply(self.served[asked.path], Content_Type=kind)
+
+
+@pytest.fixture
+def pictures() -> Iterator[Pictures]:
+    served = Pictures()
+    with served.peer:
+        yield served
+
+
+@pytest.fixture
+def chain(open_pipeline: Callable[..., Pipeline], pictures: Pictures) -> Pipeline:
+    return open_pipeline(attachment_hosts=(pictures.host,), artifact_hosts=(), public_url=PUBLIC)
+
+
+@pytest.fixture
+def web(chain: Pipeline) -> Iterator[FlaskClient]:
+    """Whoever reads an address of the service."""
+    app: Flask = create_app(chain.service.settings)
+    yield app.test_client()
+    app.extensions["weighbridge"].engine.dispose()
+
+
+def step(**keys: Any) -> dict[str, Any]:
+    return {
+        "after": {"type": "imageannotation"},
+        "create": {"type": "categorization", "params": QUESTION},
+        **keys,
+    }
+
+
+def sent(chain: Pipeline) -> list[dict[str, Any]]:
+    """The requests that Scale got, oldest first."""
+    return [chain.sandbox.request_of(task["task_id"]) for task in chain.sandbox.tasks()]
+
+
+def path_of(address: str) -> str:
+    assert address.startswith(f"{PUBLIC}/files/")
+    return address.removeprefix(PUBLIC)
+
+
+def test_scale_gets_the_cut_around_an_annotation_at_an_address_that_works(
+    chain: Pipeline, pictures: Pictures, web: FlaskClient
+) -> None:
+    chain.workflow({"each": step(for_each="annotation", crop={"padding": 5})})
+    chain.receive({"annotations": [BOX]}, params={"attachment": pictures.url})
+    (request,) = sent(chain)
+    answer = web.get(path_of(request["attachment"]))
+    assert (answer.status_code, answer.mimetype) == (200, "image/png")
+    cut = Image.open(io.BytesIO(answer.data))
+    assert cut.size == (50, 30)
+    assert cut.getpixel((0, 0)) == (15, 5, 0)
+
+
+def test_twenty_cuts_of_one_image_fetch_it_once(chain: Pipeline, pictures: Pictures) -> None:
+    chain.workflow({"each": step(for_each="annotation", crop={"padding": 0})})
+    boxes = [{**BOX, "uuid": f"b{n}", "left": n} for n in range(20)]
+    chain.receive({"annotations": boxes}, params={"attachment": pictures.url})
+    assert len(sent(chain)) == 20
+    assert len(pictures.peer.asked) == 1
+
+
+def test_results_on_a_cut_are_seen_in_coordinates_of_the_image(chain: Pipeline, pictures: Pictures) -> None:
+    params = {"instruction": "Draw", "geometries": {"box": {"objects_to_annotate": ["wheel"]}}}
+    wheels = step(
+        for_each="annotation",
+        crop={"padding": 5},
+        create={"type": "imageannotation", "params": params},
+    )
+    check = {
+        "after": {"step": "wheels"},
+        "for_each": "uncropped",
+        "create": {
+            "type": "categorization",
+            "params": {
+                **QUESTION,
+                "attachment_type": "text",
+                "attachment": "${{ item.left }}/${{ item.top }}",
+            },
+        },
+    }
+    chain.workflow({"wheels": wheels, "check": check})
+    chain.receive({"annotations": [BOX]}, params={"attachment": pictures.url})
+    (child,) = chain.children("wheels")
+    wheel = {"type": "box", "label": "wheel", "uuid": "w1", "left": 1, "top": 2, "width": 3, "height": 4}
+    chain.finish(child, {"annotations": [wheel]})
+    assert sent(chain)[-1]["attachment"] == "16/7"
+
+
+def test_an_attachment_is_mirrored_before_its_own_address_expires(
+    chain: Pipeline, pictures: Pictures, web: FlaskClient
+) -> None:
+    chain.workflow({"again": step(mirror="attachment")})
+    chain.receive({"annotations": [BOX]}, params={"attachment": pictures.url})
+    pictures.served.clear()
+    (request,) = sent(chain)
+    answer = web.get(path_of(request["attachment"]))
+    assert answer.data == picture()
+    assert web.get(path_of(request["attachment"]), headers={"Range": "bytes=0-3"}).data == b"\x89PNG"
+
+
+def test_an_address_of_ours_that_is_copied_on_is_fresh_again(chain: Pipeline, pictures: Pictures) -> None:
+    chain.workflow({"again": step(mirror="attachment"), "more": step(after={"step": "again"})})
+    chain.receive({"annotations": [BOX]}, params={"attachment": pictures.url})
+    (child,) = chain.children("again")
+    with time_machine.travel(time.time() + 3600, tick=True):
+        chain.finish(child, {"category": "a"})
+    first, second = (path_of(request["attachment"]) for request in sent(chain))
+    settings = chain.service.settings
+    one, other = (addresses.content(settings, path.removeprefix("/files/")) for path in (first, second))
+    assert one is not None
+    assert other is not None
+    assert one.sha256 == other.sha256
+    assert other.until - one.until == pytest.approx(3600, abs=60)
+
+
+def test_an_address_ends_after_a_week_and_a_forged_one_never_began(chain: Pipeline, web: FlaskClient) -> None:
+    sha256, _ = chain.service.store.put(io.BytesIO(b"<script>"))
+    address = path_of(addresses.address(chain.service.settings, sha256, "text/html"))
+    answer = web.get(address)
+    assert (answer.status_code, answer.mimetype) == (200, "application/octet-stream")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert web.get(address[:-2] + "xx").status_code == 404
+    assert web.get("/files/nothing").status_code == 404
+    with time_machine.travel(time.time() + addresses.LIFETIME.total_seconds() + 1):
+        assert web.get(address).status_code == 410
+    chain.service.store.delete(sha256)
+    assert web.get(address).status_code == 410
+
+
+def test_an_image_on_a_host_that_nobody_named_fails_with_the_reason(chain: Pipeline) -> None:
+    chain.workflow({"each": step(for_each="annotation", crop={"padding": 0})})
+    chain.receive({"annotations": [BOX]}, params={"attachment": "http://127.0.0.1:1/secret.png"})
+    (row,) = chain.follow_ups().values()
+    assert row["state"] == "failed"
+    assert "127.0.0.1:1 is not among the hosts" in row["reason"]
+    assert sent(chain) == []
+
+
+def test_an_image_that_is_not_there_yet_is_asked_for_again(chain: Pipeline, pictures: Pictures) -> None:
+    chain.workflow({"again": step(mirror="attachment")})
+    there = pictures.served.pop("/street.png")
+    chain.receive({"annotations": [BOX]}, params={"attachment": pictures.url})
+    (job,) = chain.jobs()
+    assert "answered 404" in job["last_error"]
+    pictures.served["/street.png"] = there
+    chain.skip_waiting()
+    assert len(sent(chain)) == 1
+
+
+def test_an_annotation_outside_of_its_image_fails_with_the_reason(
+    chain: Pipeline, pictures: Pictures
+) -> None:
+    chain.workflow({"each": step(for_each="annotation", crop={"padding": 0})})
+    chain.receive({"annotations": [{**BOX, "left": 500}]}, params={"attachment": pictures.url})
+    (row,) = chain.follow_ups().values()
+    assert (row["state"], row["reason"]) == (
+        "failed",
+        "a file of its request can't be made: the annotation lies outside of the image, which has 100 × 50 pixels",
+    )
+
+
+def test_a_video_gives_its_layers_as_a_file_of_frames(
+    chain: Pipeline, pictures: Pictures, web: FlaskClient
+) -> None:
+    frames = [
+        {"annotations": [{**BOX, "uuid": "t1"}]},
+        {"annotations": []},
+        {"annotations": [{**BOX, "uuid": "t1", "left": 30}, {**BOX, "uuid": "t2", "label": "van"}]},
+    ]
+    pictures.served["/result.json"] = json.dumps(frames).encode()
+    chain = Pipeline(renamed(chain, artifact_hosts=(pictures.host,)), chain.sandbox, chain.folder)
+    images = [f"https://images.example/{n}.png" for n in range(4)]
+    video = {
+        "instruction": "Look",
+        "attachment_type": "image",
+        "attachments": "${{ task.params.attachments }}",
+        "geometries": {"box": {"objects_to_annotate": ["car"]}},
+        "layers": "${{ layers }}",
+    }
+    chain.workflow(
+        {
+            "pass": {
+                "after": {"type": "videoannotation"},
+                "create": {"type": "videoannotation", "params": video},
+            }
+        }
+    )
+    chain.receive(
+        {"annotations": {"url": f"{pictures.peer.url}/result.json"}},
+        type="videoannotation",
+        params={"attachment_type": "image", "attachments": images},
+    )
+    (request,) = sent(chain)
+    answer = web.get(path_of(request["layers"]["url"]))
+    assert answer.mimetype == "application/json"
+    said = [[(box["uuid"], box["left"]) for box in frame.get("boxes", [])] for frame in answer.json]
+    assert said == [[("t1", 20)], [], [("t1", 30), ("t2", 20)], []]
+
+
+def renamed(chain: Pipeline, **settings: Any) -> Any:
+    from dataclasses import replace
+
+    from pipeline.service import Service
+
+    return Service(replace(chain.service.settings, **settings), chain.service.engine)
+
+
+# Cutting.
+
+
+def test_a_jpeg_stays_a_jpeg_and_anything_else_becomes_a_png() -> None:
+    for form, kind in (
+        ("JPEG", "image/jpeg"),
+        ("PNG", "image/png"),
+        ("WEBP", "image/png"),
+        ("GIF", "image/png"),
+    ):
+        cut, media_type = cut_out(io.BytesIO(picture(form)), (10, 10, 30, 20))
+        assert media_type == kind
+        assert Image.open(io.BytesIO(cut)).size == (20, 10)
+
+
+@pytest.mark.parametrize(("form", "mode"), [("PNG", "L"), ("PNG", "1"), ("PNG", "P"), ("PNG", "RGBA"), ("PNG", "I;16"),
+                                            ("JPEG", "L"), ("JPEG", "CMYK"), ("TIFF", "RGB")])  # fmt: skip
+def test_every_kind_of_image_can_be_cut(form: str, mode: str) -> None:
+    source = picture(form, mode=mode) if mode != "I;16" else sixteen_bits()
+    cut, _ = cut_out(io.BytesIO(source), (0, 0, 10, 10))
+    assert Image.open(io.BytesIO(cut)).size == (10, 10)
+
+
+def sixteen_bits() -> bytes:
+    written = io.BytesIO()
+    Image.new("I;16", (20, 20), 40_000).save(written, "PNG")
+    return written.getvalue()
+
+
+def test_coordinates_are_those_of_the_image_as_people_see_it() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter when it is shown: 50 wide and 100 high
+    cut, _ = cut_out(io.BytesIO(picture("JPEG", exif=exif, quality=95)), (0, 60, 50, 100))
+    assert Image.open(io.BytesIO(cut)).size == (50, 40)
+
+
+def test_the_cut_ends_where_the_image_ends() -> None:
+    cut, _ = cut_out(io.BytesIO(picture()), (90, 40, 200, 200))
+    assert Image.open(io.BytesIO(cut)).size == (10, 10)
+
+
+def test_a_bomb_and_what_is_no_image_are_refused_before_they_are_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pipeline import request_files
+
+    monkeypatch.setattr(request_files, "MOST_PIXELS", 1000)
+    with pytest.raises(CannotBeMade, match="100 × 50 pixels"):
+        cut_out(io.BytesIO(picture()), (0, 0, 10, 10))
+    monkeypatch.undo()
+    header = bytearray(picture())
+    header[16:24] = (100_000).to_bytes(4) * 2
+    with pytest.raises(CannotBeMade):
+        cut_out(io.BytesIO(bytes(header)), (0, 0, 10, 10))
+    for content in (b"", b"<svg/>", picture()[:100]):
+        with pytest.raises(CannotBeMade):
+            cut_out(io.BytesIO(content), (0, 0, 10, 10))
