@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from pipeline import follow_ups, jobs, pauses
+from pipeline import follow_ups, jobs, pauses, reconcile
 from pipeline.health import HEARTBEAT, HEARTBEAT_SECONDS
 from pipeline.service import Service
 from pipeline.state import remember
@@ -56,6 +56,7 @@ class Sweep(threading.Thread):
         if time.monotonic() >= self._next_beat:
             with self.service.engine.begin() as connection:
                 remember(connection, f"{HEARTBEAT}{self.name_of_worker}", {"pid": os.getpid()})
+                reconcile.ask_when_due(connection, self.service)
             self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
             self.make_up()
         with self.service.reader.begin() as connection:

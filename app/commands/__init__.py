@@ -8,6 +8,7 @@ import click
 from flask import Flask
 from flask.cli import AppGroup
 
+from app.commands.artifacts import artifacts
 from app.commands.creating import creating
 from app.commands.database import db
 from app.commands.deliveries import deliveries
@@ -15,6 +16,8 @@ from app.commands.demo import demo
 from app.commands.doctor import doctor
 from app.commands.follow_ups import follow_ups
 from app.commands.jobs import jobs
+from app.commands.reconcile import import_files, reconcile
+from app.commands.scale import scale
 from app.commands.task_types import task_types
 from app.commands.tasks import tasks
 from app.commands.tokens import tokens
@@ -24,7 +27,8 @@ from config.logging import log_to_standard_error
 from sandbox.commands import sandbox
 
 COMMANDS: tuple[click.Command, ...] = (
-    up, demo, doctor, db, deliveries, tasks, task_types, workflows, follow_ups, creating, jobs, tokens, sandbox,
+    up, demo, doctor, db, deliveries, artifacts, reconcile, import_files, tasks, task_types, workflows, follow_ups,
+    creating, jobs, tokens, scale, sandbox,
 )  # fmt: skip
 
 
