@@ -16,7 +16,7 @@ from pipeline.fetch import Refused
 from pipeline.follow_ups import RECALLED, missing
 from pipeline.jobs import Job, Wait
 from pipeline.pauses import CREATING, hold_off, leave_to_create
-from pipeline.receive import TASKS, join_follow_up, lock_task
+from pipeline.record import TASKS, join_follow_up, lock_task
 from pipeline.request_files import CannotBeMade, with_files
 from pipeline.service import Service
 from pipeline.state import forget

@@ -16,7 +16,8 @@ from models import Delivery, Response, Task
 from pipeline import jobs
 from pipeline.database import new_id
 from pipeline.jobs import Job, Wait
-from pipeline.receive import Busy, Receipt, Received, mark, read, receive, take_or_quarantine, told
+from pipeline.receive import Busy, Receipt, read, receive, take_or_quarantine
+from pipeline.record import Received, mark, told
 from pipeline.service import Service
 from scale.client import PermanentError
 from scale.envelope import Callback, NotUnderstood

@@ -6,14 +6,26 @@ goes the long way; so both ways end in the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Engine
 
 from models import Annotation, Delivery, Job, Response, Task
-from pipeline.database import dumps
-from pipeline.rows import COLUMNS, FROM_ARRAYS
+from pipeline import jobs
+from pipeline.database import dumps, new_id
+from pipeline.record import TASKS, Received, delivery_row, version_row
+from pipeline.rows import COLUMNS, FROM_ARRAYS, arrays
+from pipeline.versions import settle
+from scale.envelope import ABSENT, Callback, NotUnderstood, response_digest
+from scale.task_types import understand
+
+log = logging.getLogger(__name__)
+
+UNKNOWN: Mapping[str, Any] = dict.fromkeys(TASKS.c.keys())
+"""The row of a task that nobody has heard of."""
 
 _delivery_columns = ", ".join(column.name for column in Delivery.__table__.columns if column.name != "body")
 
@@ -40,6 +52,50 @@ WITH task AS (
 )
 SELECT count(*) FROM task
 """
+
+
+def receive_first(
+    engine: Engine,
+    delivery: Received,
+    body: bytes,
+    headers: Mapping[str, str],
+    reading: Callback | NotUnderstood | None,
+    interested: Callable[[str | None], bool],
+) -> list[UUID] | None:
+    """Take the first callback of a task in, when nothing about it is special; the jobs that must follow.
+
+    None, with nothing written, when something is: then the long way knows what to do.
+    """
+    if engine.dialect.name != "postgresql" or not isinstance(reading, Callback):
+        return None
+    task = reading.task
+    if not reading.task_id or task is None or task.type is None or task.unique_id is not None:
+        return None
+    try:
+        version_id, response, annotations = None, {}, "[]"
+        if reading.response is not ABSENT:
+            result = understand(task.type, reading.response, task.params)
+            if result.artifacts:
+                return None
+            version_id = new_id()
+            digest = response_digest(reading.response)
+            response = version_row(version_id, 1, digest, delivery, reading, result)
+            annotations = arrays(result.annotations)
+        moment = (reading.clock or delivery.received_at, delivery.id)
+        row = {
+            "task_id": reading.task_id,
+            "id": new_id(),
+            "environment": reading.environment,
+            "response_count": 1 if response else 0,
+            **settle(UNKNOWN, reading, moment, version_id),
+        }
+        job = jobs.row(jobs.PLAN, reading.task_id) if interested(task.type) else {}
+        told_row = delivery_row(delivery, body, headers, reading)
+        if write_first(engine, row, told_row, body, response, annotations, job):
+            return [job["id"]] if job else []
+    except Exception as failure:
+        log.info("delivery %s goes the long way: %s", delivery.id, failure)
+    return None
 
 
 def write_first(

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, RowMapping, select
 
 from models import Annotation, Artifact, Delivery, FollowUp, Response
 from pipeline.database import now
-from pipeline.receive import TASKS
+from pipeline.record import TASKS
 from pipeline.versions import TYPED
 from workflows.view import Source, View, view
 

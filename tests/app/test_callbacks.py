@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,8 @@ from sqlalchemy import func, select, text
 from app import create_app
 from config import load_settings
 from models import Annotation, Delivery, Response, Task
+from scale import task_types
+from scale.task_types import task_type
 from tests.servers import OwnPostgres, wait_until
 from tests.service import Service
 
@@ -249,13 +252,14 @@ def test_a_very_long_label_project_and_batch_are_stored(app: Flask, post: Post) 
 def test_a_task_type_whose_code_raises_is_quarantined_and_replayed_when_mended(
     app: Flask, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import deliveries, receive
+    from pipeline import deliveries
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug of ours")
 
     with monkeypatch.context() as bug:
-        bug.setattr(receive, "understand", broken)
+        boxes = task_type("annotation")
+        bug.setitem(task_types._BY_NAME, "annotation", replace(boxes, understand=broken))
         answer = post(payload("annotation/boxes_of_2017.json"))
     assert (answer.status_code, answer.json["status"]) == (200, "quarantined")
     kept = delivery(app, answer.json["delivery_id"])
