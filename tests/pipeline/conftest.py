@@ -11,8 +11,6 @@ from pipeline.service import Service
 from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
 from tests.pipeline.pipelines import Pipeline
 
-LIVE_KEY, TEST_KEY = "live_key", "test_key"
-
 
 @pytest.fixture
 def open_service(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Service]]:
@@ -56,6 +54,13 @@ def sandbox(scale_process: ScaleSandbox) -> ScaleSandbox:
     scale_process.no_faults()
     scale_process.speed("manual")
     return scale_process
+
+
+@pytest.fixture
+def scale(sandbox: ScaleSandbox) -> ScaleSandbox:
+    """The stand-in for Scale, empty. Its people answer at once."""
+    sandbox.speed("instant")
+    return sandbox
 
 
 @pytest.fixture

@@ -14,12 +14,11 @@ from models import Annotation, Batch, Delivery, Job, Response, Task
 from pipeline import deliveries, jobs
 from pipeline.receive import Receipt
 from pipeline.service import Service
+from sandbox.pytest_plugin import ScaleSandbox
 from scale import task_types
-from scale.client import Client
 from scale.task_types import TaskType
 from tests.pipeline.bodies import RECORDED, boxes, callback, take
 from tests.pipeline.rows import empty, only, standing, table
-from tests.service import Service as Processes
 from workers.work import work
 
 TASK_ID = "5f1e9b000000000000000001"
@@ -380,26 +379,20 @@ def test_a_task_that_nobody_has_described_is_asked_for_once(here: Service) -> No
 
 
 def test_a_task_first_seen_without_its_description_is_completed_from_scale(
-    database_url: str, open_service: Callable[..., Service], service: Callable[..., Processes]
+    open_service: Callable[..., Service], scale: ScaleSandbox
 ) -> None:
-    scale = service(database_url, processes=("sandbox",))
-    client = Client(scale.sandbox_url, "test_sandbox")
-    created = client.create_task(
+    created = scale.create(
         "annotation",
-        {
-            "callback_url": "http://127.0.0.1:9/nowhere",
-            "attachment": "https://example.com/a.png",
-            "objects_to_annotate": ["car"],
-            "with_labels": True,
-        },
+        key=scale.test_key,
+        callback_url=scale.callback_url,
+        attachment="https://example.com/a.png",
+        objects_to_annotate=["car"],
+        with_labels=True,
     )
-    here = open_service(scale_api_url=scale.sandbox_url, scale_test_api_key="test_sandbox")
+    here = open_service(scale_api_url=scale.api_url, scale_test_api_key=scale.test_key)
     response = {"annotations": [{"label": "car", "left": 1, "top": 2, "width": 3, "height": 4}]}
-    take(
-        here,
-        json.dumps({"task_id": created["task_id"], "response": response, "status": "completed"}).encode(),
-        "test",
-    )
+    body = {"task_id": created["task_id"], "response": response, "status": "completed"}
+    take(here, json.dumps(body).encode(), "test")
     assert only(here, Task)["type"] is None
     work(here)
     task = only(here, Task)

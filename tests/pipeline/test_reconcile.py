@@ -1,0 +1,434 @@
+"""What no callback brought is taken from Scale's list, and only that; runs go on where they were interrupted."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from models import Annotation, Delivery, FollowUp, Job, Response, State, Task
+from pipeline import jobs, reconcile
+from pipeline.database import now
+from pipeline.reconcile import NoKey, Run, ask_when_due, begin
+from pipeline.service import Service
+from pipeline.state import recall
+from sandbox.pytest_plugin import ScaleSandbox
+from scale.client import Throttled, TransientError, Unauthorized
+from tests.peer import Asked, Peer, reply
+from tests.pipeline.bodies import boxes, callback, take, task
+from tests.pipeline.rows import only, standing, table
+from workers.work import perform, work
+
+
+def annotation(scale: ScaleSandbox, **fields: Any) -> dict[str, Any]:
+    """A task that the sandbox has answered."""
+    request = {
+        "callback_url": scale.callback_url,
+        "attachment": "https://example.com/a.png",
+        "objects_to_annotate": ["car"],
+        "with_labels": True,
+    }
+    created = scale.create("annotation", **request, **fields)
+    return scale.wait_for(
+        lambda: (found := scale.task(created["task_id"]))["status"] == "completed" and found
+    )
+
+
+@pytest.fixture
+def here(open_service: Callable[..., Service], scale: ScaleSandbox) -> Service:
+    return open_service(scale_api_url=scale.api_url, scale_api_key=scale.live_key)
+
+
+def run(service: Service, **wanted: Any) -> Run:
+    """A whole run."""
+    dry_run = wanted.pop("dry_run", False)
+    last = begin(service, "live", **wanted)
+    for page in reconcile.reconcile(service, last, dry_run=dry_run):
+        last = page
+    assert last.finished
+    return last
+
+
+def counts(of: Run) -> tuple[int, int, int, int]:
+    return of.seen, of.missing, of.stale, of.repaired
+
+
+# Against the sandbox.
+
+
+def test_tasks_whose_callback_never_came_are_taken_from_the_list_once(
+    here: Service, scale: ScaleSandbox
+) -> None:
+    tasks = [annotation(scale) for _ in range(3)]
+    assert counts(run(here, dry_run=True)) == (3, 3, 0, 0)
+    assert table(here, Task) == []
+    assert counts(run(here)) == (3, 3, 0, 3)
+    assert {row["task_id"] for row in table(here, Task)} == {one["task_id"] for one in tasks}
+    assert {(row["kind"], row["status"]) for row in table(here, Delivery)} == {("reconciled", "processed")}
+    assert {row["status"] for row in table(here, Task)} == {"completed"}
+    assert len(table(here, Annotation)) == sum(len(one["response"]["annotations"]) for one in tasks)
+    before = standing(here)
+    assert counts(run(here)) == (3, 0, 0, 0)
+    assert standing(here) == before
+
+
+def test_a_list_of_several_pages_is_looked_through_to_its_end(here: Service, scale: ScaleSandbox) -> None:
+    for _ in range(205):
+        scale.create(
+            "categorization",
+            instruction="What is it?",
+            callback_url=scale.callback_url,
+            attachment="a",
+            attachment_type="text",
+            categories=["x"],
+        )
+    scale.wait_for(lambda: not scale.tasks(status="pending"), 30)
+    assert counts(run(here)) == (205, 205, 0, 205)
+
+
+def test_what_callbacks_have_told_is_not_taken_again(here: Service, scale: ScaleSandbox) -> None:
+    annotation(scale)
+    came = scale.wait_for(scale.received)
+    take(here, json.dumps(came[0]["body"]).encode())
+    assert counts(run(here)) == (1, 0, 0, 0)
+    assert only(here, Delivery)["kind"] == "callback"
+
+
+def test_a_review_a_fix_and_a_recall_that_were_missed_are_made_up_for(
+    here: Service, scale: ScaleSandbox
+) -> None:
+    accepted, fixed, recalled = (annotation(scale)["task_id"] for _ in range(3))
+    run(here)
+    scale.speed("manual")
+    scale.audit(accepted, "accepted", "good")
+    scale.audit(fixed, "fixed", response=boxes("car", "car"))
+    scale.recall(recalled)
+    assert counts(run(here)) == (3, 0, 3, 3)
+    found = {row["task_id"]: row for row in table(here, Task)}
+    assert (found[accepted]["review_status"], found[accepted]["review_comments"]) == ("accepted", ["good"])
+    assert (found[fixed]["review_status"], found[fixed]["response_count"]) == ("fixed", 2)
+    assert (found[recalled]["status"], found[recalled]["response_id"]) == ("pending", None)
+    assert counts(run(here)) == (3, 0, 0, 0)
+
+
+def test_pending_tasks_that_are_not_known_miss_no_callback(here: Service, scale: ScaleSandbox) -> None:
+    scale.speed("manual")
+    scale.create(
+        "annotation",
+        callback_url=scale.callback_url,
+        attachment="https://example.com/a.png",
+        objects_to_annotate=["car"],
+    )
+    assert counts(run(here)) == (1, 0, 0, 0)
+    assert table(here, Task) == []
+
+
+def test_a_project_and_a_time_can_be_chosen(here: Service, scale: ScaleSandbox) -> None:
+    scale.call("POST", "/v1/projects", {"name": "streets", "type": "annotation"})
+    inside = annotation(scale, project="streets")["task_id"]
+    annotation(scale)
+    assert counts(run(here, project="streets")) == (1, 1, 0, 1)
+    assert only(here, Task)["task_id"] == inside
+    assert run(here, since=now() + timedelta(hours=1)).seen == 0
+    assert run(here, since=now() - timedelta(hours=1)).seen == 2
+
+
+def test_files_of_reconciled_results_are_fetched_like_those_of_callbacks(
+    open_service: Callable[..., Service], scale: ScaleSandbox
+) -> None:
+    here = open_service(
+        scale_api_url=scale.api_url,
+        scale_api_key=scale.live_key,
+        artifact_hosts=(scale.address.removeprefix("http://"),),
+    )
+    created = scale.create(
+        "segmentannotation",
+        callback_url=scale.callback_url,
+        attachment="https://example.com/a.png",
+        labels=["car", "road"],
+    )
+    scale.wait_for(lambda: scale.task(created["task_id"])["status"] == "completed")
+    run(here)
+    work(here)
+    masks = table(here, Annotation)
+    assert {row["type"] for row in masks} == {"mask"}
+    assert all("rle" in row["geometry"] for row in masks)
+
+
+def test_an_old_result_that_was_reconciled_waits_for_a_person_before_it_costs_money(
+    open_service: Callable[..., Service], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "workflows" / "w.yaml").write_text(
+        "workflow: again\nsteps:\n  once:\n    after: {type: imageannotation}\n    create: {type: categorization,"
+        " params: {instruction: i, attachment: a, attachment_type: text, categories: [x]}}\n"
+    )
+    old = (now() - timedelta(days=8)).isoformat()
+    new = now().isoformat()
+    listed = [
+        task(task_id="old", response=boxes("car"), completed_at=old, updated_at=old),
+        task(task_id="new", response=boxes("car"), completed_at=new, updated_at=new),
+    ]
+    with Peer(lambda _: reply({"docs": listed, "has_more": False, "total": 2})) as peer:
+        here = open_service(scale_api_url=peer.url, scale_api_key="k", public_url="https://labels.example")
+        run(here)
+    for row in table(here, Job):
+        if row["kind"] == jobs.PLAN and (job := jobs.claim(here.engine, 60, job_id=row["id"])):
+            perform(here, job)
+    states = {row["source_task_id"]: (row["state"], row["reason"]) for row in table(here, FollowUp)}
+    assert states["new"][0] == "planned"
+    assert states["old"] == ("held", "the result was reconciled 8 days after it happened")
+
+
+# Against servers of our own making.
+
+
+class Pages:
+    """A server of a list of tasks, by tokens or by offsets. `answers` come first, each once."""
+
+    def __init__(self, docs: list[dict[str, Any]], *, tokens: bool = True, size: int = 2) -> None:
+        self.docs, self.tokens, self.size = docs, tokens, size
+        self.answers: dict[int, bytes] = {}  # by the number of the request
+        self.peer = Peer(self._answer)
+
+    def _answer(self, asked: Asked) -> bytes:
+        number = len(self.peer.asked)
+        if number in self.answers:
+            return self.answers[number]
+        query = asked.query
+        start = int((query.get("next_token") or query.get("offset") or ["0"])[0].removeprefix("t"))
+        end = start + self.size
+        page: dict[str, Any] = {
+            "docs": self.docs[start:end],
+            "total": len(self.docs),
+            "has_more": end < len(self.docs),
+            "limit": self.size,
+        }
+        if self.tokens and page["has_more"]:
+            page["next_token"] = f"t{end}"
+        if not self.tokens:
+            page["offset"] = start
+        return reply(page)
+
+    @property
+    def asked(self) -> list[dict[str, list[str]]]:
+        return [one.query for one in self.peer.asked]
+
+
+@pytest.fixture
+def pages() -> Iterator[Callable[..., Pages]]:
+    opened: list[Pages] = []
+
+    def serve(docs: list[dict[str, Any]], **how: Any) -> Pages:
+        opened.append(Pages(docs, **how))
+        return opened[-1]
+
+    yield serve
+    for one in opened:
+        one.peer.__exit__()
+
+
+Open = Callable[..., Service]
+Serve = Callable[..., Pages]
+
+
+def many(count: int) -> list[dict[str, Any]]:
+    return [task(task_id=f"task-{n}", response=boxes("car")) for n in range(count)]
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_both_ways_of_paging_come_to_the_end(tokens: bool, open_service: Open, pages: Serve) -> None:
+    server = pages(many(7), tokens=tokens)
+    here = open_service(scale_api_url=server.peer.url, scale_api_key="k")
+    assert counts(run(here)) == (7, 7, 0, 7)
+    assert len(server.asked) == 4
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_an_interrupted_run_goes_on_behind_the_last_page(
+    tokens: bool, open_service: Open, pages: Serve
+) -> None:
+    server = pages(many(7), tokens=tokens)
+    here = open_service(scale_api_url=server.peer.url, scale_api_key="k")
+    for page in reconcile.reconcile(here, begin(here, "live")):
+        if page.seen == 4:
+            break
+    resumed = begin(here, "live")
+    assert (resumed.seen, resumed.repaired) == (4, 4)
+    assert counts(run(here)) == (7, 7, 0, 7)
+    assert len(server.asked) == 4
+    assert table(here, State) == []
+    assert begin(here, "live").seen == 0
+
+
+def test_a_run_of_another_time_or_project_begins_anew(open_service: Open, pages: Serve) -> None:
+    here = open_service(scale_api_url=pages(many(5)).peer.url, scale_api_key="k")
+    since = now() - timedelta(days=3)
+    next(reconcile.reconcile(here, begin(here, "live", since=since)))
+    assert begin(here, "live", since=since + timedelta(hours=2)).seen == 2
+    for other in ({"since": since - timedelta(days=2)}, {}, {"since": since, "project": "p"}):
+        assert begin(here, "live", **other).seen == 0  # type: ignore[arg-type]
+
+
+def test_a_token_that_has_become_too_old_begins_the_list_anew(open_service: Open, pages: Serve) -> None:
+    server = pages(many(5))
+    here = open_service(scale_api_url=server.peer.url, scale_api_key="k")
+    next(reconcile.reconcile(here, begin(here, "live")))
+    server.answers[2] = reply({"status_code": 400, "error": "next_token is not valid"}, status=400)
+    run(here)
+    assert len(table(here, Task)) == 5
+    assert ["next_token" in one for one in server.asked] == [False, True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (reply({"error": "slow down"}, status=429, Retry_After="7"), Throttled),
+        (reply({"error": "no"}, status=401), Unauthorized),
+        (reply(b"<html>", status=502), TransientError),
+    ],
+)
+def test_what_scale_refuses_in_the_middle_is_raised_and_the_run_can_go_on(
+    answer: bytes, error: type[Exception], open_service: Open, pages: Serve
+) -> None:
+    server = pages(many(5))
+    server.answers[2] = answer
+    here = open_service(scale_api_url=server.peer.url, scale_api_key="k")
+    with pytest.raises(error):
+        run(here)
+    assert len(table(here, Task)) == 2
+    assert counts(run(here)) == (5, 5, 0, 5)
+
+
+def test_without_an_api_key_there_is_no_run(open_service: Open) -> None:
+    here = open_service()
+    with pytest.raises(NoKey):
+        run(here)
+
+
+def test_objects_that_are_no_tasks_are_quarantined_and_the_others_taken(
+    open_service: Open, pages: Serve
+) -> None:
+    server = pages([{"odd": 1}, task(response=boxes("car"))])
+    here = open_service(scale_api_url=server.peer.url, scale_api_key="k")
+    assert counts(run(here)) == (2, 1, 0, 1)
+    assert sorted(row["status"] for row in table(here, Delivery)) == ["processed", "quarantined"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "differs"),
+    [
+        ({}, False),
+        ({"updated_at": "2026-01-01T10:00:00Z"}, False),  # the same moment, printed otherwise
+        ({"metadata": {"new": 1}}, False),  # a clock that stands still says that nothing happened
+        ({"updated_at": "2026-01-01T11:00:00Z"}, True),
+        ({"status": "canceled"}, True),
+        ({"customer_review_status": "accepted"}, True),
+        ({"response": boxes("car", "car")}, True),
+        ({"status": "pending", "response": None}, True),
+        (
+            {
+                "updated_at": "2026-01-01T09:30:00Z",
+                "completed_at": None,
+                "customer_review_status": "rejected",
+            },
+            False,
+        ),
+        ({"updated_at": "2026-01-01T09:30:00Z", "completed_at": None, "response": boxes()}, True),
+    ],
+)
+def test_only_clock_status_review_and_response_count(
+    listed: dict[str, Any], differs: bool, open_service: Open, pages: Serve
+) -> None:
+    doc = {
+        name: value for name, value in {**task(response=boxes("car")), **listed}.items() if value is not None
+    }
+    here = open_service(scale_api_url=pages([doc]).peer.url, scale_api_key="k")
+    take(here, callback(boxes("car")))
+    assert counts(run(here)) == (1, 0, int(differs), int(differs))
+    assert counts(run(here))[2] == 0
+
+
+def test_a_task_that_is_only_named_here_is_described_by_the_list(open_service: Open, pages: Serve) -> None:
+    doc = task(response=boxes("car"))
+    here = open_service(scale_api_url=pages([doc]).peer.url, scale_api_key="k")
+    take(
+        here,
+        json.dumps({"task_id": doc["task_id"], "response": boxes("car"), "status": "completed"}).encode(),
+    )
+    assert counts(run(here)) == (1, 0, 1, 1)
+    assert (only(here, Task)["type"], len(table(here, Response))) == ("imageannotation", 1)
+
+
+# On a schedule.
+
+
+def due(service: Service) -> list[str]:
+    with service.engine.begin() as connection:
+        ask_when_due(connection, service)
+    return [row["key"] for row in table(service, Job)]
+
+
+def test_a_run_is_asked_for_when_its_time_has_come(open_service: Open) -> None:
+    assert due(open_service(scale_api_key="k")) == []
+    here = open_service(scale_api_key="k", reconcile_every_seconds=600)
+    assert due(here) == ["reconcile:live"]
+    with here.engine.begin() as connection:
+        connection.execute(Job.__table__.delete())
+    assert due(here) == []
+    with here.engine.begin() as connection:
+        connection.execute(update(State).values(changed_at=now() - timedelta(seconds=601)))
+    assert due(here) == ["reconcile:live"]
+
+
+def test_a_scheduled_run_looks_back_a_month_at_first_and_then_to_the_run_before(
+    open_service: Open, pages: Serve
+) -> None:
+    server = pages(many(3))
+    here = open_service(scale_api_url=server.peer.url, scale_api_key="k", reconcile_every_seconds=1)
+    for _ in range(2):
+        due(here)
+        work(here)
+        assert table(here, Job) == []
+        with here.engine.begin() as connection:
+            connection.execute(update(State).values(changed_at=now() - timedelta(seconds=5)))
+    since = [
+        datetime.fromisoformat(one["updated_after"][0]) for one in server.asked if "next_token" not in one
+    ]
+    assert abs(now() - since[0] - timedelta(days=30)) < timedelta(minutes=5)
+    assert abs(now() - since[1] - timedelta(hours=1)) < timedelta(minutes=5)
+    assert len(table(here, Task)) == 3
+
+
+def test_a_scheduled_run_lets_others_run_after_some_pages_and_goes_on(
+    open_service: Open, pages: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "PAGES_AT_ONCE", 2)
+    here = open_service(scale_api_url=pages(many(9)).peer.url, scale_api_key="k", reconcile_every_seconds=60)
+    due(here)
+    seen = []
+    while (job := jobs.claim(here.engine, 60)) is not None:
+        perform(here, job)
+        seen.append(len(table(here, Task)))
+    assert seen == [4, 8, 9]
+    assert table(here, Job) == []
+
+
+def test_a_scheduled_run_waits_as_long_as_scale_asks_for(open_service: Open, pages: Serve) -> None:
+    server = pages(many(5))
+    server.answers[2] = reply({"error": "slow down"}, status=429, Retry_After="40")
+    here = open_service(scale_api_url=server.peer.url, scale_api_key="k", reconcile_every_seconds=60)
+    due(here)
+    work(here)
+    job = only(here, Job)
+    assert (job["state"], job["attempts"], job["last_error"]) == ("ready", 0, "Scale asks to slow down")
+    assert timedelta(seconds=35) < job["run_at"] - now() < timedelta(seconds=41)
+    with here.engine.begin() as connection:
+        jobs.retry(connection, job["id"])
+    work(here)
+    assert len(table(here, Task)) == 5
+    with here.reader.begin() as connection:
+        kept = recall(connection, "reconciled:live")
+    assert kept is not None
+    assert datetime.fromisoformat(kept["until"]) < datetime.now(UTC)
