@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from flask.cli import with_appcontext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -33,6 +35,7 @@ FAILURES = 8
 @click.option("--environment", type=click.Choice(("live", "test")), help="Default: each that has an API key.")
 @click.option("--dry-run", is_flag=True, help="Only say what differs.")
 @as_json
+@with_appcontext
 def reconcile(
     since: datetime | None, project: str | None, environment: str | None, dry_run: bool, as_json: bool
 ) -> None:
@@ -57,9 +60,7 @@ def reconcile(
                 bar.update(line, completed=run.seen, total=run.total)
                 ring([job_id for one in run.found for job_id in one.jobs])
                 for one in run.found if not as_json else ():
-                    bar.console.print(
-                        f"{shown(one.task_id)}: {one.why}, {one.receipt or 'not taken'}", markup=False
-                    )
+                    click.echo(f"{shown(one.task_id)}: {one.why}, {one.receipt or 'not taken'}")
         counts = ("seen", "missing", "stale", "repaired")
         reports.append({"environment": name} | {count: getattr(run, count) for count in counts})
     if as_json:
@@ -100,6 +101,7 @@ def patiently(run: Run, *, dry_run: bool) -> Iterator[Run]:
 @click.option("--restart", is_flag=True, help="Begin anew where an earlier run of a file was interrupted.")
 @click.option("--dry-run", is_flag=True, help="Only say what is new.")
 @as_json
+@with_appcontext
 def import_files(
     files: tuple[Path, ...], environment: str, restart: bool, dry_run: bool, as_json: bool
 ) -> None:
@@ -132,5 +134,11 @@ def progress(what: str) -> Iterator[tuple[Progress, TaskID]]:
     """A bar on standard error, where somebody looks."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),
+    ) as bar:
         yield bar, bar.add_task(what, total=None)
