@@ -8,7 +8,7 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import stack
+from benchmarks import growth, stack
 from benchmarks.bodies import FIFTY_BOXES, ONE_BOX, POLYGONS, THOUSAND_BOXES, Body
 from benchmarks.load import Connection, send
 from benchmarks.scale import Scale
@@ -95,15 +95,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("callbacks", "chain", "growth"), help="measure one part")
     options = parser.parse_args()
     console = Console(width=140)
+    wanted = {options.only} if options.only else {"callbacks", "chain", "growth"}
     with stack.servers() as servers:
-        console.print(
-            "Durable callbacks, PostgreSQL (fsync) and Redis, workers running, 16 connections; medians of the rounds"
-        )
-        console.print(callbacks(servers, options.seconds, options.rounds))
-        console.print("From a callback to the task that follows, at a Scale that answers at once")
-        console.print(chain(servers, 500))
+        if "callbacks" in wanted:
+            console.print(
+                "Durable callbacks: PostgreSQL (fsync) and Redis, workers running, 16 connections; medians"
+            )
+            console.print(callbacks(servers, options.seconds, options.rounds))
+        if "chain" in wanted:
+            console.print("From a callback to the task that follows, at a Scale that answers at once")
+            console.print(chain(servers, 500))
+        if "growth" in wanted:
+            body = growth.large_body()
+            console.print("A large body, in one process and through the service; then full tables")
+            console.print(growth.in_process(servers, body))
+            console.print(growth.through_the_service(servers, body))
+            console.print(growth.full_tables(servers, options.seconds))
 
 
 if __name__ == "__main__":
