@@ -58,7 +58,7 @@ class Service:
             "WEB_CONCURRENCY": "1",
             **(env or {}),
         }
-        pool = ["-c", "2"] if redis_url else ["-P", "threads", "-c", "2"]
+        pool = ["-c", self.env.get("WORKER_CONCURRENCY", "2"), *([] if redis_url else ["-P", "threads"])]
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         commands = {
             "web": [f"{BIN}/gunicorn", "wsgi:app"],
