@@ -28,7 +28,7 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, InvalidRequestError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -61,6 +61,7 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
         )
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "commit", _commit_sqlite)
         return engine
     engine = create_engine(
         url,
@@ -138,6 +139,18 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     reads = connection.get_execution_options().get("weighbridge_reads")
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def taken_back(connection: Connection) -> bool:
+    """Whether the database has rolled back the whole transaction by itself, as SQLite does when its disk is full. What is
+    written now would stand alone."""
+    driver: Any = connection.connection
+    return connection.dialect.name == "sqlite" and not driver.in_transaction
+
+
+def _commit_sqlite(connection: Connection) -> None:
+    if taken_back(connection):
+        raise InvalidRequestError("SQLite has rolled the transaction back")
 
 
 class from_now(FunctionElement[datetime]):  # noqa: N801  (a function of SQL)

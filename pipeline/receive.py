@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pipeline import jobs
-from pipeline.database import new_id, now
+from pipeline.database import new_id, now, taken_back
 from pipeline.first import receive_first
 from pipeline.record import (
     TASKS,
@@ -115,7 +115,7 @@ def take_or_quarantine(
             asked = take(connection, delivery, reading, interested, reread=reread)
             return Receipt(delivery.id, "processed", asked)
     except DBAPIError as refused:
-        if refused.connection_invalidated:
+        if refused.connection_invalidated or taken_back(connection):
             raise
         if isinstance(refused, OperationalError):  # a lock or a statement took too long
             raise Busy(str(refused.orig)) from refused
