@@ -115,8 +115,15 @@ def loads(text: str | bytes) -> Any:
         return json.loads(text)
 
 
+def carries_much(connection: Connection) -> None:
+    """Close this connection when it is given back: libpq keeps buffers as large as the largest value that went through."""
+    connection.info["carried_much"] = True
+
+
 def _remember_checkin(_connection: Any, record: Any) -> None:
     record.info["checked_in"] = time.monotonic()
+    if record.info.pop("carried_much", False):
+        record.invalidate()
 
 
 def _ping_if_idle(connection: Any, record: Any, _proxy: Any) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, delete, func, or_, select, true, updat
 from models import Annotation, Artifact, Batch, Delivery, FollowUp, Response, Task
 from pipeline import jobs
 from pipeline.artifacts import measure_again
-from pipeline.database import from_now, insert, new_id
+from pipeline.database import carries_much, from_now, insert, new_id
 from pipeline.rows import write_annotations
 from pipeline.versions import Moment
 from scale.envelope import Callback, NotUnderstood
@@ -42,6 +42,8 @@ def keep(
     reading: Callback | NotUnderstood | None,
 ) -> UUID | None:
     """Write the raw delivery; the id of the first one instead when the same bytes came before, which is counted."""
+    if reading is None:
+        carries_much(connection)
     statement = insert(connection, Delivery).values(
         body=body, **delivery_row(delivery, body, headers, reading)
     )
