@@ -28,7 +28,7 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DisconnectionError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InvalidRequestError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -40,6 +40,8 @@ LOCK_TIMEOUT_MS = 3_000
 STATEMENT_TIMEOUT_MS = 15_000
 BUSY_TIMEOUT_S = 5.0
 IDLE_SECONDS = 5.0
+PASSING = ("08", "40", "53", "55", "57", "58")
+"""Classes of SQLSTATE: connections, rollbacks, resources, locks, interventions, the system. Source: PostgreSQL, "Error Codes"."""
 
 
 def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
@@ -58,6 +60,7 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
             json_deserializer=loads,
             pool_size=pool_size,
             max_overflow=2,
+            hide_parameters=True,
         )
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -75,6 +78,7 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
         pool_size=pool_size,
         max_overflow=2,
         pool_timeout=5,
+        hide_parameters=True,
     )
     event.listen(engine, "checkin", _remember_checkin)
     event.listen(engine, "checkout", _ping_if_idle)
@@ -148,15 +152,32 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
-def taken_back(connection: Connection) -> bool:
+def rolled_back(connection: Connection) -> bool:
     """Whether the database has rolled back the whole transaction by itself, as SQLite does when its disk is full. What is
     written now would stand alone."""
     driver: Any = connection.connection
     return connection.dialect.name == "sqlite" and not driver.in_transaction
 
 
+def passing(error: DBAPIError) -> bool:
+    """Whether the same statement may succeed a little later: a lock, a time-out, a server that is full or stops."""
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return state[:2] in PASSING
+    return (
+        isinstance(error, OperationalError)
+        and getattr(error.orig, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR
+    )
+
+
+def words(error: BaseException) -> str:
+    """What the database says, without the lines that repeat values: those may open files."""
+    said = error.orig if isinstance(error, DBAPIError) else error
+    return f"{type(said).__name__}: {str(said).partition(chr(10))[0]}"
+
+
 def _commit_sqlite(connection: Connection) -> None:
-    if taken_back(connection):
+    if rolled_back(connection):
         raise InvalidRequestError("SQLite has rolled the transaction back")
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from models import Annotation, Delivery, Job, Response, Task
 from pipeline import jobs
-from pipeline.database import dumps, new_id
+from pipeline.database import dumps, new_id, words
 from pipeline.record import TASKS, Received, delivery_row, version_row
 from pipeline.rows import COLUMNS, FROM_ARRAYS, arrays
 from pipeline.versions import settle
@@ -94,7 +94,7 @@ def receive_first(
         if write_first(engine, row, told_row, body, response, annotations, job):
             return [job["id"]] if job else []
     except Exception as failure:
-        log.info("delivery %s goes the long way: %s", delivery.id, failure)
+        log.info("delivery %s goes the long way: %s", delivery.id, words(failure))
     return None
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, update
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from pipeline import jobs
-from pipeline.database import new_id, now, taken_back
+from pipeline.database import new_id, now, passing, rolled_back, words
 from pipeline.first import receive_first
 from pipeline.record import (
     TASKS,
@@ -39,7 +39,7 @@ Interest = Callable[[str | None], bool]
 
 
 class Busy(Exception):
-    """The database could not do it now: a row was locked for too long."""
+    """The database could not do it now: a row was locked, or a statement took too long."""
 
 
 LONGEST_ID = 200
@@ -115,11 +115,11 @@ def take_or_quarantine(
             asked = take(connection, delivery, reading, interested, reread=reread)
             return Receipt(delivery.id, "processed", asked)
     except DBAPIError as refused:
-        if refused.connection_invalidated or taken_back(connection):
+        if refused.connection_invalidated or rolled_back(connection):
             raise
-        if isinstance(refused, OperationalError):  # a lock or a statement took too long
-            raise Busy(str(refused.orig)) from refused
-        reason = f"the database refused it: {refused.orig}"
+        if passing(refused):
+            raise Busy(words(refused)) from refused
+        reason = f"the database refused it: {words(refused)}"
     except NotUnderstood as problem:
         reason = str(problem)
     except Exception as failure:

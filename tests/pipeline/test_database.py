@@ -1,15 +1,19 @@
 """The way to the database: full disks, locked files, refusals that pass and refusals that stay."""
 
+import json
+import random
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event
+import pytest
+from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from config import Settings
-from models import Delivery, Job
+from models import Batch, Delivery, Job
 from pipeline.service import Service
 from tests.pipeline.bodies import boxes, callback, take
 from tests.pipeline.rows import table
@@ -53,3 +57,58 @@ def test_on_a_full_disk_what_was_acknowledged_is_there(migrated_sqlite_file: Pat
             assert [row["id"] for row in table(here, Delivery)] == [receipt.delivery_id]
     assert outcomes == sorted(outcomes)
     assert (outcomes[0], outcomes[-1]) == ("503", "processed")
+
+
+def test_who_reads_never_waits_for_a_writer(sqlite_url: str) -> None:
+    here = open_on(sqlite_url)
+    take(here, callback(boxes("car")))
+    with here.engine.begin() as writer:
+        writer.execute(text("UPDATE deliveries SET duplicates = 7"))
+        started = time.monotonic()
+        assert [row["duplicates"] for row in table(here, Delivery)] == [0]
+        assert time.monotonic() - started < 1
+    here.engine.dispose()
+
+
+# What the database says.
+
+
+def test_what_the_database_refuses_for_good_is_quarantined_with_its_words(postgres_url: str) -> None:
+    """A name that is too long for its index is an OperationalError like a lock that is held too long."""
+    here = open_on(postgres_url)
+    name = random.Random(1).randbytes(4_000).hex()
+    assert take(here, json.dumps({"batch": name, "status": "completed"}).encode()).status == "quarantined"
+    assert table(here, Batch) == table(here, Job) == []
+    (delivery,) = table(here, Delivery)
+    assert "index row" in delivery["reason"]
+    here.engine.dispose()
+
+
+def test_an_error_of_the_database_repeats_no_values(here: Service) -> None:
+    """They hold whole bodies, and with them addresses that open files."""
+    statement = text("INSERT INTO nowhere (response) VALUES (:response)")
+    with pytest.raises(SQLAlchemyError) as refused, here.engine.begin() as connection:
+        connection.execute(statement, {"response": "secret"})
+    assert "secret" not in str(refused.value)
+
+
+def test_a_column_that_the_code_does_not_know_costs_no_delivery_and_tells_no_secret(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when an old version runs on after a migration, or was rolled back to."""
+    caplog.set_level("INFO")
+    here = open_on(postgres_url)
+    signed = {"annotations": {"indexedImage": "https://example.com/i.png?X-Amz-Signature=secret"}}
+    body = callback(signed, type="newtype")
+    with here.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE deliveries ADD COLUMN later TEXT NOT NULL DEFAULT 'x'"))
+        connection.execute(text("ALTER TABLE tasks ADD COLUMN later TEXT NOT NULL DEFAULT 'x'"))
+        connection.execute(text("ALTER TABLE responses ADD COLUMN later TEXT NOT NULL DEFAULT 'x'"))
+    assert take(here, body).status == "processed"
+    with here.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE responses ALTER COLUMN later DROP DEFAULT"))
+    assert take(here, callback(signed, type="newtype", task_id="another")).status == "quarantined"
+    delivery = next(row for row in table(here, Delivery) if row["status"] == "quarantined")
+    assert 'null value in column "later"' in delivery["reason"]
+    assert "secret" not in delivery["reason"] + caplog.text
+    here.engine.dispose()
