@@ -18,6 +18,7 @@ from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
 
 from config import Settings
+from pipeline.notify import teller
 from pipeline.receive import receive
 from pipeline.service import Service
 from workers.bell import Bell
@@ -62,6 +63,7 @@ def scale_callback() -> Response:
                 headers={name: value for name in KEPT_HEADERS if (value := request.headers.get(name))},
                 interested=service.interested,
                 inline_bytes=service.settings.inline_callback_bytes,
+                tell=teller(service),
             )
     except BodyRefused as refused:
         status, why = refused.args

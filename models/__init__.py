@@ -11,7 +11,7 @@ from models.person import ApiToken, AuditEntry
 from models.request_file import RequestFile
 from models.response import Response
 from models.state import State
-from models.subscriber import Subscriber
+from models.subscriber import Notification, Subscriber
 from models.task import Task
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "FollowUp",
     "Job",
     "Join",
+    "Notification",
     "RequestFile",
     "Response",
     "State",

@@ -35,6 +35,8 @@ class FollowUp(Base):
     decided_by: Mapped[str | None]
     decided_at: Mapped[datetime | None]
     """Who approved or canceled it, and when."""
+    told: Mapped[str | None] = mapped_column(String(16))
+    """The state that subscribers were told of last."""
     planned_at: Mapped[datetime]
     created_at: Mapped[datetime | None]
 

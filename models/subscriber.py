@@ -1,10 +1,10 @@
-"""An outbound webhook: who wants to hear of which events."""
+"""Outbound webhooks: who wants to hear of which events, and what became of each notification."""
 
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.columns import Base
@@ -16,7 +16,38 @@ class Subscriber(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     url: Mapped[str]
     events: Mapped[list[Any]]
+    """Names of events, or of their groups."""
     secret: Mapped[str]
     """Standard Webhooks secret, whsec_…: it signs, so it is kept as it is."""
+    headers: Mapped[dict[str, Any] | None]
+    """What each request carries besides, such as a key that an older handler asks for; secret too."""
     enabled: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
+    reason: Mapped[str | None]
+    """Why it was disabled, if not by a person."""
     created_at: Mapped[datetime]
+
+
+class Notification(Base):
+    """One event for one subscriber. It is sent again and again until it is taken, or given up."""
+
+    __tablename__ = "notifications"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    subscriber_id: Mapped[UUID]
+    event: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str]
+    """What happened, so that it is told once: unique for a subscriber."""
+    payload: Mapped[dict[str, Any] | None]
+    """The body; null for a raw delivery, whose bytes are sent as they came."""
+    delivery_id: Mapped[UUID | None]
+    state: Mapped[str] = mapped_column(String(16))
+    """pending → delivered | failed"""
+    tries: Mapped[list[Any]]
+    """Each {at, status, error, seconds}: the last of them, MOST_TRIES in pipeline/notify.py."""
+    created_at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        UniqueConstraint("subscriber_id", "key"),
+        Index("ix_notifications_subscriber_id", "subscriber_id", "id"),
+    )

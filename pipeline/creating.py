@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, select, update
 
 from models import FollowUp
-from pipeline import jobs, joins
+from pipeline import jobs, joins, notify
 from pipeline.database import new_id
 from pipeline.fetch import Refused
 from pipeline.follow_ups import RECALLED, missing
@@ -65,6 +65,7 @@ def create(service: Service, job: Job) -> None:
     else:
         with service.engine.begin() as connection:
             record_created(connection, follow_up["unique_id"], environment, task)
+            notify.changed(connection, service, [follow_up["unique_id"]])
             if waited:
                 forget(connection, f"{CREATING}:{environment}")
             jobs.finish(connection, job)
@@ -120,7 +121,7 @@ def end(service: Service, job: Job, follow_up: RowMapping, state: str, reason: s
             FollowUp.unique_id == follow_up["unique_id"], FollowUp.state == "planned"
         )
         connection.execute(ended.values(state=state, reason=reason[:LONGEST_REASON]))
-        joins.look_again(connection, follow_up)
+        _tell(connection, service, follow_up)
         jobs.finish(connection, job)
 
 
@@ -147,7 +148,7 @@ def cancel(service: Service, job: Job) -> None:
             outcome = {**outcome, **let_go(connection, follow_up)}
         ours = update(FollowUp).where(FollowUp.unique_id == job.subject, FollowUp.state == "created")
         connection.execute(ours.values(**outcome))
-        joins.look_again(connection, follow_up)
+        _tell(connection, service, follow_up)
         jobs.finish(connection, job)
 
 
@@ -158,6 +159,13 @@ def let_go(connection: Connection, follow_up: RowMapping) -> dict[str, Any]:
     connection.execute(update(TASKS).where(TASKS.c.task_id == task["task_id"]).values(freed))
     jobs.ask(connection, jobs.PLAN, [follow_up["source_task_id"]])  # that may have been answered meanwhile
     return {"task_id": None, "reason": f"{RECALLED}; its task {task['task_id']} was canceled"}
+
+
+def _tell(connection: Connection, service: Service, follow_up: RowMapping) -> None:
+    """A follow-up has come to an end by itself: whoever waits for it looks again."""
+    notify.changed(connection, service, [follow_up["unique_id"]])
+    joins.look_again(connection, follow_up)
+    notify.look_for_end(connection, service.subscriptions, follow_up["source_task_id"])
 
 
 def _read(connection: Connection, unique_id: str) -> RowMapping | None:

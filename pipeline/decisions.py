@@ -14,8 +14,10 @@ from models import FollowUp
 from pipeline import jobs, joins
 from pipeline.audit import note
 from pipeline.database import now
+from pipeline.notify import follow_ups_changed, look_for_end
 from pipeline.pauses import PAUSED, STOPPED, make_up_for
 from pipeline.state import forget, recall, remember
+from pipeline.subscribers import subscriptions
 
 
 class OutOfPlace(Exception):
@@ -28,7 +30,7 @@ class OutOfPlace(Exception):
 def approve(connection: Connection, unique_id: str, who: str) -> list[UUID]:
     """A held follow-up may be created, whatever it was held for: limits, age, `hold`."""
     _decide(connection, unique_id, who, "approve", ("held",), state="planned", reason=None)
-    return jobs.ask(connection, jobs.CREATE, [unique_id])
+    return [*_tell(connection, unique_id), *jobs.ask(connection, jobs.CREATE, [unique_id])]
 
 
 def cancel(connection: Connection, unique_id: str, who: str) -> list[UUID]:
@@ -41,13 +43,19 @@ def cancel(connection: Connection, unique_id: str, who: str) -> list[UUID]:
         .where(FollowUp.unique_id == unique_id)
         .values(state="canceled", reason=f"canceled by {who}")
     )
-    return joins.look_again(connection, follow_up)
+    asked = [*_tell(connection, unique_id), *joins.look_again(connection, follow_up)]
+    return [*asked, *look_for_end(connection, subscriptions(connection), follow_up["source_task_id"])]
 
 
 def retry(connection: Connection, unique_id: str, who: str) -> list[UUID]:
     """A follow-up that Scale refused, or that its workers gave up, is tried again with the same unique_id."""
     _decide(connection, unique_id, who, "retry", ("failed", "planned"), state="planned", reason=None)
-    return jobs.ask(connection, jobs.CREATE, [unique_id])
+    return [*_tell(connection, unique_id), *jobs.ask(connection, jobs.CREATE, [unique_id])]
+
+
+def _tell(connection: Connection, unique_id: str) -> list[UUID]:
+    """Subscribers hear of it: asked anew, since people decide more seldom than this process remembers who they are."""
+    return follow_ups_changed(connection, subscriptions(connection), [unique_id])
 
 
 def _decide(

@@ -6,7 +6,7 @@ A callback's response may hold addresses; the artifact jobs fetch them through h
 import hashlib
 import time
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urljoin
@@ -80,10 +80,9 @@ def fetch(url: str, *, hosts: Collection[str], max_bytes: int, max_seconds: floa
 def _answer(url: str, hosts: Collection[str], deadline: float) -> requests.Response:
     """The answer with status 200, its body not yet read, after as many redirects as are allowed."""
     for _ in range(MAX_REDIRECTS + 1):
-        target = _parse(url)
+        target, private_allowed = permitted(url, hosts)
         host = _place(target)
-        private_allowed = _private_allowed(target, hosts)
-        response = _ask(target, private_allowed, deadline)
+        response = ask(target, private_allowed, deadline)
         location = response.headers.get("Location")
         if response.status_code == 200:
             return response
@@ -93,6 +92,12 @@ def _answer(url: str, hosts: Collection[str], deadline: float) -> requests.Respo
             raise Unavailable(f"{host} answered {response.status_code}")
         url = urljoin(target.url, location)
     raise Refused(f"more than {MAX_REDIRECTS} redirects, the last one from {host}")
+
+
+def permitted(url: str, hosts: Collection[str]) -> tuple[Url, bool]:
+    """The address as it will be asked, and whether it may be a private one. Raises Refused unless `hosts` names it."""
+    target = _parse(url)
+    return target, _private_allowed(target, hosts)
 
 
 def _parse(url: str) -> Url:
@@ -125,8 +130,19 @@ def _place(target: Url) -> str:
     return f"{target.host}:{target.port or DEFAULT_PORTS[str(target.scheme)]}"
 
 
-def _ask(target: Url, private_allowed: bool, deadline: float) -> requests.Response:
-    """One request to an address that was resolved once, checked and pinned."""
+def ask(
+    target: Url,
+    private_allowed: bool,
+    deadline: float,
+    method: str = "GET",
+    *,
+    headers: Mapping[str, str] = {},
+    body: bytes | None = None,
+) -> requests.Response:
+    """One request to an address that was resolved once, checked and pinned; its answer's body is not yet read.
+
+    `deadline` is one of time.monotonic(). Raises Refused or Unavailable.
+    """
     left = deadline - time.monotonic()
     if left <= 0:
         raise Unavailable(f"{_place(target)} did not answer in time")
@@ -138,9 +154,11 @@ def _ask(target: Url, private_allowed: bool, deadline: float) -> requests.Respon
             session.mount("https://", policy.get_antissrf_session().get_adapter("https://"))
         cut_late_answers(session, left)
         try:
-            return session.get(
+            return session.request(
+                method,
                 target.url,
-                headers={"Accept-Encoding": "identity", "User-Agent": "weighbridge"},
+                data=body,
+                headers={**headers, "Accept-Encoding": "identity", "User-Agent": "weighbridge"},
                 timeout=(min(CONNECT_SECONDS, left), min(SILENCE_SECONDS, left)),
                 stream=True,
                 allow_redirects=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select, update
 
@@ -26,14 +26,21 @@ RECALLED = "its source was recalled"
 Step = tuple[str, str]
 """(workflow, step)"""
 Planned = dict[Step, list[str]]
-"""unique_ids that were recorded just now and may be created, as far as the limits go."""
+"""unique_ids that may be created, as far as the limits go."""
 
 
-def record(connection: Connection, service: Service, seen: Seen, wanted: Iterable[Wanted]) -> Planned:
-    """Write the follow-ups that are new. What may be created of them is given back: `ask` for it."""
+class Recorded(NamedTuple):
+    """What was new."""
+
+    unique_ids: list[str]
+    planned: Planned
+
+
+def record(connection: Connection, service: Service, seen: Seen, wanted: Iterable[Wanted]) -> Recorded:
+    """Write the follow-ups that are new. What is planned of them is to be asked for."""
     view = seen.view
     held = missing(service, view.environment)
-    planned: Planned = {}
+    recorded = Recorded([], {})
     follow_ups = iter(wanted)
     while some := list(islice(follow_ups, ROWS_AT_ONCE)):
         rows = {follow_up.unique_id: _row(seen, follow_up, held) for follow_up in some}
@@ -42,9 +49,11 @@ def record(connection: Connection, service: Service, seen: Seen, wanted: Iterabl
         new = set(connection.scalars(statement.returning(FollowUp.unique_id)))
         new |= _revive(connection, {key: row for key, row in rows.items() if key not in new})
         for unique_id, row in rows.items():
-            if unique_id in new and row["state"] == "planned":
-                planned.setdefault((row["workflow"], row["step"]), []).append(unique_id)
-    return planned
+            if unique_id in new:
+                recorded.unique_ids.append(unique_id)
+                if row["state"] == "planned":
+                    recorded.planned.setdefault((row["workflow"], row["step"]), []).append(unique_id)
+    return recorded
 
 
 def _row(seen: Seen, follow_up: Wanted, held: str | None) -> dict[str, Any]:
@@ -99,8 +108,8 @@ def ask(connection: Connection, service: Service, planned: Planned) -> None:
             connection.execute(held.values(state="held", reason=reason))
 
 
-def take_back(connection: Connection, task_id: str, workflow: str, steps: Sequence[str]) -> None:
-    """Cancel what these steps have asked for of a task that was recalled: what is not done yet."""
+def take_back(connection: Connection, task_id: str, workflow: str, steps: Sequence[str]) -> list[str]:
+    """Cancel what these steps have asked for of a task that was recalled: what is not done yet. Its unique_ids."""
     columns = FollowUp.__table__.c
     theirs = (columns.source_task_id == task_id, columns.workflow == workflow, columns.step.in_(steps))
     open_ones = select(columns.unique_id, columns.state).where(
@@ -114,6 +123,7 @@ def take_back(connection: Connection, task_id: str, workflow: str, steps: Sequen
         connection.execute(taken.values(reason=RECALLED))
         connection.execute(taken.where(FollowUp.state != "created").values(state="canceled"))
     jobs.ask(connection, jobs.CANCEL, created)
+    return list(states)
 
 
 def missing(service: Service, environment: str) -> str | None:

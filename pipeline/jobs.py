@@ -38,6 +38,8 @@ DEADLINE = "deadline"
 """The same, since its time is over."""
 NOTIFY = "notify"
 """Tell a subscriber. Subject: the notification's id."""
+RUN = "run"
+"""Look whether all that follows from one first task has ended, since a subscriber wants to know. Subject: a task_id of it."""
 RECONCILE = "reconcile"
 """Look through Scale's list of tasks. Subject: the environment."""
 
@@ -51,6 +53,7 @@ MAX_ATTEMPTS = {
     JOIN: 20,
     DEADLINE: 20,
     NOTIFY: 20,
+    RUN: 20,
     RECONCILE: 40,
 }
 """40 tries with this back-off take 30 hours: longer than a day of somebody else's outage."""

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, exists, func, select, update
 
 from models import Artifact, FollowUp, Join, Response, Task
-from pipeline import jobs
+from pipeline import jobs, notify
 from pipeline.database import from_now, insert, now
 from pipeline.follow_ups import ask, record
 from pipeline.jobs import Job, Wait
@@ -143,14 +143,16 @@ def settle_join(service: Service, job: Job) -> None:
         if still != join or _children(connection, join) != children:
             jobs.ask(connection, job.kind, [job.subject])  # something has changed meanwhile: once more
             return jobs.finish(connection, job)
-        planned = record(connection, service, seen, wanted)
+        new = record(connection, service, seen, wanted)
         fired = update(JOINS).where(JOINS.c.id == job.subject)
         connection.execute(fired.values(fired_at=now(), **outcome))
         fanned_out = openings(wanted, workflow, service.settings.unique_id_prefix)
         opened = open_joins(connection, workflow, fanned_out, seen.response_id)
-        ask(connection, service, planned)
+        ask(connection, service, new.planned)
+        notify.changed(connection, service, new.unique_ids)
         ask_for(connection, [opened])
         jobs.finish(connection, job)
+        notify.look_for_end(connection, service.subscriptions, join["source_task_id"])
 
 
 def _of(connection: Connection, service: Service, join: RowMapping) -> tuple[Workflow, Step]:

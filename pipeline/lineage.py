@@ -3,19 +3,17 @@ whole."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, select
 
 from models import FollowUp, Join, Task
+from pipeline.runs import run_of
 
 MOST = 10_000
 """Descendants that are listed."""
 IDS_AT_ONCE = 500
-MOVING = ("planned", "created")
-STUCK = ("error", "failed")
 
 Row = dict[str, Any]
 
@@ -37,14 +35,13 @@ def lineage(connection: Connection, task_id: str, *, annotation: str | None = No
         params = ancestor.pop("params") or {}
         ancestor["attachment"] = params.get("attachment", params.get("attachments"))
     ids = [root, *(row["task_id"] for row in everything if row["task_id"] is not None)]
-    joins = _joins(connection, ids)
     return {
         "task_id": task_id,
         "ancestors": ancestors,
         "descendants": descendants,
         "truncated": truncated,
-        "joins": joins,
-        "run": _run(connection, ids, everything, joins),
+        "joins": _joins(connection, ids),
+        "run": run_of(connection, root),
     }
 
 
@@ -146,41 +143,6 @@ def _joins(connection: Connection, ids: Sequence[str]) -> list[RowMapping]:
         statement = select(*columns).where(Join.source_task_id.in_(some)).order_by(Join.opened_at, Join.id)
         found += connection.execute(statement).mappings().all()
     return found
-
-
-def _run(
-    connection: Connection, ids: Sequence[str], descendants: Sequence[Row], joins: Sequence[RowMapping]
-) -> Row:
-    """State, counts and duration of all tasks from one root, ids[0]; the clock runs from its creation at Scale."""
-    columns = (Task.created_at, Task.clock, Task.response_id)
-    root = connection.execute(select(*columns).where(Task.task_id == ids[0])).one()
-    counts = Counter(row["state"] for row in descendants)
-    verdicts = Counter(join["verdict"] for join in joins)
-    waits_for_root = root.response_id is None and not descendants
-    if waits_for_root or any(counts[state] for state in MOVING) or verdicts[None]:
-        state = "running"
-    elif counts["held"] or verdicts["hold"]:
-        state = "held"
-    else:
-        state = "failed" if any(counts[state] for state in STUCK) or verdicts["stop"] else "completed"
-    started_at = root.created_at or root.clock
-    finished_at = None
-    if state in ("completed", "failed"):
-        last = [
-            connection.scalar(select(func.max(Task.clock)).where(Task.task_id.in_(some)))
-            for some in _some(ids)
-        ]
-        finished_at = max((clock for clock in last if clock), default=None)
-    return {
-        "state": state,
-        "counts": dict(counts),
-        "tasks": len(ids),
-        "started_at": started_at,
-        "finished_at": finished_at,
-        "duration_seconds": (finished_at - started_at).total_seconds()
-        if finished_at and started_at
-        else None,
-    }
 
 
 def _some(ids: Sequence[str]) -> Iterable[Sequence[str]]:

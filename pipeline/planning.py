@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from pipeline import jobs, joins
+from pipeline import jobs, joins, notify
 from pipeline.follow_ups import ask, record, take_back
 from pipeline.jobs import Job
 from pipeline.pauses import broken, miss, resting
@@ -29,6 +29,13 @@ class Planned(NamedTuple):
     workflow: Workflow
     follow_ups: list[FollowUp]
     taken_back: list[str]  # steps whose follow-ups are not wanted any more
+
+
+class Ended(NamedTuple):
+    """What came of the end of a plan."""
+
+    opened: list[joins.Opened]
+    taken_back: list[str]  # unique_ids
 
 
 def plan_task(service: Service, job: Job) -> None:
@@ -57,12 +64,15 @@ def plan_task(service: Service, job: Job) -> None:
                 if seen.standing != standing(connection, job.subject):
                     return jobs.finish(connection, job)
                 new = record(connection, service, seen, some)
-                opened = _conclude(connection, service, seen, planned) if last else []
-                ask(connection, service, new)
-                joins.ask_for(connection, opened)
+                ended = _conclude(connection, service, seen, planned) if last else Ended([], [])
+                ask(connection, service, new.planned)
+                notify.changed(connection, service, [*new.unique_ids, *ended.taken_back])
+                joins.ask_for(connection, ended.opened)
                 if last:
                     miss(connection, paused | broken(service), job.subject)
                     _tell_joins(connection, seen)
+                    above = seen.view.source.task_id if seen.view.source else job.subject
+                    notify.look_for_end(connection, service.subscriptions, above)
                 if last and not failures:
                     jobs.finish(connection, job)
     if failures:
@@ -86,21 +96,19 @@ def _in_pieces(follow_ups: Sequence[FollowUp]) -> Iterator[tuple[bool, list[Foll
         some = more
 
 
-def _conclude(
-    connection: Connection, service: Service, seen: Seen, planned: Sequence[Planned]
-) -> list[joins.Opened]:
+def _conclude(connection: Connection, service: Service, seen: Seen, planned: Sequence[Planned]) -> Ended:
     """Everything is recorded: what a recall takes back is taken back, and the joins can count."""
-    task_id, opened = seen.view.task_id, []
+    task_id, ended = seen.view.task_id, Ended([], [])
     for workflow, follow_ups, taken_back in planned:
         if taken_back:
-            take_back(connection, task_id, workflow.name, taken_back)
+            ended.taken_back.extend(take_back(connection, task_id, workflow.name, taken_back))
             joins.close(connection, task_id, workflow.name, taken_back)
         found = openings(follow_ups, workflow, service.settings.unique_id_prefix)
         own = [
             opening for opening in found if opening.source_task_id == task_id
         ]  # that of a retry is open already
-        opened.append(joins.open_joins(connection, workflow, own, seen.response_id))
-    return opened
+        ended.opened.append(joins.open_joins(connection, workflow, own, seen.response_id))
+    return ended
 
 
 def _tell_joins(connection: Connection, seen: Seen) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, update
@@ -34,6 +34,8 @@ from scale.task_types import understand
 
 log = logging.getLogger(__name__)
 
+Tell = Callable[[Connection, Received, Callback | NotUnderstood | None], list[UUID]]
+"""What tells subscribers of a delivery, in its transaction; gives jobs to ring for."""
 Interest = Callable[[str | None], bool]
 """Whether some workflow could want to look at a task of this type."""
 
@@ -54,6 +56,10 @@ class Receipt:
     status: str  # processed | stored | duplicate | quarantined
     jobs: list[UUID]
 
+    def and_told(self, asked: list[UUID] | None) -> Receipt:
+        """With the jobs that tell subscribers of it."""
+        return replace(self, jobs=[*self.jobs, *asked]) if asked else self
+
 
 def receive(
     engine: Engine,
@@ -64,18 +70,25 @@ def receive(
     inline_bytes: int,
     headers: Mapping[str, str] | None = None,
     kind: str = "callback",
+    tell: Tell | None = None,
 ) -> Receipt:
-    """Keep `body` and, up to `inline_bytes`, take it in. Raises only when not even the raw bytes can be written."""
+    """Keep `body` and, up to `inline_bytes`, take it in. Raises only when not even the raw bytes can be written.
+
+    `tell` is called with what was taken in, where subscribers want to hear of it: see pipeline/notify.py.
+    """
     delivery = Received(new_id(), kind, environment, now())
     reading = read(body, environment) if len(body) <= inline_bytes else None
-    if (asked := receive_first(engine, delivery, body, headers or {}, reading, interested)) is not None:
-        return Receipt(delivery.id, "processed", asked)
+    if tell is None:
+        asked = receive_first(engine, delivery, body, headers or {}, reading, interested)
+        if asked is not None:
+            return Receipt(delivery.id, "processed", asked)
     with engine.begin() as connection:
         if (first := keep(connection, delivery, body, headers or {}, reading)) is not None:
             return Receipt(first, "duplicate", [])
         try:
             if reading is not None:
-                return take_or_quarantine(connection, delivery, reading, interested)
+                receipt = take_or_quarantine(connection, delivery, reading, interested)
+                return receipt.and_told(tell and tell(connection, delivery, reading))
         except Busy as busy:
             log.warning("delivery %s waits for the worker: %s", delivery.id, busy)
             mark(connection, delivery.id, status="stored")
@@ -176,7 +189,7 @@ def take(
     if joined := join_follow_up(connection, task):
         changes["follow_up"] = joined
     if changes:
-        connection.execute(update(TASKS).where(TASKS.c.task_id == task_id).values(changes))
+        connection.execute(update(TASKS).where(TASKS.c.task_id == task_id), changes)
     if type_name is None:
         asked += jobs.ask(connection, jobs.COMPLETE, [task_id])
     if joined or interested(type_name):

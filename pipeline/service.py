@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from config import Settings
 from pipeline.artifact_store import ArtifactStore
 from pipeline.database import connect, reading
+from pipeline.subscribers import Registered, Subscriptions
 from scale.client import Client
 from workflows.document import Problem
 from workflows.load import load
@@ -58,6 +59,15 @@ class Service:
     def client(self, environment: str) -> Client | None:
         """The client with the key of `environment`; None without one."""
         return self._clients.get(environment)
+
+    @cached_property
+    def _registered(self) -> Registered:
+        return Registered(self.reader)
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """Who wants to hear of events, as of a moment ago."""
+        return self._registered.read()
 
     @property
     def workflows(self) -> Workflows:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from pipeline import artifacts, creating, deliveries, jobs, joins, planning, reconcile
+from pipeline import artifacts, creating, deliveries, jobs, joins, notify, planning, reconcile
 from pipeline.jobs import Job, LeaseLost, Wait
 from pipeline.service import Service
 
@@ -26,6 +26,8 @@ KINDS: dict[str, Callable[[Service, Job], None]] = {
     jobs.CANCEL: creating.cancel,
     jobs.JOIN: joins.settle_join,
     jobs.DEADLINE: joins.settle_join,
+    jobs.NOTIFY: notify.notify,
+    jobs.RUN: notify.tell_of_end,
     jobs.RECONCILE: reconcile.run_job,
 }
 

@@ -5,11 +5,33 @@ from __future__ import annotations
 from flask import Flask
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from app.api import artifacts, audit, batches, deliveries, follow_ups, jobs, responses, tasks, workflows
+from app.api import (
+    artifacts,
+    audit,
+    batches,
+    deliveries,
+    follow_ups,
+    jobs,
+    responses,
+    subscribers,
+    tasks,
+    workflows,
+)
 from app.api.blueprint import Json
 from app.api.problems import Api
 
-RESOURCES = (tasks, responses, deliveries, artifacts, jobs, follow_ups, workflows, batches, audit)
+RESOURCES = (
+    tasks,
+    responses,
+    deliveries,
+    artifacts,
+    jobs,
+    follow_ups,
+    workflows,
+    batches,
+    subscribers,
+    audit,
+)
 
 DESCRIPTION = """
 Lists are `{"data": […], "next_cursor": null | "…"}`, newest first, and annotations by position; `?cursor=` takes the

@@ -51,7 +51,8 @@ def problem(
     }
     if errors:
         content["errors"] = errors
-    return Response(orjson.dumps(content), status, headers, content_type=CONTENT_TYPE)
+    written = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)  # places in a list are numbers
+    return Response(written, status, headers, content_type=CONTENT_TYPE)
 
 
 class Api(flask_smorest.Api):
@@ -93,7 +94,11 @@ def http_error(error: HTTPException) -> AnyResponse | HTTPException:
     elif error.code == 500:
         detail = "this failed; the log says why"
     elif messages := getattr(error, "data", {}).get("messages"):
-        errors = {name: wrong for place in messages.values() for name, wrong in place.items()}
+        errors = {
+            name: wrong
+            for place, said in messages.items()
+            for name, wrong in (said if isinstance(said, dict) else {place: said}).items()
+        }
         detail = "; ".join(f"{name}: {' '.join(map(str, wrong))}" for name, wrong in errors.items())
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
     return problem(error.code or 500, detail, errors, headers)

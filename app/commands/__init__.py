@@ -18,6 +18,7 @@ from app.commands.follow_ups import follow_ups
 from app.commands.jobs import jobs
 from app.commands.reconcile import import_files, reconcile
 from app.commands.scale import scale
+from app.commands.subscribers import subscribers
 from app.commands.task_types import task_types
 from app.commands.tasks import tasks
 from app.commands.tokens import tokens
@@ -28,7 +29,7 @@ from sandbox.commands import sandbox
 
 COMMANDS: tuple[click.Command, ...] = (
     up, demo, doctor, db, deliveries, artifacts, reconcile, import_files, tasks, task_types, workflows, follow_ups,
-    creating, jobs, tokens, scale, sandbox,
+    creating, subscribers, jobs, tokens, scale, sandbox,
 )  # fmt: skip
 
 

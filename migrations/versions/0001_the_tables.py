@@ -139,6 +139,7 @@ def upgrade() -> None:
         sa.Column("depth", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("decided_by", sa.String(), nullable=True),
         sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("told", sa.String(length=16), nullable=True),
         sa.Column("planned_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("unique_id", name=op.f("pk_follow_ups")),
@@ -192,6 +193,24 @@ def upgrade() -> None:
         batch_op.create_index("ix_joins_source_task_id", ["source_task_id"], unique=False)
 
     op.create_table(
+        "notifications",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("subscriber_id", sa.Uuid(), nullable=False),
+        sa.Column("event", sa.String(length=64), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("payload", json(), nullable=True),
+        sa.Column("delivery_id", sa.Uuid(), nullable=True),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("tries", json(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_notifications")),
+        sa.UniqueConstraint("subscriber_id", "key", name=op.f("uq_notifications_subscriber_id_key")),
+    )
+    with op.batch_alter_table("notifications", schema=None) as batch_op:
+        batch_op.create_index("ix_notifications_subscriber_id", ["subscriber_id", "id"], unique=False)
+
+    op.create_table(
         "request_files",
         sa.Column("recipe", sa.String(length=64), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
@@ -237,7 +256,9 @@ def upgrade() -> None:
         sa.Column("url", sa.String(), nullable=False),
         sa.Column("events", json(), nullable=False),
         sa.Column("secret", sa.String(), nullable=False),
+        sa.Column("headers", json(), nullable=True),
         sa.Column("enabled", sa.Boolean(), server_default=sa.text("(true)"), nullable=False),
+        sa.Column("reason", sa.String(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_subscribers")),
     )
@@ -296,6 +317,10 @@ def downgrade() -> None:
         batch_op.drop_index("ix_request_files_sha256")
 
     op.drop_table("request_files")
+    with op.batch_alter_table("notifications", schema=None) as batch_op:
+        batch_op.drop_index("ix_notifications_subscriber_id")
+
+    op.drop_table("notifications")
     with op.batch_alter_table("joins", schema=None) as batch_op:
         batch_op.drop_index("ix_joins_source_task_id")
 

@@ -145,7 +145,8 @@ class Customer:
                 if box["width"] >= 16 and box["height"] >= 16:
                     found[f"detect-crop-classify.classify.{root}.{annotation_key(box)}"] += 1
         for root in self.roots["error-resubmit"]:
-            found[f"error-resubmit.again.{root}"] += 1
+            if by_id[root]["status"] == "error":  # one whose callback came first was done at once
+                found[f"error-resubmit.again.{root}"] += 1
         for root in self.roots["video-second-pass"]:
             found[f"video-second-pass.second-pass.{root}"] += 1
         for root in self.roots["segment-review-fix"]:

@@ -1,0 +1,212 @@
+"""Subscribers: who is told of what happens here, and what became of each notification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from marshmallow import Schema, fields
+from marshmallow.validate import Length, OneOf
+from sqlalchemy import Connection, select
+
+from app.api.blueprint import Blueprint, bell, service, who
+from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
+from app.api.problems import Refused
+from models import Notification as NotificationRow
+from models import Subscriber as Row
+from pipeline import notify, subscribers
+from pipeline.subscribers import EVENTS, Unfit
+
+blueprint = Blueprint("subscribers", "Outbound webhooks, signed by the Standard Webhooks scheme")
+
+STATES = ("pending", "delivered", "failed")
+HEARS = f"Groups of events, or single ones. {'; '.join(EVENTS.values())}"
+
+
+class Subscriber(Shown):
+    id = fields.UUID()
+    url = fields.String()
+    events = fields.List(fields.String(), metadata={"description": HEARS})
+    headers = fields.List(
+        fields.String(), metadata={"description": "Names of what each request carries besides"}
+    )
+    enabled = fields.Boolean()
+    reason = fields.String(
+        allow_none=True, metadata={"description": "Why it is disabled, if not by a person"}
+    )
+    created_at = Instant()
+
+
+class NewSubscriber(Subscriber):
+    secret = fields.String(metadata={"description": "Signs what it is sent; shown this once"})
+
+
+class Registration(Schema):
+    url = fields.String(
+        required=True,
+        validate=Length(1, 2000),
+        metadata={"description": "Where to; its host must be named in SUBSCRIBER_HOSTS"},
+    )
+    events = fields.List(
+        fields.String(validate=Length(1, 64)),
+        required=True,
+        validate=Length(1, 50),
+        metadata={"description": HEARS},
+    )
+    secret = fields.String(
+        validate=Length(1, 200), metadata={"description": "`whsec_…` of your own; left out, one is made"}
+    )
+    headers = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        metadata={
+            "description": "Sent with each request, such as `scale-callback-auth` for an older handler"
+        },
+    )
+
+
+class Attempt(Shown):
+    at = fields.String()
+    status = fields.Integer(allow_none=True, metadata={"description": "Of the answer; null: none came"})
+    error = fields.String(allow_none=True, metadata={"description": "Null: it was taken"})
+    seconds = fields.Float()
+
+
+class Notification(Shown):
+    id = fields.UUID()
+    event = fields.String()
+    state = fields.String(validate=OneOf(STATES))
+    tries = fields.List(fields.Nested(Attempt), metadata={"description": "The last of them, oldest first"})
+    delivery_id = fields.UUID(
+        allow_none=True, metadata={"description": "The delivery that is passed on as it came"}
+    )
+    payload = fields.Dict(allow_none=True, metadata={"description": "The body; null for a delivery"})
+    created_at = Instant()
+    delivered_at = Instant(allow_none=True)
+
+
+class NotificationQuery(ListQuery):
+    state = fields.String(validate=OneOf(STATES))
+    event = fields.String()
+
+
+COLUMNS = (Row.id, Row.url, Row.events, Row.headers, Row.enabled, Row.reason, Row.created_at)
+NOTIFICATIONS = tuple(getattr(NotificationRow, name) for name in Notification._declared_fields)
+
+
+@blueprint.get("/subscribers")
+@blueprint.arguments(ListQuery, location="query")
+@blueprint.response(200, listed(Subscriber))
+def list_subscribers(query: Mapping[str, Any]) -> Rows:
+    """Subscribers, the newest first"""
+    with service().reader.begin() as connection:
+        found = page(connection, select(*COLUMNS), [Row.id], query)
+    return {**found, "data": [shown(row) for row in found["data"]]}
+
+
+@blueprint.post("/subscribers")
+@blueprint.arguments(Registration)
+@blueprint.response(201, NewSubscriber)
+def add_subscriber(wanted: Mapping[str, Any]) -> Rows:
+    """Tell somebody of events from now on"""
+    try:
+        with service().engine.begin() as connection:
+            row = subscribers.add(connection, service().settings, who(), **wanted)
+    except Unfit as unfit:
+        raise Refused(422, str(unfit)) from None
+    return shown(row) | {"secret": row["secret"]}
+
+
+@blueprint.get("/subscribers/<uuid:subscriber_id>")
+@blueprint.response(200, Subscriber)
+def show_subscriber(subscriber_id: UUID) -> Rows:
+    """One subscriber"""
+    with service().reader.begin() as connection:
+        return find(connection, subscriber_id)
+
+
+@blueprint.delete("/subscribers/<uuid:subscriber_id>")
+@blueprint.response(204)
+def remove_subscriber(subscriber_id: UUID) -> None:
+    """Forget it, with the history of its notifications"""
+    _changed(lambda connection: subscribers.remove(connection, who(), subscriber_id))
+
+
+@blueprint.post("/subscribers/<uuid:subscriber_id>/enable")
+@blueprint.response(200, Subscriber)
+def enable_subscriber(subscriber_id: UUID) -> Rows:
+    """Tell it again"""
+    _changed(lambda connection: subscribers.enable(connection, who(), subscriber_id, True))
+    return show(subscriber_id)
+
+
+@blueprint.post("/subscribers/<uuid:subscriber_id>/disable")
+@blueprint.response(200, Subscriber)
+def disable_subscriber(subscriber_id: UUID) -> Rows:
+    """Tell it no more"""
+    _changed(lambda connection: subscribers.enable(connection, who(), subscriber_id, False))
+    return show(subscriber_id)
+
+
+@blueprint.post("/subscribers/<uuid:subscriber_id>/test")
+@blueprint.response(202, Subscriber)
+def test_subscriber(subscriber_id: UUID) -> Rows:
+    """Send it `test.sent`, to see whether that arrives"""
+    with service().engine.begin() as connection:
+        found = find(connection, subscriber_id)
+        asked = notify.send_test(connection, subscribers.subscriptions(connection), subscriber_id)
+    if not asked:
+        raise Refused(409, "the subscriber is disabled; POST …/enable first")
+    bell().ring(asked)
+    return found
+
+
+@blueprint.get("/subscribers/<uuid:subscriber_id>/notifications")
+@blueprint.arguments(NotificationQuery, location="query")
+@blueprint.response(200, listed(Notification))
+def list_notifications(query: Mapping[str, Any], subscriber_id: UUID) -> Rows:
+    """What it was told, and what became of each try, the newest first"""
+    statement = select(*NOTIFICATIONS).where(NotificationRow.subscriber_id == subscriber_id)
+    for name in ("state", "event"):
+        if name in query:
+            statement = statement.where(getattr(NotificationRow, name) == query[name])
+    with service().reader.begin() as connection:
+        find(connection, subscriber_id)
+        return page(connection, statement, [NotificationRow.id], query)
+
+
+@blueprint.post("/notifications/<uuid:notification_id>/replay")
+@blueprint.response(202, Notification)
+def replay_notification(notification_id: UUID) -> Any:
+    """Send a notification again, under its own id"""
+    asked = _changed(lambda connection: subscribers.replay(connection, who(), notification_id))
+    bell().ring(asked)
+    statement = select(*NOTIFICATIONS).where(NotificationRow.id == notification_id)
+    with service().reader.begin() as connection:
+        return connection.execute(statement).mappings().one()
+
+
+def _changed(change: Callable[[Connection], Any]) -> Any:
+    try:
+        with service().engine.begin() as connection:
+            return change(connection)
+    except LookupError as missing:
+        raise Refused(404, str(missing.args[0])) from None
+
+
+def show(subscriber_id: UUID) -> Rows:
+    with service().reader.begin() as connection:
+        return find(connection, subscriber_id)
+
+
+def find(connection: Connection, subscriber_id: UUID) -> Rows:
+    row = connection.execute(select(*COLUMNS).where(Row.id == subscriber_id)).mappings().one_or_none()
+    if row is None:
+        raise Refused(404, f"there is no subscriber {subscriber_id}; GET /api/v1/subscribers lists them")
+    return shown(row)
+
+
+def shown(row: Mapping[Any, Any]) -> Rows:
+    """Without what is secret."""
+    return {**row, "headers": sorted(row["headers"] or {})}

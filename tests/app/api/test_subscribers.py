@@ -1,0 +1,94 @@
+"""Subscribers in the API: registered, tested, asked for their history, and never shown with what is secret."""
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from config import load_settings
+from tests.app.api.conftest import TOKEN
+from tests.peer import Peer, reply
+from workers.work import work
+
+
+@pytest.fixture
+def receiver() -> Iterator[Peer]:
+    with Peer(lambda asked: reply()) as peer:
+        yield peer
+
+
+@pytest.fixture
+def app(app: Flask, receiver: Peer, database_url: str) -> Iterator[Flask]:
+    """The application, which may tell the receiver."""
+    env = {
+        "API_TOKEN": TOKEN,
+        "SECRET_KEY": "secret",
+        "DATABASE_URL": database_url,
+        "SUBSCRIBER_HOSTS": f"127.0.0.1:{receiver.port}",
+    }
+    made = create_app(load_settings(env))
+    yield made
+    made.extensions["weighbridge"].engine.dispose()
+
+
+def test_a_subscriber_is_registered_told_and_forgotten(
+    client: FlaskClient, app: Flask, receiver: Peer
+) -> None:
+    wanted = {
+        "url": f"{receiver.url}/hook",
+        "events": ["task", "follow-up.held"],
+        "headers": {"x-key": "hush"},
+    }
+    made = client.post("/api/v1/subscribers", json=wanted)
+    assert made.status_code == 201
+    assert made.json["secret"].startswith("whsec_")
+    assert made.json["headers"] == ["x-key"]
+    address = f"/api/v1/subscribers/{made.json['id']}"
+    for shown in (client.get(address).json, client.get("/api/v1/subscribers").json["data"][0]):
+        assert "secret" not in shown
+        assert "hush" not in str(shown)
+    assert client.post(f"{address}/test").status_code == 202
+    work(app.extensions["weighbridge"])
+    (asked,) = receiver.asked
+    assert asked.headers["x-key"] == "hush"
+    (notification,) = client.get(f"{address}/notifications", query_string={"state": "delivered"}).json["data"]
+    assert (notification["event"], notification["tries"][0]["status"]) == ("test.sent", 200)
+    assert client.post(f"/api/v1/notifications/{notification['id']}/replay").json["state"] == "pending"
+    work(app.extensions["weighbridge"])
+    assert [one.headers["webhook-id"] for one in receiver.asked] == [asked.headers["webhook-id"]] * 2
+    assert client.post(f"{address}/disable").json["enabled"] is False
+    assert client.post(f"{address}/test").status_code == 409
+    assert client.post(f"{address}/enable").json["enabled"] is True
+    assert client.delete(address).status_code == 204
+    assert client.get(address).status_code == 404
+    assert client.get("/api/v1/subscribers").json == {"data": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"url": "http://169.254.169.254/", "events": ["task"]}, "SUBSCRIBER_HOSTS"),
+        ({"url": None, "events": ["task"]}, "url"),
+        ({"events": ["task"]}, "url"),
+        ({"url": "https://example.com"}, "events"),
+    ],
+)
+def test_what_cannot_be_registered_is_refused_in_words(client: FlaskClient, wanted: dict, said: str) -> None:
+    answer = client.post("/api/v1/subscribers", json=wanted)
+    assert answer.status_code in (400, 422)
+    assert answer.mimetype == "application/problem+json"
+    assert said in answer.text
+
+
+def test_one_that_is_not_known_is_404(client: FlaskClient) -> None:
+    nobody = "01a21079-e38a-74aa-afab-9e22924afae5"
+    for path in (
+        f"subscribers/{nobody}/enable",
+        f"subscribers/{nobody}/test",
+        f"notifications/{nobody}/replay",
+    ):
+        assert client.post(f"/api/v1/{path}").status_code == 404
+    assert client.delete(f"/api/v1/subscribers/{nobody}").status_code == 404
+    assert client.get(f"/api/v1/subscribers/{nobody}/notifications").status_code == 404
