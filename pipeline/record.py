@@ -1,4 +1,7 @@
-"""The rows that a delivery leaves behind, one function each: what receive.py tells in order is written here."""
+"""The rows that a delivery leaves behind, one function each: what receive.py tells in order is written here.
+
+Large values go beside a statement and not into it: SQLAlchemy keeps the first statement of each form, and all that it holds.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +47,12 @@ def keep(
     """Write the raw delivery; the id of the first one instead when the same bytes came before, which is counted."""
     if reading is None:
         carries_much(connection)
-    statement = insert(connection, Delivery).values(
-        body=body, **delivery_row(delivery, body, headers, reading)
-    )
-    statement = statement.on_conflict_do_update(
+    statement = insert(connection, Delivery).on_conflict_do_update(
         index_elements=["environment", "sha256"],
         set_={"duplicates": Delivery.duplicates + 1, "last_received_at": delivery.received_at},
-    ).returning(Delivery.id)
-    kept = connection.scalars(statement).one()
+    )
+    row = {"body": body, **delivery_row(delivery, body, headers, reading)}
+    kept = connection.scalars(statement.returning(Delivery.id), row).one()
     return None if kept == delivery.id else kept
 
 
@@ -152,7 +153,7 @@ def write_version(
 ) -> None:
     """One response version with its inline annotations."""
     row = version_row(version_id, number, digest, delivery, callback, result)
-    connection.execute(insert(connection, Response).values(**row))
+    connection.execute(insert(connection, Response), row)
     write_annotations(connection, version_id, 0, result.annotations)
 
 
@@ -246,7 +247,7 @@ def understand_again(
             )
             jobs.drop(connection, jobs.FETCH, map(str, gone))
             asked += write_artifacts(connection, known_id, task_id, result)
-        connection.execute(update(Response).where(Response.id == known_id).values(**columns))
+        connection.execute(update(Response).where(Response.id == known_id), columns)
     return asked
 
 
