@@ -18,6 +18,7 @@ from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
 
 from config import Settings
+from pipeline.database import words
 from pipeline.notify import teller
 from pipeline.receive import receive
 from pipeline.service import Service
@@ -47,7 +48,7 @@ class BodyRefused(Exception):
     """The body is not taken: (HTTP status, why)."""
 
 
-@blueprint.post("/callbacks/scale")
+@blueprint.post("/callbacks/scale", strict_slashes=False)
 def scale_callback() -> Response:
     service: Service = current_app.extensions["weighbridge"]
     bell: Bell = current_app.extensions["bell"]
@@ -68,8 +69,9 @@ def scale_callback() -> Response:
     except BodyRefused as refused:
         status, why = refused.args
         return refuse(status, why, {"Retry-After": RETRY_AFTER} if status == 503 else {})
-    except SQLAlchemyError as fault:
-        log.error("a callback could not be kept: %s", fault)
+    except Exception as fault:
+        unforeseen = not isinstance(fault, SQLAlchemyError)
+        log.error("a callback could not be kept: %s", words(fault), exc_info=unforeseen)
         return refuse(503, "the delivery could not be written; send it again", {"Retry-After": RETRY_AFTER})
     bell.ring(receipt.jobs)
     answered.labels(receipt.status).inc()
@@ -119,19 +121,24 @@ def receive_into(spool: IO[bytes], limit: int) -> int:
         raise BodyRefused(413, f"the body has {declared} bytes; MAX_CALLBACK_BYTES allows {limit}")
     stream = request.environ["wsgi.input"]
     until, size = time.monotonic() + READ_SECONDS, 0
-    try:
-        while chunk := stream.read(CHUNK):
-            size += len(chunk)
-            if size > limit:
-                raise BodyRefused(413, f"the body is larger than MAX_CALLBACK_BYTES, {limit}")
-            if time.monotonic() > until:
-                raise BodyRefused(408, f"the body took longer than {READ_SECONDS:.0f} s")
-            spool.write(chunk)
-    except (OSError, ParseException) as broken:  # a client that left or stalled; chunks that are no chunks
-        raise BodyRefused(400, f"the body could not be read to its end: {type(broken).__name__}") from broken
+    while chunk := read_some(stream):
+        size += len(chunk)
+        if size > limit:
+            raise BodyRefused(413, f"the body is larger than MAX_CALLBACK_BYTES, {limit}")
+        if time.monotonic() > until:
+            raise BodyRefused(408, f"the body took longer than {READ_SECONDS:.0f} s")
+        spool.write(chunk)
     if declared is not None and size < declared:
         raise BodyRefused(400, f"the body ended after {size} of {declared} bytes")
     return size
+
+
+def read_some(stream: IO[bytes]) -> bytes:
+    """The next piece of the body, empty at its end."""
+    try:
+        return stream.read(CHUNK)
+    except (OSError, ParseException) as broken:  # a client that left or stalled; chunks that are no chunks
+        raise BodyRefused(400, f"the body could not be read to its end: {type(broken).__name__}") from broken
 
 
 def refuse(status: int, why: str, headers: dict[str, str] | None = None) -> Response:

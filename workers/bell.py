@@ -95,8 +95,18 @@ class Bell:
         if self._thread is None or not self._thread.is_alive():
             with self._starting:
                 if self._thread is None or not self._thread.is_alive():
-                    self._thread = threading.Thread(target=self._ring_for_ever, name="bell", daemon=True)
-                    self._thread.start()
+                    self._start()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._ring_for_ever, name="bell", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as full:  # the machine allows no more threads
+            self._fall_silent(full)
+
+    def _fall_silent(self, fault: Exception) -> None:
+        self._silent_until = time.monotonic() + SILENCE_SECONDS
+        log.warning("the bell is silent for %.0f s; the sweep rings instead: %s", SILENCE_SECONDS, fault)
 
     def _ring_for_ever(self) -> None:
         while True:
@@ -112,8 +122,7 @@ class Bell:
                 for job_id in job_ids:
                     self.celery.send_task(RUN, (str(job_id),), producer=producer, expires=EXPIRES_SECONDS)
         except Exception as fault:
-            self._silent_until = time.monotonic() + SILENCE_SECONDS
-            log.warning("the bell is silent for %.0f s; the sweep rings instead: %s", SILENCE_SECONDS, fault)
+            self._fall_silent(fault)
 
     def reachable(self) -> bool:
         """Whether the broker answers now; True when there is none."""

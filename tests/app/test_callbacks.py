@@ -2,6 +2,7 @@
 
 import json
 import socket
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import TimeoutError as QueuePoolTimeout
 
 from app import create_app
 from config import load_settings
@@ -27,9 +29,10 @@ LIVE, TEST = "live_key", "test_key"
 Post = Callable[..., Any]
 
 
-def make_app(database_url: str, tmp_path: Path) -> Flask:
+def make_app(database_url: str, tmp_path: Path, **environment: str) -> Flask:
     settings = load_settings(
         {
+            **environment,
             "DATABASE_URL": database_url,
             "SCALE_LIVE_CALLBACK_KEYS": f"{LIVE}, newer_live_key",
             "SCALE_TEST_CALLBACK_KEYS": TEST,
@@ -303,6 +306,77 @@ def test_a_body_that_names_only_a_batch_updates_the_batch(app: Flask, post: Post
             "completed",
             "live",
         )
+
+
+def test_a_callback_url_with_a_slash_at_its_end_is_the_same(client: FlaskClient) -> None:
+    body = json.dumps(payload("annotation/boxes_of_2017.json"))
+    answer = client.post("/callbacks/scale/", data=body, headers={"scale-callback-auth": LIVE})
+    assert (answer.status_code, answer.json and answer.json["status"]) == (200, "processed")
+
+
+# What goes wrong here is nobody's fault out there: Scale is asked to send it again.
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        MemoryError(),
+        RecursionError(),
+        UnicodeError("no"),
+        TimeoutError(),
+        QueuePoolTimeout("no connection"),
+        KeyError(),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_whatever_keeps_a_delivery_from_being_written_is_answered_with_503(
+    post: Post, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise failure
+
+    body = payload("annotation/boxes_of_2017.json")
+    with monkeypatch.context() as trouble:
+        trouble.setattr("app.callbacks.receive", fail)
+        answer = post(body)
+    assert (answer.status_code, int(answer.headers["Retry-After"]) > 0) == (503, True)
+    assert post(body).status_code == 200
+
+
+def test_a_body_for_which_there_is_no_room_on_the_disk_is_answered_with_503(
+    app: Flask, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b'{"task_id": "large", "response": {"x": "' + b"x" * 150_000 + b'"}}'
+    with monkeypatch.context() as trouble:
+        trouble.setattr(tempfile, "tempdir", "/nowhere")
+        answer = post(body)
+    assert (answer.status_code, int(answer.headers["Retry-After"]) > 0) == (503, True)
+    assert count(app, Delivery) == 0
+    assert post(body).status_code == 200
+
+
+def test_what_is_kept_is_acknowledged_although_nobody_can_be_rung(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more_threads(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    app = make_app(sqlite_url, tmp_path, REDIS_URL="redis://127.0.0.1:9")
+    body = json.dumps(payload("annotation/boxes_of_2017.json") | {"task": None})
+    monkeypatch.setattr(threading.Thread, "start", no_more_threads)
+    answer = app.test_client().post("/callbacks/scale", data=body, headers={"scale-callback-auth": LIVE})
+    assert (answer.status_code, answer.json and answer.json["status"]) == (200, "processed")
+
+
+def test_the_log_of_a_callback_that_could_not_be_kept_holds_nothing_of_its_body(
+    app: Flask, post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    with app.extensions["weighbridge"].engine.begin() as connection:
+        connection.execute(text("DROP TABLE deliveries"))
+    signed = {"annotations": {"indexedImage": "https://example.com/i.png?X-Amz-Signature=secret"}}
+    assert post({"task_id": "a", "response": signed}).status_code == 503
+    assert "could not be kept" in caplog.text
+    assert "secret" not in caplog.text
 
 
 # How much, and how fast.
