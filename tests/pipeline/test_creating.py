@@ -11,6 +11,7 @@ from pipeline import decisions, jobs
 from pipeline.database import now
 from pipeline.pauses import CREATING
 from pipeline.state import recall
+from scale.client import Client
 from tests.pipeline.bodies import boxes
 from tests.pipeline.pipelines import ROOT, Pipeline, asks
 
@@ -34,6 +35,20 @@ def test_a_doubtful_answer_ends_in_one_task(pipeline: Pipeline, fault: str) -> N
     assert pipeline.states() == {ASK: "created"}
     assert len(pipeline.sandbox.tasks()) == 1
     assert pipeline.jobs() == []
+
+
+@pytest.mark.parametrize("fault", ["hang", "hang_after"])
+def test_an_answer_that_never_comes_ends_in_one_task(pipeline: Pipeline, fault: str) -> None:
+    settings = pipeline.service.settings
+    impatient = Client(settings.scale_api_url, settings.scale_api_key or "", read_timeout=0.3)
+    pipeline.service.__dict__["_clients"] = {"live": impatient}
+    pipeline.workflow({"ask": asks()})
+    pipeline.sandbox.fault(fault, times=1, seconds=1)
+    pipeline.receive(boxes("car"))
+    assert pipeline.states() == {ASK: "planned"}
+    pipeline.skip_waiting()
+    assert pipeline.states() == {ASK: "created"}
+    assert len(pipeline.sandbox.tasks()) == 1
 
 
 @pytest.mark.parametrize("status", [400, 402, 404])
