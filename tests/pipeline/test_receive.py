@@ -16,6 +16,7 @@ from pipeline.receive import Receipt
 from pipeline.service import Service
 from sandbox.pytest_plugin import ScaleSandbox
 from scale import task_types
+from scale.envelope import LARGE_BYTES, NotUnderstood, parse_json
 from scale.task_types import TaskType
 from tests.pipeline.bodies import RECORDED, boxes, callback, take
 from tests.pipeline.rows import empty, only, standing, table
@@ -426,6 +427,16 @@ def test_a_large_body_is_only_stored_and_then_read_by_the_worker(here: Service) 
     work(here)
     assert (only(here, Delivery)["status"], only(here, Task)["status"]) == ("processed", "completed")
     assert table(here, Job) == []
+
+
+def test_a_large_body_is_read_as_a_small_one_is() -> None:
+    odd = b'[1e400, 12345678901234567890, -1, 18446744073709551615, 1.0, "\\u0000", {"a": 1, "a": 2}]'
+    for body in (odd, *(path.read_bytes() for path in RECORDED)):
+        assert repr(parse_json(body + b" " * LARGE_BYTES)) == repr(parse_json(body))
+    with pytest.raises(NotUnderstood, match="not JSON"):
+        parse_json(b"{" + b" " * LARGE_BYTES)
+    with pytest.raises(NotUnderstood, match="deeper"):
+        parse_json(b"[" * 10_000 + b"]" * 10_000 + b" " * LARGE_BYTES)
 
 
 def test_a_large_body_that_is_no_callback_is_quarantined_by_the_worker(here: Service) -> None:
