@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -93,11 +94,7 @@ class WorkflowFiles:
         if time.monotonic() - self._looked < LOOK_AGAIN_SECONDS:
             return self._workflows
         with self._lock:
-            seen = [
-                (path.name, status.st_mtime_ns, status.st_size)
-                for path in sorted(self.directory.glob("*.y*ml"))
-                for status in (path.stat(),)
-            ]
+            seen = self._standing()
             if seen != self._seen:
                 self._workflows = self._load()
                 self._seen = seen
@@ -106,6 +103,15 @@ class WorkflowFiles:
                         log.error("workflow set aside: %s", problem)
             self._looked = time.monotonic()
         return self._workflows
+
+    def _standing(self) -> list[tuple[str, int, int]]:
+        """What changes when a file does."""
+        found = []
+        for path in sorted(self.directory.glob("*.y*ml")):
+            with contextlib.suppress(OSError):  # it went away just now, or is an editor's link to nothing
+                status = path.stat()
+                found.append((path.name, status.st_mtime_ns, status.st_size))
+        return found
 
     def _load(self) -> Workflows:
         """Receiving must not depend on what stands in the files, nor on our own code that reads them."""
