@@ -57,6 +57,8 @@ MAX_ATTEMPTS = {
     RECONCILE: 40,
 }
 """40 tries with this back-off take 30 hours: longer than a day of somebody else's outage."""
+OTHER_ATTEMPTS = 20
+"""Of a kind that only a newer version knows."""
 LONGEST_BACKOFF = 3600.0
 
 ready_or_expired = and_(Row.state.in_(("ready", "running")), Row.run_at <= from_now())
@@ -149,6 +151,10 @@ _FINISH = delete(Row).where(
 )
 
 
+def most_attempts(kind: str) -> int:
+    return MAX_ATTEMPTS.get(kind, OTHER_ATTEMPTS)
+
+
 def row(kind: str, subject: str) -> dict[str, Any]:
     """A new job's identity."""
     return {"id": new_id(), "kind": kind, "key": f"{kind}:{subject}", "subject": subject}
@@ -168,7 +174,7 @@ def claim(engine: Engine, lease_seconds: float, *, job_id: UUID | None = None) -
             if claimed is None:
                 return None
             job = Job(claimed.id, claimed.kind, claimed.subject, claimed.attempts, claimed.asked, owner)
-            if job.attempts <= MAX_ATTEMPTS[job.kind]:
+            if job.attempts <= most_attempts(job.kind):
                 return job
             bury(connection, job, f"its worker vanished: {job.attempts - 1} attempts and no end")
 
@@ -190,7 +196,7 @@ def postpone(
 
     `counts=False` gives the attempt back: waiting for a pause or a throttle to end is nobody's failure.
     """
-    if counts and job.attempts >= MAX_ATTEMPTS[job.kind]:
+    if counts and job.attempts >= most_attempts(job.kind):
         bury(connection, job, error or "no attempts left")
         return
     if delay is None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from pipeline import artifacts, creating, deliveries, jobs, joins, notify, planning, reconcile
+from pipeline.database import words
 from pipeline.jobs import Job, LeaseLost, Wait
 from pipeline.service import Service
 
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 CHAIN_SECONDS = 5.0
 """How long one message keeps its worker: after that a shutdown can come between two jobs."""
+UNKNOWN_SECONDS = 60.0
 
 KINDS: dict[str, Callable[[Service, Job], None]] = {
     jobs.PARSE: deliveries.parse,
@@ -49,6 +51,10 @@ def work(service: Service, job_id: UUID | None = None) -> list[UUID]:
 def perform(service: Service, job: Job) -> None:
     """Run one claimed job. What it raises decides: wait in order, back off, or leave it to the new owner."""
     try:
+        if (
+            job.kind not in KINDS
+        ):  # a newer version has asked for it, and runs beside this one or was rolled back
+            raise Wait(f"this version knows no jobs of the kind {job.kind}", UNKNOWN_SECONDS)
         KINDS[job.kind](service, job)
     except LeaseLost:
         log.warning("job %s:%s was taken over by another worker", job.kind, job.subject)
@@ -56,7 +62,7 @@ def perform(service: Service, job: Job) -> None:
         _postpone(service, job, str(wait), delay=wait.delay, counts=False)
     except Exception as failure:
         log.warning("job %s:%s failed, attempt %d", job.kind, job.subject, job.attempts, exc_info=True)
-        _postpone(service, job, f"{type(failure).__name__}: {failure}"[:1000])
+        _postpone(service, job, words(failure)[:1000])
 
 
 def _postpone(

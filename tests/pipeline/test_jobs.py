@@ -369,6 +369,19 @@ def test_a_worker_that_has_finished_a_job_looks_for_the_next(
     assert sorted(seen) == ["a", "b", "c"]
 
 
+def test_a_job_of_a_kind_that_only_a_newer_version_knows_waits_and_holds_nobody_up(
+    here: Service, performed: Callable[..., None]
+) -> None:
+    performed(finish)
+    ask(here, "later", kind="newer", delay=-10)
+    ask(here, "a")
+    work.work(here)
+    row = only(here, Job)
+    assert (row["key"], row["state"], row["attempts"]) == ("newer:later", "ready", 0)
+    assert "newer" in row["last_error"]
+    assert 50 < seconds_to_wait(here) < 70
+
+
 def test_what_a_job_did_is_undone_when_it_has_lost_its_lease(
     here: Service, performed: Callable[..., None]
 ) -> None:
