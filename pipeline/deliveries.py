@@ -78,7 +78,7 @@ def replay(service: Service, delivery_id: UUID) -> Replay:
 
 def replay_many(
     service: Service, *conditions: ColumnElement[bool], after: UUID | None = None
-) -> Iterator[Replay | Busy]:
+) -> Iterator[tuple[UUID, Replay | Busy]]:
     """Replay the deliveries that meet all `conditions` (on columns of Delivery), oldest first, each by itself.
 
     A replay whose task is in use for too long is given as Busy. `after` goes on behind a delivery, where an earlier
@@ -93,9 +93,9 @@ def replay_many(
             ids = connection.scalars(some.limit(IDS_AT_ONCE)).all()
         for delivery_id in ids:
             try:
-                yield replay(service, delivery_id)
+                yield delivery_id, replay(service, delivery_id)
             except Busy as busy:
-                yield busy
+                yield delivery_id, busy
         if len(ids) < IDS_AT_ONCE:
             return
         after = ids[-1]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
 from flask import Response
 from marshmallow import fields
 from marshmallow.validate import OneOf
-from sqlalchemy import select, text
+from sqlalchemy import ColumnElement, select, text
 
 from app.api.artifacts import SAFE_HEADERS
 from app.api.blueprint import Blueprint, bell, service, who
@@ -18,6 +19,7 @@ from app.api.problems import Refused
 from models import Delivery as Row
 from pipeline import deliveries
 from pipeline.audit import note
+from pipeline.deliveries import Replay
 from pipeline.receive import Busy
 
 blueprint = Blueprint("deliveries", "Callbacks as they were received, newest first")
@@ -59,10 +61,10 @@ class DeliveryQuery(ListQuery):
 
 class Replayed(Shown):
     delivery_id = fields.UUID()
-    status = fields.String(validate=OneOf(STATUSES))
-    before = fields.Dict()
-    after = fields.Dict()
-    changed = fields.Dict(metadata={"description": "name → [before, after]"})
+    status = fields.String(allow_none=True, validate=OneOf(STATUSES))
+    before = fields.Dict(allow_none=True)
+    after = fields.Dict(allow_none=True)
+    changed = fields.Dict(allow_none=True, metadata={"description": "name → [before, after]"})
 
 
 COLUMNS = tuple(getattr(Row, name) for name in Delivery._declared_fields)
@@ -74,16 +76,16 @@ DETAIL = tuple(getattr(Row, name) for name in DeliveryDetail._declared_fields)
 @blueprint.response(200, listed(Delivery))
 def list_deliveries(query: Mapping[str, Any]) -> Rows:
     """Deliveries, newest first"""
-    statement = select(*COLUMNS)
+    with service().reader.begin() as connection:
+        return page(connection, select(*COLUMNS).where(*_chosen(query)), [Row.id], query)
+
+
+def _chosen(query: Mapping[str, Any]) -> Iterator[ColumnElement[bool]]:
     for name in ("status", "task_id", "environment", "event", "kind"):
         if name in query:
-            statement = statement.where(getattr(Row, name) == query[name])
+            yield getattr(Row, name) == query[name]
     if query.get("status", "processed") != "processed":
-        statement = statement.where(
-            text("deliveries.status != 'processed'")
-        )  # the words of the partial index
-    with service().reader.begin() as connection:
-        return page(connection, statement, [Row.id], query)
+        yield text("deliveries.status != 'processed'")  # type: ignore[misc]  # the words of the partial index
 
 
 @blueprint.get("/deliveries/<uuid:delivery_id>")
@@ -120,6 +122,42 @@ def replay_delivery(delivery_id: UUID) -> Rows:
     with service().engine.begin() as connection:
         note(connection, who(), "delivery.replay", str(delivery_id), {"status": replay.receipt.status})
     bell().ring(replay.receipt.jobs)
+    return _replayed(delivery_id, replay)
+
+
+@blueprint.post("/deliveries/replay")
+@blueprint.arguments(DeliveryQuery, location="query")
+@blueprint.response(200, listed(Replayed))
+def replay_deliveries(query: Mapping[str, Any]) -> Rows:
+    """Take all deliveries that the parameters choose once more, oldest first, `limit` at a time
+
+    Go on with `cursor` until `next_cursor` is null. `changed` is null where a task was in use for too long: replay that
+    delivery again.
+    """
+    conditions = list(_chosen(query))
+    if not conditions:
+        raise Refused(400, "choose deliveries by at least one parameter, such as status=quarantined")
+    try:
+        after = UUID(query["cursor"]) if "cursor" in query else None
+    except ValueError:
+        raise Refused(400, "cursor is none that this list gave") from None
+    replays = deliveries.replay_many(service(), *conditions, after=after)
+    done: list[Rows] = []
+    for delivery_id, replay in islice(replays, query["limit"]):
+        if isinstance(replay, Busy):
+            done.append(
+                {"delivery_id": delivery_id, "status": None, "before": None, "after": None, "changed": None}
+            )
+            continue
+        with service().engine.begin() as connection:
+            note(connection, who(), "delivery.replay", str(delivery_id), {"status": replay.receipt.status})
+        bell().ring(replay.receipt.jobs)
+        done.append(_replayed(delivery_id, replay))
+    whole = len(done) == query["limit"]
+    return {"data": done, "next_cursor": str(done[-1]["delivery_id"]) if whole else None}
+
+
+def _replayed(delivery_id: UUID, replay: Replay) -> Rows:
     return {
         "delivery_id": delivery_id,
         "status": replay.receipt.status,

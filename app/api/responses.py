@@ -19,6 +19,7 @@ from app.api.tasks import missing
 from models import Annotation, Artifact, Response, Task
 from pipeline.diff import diff
 from scale.annotations import Annotation as Value
+from scale.result_files import frame_source
 
 blueprint = Blueprint("responses", "Response versions and annotations of a task")
 
@@ -45,6 +46,15 @@ class AnnotationSchema(Shown):
     geometry = fields.Raw(metadata={"description": "Scale's own keys, pixels, origin top left"})
     file = fields.Integer(metadata={"description": "0: in the response itself; else that artifact's `file`"})
     flag = fields.String(allow_none=True, metadata={"description": "Why it was kept raw"})
+
+
+class AnnotationInTime(AnnotationSchema):
+    time = fields.Float(
+        allow_none=True, metadata={"description": "Of a video's frame: seconds from the start of the video"}
+    )
+    image = fields.String(
+        allow_none=True, metadata={"description": "Of a frame: the attachment that it is a part of"}
+    )
 
 
 class AnnotationQuery(ListQuery):
@@ -152,7 +162,7 @@ def show_response(task_id: str, number: int) -> Rows:
 
 @blueprint.get("/tasks/<string:task_id>/annotations")
 @blueprint.arguments(AnnotationQuery, location="query")
-@blueprint.response(200, listed(AnnotationSchema))
+@blueprint.response(200, listed(AnnotationInTime))
 def list_annotations(query: Mapping[str, Any], task_id: str) -> Rows:
     """Annotations of one version by position, those of the response itself before those of its files"""
     with service().reader.begin() as connection:
@@ -165,7 +175,17 @@ def list_annotations(query: Mapping[str, Any], task_id: str) -> Rows:
         for name in ("type", "label", "uuid", "frame"):
             if name in query:
                 statement = statement.where(getattr(Annotation, name) == query[name])
-        return page(connection, statement, [Annotation.file, Annotation.position], query, ascending=True)
+        found = page(connection, statement, [Annotation.file, Annotation.position], query, ascending=True)
+        task = connection.execute(select(Task.type, Task.params).where(Task.task_id == task_id)).one()
+        return {**found, "data": [_in_time(row, task) for row in found["data"]]}
+
+
+def _in_time(row: Mapping[str, Any], task: Any) -> Rows:
+    """With the time and the image of its frame, as far as the task's parameters tell them."""
+    if row["frame"] is None:
+        return {**row, "time": None, "image": None}
+    time, image = frame_source(task.params or {}, row["frame"], task.type)
+    return {**row, "time": time, "image": image}
 
 
 @blueprint.get("/tasks/<string:task_id>/responses/<int:number>/diff")

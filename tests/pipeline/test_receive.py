@@ -291,7 +291,7 @@ def test_a_task_type_whose_code_raises_costs_nothing_but_its_callbacks(
         take(here, callback({"category": "a"}, type="categorization", task_id="other")).status == "processed"
     )
     monkeypatch.undo()
-    (replay,) = deliveries.replay_many(here, Delivery.status == "quarantined")
+    ((_, replay),) = deliveries.replay_many(here, Delivery.status == "quarantined")
     assert isinstance(replay, deliveries.Replay)
     assert replay.changed["delivery"] == ("quarantined", "processed")
     assert len(table(here, Annotation)) == 1
@@ -462,8 +462,8 @@ def test_a_replay_by_filter_goes_through_all_of_them_oldest_first_and_can_go_on(
         rest = list(deliveries.replay_many(here, Delivery.status == "processed", after=ids[4]))
     finally:
         deliveries.IDS_AT_ONCE = before
-    assert [one.receipt.delivery_id for one in replays if isinstance(one, deliveries.Replay)] == ids
-    assert [one.receipt.delivery_id for one in rest if isinstance(one, deliveries.Replay)] == ids[5:]
+    assert [delivery_id for delivery_id, _ in replays] == ids
+    assert [delivery_id for delivery_id, _ in rest] == ids[5:]
 
 
 def test_a_replay_of_a_delivery_that_is_not_known_is_an_error(here: Service) -> None:

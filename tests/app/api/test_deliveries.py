@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
@@ -106,3 +107,34 @@ def test_a_delivery_that_nobody_knows_is_not_found(client: FlaskClient) -> None:
     for path in ("", "/body"):
         assert client.get(f"/api/v1/deliveries/{uuid4()}{path}").status_code == 404
     assert client.post(f"/api/v1/deliveries/{uuid4()}/replay").status_code == 404
+
+
+def test_a_choice_of_deliveries_is_taken_once_more_page_by_page(
+    client: FlaskClient, deliver: Deliver, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*_: Any) -> Any:
+        raise ValueError("a mistake")
+
+    known = task_types.task_type("annotation")
+    with monkeypatch.context() as broken:
+        broken.setitem(task_types._BY_NAME, "annotation", replace(known, understand=mistaken))
+        ids = [str(deliver("annotation/accepted", task_id=f"t{n}").delivery_id) for n in range(3)]
+    deliver(b"no JSON")
+    first = client.post("/api/v1/deliveries/replay?status=quarantined&limit=2").json
+    assert [one["delivery_id"] for one in first["data"]] == ids[:2]
+    assert first["data"][0]["changed"]["delivery"] == ["quarantined", "processed"]
+    rest = client.post(
+        f"/api/v1/deliveries/replay?status=quarantined&limit=2&cursor={first['next_cursor']}"
+    ).json
+    assert [one["status"] for one in rest["data"]] == ["processed", "quarantined"]
+    last = client.post(f"/api/v1/deliveries/replay?status=quarantined&cursor={rest['next_cursor']}").json
+    assert last == {"data": [], "next_cursor": None}
+    with service.reader.begin() as connection:
+        assert connection.scalars(select(AuditEntry.action)).all() == ["delivery.replay"] * 4
+
+
+@pytest.mark.parametrize("query", ["", "?status=quarantined&cursor=none"])
+def test_all_deliveries_at_once_are_not_taken_again_and_a_wrong_cursor_is_refused(
+    client: FlaskClient, query: str
+) -> None:
+    assert client.post(f"/api/v1/deliveries/replay{query}").status_code == 400

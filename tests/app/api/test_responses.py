@@ -4,6 +4,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy import select, update
+
+from models import Artifact, Response, Task
+from pipeline.rows import write_annotations
+from pipeline.service import Service
+from scale.annotations import Annotation as Value
 from tests.app.api.conftest import PAYLOADS, Deliver
 
 Get = Callable[..., Any]
@@ -122,3 +128,32 @@ def test_versions_that_are_not_there_are_problems(client: Any, deliver: Deliver)
     ):
         answer = client.get(f"/api/v1{path}")
         assert (answer.status_code, answer.content_type) == (status, "application/problem+json"), path
+
+
+def test_annotations_of_frames_have_the_time_and_the_image_of_their_frame(
+    deliver: Deliver, get: Get, service: Service
+) -> None:
+    receipt = deliver("videoannotation/file_of_frames", task_id="t")
+    with service.engine.begin() as connection:
+        response_id = connection.scalar(select(Response.id))
+        connection.execute(
+            update(Task).values(
+                params={"attachment": "https://example.com/v.mp4", "start_time": 2, "frame_rate": 5}
+            )
+        )
+        connection.execute(update(Artifact).values(state="stored"))
+        rows = [Value(n, "box", "car", None, frame, None, {}, None) for n, frame in enumerate((0, 10, None))]
+        write_annotations(connection, response_id, 1, rows)
+    assert receipt.status == "processed"
+    found = get("/tasks/t/annotations")["data"]
+    video = "https://example.com/v.mp4"
+    assert [(row["time"], row["image"]) for row in found] == [(2.0, video), (4.0, video), (None, None)]
+    with service.engine.begin() as connection:
+        connection.execute(
+            update(Task).values(params={"attachments": [f"https://example.com/{n}.png" for n in range(3)]})
+        )
+    assert [row["image"] for row in get("/tasks/t/annotations")["data"]] == [
+        "https://example.com/0.png",
+        None,
+        None,
+    ]
