@@ -163,29 +163,26 @@ def take(
         raise NotUnderstood(
             f"it came as {callback.environment}, but its task {task_id} is known as {stored['environment']}"
         )
-    type_name, params = stored["type"], stored["params"]
-    if callback.task is not None and callback.task.type is not None:
-        type_name, params = callback.task.type, callback.task.params
-
     asked: list[UUID] = []
-    version_id, changes = None, {}
+    known, version_id = None, None
     if callback.response is not ABSENT:
         digest = response_digest(callback.response)
-        version_id = seen_version(connection, task_id, digest, callback.event, moment)
-        if version_id is None:
-            version_id, number = new_id(), stored["response_count"] + 1
-            result = understand(type_name, callback.response, params)
-            write_version(connection, version_id, number, digest, delivery, callback, result)
-            asked += write_artifacts(connection, version_id, task_id, result)
-            changes = {"response_count": number}
-            if number > 1:
-                number_by_clock(connection, task_id)
-        elif reread:
-            asked += understand_again(connection, task_id, type_name, params, version_id)
-    changes |= settle(stored, callback, moment, version_id)
-    if type_name != stored["type"] and stored["response_count"]:
-        asked += understand_again(connection, task_id, type_name, params)
+        known = seen_version(connection, task_id, digest, callback.event, moment)
+        version_id = known or new_id()
+    changes = settle(stored, callback, moment, version_id)
     task = {**stored, **changes}
+    type_name, params = task["type"], task["params"]
+    if version_id is not None and known is None:
+        changes["response_count"] = number = stored["response_count"] + 1
+        result = understand(type_name, callback.response, params)
+        write_version(connection, version_id, number, digest, delivery, callback, result)
+        asked += write_artifacts(connection, version_id, task_id, result)
+        if number > 1:
+            number_by_clock(connection, task_id)
+    if stored["response_count"] and not changes.keys().isdisjoint(("type", "params")):
+        asked += understand_again(connection, task_id, type_name, params)
+    elif reread and known is not None:
+        asked += understand_again(connection, task_id, type_name, params, known)
     if joined := join_follow_up(connection, task):
         changes["follow_up"] = joined
     if changes:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models import Delivery, Response, Task
+from models import Delivery, Job, Response, Task
 from pipeline import jobs, receive
 from pipeline.service import Service
 from tests.pipeline.bodies import RECORDED, boxes, callback, take
@@ -137,6 +137,26 @@ def test_a_version_that_is_received_late_takes_its_number_by_scales_clock(here: 
     numbers = {row["id"]: row["number"] for row in table(here, Response)}
     assert numbers.pop(fixed["id"]) == 2
     assert list(numbers.values()) == [1]
+
+
+def test_what_is_understood_follows_from_the_newest_description_in_any_order(here: Service) -> None:
+    shape = {
+        "annotations": [{"label": "car", "vertices": [{"x": 1, "y": 2}, {"x": 3, "y": 4}, {"x": 5, "y": 6}]}]
+    }
+    described = [
+        callback(shape, updated_at=at(10), type="polygonannotation"),
+        callback(shape, updated_at=at(11), type="lineannotation"),
+        callback({**shape, "more": 1}, updated_at=at(12), type="polygonannotation"),
+        callback(shape, updated_at=at(13), type=None),
+    ]
+    for count, type_name in ((2, "lineannotation"), (3, "polygonannotation"), (4, None)):
+        expected = after(here, described[:count])
+        assert only(here, Task)["type"] == type_name
+        for order in itertools.permutations(described[:count]):
+            found = after(here, order)
+            # Whether Scale is asked about the task depends on what was known of it in between.
+            assert {**found, "jobs": []} == {**expected, "jobs": []}
+    assert jobs.COMPLETE in {row["kind"] for row in table(here, Job)}
 
 
 def test_an_event_of_yesterday_changes_neither_status_nor_review_nor_current(here: Service) -> None:
