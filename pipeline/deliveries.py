@@ -79,10 +79,18 @@ def replay(service: Service, delivery_id: UUID) -> Replay:
 def replay_many(
     service: Service, *conditions: ColumnElement[bool], after: UUID | None = None
 ) -> Iterator[tuple[UUID, Replay | Busy]]:
-    """Replay the deliveries that meet all `conditions` (on columns of Delivery), oldest first, each by itself.
+    """Replay the deliveries that meet all `conditions`, each by itself; Busy for one whose task is in use for too long."""
+    for delivery_id in ids(service, *conditions, after=after):
+        try:
+            yield delivery_id, replay(service, delivery_id)
+        except Busy as busy:
+            yield delivery_id, busy
 
-    A replay whose task is in use for too long is given as Busy. `after` goes on behind a delivery, where an earlier
-    run was stopped. What is received meanwhile is left out.
+
+def ids(service: Service, *conditions: ColumnElement[bool], after: UUID | None = None) -> Iterator[UUID]:
+    """Ids of the deliveries that meet all `conditions` (on columns of Delivery), oldest first, behind `after`.
+
+    They are looked for page by page: what is replayed meanwhile may leave the choice, and what comes in does not join it.
     """
     newest = new_id()
     while True:
@@ -90,15 +98,11 @@ def replay_many(
         if after is not None:
             some = some.where(Delivery.id > after)
         with service.reader.begin() as connection:
-            ids = connection.scalars(some.limit(IDS_AT_ONCE)).all()
-        for delivery_id in ids:
-            try:
-                yield delivery_id, replay(service, delivery_id)
-            except Busy as busy:
-                yield delivery_id, busy
-        if len(ids) < IDS_AT_ONCE:
+            page = connection.scalars(some.limit(IDS_AT_ONCE)).all()
+        yield from page
+        if len(page) < IDS_AT_ONCE:
             return
-        after = ids[-1]
+        after = page[-1]
 
 
 def complete(service: Service, job: Job) -> None:

@@ -20,11 +20,10 @@ from app.commands.moments import MOMENT
 from app.commands.output import as_json, limit, print_facts, print_json, print_rows, rows_of, shown
 from models import Delivery as Row
 from pipeline.audit import note
-from pipeline.deliveries import Replay, replay
+from pipeline.deliveries import Replay, ids, replay
 from pipeline.receive import Busy
 
 LOOK_SECONDS = 0.5
-AT_ONCE = 100
 LISTED = (
     "id",
     "received_at",
@@ -158,7 +157,7 @@ def replay_deliveries(
     if bool(delivery_ids) == any(value is not None for value in wanted.values()):
         raise click.UsageError("Name deliveries, or choose them by options such as --quarantined or --task.")
     outcomes: list[dict[str, Any]] = []
-    for delivery_id in delivery_ids or ids_of(chosen(**wanted)):
+    for delivery_id in delivery_ids or ids(service(), *chosen(**wanted)):
         outcome = {"delivery_id": str(delivery_id)} if dry_run else taken_again(delivery_id)
         outcomes.append(outcome)
         if not as_json:
@@ -168,21 +167,6 @@ def replay_deliveries(
     elif not outcomes:
         click.echo("No delivery is like that.")
     sys.exit(1 if any("error" in outcome for outcome in outcomes) else 0)
-
-
-def ids_of(where: Iterator[ColumnElement[bool]]) -> Iterator[UUID]:
-    """Ids in the order of receipt, page by page: what is replayed meanwhile may leave the choice, not the order."""
-    conditions, last = list(where), None
-    while True:
-        after = [] if last is None else [Row.id > last]
-        with service().reader.begin() as connection:
-            ids = connection.scalars(
-                select(Row.id).where(*conditions, *after).order_by(Row.id).limit(AT_ONCE)
-            ).all()
-        yield from ids
-        if not ids:
-            return
-        last = ids[-1]
 
 
 def taken_again(delivery_id: UUID) -> dict[str, Any]:
