@@ -286,18 +286,24 @@ def join_follow_up(connection: Connection, task: Mapping[str, Any]) -> str | Non
 
 def update_batch(connection: Connection, callback: Callback, delivery: Received) -> None:
     """A body that names only a batch: the newest one is what the batch is."""
-    clock = callback.clock or delivery.received_at
     statement = insert(connection, Batch).values(
         environment=callback.environment,
         name=callback.batch,
+        project=callback.batch_project,
         status=callback.status,
-        clock=clock,
+        details=callback.batch_details,
+        clock=callback.clock or delivery.received_at,
     )
     new = statement.excluded
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["environment", "name"],
-            set_={"status": new.status, "clock": new.clock},
+            set_={
+                "project": func.coalesce(new.project, Batch.project),
+                "status": new.status,
+                "details": new.details,
+                "clock": new.clock,
+            },
             where=or_(Batch.clock.is_(None), Batch.clock <= new.clock),
         )
     )

@@ -95,6 +95,8 @@ class Callback:
     response: Any  # ABSENT where there is none
     batch: str | None  # the name in a body that is about a batch
     flags: list[str] = field(default_factory=list)
+    batch_project: str | None = None
+    batch_details: dict[str, Any] | None = None  # the batch as it came
 
 
 LARGE_BYTES = 4 * 1024 * 1024
@@ -181,7 +183,9 @@ TASK = schema(
 )
 AUDIT = schema(audited_at=date, audit_result=text, audit_source=text)
 ENVELOPE = schema(task_id=name, status=text, task=json_object)
-BATCH = schema(batch=name, batch_name=name, name=name, status=text, updated_at=date, completed_at=date)
+BATCH = schema(
+    batch=name, batch_name=name, name=name, project=name, status=text, updated_at=date, completed_at=date
+)
 
 # What some types keep beside the response, in the task object: it is part of what the response says.
 BESIDE_RESPONSE = ("attempts", "document_pages", "threads")
@@ -322,7 +326,19 @@ def _batch(body: dict[str, Any], environment: str, flags: list[str]) -> Callback
     if not batch:
         raise NotUnderstood("the body names no task_id and no batch")
     clock = _latest([values.get("updated_at"), values.get("completed_at")])
-    return Callback(environment, "batch", clock, None, values.get("status"), None, ABSENT, batch, flags + odd)
+    return Callback(
+        environment,
+        "batch",
+        clock,
+        None,
+        values.get("status"),
+        None,
+        ABSENT,
+        batch,
+        flags + odd,
+        values.get("project"),
+        inner if type(inner) is dict else body,
+    )
 
 
 def response_digest(response: Any) -> str:

@@ -77,6 +77,9 @@ class ResponseSummary(Shown):
     is_current = fields.Boolean()
     delivery_id = fields.UUID()
     annotation_count = fields.Integer()
+    digest = fields.String(
+        metadata={"description": "sha256 over its canonical form: names it also when an older one comes late"}
+    )
     flags = fields.List(fields.Raw(), metadata={"description": "What was odd in it, in sentences"})
     response = fields.Raw(allow_none=True, metadata={"description": "As Scale sent it"})
 
@@ -121,6 +124,7 @@ SUMMARY = (
     Response.received_at,
     Response.delivery_id,
     Response.annotation_count,
+    Response.digest,
     Response.flags,
     Response.response,
 )

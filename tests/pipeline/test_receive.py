@@ -343,15 +343,24 @@ def test_a_body_that_names_only_a_batch_updates_it(body: dict[str, Any], here: S
     assert take(here, json.dumps(body).encode()).status == "processed"
     batch = only(here, Batch)
     assert (batch["environment"], batch["name"], batch["status"]) == ("live", "night", "completed")
+    assert batch["project"] == ("streets" if "project" in str(body) else None)
+    assert batch["details"] == (body["batch"] if isinstance(body.get("batch"), dict) else body)
     assert only(here, Delivery)["event"] == "batch"
     assert table(here, Task) == []
 
 
 def test_an_older_word_of_a_batch_changes_nothing(here: Service) -> None:
     for status, day in (("completed", 2), ("in_progress", 1)):
-        body = {"batch": "night", "status": status, "updated_at": f"2026-01-0{day}T00:00:00Z"}
+        body = {
+            "batch": "night",
+            "status": status,
+            "updated_at": f"2026-01-0{day}T00:00:00Z",
+            "project": "streets",
+        }
         take(here, json.dumps(body).encode())
     assert only(here, Batch)["status"] == "completed"
+    take(here, b'{"batch": "night", "status": "paused"}')
+    assert (only(here, Batch)["status"], only(here, Batch)["project"]) == ("paused", "streets")
 
 
 # A body without a task object.
