@@ -183,7 +183,8 @@ def take(
         asked += understand_again(connection, task_id, type_name, params)
     elif reread and known is not None:
         asked += understand_again(connection, task_id, type_name, params, known)
-    if joined := join_follow_up(connection, task):
+    named = callback.task.unique_id if callback.task else None
+    if joined := join_follow_up(connection, task, named):
         changes["follow_up"] = joined
     if changes:
         connection.execute(update(TASKS).where(TASKS.c.task_id == task_id), changes)

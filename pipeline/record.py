@@ -251,12 +251,13 @@ def understand_again(
     return asked
 
 
-def join_follow_up(connection: Connection, task: Mapping[str, Any]) -> str | None:
+def join_follow_up(connection: Connection, task: Mapping[str, Any], named: str | None = None) -> str | None:
     """Tell the follow-up that asked for this task how it goes; its unique_id, or None when nobody here asked for it.
 
-    Found by unique_id, so that a callback which overtakes the answer to the create call finds it as well.
+    Found by unique_id, so that a callback which overtakes the answer to the create call finds it as well. `named` is the
+    unique_id in a delivery, which a newer one may have lost.
     """
-    unique_id: str | None = task["follow_up"] or task["unique_id"]
+    unique_id: str | None = task["follow_up"] or named or task["unique_id"]
     if unique_id is None:
         return None
     failed = task["status"] == "error"

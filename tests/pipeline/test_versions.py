@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, insert
 
-from models import Delivery, Job, Response, Task
+from models import Delivery, FollowUp, Job, Response, Task
 from pipeline import jobs, receive
 from pipeline.service import Service
 from tests.pipeline.bodies import RECORDED, boxes, callback, take
@@ -50,6 +51,18 @@ FIXED_EVENT = callback(
 )
 RECALLED = callback(status="pending", updated_at=at(13), completed_at=None, tags=["again"])
 COMPLETED_AGAIN = callback(AGAIN, updated_at=at(14), completed_at=at(14), priority=20)
+FOLLOW_UP = {
+    "id": jobs.new_id(),
+    "workflow": "w",
+    "workflow_digest": "d",
+    "step": "s",
+    "state": "planned",
+    "environment": "live",
+    "source_task_id": "source",
+    "task_type": "imageannotation",
+    "request": {},
+    "planned_at": datetime(2026, 1, 1, tzinfo=UTC),
+}
 LIFE = (COMPLETED, ACCEPTED, FIXED_EVENT, RECALLED, COMPLETED_AGAIN)
 
 
@@ -157,6 +170,22 @@ def test_what_is_understood_follows_from_the_newest_description_in_any_order(her
             # Whether Scale is asked about the task depends on what was known of it in between.
             assert {**found, "jobs": []} == {**expected, "jobs": []}
     assert jobs.COMPLETE in {row["kind"] for row in table(here, Job)}
+
+
+def test_a_follow_up_finds_its_task_although_the_newest_event_does_not_name_it_any_more(
+    here: Service,
+) -> None:
+    """Scale takes the unique_id off a task that fails, if it was asked to."""
+    named = callback(updated_at=at(10), status="pending", unique_id="w.s.1")
+    failed = callback({"error": "bad"}, updated_at=at(11), status="error")
+    for order in ((named, failed), (failed, named)):
+        empty(here)
+        with here.engine.begin() as connection:
+            connection.execute(delete(FollowUp))
+            connection.execute(insert(FollowUp).values(**FOLLOW_UP, unique_id="w.s.1"))
+        for body in order:
+            take(here, body)
+        assert (only(here, FollowUp)["state"], only(here, Task)["follow_up"]) == ("error", "w.s.1")
 
 
 def test_an_event_of_yesterday_changes_neither_status_nor_review_nor_current(here: Service) -> None:
