@@ -6,10 +6,12 @@ neither memory nor a lock. Until the last of them is written the artifact is pen
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import Connection, RowMapping, bindparam, delete, func, select, update
@@ -19,11 +21,12 @@ from models import Artifact, Response, Task
 from pipeline import jobs
 from pipeline.artifact_store import Incoming, path
 from pipeline.database import dumps, now
-from pipeline.fetch import Refused, Unavailable
+from pipeline.fetch import Refused, Unavailable, Unreachable
 from pipeline.fetch import fetch as download
-from pipeline.jobs import Job
+from pipeline.jobs import Job, Wait
 from pipeline.rows import ROWS_AT_ONCE, write_annotations
 from pipeline.service import Service
+from pipeline.state import forget, recall, remember
 from scale.annotations import Annotation
 from scale.envelope import storable
 from scale.masks import Pixels, UnreadableMask, check, complete, disagreements, indexes_of, measure
@@ -33,6 +36,8 @@ from scale.task_types import task_type
 PATIENCE = timedelta(hours=25)
 """How long a file that cannot be had now is asked for again and again."""
 FETCH_SECONDS = 900.0
+FIRST_PAUSE, LONGEST_PAUSE = 15.0, 600.0
+UNREACHABLE = "unreachable:"
 CHARACTERS_AT_ONCE = 4_000_000
 """Of rows as JSON in one transaction: some rows are large."""
 LONGEST_REASON = 2_000
@@ -94,6 +99,8 @@ def fetch(service: Service, job: Job) -> None:
             if file.of_segmentation:
                 compare_label_images(service, file.response_id)
         except Unavailable as reason:
+            if isinstance(reason, Unreachable):
+                leave_alone(service, file)
             return put_off(service, job, file, str(reason))
         except (Refused, UnreadableFile, UnreadableMask) as reason:
             return give_up(service, job, file, str(reason))
@@ -132,6 +139,7 @@ def begin(service: Service, job: Job) -> File | None:
         if file.state == "failed":
             file = replace(file, state="pending", sha256=None, attempts=0, first_attempt_at=None)
         if file.state == "pending" and file.sha256 is None:
+            leave_to_fetch(connection, file)
             file = replace(file, attempts=file.attempts + 1, first_attempt_at=file.first_attempt_at or now())
         change(
             connection,
@@ -165,6 +173,7 @@ def bring(service: Service, job: Job, file: File, still_leased: Check) -> File:
             media_type=fetched.media_type,
             path=path(fetched.sha256),
         )
+        forget(connection, UNREACHABLE + host(file))
     return replace(file, sha256=fetched.sha256)
 
 
@@ -177,6 +186,33 @@ class _Leased(NamedTuple):
     def write(self, piece: bytes, /) -> None:
         self.still_leased()
         self.incoming.write(piece)
+
+
+# Hosts that do not answer. A thousand files of one must not keep every worker waiting for it, one after another.
+
+
+def host(file: File) -> str:
+    try:
+        return urlsplit(file.url).netloc.rpartition("@")[2].lower()
+    except ValueError:  # an address that is refused when it is fetched
+        return ""
+
+
+def leave_to_fetch(connection: Connection, file: File) -> None:
+    """Raises Wait while the file's host is left alone."""
+    pause = recall(connection, UNREACHABLE + host(file))
+    if pause is not None and (left := (datetime.fromisoformat(pause["until"]) - now()).total_seconds()) > 0:
+        raise Wait(f"{host(file)} does not answer", left * random.uniform(1.0, 1.2))
+
+
+def leave_alone(service: Service, file: File) -> None:
+    """Ask this host for nothing for a while, and longer each time."""
+    key = UNREACHABLE + host(file)
+    with service.engine.begin() as connection:
+        known = recall(connection, key)
+        seconds = min(2 * known["seconds"], LONGEST_PAUSE) if known else FIRST_PAUSE
+        until = (now() + timedelta(seconds=seconds)).isoformat()
+        remember(connection, key, {"until": until, "seconds": seconds})
 
 
 # From content to rows.

@@ -37,6 +37,10 @@ class Unavailable(NotFetched):
     """It may be there later: any status but 200, a time-out, a reset, a file cut short."""
 
 
+class Unreachable(Unavailable):
+    """The host does not answer, or too slowly: its other files need not be asked for now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """What was written to the sink: `size` in bytes, `media_type` as the server named it, without parameters."""
@@ -145,7 +149,7 @@ def ask(
     """
     left = deadline - time.monotonic()
     if left <= 0:
-        raise Unavailable(f"{_place(target)} did not answer in time")
+        raise Unreachable(f"{_place(target)} did not answer in time")
     with Session() as session:
         session.auth = _unchanged  # a .netrc on this machine is not for these hosts
         if not private_allowed:
@@ -166,7 +170,7 @@ def ask(
         except AntiSSRFError as error:
             raise Refused(f"{target.host} has a private or reserved address") from error
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            raise Unavailable(
+            raise Unreachable(
                 _why(error, _place(target), deadline)
             ) from None  # their texts hold the whole address
 
@@ -197,9 +201,9 @@ def _received(response: requests.Response, host: str, max_bytes: int, deadline: 
         try:
             piece = next(pieces, None)
         except (HTTPError, OSError, ValueError) as error:
-            raise Unavailable(_why(error, host, deadline)) from None
+            raise Unreachable(_why(error, host, deadline)) from None
         if time.monotonic() > deadline:  # a body without a length ends the same way when it is cut
-            raise Unavailable(f"{host} did not send the file in time")
+            raise Unreachable(f"{host} did not send the file in time")
         if piece is None:
             return
         size += len(piece)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from sqlalchemy import update
 
-from models import Annotation, Artifact, Job, Response
+from models import Annotation, Artifact, Job, Response, State
 from pipeline import artifacts, deliveries, jobs
 from pipeline.database import now
 from pipeline.planning import look
@@ -264,6 +264,8 @@ def test_what_may_be_there_later_is_asked_for_again_with_back_off(
     take(here, video(files, "/a", type="videoboxannotation"))
     for attempt in (1, 2, 3):
         before = now()
+        with here.engine.begin() as connection:
+            connection.execute(State.__table__.delete())  # the pause for its host
         perform(here, claim(here))
         artifact, job = only(here, Artifact), only(here, Job)
         assert (artifact["state"], artifact["attempts"]) == ("pending", attempt)
@@ -274,6 +276,8 @@ def test_what_may_be_there_later_is_asked_for_again_with_back_off(
         with here.engine.begin() as connection:
             jobs.retry(connection, job["id"])
     files.has["/a"] = [{"annotations": [BOX]}]
+    with here.engine.begin() as connection:
+        connection.execute(State.__table__.delete())
     perform(here, claim(here))
     assert (only(here, Artifact)["state"], only(here, Artifact)["reason"]) == ("stored", None)
 
@@ -305,6 +309,48 @@ def test_waiting_for_a_file_uses_up_no_attempts_of_its_job(here: Service, files:
         with here.engine.begin() as connection:
             connection.execute(update(Job).values(run_at=now() - timedelta(seconds=1)))
     assert only(here, Job)["state"] == "ready"
+
+
+def silent(_: Asked) -> bytes:
+    raise ConnectionResetError
+
+
+def test_a_host_that_does_not_answer_is_left_alone_for_a_while_and_longer_each_time(
+    here: Service, files: Files
+) -> None:
+    names = [f"/{n}" for n in range(5)]
+    files.has = dict.fromkeys(names, silent)
+    for n, name in enumerate(names):
+        take(here, video(files, name, type="videoboxannotation", task_id=f"task-{n}"))
+    work(here)
+    assert len(files.asked) == 1
+    waiting = [row for row in table(here, Job) if row["last_error"] == f"{files.host} does not answer"]
+    assert [row["attempts"] for row in waiting] == [0] * 4
+    assert sorted(row["attempts"] for row in table(here, Artifact)) == [0, 0, 0, 0, 1]
+    for tries, seconds in enumerate((15, 30, 60), 1):
+        pause = only(here, State)
+        until = datetime.fromisoformat(pause["value"]["until"])
+        assert seconds - 5 < (until - now()).total_seconds() <= seconds
+        assert len(files.asked) == tries
+        with here.engine.begin() as connection:
+            connection.execute(update(State).values(value={**pause["value"], "until": now().isoformat()}))
+            connection.execute(update(Job).values(run_at=now()))
+        work(here)
+    files.has = dict.fromkeys(names, reply([{"annotations": [BOX]}]))
+    with here.engine.begin() as connection:
+        connection.execute(State.__table__.delete())
+        connection.execute(update(Job).values(run_at=now()))
+    work(here)
+    assert {row["state"] for row in table(here, Artifact)} == {"stored"}
+    assert table(here, State) == []
+
+
+def test_a_file_that_is_missing_is_no_reason_to_leave_its_host_alone(here: Service, files: Files) -> None:
+    files.has = {"/there": []}
+    take(here, video(files, "/not-there", "/there", type="videoboxannotation"))
+    work(here)
+    assert sorted(row["state"] for row in table(here, Artifact)) == ["pending", "stored"]
+    assert table(here, State) == []
 
 
 def test_a_file_larger_than_allowed_is_refused_and_leaves_nothing(
