@@ -41,8 +41,11 @@ def up() -> None:
             click.echo(upgrade_database(of))
             first = is_empty(of)
             of.engine.dispose()
-            greet(settings)
-            code = run(environment, demonstrate=first)
+            try:
+                greet(settings)
+                code = run(environment, demonstrate=first)
+            except KeyboardInterrupt:  # before there was anything to stop
+                code = 0
     except AlreadyRunning:
         raise click.ClickException(
             "Weighbridge runs in this folder already. Stop that one with Ctrl-C, or use it:"
