@@ -59,7 +59,7 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
             json_serializer=dumps,
             json_deserializer=loads,
             pool_size=pool_size,
-            max_overflow=2,
+            max_overflow=-1,  # they cost nothing, and who waits for one would then wait for the lock as well
             hide_parameters=True,
         )
         event.listen(engine, "connect", _set_up_sqlite)
@@ -70,6 +70,11 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
         url,
         connect_args={
             "connect_timeout": 3,
+            # A server that vanished without a word is given up in 20 s; the system's own patience is a quarter of an hour.
+            "keepalives_idle": 10,
+            "keepalives_interval": 3,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
             "application_name": "weighbridge",
             "options": f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
         },

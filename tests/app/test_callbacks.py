@@ -2,8 +2,10 @@
 
 import json
 import socket
+import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -440,6 +442,36 @@ def raw(port: int, *pieces: bytes) -> bytes:
 def web(service: Callable[..., Service], sqlite_url: str) -> Service:
     limits = {"MAX_CALLBACK_BYTES": "200000", "INLINE_CALLBACK_BYTES": "100000"}
     return service(sqlite_url, processes=("web",), env=limits)
+
+
+def test_while_somebody_else_writes_for_long_callers_are_told_soon_and_readers_are_served(
+    service: Callable[..., Service], sqlite_url: str
+) -> None:
+    web = service(sqlite_url, processes=("web",), env={"WEB_THREADS": "32"})
+    body = json.dumps(payload("annotation/boxes_of_2017.json")).encode()
+    web.post_callback(b"{}")
+    answers: list[tuple[int, float]] = []
+
+    def send(number: int) -> None:
+        started = time.monotonic()
+        answers.append((web.post_callback(body + b" " * number).status_code, time.monotonic() - started))
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(20)]
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        started = time.monotonic()
+        assert len(web.api("/deliveries")["data"]) == 1
+        read_in = time.monotonic() - started
+        for thread in threads:
+            thread.join()
+        other.execute("ROLLBACK")
+    assert {status for status, _ in answers} == {503}
+    assert max(seconds for _, seconds in answers) < 8, answers  # 5, and what a busy machine adds
+    assert read_in < 4
+    assert web.post_callback(body).status_code == 200
 
 
 HEAD = (

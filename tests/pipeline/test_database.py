@@ -70,6 +70,28 @@ def test_who_reads_never_waits_for_a_writer(sqlite_url: str) -> None:
     here.engine.dispose()
 
 
+# PostgreSQL.
+
+
+def test_no_wait_for_the_server_is_without_an_end(postgres_url: str) -> None:
+    here = open_on(postgres_url)
+    with here.engine.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        asked = driver.info.get_parameters()
+        bounds = {
+            name: connection.scalar(text(f"SHOW {name}")) for name in ("lock_timeout", "statement_timeout")
+        }
+    assert bounds == {"lock_timeout": "3s", "statement_timeout": "15s"}
+    assert {
+        name: int(asked[name]) for name in ("connect_timeout", "keepalives_idle", "tcp_user_timeout")
+    } == {
+        "connect_timeout": 3,
+        "keepalives_idle": 10,
+        "tcp_user_timeout": 20_000,
+    }
+    here.engine.dispose()
+
+
 # What the database says.
 
 
