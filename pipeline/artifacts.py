@@ -6,6 +6,7 @@ neither memory nor a lock. Until the last of them is written the artifact is pen
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import Connection, RowMapping, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from models import Annotation as AnnotationRow
 from models import Artifact, Response, Task
@@ -32,6 +33,8 @@ from scale.envelope import storable
 from scale.masks import Pixels, UnreadableMask, check, complete, disagreements, indexes_of, measure
 from scale.result_files import UnreadableFile, read
 from scale.task_types import task_type
+
+log = logging.getLogger(__name__)
 
 PATIENCE = timedelta(hours=25)
 """How long a file that cannot be had now is asked for again and again."""
@@ -235,7 +238,7 @@ def find_rows(service: Service, job: Job, file: File, still_leased: Check) -> Fo
     with service.store.open(file.sha256) as content:
         reading = read(file.role, file.task_type, file.params or {}, content)
         try:
-            for some in pieces(reading):
+            for some in pieces(_without_mistakes(reading)):
                 still_leased()
                 with service.engine.begin() as connection:
                     lock(connection, job, file)
@@ -245,6 +248,17 @@ def find_rows(service: Service, job: Job, file: File, still_leased: Check) -> Fo
             raise
     details = {"global_attributes": reading.global_attributes} if reading.global_attributes else None
     return Found(written, [], details, reading.flags)
+
+
+def _without_mistakes(rows: Iterator[Annotation]) -> Iterator[Annotation]:
+    """A mistake of our own about this file ends in its reason, not in attempts that all end alike."""
+    try:
+        yield from rows
+    except (UnreadableFile, OSError):
+        raise
+    except Exception as mistake:
+        log.exception("reading a result file failed")
+        raise UnreadableFile(f"reading it failed: {type(mistake).__name__}: {mistake}") from mistake
 
 
 def pieces(rows: Iterator[Annotation]) -> Iterator[list[Annotation]]:
@@ -371,13 +385,13 @@ def extended_is_read(connection: Connection, file: File) -> bool:
 
 def put_off(service: Service, job: Job, file: File, reason: str) -> None:
     """Try again later, with longer and longer pauses; after a day and an hour it has failed."""
-    assert file.first_attempt_at is not None
-    if now() - file.first_attempt_at > PATIENCE:
+    first_attempt_at = file.first_attempt_at or now()  # none where content was lost that had been here
+    if now() - first_attempt_at > PATIENCE:
         return give_up(
             service, job, file, f"{reason}, and so it was for {PATIENCE.total_seconds() / 3600:.0f} hours"
         )
     with service.engine.begin() as connection:
-        change(connection, file, reason=reason)
+        change(connection, file, reason=reason, first_attempt_at=first_attempt_at)
         jobs.postpone(connection, job, reason, delay=jobs.backoff(file.attempts), counts=False)
 
 
@@ -395,7 +409,7 @@ def give_up(service: Service, job: Job, file: File, reason: str) -> None:
         compare_label_images(service, file.response_id)
 
 
-def plan_if_whole(connection: Connection, service: Service, known: RowMapping) -> None:
+def plan_if_whole(connection: Connection, service: Service, known: dict[str, Any]) -> None:
     """Plan what follows from the task when this was the last file of its current response."""
     if known["current"] != known["response_id"] or not (
         known["follow_up"] or service.interested(known["type"])
@@ -408,7 +422,7 @@ def plan_if_whole(connection: Connection, service: Service, known: RowMapping) -
         jobs.ask(connection, jobs.PLAN, [known["task_id"]])
 
 
-def lock(connection: Connection, job: Job, file: File) -> RowMapping:
+def lock(connection: Connection, job: Job, file: File) -> dict[str, Any]:
     """Lock the task and see that file and job are still ours. Raises Replaced or LeaseLost."""
     task = (
         connection.execute(
@@ -427,7 +441,7 @@ def lock(connection: Connection, job: Job, file: File) -> RowMapping:
     if known is None:
         raise Replaced
     jobs.still_ours(connection, job)
-    return {**task, **known._mapping}  # type: ignore[return-value]
+    return {**task, **known._mapping}
 
 
 def change(connection: Connection, file: File, **values: Any) -> None:

@@ -413,6 +413,47 @@ def test_a_file_that_cannot_be_read_has_failed_and_leaves_no_row(
     assert (only(here, Artifact)["state"], len(table(here, Annotation))) == ("stored", 1)
 
 
+def test_a_mistake_of_our_own_about_a_file_is_its_reason_and_it_is_read_when_it_is_mended(
+    here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*_: Any) -> Iterator[Any]:
+        yield Value(0, "box", "car", None, 0, None, {}, None)
+        raise KeyError("a mistake")
+
+    files.has["/a"] = [{"annotations": [BOX] * 3}]
+    take(here, video(files, "/a", type="videoboxannotation"))
+    with monkeypatch.context() as broken:
+        broken.setattr(artifacts, "read", mistaken)
+        perform(here, claim(here))
+    assert (only(here, Artifact)["state"], only(here, Artifact)["reason"]) == (
+        "failed",
+        "reading it failed: KeyError: 'a mistake'",
+    )
+    assert table(here, Annotation) == []
+    with here.engine.begin() as connection:
+        jobs.retry(connection, only(here, Job)["id"])
+    perform(here, claim(here))
+    assert len(table(here, Annotation)) == 3
+
+
+def test_content_that_was_lost_from_the_store_is_fetched_anew(here: Service, files: Files) -> None:
+    files.has["/a"] = [{"annotations": [BOX]}]
+    take(here, video(files, "/a", type="videoboxannotation"))
+    perform(here, claim(here))
+    here.store.delete(only(here, Artifact)["sha256"])
+    files.has = {}
+    with here.engine.begin() as connection:
+        connection.execute(update(Artifact).values(first_attempt_at=None))
+        artifacts.retry(connection, only(here, Artifact)["id"])
+    perform(here, claim(here))
+    assert (only(here, Artifact)["state"], len(table(here, Annotation))) == ("pending", 1)
+    files.has["/a"] = [{"annotations": [BOX] * 2}]
+    with here.engine.begin() as connection:
+        jobs.retry(connection, only(here, Job)["id"])
+    perform(here, claim(here))
+    assert (only(here, Artifact)["state"], only(here, Response)["annotation_count"]) == ("stored", 2)
+
+
 def test_what_postgresql_does_not_store_is_replaced(here: Service, files: Files) -> None:
     files.has["/a"] = (
         b'[{"annotations": [{"type": "point", "label": "a\\u0000b", "x": 1, "y": 2, "n\\u0000": "\\\\u0000"}]}]'

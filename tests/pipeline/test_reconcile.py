@@ -6,19 +6,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import create_engine, select, update
 
-from models import Annotation, Delivery, FollowUp, Job, Response, State, Task
+from models import Annotation, Artifact, Delivery, FollowUp, Job, Response, State, Task
 from pipeline import jobs, reconcile
 from pipeline.database import now
 from pipeline.reconcile import NoKey, Run, ask_when_due, begin
 from pipeline.service import Service
 from pipeline.state import recall
 from sandbox.pytest_plugin import ScaleSandbox
-from scale.client import Throttled, TransientError, Unauthorized
+from scale.client import Client, Throttled, TransientError, Unauthorized
 from tests.peer import Asked, Peer, reply
 from tests.pipeline.bodies import boxes, callback, take, task
 from tests.pipeline.rows import only, standing, table
+from tests.servers import wait_until
+from tests.service import Service as Processes
 from workers.work import perform, work
 
 
@@ -432,3 +434,27 @@ def test_a_scheduled_run_waits_as_long_as_scale_asks_for(open_service: Open, pag
         kept = recall(connection, "reconciled:live")
     assert kept is not None
     assert datetime.fromisoformat(kept["until"]) < datetime.now(UTC)
+
+
+def test_a_running_worker_makes_up_for_lost_callbacks_and_brings_their_files_in(
+    database_url: str, service: Callable[..., Processes]
+) -> None:
+    processes = ("sandbox", "worker")
+    here = service(database_url, processes=processes, env={"RECONCILE_EVERY_SECONDS": "1"})
+    client = Client(here.sandbox_url, here.env["SCALE_TEST_API_KEY"])
+    request = {"callback_url": "http://127.0.0.1:9/nowhere", "attachment": "https://example.com/a.png"}
+    client.create_task(
+        "segmentannotation", {**request, "labels": ["car", "road"], "instruction": "Colour it"}
+    )
+    engine = create_engine(database_url)
+
+    def measured() -> bool:
+        with engine.connect() as connection:
+            geometries = connection.execute(select(Annotation.geometry)).scalars().all()
+            states = set(connection.execute(select(Artifact.state)).scalars())
+        return bool(geometries) and all("rle" in one for one in geometries) and states == {"stored"}
+
+    wait_until(measured, 60)
+    with engine.connect() as connection:
+        assert connection.execute(select(Delivery.kind)).scalars().all() == ["reconciled"]
+    engine.dispose()
