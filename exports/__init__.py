@@ -1,1 +1,0 @@
-"""Datasets out: one file a format, rows in, files out."""
