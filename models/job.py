@@ -18,6 +18,8 @@ class Job(Base):
     """<kind>:<subject>, so that asking for the same work twice is one row."""
     subject: Mapped[str]
     """What it works on: a delivery's id, a task_id, an artifact's id, a follow-up's unique_id …"""
+    lane: Mapped[str] = mapped_column(String(8), default="", server_default="")
+    """Which of pipeline/jobs.py's LANES it waits in."""
     state: Mapped[str] = mapped_column(String(8))
     """ready | running (leased) | dead"""
     asked: Mapped[int] = mapped_column(default=1, server_default=text("1"))
@@ -29,4 +31,16 @@ class Job(Base):
     last_error: Mapped[str | None]
     created_at: Mapped[datetime]
 
-    __table_args__ = (Index("ix_jobs_due", "state", "run_at"),)
+    __table_args__ = (
+        # Without the state: in two states at once the oldest would be sorted out of all of them.
+        Index(
+            "ix_jobs_due",
+            "lane",
+            "run_at",
+            sqlite_where=text("state != 'dead'"),
+            postgresql_where=text("state != 'dead'"),
+        ),
+        Index(
+            "ix_jobs_dead", "id", sqlite_where=text("state = 'dead'"), postgresql_where=text("state = 'dead'")
+        ),
+    )

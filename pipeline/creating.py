@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 
 from models import FollowUp
 from pipeline import jobs, joins, notify
-from pipeline.database import new_id
+from pipeline.database import insert, new_id
 from pipeline.fetch import Refused
 from pipeline.follow_ups import RECALLED, missing
 from pipeline.jobs import Job, Wait
@@ -97,19 +97,18 @@ def record_created(connection: Connection, unique_id: str, environment: str, tas
     described, clock, _ = parse_task(storable(task))
     if not described.task_id:
         raise ValueError(f"Scale's answer to {unique_id} names no task_id")
-    stored = lock_task(connection, described.task_id, environment)
+    moment = clock or described.created_at
+    told = {**describe(described), "status": described.status, "clock": moment, "described_clock": moment}
+    told |= dict.fromkeys(("clock_delivery_id", "described_delivery_id"), new_id() if moment else None)
+    named = {"task_id": described.task_id, "id": new_id(), "environment": environment, "follow_up": unique_id}
+    statement = insert(connection, TASKS).values(**named, **told)
+    statement = statement.on_conflict_do_update(index_elements=["task_id"], set_={"follow_up": unique_id})
+    task_row = dict(connection.execute(statement.returning(TASKS)).mappings().one())
+    if task_row["clock"] is None:  # it was named before, and not described
+        connection.execute(update(TASKS).where(TASKS.c.task_id == described.task_id).values(told))
+        task_row |= told
     state = connection.scalar(select(FollowUp.state).where(FollowUp.unique_id == unique_id).with_for_update())
-    changes: dict[str, Any] = {"follow_up": unique_id}
-    if stored["clock"] is None:
-        moment = clock or described.created_at
-        changes |= describe(described) | {
-            "status": described.status,
-            "clock": moment,
-            "described_clock": moment,
-        }
-        changes["clock_delivery_id"] = changes["described_delivery_id"] = new_id() if moment else None
-    connection.execute(update(TASKS).where(TASKS.c.task_id == described.task_id).values(changes))
-    join_follow_up(connection, {**stored, **changes})
+    join_follow_up(connection, task_row)
     if state == "canceled":
         jobs.ask(connection, jobs.CANCEL, [unique_id])
 

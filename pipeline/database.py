@@ -199,7 +199,8 @@ class from_now(FunctionElement[datetime]):  # noqa: N801  (a function of SQL)
 
 @compiles(from_now, "postgresql")
 def _from_now_postgresql(element: from_now, compiler: Any, **options: Any) -> str:
-    return f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)})"
+    # clock_timestamp() may be another one for each row, so that no index could be searched by it.
+    return f"statement_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)})"
 
 
 @compiles(from_now, "sqlite")

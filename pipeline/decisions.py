@@ -29,8 +29,9 @@ class OutOfPlace(Exception):
 
 def approve(connection: Connection, unique_id: str, who: str) -> list[UUID]:
     """A held follow-up may be created, whatever it was held for: limits, age, `hold`."""
-    _decide(connection, unique_id, who, "approve", ("held",), state="planned", reason=None)
-    return [*_tell(connection, unique_id), *jobs.ask(connection, jobs.CREATE, [unique_id])]
+    follow_up = _decide(connection, unique_id, who, "approve", ("held",), state="planned", reason=None)
+    asked = jobs.ask(connection, jobs.CREATE, [unique_id], lane=follow_up["environment"])
+    return [*_tell(connection, unique_id), *asked]
 
 
 def cancel(connection: Connection, unique_id: str, who: str) -> list[UUID]:
@@ -49,8 +50,11 @@ def cancel(connection: Connection, unique_id: str, who: str) -> list[UUID]:
 
 def retry(connection: Connection, unique_id: str, who: str) -> list[UUID]:
     """A follow-up that Scale refused, or that its workers gave up, is tried again with the same unique_id."""
-    _decide(connection, unique_id, who, "retry", ("failed", "planned"), state="planned", reason=None)
-    return [*_tell(connection, unique_id), *jobs.ask(connection, jobs.CREATE, [unique_id])]
+    follow_up = _decide(
+        connection, unique_id, who, "retry", ("failed", "planned"), state="planned", reason=None
+    )
+    asked = jobs.ask(connection, jobs.CREATE, [unique_id], lane=follow_up["environment"])
+    return [*_tell(connection, unique_id), *asked]
 
 
 def _tell(connection: Connection, unique_id: str) -> list[UUID]:
@@ -63,7 +67,11 @@ def _decide(
 ) -> RowMapping:
     """Lock the row and write the decision; the follow-up as it was before."""
     columns = FollowUp.__table__.c
-    found = select(columns.state, *joins.PLACE).where(columns.unique_id == unique_id).with_for_update()
+    found = (
+        select(columns.state, columns.environment, *joins.PLACE)
+        .where(columns.unique_id == unique_id)
+        .with_for_update()
+    )
     follow_up = connection.execute(found).mappings().one_or_none()
     if follow_up is None:
         raise LookupError(f"there is no follow-up {unique_id}")

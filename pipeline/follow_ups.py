@@ -4,6 +4,7 @@ recorded once, however often its source is looked at."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -44,9 +45,7 @@ def record(connection: Connection, service: Service, seen: Seen, wanted: Iterabl
     follow_ups = iter(wanted)
     while some := list(islice(follow_ups, ROWS_AT_ONCE)):
         rows = {follow_up.unique_id: _row(seen, follow_up, held) for follow_up in some}
-        statement = insert(connection, FollowUp).values(list(rows.values()))
-        statement = statement.on_conflict_do_nothing(index_elements=["unique_id"])
-        new = set(connection.scalars(statement.returning(FollowUp.unique_id)))
+        new = set(connection.scalars(_inserting(connection.dialect.name), list(rows.values())))
         new |= _revive(connection, {key: row for key, row in rows.items() if key not in new})
         for unique_id, row in rows.items():
             if unique_id in new:
@@ -54,6 +53,13 @@ def record(connection: Connection, service: Service, seen: Seen, wanted: Iterabl
                 if row["state"] == "planned":
                     recorded.planned.setdefault((row["workflow"], row["step"]), []).append(unique_id)
     return recorded
+
+
+@cache
+def _inserting(dialect: str) -> Any:
+    """Built once: to build it costs more than to run it."""
+    statement = insert(dialect, FollowUp.__table__).on_conflict_do_nothing(index_elements=["unique_id"])
+    return statement.returning(FollowUp.unique_id)
 
 
 def _row(seen: Seen, follow_up: Wanted, held: str | None) -> dict[str, Any]:
@@ -95,14 +101,14 @@ def _revive(connection: Connection, rows: Mapping[str, dict[str, Any]]) -> set[s
     return revived
 
 
-def ask(connection: Connection, service: Service, planned: Planned) -> None:
+def ask(connection: Connection, service: Service, environment: str, planned: Planned) -> None:
     """Ask for as many as the limits of their steps grant; the others are held."""
     for (workflow_name, step_name), unique_ids in sorted(planned.items()):
         workflow = service.workflows.workflow(workflow_name)
         step = workflow.step(step_name) if workflow else None
         counters = limits(workflow, step) if workflow and step else ()
         granted, reason = grant(connection, counters, len(unique_ids))
-        jobs.ask(connection, jobs.CREATE, unique_ids[:granted])
+        jobs.ask(connection, jobs.CREATE, unique_ids[:granted], lane=environment)
         for some in _some(unique_ids[granted:]):
             held = update(FollowUp).where(FollowUp.unique_id.in_(some))
             connection.execute(held.values(state="held", reason=reason))
@@ -151,7 +157,7 @@ def release(connection: Connection, service: Service) -> int:
         ):
             planned.setdefault((step[0], step[1]), []).append(unique_id)
             released += 1
-        ask(connection, service, planned)
+        ask(connection, service, environment, planned)
     return released
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -61,7 +61,12 @@ OTHER_ATTEMPTS = 20
 """Of a kind that only a newer version knows."""
 LONGEST_BACKOFF = 3600.0
 
-ready_or_expired = and_(Row.state.in_(("ready", "running")), Row.run_at <= from_now())
+LANES = ("", "live", "test")
+"""In this order jobs are taken. Creating waits in lanes of its own, one for each environment: of a fan-out there may be
+hundreds of thousands, and no callback shall wait behind them. While Scale asks to wait, their lane is passed by."""
+
+# In the words of the index: ready, or running with a lease that has run out.
+ready_or_expired = and_(Row.state != "dead", Row.run_at <= from_now())
 
 
 class LeaseLost(Exception):
@@ -87,16 +92,19 @@ class Job:
     attempts: int  # this one included
     asked: int  # how often it had been asked for when it was claimed
     owner: str  # made new for each claim; every later change is fenced by it
+    lane: str = ""
 
 
-def ask(connection: Connection, kind: str, subjects: Iterable[str], *, delay: float = 0.0) -> list[UUID]:
+def ask(
+    connection: Connection, kind: str, subjects: Iterable[str], *, delay: float = 0.0, lane: str = ""
+) -> list[UUID]:
     """Ask for work on each subject, `delay` seconds from now at the earliest; returns the jobs' ids.
 
     Work that is asked for already is one row: a waiting job runs at the earlier of both times, a running one runs once
     more after this, a dead one gets a new life.
     """
     rows = [
-        {**row(kind, subject), "delay": delay, "now": now()}
+        {**row(kind, subject), "lane": lane, "delay": delay, "now": now()}
         for subject in sorted(set(subjects))  # one order for everyone: two transactions never wait crosswise
     ]
     return list(connection.scalars(_asking(connection.dialect.name), rows)) if rows else []
@@ -107,7 +115,7 @@ def ask(connection: Connection, kind: str, subjects: Iterable[str], *, delay: fl
 
 @cache
 def _asking(dialect: str) -> Any:
-    names = ("id", "kind", "key", "subject")
+    names = ("id", "kind", "key", "subject", "lane")
     statement = insert(dialect, Row).values(
         **{name: bindparam(name) for name in names},
         state="ready",
@@ -130,22 +138,32 @@ def _asking(dialect: str) -> Any:
     ).returning(Row.id)
 
 
-def _claiming(*named: Any) -> Any:
-    candidate = select(Row.id).where(ready_or_expired, *named).order_by(Row.run_at).limit(1)
+@cache
+def _claiming(lanes: Sequence[str]) -> Any:
+    """Of the first lane that has a due job, the one that has waited longest. Without lanes the named job."""
+    chosen = [Row.lane == lane for lane in lanes] or [Row.id == bindparam("job")]
+    candidates = [
+        select(Row.id)
+        .where(one, ready_or_expired)
+        .order_by(Row.run_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+        for one in chosen
+    ]
     return (
         update(Row)
-        .where(Row.id == candidate.with_for_update(skip_locked=True).scalar_subquery())
+        .where(Row.id == (func.coalesce(*candidates) if len(candidates) > 1 else candidates[0]))
         .values(
             state="running",
             attempts=Row.attempts + 1,
             lease_owner=bindparam("owner"),
             run_at=from_now(bindparam("lease")),
         )
-        .returning(Row.id, Row.kind, Row.subject, Row.attempts, Row.asked)
+        .returning(Row.id, Row.kind, Row.subject, Row.attempts, Row.asked, Row.lane)
     )
 
 
-_CLAIM_NEXT, _CLAIM_ONE = _claiming(), _claiming(Row.id == bindparam("job"))
 _FINISH = delete(Row).where(
     Row.id == bindparam("job"), Row.lease_owner == bindparam("owner"), Row.asked == bindparam("asked")
 )
@@ -160,12 +178,14 @@ def row(kind: str, subject: str) -> dict[str, Any]:
     return {"id": new_id(), "kind": kind, "key": f"{kind}:{subject}", "subject": subject}
 
 
-def claim(engine: Engine, lease_seconds: float, *, job_id: UUID | None = None) -> Job | None:
-    """Lease one due job, the named one or the one that has waited longest; None when there is none.
+def claim(
+    engine: Engine, lease_seconds: float, *, job_id: UUID | None = None, lanes: Sequence[str] = LANES
+) -> Job | None:
+    """Lease one due job, the named one or the next of these lanes; None when there is none.
 
     A transaction of its own. The attempt counts now: a job that kills its worker is dead after its last attempt.
     """
-    statement = _CLAIM_NEXT if job_id is None else _CLAIM_ONE
+    statement = _claiming(tuple(lanes) if job_id is None else ())
     while True:
         owner = uuid4().hex
         with engine.begin() as connection:
@@ -173,7 +193,15 @@ def claim(engine: Engine, lease_seconds: float, *, job_id: UUID | None = None) -
             claimed = connection.execute(statement, parameters).one_or_none()
             if claimed is None:
                 return None
-            job = Job(claimed.id, claimed.kind, claimed.subject, claimed.attempts, claimed.asked, owner)
+            job = Job(
+                claimed.id,
+                claimed.kind,
+                claimed.subject,
+                claimed.attempts,
+                claimed.asked,
+                owner,
+                claimed.lane,
+            )
             if job.attempts <= most_attempts(job.kind):
                 return job
             bury(connection, job, f"its worker vanished: {job.attempts - 1} attempts and no end")
@@ -266,9 +294,15 @@ def drop(connection: Connection, kind: str, subjects: Iterable[str]) -> None:
     connection.execute(delete(Row).where(Row.key.in_(keys), Row.state != "running"))
 
 
-def due(connection: Connection, limit: int) -> list[UUID]:
-    """Ids of jobs that could run now, those that have waited longest first."""
-    return list(connection.scalars(select(Row.id).where(ready_or_expired).order_by(Row.run_at).limit(limit)))
+def due(connection: Connection, limit: int, lanes: Sequence[str] = LANES) -> list[UUID]:
+    """Ids of jobs that could run now, lane by lane, those that have waited longest first."""
+    found: list[UUID] = []
+    for lane in lanes:
+        waiting = select(Row.id).where(Row.lane == lane, ready_or_expired).order_by(Row.run_at)
+        found += connection.scalars(waiting.limit(limit - len(found)))
+        if len(found) >= limit:
+            break
+    return found
 
 
 def retry(connection: Connection, job_id: UUID) -> bool:

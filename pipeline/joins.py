@@ -148,7 +148,7 @@ def settle_join(service: Service, job: Job) -> None:
         connection.execute(fired.values(fired_at=now(), **outcome))
         fanned_out = openings(wanted, workflow, service.settings.unique_id_prefix)
         opened = open_joins(connection, workflow, fanned_out, seen.response_id)
-        ask(connection, service, new.planned)
+        ask(connection, service, seen.view.environment, new.planned)
         notify.changed(connection, service, new.unique_ids)
         ask_for(connection, [opened])
         jobs.finish(connection, job)

@@ -16,7 +16,7 @@ from pipeline.database import insert, now
 from pipeline.follow_ups import missing
 from pipeline.jobs import Wait
 from pipeline.service import Service
-from pipeline.state import recall, remember
+from pipeline.state import remember
 
 PAUSED = "paused:"
 MISSED = "missed:"
@@ -79,11 +79,16 @@ def leave_to_create(connection: Connection, service: Service, environment: str) 
 
     Gives whether there is a pause that has ended, to be forgotten once Scale takes a task.
     """
-    if recall(connection, STOPPED) is not None:
+    keys = (STOPPED, f"{CREATING}:{environment}")
+    known = {
+        row.key: row.value
+        for row in connection.execute(select(State.key, State.value).where(State.key.in_(keys)))
+    }
+    if STOPPED in known:
         raise Wait("creating is stopped; `flask creating start` starts it", STOPPED_SECONDS)
     if why := missing(service, environment):
         raise Wait(why, STOPPED_SECONDS)
-    pause = recall(connection, f"{CREATING}:{environment}")
+    pause = known.get(f"{CREATING}:{environment}")
     if pause is not None and (left := (datetime.fromisoformat(pause["until"]) - now()).total_seconds()) > 0:
         raise Wait(pause["reason"], left * random.uniform(1.0, 1.2))
     return pause is not None

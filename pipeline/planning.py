@@ -65,7 +65,7 @@ def plan_task(service: Service, job: Job) -> None:
                     return jobs.finish(connection, job)
                 new = record(connection, service, seen, some)
                 ended = _conclude(connection, service, seen, planned) if last else Ended([], [])
-                ask(connection, service, new.planned)
+                ask(connection, service, seen.view.environment, new.planned)
                 notify.changed(connection, service, [*new.unique_ids, *ended.taken_back])
                 joins.ask_for(connection, ended.opened)
                 if last:

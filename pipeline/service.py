@@ -13,6 +13,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from config import Settings
+from pipeline import jobs
 from pipeline.artifact_store import ArtifactStore
 from pipeline.database import connect, reading
 from pipeline.subscribers import Registered, Subscriptions
@@ -35,6 +36,7 @@ class Service:
     workflow_files: WorkflowFiles = field(init=False)
     verified: dict[object, float] = field(default_factory=dict)
     """What pipeline/verify.py has found to be true, and until when that is believed."""
+    lanes: Lanes = field(default_factory=lambda: Lanes())
 
     def __post_init__(self) -> None:
         self.workflow_files = WorkflowFiles(Path(self.settings.workflows_dir))
@@ -78,6 +80,24 @@ class Service:
     def interested(self, task_type: str | None) -> bool:
         """Whether some workflow could want to look at a task of this type."""
         return interested(self.workflows, task_type)
+
+
+class Lanes:
+    """Which jobs this process takes: while Scale asks to wait, it passes creating by instead of waking each job in vain."""
+
+    LONGEST = 5.0
+    """Seconds until one job looks again: a person may have started creating, or Scale be there again."""
+
+    def __init__(self) -> None:
+        self._closed: dict[str, float] = {}
+
+    def close(self, lane: str, seconds: float) -> None:
+        if lane:
+            self._closed[lane] = time.monotonic() + min(seconds, self.LONGEST)
+
+    def open(self) -> tuple[str, ...]:
+        now = time.monotonic()
+        return tuple(lane for lane in jobs.LANES if self._closed.get(lane, 0.0) <= now)
 
 
 class WorkflowFiles:

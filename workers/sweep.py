@@ -64,7 +64,9 @@ class Sweep(threading.Thread):
                 text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK}
             ):
                 return  # another worker sweeps
-            due = jobs.due(connection, 2 * self.service.settings.worker_concurrency)
+            due = jobs.due(
+                connection, 2 * self.service.settings.worker_concurrency, self.service.lanes.open()
+            )
         self._rung = {
             job_id: at for job_id, at in self._rung.items() if time.monotonic() < at + AGAIN_SECONDS
         }

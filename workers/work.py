@@ -38,13 +38,14 @@ def work(service: Service, job_id: UUID | None = None) -> list[UUID]:
     """Run the job that was rung for, then whatever is due, for a while; returns due jobs that are left to ring for."""
     until = time.monotonic() + CHAIN_SECONDS
     lease = service.settings.lease_seconds
-    job = (job_id and jobs.claim(service.engine, lease, job_id=job_id)) or jobs.claim(service.engine, lease)
+    job = job_id and jobs.claim(service.engine, lease, job_id=job_id)
+    job = job or jobs.claim(service.engine, lease, lanes=service.lanes.open())
     while job is not None:
         perform(service, job)
         if time.monotonic() > until:
             with service.reader.begin() as connection:
-                return jobs.due(connection, 1)
-        job = jobs.claim(service.engine, lease)
+                return jobs.due(connection, 1, service.lanes.open())
+        job = jobs.claim(service.engine, lease, lanes=service.lanes.open())
     return []
 
 
@@ -59,6 +60,7 @@ def perform(service: Service, job: Job) -> None:
     except LeaseLost:
         log.warning("job %s:%s was taken over by another worker", job.kind, job.subject)
     except Wait as wait:
+        service.lanes.close(job.lane, wait.delay)
         _postpone(service, job, str(wait), delay=wait.delay, counts=False)
     except Exception as failure:
         log.warning("job %s:%s failed, attempt %d", job.kind, job.subject, job.attempts, exc_info=True)

@@ -157,6 +157,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("key", sa.String(), nullable=False),
         sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("lane", sa.String(length=8), server_default="", nullable=False),
         sa.Column("state", sa.String(length=8), nullable=False),
         sa.Column("asked", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
@@ -168,7 +169,20 @@ def upgrade() -> None:
         sa.UniqueConstraint("key", name=op.f("uq_jobs_key")),
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.create_index("ix_jobs_due", ["state", "run_at"], unique=False)
+        batch_op.create_index(
+            "ix_jobs_dead",
+            ["id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'dead'"),
+            postgresql_where=sa.text("state = 'dead'"),
+        )
+        batch_op.create_index(
+            "ix_jobs_due",
+            ["lane", "run_at"],
+            unique=False,
+            sqlite_where=sa.text("state != 'dead'"),
+            postgresql_where=sa.text("state != 'dead'"),
+        )
 
     op.create_table(
         "joins",
@@ -327,6 +341,7 @@ def downgrade() -> None:
     op.drop_table("joins")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_index("ix_jobs_due")
+        batch_op.drop_index("ix_jobs_dead")
 
     op.drop_table("jobs")
     with op.batch_alter_table("follow_ups", schema=None) as batch_op:

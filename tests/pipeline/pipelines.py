@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import update
 
 from models import FollowUp, Job, Join
+from pipeline import jobs
 from pipeline.database import from_now
 from pipeline.receive import Receipt
-from pipeline.service import Service
+from pipeline.service import Lanes, Service
 from sandbox.pytest_plugin import ScaleSandbox
 from tests.pipeline.bodies import callback, take
 from tests.pipeline.rows import table
@@ -84,13 +85,14 @@ class Pipeline:
         for thread in threads:
             thread.join()
 
-    def due(self) -> int:
+    def due(self) -> bool:
+        """Whether there is a job that a worker would take now."""
         with self.service.reader.begin() as connection:
-            due = select(func.count()).where(Job.state.in_(("ready", "running")), Job.run_at <= from_now())
-            return connection.scalar(due) or 0
+            return bool(jobs.due(connection, 1, self.service.lanes.open()))
 
     def skip_waiting(self) -> None:
         """Whatever waits for its time is due now, and done."""
+        self.service.lanes = Lanes()
         with self.service.engine.begin() as connection:
             connection.execute(update(Job).where(Job.state == "ready").values(run_at=from_now()))
         self.work()

@@ -1,0 +1,68 @@
+"""However much is to be created, no callback waits behind it, and a lane that Scale has closed is passed by."""
+
+from collections import Counter
+
+import pytest
+from sqlalchemy import text
+
+from pipeline import jobs
+from pipeline.database import now
+from tests.pipeline.bodies import boxes, callback, take
+from tests.pipeline.pipelines import Pipeline, asks
+from workers.work import perform
+
+MANY = 20_000
+
+
+def test_what_came_last_is_planned_before_what_has_long_waited_to_be_created(pipeline: Pipeline) -> None:
+    pipeline.workflow({"each": asks(for_each="annotation")})
+    take(pipeline.service, callback(boxes(*["car"] * 30)))
+    planned = jobs.claim(pipeline.service.engine, 60)
+    assert planned is not None
+    perform(pipeline.service, planned)
+    take(pipeline.service, callback(boxes("car"), task_id="5f1e9b000000000000000002"))
+    following = jobs.claim(pipeline.service.engine, 60)
+    assert following is not None
+    assert (following.kind, following.subject) == (jobs.PLAN, "5f1e9b000000000000000002")
+    created = jobs.claim(pipeline.service.engine, 60)
+    assert created is not None
+    assert (created.kind, created.lane) == (jobs.CREATE, "live")
+
+
+def test_while_scale_asks_to_wait_jobs_are_not_woken_in_vain_and_planning_goes_on(pipeline: Pipeline) -> None:
+    pipeline.workflow({"each": asks(for_each="annotation")})
+    pipeline.sandbox.fault("throttled", retry_after=30)
+    pipeline.receive(boxes(*["car"] * 40))
+    pipeline.receive(boxes("car"), task_id="5f1e9b000000000000000002")
+    assert Counter(pipeline.states().values()) == {"planned": 41}
+    woken = [job for job in pipeline.jobs() if job["last_error"]]
+    assert len(woken) == 1
+    assert len([job for job in pipeline.jobs() if job["run_at"] <= now()]) == 40
+
+
+@pytest.mark.parametrize("lane", ["", "live"])
+def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipeline, lane: str) -> None:
+    numbers = "WITH RECURSIVE n(g) AS (SELECT 1 UNION ALL SELECT g + 1 FROM n WHERE g < :many)"
+    columns = "id, kind, key, subject, lane, state, run_at, created_at"
+    moment = "'2026-01-01 10:00:00.000000'"
+    postgresql = pipeline.service.engine.dialect.name == "postgresql"
+    made_id = "gen_random_uuid()" if postgresql else "lower(hex(randomblob(16)))"
+    fill = f"INSERT INTO jobs ({columns}) {numbers} SELECT {made_id}, 'create', 'create:' || g, g, :lane, 'ready', {moment}, {moment} FROM n"
+    with pipeline.service.engine.begin() as connection:
+        connection.execute(text(fill), {"many": MANY, "lane": lane})
+    with pipeline.service.engine.connect() as connection:
+        connection.exec_driver_sql("ANALYZE jobs")
+        statement = jobs._claiming(jobs.LANES)
+        written = statement.compile(connection, compile_kwargs={"render_postcompile": True})
+        explain = "EXPLAIN " if postgresql else "EXPLAIN QUERY PLAN "
+        parameters = written.construct_params({"owner": "me", "lease": 60.0})
+        if postgresql:
+            rows = connection.exec_driver_sql(explain + str(written), parameters).all()
+        else:
+            rows = connection.exec_driver_sql(
+                explain + str(written), tuple(parameters[name] for name in written.positiontup or ())
+            ).all()
+    told = " ".join(str(row) for row in rows)
+    assert told.count("ix_jobs_due") == len(jobs.LANES)
+    assert "Sort" not in told
+    assert "TEMP B-TREE" not in told
