@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, delete, func, select
 
 from models import Job, State
-from pipeline.database import now
+from pipeline.database import from_now
 from pipeline.service import Service
 
 HEARTBEAT = "heartbeat:"
 HEARTBEAT_SECONDS = 5.0
 SILENT_SECONDS = 60
+FORGOTTEN_SECONDS = 86_400.0
 
 
 def degradations(service: Service, connection: Connection) -> list[str]:
     """Sentences, each naming what suffers and what to do; none when all is well."""
     problems = []
-    beat = connection.scalar(select(func.max(State.changed_at)).where(State.key.startswith(HEARTBEAT)))
+    beats = select(func.max(State.changed_at), from_now()).where(State.key.startswith(HEARTBEAT))
+    beat, present = connection.execute(beats).one()
     if beat is None:
         problems.append("worker: none has ever reported; start one (`celery -A workers.celery_app worker`)")
-    elif now() - beat > timedelta(seconds=SILENT_SECONDS):
+    elif present - beat > timedelta(seconds=SILENT_SECONDS):
         problems.append(f"worker: none has reported since {beat:%Y-%m-%d %H:%M:%S} UTC; start one")
     problems += [f"workflow: {problem}" for broken in service.workflows.broken for problem in broken.errors]
     if dead := connection.scalar(select(func.count()).where(Job.state == "dead")):
         problems.append(f"jobs: {dead} dead; see `flask jobs list --state dead`")
     return problems
+
+
+def forget_the_silent(connection: Connection) -> None:
+    """Workers that have not reported for a day are gone: each has a name of its own."""
+    silent = State.changed_at < from_now(-FORGOTTEN_SECONDS)
+    connection.execute(delete(State).where(State.key.startswith(HEARTBEAT), silent))

@@ -7,12 +7,12 @@ from typing import Any
 from sqlalchemy import Connection, delete, select
 
 from models import State
-from pipeline.database import insert, now
+from pipeline.database import from_now, insert
 
 
 def remember(connection: Connection, key: str, value: dict[str, Any]) -> None:
-    """Write the fact, with the time."""
-    statement = insert(connection, State).values(key=key, value=value, changed_at=now())
+    """Write the fact, with the time by the database's clock."""
+    statement = insert(connection, State).values(key=key, value=value, changed_at=from_now())
     new = statement.excluded
     connection.execute(
         statement.on_conflict_do_update(

@@ -12,10 +12,8 @@ import threading
 import time
 from uuid import UUID
 
-from sqlalchemy import text
-
 from pipeline import follow_ups, jobs, pauses, reconcile
-from pipeline.health import HEARTBEAT, HEARTBEAT_SECONDS
+from pipeline.health import HEARTBEAT, HEARTBEAT_SECONDS, forget_the_silent
 from pipeline.service import Service
 from pipeline.state import remember
 from workers.bell import Bell
@@ -24,7 +22,6 @@ log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 2.0
 """A job that was rung for and is still waiting is not rung for again before."""
-ADVISORY_LOCK = 0x57454947  # "WEIG"
 
 
 class Sweep(threading.Thread):
@@ -52,18 +49,19 @@ class Sweep(threading.Thread):
         self.stopped.set()
 
     def sweep(self) -> None:
-        """One round: the heartbeat, then bells for no more jobs than the workers can take."""
+        """One round: bells, and now and then what else is to be done. The bells come first: nothing may silence them."""
+        self.ring()
         if time.monotonic() >= self._next_beat:
+            self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
             with self.service.engine.begin() as connection:
                 remember(connection, f"{HEARTBEAT}{self.name_of_worker}", {"pid": os.getpid()})
+            with self.service.engine.begin() as connection:
                 reconcile.ask_when_due(connection, self.service)
-            self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
             self.make_up()
+
+    def ring(self) -> None:
+        """Ring for no more of the due jobs than this worker can take; every other one rings for itself."""
         with self.service.reader.begin() as connection:
-            if connection.dialect.name == "postgresql" and not connection.scalar(
-                text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK}
-            ):
-                return  # another worker sweeps
             due = jobs.due(
                 connection, 2 * self.service.settings.worker_concurrency, self.service.lanes.open()
             )
@@ -81,6 +79,7 @@ class Sweep(threading.Thread):
             return
         with self.service.engine.begin() as connection:
             if self._broken is None:
+                forget_the_silent(connection)
                 follow_ups.release(connection, self.service)
             pauses.make_up_for_mended(connection, self.service)
         self._broken = broken

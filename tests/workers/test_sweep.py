@@ -1,0 +1,121 @@
+"""The sweep: it rings for what is due, whatever else goes wrong in its round, and says that its worker is alive."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import redis
+import time_machine
+from sqlalchemy import select, update
+
+from config import Settings
+from models import State
+from pipeline import jobs, reconcile
+from pipeline.database import now
+from pipeline.health import HEARTBEAT, degradations
+from pipeline.service import Service
+from pipeline.state import remember
+from workers.bell import Bell
+from workers.sweep import Sweep
+
+Start = Callable[[], Sweep]
+
+
+@pytest.fixture
+def new_sweep(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Start]:
+    """`new_sweep()` → the sweep of one more worker, which has two processes; nobody takes its messages."""
+    (tmp_path / "workflows").mkdir()
+    settings = Settings(
+        database_url=database_url,
+        redis_url=redis_url,
+        workflows_dir=str(tmp_path / "workflows"),
+        worker_concurrency=2,
+        secret_key="s",
+    )
+    started: list[Sweep] = []
+
+    def start() -> Sweep:
+        started.append(Sweep(Service.open(settings), Bell(settings)))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.bell.celery.close()
+        one.service.engine.dispose()
+
+
+def ask(sweep: Sweep, count: int) -> None:
+    with sweep.service.engine.begin() as connection:
+        jobs.ask(connection, jobs.PLAN, (f"task-{n}" for n in range(count)))
+
+
+def rung(redis_url: str) -> int:
+    with redis.Redis.from_url(redis_url) as client:
+        return int(client.llen("weighbridge"))
+
+
+def beats(sweep: Sweep) -> list[str]:
+    with sweep.service.reader.begin() as connection:
+        return list(connection.scalars(select(State.key).where(State.key.startswith(HEARTBEAT))))
+
+
+def test_each_worker_rings_for_twice_what_it_can_take_and_not_again_at_once(
+    new_sweep: Start, redis_url: str
+) -> None:
+    one, other = new_sweep(), new_sweep()
+    ask(one, 10)
+    one.sweep()
+    assert rung(redis_url) == 4
+    one.sweep()
+    assert rung(redis_url) == 4
+    other.sweep()
+    assert rung(redis_url) == 8
+
+
+def test_nothing_rings_when_nothing_is_due(new_sweep: Start, redis_url: str) -> None:
+    new_sweep().sweep()
+    assert rung(redis_url) == 0
+
+
+def test_what_else_goes_wrong_in_its_round_silences_no_bell(
+    new_sweep: Start, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a bug of ours")
+
+    one = new_sweep()
+    ask(one, 1)
+    monkeypatch.setattr(reconcile, "ask_when_due", fail)
+    with pytest.raises(ValueError, match="a bug"):
+        one.sweep()
+    assert rung(redis_url) == 1
+    assert beats(one) == [f"{HEARTBEAT}{one.name_of_worker}"]
+
+
+def test_workers_that_are_gone_are_forgotten_after_a_day(new_sweep: Start) -> None:
+    one = new_sweep()
+    with one.service.engine.begin() as connection:
+        for name, hours in (("gone", 25), ("just now", 1)):
+            remember(connection, f"{HEARTBEAT}{name}", {})
+            moment = now() - timedelta(hours=hours)
+            connection.execute(
+                update(State).where(State.key == f"{HEARTBEAT}{name}").values(changed_at=moment)
+            )
+    one.sweep()
+    assert sorted(beats(one)) == sorted([f"{HEARTBEAT}just now", f"{HEARTBEAT}{one.name_of_worker}"])
+
+
+def test_a_silent_worker_is_noticed_by_the_clock_of_the_database(new_sweep: Start) -> None:
+    """The clocks of two machines differ."""
+    one = new_sweep()
+    for late in (-2, 2):
+        with time_machine.travel(now() + timedelta(hours=late)):
+            one._next_beat = 0.0
+            one.sweep()
+        with one.service.reader.begin() as connection:
+            assert degradations(one.service, connection) == []
+    with one.service.engine.begin() as connection:
+        connection.execute(update(State).values(changed_at=now() - timedelta(minutes=2)))
+    with one.service.reader.begin() as connection:
+        assert "none has reported since" in degradations(one.service, connection)[0]
