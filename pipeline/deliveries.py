@@ -53,7 +53,8 @@ class Replay:
 
 def parse(service: Service, job: Job) -> None:
     """Read a delivery that was only stored when it was answered."""
-    with _one_large_body(), _without_collection():
+    leased = jobs.kept_leased(service.engine, job, service.settings.lease_seconds)
+    with leased, _one_large_body(), _without_collection():
         delivery, reading = _read_again(service, UUID(job.subject))
         with service.engine.begin() as connection:
             carries_much(connection)

@@ -12,7 +12,7 @@ import pytest
 from config import Settings
 from models import Annotation, Batch, Delivery, Job, Response, Task
 from pipeline import deliveries, jobs
-from pipeline.receive import Receipt
+from pipeline.receive import Receipt, read
 from pipeline.service import Service
 from sandbox.pytest_plugin import ScaleSandbox
 from scale import task_types
@@ -20,7 +20,7 @@ from scale.envelope import LARGE_BYTES, NotUnderstood, parse_json
 from scale.task_types import TaskType
 from tests.pipeline.bodies import RECORDED, boxes, callback, take
 from tests.pipeline.rows import empty, only, standing, table
-from workers.work import work
+from workers.work import perform, work
 
 TASK_ID = "5f1e9b000000000000000001"
 
@@ -446,6 +446,30 @@ def test_a_large_body_is_read_as_a_small_one_is() -> None:
         parse_json(b"{" + b" " * LARGE_BYTES)
     with pytest.raises(NotUnderstood, match="deeper"):
         parse_json(b"[" * 10_000 + b"]" * 10_000 + b" " * LARGE_BYTES)
+
+
+def test_a_large_body_that_takes_longer_than_a_lease_to_read_stays_with_its_worker(
+    here: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*given: Any) -> Any:
+        assert not taken_over.wait(2.5)
+        return read(*given)
+
+    def take_over() -> None:
+        while not taken_over.wait(0.1) and len(table(here, Job)) == 1:
+            if jobs.claim(here.engine, 60) is not None:
+                taken_over.set()
+
+    taken_over = threading.Event()
+    monkeypatch.setattr(deliveries, "read", slowly)
+    take(here, callback(boxes("car")), inline_bytes=0)
+    job = jobs.claim(here.engine, 1)
+    assert job is not None
+    other = threading.Thread(target=take_over)
+    other.start()
+    perform(dataclasses.replace(here, settings=dataclasses.replace(here.settings, lease_seconds=1)), job)
+    other.join()
+    assert (only(here, Delivery)["status"], table(here, Job)) == ("processed", [])
 
 
 def test_a_large_body_that_is_no_callback_is_quarantined_by_the_worker(here: Service) -> None:
