@@ -60,7 +60,6 @@ def box(number: int) -> dict:
         "top": 4.25 + number % 1000,
         "width": 38.0,
         "height": 21.5,
-        "attributes": {"occluded": "no"},
     }
 
 

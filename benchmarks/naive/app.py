@@ -1,7 +1,12 @@
-"""The afternoon version: its tables, schemas, endpoint and worker in one file, as such things begin."""
+"""The afternoon version: its tables, schemas, endpoint and worker in one file, as such things begin.
+
+It does the same job where nothing goes wrong: the body is kept, the task with its documented fields, the response and each
+annotation are rows, and the worker decides what follows.
+"""
 
 import hmac
 import os
+from datetime import UTC, datetime
 
 import requests
 from celery import Celery
@@ -20,22 +25,46 @@ class Base(DeclarativeBase):
     pass
 
 
+class Delivery(Base):
+    __tablename__ = "naive_deliveries"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    received_at: Mapped[datetime] = mapped_column(default=lambda: datetime.now(UTC))
+    task_id: Mapped[str] = mapped_column(index=True)
+    body: Mapped[dict] = mapped_column(JSON)
+
+
 class Task(Base):
     __tablename__ = "naive_tasks"
     task_id: Mapped[str] = mapped_column(primary_key=True)
-    type: Mapped[str | None]
-    status: Mapped[str | None]
+    type: Mapped[str] = mapped_column(index=True)
+    status: Mapped[str]
+    project: Mapped[str | None] = mapped_column(index=True)
+    batch: Mapped[str | None]
+    unique_id: Mapped[str | None]
     instruction: Mapped[str | None]
+    urgency: Mapped[str | None]
+    is_test: Mapped[bool | None]
+    tags: Mapped[list | None] = mapped_column(JSON)
     params: Mapped[dict | None] = mapped_column(JSON)
     metadata_: Mapped[dict | None] = mapped_column("metadata", JSON)
-    response: Mapped[dict | None] = mapped_column(JSON)
+    created_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    responses: Mapped[list["Response"]] = relationship(order_by="Response.id")
+
+
+class Response(Base):
+    __tablename__ = "naive_responses"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[str] = mapped_column(ForeignKey("naive_tasks.task_id"), index=True)
+    response: Mapped[dict] = mapped_column(JSON)
     annotations: Mapped[list["Annotation"]] = relationship(cascade="all, delete-orphan")
 
 
 class Annotation(Base):
     __tablename__ = "naive_annotations"
     id: Mapped[int] = mapped_column(primary_key=True)
-    task_id: Mapped[str] = mapped_column(ForeignKey("naive_tasks.task_id"), index=True)
+    response_id: Mapped[int] = mapped_column(ForeignKey("naive_responses.id"), index=True)
     uuid: Mapped[str | None]
     label: Mapped[str | None]
     attributes: Mapped[dict | None] = mapped_column(JSON)
@@ -75,9 +104,18 @@ class TaskSchema(Schema):
     task_id = fields.String(required=True)
     type = fields.String(required=True)
     status = fields.String(required=True)
+    project = fields.String()
+    batch = fields.String()
+    unique_id = fields.String()
     instruction = fields.String()
+    urgency = fields.String()
+    is_test = fields.Boolean()
+    tags = fields.List(fields.String())
     params = fields.Dict()
     metadata = fields.Dict()
+    created_at = fields.DateTime()
+    updated_at = fields.DateTime()
+    completed_at = fields.DateTime()
 
 
 class CallbackSchema(Schema):
@@ -90,6 +128,7 @@ class CallbackSchema(Schema):
 
 
 callback_schema = CallbackSchema()
+TASK_COLUMNS = [name for name in TaskSchema().fields if name != "task_id"]
 GEOMETRY = ("left", "top", "width", "height", "vertices")
 
 
@@ -98,23 +137,28 @@ def callback() -> tuple[dict, int]:
     key = request.headers.get("scale-callback-auth", "")
     if not hmac.compare_digest(key.encode(), os.environ["SCALE_LIVE_CALLBACK_KEYS"].encode()):
         return {"error": "unauthorized"}, 401
-    data = callback_schema.load(request.get_json())
-    task = data["task"]
+    body = request.get_json()
+    data = callback_schema.load(body)
+    known = {name: data["task"].get(name) for name in TASK_COLUMNS}
     with Session(engine) as session:
-        row = session.get(Task, data["task_id"]) or Task(task_id=data["task_id"])
-        row.type, row.status = task["type"], task["status"]
-        row.instruction, row.params = task.get("instruction"), task.get("params")
-        row.metadata_, row.response = task.get("metadata"), data.get("response")
-        row.annotations = [
-            Annotation(
-                uuid=annotation.get("uuid"),
-                label=annotation.get("label"),
-                attributes=annotation.get("attributes"),
-                geometry={name: annotation[name] for name in GEOMETRY if name in annotation},
-            )
-            for annotation in data.get("response", {}).get("annotations", [])
-        ]
-        session.add(row)
+        session.add(Delivery(task_id=data["task_id"], body=body))
+        task = session.get(Task, data["task_id"])
+        if task is None:
+            task = Task(task_id=data["task_id"])
+            session.add(task)
+        for name, value in known.items():
+            setattr(task, "metadata_" if name == "metadata" else name, value)
+        if data.get("response"):
+            annotations = [
+                Annotation(
+                    uuid=annotation.get("uuid"),
+                    label=annotation.get("label"),
+                    attributes=annotation.get("attributes"),
+                    geometry={name: annotation[name] for name in GEOMETRY if name in annotation},
+                )
+                for annotation in data["response"].get("annotations", [])
+            ]
+            task.responses.append(Response(response=data["response"], annotations=annotations))
         session.commit()
     follow_up.delay(data["task_id"])
     return {"status": "ok"}, 200
@@ -128,7 +172,7 @@ def follow_up(task_id: str) -> None:
             return
         polygons = [
             {"label": annotation.label, **annotation.geometry}
-            for annotation in task.annotations
+            for annotation in task.responses[-1].annotations
             if annotation.geometry
         ]
         requests.post(
