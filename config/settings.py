@@ -225,18 +225,15 @@ def _database_url(url: str | None) -> str:
 def kept_secret_key() -> str:
     """The key made at the first start and kept in var/, so that sessions and signed addresses outlive a restart."""
     path = Path("var/secret_key")
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        pass
+    with contextlib.suppress(OSError):
+        if key := path.read_text().strip():
+            return key
     key = secrets.token_urlsafe(32)
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return path.read_text().strip()
-    except OSError:
-        return key
-    with os.fdopen(made, "w") as file:
-        file.write(key)
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # who starts at the same moment waits here, and finds the key
+            if made := file.read().strip():
+                return made
+            file.write(key)
     return key
