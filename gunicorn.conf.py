@@ -35,19 +35,24 @@ threads = settings.web_threads
 # gthread alone is held by slow clients: with 500 of them no honest one is answered. See waiting_room.py, which also
 # bounds how long a request may take to arrive. These limits bound what one connection can hold, and how many there are.
 worker_class = "waiting_room.WaitingRoom"
-worker_connections = 2000
 limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190
 # Python's sendfile waits for ever for a client that does not read.
 sendfile = False
-# Each connection is a file, and so is each of the database's and of the logs.
-soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-wanted = worker_connections * 2
-if soft != resource.RLIM_INFINITY and soft < wanted:
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
-    )
+
+
+def files_allowed(wanted: int) -> int:
+    """How many files this process may open, after asking for so many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else soft
+
+
+# Each connection is a file, and so is each of the database's and of the logs. A worker that cannot open one more ends.
+worker_connections = max(threads + 1, min(2000, files_allowed(4000) - 100))
 
 # Longer than a router keeps its connections (Heroku 90 s, AWS 60 s): the side that sends must be the one that closes.
 keepalive = 95

@@ -199,6 +199,7 @@ class WaitingRoom(ThreadWorker):
         except OSError:
             client.close()
             return
+        self.nr_conns += 1  # it is a connection until then
         self.leaving.append((time.monotonic() + LINGER_SECONDS, client))
         self.poller.register(client, EVENT_READ, self.on_leaving_socket_readable)
 
@@ -208,8 +209,12 @@ class WaitingRoom(ThreadWorker):
         except OSError:
             gone = True
         if gone:
-            self.poller.unregister(client)
-            client.close()
+            self.let_go(client)
+
+    def let_go(self, client: socket.socket) -> None:
+        self.poller.unregister(client)
+        self.nr_conns -= 1
+        client.close()
 
     def murder_pending(self) -> None:
         """Once a second or more often: end the waits that took too long."""
@@ -227,8 +232,7 @@ class WaitingRoom(ThreadWorker):
         while self.leaving and self.leaving[0][0] <= now:
             client = self.leaving.popleft()[1]
             if client.fileno() >= 0:
-                self.poller.unregister(client)
-                client.close()
+                self.let_go(client)
 
     def _cap_keepalive(self, deadline: float) -> None:
         # A stopping worker does not wait for the slow.

@@ -5,14 +5,15 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from tests.service import KEYS, Service
+from tests.servers import Process
+from tests.service import KEYS, ROOT, Service
 
 HEAD = b"POST /callbacks/scale HTTP/1.1\r\nHost: weighbridge\r\n"
 KEY = b"scale-callback-auth: " + KEYS["SCALE_LIVE_CALLBACK_KEYS"].encode() + b"\r\n"
@@ -108,6 +109,31 @@ def test_slow_clients_do_not_keep_a_worker_from_stopping_in_time(web: Service) -
         # Large bodies that still arrive are given graceful_timeout. Platforms kill after 30 s.
         assert time.monotonic() - started < 25
     web.start("web")
+
+
+def test_a_worker_that_may_open_few_files_takes_fewer_connections_and_lives(
+    service: Callable[..., Service], sqlite_url: str
+) -> None:
+    one = service(sqlite_url, processes=())
+    gunicorn = Process(
+        ["sh", "-c", "ulimit -n 160; exec gunicorn wsgi:app"],
+        log=one.folder / "web.log",
+        env=one.env,
+        cwd=ROOT,
+    )
+    one.processes["web"] = gunicorn
+    one.start()
+    (worker,) = gunicorn.children()
+    for first in (b"", b"GET /livez HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n"):
+        crowd = [socket.create_connection(("127.0.0.1", one.web_port), timeout=10) for _ in range(300)]
+        for client in crowd:
+            client.sendall(first)
+        time.sleep(1)
+        assert worker.is_running()
+        for client in crowd:
+            client.close()
+    assert one.post_callback(BODY).status_code == 200
+    assert worker.is_running()
 
 
 def ask(web: Service, *pieces: bytes, pause: float = 0.2, seconds: float = 10) -> bytes:
