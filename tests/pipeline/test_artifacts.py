@@ -327,19 +327,20 @@ def test_a_host_that_does_not_answer_is_left_alone_for_a_while_and_longer_each_t
     waiting = [row for row in table(here, Job) if row["last_error"] == f"{files.host} does not answer"]
     assert [row["attempts"] for row in waiting] == [0] * 4
     assert sorted(row["attempts"] for row in table(here, Artifact)) == [0, 0, 0, 0, 1]
+    past = now() - timedelta(seconds=5)
     for tries, seconds in enumerate((15, 30, 60), 1):
         pause = only(here, State)
         until = datetime.fromisoformat(pause["value"]["until"])
-        assert seconds - 5 < (until - now()).total_seconds() <= seconds
+        assert seconds - 10 < (until - now()).total_seconds() <= seconds
         assert len(files.asked) == tries
         with here.engine.begin() as connection:
-            connection.execute(update(State).values(value={**pause["value"], "until": now().isoformat()}))
-            connection.execute(update(Job).values(run_at=now()))
+            connection.execute(update(State).values(value={**pause["value"], "until": past.isoformat()}))
+            connection.execute(update(Job).values(run_at=past))
         work(here)
     files.has = dict.fromkeys(names, reply([{"annotations": [BOX]}]))
     with here.engine.begin() as connection:
         connection.execute(State.__table__.delete())
-        connection.execute(update(Job).values(run_at=now()))
+        connection.execute(update(Job).values(run_at=past))
     work(here)
     assert {row["state"] for row in table(here, Artifact)} == {"stored"}
     assert table(here, State) == []
