@@ -32,15 +32,25 @@ class Sweep(threading.Thread):
         self.service = service
         self.bell = bell
         self.stopped = threading.Event()
+        self.round = threading.Lock()
         self.name_of_worker = f"{socket.gethostname()}:{os.getpid()}"
         self._next_beat = 0.0
         self._broken: set[str] | None = None
         self._rung: dict[UUID, float] = {}
 
+    def start(self) -> None:
+        """Forks of this process wait from now on until no round is under way: a child that is born within a transaction
+        on SQLite takes its lock for one of its own, and never gets another."""
+        os.register_at_fork(
+            before=self.round.acquire, after_in_parent=self.round.release, after_in_child=self.round.release
+        )
+        super().start()
+
     def run(self) -> None:
         while not self.stopped.is_set():
             try:
-                self.sweep()
+                with self.round:
+                    self.sweep()
             except Exception as fault:
                 log.warning("a sweep failed, the next one tries again: %s", fault)
             self.stopped.wait(self.service.settings.sweep_seconds)

@@ -1,5 +1,8 @@
 """The sweep: it rings for what is due, whatever else goes wrong in its round, and says that its worker is alive."""
 
+import multiprocessing
+import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -119,3 +122,36 @@ def test_a_silent_worker_is_noticed_by_the_clock_of_the_database(new_sweep: Star
         connection.execute(update(State).values(changed_at=now() - timedelta(minutes=2)))
     with one.service.reader.begin() as connection:
         assert "none has reported since" in degradations(one.service, connection)[0]
+
+
+def test_a_process_that_is_made_during_a_round_can_write(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's locks are known by process: a child of the moment at which one is held would wait for it for ever."""
+    within, go_on = threading.Event(), threading.Event()
+
+    def slowly(*_: object) -> None:
+        within.set()
+        go_on.wait(5)
+
+    monkeypatch.setattr(reconcile, "ask_when_due", slowly)  # called in a transaction
+    settings = Settings(database_url=sqlite_url, workflows_dir="config/workflows", secret_key="s")
+    sweep = Sweep(Service.open(settings), Bell(settings))
+    sweep.start()
+    assert within.wait(10)
+    threading.Timer(0.5, go_on.set).start()
+    child = multiprocessing.get_context("fork").Process(
+        target=write, args=(sqlite_url.removeprefix("sqlite:///"),)
+    )
+    child.start()
+    child.join()
+    sweep.stop()
+    sweep.join()
+    sweep.service.engine.dispose()
+    assert child.exitcode == 0
+
+
+def write(path: str) -> None:
+    with sqlite3.connect(path, isolation_level=None, timeout=2) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
