@@ -8,7 +8,7 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import growth, stack
+from benchmarks import fan_out, growth, stack
 from benchmarks.bodies import FIFTY_BOXES, ONE_BOX, POLYGONS, THOUSAND_BOXES, Body
 from benchmarks.load import Connection, send
 from benchmarks.scale import Scale
@@ -95,7 +95,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("callbacks", "chain", "growth"), help="measure one part")
+    parser.add_argument(
+        "--only", choices=("callbacks", "chain", "growth", "fan-out"), help="measure one part"
+    )
     options = parser.parse_args()
     console = Console(width=140)
     wanted = {options.only} if options.only else {"callbacks", "chain", "growth"}
@@ -114,6 +116,10 @@ def main() -> None:
             console.print(growth.in_process(servers, body))
             console.print(growth.through_the_service(servers, body))
             console.print(growth.full_tables(servers, options.seconds))
+        if "fan-out" in wanted:  # a quarter of an hour: only when it is asked for
+            console.print("A follow-up for each of twenty annotations; two processes of the worker")
+            console.print(fan_out.planning(servers, 10_000))
+            console.print(fan_out.creating(servers, 500))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from app.api import (
     follow_ups,
     jobs,
     responses,
+    submit,
     subscribers,
     tasks,
     workflows,
@@ -22,6 +23,7 @@ from app.api.problems import Api
 
 RESOURCES = (
     tasks,
+    submit,
     responses,
     deliveries,
     artifacts,

@@ -13,12 +13,16 @@ from app.api.problems import Refused
 from app.api.tasks import Lineage, TaskDetail, detail
 from app.commands.group import Group, service
 from app.commands.output import as_json, console, print_facts, print_json, shown
+from app.commands.submit import submit
 from pipeline.lineage import lineage
 
 
 @click.group(cls=Group)
 def tasks() -> None:
     """Tasks of Scale that this service knows."""
+
+
+tasks.add_command(submit)
 
 
 @tasks.command()

@@ -262,7 +262,8 @@ def test_a_run_that_is_over_has_a_duration(plan: Plan, deliver: Deliver, get: Ge
 
 
 @pytest.mark.parametrize(
-    ("verdict", "state"), [(None, "running"), ("hold", "completed"), ("stop", "failed"), ("fire", "completed")]
+    ("verdict", "state"),
+    [(None, "running"), ("hold", "completed"), ("stop", "failed"), ("fire", "completed")],
 )
 def test_a_join_that_waits_keeps_its_run_open(
     deliver: Deliver, get: Get, service: Service, verdict: str | None, state: str

@@ -1,0 +1,71 @@
+"""`POST /tasks`: the first task of a pipeline, created at Scale once under its unique_id."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import Schema, fields
+from marshmallow.validate import Length, OneOf, Regexp
+
+from app.api.blueprint import Blueprint, service, who
+from app.api.lists import Rows, Shown
+from app.api.problems import Refused
+from pipeline import submit
+from pipeline.audit import note
+from pipeline.jobs import Wait
+from pipeline.submit import CREATED, THERE
+from scale.client import PermanentError, ScaleError, Throttled
+
+blueprint = Blueprint("submit", "Tasks that are not asked for by a workflow")
+
+
+class Submission(Schema):
+    type = fields.String(
+        required=True, validate=Length(1, 64), metadata={"description": "Type of the task at Scale"}
+    )
+    request = fields.Dict(
+        required=True,
+        metadata={"description": "The body for Scale, without callback_url and unique_id, which are added"},
+    )
+    unique_id = fields.String(
+        validate=Regexp(r"^[A-Za-z0-9._-]{1,120}$"),
+        metadata={
+            "description": "Left out, one is made of the content: the same request again creates nothing again"
+        },
+    )
+    environment = fields.String(load_default="live", validate=OneOf(("live", "test")))
+
+
+class Submitted(Shown):
+    task_id = fields.String()
+    unique_id = fields.String()
+    outcome = fields.String(validate=OneOf((CREATED, THERE)))
+
+
+@blueprint.post("/tasks")
+@blueprint.arguments(Submission)
+@blueprint.response(200, Submitted)
+def submit_task(given: Mapping[str, Any]) -> Rows:
+    """Create a task at Scale, or find that it is there"""
+    row = submit.Row(
+        1, {**given["request"], **({"unique_id": given["unique_id"]} if "unique_id" in given else {})}
+    )
+    one = submit.wanted(row, "api", service().settings.unique_id_prefix, type_name=given["type"])
+    if one.fault:
+        raise Refused(422, one.fault)
+    try:
+        outcome = submit.submit_once(service(), given["environment"], one)
+    except Wait as later:
+        raise Refused(409, str(later), Retry_After=str(math.ceil(later.delay))) from None
+    except Throttled as slow:
+        seconds = math.ceil(slow.retry_after or submit.THROTTLED_SECONDS)
+        raise Refused(429, f"Scale asks to slow down: {slow.message}", Retry_After=str(seconds)) from None
+    except PermanentError as refused:
+        raise Refused(422, f"Scale refused it with {refused.status}: {refused.message}") from None
+    except ScaleError as doubt:
+        raise Refused(502, f"Scale says: {doubt.message}; send the same request again") from None
+    with service().engine.begin() as connection:
+        note(connection, who(), "tasks.submit", outcome.unique_id, {"outcome": outcome.outcome})
+    return outcome._asdict()

@@ -1,0 +1,195 @@
+"""`flask tasks submit`: checked first, created once, and the same file again creates nothing again."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from models import AuditEntry
+from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
+from tests.app.commands.conftest import Flasks, commands_of
+from tests.pipeline.rows import table
+from tests.service import ROOT
+
+REQUEST = """
+instruction: Which kind of ${{ row.what }}?
+attachment_type: image
+attachment: ${{ row.image }}
+categories: [old, young]
+metadata: {city: "${{ row.city }}"}
+tags: [first]
+"""
+CSV = "image,what,city\nhttps://images.example/1.png,car,Bern\nhttps://images.example/2.png,van,\n"
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[ScaleSandbox]:
+    with running_sandbox(ROOT, None, "--memory", "--speed", "manual") as one:
+        yield one
+
+
+@pytest.fixture
+def flask(make_app: Callable[..., Flask], sandbox: ScaleSandbox) -> Flasks:
+    sandbox.reset()
+    sandbox.no_faults()
+    app = make_app(
+        SCALE_API_URL=sandbox.api_url, SCALE_API_KEY=sandbox.live_key, PUBLIC_URL="http://127.0.0.1:9"
+    )
+    return commands_of(app)
+
+
+@pytest.fixture
+def submit(flask: Flasks, tmp_path: Path) -> Callable[..., Result]:
+    """`submit("a.csv", CSV, "--request", …)`: write the file and submit it, without being asked."""
+    (tmp_path / "request.yaml").write_text(REQUEST)
+
+    def one(name: str, content: str, *options: str) -> Result:
+        (tmp_path / name).write_text(content)
+        return flask("tasks", "submit", str(tmp_path / name), "--yes", *options)
+
+    return one
+
+
+def with_request(tmp_path: Path) -> tuple[str, ...]:
+    return ("--type", "categorization", "--request", str(tmp_path / "request.yaml"))
+
+
+def test_each_row_becomes_one_task_however_often_the_file_is_submitted(
+    submit: Callable[..., Result], sandbox: ScaleSandbox, tmp_path: Path
+) -> None:
+    assert submit("street.csv", CSV, *with_request(tmp_path)).stdout == "2 created.\n"
+    first, second = sandbox.tasks()
+    assert first["instruction"].startswith("Which kind of")
+    assert {task["callback_url"] for task in (first, second)} == {"http://127.0.0.1:9/callbacks/scale"}
+    assert sorted(task["metadata"] == {"city": "Bern"} for task in (first, second)) == [False, True]
+    assert all(task["unique_id"].startswith("street.") for task in (first, second))
+    assert submit("street.csv", CSV, *with_request(tmp_path)).stdout == "2 there already.\n"
+    assert (
+        submit("street.csv", CSV + "https://images.example/3.png,car,\n", *with_request(tmp_path)).exit_code
+        == 0
+    )
+    assert len(sandbox.tasks()) == 3
+
+
+def test_lines_of_json_are_whole_requests(submit: Callable[..., Result], sandbox: ScaleSandbox) -> None:
+    lines = [
+        {"type": "categorization", "unique_id": "mine", "instruction": "?", "attachment_type": "text",
+         "attachment": str(number), "categories": ["a", "b"]}
+        for number in range(1)
+    ]  # fmt: skip
+    done = submit("lines.jsonl", "\n".join(map(json.dumps, lines)) + "\n\n", "--json")
+    (told,) = json.loads(done.stdout)
+    assert (told["outcome"], told["unique_id"]) == ("created", "mine")
+    assert told["task_id"] == sandbox.tasks()[0]["task_id"]
+
+
+def test_columns_of_a_table_are_fields_of_the_request(
+    submit: Callable[..., Result], sandbox: ScaleSandbox
+) -> None:
+    content = (
+        "type,instruction,attachment_type,attachment,categories:json,metadata.shot,metadata.night:json\n"
+        'categorization,?,text,a,"[""x"", ""y""]",007,true\n'
+    )
+    assert submit("table.csv", content).exit_code == 0
+    (task,) = sandbox.tasks()
+    assert task["metadata"] == {"shot": "007", "night": True}
+    assert task["params"]["categories"] == ["x", "y"]
+
+
+def test_if_one_row_would_be_refused_nothing_is_created(
+    submit: Callable[..., Result], sandbox: ScaleSandbox, tmp_path: Path
+) -> None:
+    done = submit("street.csv", CSV + ",car,Bern\n", *with_request(tmp_path))
+    assert done.exit_code == 1
+    assert "Nothing is created; 1 rows are wrong" in done.stderr
+    assert "line 4" in done.stderr
+    assert sandbox.tasks() == []
+
+
+def test_a_check_creates_nothing(
+    submit: Callable[..., Result], sandbox: ScaleSandbox, tmp_path: Path
+) -> None:
+    done = submit("street.csv", CSV, "--check", *with_request(tmp_path))
+    assert "Would create 2 categorization tasks (live)." in done.stdout
+    assert sandbox.tasks() == []
+
+
+def test_a_limit_takes_the_first_rows_only(
+    submit: Callable[..., Result], sandbox: ScaleSandbox, tmp_path: Path
+) -> None:
+    assert submit("street.csv", CSV, "--limit", "1", *with_request(tmp_path)).stdout == "1 created.\n"
+    assert len(sandbox.tasks()) == 1
+
+
+def test_doubtful_answers_end_in_one_task_each(
+    submit: Callable[..., Result], sandbox: ScaleSandbox, tmp_path: Path
+) -> None:
+    sandbox.fault("error_after", times=2)
+    sandbox.fault("throttled", times=1, retry_after=1)
+    assert submit("street.csv", CSV, *with_request(tmp_path)).exit_code == 0
+    assert len(sandbox.tasks()) == 2
+
+
+def test_what_scale_refuses_is_told_line_by_line(
+    submit: Callable[..., Result], sandbox: ScaleSandbox, tmp_path: Path
+) -> None:
+    sandbox.fault("refused", status=402, times=1)
+    done = submit("street.csv", CSV, "--at-once", "1", *with_request(tmp_path))
+    assert done.exit_code == 1
+    assert "1 created, 1 refused." in done.stdout
+    assert "line 2: Scale refused it with 402" in done.stderr
+
+
+def test_nothing_is_submitted_while_creating_is_stopped(
+    submit: Callable[..., Result], flask: Flasks, sandbox: ScaleSandbox, tmp_path: Path
+) -> None:
+    flask("creating", "stop")
+    done = submit("street.csv", CSV, *with_request(tmp_path))
+    assert done.exit_code == 1
+    assert "creating is stopped" in done.stderr
+    assert sandbox.tasks() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("odd.jsonl", '{"a": 1}\nnonsense', "line 2 is not JSON"),
+        ("odd.jsonl", "[1]", "line 1 is no JSON object"),
+        ("odd.jsonl", '{"instruction": "?"}', "line 1: names no task type"),
+        ("odd.csv", "a,b\n1,2,3\n", "line 2 has not as many cells"),
+        ("odd.csv", "a:json\n{\n", "line 2, a:json: is not JSON"),
+        (
+            "odd.csv",
+            "type,unique_id,callback_url\nannotation,u,https://x\n",
+            "callback_url is set by the service",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_its_line(
+    submit: Callable[..., Result], sandbox: ScaleSandbox, name: str, content: str, why: str
+) -> None:
+    done = submit(name, content)
+    assert done.exit_code == 1
+    assert why in done.stderr
+    assert sandbox.tasks() == []
+
+
+def test_it_is_written_to_the_audit_log(
+    make_app: Callable[..., Flask], sandbox: ScaleSandbox, tmp_path: Path
+) -> None:
+    sandbox.reset()
+    app = make_app(
+        SCALE_API_URL=sandbox.api_url, SCALE_API_KEY=sandbox.live_key, PUBLIC_URL="http://127.0.0.1:9"
+    )
+    (tmp_path / "street.csv").write_text(CSV)
+    (tmp_path / "request.yaml").write_text(REQUEST)
+    commands_of(app)("tasks", "submit", str(tmp_path / "street.csv"), "--yes", *with_request(tmp_path))
+    (entry,) = table(app.extensions["weighbridge"], AuditEntry)
+    assert (entry["action"], entry["subject"], entry["details"]) == (
+        "tasks.submit",
+        "street.csv",
+        {"created": 2},
+    )
