@@ -125,6 +125,14 @@ def set_speed() -> AnyResponse:
     return redirect(url_for("page.list_tasks"), 303)
 
 
+@page.errorhandler(Refused)
+def show_refusal(refused: Refused) -> Response:
+    """A person reads this one; the API answers in JSON."""
+    answer = _rendered("refused.html", message=refused.message)
+    answer.status_code = refused.status
+    return answer
+
+
 def _did(deed: Any, task_id: str | None) -> AnyResponse:
     """Do it, and show the task with what came of it."""
     try:

