@@ -86,6 +86,11 @@ class Process:
         return self.popen is not None and self.popen.poll() is None
 
     @property
+    def returncode(self) -> int | None:
+        """None while it runs; the negative of a signal that ended it."""
+        return None if self.popen is None else self.popen.poll()
+
+    @property
     def pid(self) -> int:
         assert self.popen is not None, "never started"
         return self.popen.pid

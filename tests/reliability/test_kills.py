@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +27,25 @@ PAYLOAD = json.loads((Path(__file__).parent.parent / "payloads/polygonannotation
 class Sender(threading.Thread):
     """Posts distinct results one after another and, as Scale does, posts each again until it is acknowledged."""
 
-    def __init__(self, service: Service, pause: float) -> None:
+    def __init__(self, service: Service, pause: float, first: int = 1) -> None:
         super().__init__(daemon=True)
-        self.service, self.pause = service, pause
+        self.service, self.pause, self.first = service, pause, first
+        self.key = service.env["SCALE_LIVE_CALLBACK_KEYS"]
         self.acknowledged: dict[str, str] = {}  # task_id → delivery_id
         self.ending = threading.Event()
         self.failures: list[str] = []
 
     def run(self) -> None:
-        number = 0
-        while not self.ending.is_set():
-            number += 1
+        for number in count(self.first):
+            if self.ending.is_set():
+                return
             task_id = f"{number:024x}"
             body = json.dumps(
                 PAYLOAD | {"task_id": task_id, "task": PAYLOAD["task"] | {"task_id": task_id}}
             ).encode()
             while True:
                 try:
-                    answer = self.service.post_callback(body)
+                    answer = self.service.post_callback(body, self.key)
                 except (
                     requests.RequestException
                 ):  # its process was killed: was it kept? Scale can't know either

@@ -1,0 +1,68 @@
+"""SIGTERM to everything under load, and keys that change under load: nothing is lost, nobody is refused who has a key."""
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.reliability.test_kills import PAYLOAD, Sender, rows
+from tests.reliability.test_redis import Customer
+from tests.servers import wait_until
+from tests.service import KEYS, Service
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_sigterm_to_everything_under_load_loses_nothing(
+    database: str, service: Callable[..., Service], request: pytest.FixtureRequest
+) -> None:
+    """On SQLite with four web processes that write at once, and the worker beside them."""
+    redis_url = request.getfixturevalue("redis_url") if database == "postgresql" else None
+    database_url = request.getfixturevalue("sqlite_url" if database == "sqlite" else "postgres_url")
+    one = service(database_url, redis_url, env={"WEB_CONCURRENCY": "4", "LEASE_SECONDS": "5"})
+    senders = [Sender(one, pause=0.1, first=1 + n * 100_000) for n in range(4)]
+    for sender in senders:
+        sender.start()
+    completed = "SELECT count(*) FROM follow_ups WHERE state = 'completed'"
+    wait_until(lambda: rows(database_url, completed)[0][0] >= 10, 60, "everything is at work")
+    started = time.monotonic()
+    one.stop("web", "worker")
+    assert time.monotonic() - started < 25  # platforms kill after 30
+    assert {name: one.processes[name].returncode for name in ("web", "worker")} == {"web": 0, "worker": 0}
+    one.start("web", "worker")
+    time.sleep(0.5)
+    for sender in senders:
+        sender.ending.set()
+        sender.join(60)
+    assert [sender.failures for sender in senders] == [[]] * 4
+    customer = Customer(one)
+    for sender in senders:
+        customer.kept |= sender.acknowledged
+    assert len(customer.kept) > 20
+    customer.check()
+
+
+@pytest.mark.slow
+def test_keys_change_under_load_and_no_callback_with_a_valid_one_is_refused(
+    sqlite_url: str, service: Callable[..., Service]
+) -> None:
+    """The new key is added, Scale changes to it, and the old one is taken away."""
+    old, new = KEYS["SCALE_LIVE_CALLBACK_KEYS"], "newer_key"
+    one = service(sqlite_url, processes=("web",))
+    sender = Sender(one, pause=0.02)
+    sender.start()
+    time.sleep(0.5)
+    one.restart("web", {"SCALE_LIVE_CALLBACK_KEYS": f"{old}, {new}"})
+    time.sleep(0.5)
+    sender.key = new
+    time.sleep(0.5)
+    one.restart("web", {"SCALE_LIVE_CALLBACK_KEYS": new})
+    time.sleep(0.5)
+    sender.ending.set()
+    sender.join(30)
+    assert (sender.failures, sender.is_alive()) == ([], False)
+    assert one.post_callback(json.dumps(PAYLOAD).encode(), old).status_code == 401
+    kept = rows(sqlite_url, "SELECT task_id FROM deliveries WHERE status = 'processed'")
+    assert {task_id for (task_id,) in kept} == set(sender.acknowledged)
