@@ -102,6 +102,7 @@ def resume(connection: Connection, workflow: str, who: str) -> list[UUID]:
     forget(connection, PAUSED + workflow)
     asked = make_up_for(connection, workflow)
     note(connection, who, "workflow.resume", workflow, {"tasks": len(asked)})
+    joins.take_up(connection, workflow)
     return asked
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, func, select
 
 from models import Job, State
 from pipeline.database import from_now
+from pipeline.pauses import CREATING, STOPPED
 from pipeline.service import Service
 
 HEARTBEAT = "heartbeat:"
@@ -25,6 +26,13 @@ def degradations(service: Service, connection: Connection) -> list[str]:
         problems.append("worker: none has ever reported; start one (`celery -A workers.celery_app worker`)")
     elif present - beat > timedelta(seconds=SILENT_SECONDS):
         problems.append(f"worker: none has reported since {beat:%Y-%m-%d %H:%M:%S} UTC; start one")
+    creating = (State.key, State.value)
+    for key, value in connection.execute(select(*creating).where(State.key.startswith("creating"))):
+        if key == STOPPED:
+            problems.append(f"creating: stopped by {value.get('who')}; `flask creating start` starts it")
+        elif datetime.fromisoformat(value["until"]) > present:
+            environment = key.removeprefix(f"{CREATING}:")
+            problems.append(f"creating: {environment} tasks wait until {value['until']}: {value['reason']}")
     problems += [f"workflow: {problem}" for broken in service.workflows.broken for problem in broken.errors]
     if dead := connection.scalar(select(func.count()).where(Job.state == "dead")):
         problems.append(f"jobs: {dead} dead; see `flask jobs list --state dead`")

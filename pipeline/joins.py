@@ -34,7 +34,7 @@ PLACE = (
     FOLLOW_UPS.c.source_annotation,
 )
 """Where a follow-up stands: what the joins that wait for it are found by."""
-RESTING_SECONDS = 30.0
+RESTING_SECONDS = 600.0
 MANY = 200
 """Children from which on they are counted before they are looked at."""
 RETRY = FOLLOW_UPS.c.unique_id.like("%.retry-%")
@@ -117,32 +117,32 @@ def close(connection: Connection, task_id: str, workflow: str, steps: Sequence[s
     connection.execute(JOINS.delete().where(*theirs, JOINS.c.fired_at.is_(None)))
 
 
-def settle_join(service: Service, job: Job) -> None:
-    """Look at a join: it waits, or it fires, once for ever, and what follows is recorded."""
+def settle_join(service: Service, job: Job) -> int:
+    """Look at a join: it waits, or it fires, once for ever, and what follows is recorded; how many follow-ups."""
     with service.reader.begin() as connection:
         join = connection.execute(select(JOINS).where(JOINS.c.id == job.subject)).mappings().one_or_none()
         if join is not None and join["fired_at"] is None:
             workflow, step = _of(connection, service, join)
             children = _children(connection, join) if _may_fire(connection, join, step) else None
     if join is None or join["fired_at"] is not None:
-        with service.engine.begin() as connection:
-            return jobs.finish(connection, job)
+        return _nothing(service, job)
     verdict = None
     if children is not None:
         verdict = settle(workflow, step, [_child(row) for row in children], _left(join) <= 0)
     if verdict is None or verdict.do == WAIT:
         if job.kind == jobs.DEADLINE and _left(join) > 0:
             raise Wait("the deadline was moved", _left(join))
-        with service.engine.begin() as connection:
-            return jobs.finish(connection, job)
+        return _nothing(service, job)
     seen, wanted, outcome = _plan(service, workflow, step, join, verdict)
     with service.engine.begin() as connection:
         locked = connection.execute(select(JOINS).where(JOINS.c.id == job.subject).with_for_update())
         if (still := locked.mappings().one_or_none()) is None or still["fired_at"] is not None:
-            return jobs.finish(connection, job)
+            jobs.finish(connection, job)
+            return 0
         if still != join or _children(connection, join) != children:
             jobs.ask(connection, job.kind, [job.subject])  # something has changed meanwhile: once more
-            return jobs.finish(connection, job)
+            jobs.finish(connection, job)
+            return 0
         new = record(connection, service, seen, wanted)
         fired = update(JOINS).where(JOINS.c.id == job.subject)
         connection.execute(fired.values(fired_at=now(), **outcome))
@@ -153,6 +153,19 @@ def settle_join(service: Service, job: Job) -> None:
         ask_for(connection, [opened])
         jobs.finish(connection, job)
         notify.look_for_end(connection, service.subscriptions, join["source_task_id"])
+    return len(new.unique_ids)
+
+
+def _nothing(service: Service, job: Job) -> int:
+    with service.engine.begin() as connection:
+        jobs.finish(connection, job)
+    return 0
+
+
+def take_up(connection: Connection, workflow: str) -> list[UUID]:
+    """The workflow is not paused any more: look at its joins."""
+    waiting = select(JOINS.c.id).where(JOINS.c.workflow == workflow, JOINS.c.fired_at.is_(None))
+    return jobs.ask(connection, jobs.JOIN, connection.scalars(waiting))
 
 
 def _of(connection: Connection, service: Service, join: RowMapping) -> tuple[Workflow, Step]:

@@ -17,7 +17,7 @@ from pipeline.views import Seen, look, standing
 from workflows.conditions import to_cancel
 from workflows.join import openings
 from workflows.plan import FollowUp, plan
-from workflows.workflow import Workflow
+from workflows.workflow import Workflow, Workflows, interested
 
 FOLLOW_UPS_AT_ONCE = 1_000
 """In one transaction: the task's row is locked for as long."""
@@ -38,8 +38,8 @@ class Ended(NamedTuple):
     taken_back: list[str]  # unique_ids
 
 
-def plan_task(service: Service, job: Job) -> None:
-    """Plan what follows from a task as it stands now. The unique_ids make looking again free.
+def plan_task(service: Service, job: Job) -> int:
+    """Plan what follows from a task as it stands now; how many follow-ups are new. The unique_ids make looking again free.
 
     A change meanwhile has asked for the job again: what was planned before it is left to that.
     """
@@ -49,8 +49,14 @@ def plan_task(service: Service, job: Job) -> None:
         paused = resting(connection, service)
     if seen is None:
         with service.engine.begin() as connection:
-            return jobs.finish(connection, job)
-    planned, failures = [], []
+            jobs.finish(connection, job)
+        return 0
+    planned, failures, created = [], [], 0
+    missing = {
+        workflow.name
+        for workflow in workflows.loaded
+        if workflow.name in paused and _could_want(seen, workflow)
+    }
     with jobs.kept_leased(service.engine, job, service.settings.lease_seconds) as still_leased:
         for workflow in workflows.loaded:
             if workflow.name not in paused:
@@ -62,14 +68,16 @@ def plan_task(service: Service, job: Job) -> None:
             still_leased()
             with service.engine.begin() as connection:
                 if seen.standing != standing(connection, job.subject):
-                    return jobs.finish(connection, job)
+                    jobs.finish(connection, job)
+                    break
                 new = record(connection, service, seen, some)
+                created += len(new.unique_ids)
                 ended = _conclude(connection, service, seen, planned) if last else Ended([], [])
                 ask(connection, service, seen.view.environment, new.planned)
                 notify.changed(connection, service, [*new.unique_ids, *ended.taken_back])
                 joins.ask_for(connection, ended.opened)
                 if last:
-                    miss(connection, paused | broken(service), job.subject)
+                    miss(connection, missing | broken(service), job.subject)
                     _tell_joins(connection, seen)
                     above = seen.view.source.task_id if seen.view.source else job.subject
                     notify.look_for_end(connection, service.subscriptions, above)
@@ -77,6 +85,15 @@ def plan_task(service: Service, job: Job) -> None:
                     jobs.finish(connection, job)
     if failures:
         raise failures[0]
+    return created
+
+
+def _could_want(seen: Seen, workflow: Workflow) -> bool:
+    """Whether a workflow that is paused would have looked at this task."""
+    source = seen.view.source
+    return interested(Workflows((workflow,)), seen.view.type) or bool(
+        source and source.workflow == workflow.name
+    )
 
 
 def _plan(service: Service, seen: Seen, workflow: Workflow) -> Planned:

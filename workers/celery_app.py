@@ -43,7 +43,7 @@ def service() -> Service:
 
 @app.task(name=RUN)
 def run(job_id: str) -> None:
-    bell.publish(work(service(), UUID(job_id)))
+    bell.publish(work(service(), UUID(job_id), bell.publish))
 
 
 @setup_logging.connect

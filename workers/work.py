@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from pipeline import artifacts, creating, deliveries, jobs, joins, notify, planning, reconcile
@@ -19,7 +19,7 @@ CHAIN_SECONDS = 5.0
 """How long one message keeps its worker: after that a shutdown can come between two jobs."""
 UNKNOWN_SECONDS = 60.0
 
-KINDS: dict[str, Callable[[Service, Job], None]] = {
+KINDS: dict[str, Callable[[Service, Job], int | None]] = {
     jobs.PARSE: deliveries.parse,
     jobs.COMPLETE: deliveries.complete,
     jobs.FETCH: artifacts.fetch,
@@ -34,14 +34,21 @@ KINDS: dict[str, Callable[[Service, Job], None]] = {
 }
 
 
-def work(service: Service, job_id: UUID | None = None) -> list[UUID]:
-    """Run the job that was rung for, then whatever is due, for a while; returns due jobs that are left to ring for."""
+def work(
+    service: Service, job_id: UUID | None = None, ring: Callable[[Iterable[UUID]], None] = lambda _: None
+) -> list[UUID]:
+    """Run the job that was rung for, then whatever is due, for a while; returns due jobs that are left to ring for.
+
+    A job that has asked for many others rings for them at once, so that they need not all wait for this worker.
+    """
     until = time.monotonic() + CHAIN_SECONDS
     lease = service.settings.lease_seconds
     job = job_id and jobs.claim(service.engine, lease, job_id=job_id)
     job = job or jobs.claim(service.engine, lease, lanes=service.lanes.open())
     while job is not None:
-        perform(service, job)
+        if perform(service, job) > 1 and (others := service.settings.worker_concurrency - 1):
+            with service.reader.begin() as connection:
+                ring(jobs.due(connection, others, service.lanes.open()))
         if time.monotonic() > until:
             with service.reader.begin() as connection:
                 return jobs.due(connection, 1, service.lanes.open())
@@ -49,14 +56,17 @@ def work(service: Service, job_id: UUID | None = None) -> list[UUID]:
     return []
 
 
-def perform(service: Service, job: Job) -> None:
-    """Run one claimed job. What it raises decides: wait in order, back off, or leave it to the new owner."""
+def perform(service: Service, job: Job) -> int:
+    """Run one claimed job; how many others it has asked for, as far as it tells.
+
+    What it raises decides: wait in order, back off, or leave it to the new owner.
+    """
     try:
         if (
             job.kind not in KINDS
         ):  # a newer version has asked for it, and runs beside this one or was rolled back
             raise Wait(f"this version knows no jobs of the kind {job.kind}", UNKNOWN_SECONDS)
-        KINDS[job.kind](service, job)
+        return KINDS[job.kind](service, job) or 0
     except LeaseLost:
         log.warning("job %s:%s was taken over by another worker", job.kind, job.subject)
     except Wait as wait:
@@ -65,6 +75,7 @@ def perform(service: Service, job: Job) -> None:
     except Exception as failure:
         log.warning("job %s:%s failed, attempt %d", job.kind, job.subject, job.attempts, exc_info=True)
         _postpone(service, job, words(failure)[:1000])
+    return 0
 
 
 def _postpone(

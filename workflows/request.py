@@ -164,7 +164,9 @@ def _checked(proposal: Mapping[str, Any]) -> Wanted:
     if unknown := set(proposal) - {"type", "params", "key"}:
         raise ValueError(f"{', '.join(sorted(unknown))} is not known here (known: type, params, key)")
     key = None if proposal.get("key") is None else part(str(proposal["key"]))
-    params = storable(json.loads(json.dumps(dict(proposal["params"]), allow_nan=False)))  # nothing but JSON is sent
+    params = storable(
+        json.loads(json.dumps(dict(proposal["params"]), allow_nan=False))
+    )  # nothing but JSON is sent
     return Wanted((key,) if key else (), key, str(proposal["type"]), params)
 
 

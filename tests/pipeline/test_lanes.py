@@ -1,15 +1,18 @@
 """However much is to be created, no callback waits behind it, and a lane that Scale has closed is passed by."""
 
 from collections import Counter
+from collections.abc import Callable
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
-from pipeline import jobs
+from pipeline import decisions, jobs
 from pipeline.database import now
+from pipeline.health import degradations
 from tests.pipeline.bodies import boxes, callback, take
 from tests.pipeline.pipelines import Pipeline, asks
-from workers.work import perform
+from workers.work import perform, work
 
 MANY = 20_000
 
@@ -66,3 +69,29 @@ def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipe
     assert told.count("ix_jobs_due") == len(jobs.LANES)
     assert "Sort" not in told
     assert "TEMP B-TREE" not in told
+
+
+def test_a_plan_of_many_rings_for_the_other_workers_at_once(open_pipeline: Callable[..., Pipeline]) -> None:
+    pipeline = open_pipeline(worker_concurrency=4)
+    pipeline.workflow({"each": asks(for_each="annotation")})
+    rung: list[list[UUID]] = []
+    take(pipeline.service, callback(boxes("car")))
+    work(pipeline.service, ring=lambda ids: rung.append(list(ids)))
+    assert rung == []
+    take(pipeline.service, callback(boxes(*["car"] * 30), task_id="5f1e9b000000000000000002"))
+    work(pipeline.service, ring=lambda ids: rung.append(list(ids)))
+    assert [len(ids) for ids in rung] == [3]
+
+
+def test_that_creating_waits_is_told_where_people_look(pipeline: Pipeline) -> None:
+    pipeline.workflow({"ask": asks()})
+    pipeline.sandbox.fault("refused", status=401)
+    pipeline.receive(boxes("car"))
+    with pipeline.service.engine.begin() as connection:
+        told = degradations(pipeline.service, connection)
+        assert any(one.startswith("creating: live tasks wait until ") for one in told)
+        assert any("Scale refuses the API key" in one for one in told)
+        decisions.stop_creating(connection, "ana")
+        assert "creating: stopped by ana; `flask creating start` starts it" in degradations(
+            pipeline.service, connection
+        )
