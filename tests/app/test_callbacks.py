@@ -3,6 +3,7 @@
 import json
 import socket
 import sqlite3
+import struct
 import tempfile
 import threading
 import time
@@ -502,6 +503,24 @@ def test_a_body_that_is_cut_short_is_not_kept(web: Service) -> None:
         sock.shutdown(socket.SHUT_WR)
         answer = sock.recv(65536)
     assert not answer or answer.startswith(b"HTTP/1.1 400")
+
+
+def test_a_client_that_resets_after_sending_finds_its_delivery_once_when_it_sends_again(web: Service) -> None:
+    whole = payload("annotation/boxes_of_2017.json")
+    bodies = [json.dumps({**whole, "task": None, "task_id": f"reset-{n}"}).encode() for n in range(30)]
+    for number, body in enumerate(bodies):
+        sock = socket.create_connection(("127.0.0.1", web.web_port), timeout=30)
+        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        time.sleep(number % 3 * 0.003)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+    answers = [web.post_callback(body).json() for body in bodies]
+    assert {answer["status"] for answer in answers} <= {"processed", "duplicate"}
+    kept = {one["id"]: one["duplicates"] for one in web.api("/deliveries")["data"]}
+    assert kept.keys() == {answer["delivery_id"] for answer in answers}
+    assert set(kept.values()) <= {0, 1}
+    tasks = web.api("/tasks")["data"]
+    assert sorted(task["response_count"] for task in tasks) == [1] * len(bodies)
 
 
 @pytest.mark.parametrize(

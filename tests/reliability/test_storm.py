@@ -3,10 +3,13 @@
 import json
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 
+import pytest
 import requests
 
 from tests.reliability.test_kills import rows, sandbox_tasks
@@ -88,3 +91,43 @@ def test_every_callback_twenty_times_from_ten_clients_is_one_response_and_one_fo
     created = Counter(task.get("unique_id") for task in sandbox_tasks(one) if task["type"] == "annotation")
     assert created == wanted
     assert requests.get(f"{one.web_url}/livez", timeout=5).status_code == 200
+
+
+@pytest.mark.slow
+def test_a_burst_of_5000_callbacks_is_kept_whole(database_url: str, service: Callable[..., Service]) -> None:
+    one = service(database_url, processes=("web",), env={"WEB_CONCURRENCY": "2"})
+    answers: Counter[tuple[int, str]] = Counter()
+    slowest = 0.0
+    lock = threading.Lock()
+
+    def client(hand: range) -> None:
+        nonlocal slowest
+        connection = HTTPConnection("127.0.0.1", one.web_port, timeout=60)
+        key = {"scale-callback-auth": one.env["SCALE_LIVE_CALLBACK_KEYS"]}
+        for number in hand:
+            task = {"task_id": f"{number:024x}", "type": "categorization", "status": "completed"}
+            body = json.dumps({"task": task, "task_id": task["task_id"], "response": {"category": "a"}})
+            while True:
+                started = time.monotonic()
+                connection.request("POST", "/callbacks/scale", body, key)
+                answer = connection.getresponse()
+                said = json.loads(answer.read())
+                with lock:
+                    slowest = max(slowest, time.monotonic() - started)
+                    answers[answer.status, said.get("status", "")] += 1
+                if answer.status == 200:
+                    break
+
+    clients = [threading.Thread(target=client, args=(range(n, 5_000, 16),)) for n in range(16)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    assert answers[200, "processed"] == 5_000, answers
+    assert answers.keys() <= {(200, "processed"), (503, "")}
+    counts = {
+        table: rows(database_url, f"SELECT count(*) FROM {table}")[0][0]
+        for table in ("deliveries", "responses")
+    }
+    assert counts == {"deliveries": 5_000, "responses": 5_000}
+    print(f"5,000 callbacks from 16 clients, the slowest after {slowest:.1f} s: {dict(answers)}")
