@@ -90,36 +90,26 @@ def receive_first(
             **settle(UNKNOWN, reading, moment, version_id),
         }
         job = jobs.row(jobs.PLAN, reading.task_id) if interested(task.type) else {}
-        told_row = delivery_row(delivery, body, headers, reading)
-        if write_first(engine, row, told_row, body, response, annotations, job):
-            return [job["id"]] if job else []
+        values = (
+            dumps(row),
+            body,
+            dumps(delivery_row(delivery, body, headers, reading)),
+            dumps(response),
+            version_id,
+            annotations,
+            dumps(job),
+        )
     except Exception as failure:
         log.info("delivery %s goes the long way: %s", delivery.id, words(failure))
-    return None
-
-
-def write_first(
-    engine: Engine,
-    task: Mapping[str, Any],
-    delivery: Mapping[str, Any],
-    body: bytes,
-    response: Mapping[str, Any],
-    annotations: str,
-    job: Mapping[str, Any],
-) -> bool:
-    """Write the rows if the task is new; False, with nothing written, if it is not.
-
-    Each mapping is a whole row (`response` and `job` may be empty: none); `annotations` is JSON as rows.arrays gives it.
-    """
-    rows = (
-        dumps(task),
-        body,
-        dumps(delivery),
-        dumps(response),
-        response.get("id"),
-        annotations,
-        dumps(job),
-    )
+        return None
+    # Not within a `try`: who gets no connection here gets none for the long way, after waiting once more.
     with engine.connect() as connection:
         connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-        return bool(connection.exec_driver_sql(STATEMENT, rows).scalar())
+        try:
+            new = connection.exec_driver_sql(STATEMENT, values).scalar()
+        except Exception as refused:
+            log.info("delivery %s goes the long way: %s", delivery.id, words(refused))
+            return None
+    if not new:
+        return None
+    return [job["id"]] if job else []

@@ -6,7 +6,6 @@ import base64
 import binascii
 import re
 import secrets
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,17 +68,15 @@ class Registered:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
         self._until = 0.0
         self._known: Subscriptions = ()
 
     def read(self) -> Subscriptions:
         if time.monotonic() >= self._until:
-            with self._lock:
-                if time.monotonic() >= self._until:
-                    with self._engine.begin() as connection:
-                        self._known = subscriptions(connection)
-                    self._until = time.monotonic() + CACHED_SECONDS
+            # Each for itself: waiting for another's look at a database that hangs is waiting one after another.
+            with self._engine.begin() as connection:
+                self._known = subscriptions(connection)
+            self._until = time.monotonic() + CACHED_SECONDS
         return self._known
 
     def forget(self) -> None:

@@ -425,6 +425,29 @@ def test_without_a_database_the_answer_is_503_and_with_it_back_the_retry_is_take
     wait_until(lambda: one.post_callback(body).status_code == 200, 20, "the retry is taken")
 
 
+def test_a_database_that_takes_connections_and_says_nothing_is_given_up_for_all_callers_within_5_seconds(
+    service: Callable[..., Service],
+) -> None:
+    body = json.dumps(payload("annotation/boxes_of_2017.json")).encode()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        web = service(f"postgresql://somebody:password@127.0.0.1:{port}/nothing", processes=("web",))
+        answers: list[tuple[int, float]] = []
+
+        def send() -> None:
+            started = time.monotonic()
+            answers.append((web.post_callback(body).status_code, time.monotonic() - started))
+
+        threads = [threading.Thread(target=send) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert {status for status, _ in answers} == {503}
+    assert max(seconds for _, seconds in answers) < 5, answers
+    assert "password" not in web.processes["web"].log.read_text()
+
+
 def raw(port: int, *pieces: bytes) -> bytes:
     """What the server answers to these bytes, until it closes."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
