@@ -20,9 +20,13 @@ from config import Settings
 log = logging.getLogger(__name__)
 
 RUN = "weighbridge.run"
+QUEUE = "weighbridge"
 RINGS_AT_ONCE = 16
 """Of many jobs asked for at once only so many are rung for: a worker that has finished one looks for the next itself."""
+MOST_WAITING = 500
+"""Messages that wait in Redis: more of them than anybody hears would only fill it while no worker runs."""
 SILENCE_SECONDS = 15.0
+ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_max": 0}
 EXPIRES_SECONDS = 60
 POLL_SECONDS = 0.02
 """How often the embedded worker looks into its own memory; kombu's default of a second would be felt at every step."""
@@ -45,8 +49,8 @@ def make_celery(settings: Settings, *, timeout: float) -> Celery:
         else {"socket_connect_timeout": timeout, "socket_timeout": timeout},
         task_acks_late=False,
         task_ignore_result=True,
-        task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
-        task_default_queue="weighbridge",
+        task_publish_retry_policy=ONCE_MORE,
+        task_default_queue=QUEUE,
         task_serializer="json",
         worker_concurrency=settings.worker_concurrency,
         worker_prefetch_multiplier=4 if settings.embedded else 1,
@@ -119,6 +123,11 @@ class Bell:
         """Send the messages now; bounded, and silent for a while after a failure."""
         try:
             with self.celery.producer_pool.acquire(block=True, timeout=3) as producer:
+                count = producer.connection.ensure(
+                    producer, lambda: producer.channel._size(QUEUE), **ONCE_MORE
+                )
+                if count() >= MOST_WAITING:
+                    return
                 for job_id in job_ids:
                     self.celery.send_task(RUN, (str(job_id),), producer=producer, expires=EXPIRES_SECONDS)
         except Exception as fault:

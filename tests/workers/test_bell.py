@@ -1,0 +1,46 @@
+"""The bell: messages that carry a job's id, never more of them than somebody could hear."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from config import Settings
+from pipeline.database import new_id
+from tests.servers import OwnRedis
+from workers.bell import MOST_WAITING, RINGS_AT_ONCE, Bell
+
+
+@pytest.fixture
+def bell(redis_url: str) -> Iterator[Bell]:
+    """A bell that nobody hears."""
+    one = Bell(Settings(redis_url=redis_url, secret_key="s"))
+    yield one
+    one.celery.close()
+
+
+def rung(redis_url: str) -> int:
+    with redis.Redis.from_url(redis_url) as client:
+        return int(client.llen("weighbridge"))
+
+
+def test_each_job_is_rung_for_by_a_message_of_its_own(bell: Bell, redis_url: str) -> None:
+    bell.publish([new_id() for _ in range(5)])
+    assert rung(redis_url) == 5
+
+
+def test_while_no_worker_listens_messages_do_not_pile_up(bell: Bell, redis_url: str) -> None:
+    """They expire only when somebody reads them, and workers cannot start with a Redis that is full."""
+    for _ in range(MOST_WAITING // RINGS_AT_ONCE + 20):
+        bell.publish([new_id() for _ in range(RINGS_AT_ONCE)])
+    assert MOST_WAITING <= rung(redis_url) < MOST_WAITING + RINGS_AT_ONCE
+
+
+def test_after_a_restart_of_redis_the_next_message_is_sent(own_redis: OwnRedis) -> None:
+    bell = Bell(Settings(redis_url=own_redis.url, secret_key="s"))
+    bell.publish([new_id()])
+    own_redis.kill()
+    own_redis.start()
+    bell.publish([new_id()])
+    assert rung(own_redis.url) == 1
+    bell.celery.close()
