@@ -17,23 +17,18 @@ from sqlalchemy import select
 from app.commands.group import Group, ring, service, who
 from app.commands.moments import MOMENT
 from app.commands.output import as_json, console, print_json, print_rows, shown
-from models import FollowUp as Row
 from models import Task
 from pipeline import decisions, pauses
-from pipeline.joins import waited_for
-from pipeline.limits import held_by, remaining
-from pipeline.planning import look
+from pipeline.preview import Preview, explanations
+from pipeline.views import look
 from scale.envelope import NotUnderstood, parse_callback
 from workflows.examples import try_examples
-from workflows.explain import explain as explained
 from workflows.graph import mermaid, svg
 from workflows.load import load, load_file
-from workflows.plan import FollowUp
-from workflows.plan import plan as planned
 from workflows.reference import reference as language
 from workflows.schema import json_schema
 from workflows.view import View, view
-from workflows.workflow import BrokenWorkflow, Workflow, Workflows, limits
+from workflows.workflow import BrokenWorkflow, Workflow, Workflows
 
 MARKS = {True: "yes", False: "no", None: "can't be said"}
 
@@ -188,16 +183,14 @@ def plan(
         views = iter([seen_task(task_id)])
     else:
         views = iter([seen_payload(Path(payload))]) if payload else seen_since(since)  # type: ignore[arg-type]
-    pace = Pace(chosen)
+    preview = Preview(service(), chosen)
     counted: Counter[tuple[str, str, str, str]] = Counter()
     wanted = []
     for seen in views:
-        for workflow in chosen:
-            for follow_up in planned(seen, workflow, service().settings.unique_id_prefix):
-                state, reason = pace.would_be(workflow, follow_up)
-                counted[workflow.name, follow_up.step, follow_up.task_type, state] += 1
-                if since is None or as_json:
-                    wanted.append(as_request(follow_up, state, reason))
+        for one in preview.of(seen):
+            counted[one["workflow"], one["step"], one["type"], one["state"]] += 1
+            if since is None or as_json:
+                wanted.append(one)
     if as_json:
         print_json(wanted)
         return
@@ -212,53 +205,6 @@ def plan(
         for (workflow, step, type_name, state), number in sorted(counted.items())
     ]
     print_rows(rows, ("workflow", "step", "type", "would be", "tasks"), False, "Nothing would be created.")
-
-
-class Pace:
-    """What the workflows' limits have left, and what happens to each follow-up that is planned beyond."""
-
-    def __init__(self, chosen: Iterable[Workflow]) -> None:
-        with service().reader.begin() as connection:
-            self._left = {
-                limit: remaining(connection, limit)
-                for workflow in chosen
-                for step in workflow.steps
-                for limit in limits(workflow, step)
-            }
-
-    def would_be(self, workflow: Workflow, follow_up: FollowUp) -> tuple[str, str | None]:
-        """Its state, and why."""
-        with service().reader.begin() as connection:
-            there = connection.scalar(select(Row.state).where(Row.unique_id == follow_up.unique_id))
-        if there is not None:
-            return "there already", f"it is {there}"
-        step = workflow.step(follow_up.step)
-        if follow_up.state != "planned" or step is None:
-            return follow_up.state, follow_up.reason
-        counters = limits(workflow, step)
-        for limit in counters:
-            if self._left[limit] <= 0:
-                return "held", held_by(limit)
-        for limit in counters:
-            self._left[limit] -= 1
-        return "created", follow_up.reason
-
-
-def as_request(follow_up: FollowUp, state: str, reason: str | None) -> dict[str, Any]:
-    """A follow-up with the body that Scale would get."""
-    return {
-        "unique_id": follow_up.unique_id,
-        "workflow": follow_up.workflow,
-        "step": follow_up.step,
-        "state": state,
-        "reason": reason,
-        "type": follow_up.task_type,
-        "request": {
-            **follow_up.request,
-            "callback_url": service().settings.callback_url,
-            "unique_id": follow_up.unique_id,
-        },
-    }
 
 
 def print_request(request: dict[str, Any]) -> None:
@@ -312,38 +258,9 @@ def seen_since(moment: datetime) -> Iterator[View]:
 def explain(task_id: str, name: str | None, as_json: bool) -> None:
     """Say for each step what it asks of a task, whether that holds, and what followed."""
     seen = seen_task(task_id)
-    told: list[dict[str, Any]] = []
     with service().reader.begin() as connection:
-        there = {
-            row.unique_id: {"state": row.state, "reason": row.reason, "task_id": row.task_id}
-            for row in connection.execute(
-                select(Row.unique_id, Row.state, Row.reason, Row.task_id).where(Row.source_task_id == task_id)
-            )
-        }
-        paused = pauses.paused(connection)
-    for workflow in [named(name)] if name else service().workflows.loaded:
-        with service().reader.begin() as connection:
-            children = waited_for(connection, task_id, workflow)
-        for step in explained(seen, workflow, service().settings.unique_id_prefix, children):
-            told.append(
-                {
-                    "workflow": workflow.name,
-                    "paused": workflow.name in paused,
-                    "step": step.step,
-                    "conditions": [condition._asdict() for condition in step.conditions],
-                    "elements": step.elements,
-                    "left": step.left,
-                    "follow_ups": [
-                        {
-                            "unique_id": wanted.unique_id,
-                            **there.get(
-                                wanted.unique_id, {"state": None, "reason": wanted.reason, "task_id": None}
-                            ),
-                        }
-                        for wanted in step.follow_ups
-                    ],
-                }
-            )
+        chosen = [named(name)] if name else service().workflows.loaded
+        told = explanations(connection, service(), seen, chosen)
     if as_json:
         print_json(told)
         return

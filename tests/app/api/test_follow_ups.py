@@ -281,3 +281,20 @@ def test_a_join_that_waits_keeps_its_run_open(
 
 def test_the_lineage_of_a_task_that_nobody_knows_is_not_found(client: FlaskClient) -> None:
     assert client.get("/api/v1/tasks/nobody/lineage").status_code == 404
+
+
+def test_what_would_follow_from_a_task_is_told_and_nothing_is_written(
+    deliver: Deliver, get: Get, service: Service, workflows_dir: Path, client: FlaskClient
+) -> None:
+    (workflows_dir / "chain.yaml").write_text(POLYGONS)
+    deliver("polygonannotation/polygons", task_id="root")
+    (one,) = get("/tasks/root/plan")["data"]
+    assert (one["unique_id"], one["state"], one["type"]) == ("chain.boxes.root", "created", "annotation")
+    assert one["request"]["unique_id"] == "chain.boxes.root"
+    (told,) = get("/tasks/root/explain", workflow="chain")["data"]
+    assert {condition["name"]: condition["held"] for condition in told["conditions"]}["after.type"] is True
+    assert told["follow_ups"][0]["state"] is None
+    with service.reader.begin() as connection:
+        assert connection.scalars(select(FollowUp.unique_id)).all() == []
+    assert client.get("/api/v1/tasks/nobody/plan").status_code == 404
+    assert client.get("/api/v1/tasks/root/explain?workflow=none").status_code == 404
