@@ -62,14 +62,21 @@ def with_addresses(request: Any, addresses: Mapping[Path, str], path: Path = ())
 
 
 def mirrored(request: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
-    """The request with the addresses in these fields (one, or a list) to be copied first. Files made here stay as they are."""
+    """The request with the addresses in these fields to be copied first: one, a list, or those inside of a hypothesis. Files
+    made here stay as they are."""
     return {key: _mirrored(value) if key in fields else value for key, value in request.items()}
 
 
-def _mirrored(value: Any) -> Any:
+def _mirrored(value: Any, inside: bool = False) -> Any:
+    if recipe_in(value) is not None:
+        return value
     if isinstance(value, list):
-        return [_mirrored(inner) for inner in value]
-    return recipe("mirror", of=value) if isinstance(value, str) else value
+        return [_mirrored(inner, inside) for inner in value]
+    if isinstance(value, dict):
+        return {key: _mirrored(inner, inside=True) for key, inner in value.items()}
+    if isinstance(value, str) and (not inside or value.startswith(("https://", "http://"))):
+        return recipe("mirror", of=value)
+    return value
 
 
 def crop_in(request: Mapping[str, Any]) -> Rect | None:

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from app import create_app
-from pipeline import addresses
+from pipeline import addresses, views
 from pipeline.request_files import CannotBeMade, cut_out
 from tests.peer import Asked, Peer, reply
 from tests.pipeline.pipelines import Pipeline
@@ -243,6 +243,51 @@ def test_a_video_gives_its_layers_as_a_file_of_frames(
     assert answer.mimetype == "application/json"
     said = [[(box["uuid"], box["left"]) for box in frame.get("boxes", [])] for frame in answer.json]
     assert said == [[("t1", 20)], [], [("t1", 30), ("t2", 20)], []]
+
+
+def test_the_files_of_a_hypothesis_are_passed_on_from_our_own_store(
+    chain: Pipeline, pictures: Pictures, web: FlaskClient
+) -> None:
+    pictures.served["/result.json"] = json.dumps([{"annotations": [BOX]}]).encode()
+    chain = Pipeline(renamed(chain, artifact_hosts=(pictures.host,)), chain.sandbox, chain.folder)
+    video = {
+        "instruction": "Once more",
+        "attachment_type": "image",
+        "attachments": "${{ task.params.attachments }}",
+        "geometries": {"box": {"objects_to_annotate": ["car"]}},
+        "hypothesis": "${{ hypothesis }}",
+    }
+    again = {"after": {"type": "videoannotation"}, "mirror": "hypothesis"}
+    chain.workflow({"again": {**again, "create": {"type": "videoannotation", "params": video}}})
+    chain.receive(
+        {"annotations": {"url": f"{pictures.peer.url}/result.json"}},
+        type="videoannotation",
+        params={"attachment_type": "image", "attachments": ["https://images.example/0.png"]},
+    )
+    (request,) = sent(chain)
+    assert (
+        web.get(path_of(request["hypothesis"]["annotations"]["url"])).data == pictures.served["/result.json"]
+    )
+    assert len(pictures.peer.asked) == 1
+
+
+def test_annotations_of_files_are_read_only_where_a_workflow_asks_for_them(
+    chain: Pipeline, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    reads = views.annotations_of_files
+    monkeypatch.setattr(views, "annotations_of_files", lambda *given: read.append(given) or reads(*given))
+    pictures.served["/result.json"] = json.dumps([{"annotations": [BOX, {**BOX, "uuid": "b2"}]}]).encode()
+    chain = Pipeline(renamed(chain, artifact_hosts=(pictures.host,)), chain.sandbox, chain.folder)
+    question = {**QUESTION, "attachment_type": "text", "attachment": "${{ task.task_id }}"}
+    ask = {"after": {"type": "videoannotation"}, "create": {"type": "categorization", "params": question}}
+    chain.workflow({"ask": {**ask, "when": "response.annotations.url"}}, "blind")
+    video = {"type": "videoannotation", "params": {"attachments": ["https://images.example/0.png"]}}
+    chain.receive({"annotations": {"url": f"{pictures.peer.url}/result.json"}}, **video)
+    assert (list(chain.states().values()), read) == (["created"], [])
+    chain.workflow({"ask": {**ask, "when": "length(annotations) == `2`"}}, "seeing")
+    chain.receive({"annotations": {"url": f"{pictures.peer.url}/result.json"}}, **video, tags=["again"])
+    assert (list(chain.states().values()), len(read)) == (["created", "created"], 1)
 
 
 def renamed(chain: Pipeline, **settings: Any) -> Any:
