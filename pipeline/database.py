@@ -38,6 +38,8 @@ from models.columns import UtcDateTime
 PROJECT = Path(__file__).resolve().parent.parent
 LOCK_TIMEOUT_MS = 3_000
 STATEMENT_TIMEOUT_MS = 15_000
+IDLE_TIMEOUT_MS = 60_000
+"""A process that is frozen within a transaction gives its locks back."""
 BUSY_TIMEOUT_S = 5.0
 IDLE_SECONDS = 5.0
 PASSING = ("08", "40", "53", "55", "57", "58")
@@ -76,7 +78,8 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
             "keepalives_count": 3,
             "tcp_user_timeout": 20_000,
             "application_name": "weighbridge",
-            "options": f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+            "options": f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS}"
+            f" -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS} -c timezone=UTC",
         },
         json_serializer=dumps,
         json_deserializer=loads,

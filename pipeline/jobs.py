@@ -44,7 +44,7 @@ RECONCILE = "reconcile"
 """Look through Scale's list of tasks. Subject: the environment."""
 
 MAX_ATTEMPTS = {
-    PARSE: 6,
+    PARSE: 20,
     PLAN: 20,
     COMPLETE: 40,
     FETCH: 40,
@@ -56,7 +56,7 @@ MAX_ATTEMPTS = {
     RUN: 20,
     RECONCILE: 40,
 }
-"""40 tries with this back-off take 30 hours: longer than a day of somebody else's outage."""
+"""40 tries with this back-off take 28 hours, longer than a day of somebody else's outage; 20 take 8, of our own."""
 OTHER_ATTEMPTS = 20
 """Of a kind that only a newer version knows."""
 LONGEST_BACKOFF = 3600.0

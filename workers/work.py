@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from pipeline import artifacts, creating, deliveries, jobs, joins, notify, planning, reconcile
 from pipeline.database import words
 from pipeline.jobs import Job, LeaseLost, Wait
@@ -73,8 +75,12 @@ def perform(service: Service, job: Job) -> int:
         service.lanes.close(job.lane, wait.delay)
         _postpone(service, job, str(wait), delay=wait.delay, counts=False)
     except Exception as failure:
-        log.warning("job %s:%s failed, attempt %d", job.kind, job.subject, job.attempts, exc_info=True)
-        _postpone(service, job, words(failure)[:1000])
+        why = words(failure)
+        unforeseen = not isinstance(failure, SQLAlchemyError)  # whose traceback repeats values
+        log.warning(
+            "job %s:%s failed, attempt %d: %s", job.kind, job.subject, job.attempts, why, exc_info=unforeseen
+        )
+        _postpone(service, job, why[:1000])
     return 0
 
 

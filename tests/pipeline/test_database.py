@@ -78,10 +78,9 @@ def test_no_wait_for_the_server_is_without_an_end(postgres_url: str) -> None:
     with here.engine.connect() as connection:
         driver: Any = connection.connection.dbapi_connection
         asked = driver.info.get_parameters()
-        bounds = {
-            name: connection.scalar(text(f"SHOW {name}")) for name in ("lock_timeout", "statement_timeout")
-        }
-    assert bounds == {"lock_timeout": "3s", "statement_timeout": "15s"}
+        names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+        bounds = [connection.scalar(text(f"SHOW {name}")) for name in names]
+    assert bounds == ["3s", "15s", "1min"]
     assert {
         name: int(asked[name]) for name in ("connect_timeout", "keepalives_idle", "tcp_user_timeout")
     } == {

@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, update
 
-from models import Job
+from models import Job, State
 from pipeline import jobs
 from pipeline.database import now
 from pipeline.jobs import LeaseLost, Wait
@@ -322,6 +322,12 @@ def test_jobs_are_counted_by_kind_and_state(here: Service) -> None:
         }
 
 
+@pytest.mark.parametrize("kind", jobs.MAX_ATTEMPTS)
+def test_no_job_is_dead_for_an_hour_of_trouble(kind: str) -> None:
+    pauses = [jobs.backoff(attempt) for attempt in range(1, jobs.MAX_ATTEMPTS[kind])]
+    assert sum(pauses) > 3_600
+
+
 # What a worker does with them.
 
 
@@ -341,6 +347,27 @@ def test_a_job_that_raises_is_tried_again_later(here: Service, performed: Callab
     row = only(here, Job)
     assert (row["state"], row["attempts"], row["last_error"]) == ("ready", 1, "ValueError: not today")
     assert 0 < seconds_to_wait(here) < 2
+
+
+def test_what_the_database_refuses_a_job_is_told_without_the_values(
+    here: Service, performed: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def write_twice(service: Service, _: jobs.Job) -> None:
+        row = {"key": "secret", "value": {}, "changed_at": now()}
+        with service.engine.begin() as connection:
+            for _ in range(2):
+                connection.execute(insert(State).values(row))
+
+    performed(write_twice)
+    ask(here, "a")
+    work.work(here)
+    error = only(here, Job)["last_error"]
+    assert error in (
+        "IntegrityError: UNIQUE constraint failed: state.key",
+        'UniqueViolation: duplicate key value violates unique constraint "pk_state"',
+    )
+    assert error in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_a_job_that_waits_in_order_says_for_what(here: Service, performed: Callable[..., None]) -> None:
