@@ -88,7 +88,7 @@ def test_a_scope_that_there_is_not_is_refused(service: Service) -> None:
         ("/api/v1/tasks/nobody", "GET", 404),
         ("/api/v1/tasks/%00", "GET", 404),
         ("/api/v1/deliveries/no-uuid", "GET", 404),
-        ("/api/v1/tasks", "POST", 405),
+        ("/api/v1/batches", "POST", 405),
         ("/api/v1/jobs/0190d7a8-0000-7000-8000-000000000000/retry", "GET", 405),
         ("/api/v1/tasks?limit=0", "GET", 400),
         ("/api/v1/tasks?limit=1001", "GET", 400),
