@@ -7,8 +7,7 @@ import pytest
 import requests
 
 from pipeline.database import migrate
-from tests.reliability.test_kills import Sender
-from tests.reliability.test_redis import Customer
+from tests.reliability.load import Customer, Sender
 from tests.servers import OwnPostgres
 from tests.service import Service
 
@@ -33,13 +32,8 @@ def test_connections_that_are_killed_and_servers_that_restart_cost_time_and_no_d
     assert requests.get(f"{one.web_url}/readyz", timeout=10).status_code == 503
     own_postgres.start()
     time.sleep(1)
-    for sender in senders:
-        sender.ending.set()
-        sender.join(60)
-    assert [sender.failures for sender in senders] == [[]] * 3
     customer = Customer(one)
-    for sender in senders:
-        customer.kept |= sender.acknowledged
+    customer.answer_for(senders)
     assert len(customer.kept) > 50
     customer.check()
     assert "Traceback" not in one.processes["web"].log.read_text()

@@ -3,84 +3,18 @@
 Judged from outside: the acknowledged delivery ids against the rows, and the wanted follow-ups against the sandbox's list.
 """
 
-import json
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from itertools import count
-from pathlib import Path
-from typing import Any
 
 import pytest
-import requests
-from sqlalchemy import create_engine, text
 
+from tests.reliability.load import Sender, rows, sandbox_tasks
 from tests.servers import OwnRedis, wait_until
 from tests.service import Service
 
 KILLS = 50
-PAYLOAD = json.loads((Path(__file__).parent.parent / "payloads/polygonannotation/polygons.json").read_text())
-
-
-class Sender(threading.Thread):
-    """Posts distinct results one after another and, as Scale does, posts each again until it is acknowledged."""
-
-    def __init__(self, service: Service, pause: float, first: int = 1) -> None:
-        super().__init__(daemon=True)
-        self.service, self.pause, self.first = service, pause, first
-        self.key = service.env["SCALE_LIVE_CALLBACK_KEYS"]
-        self.acknowledged: dict[str, str] = {}  # task_id → delivery_id
-        self.ending = threading.Event()
-        self.failures: list[str] = []
-
-    def run(self) -> None:
-        for number in count(self.first):
-            if self.ending.is_set():
-                return
-            task_id = f"{number:024x}"
-            body = json.dumps(
-                PAYLOAD | {"task_id": task_id, "task": PAYLOAD["task"] | {"task_id": task_id}}
-            ).encode()
-            while True:
-                try:
-                    answer = self.service.post_callback(body, self.key)
-                except (
-                    requests.RequestException
-                ):  # its process was killed: was it kept? Scale can't know either
-                    time.sleep(0.05)
-                    continue
-                if answer.status_code == 200:
-                    self.acknowledged[task_id] = answer.json()["delivery_id"]
-                    break
-                if answer.status_code != 503:
-                    self.failures.append(f"{answer.status_code}: {answer.text}")
-                time.sleep(0.05)
-            time.sleep(self.pause)
-
-
-def rows(database_url: str, statement: str) -> list[Any]:
-    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
-    try:
-        with engine.connect() as connection:
-            return list(connection.execute(text(statement)).all())
-    finally:
-        engine.dispose()
-
-
-def sandbox_tasks(service: Service) -> list[dict[str, Any]]:
-    """Every task that the stand-in for Scale has, through its own API."""
-    found, token = [], None
-    while True:
-        query = {"next_token": token} if token else {}
-        page = requests.get(
-            f"{service.sandbox_url}/tasks", query, auth=(service.env["SCALE_API_KEY"], ""), timeout=30
-        )
-        found += page.json()["docs"]
-        if not page.json()["has_more"]:
-            return found
-        token = page.json()["next_token"]
 
 
 @pytest.mark.slow

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.reliability.test_kills import PAYLOAD, Sender, rows
-from tests.reliability.test_redis import Customer
+from tests.reliability.load import PAYLOAD, Customer, Sender, rows
 from tests.servers import wait_until
 from tests.service import KEYS, Service
 
@@ -33,13 +32,8 @@ def test_sigterm_to_everything_under_load_loses_nothing(
     assert {name: one.processes[name].returncode for name in ("web", "worker")} == {"web": 0, "worker": 0}
     one.start("web", "worker")
     time.sleep(0.5)
-    for sender in senders:
-        sender.ending.set()
-        sender.join(60)
-    assert [sender.failures for sender in senders] == [[]] * 4
     customer = Customer(one)
-    for sender in senders:
-        customer.kept |= sender.acknowledged
+    customer.answer_for(senders)
     assert len(customer.kept) > 20
     customer.check()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.reliability.test_kills import rows, sandbox_tasks
+from tests.reliability.load import rows, sandbox_tasks
 from tests.servers import wait_until
 from tests.service import Service
 

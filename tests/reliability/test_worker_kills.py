@@ -14,8 +14,7 @@ import requests
 from sqlalchemy import create_engine, text
 
 from sandbox.pytest_plugin import ScaleSandbox
-from tests.reliability.test_kills import PAYLOAD, rows
-from tests.reliability.test_redis import Customer
+from tests.reliability.load import PAYLOAD, Customer, rows
 from tests.servers import wait_until
 from tests.service import ROOT, Service
 

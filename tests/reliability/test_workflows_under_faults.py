@@ -17,7 +17,7 @@ import requests
 from PIL import Image, ImageDraw
 
 from sandbox.pytest_plugin import SandboxError, ScaleSandbox, running_sandbox
-from tests.reliability.test_kills import rows
+from tests.reliability.load import rows
 from tests.servers import OwnRedis, wait_until
 from tests.service import ROOT, Service
 from workflows.identity import annotation_key
