@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from environs import Env, EnvValidationError
 from marshmallow import ValidationError
@@ -201,8 +202,19 @@ def _address(*schemes: str) -> Callable[[str], None]:
             raise ValidationError(
                 f"Takes an address that starts with {' or '.join(s + '://' for s in schemes)}."
             )
+        _is_whole(value)
 
     return check
+
+
+def _is_whole(address: str) -> None:
+    """An error of those who split the address later would show what stands in the place of the port: a password."""
+    try:
+        urlsplit(address).port  # noqa: B018
+    except ValueError:
+        raise ValidationError(
+            "Has no number as its port. In a password write %2F for /, %3F for ?, %23 for # and %40 for @."
+        ) from None
 
 
 def _without_slash(address: str | None) -> Any:
@@ -215,6 +227,7 @@ _POSTGRESQL = re.compile(r"^(postgres|postgresql|postgresql\+psycopg)://")
 def _names_a_database(url: str) -> None:
     if not _POSTGRESQL.match(url) and not re.match(r"^sqlite:///.+", url):
         raise ValidationError("Takes sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.")
+    _is_whole(url)
 
 
 def _database_url(url: str | None) -> str:

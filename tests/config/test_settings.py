@@ -1,0 +1,39 @@
+"""The environment as one Settings, and what a wrong one is told."""
+
+import pytest
+
+from config import SettingsError, load_settings
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"DATABASE_URL": "postgresql://somebody:sec/ret@db.example.com/name"},
+        {"DATABASE_URL": "postgresql://somebody:sec#ret@db.example.com/name"},
+        {"REDIS_URL": "rediss://:sec/ret@redis.example.com:6379"},
+        {"REDIS_URL": "redis://somebody:sec?ret@redis.example.com:6379"},
+    ],
+)
+def test_a_password_that_splits_an_address_is_told_how_to_be_written_and_not_shown(
+    wrong: dict[str, str],
+) -> None:
+    with pytest.raises(SettingsError) as told:
+        load_settings({"SECRET_KEY": "s", **wrong})
+    assert str(told.value).startswith(f"{next(iter(wrong))}: ")
+    assert "%2F" in str(told.value)
+    assert "sec" not in str(told.value).lower().replace("secret_key", "")
+
+
+def test_addresses_as_platforms_give_them_are_taken() -> None:
+    settings = load_settings(
+        {
+            "SECRET_KEY": "s",
+            "DATABASE_URL": "postgres://u:p%2Fw@ec2.example.com:5432/d?sslmode=require",
+            "REDIS_URL": "rediss://:p@ec2.example.com:6380",
+        }
+    )
+    assert settings.database_url == "postgresql+psycopg://u:p%2Fw@ec2.example.com:5432/d?sslmode=require"
+    for address in ("unix:///run/redis.sock", "redis+socket:///run/redis.sock", "redis://[::1]:6379/1"):
+        assert load_settings({"SECRET_KEY": "s", "REDIS_URL": address}).redis_url == address
+    for address in ("postgresql:///name?host=/run/postgresql", "sqlite:///var/x.db"):
+        assert load_settings({"SECRET_KEY": "s", "DATABASE_URL": address}).database_url.endswith(address[-6:])
