@@ -8,9 +8,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, RowMapping, select
+from sqlalchemy import Connection, Engine, RowMapping, bindparam, func, select
 
 from models import Annotation, Artifact, Delivery, FollowUp, Response
+from models.columns import UtcDateTime
 from pipeline.database import now
 from pipeline.record import TASKS
 from pipeline.versions import TYPED
@@ -43,8 +44,8 @@ def look(connection: Connection, task_id: str, *, parents: bool = True) -> Seen 
 
     `parents` says whether a view shall have its `parent`: see Workflows.ask_for_parents.
     """
-    task = _task(connection, task_id)
-    if task is None or (task["response_id"] and _waits_for_files(connection, task["response_id"])):
+    task = connection.execute(_STANDING, {"task": task_id}).mappings().one_or_none()
+    if task is None or task["unread"]:
         return None
     source, depth, planned_from = _source(connection, task)
     seen = _view(
@@ -54,7 +55,7 @@ def look(connection: Connection, task_id: str, *, parents: bool = True) -> Seen 
         source=source,
         depth=depth,
         parent=look_back(connection, source.task_id, planned_from) if parents and source else None,
-        held=_held(connection, task),
+        held=_held(task),
     )
     key = (task["clock_delivery_id"], task["response_id"], task["status"], task["review_status"])
     return Seen(seen, key, task["response_id"], planned_from)
@@ -62,7 +63,7 @@ def look(connection: Connection, task_id: str, *, parents: bool = True) -> Seen 
 
 def look_back(connection: Connection, task_id: str, response_id: UUID | None) -> View | None:
     """A task with one of its responses, whatever came later: what the follow-ups of that response were planned from."""
-    task = _task(connection, task_id)
+    task = connection.execute(_LONG_AGO, {"task": task_id, "response": response_id}).mappings().one_or_none()
     if task is None:
         return None
     source, depth, planned_from = _source(connection, task)
@@ -70,27 +71,38 @@ def look_back(connection: Connection, task_id: str, response_id: UUID | None) ->
     return _view(connection, task, response_id, source=source, depth=depth, parent=parent)
 
 
-def _task(connection: Connection, task_id: str) -> RowMapping | None:
-    return connection.execute(select(TASKS).where(TASKS.c.task_id == task_id)).mappings().one_or_none()
+def _looking(response_id: Any) -> Any:
+    """A task's row with one of its responses, and what stands about that: one question to the database, built once."""
+    files = select(Artifact.id).where(Artifact.response_id == response_id)
+    return (
+        select(
+            TASKS,
+            Response.response,
+            files.where(Artifact.state == "pending").exists().label("unread"),
+            files.where(Artifact.annotation_count > 0).exists().label("in_files"),
+            Delivery.kind.label("how"),
+            func.coalesce(Delivery.clock, Delivery.received_at, type_=UtcDateTime()).label("happened_at"),
+            Delivery.received_at,
+        )
+        .select_from(TASKS)
+        .outerjoin(Response, Response.id == response_id)
+        .outerjoin(Delivery, Delivery.id == TASKS.c.latest_response_delivery_id)
+        .where(TASKS.c.task_id == bindparam("task"))
+    )
 
 
-def _waits_for_files(connection: Connection, response_id: UUID) -> bool:
-    pending = select(Artifact.id).where(Artifact.response_id == response_id, Artifact.state == "pending")
-    return connection.scalar(pending.limit(1)) is not None
+_STANDING = _looking(TASKS.c.response_id)
+_LONG_AGO = _looking(bindparam("response", type_=TASKS.c.response_id.type))
 
 
 def _view(connection: Connection, task: RowMapping, response_id: UUID | None, **around: Any) -> View:
-    response, annotations = None, None
-    if response_id is not None:
-        response = connection.scalar(select(Response.response).where(Response.id == response_id))
-        read = select(Artifact.id).where(Artifact.response_id == response_id, Artifact.annotation_count > 0)
-        if connection.scalar(read.limit(1)) is not None:
-            annotations = annotations_when_asked(connection.engine, response_id)
     return view(
         task_object(task),
-        response,
+        task["response"],
         environment=task["environment"],
-        annotations=annotations,
+        annotations=annotations_when_asked(connection.engine, response_id)
+        if response_id and task["in_files"]
+        else None,
         recalled=task["latest_response_id"] is not None and response_id is None,
         review=task["review_status"],
         **around,
@@ -99,7 +111,7 @@ def _view(connection: Connection, task: RowMapping, response_id: UUID | None, **
 
 def task_object(task: RowMapping) -> dict[str, Any]:
     """Scale's own task object, put together again from the row."""
-    found = {name: task[name] for name in TYPED if name in task and task[name] is not None}
+    found = {name: task[name] for name in TYPED if name in TASKS.c and task[name] is not None}
     if task["review_status"] is not None:
         found["customer_review_status"] = task["review_status"]
     if task["review_comments"] is not None:
@@ -177,18 +189,14 @@ def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, in
     return source, asked.depth, asked.source_response_id
 
 
-def _held(connection: Connection, task: RowMapping) -> str | None:
+def _held(task: RowMapping) -> str | None:
     """Why an old result that was brought in waits for a person before it costs money."""
-    delivery = connection.execute(
-        select(Delivery.kind, Delivery.clock, Delivery.received_at).where(
-            Delivery.id == task["latest_response_delivery_id"]
-        )
-    ).one_or_none()
-    if delivery is None:
+    if task["how"] is None:
         return None
-    happened = delivery.received_at if delivery.kind == "callback" else delivery.clock or delivery.received_at
-    age = now() - happened
-    if age <= OLD:
-        return None
-    how = "replayed" if delivery.kind == "callback" else delivery.kind
-    return f"the result was {how} {age.days} days after it happened"
+    replayed = task["how"] == "callback"
+    age = now() - (task["received_at"] if replayed else task["happened_at"])
+    return (
+        f"the result was {'replayed' if replayed else task['how']} {age.days} days after it happened"
+        if age > OLD
+        else None
+    )
