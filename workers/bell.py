@@ -134,13 +134,16 @@ class Bell:
             self._fall_silent(fault)
 
     def reachable(self) -> bool:
-        """Whether the broker answers now; True when there is none."""
+        """Whether the broker answers, now or when it was asked last; True when there is none."""
         if self.embedded:
             return True
+        if time.monotonic() < self._silent_until:
+            return False
         try:
             with self.celery.connection_for_write(connect_timeout=1) as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=1)
                 client: Any = connection.default_channel.client
                 return bool(client.ping())
-        except Exception:
+        except Exception as fault:
+            self._fall_silent(fault)
             return False

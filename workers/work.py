@@ -64,9 +64,8 @@ def perform(service: Service, job: Job) -> int:
     What it raises decides: wait in order, back off, or leave it to the new owner.
     """
     try:
-        if (
-            job.kind not in KINDS
-        ):  # a newer version has asked for it, and runs beside this one or was rolled back
+        if job.kind not in KINDS:
+            # A newer version has asked for it, which runs beside this one or was rolled back.
             raise Wait(f"this version knows no jobs of the kind {job.kind}", UNKNOWN_SECONDS)
         return KINDS[job.kind](service, job) or 0
     except LeaseLost:

@@ -57,7 +57,7 @@ def test_whatever_redis_does_callbacks_are_answered_and_every_follow_up_is_made(
             started = time.monotonic()
             ready = requests.get(f"{one.web_url}/readyz", timeout=10)
             assert ready.status_code == 200
-            assert (ready.json()["status"] == "degraded") is (trouble in (refusing, frozen)), ready.text
+            assert ready.json()["status"] == "degraded" or trouble not in (refusing, frozen), ready.text
             assert time.monotonic() - started < 5
         customer.wait()
     # The worker with all its children and Redis at once, with work under way.

@@ -1,5 +1,6 @@
 """The bell: messages that carry a job's id, never more of them than somebody could hear."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -43,4 +44,18 @@ def test_after_a_restart_of_redis_the_next_message_is_sent(own_redis: OwnRedis) 
     own_redis.start()
     bell.publish([new_id()])
     assert rung(own_redis.url) == 1
+    bell.celery.close()
+
+
+def test_a_broker_that_does_not_answer_is_asked_once_and_not_by_each_who_wants_to_know(
+    own_redis: OwnRedis,
+) -> None:
+    """/readyz has the threads of callbacks: many who ask must not hold them all."""
+    bell = Bell(Settings(redis_url=own_redis.url, secret_key="s"))
+    assert bell.reachable()
+    own_redis.freeze()
+    assert not bell.reachable()
+    started = time.monotonic()
+    assert not any(bell.reachable() for _ in range(10))
+    assert time.monotonic() - started < 0.5
     bell.celery.close()
