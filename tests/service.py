@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -130,8 +131,12 @@ class Service:
             if process.running:
                 process.thaw()
                 os.kill(process.pid, signal.SIGTERM)
-        for process in chosen:
-            process.stop(seconds=seconds)
+        for process in chosen:  # told once: a second SIGTERM would end what is about to end in order
+            try:
+                if process.popen is not None:
+                    process.popen.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
     def logs(self, lines: int = 40) -> str:
         """The end of every process's log."""
