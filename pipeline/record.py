@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Table, delete, func, or_, select, true, update
+from sqlalchemy import Connection, Table, case, delete, func, or_, select, true, update
 
 from models import Annotation, Artifact, Batch, Delivery, FollowUp, Response, Task
 from pipeline import jobs
@@ -286,7 +286,7 @@ def join_follow_up(connection: Connection, task: Mapping[str, Any], named: str |
 
 
 def update_batch(connection: Connection, callback: Callback, delivery: Received) -> None:
-    """A body that names only a batch: the newest one is what the batch is."""
+    """A body that names only a batch: the newest one is what the batch is, in the project that any of them names."""
     statement = insert(connection, Batch).values(
         environment=callback.environment,
         name=callback.batch,
@@ -295,16 +295,10 @@ def update_batch(connection: Connection, callback: Callback, delivery: Received)
         details=callback.batch_details,
         clock=callback.clock or delivery.received_at,
     )
-    new = statement.excluded
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["environment", "name"],
-            set_={
-                "project": func.coalesce(new.project, Batch.project),
-                "status": new.status,
-                "details": new.details,
-                "clock": new.clock,
-            },
-            where=or_(Batch.clock.is_(None), Batch.clock <= new.clock),
-        )
+    new, known = statement.excluded, Batch.__table__.c
+    newer = or_(known.clock.is_(None), known.clock <= new.clock)
+    columns = {name: case((newer, new[name]), else_=known[name]) for name in ("status", "details", "clock")}
+    columns["project"] = case(
+        (newer, func.coalesce(new.project, known.project)), else_=func.coalesce(known.project, new.project)
     )
+    connection.execute(statement.on_conflict_do_update(index_elements=["environment", "name"], set_=columns))

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -361,6 +362,27 @@ def test_an_older_word_of_a_batch_changes_nothing(here: Service) -> None:
     assert only(here, Batch)["status"] == "completed"
     take(here, b'{"batch": "night", "status": "paused"}')
     assert (only(here, Batch)["status"], only(here, Batch)["project"]) == ("paused", "streets")
+
+
+def test_the_words_of_a_batch_in_any_order_end_in_the_same_row(here: Service) -> None:
+    words = [
+        {
+            "batch": "night",
+            "status": "in_progress",
+            "updated_at": "2026-01-01T00:00:00Z",
+            "project": "streets",
+        },
+        {"batch": "night", "status": "completed", "updated_at": "2026-01-02T00:00:00Z"},
+        {"batch": "night", "status": "staging", "updated_at": "2025-12-31T00:00:00Z", "project": "streets"},
+    ]
+    found = []
+    for order in itertools.permutations(words):
+        empty(here)
+        for word in order:
+            take(here, json.dumps(word).encode())
+        found.append(only(here, Batch))
+    assert found == [found[0]] * 6
+    assert (found[0]["status"], found[0]["project"]) == ("completed", "streets")
 
 
 # A body without a task object.
