@@ -1,6 +1,7 @@
 """The life of a task, told in any order, doubled and late, ends in the same rows."""
 
 import itertools
+import random
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -170,6 +171,56 @@ def test_what_is_understood_follows_from_the_newest_description_in_any_order(her
             # Whether Scale is asked about the task depends on what was known of it in between.
             assert {**found, "jobs": []} == {**expected, "jobs": []}
     assert jobs.COMPLETE in {row["kind"] for row in table(here, Job)}
+
+
+SEGMENTED = {
+    "annotations": {"indexedImage": "https://example.com/1.png"},
+    "labelMapping": {"car": {"index": 1}},
+}
+RESPONSES = (
+    None,
+    boxes("car"),
+    boxes("car", "bus"),
+    {"error": "bad"},
+    SEGMENTED,
+    {"category": "x"},
+    [],
+    "text",
+    {},
+)
+
+
+def random_event(chance: random.Random, hour: int) -> bytes:
+    """An event that Scale would never send beside the others, most of the time."""
+    fields: dict[str, Any] = {
+        "status": chance.choice(("completed", "completed", "pending", "error", "canceled", None)),
+        "type": chance.choice(("imageannotation",) * 4 + ("segmentannotation", "newtype", None)),
+    }
+    for name, values in (
+        ("unique_id", ("w.s.1",)),
+        ("tags", (["a"],)),
+        ("customer_review_status", ("accepted", "fixed", "rejected")),
+        ("params", ({"p": 1}, {"p": 2})),
+    ):
+        if chance.random() < 0.3:
+            fields[name] = chance.choice(values)
+    outer = {"status": chance.choice(("completed", "pending"))} if chance.random() < 0.2 else None
+    return callback(chance.choice(RESPONSES), outer, updated_at=at(hour), **fields)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_life_at_all_in_any_order_ends_in_identical_rows(seed: int, here: Service) -> None:
+    chance = random.Random(seed)
+    events = [random_event(chance, hour) for hour in range(10, 13)]
+    found = []
+    for order in itertools.permutations(events):
+        with here.engine.begin() as connection:
+            connection.execute(delete(FollowUp))
+            connection.execute(insert(FollowUp).values(**FOLLOW_UP, unique_id="w.s.1"))
+        rows = {**after(here, order), "jobs": []}  # what is asked for depends on what was known in between
+        follow_up = only(here, FollowUp)
+        found.append({**rows, "follow_up": [follow_up["state"], follow_up["task_id"]]})
+    assert found == [found[0]] * 6
 
 
 def test_a_follow_up_finds_its_task_although_the_newest_event_does_not_name_it_any_more(
