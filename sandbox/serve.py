@@ -6,7 +6,6 @@ import socket
 import sys
 import threading
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
@@ -55,46 +54,39 @@ def serve(
     `public_address` is where others reach the sandbox if that is not where it listens.
     """
     try:
-        with socket.create_server((host, port), backlog=512, family=_family(host)) as listener:
-            port = listener.getsockname()[1]
-            shown_host = f"[{host}]" if ":" in host else host
-            address = (
-                public_address or f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown_host}:{port}"
-            )
-            app = create_sandbox(replace(settings, address=address))
-            server = _Server(host, port, app, _Requests, fd=listener.fileno())
-            office = app.extensions["sandbox_office"]
-            signal.signal(signal.SIGTERM, _stop)
-            signal.signal(signal.SIGINT, _stop)
-            office.open()
-            if until_stdin_closes:
-                threading.Thread(target=_stop_with_stdin, daemon=True).start()
-            print(f"Sandbox at {address} (API: {address}/v1, page: {address}/)", flush=True)
-            try:
-                server.serve_forever()
-            except _Stopped:
-                pass
-            finally:
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-                server.server_close()
-                office.close()
-                app.extensions["sandbox"].store.close()
+        listener = socket.create_server((host, port), backlog=512, family=_family(host))
     except OSError as error:
         raise PortTaken(f"Port {port} on {host} can't be had: {error.strerror}.") from error
+    with listener:
+        port = listener.getsockname()[1]
+        shown_host = f"[{host}]" if ":" in host else host
+        address = (
+            public_address or f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown_host}:{port}"
+        )
+        # A handler that raised would do so anywhere. A signal leaves a byte instead, which the end of this function awaits.
+        told, tell = os.pipe()
+        os.set_blocking(tell, False)
+        signal.set_wakeup_fd(tell)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        app = create_sandbox(replace(settings, address=address))
+        server = _Server(host, port, app, _Requests, fd=listener.fileno())
+        office = app.extensions["sandbox_office"]
+        office.open()
+        threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
+        if until_stdin_closes:
+            threading.Thread(target=_tell_when_stdin_closes, args=(tell,), daemon=True).start()
+        print(f"Sandbox at {address} (API: {address}/v1, page: {address}/)", flush=True)
+        os.read(told, 1)
+        server.shutdown()
+        server.server_close()
+        office.close()
+        app.extensions["sandbox"].store.close()
 
 
-def _stop_with_stdin() -> None:
+def _tell_when_stdin_closes(tell: int) -> None:
     sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-class _Stopped(BaseException):
-    pass
-
-
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    raise _Stopped
+    os.write(tell, b".")
 
 
 def _family(host: str) -> socket.AddressFamily:
