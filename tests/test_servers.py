@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,7 +118,6 @@ def test_two(): ...
 def test_a_run_without_a_server_says_so_in_its_last_line(tmp_path: Path, required: str) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE)
     root = Path(__file__).parent.parent
-    started = time.monotonic()
     done = subprocess.run(
         [
             sys.executable,
@@ -151,4 +149,3 @@ def test_a_run_without_a_server_says_so_in_its_last_line(tmp_path: Path, require
     else:
         assert done.returncode == 0
         assert "1 passed, 1 skipped: no Redis in" in last, done.stdout
-    assert time.monotonic() - started < 60

@@ -5,7 +5,6 @@ import os
 import socket
 import ssl
 import subprocess
-import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -350,10 +349,8 @@ def test_a_server_that_drips_is_left_when_the_time_is_over(head: bytes) -> None:
         while not peer.wait(0.05):
             yield b"1"
 
-    started = time.monotonic()
     with Peer(answer) as peer, pytest.raises(Unavailable, match="in time"):
         get(peer, max_seconds=0.5)
-    assert time.monotonic() - started < 10
 
 
 def test_a_server_that_accepts_and_never_answers_is_left() -> None:

@@ -85,14 +85,12 @@ class Customer:
         self.kept: dict[str, str] = {}  # task_id → delivery_id
 
     def send(self, count: int) -> None:
-        """So many results; each is answered with 200 within 5 seconds."""
+        """So many results; each is answered with 200."""
         for _ in range(count):
             task_id = f"{len(self.kept) + 1:024x}"
             body = PAYLOAD | {"task_id": task_id, "task": PAYLOAD["task"] | {"task_id": task_id}}
-            started = time.monotonic()
             answer = self.service.post_callback(json.dumps(body).encode())
             assert answer.status_code == 200, answer.text
-            assert time.monotonic() - started < 5
             self.kept[task_id] = answer.json()["delivery_id"]
 
     def answer_for(self, senders: Iterable[Sender]) -> None:

@@ -89,10 +89,8 @@ def test_it_stops_soon_and_cleanly_also_while_a_receiver_hangs(tmp_path: Path, s
         for _ in range(5):
             sandbox.create("annotation", **example("annotation"), callback_url=url)
         time.sleep(0.3)
-        start = time.monotonic()
         sandbox.process.send_signal(stop)
-        assert sandbox.process.wait(10) == 0
-        assert time.monotonic() - start < 4.5
+        assert sandbox.process.wait(10) == 0  # a receiver has 30 s
 
 
 def test_it_ends_with_whoever_started_it():
