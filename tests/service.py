@@ -109,8 +109,14 @@ class Service:
 
     def kill_child(self, name: str, number: int = 0) -> None:
         """SIGKILL to one child only: a gunicorn worker, or a process of Celery's pool."""
-        wait_until(lambda: len(self.processes[name].children()) > number, what=f"{name} has children")
-        self.processes[name].children()[number].kill()
+
+        def killed() -> bool:  # one look, since a child may be replaced at any moment
+            children = self.processes[name].children()
+            if len(children) > number:
+                children[number].kill()
+            return len(children) > number
+
+        wait_until(killed, what=f"{name} has children")
 
     def freeze(self, name: str) -> None:
         self.processes[name].freeze()
