@@ -26,7 +26,7 @@ def test_sigterm_to_everything_under_load_loses_nothing(
         sender.start()
     completed = "SELECT count(*) FROM follow_ups WHERE state = 'completed'"
     wait_until(lambda: rows(database_url, completed)[0][0] >= 10, 60, "everything is at work")
-    one.stop("web", "worker", seconds=30)  # then platforms kill
+    one.stop("web", "worker", seconds=25)  # platforms kill after 30
     assert {name: one.processes[name].returncode for name in ("web", "worker")} == {"web": 0, "worker": 0}
     one.start("web", "worker")
     time.sleep(0.5)
