@@ -16,6 +16,7 @@ from config import Settings
 from pipeline import jobs
 from pipeline.artifact_store import ArtifactStore
 from pipeline.database import connect, reading
+from pipeline.memory import give_back_large_blocks
 from pipeline.subscribers import Registered, Subscriptions
 from scale.client import Client
 from workflows.document import Problem
@@ -43,6 +44,7 @@ class Service:
 
     @classmethod
     def open(cls, settings: Settings, *, pool_size: int = 5) -> Service:
+        give_back_large_blocks()
         return cls(settings, connect(settings, pool_size=pool_size))
 
     @cached_property

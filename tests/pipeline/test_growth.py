@@ -1,7 +1,5 @@
-"""A body of 50,000 annotations through the real processes: what it costs in memory and in time."""
+"""A body of 50,000 annotations through the real processes: what it costs in memory."""
 
-import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,9 +50,7 @@ def growth(before: dict[int, float], after: dict[int, float]) -> float:
 @pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="only Linux tells the most that a process had"
 )
-def test_20_megabytes_are_taken_in_bounded_memory_and_are_rows_within_seconds(
-    database_url: str, service: Callable[..., Service]
-) -> None:
+def test_20_megabytes_are_taken_in_bounded_memory(database_url: str, service: Callable[..., Service]) -> None:
     body = body_of_20_megabytes()
     assert 19 * MEGABYTE < len(body) < 22 * MEGABYTE
     here = service(database_url, processes=("web", "worker"), env={"WORKFLOWS_DIR": "nowhere"})
@@ -73,27 +69,14 @@ def test_20_megabytes_are_taken_in_bounded_memory_and_are_rows_within_seconds(
     worker = [psutil.Process(here.processes["worker"].pid), *here.processes["worker"].children()]
     idle = highest(web), highest(worker)
 
-    started = time.perf_counter()
-    json.loads(body)
-    floor = time.perf_counter() - started
-    started = time.perf_counter()
     answer = here.post_callback(body)
-    answered = time.perf_counter() - started
     assert (answer.status_code, answer.json()["status"]) == (200, "stored")
     wait_until(lambda: count("SELECT count(*) FROM annotations") == ANNOTATIONS, 60)
-    there = time.perf_counter() - started
     for n in (1, 2):  # whatever connection to the database they go through
         here.post_callback(body.replace(b"000000000001", b"00000000001%d" % n, 1))
     wait_until(lambda: count("SELECT count(*) FROM deliveries WHERE status = 'processed'") == 4, 60)
 
     grown = growth(idle[0], highest(web)), growth(idle[1], highest(worker))
-    figures = {
-        "web grew, MB": grown[0],
-        "worker grew, MB": grown[1],
-        "answered, ÷ json.loads": answered / floor,
-        "rows there, ÷ json.loads": there / floor,
-    }
-    print({name: round(value, 1) for name, value in figures.items()})
+    print(f"web grew {grown[0]:.1f} MB, worker {grown[1]:.1f} MB")
     assert grown[0] < 100
-    assert grown[1] < 12 * len(body) / MEGABYTE
-    assert there < 30
+    assert grown[1] < 10 * len(body) / MEGABYTE
