@@ -1,11 +1,14 @@
 """How the web process listens. `gunicorn wsgi:app` reads this file by itself."""
 
+import gc
 import os
 import resource
 import shutil
 import socket
 import tempfile
 from typing import Any
+
+from gunicorn.glogging import Logger
 
 from config import SettingsError, load_settings
 from config.deployment import unfit
@@ -65,8 +68,16 @@ if os.access("/dev/shm", os.W_OK):
 # It would open a socket in the home folder.
 control_socket_disable = True
 
-# gunicorn's own words go where all others go (blank entries hide gunicorn's defaults). There is no access log: the log
-# says what became of each callback.
+
+class Log(Logger):
+    def access(self, *request: Any) -> None:
+        """There is no access log unless somebody asks for one: the log says what became of each callback."""
+        if self.cfg.accesslog:
+            super().access(*request)
+
+
+logger_class = Log
+# gunicorn's own words go where all others go (blank entries hide gunicorn's defaults).
 logconfig_dict = {
     "root": {},
     "handlers": {},
@@ -86,3 +97,9 @@ def on_exit(server: object) -> None:
 def on_starting(server: Any) -> None:
     for name, why in unfit(settings).items():
         server.log.warning("%s %s", name, why)
+
+
+def post_worker_init(worker: object) -> None:
+    # What stands now stays: the collector need not look at it again beside the thousands of objects of each large body.
+    gc.collect()
+    gc.freeze()

@@ -87,7 +87,7 @@ class Settings:
     @property
     def connections_per_web_process(self) -> int:
         """Small database plans allow 20 connections in all: 12 for the web, the rest for workers and a person."""
-        return max(2, min(self.web_threads, 12 // self.web_concurrency - 2))
+        return max(2, min(self.web_threads, 12 // self.web_concurrency))
 
     def scale_key(self, environment: str) -> str | None:
         """The API key that creates tasks in `environment` ("live" or "test")."""

@@ -70,6 +70,8 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
         return engine
     engine = create_engine(
         url,
+        # The driver would begin a transaction before each statement; `_begin_postgresql` does so where one is wanted.
+        isolation_level="AUTOCOMMIT",
         connect_args={
             "connect_timeout": 3,
             # A server that vanished without a word is given up in 20 s; the system's own patience is a quarter of an hour.
@@ -84,21 +86,25 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
         json_serializer=dumps,
         json_deserializer=loads,
         pool_size=pool_size,
-        max_overflow=2,
+        max_overflow=0,  # such a connection ends when it is given back: under load most callbacks would open one
+        pool_use_lifo=True,
         pool_timeout=5,
         hide_parameters=True,
     )
+    event.listen(engine, "begin", _begin_postgresql)
     event.listen(engine, "checkin", _remember_checkin)
     event.listen(engine, "checkout", _ping_if_idle)
     return engine
 
 
+ALONE = {"weighbridge_alone": True}
+"""Execution options of a connection whose statements need no transaction around them."""
+
+
 def reading(engine: Engine) -> Engine:
     """The same engine for those who only read. On SQLite they never wait for a writer; on PostgreSQL each statement sees
     the newest commit anyway, and is spared the two round trips of a transaction."""
-    if engine.dialect.name == "postgresql":
-        return engine.execution_options(isolation_level="AUTOCOMMIT")
-    return engine.execution_options(weighbridge_reads=True)
+    return engine.execution_options(**ALONE)
 
 
 def new_id() -> UUID:
@@ -156,8 +162,13 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    reads = connection.get_execution_options().get("weighbridge_reads")
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    alone = ALONE.items() <= connection.get_execution_options().items()
+    connection.exec_driver_sql("BEGIN" if alone else "BEGIN IMMEDIATE")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    if not ALONE.items() <= connection.get_execution_options().items():
+        connection.exec_driver_sql("BEGIN")
 
 
 def rolled_back(connection: Connection) -> bool:

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from models import Annotation, Delivery, Job, Response, Task
 from pipeline import jobs
-from pipeline.database import dumps, new_id, words
+from pipeline.database import ALONE, dumps, new_id, words
 from pipeline.record import TASKS, Received, delivery_row, version_row
 from pipeline.rows import COLUMNS, FROM_ARRAYS, arrays
 from pipeline.versions import settle
@@ -104,7 +104,7 @@ def receive_first(
         return None
     # Not within a `try`: who gets no connection here gets none for the long way, after waiting once more.
     with engine.connect() as connection:
-        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection = connection.execution_options(**ALONE)
         try:
             new = connection.exec_driver_sql(STATEMENT, values).scalar()
         except Exception as refused:

@@ -33,7 +33,7 @@ bell = Bell(settings, app)
 
 @cache
 def _service_of_process(_pid: int) -> Service:
-    return Service.open(settings, pool_size=settings.worker_concurrency + 2 if settings.embedded else 2)
+    return Service.open(settings, pool_size=settings.worker_concurrency + 4 if settings.embedded else 4)
 
 
 def service() -> Service:

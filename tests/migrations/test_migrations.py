@@ -69,3 +69,16 @@ def test_every_constraint_has_a_name_so_that_sqlite_can_change_its_table(empty_d
     ]
     engine.dispose()
     assert nameless == []
+
+
+def test_a_response_is_compressed_by_what_the_server_does_fastest(postgres_url: str) -> None:
+    engine = create_engine(postgres_url)
+    with engine.connect() as connection:
+        known = connection.exec_driver_sql(
+            "SELECT 'lz4' = ANY(enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
+        ).scalar()
+        method = connection.exec_driver_sql(
+            "SELECT attcompression FROM pg_attribute WHERE attrelid = 'responses'::regclass AND attname = 'response'"
+        ).scalar()
+    engine.dispose()
+    assert method == ("l" if known else "")
