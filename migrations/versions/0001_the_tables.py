@@ -323,7 +323,7 @@ def upgrade() -> None:
         # A third of the time that PostgreSQL's own compression takes. Older servers, and some builds, lack it.
         op.execute("""
             DO $$ BEGIN
-                ALTER TABLE responses ALTER COLUMN response SET COMPRESSION lz4;
+                EXECUTE 'ALTER TABLE responses ALTER COLUMN response SET COMPRESSION lz4';
             EXCEPTION WHEN feature_not_supported OR syntax_error THEN NULL;
             END $$
         """)
