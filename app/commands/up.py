@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,12 @@ def up() -> None:
             click.echo(upgrade_database(of))
             first = is_empty(of)
             of.engine.dispose()
-            try:
-                greet(settings)
-                code = run(environment, demonstrate=first)
-            except KeyboardInterrupt:  # before there was anything to stop
-                code = 0
+            asked: list[int] = []
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # A handler that raised would do so anywhere, also where it is lost.
+                signal.signal(number, lambda number, _: asked.append(number))
+            greet(settings)
+            code = run(environment, asked, demonstrate=first)
     except AlreadyRunning:
         raise click.ClickException(
             "Weighbridge runs in this folder already. Stop that one with Ctrl-C, or use it:"
@@ -102,10 +103,11 @@ def greet(settings: Settings) -> None:
     click.echo("Ctrl-C stops everything.\n")
 
 
-def run(environment: Mapping[str, str], *, demonstrate: bool) -> int:
+def run(environment: Mapping[str, str], asked: Sequence[int], *, demonstrate: bool) -> int:
     """Run the processes of Procfile.dev until a signal, or until one of them ends; the exit code.
 
-    `demonstrate` adds the demonstration, which may end without ending the others.
+    `asked` are the signals that came before there was anything to stop. `demonstrate` adds the demonstration, which may
+    end without ending the others.
     """
     from honcho import manager
     from honcho.environ import parse_procfile
@@ -116,6 +118,11 @@ def run(environment: Mapping[str, str], *, demonstrate: bool) -> int:
         are being started is obeyed once they are; and what is gone with the terminal is not written to."""
 
         stopping = False
+
+        def _start(self) -> None:
+            super()._start()
+            for number in asked:
+                os.kill(os.getpid(), number)
 
         def terminate(self) -> None:
             self.stopping = True
@@ -132,7 +139,8 @@ def run(environment: Mapping[str, str], *, demonstrate: bool) -> int:
 
     class Terminal(Printer):  # type: ignore[misc]
         def write(self, message: Any) -> None:
-            with contextlib.suppress(OSError):
+            # RuntimeError: a signal came amid a line, and its handler wrote as well.
+            with contextlib.suppress(OSError, RuntimeError):
                 super().write(message)
 
     manager.KILL_WAIT = STOP_SECONDS
