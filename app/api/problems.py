@@ -99,6 +99,10 @@ def http_error(error: HTTPException) -> AnyResponse | HTTPException:
             for place, said in messages.items()
             for name, wrong in (said if isinstance(said, dict) else {place: said}).items()
         }
+        for name, wrong in errors.items():
+            if "Unknown field." in wrong:
+                known = error.data["schema"].load_fields  # type: ignore[attr-defined]
+                errors[name] = [*wrong, f"Known are {', '.join(sorted(known))}."]
         detail = "; ".join(f"{name}: {' '.join(map(str, wrong))}" for name, wrong in errors.items())
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
     return problem(error.code or 500, detail, errors, headers)
