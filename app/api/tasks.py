@@ -177,23 +177,9 @@ class Lineage(Shown):
 @blueprint.response(200, listed(TaskSummary))
 def list_tasks(query: Mapping[str, Any]) -> Rows:
     """Tasks, those seen last first"""
-    columns = [column for column in Task.__table__.c if column.key not in ("params", "extra")]
-    statement = _with_current(*columns)
-    for name in ("type", "project", "batch", "unique_id"):
-        if name in query:
-            statement = statement.where(is_text(getattr(Task, name), query[name]))
-    for name in ("status", "environment"):
-        if name in query:
-            statement = statement.where(getattr(Task, name) == query[name])
-    if "updated_since" in query:
-        statement = statement.where(Task.updated_at >= query["updated_since"])
-    if "updated_before" in query:
-        statement = statement.where(Task.updated_at < query["updated_before"])
     with service().reader.begin() as connection:
-        if "tag" in query:
-            statement = statement.where(_has_tag(connection, query["tag"]))
-        found = page(connection, statement, [Task.id], query)
-    return {**found, "data": [_summary(row) for row in found["data"]]}
+        found = page(connection, tasks_like(connection, query), [Task.id], query)
+    return {**found, "data": [summary(row) for row in found["data"]]}
 
 
 @blueprint.get("/tasks/<string:task_id>")
@@ -214,6 +200,25 @@ def show_lineage(query: Mapping[str, Any], task_id: str) -> Any:
     if found is None:
         raise missing(task_id)
     return found
+
+
+def tasks_like(connection: Connection, query: Mapping[str, Any]) -> Select[Any]:
+    """The rows that a TaskQuery asks for, in no order; `summary` makes a TaskSummary of each."""
+    columns = [column for column in Task.__table__.c if column.key not in ("params", "extra")]
+    statement = _with_current(*columns)
+    for name in ("type", "project", "batch", "unique_id"):
+        if name in query:
+            statement = statement.where(is_text(getattr(Task, name), query[name]))
+    for name in ("status", "environment"):
+        if name in query:
+            statement = statement.where(getattr(Task, name) == query[name])
+    if "updated_since" in query:
+        statement = statement.where(Task.updated_at >= query["updated_since"])
+    if "updated_before" in query:
+        statement = statement.where(Task.updated_at < query["updated_before"])
+    if "tag" in query:
+        statement = statement.where(_has_tag(connection, query["tag"]))
+    return statement
 
 
 def detail(connection: Connection, task_id: str) -> Rows:
@@ -240,7 +245,7 @@ def detail(connection: Connection, task_id: str) -> Rows:
         select(*ARTIFACT_COLUMNS).where(Artifact.response_id == row["response_id"]).order_by(Artifact.ordinal)
     )
     return {
-        **_summary(row),
+        **summary(row),
         "flags": row["flags"] or [],
         "global_attributes": answer.get("global_attributes") if isinstance(answer, dict) else None,
         "source": _source(connection, row["follow_up"]),
@@ -261,7 +266,7 @@ def _with_current(*columns: Any) -> Select[Any]:
     )
 
 
-def _summary(row: RowMapping) -> Rows:
+def summary(row: RowMapping) -> Rows:
     review = {
         "status": row["review_status"],
         "comments": row["review_comments"] or [],

@@ -10,11 +10,25 @@ from rich.text import Text
 from rich.tree import Tree
 
 from app.api.problems import Refused
-from app.api.tasks import Lineage, TaskDetail, detail
+from app.api.tasks import Lineage, TaskDetail, TaskSummary, detail, summary, tasks_like
 from app.commands.group import Group, service
-from app.commands.output import as_json, console, print_facts, print_json, shown
+from app.commands.moments import MOMENT
+from app.commands.output import as_json, console, limit, print_facts, print_json, print_rows, shown
 from app.commands.submit import submit
+from models import Task
 from pipeline.lineage import lineage
+
+LISTED = (
+    "task_id",
+    "type",
+    "status",
+    "environment",
+    "project",
+    "batch",
+    "unique_id",
+    "annotation_count",
+    "completed_at",
+)
 
 
 @click.group(cls=Group)
@@ -23,6 +37,31 @@ def tasks() -> None:
 
 
 tasks.add_command(submit)
+
+
+@tasks.command("list")
+@click.option("--type", metavar="TYPE")
+@click.option("--status", help="Scale's own word: pending, completed, canceled, error.")
+@click.option("--project")
+@click.option("--batch")
+@click.option("--environment", type=click.Choice(("live", "test")))
+@click.option("--unique-id")
+@click.option("--tag", help="One of the task's tags.")
+@click.option(
+    "--since",
+    "updated_since",
+    type=MOMENT,
+    help="Touched by Scale then or later: 2026-01-31, 2026-01-31T09:30:00Z, 2h, 7d.",
+)
+@limit
+@as_json
+def list_tasks(limit: int, as_json: bool, **wanted: Any) -> None:
+    """The newest tasks, as far as they are known here."""
+    query = {name: value for name, value in wanted.items() if value is not None}
+    with service().reader.begin() as connection:
+        statement = tasks_like(connection, query).order_by(Task.id.desc()).limit(limit)
+        found = [summary(row) for row in connection.execute(statement).mappings()]
+    print_rows(TaskSummary(many=True).dump(found), LISTED, as_json, "No task is like that.")
 
 
 @tasks.command()
@@ -89,4 +128,4 @@ def asked_for(follow_up: dict[str, Any]) -> Text:
 
 
 def unknown(task_id: str) -> click.ClickException:
-    return click.ClickException(f"No task {task_id} is known here.")
+    return click.ClickException(f"No task {task_id} is known here. `flask tasks list` shows those that are.")

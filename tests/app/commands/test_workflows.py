@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, select
 
+from app.api.tasks import TaskSummary
 from models import FollowUp
 from pipeline.service import Service
 from scale.task_types import TASK_TYPES
@@ -149,6 +150,19 @@ def test_a_task_is_shown_with_its_tree(flask: Flasks, deliver: Deliver, service:
     assert "The run is held: 1 tasks" in tree
     for command in ("show", "tree"):
         assert flask("tasks", command, "unknown").exit_code == 1
+
+
+def test_tasks_are_listed_as_the_api_lists_them(flask: Flasks, deliver: Deliver) -> None:
+    deliver("polygonannotation/polygons")
+    deliver("categorization/one")
+    newest, older = json.loads(flask("tasks", "list", "--json").stdout)
+    assert (newest["type"], older["type"]) == ("categorization", "polygonannotation")
+    assert set(newest) == set(TaskSummary().fields)
+    chosen = json.loads(flask("tasks", "list", "--type", "polygonannotation", "--json").stdout)
+    assert [task["task_id"] for task in chosen] == [TASK]
+    assert TASK in flask("tasks", "list", "--limit", "5").stdout
+    assert flask("tasks", "list", "--tag", "none").stdout == "No task is like that.\n"
+    assert flask("tasks", "list", "--since", "2099-01-01").stdout == "No task is like that.\n"
 
 
 def test_every_task_type_is_listed_with_what_it_yields(flask: Flasks) -> None:
