@@ -44,6 +44,7 @@ def list_tasks() -> Response:
         speed=here.speed,
         speeds=SPEEDS,
         types=EXAMPLES,
+        callback_url=here.settings.callback_url,
         api_keys=[_shown_key(key) for key in here.settings.api_keys],
     )
 

@@ -6,10 +6,12 @@ import socket
 from collections.abc import Callable
 
 import pytest
+import requests
 
 from config import load_settings
 from config.development import development_environment
 from tests.app.commands.folder import Folder, Terminal
+from tests.servers import wait_until
 
 Start = Callable[..., Terminal]
 STOPS_WITHIN = 5.0
@@ -22,7 +24,7 @@ def test_the_first_start_tells_the_whole_chain_and_the_second_does_not(folder: F
     polygons = re.match(r"1\. A polygon task is created at the sandbox: (\w+) \(unique_id demo-", told[0])
     assert polygons
     assert re.match(
-        r"2\. Its callback is received: completed, \d+ annotations \(.*polygon car.*delivery ", told[1]
+        r"2\. Its callback is received: completed, \d+ annotations \(\d+ × polygon .*delivery ", told[1]
     )
     assert f"(unique_id polygons-to-boxes.boxes.{polygons[1]}, layers: " in told[2]
     assert re.match(r"4\. The box task's callback is received: completed, \d+ annotations \(.*box ", told[3])
@@ -64,6 +66,20 @@ def test_a_command_beside_it_means_the_same_service(folder: Folder, start: Start
     alone = folder.run("flask", "demo")
     assert alone.returncode == 1
     assert "make run" in alone.stderr
+
+
+def test_a_task_that_names_no_callback_url_is_received_as_well(folder: Folder, start: Start) -> None:
+    up = start("flask", "up")
+    up.says("The whole way took")
+    sandbox = f"http://127.0.0.1:{folder.ports[1]}/v1/task/categorization"
+    request = {
+        "attachment_type": "text",
+        "attachment": "one",
+        "categories": ["a", "b"],
+        "instruction": "Which?",
+    }
+    task = requests.post(sandbox, json=request, auth=("live_sandbox", ""), timeout=10).json()["task_id"]
+    wait_until(lambda: task in folder.run("flask", "tasks", "list").stdout)
 
 
 @pytest.mark.parametrize(("setting", "number"), [("PORT", 0), ("SANDBOX_PORT", 1)])
