@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, Engine, and_, bindparam, case, delete, func, select, update
 
 from models import Job as Row
-from pipeline.database import from_now, insert, new_id, now
+from pipeline.database import ALONE, from_now, insert, new_id, now
 
 log = logging.getLogger(__name__)
 
@@ -183,12 +183,12 @@ def claim(
 ) -> Job | None:
     """Lease one due job, the named one or the next of these lanes; None when there is none.
 
-    A transaction of its own. The attempt counts now: a job that kills its worker is dead after its last attempt.
+    One statement, which commits by itself. The attempt counts now: a job that kills its worker is dead after its last.
     """
     statement = _claiming(tuple(lanes) if job_id is None else ())
     while True:
         owner = uuid4().hex
-        with engine.begin() as connection:
+        with engine.execution_options(**ALONE).begin() as connection:
             parameters = {"owner": owner, "lease": float(lease_seconds), "job": job_id}
             claimed = connection.execute(statement, parameters).one_or_none()
             if claimed is None:
