@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, exists, func, or_, select, update
 
 from models import Artifact, FollowUp, Join, Response, Task
 from pipeline import jobs, notify
@@ -37,7 +37,8 @@ PLACE = (
 RESTING_SECONDS = 600.0
 MANY = 200
 """Children from which on they are counted before they are looked at."""
-RETRY = FOLLOW_UPS.c.unique_id.like("%.retry-%")
+RETRY = or_(*(FOLLOW_UPS.c.unique_id.like(f"%.retry-{end}") for end in ("_", "10")))
+"""At the end: a step may be called retry-…, too. Ten retries are the most."""
 
 
 class Opened(NamedTuple):

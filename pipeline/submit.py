@@ -132,7 +132,7 @@ def wanted(
         unique_id = f"{prefix}{given}"
         if len(unique_id) > LONGEST or not str(given).strip():
             fault = f"its unique_id has more than {LONGEST} characters, or none"
-    for key in ("callback_url", "unique_id", "clear_unique_id_on_error"):
+    for key in ("callback_url", "unique_id"):
         if key in request:
             fault = f"{key} is set by the service: leave it out"
     return Wanted(row.line, type_name, unique_id, request, fault or refusal(type_name, request))

@@ -23,8 +23,8 @@ def annotation_key(annotation: Mapping[str, Any]) -> str:
 
 
 def part(word: str) -> str:
-    """A word as a part of a unique_id; one that could not stand there gives its digest."""
-    return word if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", word) else digest_of(word)
+    """A word as a part of a unique_id; one that could not stand there, or would read as a retry, gives its digest."""
+    return word if re.fullmatch(r"(?!retry-)[A-Za-z0-9_-]{1,40}", word) else digest_of(word)
 
 
 def response_part(digest: str | None) -> str:

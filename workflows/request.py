@@ -115,7 +115,9 @@ def _request(
 
 
 def refusal(task_type: str, request: Mapping[str, Any]) -> str | None:
-    """Why Scale would refuse a request; None when nothing is known against it."""
+    """Why a request is not sent: what Scale would say against it, or that it could be paid for twice. None: nothing is known."""
+    if request.get("clear_unique_id_on_error"):
+        return "clear_unique_id_on_error is refused: it would let a repeat pay again"
     refused = problems(task_type, request)
     return f"Scale would refuse it: {'; '.join(refused)}" if refused else None
 
@@ -149,9 +151,11 @@ def proposed(view: View, step: Step) -> Iterator[Wanted]:
     """What a `python:` function asks for: a list of mappings with type, params and, where there are several, a key."""
     try:
         wanted = [_checked(proposal) for proposal in handler(step.python or "")(view) or ()]
-    except Exception as error:  # the function is not ours: whatever it raises is said, and stops nothing
+    # The function is not ours: what it raises is said, and stops nothing.
+    except (Exception, SystemExit) as error:
         raise ExpressionError(f"{step.python} raised {type(error).__name__}: {error}") from error
-    if len(wanted) > 1 and not all(one.key for one in wanted):
+    keys = {one.key for one in wanted if one.key}
+    if 1 < len(wanted) != len(keys):
         raise ExpressionError(
             f"{step.python} asks for {len(wanted)} tasks, and not each has a `key` of its own"
         )
@@ -160,14 +164,20 @@ def proposed(view: View, step: Step) -> Iterator[Wanted]:
         yield one._replace(request=request, fault=refusal(one.task_type, request))
 
 
-def _checked(proposal: Mapping[str, Any]) -> Wanted:
+def _checked(proposal: Any) -> Wanted:
+    if not isinstance(proposal, Mapping):
+        raise ValueError(f"expected a list of mappings with type, params and key, and in it is {proposal!r}")
     if unknown := set(proposal) - {"type", "params", "key"}:
         raise ValueError(f"{', '.join(sorted(unknown))} is not known here (known: type, params, key)")
+    if not isinstance(proposal.get("type"), str):
+        raise ValueError(f"expected a task type as `type`, not {proposal.get('type')!r}")
+    if not isinstance(proposal.get("params"), Mapping):
+        raise ValueError(f"expected a mapping as `params`, not {proposal.get('params')!r}")
     key = None if proposal.get("key") is None else part(str(proposal["key"]))
     params = storable(
         json.loads(json.dumps(dict(proposal["params"]), allow_nan=False))
     )  # nothing but JSON is sent
-    return Wanted((key,) if key else (), key, str(proposal["type"]), params)
+    return Wanted((key,) if key else (), key, proposal["type"], params)
 
 
 def handler(name: str) -> Any:

@@ -195,3 +195,11 @@ def test_a_wide_join_counts_before_it_looks(pipeline: Pipeline, monkeypatch: pyt
     assert looked == []
     pipeline.finish(list(pipeline.children("each"))[5], {"category": "yes"})
     assert pipeline.joins()[f"w.all.{ROOT}"]["verdict"] == "fire"
+
+
+def test_a_step_may_be_called_like_a_retry(pipeline: Pipeline) -> None:
+    steps = {"retry-each": {**EACH, "on_error": {"retry": 10}}, "all": joins()}
+    pipeline.workflow({**steps, "all": {**steps["all"], "after": {"step": "retry-each"}}})
+    pipeline.receive(boxes("car", "car"))
+    (join,) = pipeline.joins().values()
+    assert join["expected"] == 2

@@ -147,6 +147,7 @@ def test_a_word_that_can_not_stand_in_a_unique_id_stands_there_as_its_digest() -
     assert part("a/b") == digest_of("a/b")
     assert part("a.b") == digest_of("a.b")
     assert part("x" * 41) == digest_of("x" * 41)
+    assert part("retry-1") == digest_of("retry-1")
     assert annotation_key({"uuid": "ä"}) == digest_of("ä")
     assert annotation_key({"uuid": ""}) == digest_of({"uuid": ""})
 

@@ -343,6 +343,33 @@ def handler_without_keys(given: View) -> list[Spec]:
     return [{"type": "annotation", "params": REQUEST}, {"type": "annotation", "params": REQUEST}]
 
 
+def handler_with_one_key_twice(given: View) -> list[Spec]:
+    return [
+        {"type": "annotation", "params": REQUEST, "key": "a"},
+        {"type": "annotation", "params": {**REQUEST, "instruction": "Again"}, "key": "a"},
+    ]
+
+
+def handler_that_ends_the_process(given: View) -> list[Spec]:
+    raise SystemExit(3)
+
+
+def handler_of_one(given: View) -> Spec:
+    return {"type": "annotation", "params": REQUEST}
+
+
+def handler_without_type(given: View) -> list[Spec]:
+    return [{"type": None, "params": REQUEST}]
+
+
+def handler_without_params(given: View) -> list[Spec]:
+    return [{"type": "annotation"}]
+
+
+def handler_that_could_pay_twice(given: View) -> list[Spec]:
+    return [{"type": "annotation", "params": {**REQUEST, "clear_unique_id_on_error": True}}]
+
+
 def python(name: str) -> Workflow:
     return workflow(
         {
@@ -364,9 +391,27 @@ def test_a_python_function_gives_follow_ups_under_the_same_guarantees() -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("handler_that_fails", "raised KeyError: 'colour'"), ("handler_without_keys", "not each has a `key`")],
+    [
+        ("handler_that_fails", "raised KeyError: 'colour'"),
+        ("handler_without_keys", "not each has a `key`"),
+        ("handler_with_one_key_twice", "not each has a `key`"),
+        ("handler_that_ends_the_process", "raised SystemExit: 3"),
+        ("handler_of_one", "expected a list of mappings with type, params and key, and in it is 'type'"),
+        ("handler_without_type", "expected a task type as `type`, not None"),
+        ("handler_without_params", "expected a mapping as `params`, not None"),
+        ("handler_that_could_pay_twice", "clear_unique_id_on_error is refused"),
+    ],
 )
 def test_a_python_function_that_fails_stops_nothing_and_is_seen(name: str, said: str) -> None:
     follow_up = one(plan(seen(), python(name)))
     assert follow_up.state == "skipped"
     assert said in str(follow_up.reason)
+
+
+def test_what_could_pay_twice_is_refused_also_where_an_expression_gives_it() -> None:
+    again = workflow({"x": step(create={"type": "annotation", "params": "${{ task.params }}"})})
+    follow_up = one(plan(seen(task={"params": {**REQUEST, "clear_unique_id_on_error": True}}), again))
+    assert (follow_up.state, follow_up.reason) == (
+        "skipped",
+        "clear_unique_id_on_error is refused: it would let a repeat pay again",
+    )
