@@ -342,7 +342,7 @@ class CreateSchema(Section):
         required=True,
         metadata=about(
             "The whole body of the request (project, batch, metadata and tags stand in it too). `callback_url` and"
-            " `unique_id` are added by the service.",
+            " `unique_id` are added by the service; `clear_unique_id_on_error` is refused, since a repeat would pay again.",
             {"attachment": "${{ task.params.attachment }}", "layers": "${{ layers }}"},
         ),
     )
