@@ -6,7 +6,7 @@ import csv
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,7 +67,7 @@ def rows(path: Path) -> Iterator[Row]:
     """The rows of a .csv or .jsonl file, one after another. Raises Unusable."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
+            if path.suffix.lower() == ".csv":
                 table = csv.DictReader(file, strict=True)
                 for cells in table:
                     yield Row(table.line_num, _fields(cells, table.line_num))
@@ -136,6 +136,17 @@ def wanted(
         if key in request:
             fault = f"{key} is set by the service: leave it out"
     return Wanted(row.line, type_name, unique_id, request, fault or refusal(type_name, request))
+
+
+def once_each(tasks: Iterable[Wanted]) -> list[Wanted]:
+    """Each unique_id once. Of two rows that ask for different tasks under one, the later is at fault."""
+    found: dict[str, Wanted] = {}
+    for one in tasks:
+        first = found.setdefault(one.unique_id or f"line {one.line}", one)
+        if not one.fault and (first.type, first.request) != (one.type, one.request):
+            fault = f"its unique_id is that of line {first.line}, which asks for another task"
+            found[f"line {one.line}"] = one._replace(fault=fault)
+    return list(found.values())
 
 
 def submit(service: Service, environment: str, one: Wanted) -> Outcome:

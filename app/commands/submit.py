@@ -21,6 +21,7 @@ from pipeline.audit import note
 from pipeline.follow_ups import missing
 from pipeline.jobs import Wait
 from pipeline.submit import REFUSED, Outcome, Unusable, Wanted
+from scale.client import Unauthorized
 from workflows.expressions import Template, compile_template, expressions_in
 
 MOST_SHOWN = 20
@@ -87,8 +88,8 @@ def submit(
         )
     except Unusable as unusable:
         raise click.ClickException(str(unusable)) from None
-    refuse_faults(tasks)
-    unique = list({one.unique_id: one for one in tasks}.values())
+    unique = domain.once_each(tasks)
+    refuse_faults(unique)
     counts = Counter(one.type for one in unique)
     said = ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items())) or "no"
     twice = len(tasks) - len(unique)
@@ -98,10 +99,13 @@ def submit(
         return
     if not yes:
         click.confirm(f"Create {summary}?", abort=True)
-    outcomes = list(create(unique, environment, per_minute, at_once, quiet=as_json))
-    done = Counter(outcome.outcome for outcome in outcomes)
-    with service().engine.begin() as connection:
-        note(connection, who(), "tasks.submit", file.name, dict(done))
+    outcomes: list[Outcome] = []
+    try:
+        outcomes.extend(create(unique, environment, per_minute, at_once, quiet=as_json))
+    finally:  # also what was created before it broke off is written down
+        done = Counter(outcome.outcome for outcome in outcomes)
+        with service().engine.begin() as connection:
+            note(connection, who(), "tasks.submit", file.name, dict(done))
     tell(outcomes, done, as_json)
 
 
@@ -173,8 +177,8 @@ def create(
 def finished(future: Future[Outcome]) -> Outcome:
     try:
         return future.result()
-    except Wait as wait_for:
-        raise click.ClickException(f"{wait_for}. The same file again goes on where this has ended.") from None
+    except (Wait, Unauthorized) as ends:
+        raise click.ClickException(f"{ends}. The same file again goes on where this has ended.") from None
 
 
 def tell(outcomes: list[Outcome], done: Counter[str], as_json: bool) -> None:

@@ -74,6 +74,18 @@ def test_each_row_becomes_one_task_however_often_the_file_is_submitted(
     assert len(sandbox.tasks()) == 3
 
 
+def test_rows_that_ask_for_different_tasks_under_one_unique_id_are_wrong(
+    submit: Callable[..., Result], sandbox: ScaleSandbox, tmp_path: Path
+) -> None:
+    one, other = "1,https://images.example/1.png,car\n", "1,https://images.example/2.png,car\n"
+    head = "unique_id,image,what\n"
+    done = submit("street.csv", head + one + other + one, *with_request(tmp_path))
+    assert "1 rows are wrong" in done.stderr
+    assert "line 3: its unique_id is that of line 2, which asks for another task" in done.stderr
+    assert sandbox.tasks() == []
+    assert submit("street.CSV", head + one + one, *with_request(tmp_path)).stdout == "1 created.\n"
+
+
 def test_lines_of_json_are_whole_requests(submit: Callable[..., Result], sandbox: ScaleSandbox) -> None:
     lines = [
         {"type": "categorization", "unique_id": "mine", "instruction": "?", "attachment_type": "text",
@@ -141,6 +153,18 @@ def test_what_scale_refuses_is_told_line_by_line(
     assert done.exit_code == 1
     assert "1 created, 1 refused." in done.stdout
     assert "line 2: Scale refused it with 402" in done.stderr
+
+
+def test_a_key_that_scale_refuses_ends_it_and_says_how_to_go_on(
+    make_app: Callable[..., Flask], sandbox: ScaleSandbox, tmp_path: Path
+) -> None:
+    app = make_app(SCALE_API_URL=sandbox.api_url, SCALE_API_KEY="live_wrong", PUBLIC_URL="http://127.0.0.1:9")
+    (tmp_path / "street.csv").write_text(CSV)
+    (tmp_path / "request.yaml").write_text(REQUEST)
+    done = commands_of(app)("tasks", "submit", str(tmp_path / "street.csv"), "--yes", *with_request(tmp_path))
+    assert done.exit_code == 1
+    assert "The same file again goes on where this has ended." in done.stderr
+    assert [entry["action"] for entry in table(app.extensions["weighbridge"], AuditEntry)] == ["tasks.submit"]
 
 
 def test_nothing_is_submitted_while_creating_is_stopped(
