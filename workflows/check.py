@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from scale.layers import LAYERS
@@ -37,8 +37,8 @@ class Finding(NamedTuple):
     line: int | None = None  # None: where the path is written
 
 
-def check(name: str, written: Steps) -> list[Finding]:
-    """What is wrong beyond the schema, and what is perhaps not meant (`warning`)."""
+def check(name: str, written: Steps, refused: Sequence[Finding] = ()) -> list[Finding]:
+    """What is wrong beyond what the schema has `refused`, and what is perhaps not meant (`warning`)."""
     steps = {
         step: {key: value for key, value in fields.items() if value is not None}
         for step, fields in written.items()
@@ -56,8 +56,10 @@ def check(name: str, written: Steps) -> list[Finding]:
             *_unique_id(name, step, fields),
         )
     ]
-    if not found:
+    wrong = [finding.path for finding in (*refused, *found)]
+    if not any(path[:1] == ("steps",) and path[2:3] in ((), ("after",), ("on_error",)) for path in wrong):
         found += [Finding(("steps", step, "after"), message) for step, message in _never_started(steps)]
+    if not wrong:
         found += [
             Finding(("steps", step, "after"), message, warning=True) for step, message in _circles(steps)
         ]

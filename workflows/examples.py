@@ -14,19 +14,19 @@ from workflows.plan import FollowUp, plan
 from workflows.view import Source, View, view
 from workflows.workflow import Example, Workflow
 
-# Keys of a `given` that is more than a callback's body.
-AROUND = (
-    "payload",
-    "step",
-    "parent",
-    "request",
-    "environment",
-    "depth",
-    "recalled",
-    "annotations",
-    "join",
-    "results",
-)
+# Keys of a `given` that is more than a callback's body: which types each has, in code and in words.
+AROUND: dict[str, tuple[tuple[type, ...], str]] = {
+    "payload": ((dict, str), "the body of a callback, or the path of one"),
+    "step": ((str,), "the name of a step"),
+    "parent": ((dict, str), "the body of a callback, or the path of one"),
+    "request": ((dict,), "a mapping"),
+    "environment": ((str,), "live or test"),
+    "depth": ((int,), "a whole number"),
+    "recalled": ((bool,), "true or false"),
+    "annotations": ((list,), "a list"),
+    "join": ((str,), "the name of a step"),
+    "results": ((list,), "a list of bodies, or of their paths"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ def given(written: Any, beside: str) -> Mapping[str, Any]:
         written = {"payload": written}
     if unknown := [key for key in written if key not in AROUND]:
         raise ValueError(f"{', '.join(unknown)} is not known here (known: {', '.join(AROUND)})")
+    for key, value in written.items():
+        types, in_words = AROUND[key]
+        if not isinstance(value, types):
+            raise ValueError(f"{key}: expected {in_words}, not {value!r}")
     bodies: dict[str, Any] = {"payload": _body(written["payload"], beside)}
     if "parent" in written:
         bodies["parent"] = _body(written["parent"], beside)

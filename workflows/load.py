@@ -113,6 +113,8 @@ def _workflow(document: Document, path: str, digest: str, findings: list[Finding
         findings.append(Finding(("steps",), "has no steps"))
     examples = []
     for index, found in enumerate(fields.get("examples", ())):
+        if not {"given", "expect"} <= found.keys():
+            continue  # it was refused above
         try:
             examples.append(
                 Example(
@@ -121,9 +123,9 @@ def _workflow(document: Document, path: str, digest: str, findings: list[Finding
                     tuple(found["expect"]),
                 )
             )
-        except (KeyError, ValueError, OSError) as error:
+        except (ValueError, OSError) as error:
             findings.append(Finding(("examples", index, "given"), str(error)))
-    findings += check(fields.get("workflow") or "", steps)
+    findings += check(fields.get("workflow") or "", steps, findings)
     if any(not finding.warning for finding in findings):
         return None
     return Workflow(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 from scale.envelope import storable
@@ -150,7 +151,7 @@ def _notes(view: View, names: frozenset[str], request: dict[str, Any]) -> list[s
 def proposed(view: View, step: Step) -> Iterator[Wanted]:
     """What a `python:` function asks for: a list of mappings with type, params and, where there are several, a key."""
     try:
-        wanted = [_checked(proposal) for proposal in handler(step.python or "")(view) or ()]
+        wanted = [_checked(proposal) for proposal in handler(step.python or "")(deepcopy(view)) or ()]
     # The function is not ours: what it raises is said, and stops nothing.
     except (Exception, SystemExit) as error:
         raise ExpressionError(f"{step.python} raised {type(error).__name__}: {error}") from error

@@ -41,6 +41,9 @@ def flat(messages: Any, path: Path = ()) -> list[tuple[Path, str]]:
     return [(path, _PLAIN.get(str(sentence), str(sentence))) for sentence in sentences]
 
 
+MOST = 2**31 - 1  # what a counter in the database holds
+
+
 def about(description: str, example: Any = None, default: str | None = None) -> dict[str, Any]:
     """What the reference and an editor say of a key."""
     said = {"description": description, "example": example, "default": default}
@@ -137,13 +140,17 @@ class Duration(fields.Field[int]):
     """a duration: `90s`, `30m`, `12h`, `7d`"""
 
     SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    MOST = 3650 * SECONDS["d"]
     json = {"type": "string", "pattern": "^[1-9][0-9]{0,8}[smhd]$"}
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> int:
         found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", str(value))
         if not found:
             raise ValidationError(f"expected a duration such as 90s, 30m, 12h or 7d, not {value!r}")
-        return int(found[1]) * self.SECONDS[found[2]]
+        seconds = int(found[1]) * self.SECONDS[found[2]]
+        if seconds > self.MOST:
+            raise ValidationError(f"expected ten years at the most, not {value!r}")
+        return seconds
 
 
 class Share(fields.Field[float]):
@@ -242,9 +249,9 @@ def one_of(*words: str, **kwargs: Any) -> fields.String:
     return fields.String(validate=validate.OneOf(words, error=said), **kwargs)
 
 
-def whole(least: int, most: int | None = None, **kwargs: Any) -> fields.Integer:
+def whole(least: int, most: int = MOST, **kwargs: Any) -> fields.Integer:
     """A whole number in a range."""
-    said = f"expected {least} to {most}" if most else f"expected a whole number, {least} or more"
+    said = f"expected {least} to {most}" if most < MOST else f"expected a whole number, {least} to {most:,}"
     return fields.Integer(strict=True, validate=validate.Range(least, most, error=said), **kwargs)
 
 
@@ -605,8 +612,7 @@ def _bounds(field: fields.Field[Any]) -> dict[str, Any]:
     for validator in field.validators:
         match validator:
             case validate.Range():
-                bounds |= {"minimum": validator.min}
-                bounds |= {} if validator.max is None else {"maximum": validator.max}
+                bounds |= {"minimum": validator.min, "maximum": validator.max}
             case validate.OneOf():
                 bounds["enum"] = list(validator.choices)
             case validate.Equal():

@@ -244,3 +244,9 @@ def test_an_example_must_be_readable() -> None:
             "examples[0].expect[0].staet"
         ]
     )
+
+
+def test_what_starts_nothing_is_told_beside_other_errors_and_not_where_an_after_is_wrong() -> None:
+    circle = {"x": step(after={"step": "y"}), "y": step(after={"step": "x"})}
+    assert "nothing starts this step" in errors({**circle, "z": step(copies=0)})["steps.x.after"]
+    assert set(errors({"x": step(after=5), "y": step(after={"step": "x"})})) == {"steps.x.after"}

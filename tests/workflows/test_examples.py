@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflows.kit import POLYGON, ROOT, TASK_ID, step, workflow, written
+from tests.workflows.kit import POLYGON, ROOT, TASK_ID, Spec, errors, step, workflow, written
 from workflows.examples import try_examples
 from workflows.load import load, load_file
 from workflows.workflow import Workflow
@@ -63,3 +63,24 @@ def test_the_payload_of_an_example_can_be_a_file_beside_the_workflow(tmp_path: P
     loaded = load_file(tmp_path / "w.yaml")
     assert isinstance(loaded, Workflow)
     assert [tried.differences for tried in try_examples(loaded)] == [()]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"payload": 7}, "payload: expected the body of a callback, or the path of one, not 7"),
+        (
+            {"payload": {"task": {}}, "results": 7},
+            "results: expected a list of bodies, or of their paths, not 7",
+        ),
+        ({"payload": {"task": {}}, "parent": None}, "parent: expected the body of a callback"),
+        ({"payload": {"task": {}}, "annotations": {}}, "annotations: expected a list"),
+    ],
+)
+def test_what_stands_around_a_payload_in_the_wrong_form_is_told(given: Spec, said: str) -> None:
+    found = errors({"x": step()}, examples=[{"given": given, "expect": []}])
+    assert said in found["examples[0].given"]
+
+
+def test_an_example_that_is_none_is_told_once() -> None:
+    assert errors({"x": step()}, examples=[7]) == {"examples[0]": "expected a mapping"}

@@ -1,3 +1,4 @@
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -415,3 +416,16 @@ def test_what_could_pay_twice_is_refused_also_where_an_expression_gives_it() -> 
         "skipped",
         "clear_unique_id_on_error is refused: it would let a repeat pay again",
     )
+
+
+def handler_that_changes_what_it_sees(given: View) -> list[Spec]:
+    given.task["params"]["attachment"] = "https://images.example/other.png"
+    given.annotations.clear()
+    return [{"type": "annotation", "params": REQUEST}]
+
+
+def test_what_a_python_function_changes_is_its_own_copy() -> None:
+    view = seen()
+    before = deepcopy((view.task, view.annotations))
+    assert one(plan(view, python("handler_that_changes_what_it_sees"))).state == "planned"
+    assert (view.task, view.annotations) == before
