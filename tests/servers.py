@@ -31,7 +31,7 @@ class Unavailable(Exception):
     """A server cannot be had here. The message begins with its name and says what would help."""
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 15, what: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 45, what: str = "") -> Any:
     """The first true value of `condition`, asked again and again for at most `seconds`; else AssertionError."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -111,12 +111,14 @@ class Service:
         """SIGKILL to one child only: a gunicorn worker, or a process of Celery's pool."""
 
         def killed() -> bool:  # one look, since a child may be replaced at any moment
-            children = self.processes[name].children()
+            process = self.processes[name]
+            assert process.running, f"{name} has ended:\n{process.tail()}"
+            children = process.children()
             if len(children) > number:
                 children[number].kill()
             return len(children) > number
 
-        wait_until(killed, what=f"{name} has children")
+        wait_until(killed, 60, f"{name} has children")
 
     def freeze(self, name: str) -> None:
         self.processes[name].freeze()

@@ -56,7 +56,7 @@ class Inbox:
         self._server.shutdown()
         self._server.server_close()
 
-    def wait_for(self, count: int, seconds: float = 10.0) -> list[Arrived]:
+    def wait_for(self, count: int, seconds: float = 30.0) -> list[Arrived]:
         """The callbacks, once there are so many."""
         end = time.monotonic() + seconds
         while len(self.arrived) < count:
