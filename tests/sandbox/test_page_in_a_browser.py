@@ -23,6 +23,9 @@ FLAGS = [
     "--disable-sync",
 ]
 
+PATIENCE = 20_000  # milliseconds
+expect.set_options(timeout=PATIENCE)
+
 
 # Not for longer than this module: its event loop would be in the way of others.
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def browser(chromium: Path) -> Iterator[Browser]:
 def page(browser: Browser, slow_sandbox: ScaleSandbox) -> Iterator[Page]:
     """A new window on a sandbox whose live tasks wait for a hand. It may load nothing from elsewhere."""
     with browser.new_context(base_url=slow_sandbox.address) as window:
-        window.set_default_timeout(20_000)
+        window.set_default_timeout(PATIENCE)
         page = window.new_page()
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
