@@ -30,6 +30,7 @@ def create_sandbox(settings: SandboxSettings) -> Flask:
     app = Flask(__name__)
     app.json = _Orjson(app)
     app.url_map.converters["name"] = NameConverter
+    app.url_map.merge_slashes = False  # an unknown path is a 404, not a redirect to another one
     world = World(settings)
     app.extensions["sandbox"] = world
     app.extensions["sandbox_office"] = Office(world)

@@ -6,6 +6,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from sandbox import clock, people
+from sandbox.bodies import is_set
 from sandbox.errors import Refused, invalid
 from sandbox.parameters import check_callback_url, check_metadata, rules_of
 from sandbox.store import Batch, Project, Task, object_id
@@ -38,6 +39,10 @@ def create_project(session: Session, account: str, body: dict[str, Any]) -> Proj
     params = body.get("params") or {}
     if not isinstance(params, dict):
         raise invalid('"params" must be of type object')
+    params = {name: value for name, value in params.items() if value is not None}
+    dataset_id = body.get("datasetId")
+    if dataset_id is not None and not isinstance(dataset_id, str):
+        raise invalid('"datasetId" must be a string')
     if session.scalar(select(Project.id).where(Project.account == account, Project.name == name)):
         raise Refused(409, f'A project with the name "{name}" already exists.')
     now = clock.now()
@@ -46,9 +51,9 @@ def create_project(session: Session, account: str, body: dict[str, Any]) -> Proj
         account=account,
         name=name,
         type=type_name,
-        rapid=bool(body.get("rapid")),
-        studio=bool(body.get("studio")),
-        dataset_id=body.get("datasetId"),
+        rapid=is_set(body, "rapid"),
+        studio=is_set(body, "studio"),
+        dataset_id=dataset_id,
         param_history=[_version(params, 0, now)],
         created_at=now,
     )
@@ -59,10 +64,11 @@ def create_project(session: Session, account: str, body: dict[str, Any]) -> Proj
 def set_params(project: Project, body: dict[str, Any]) -> None:
     """Add a version of a project's params: those of the last one with these (`patch`), or these alone."""
     params = dict(body)
-    patch = params.pop("patch", False)
+    patch = is_set(params, "patch")
+    params.pop("patch", None)
     last = project.param_history[-1]
     before = {name: value for name, value in last.items() if name not in ("version", "created_at")}
-    if patch in (True, "true", "True"):
+    if patch:
         params = {**before, **params}
     params = {name: value for name, value in params.items() if value is not None}
     entry = _version(params, last["version"] + 1, clock.now())
@@ -78,7 +84,7 @@ def create_batch(session: Session, account: str, project: Project, body: dict[st
     metadata = check_metadata(body.get("metadata") or {})
     if session.scalar(select(Batch.id).where(Batch.account == account, Batch.name == name)):
         raise Refused(409, f'A batch with the name "{name}" already exists.')
-    staging = project.rapid or project.studio or bool(body.get("staging_batch"))
+    staging = project.rapid or project.studio or is_set(body, "staging_batch")
     batch = Batch(
         id=object_id(),
         account=account,
@@ -86,8 +92,8 @@ def create_batch(session: Session, account: str, project: Project, body: dict[st
         project=project.name,
         status="staging" if staging else "in_progress",
         callback=callback,
-        calibration_batch=bool(body.get("calibration_batch")),
-        self_label_batch=bool(body.get("self_label_batch")),
+        calibration_batch=is_set(body, "calibration_batch"),
+        self_label_batch=is_set(body, "self_label_batch"),
         metadata_=metadata,
         created_at=clock.now(),
         groups=[],

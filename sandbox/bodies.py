@@ -30,6 +30,8 @@ ARRAYS = frozenset(
 """Parameters that are arrays also when a form names only one element."""
 
 MAX_DEPTH = 200
+ENVELOPE_DEPTH = 10
+"""Levels that the answers and the callbacks put around what a body said."""
 
 
 def read_object(request: Request) -> dict[str, Any]:
@@ -40,6 +42,11 @@ def read_object(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Refused(400, "The request body must be a JSON object.")
     return body
+
+
+def is_set(body: dict[str, Any], name: str) -> bool:
+    """Whether a flag in the body is true; forms write it as text."""
+    return body.get(name) is True or str(body.get(name)).lower() in ("true", "1")
 
 
 def read_texts(request: Request) -> list[str]:
@@ -58,7 +65,10 @@ def _read_json(request: Request, empty: Any) -> Any:
         body = orjson.loads(raw)
         if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
             # orjson reads deeper than it writes: what could not be shown again is not taken.
-            orjson.dumps(body)
+            shown = body
+            for _ in range(ENVELOPE_DEPTH):
+                shown = [shown]
+            orjson.dumps(shown)
         return body
     except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise Refused(400, f"The request body is not valid JSON: {error}") from None

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sandbox import clock
-from sandbox.errors import Refused
+from sandbox.errors import Refused, invalid
 from sandbox.parameters import Checked
 from sandbox.settings import is_test_key
 from sandbox.store import Batch, Project, Task, object_id
@@ -73,6 +73,9 @@ def inherited_params(
 ) -> tuple[Project | None, Batch | None, dict[str, Any]]:
     """The project and the batch that a request names, and the project's parameters that its task inherits."""
     batch = project = None
+    for named in ("project", "batch"):
+        if request.get(named) is not None and not isinstance(request[named], str):
+            raise invalid(f'"{named}" must be a string')
     name = request.get("project")
     if request.get("batch") is not None:
         batch = session.scalar(select(Batch).where(Batch.account == account, Batch.name == request["batch"]))

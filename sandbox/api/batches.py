@@ -19,7 +19,7 @@ batches = Blueprint("batches", __name__, url_prefix="/v1/batches")
 @batches.post("")
 def create_batch() -> dict[str, Any]:
     body = read_object(request)
-    if not body.get("project"):
+    if not isinstance(body.get("project"), str) or not body["project"]:
         raise invalid('"project" is required')
     with world().store.write() as session:
         project = deeds.find_project(session, account(), body["project"])
@@ -75,7 +75,7 @@ def finalize_batch(batch: str) -> dict[str, Any]:
 @batches.post("/<name:batch>/prioritize")
 def prioritize_batch(batch: str) -> dict[str, Any]:
     priority = read_object(request).get("priority")
-    if not isinstance(priority, int) or isinstance(priority, bool):
+    if not isinstance(priority, int) or isinstance(priority, bool) or abs(priority) >= 2**53:
         raise invalid('"priority" must be a number')
     with world().store.write() as session:
         found = deeds.find_batch(session, account(), batch)

@@ -1,6 +1,7 @@
 """What every call of the API shares: who asks, what for, and how lists are asked for."""
 
 import base64
+import re
 from typing import Any, cast
 
 from flask import current_app, g, request
@@ -59,7 +60,7 @@ def query_number(name: str, default: int, least: int, most: int | None = None) -
     text = query(name)
     if text is None:
         return default
-    if not text.lstrip("-").isdigit() or not text.isascii() or len(text) > 15:
+    if not re.fullmatch(r"-?[0-9]{1,15}", text):
         raise Refused(400, f'"{name}" must be a number')
     number = int(text)
     if number < least or (most is not None and number > most):
@@ -87,6 +88,9 @@ def token_of(number: int) -> str:
 
 def number_in(token: str) -> int:
     try:
-        return int(base64.urlsafe_b64decode(token).decode().removeprefix("before "))
+        named = re.fullmatch(rb"before ([0-9]{1,15})", base64.urlsafe_b64decode(token))
     except ValueError:
-        raise Refused(400, '"next_token" is not one that a list gave') from None
+        named = None
+    if named is None:
+        raise Refused(400, '"next_token" is not one that a list gave')
+    return int(named[1])

@@ -62,7 +62,7 @@ def switch_fault_on() -> dict[str, Any]:
 
 
 @control.delete("/faults")
-@control.delete("/faults/<int:number>")
+@control.delete("/faults/<int(max=9223372036854775807):number>")
 def switch_fault_off(number: int | None = None) -> dict[str, Any]:
     world().faults.switch_off(number)
     return {"switched_on": world().faults.switches()}
@@ -135,7 +135,7 @@ def list_callbacks() -> dict[str, Any]:
     return {"callbacks": _deliveries(query("task_id"), query("state"))}
 
 
-@control.get("/callbacks/<int:number>/body")
+@control.get("/callbacks/<int(max=9223372036854775807):number>/body")
 def get_callback_body(number: int) -> Response:
     with world().store.read() as session:
         delivery = session.get(Delivery, number, options=[undefer(Delivery.body)])

@@ -128,6 +128,14 @@ def test_params_of_the_project_are_defaults_for_its_tasks(live: scaleapi.ScaleCl
         live.create_task(TaskType.Annotation, **request)
 
 
+def test_a_param_that_is_null_is_none_of_the_projects(live: scaleapi.ScaleClient, http: Ask):
+    params = {"instruction": None, "unique_id": None, "categories": ["a"]}
+    made = http("POST", "/v1/projects", json={"name": "p", "type": "categorization", "params": params}).json()
+    assert made["param_history"][0].keys() == {"categories", "version", "created_at"}
+    task = live.create_task(TaskType.Categorization, project="p", attachment="x", instruction="Own.")
+    assert task.as_dict()["instruction"] == "Own."
+
+
 def test_a_task_may_inherit_from_an_older_version_or_from_none(live: scaleapi.ScaleClient):
     live.create_project("p", TaskType.Chat, {"instruction": "old", "extra": 1})
     live.update_project("p", instruction="new")
@@ -298,7 +306,9 @@ def test_batches_page_by_offset_and_filter_by_everything(live: scaleapi.ScaleCli
     assert found == [(batch["name"], batch["status"], batch["metadata"]) for batch in newest_first]
 
 
-@pytest.mark.parametrize("params", [{"limit": 0}, {"limit": 101}, {"offset": -1}, {"start_time": "soon"}])
+@pytest.mark.parametrize(
+    "params", [{"limit": 0}, {"limit": 101}, {"offset": -1}, {"offset": "--1"}, {"start_time": "soon"}]
+)
 def test_a_list_of_batches_that_cannot_be_is_400(live: scaleapi.ScaleClient, params: dict[str, Any]):
     with pytest.raises(ScaleInvalidRequest):
         live.batches(**params)
@@ -309,6 +319,32 @@ def test_a_batch_can_be_given_priority(live: scaleapi.ScaleClient, http: Ask):
     live.create_batch("p", "b")
     assert http("POST", "/v1/batches/b/prioritize", json={"priority": 20}).json()["priority"] == 20
     assert http("POST", "/v1/batches/b/prioritize", json={}).status_code == 400
+    assert http("POST", "/v1/batches/b/prioritize", json={"priority": 2**63}).status_code == 400
+
+
+def test_a_flag_that_a_form_writes_as_text_is_what_it_says(http: Ask):
+    project = {"name": "p", "type": "chat", "studio": "false", "rapid": "true"}
+    made = http("POST", "/v1/projects", data=project).json()
+    assert (made["studio"], made["rapid"]) == (False, True)
+    batch = {"name": "b", "project": "p", "calibration_batch": "True", "self_label_batch": "False"}
+    made = http("POST", "/v1/batches", data=batch).json()
+    assert (made["calibration_batch"], made["self_label_batch"]) == (True, False)
+
+
+@pytest.mark.parametrize("name", [{}, ["p"], 5, True])
+def test_a_name_that_is_no_text_is_400_wherever_one_is_given(http: Ask, name: Any):
+    request = {"attachment": "x", "categories": ["a"], "instruction": "i", "expected_response": 1}
+    for path, field, body in (
+        ("/v1/task/categorization", "project", request),
+        ("/v1/task/categorization", "batch", request),
+        ("/v1/evaluation_tasks/categorization", "project", request),
+        ("/v1/batches", "project", {"name": "b"}),
+        ("/v1/projects", "datasetId", {"name": "p", "type": "chat"}),
+        ("/v2/batch", "project_name", {"name": "b"}),
+        ("/v2/batch/pause", "batch_id", {}),
+    ):
+        answer = http("POST", path, json={**body, field: name})
+        assert (answer.status_code, answer.json()["status_code"]) == (400, 400), (path, field)
 
 
 def test_version_2_finds_by_name_and_by_id_and_expands(live: scaleapi.ScaleClient):

@@ -1,5 +1,6 @@
 """`GET /v1/tasks` over 260 random tasks: every filter, both paginations, compared with a plain list kept by the test."""
 
+import base64
 import io
 import random
 from collections.abc import Callable, Iterator
@@ -320,7 +321,12 @@ def test_a_limited_response_has_four_fields(filled: Filled):
         {"end_time": "2024-13-01"},
         {"completed_after": "5 o'clock"},
         {"updated_before": "24-1-1"},
+        {"limit": "--5"},
         {"next_token": "bm90aGluZw=="},
+        {"next_token": "NQ=="},
+        {"next_token": base64.b64encode(b"before -1").decode()},
+        {"next_token": base64.b64encode(b"before 1_0").decode()},
+        {"next_token": base64.b64encode(b"before 99999999999999999999").decode()},
     ],
 )
 def test_a_filter_that_cannot_be_is_400(filled: Filled, filters: dict[str, Any]):

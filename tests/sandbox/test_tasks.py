@@ -129,6 +129,7 @@ def test_basic_and_bearer_work_in_both_versions(sandbox: ScaleSandbox, http: Ask
 def test_what_is_not_there_is_404_and_a_wrong_method_405_in_scales_form(http: Ask):
     for method, path, status in (
         ("GET", "/v1/nothing/here", 404),
+        ("GET", "/v1//tasks", 404),
         ("GET", "/v1/task/no-hex-at-all", 404),
         ("GET", f"/v1/task/{'a' * 24}", 404),
         ("PATCH", "/v1/tasks", 405),
@@ -157,6 +158,19 @@ def test_what_is_not_there_is_404_and_a_wrong_method_405_in_scales_form(http: As
 def test_a_body_that_is_no_json_object_is_400(http: Ask, body: bytes):
     answer = http("POST", "/v1/task/annotation", data=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("depth", [200, 240, 250, 253])
+def test_what_is_taken_can_be_shown_and_announced_however_deep(sandbox: ScaleSandbox, http: Ask, depth: int):
+    deep: Any = 1
+    for _ in range(depth):
+        deep = {"a": deep}
+    request = {**example("annotation"), "callback_url": f"{sandbox.address}/sandbox/receive", "deep": deep}
+    for key in (sandbox.live_key, sandbox.test_key):
+        answer = http("POST", "/v1/task/annotation", key, json=request)
+        assert answer.status_code == (200 if depth <= 240 else 400)
+    if depth <= 240:
+        sandbox.wait_for(lambda: len(sandbox.received()) == 2)
 
 
 def test_unknown_parameters_are_echoed_and_null_ones_left_out(live: scaleapi.ScaleClient):
