@@ -4,7 +4,7 @@ The tables of each task type are scale/parameters.py's; here they are enforced, 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -102,33 +102,33 @@ def check(type_name: str, request: Mapping[str, Any], inherited: Mapping[str, An
         type_name, {k: v for k, v in merged.items() if k not in ("project", "batch")}
     ):
         raise invalid(f'"{field}" {message}' if field else message)
-    if "metadata" in merged:
-        check_metadata(merged["metadata"])
-    if "layers" in merged:
+    general = general_of(merged)
+    if isinstance(merged.get("layers"), dict):
         _check_layers(merged["layers"])
-    if merged.get("callback_url") == "":
-        del merged["callback_url"]
-    if "callback_url" in merged:
-        check_callback_url(merged["callback_url"])
-    if "unique_id" in merged:
-        check_unique_id(merged["unique_id"])
-    if "tags" in merged:
-        merged["tags"] = check_tags(merged["tags"])
+    _check_dependents(merged.get("dependents"))
     if type_name == "transcription" and "repeatable_fields" in merged:
         # Scale's own task shows each as an object with the key description, also where a text was sent.
         merged["repeatable_fields"] = {
             name: {"description": field} if isinstance(field, str) else field
             for name, field in merged["repeatable_fields"].items()
         }
-    return Checked(
-        {name: merged[name] for name in GENERAL if name in merged},
-        {name: value for name, value in merged.items() if name not in GENERAL},
-    )
+    return Checked(general, {name: value for name, value in merged.items() if name not in GENERAL})
 
 
-def check_tags(tags: list[str]) -> list[str]:
+def general_of(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request says of the parameters of every task type, each in its form, or Refused (400)."""
+    general = {name: _formed(name, request[name]) for name in GENERAL if request.get(name) is not None}
+    if general.get("callback_url") == "":
+        del general["callback_url"]
+    for name, check_one in _CHECKS.items():
+        if name in general:
+            general[name] = check_one(general[name])
+    return general
+
+
+def check_tags(tags: Any) -> list[str]:
     """The tags without doubles, in order."""
-    if not all(isinstance(tag, str) and tag for tag in tags):
+    if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
         raise invalid('"tags" must be an array of strings')
     kept = list(dict.fromkeys(tags))
     if len(kept) > MOST_TAGS:
@@ -157,6 +157,28 @@ def check_callback_url(url: Any, name: str = "callback_url") -> str:
     if not isinstance(url, str) or not re.match(r"(https?://[^\s/]+|[^\s@/]+@[^\s@/]+$)", url, re.IGNORECASE):
         raise invalid(f'"{name}" must be a valid uri or an email address')
     return url
+
+
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "metadata": check_metadata,
+    "callback_url": check_callback_url,
+    "unique_id": check_unique_id,
+    "tags": check_tags,
+}
+
+
+def _check_dependents(dependents: Any) -> None:
+    """What is wrong in them must be said before their task is done: they are created when nobody is there to be told."""
+    if dependents is None:
+        return
+    definitions = dependents.get("defs", []) if isinstance(dependents, dict) else None
+    if not isinstance(definitions, list):
+        raise invalid('"dependents" must be an object with "defs", an array')
+    for definition in definitions:
+        if not isinstance(definition, dict) or not isinstance(definition.get("type"), str):
+            raise invalid('"dependents.defs" must be an array of objects with "type"')
+        rules_of(definition["type"])
+        general_of(definition)
 
 
 def _given(value: Any) -> bool:

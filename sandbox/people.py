@@ -316,8 +316,6 @@ def _create_dependents(session: Session, world: World, task: Task) -> None:
     They inherit the attachments. Source: Scale's private docs, "dependents"; the parameters they carry are a guess.
     """
     for definition in _dependents(task).get("defs") or []:
-        if not isinstance(definition, dict) or not isinstance(definition.get("type"), str):
-            continue
         params = task.details["params"]
         request = {
             **{name: params[name] for name in INHERITED_BY_DEPENDENTS if name in params},
@@ -325,7 +323,7 @@ def _create_dependents(session: Session, world: World, task: Task) -> None:
             "callback_url": task.details.get("callback_url"),
             **{name: value for name, value in definition.items() if name not in ("type", "unique_id")},
         }
-        general = {name: request[name] for name in parameters.GENERAL if request.get(name) is not None}
+        general = parameters.general_of(request)
         own = {name: value for name, value in request.items() if name not in parameters.GENERAL}
         child = new_task(
             task.account, definition["type"], parameters.Checked(general, own), request, None, None

@@ -163,6 +163,13 @@ def test_attributes_that_depend_on_each_other_in_a_circle_are_refused(circle: di
         ("annotation", {"tags": ["1", "2", "3", "4", "5", "6"]}),
         ("annotation", {"tags": [1]}),
         ("annotation", {"tags": [{}]}),
+        ("annotation", {"dependents": 5}),
+        ("annotation", {"dependents": {"defs": 5}}),
+        ("annotation", {"dependents": {"defs": [{}]}}),
+        ("annotation", {"dependents": {"defs": [{"type": "none"}]}}),
+        ("annotation", {"dependents": {"defs": [{"type": "chat", "callback_url": 7}]}}),
+        ("annotation", {"dependents": {"defs": [{"type": "chat", "metadata": 5}]}}),
+        ("annotation", {"dependents": {"defs": [{"type": "chat", "tags": {}}]}}),
         ("annotation", {"metadata": []}),
         ("annotation", {"metadata": {"much": "x" * 10 * 1024}}),
     ],
@@ -187,6 +194,11 @@ def test_a_repeatable_field_becomes_an_object_with_its_description():
     )
     assert params["repeatable_fields"]["amount"] == {"description": "Sum"}
     assert params["repeatable_fields"]["kind"]["choices"] == ["a"]
+
+
+def test_layers_that_are_empty_are_left_alone():
+    for nothing in ("", [], {}):
+        assert taken("annotation", layers=nothing)["objects_to_annotate"]
 
 
 def test_null_is_the_same_as_left_out():
