@@ -99,6 +99,21 @@ class Switch:
     struck: int = 0
 
 
+def _check(name: str, value: Any, default: Any) -> None:
+    """Refused (400) unless a value has the form of its default."""
+    if isinstance(default, str):
+        if value not in ("create", "any"):
+            raise Refused(400, f"{name} must be create or any")
+    elif isinstance(value, bool) or not isinstance(value, int if isinstance(default, int) else int | float):
+        raise Refused(
+            400, f"{name} must be a number{' without a fraction' if isinstance(default, int) else ''}"
+        )
+    elif not 0 <= value < 2**53:
+        raise Refused(400, f"{name} must not be negative")
+    elif name == "status" and not 400 <= value <= 599:
+        raise Refused(400, "status must be between 400 and 599")
+
+
 class Faults:
     """The switches of one sandbox. They outlive a restart."""
 
@@ -116,12 +131,16 @@ class Faults:
 
         Raises Refused (400) for a name that is none.
         """
-        fault = _FAULTS.get(request.get("fault", ""))
+        fault = _FAULTS.get(str(request.get("fault")))
         if fault is None:
             raise Refused(400, f"fault must be one of {', '.join(_FAULTS)}")
         for name in request:
             if name not in ("fault", "share", "times", *MATCHES, *fault.options):
                 raise Refused(400, f"{fault.name} takes no {name}")
+        _check("share", request.get("share", 1.0), 1.0)
+        _check("times", request.get("times") or 0, 0)
+        for name, default in fault.options.items():
+            _check(name, request.get(name, default), default)
         with self._lock:
             switch = Switch(
                 number=max((switch.number for switch in self._switches), default=0) + 1,

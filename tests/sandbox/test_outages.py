@@ -116,3 +116,23 @@ def test_the_official_client_reads_a_409_after_a_500_as_success(sandbox: ScaleSa
         client.create_task(TaskType.Annotation, **body("u"))
     (found,) = client.tasks(unique_id="u").docs
     assert found.unique_id == "u"
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"fault": []},
+        {"fault": "doubled", "share": "half"},
+        {"fault": "doubled", "times": "2"},
+        {"fault": "delayed", "seconds": -1},
+        {"fault": "wrong_key", "tries": "1"},
+        {"fault": "huge", "bytes": 1.5},
+        {"fault": "throttled", "on": "create_task"},
+        {"fault": "refused", "status": 200},
+    ],
+)
+def test_a_switch_of_another_form_is_refused_before_it_can_strike(
+    sandbox: ScaleSandbox, http: Ask, switch: dict[str, Any]
+):
+    assert http("POST", "/sandbox/api/faults", json=switch).status_code == 400
+    assert sandbox.call("GET", "/sandbox/api/faults")["switched_on"] == []
