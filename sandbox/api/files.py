@@ -1,5 +1,6 @@
 """/v1/files, and the addresses below /files where their content, and that of results, can be read by anyone."""
 
+import re
 from typing import Any
 
 from flask import Blueprint, Response, redirect, request
@@ -33,6 +34,8 @@ def import_file() -> dict[str, Any]:
     url = body.get("file_url")
     if not isinstance(url, str) or not url:
         raise invalid('"file_url" is required')
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", url):
+        raise invalid('"file_url" must be a valid uri')
     kept = world().files.keep(None, "application/octet-stream", account(), url, _projects(body))
     return file_object(kept)
 

@@ -193,14 +193,17 @@ def reset_priorities() -> Response:
 
 def _teammates(session: Session) -> list[Teammate]:
     """Everyone in the account's team, which has an owner from the start."""
-    mine = select(Teammate).where(Teammate.account == account()).order_by(Teammate.created_at, Teammate.email)
-    mates = list(session.scalars(mine))
+    mine = select(Teammate).where(Teammate.account == account())
+    owner_first = mine.order_by(Teammate.email != OWNER, Teammate.created_at, Teammate.email)
+    mates = list(session.scalars(owner_first))
     return mates or [_teammate(session, OWNER, "admin")]
 
 
 def _teammate(session: Session, email: str, role: str = "labeler") -> Teammate:
     mate = session.get(Teammate, (account(), email))
     if mate is None:
+        if email != OWNER:
+            _teammate(session, OWNER, "admin")
         mate = Teammate(
             account=account(), email=email, id=object_id(), role=role, projects=[], created_at=clock.now()
         )
@@ -229,8 +232,10 @@ def _change_assignments(choose: Any) -> dict[str, Any]:
             deeds.find_project(session, account(), name)
         _teammates(session)
         for email in emails:
-            mate = _teammate(session, email)
-            mate.projects = choose(mate.projects, projects)
+            mate = session.get(Teammate, (account(), email))
+            chosen = choose(mate.projects if mate else [], projects)
+            if mate or chosen:
+                _teammate(session, email).projects = chosen
         session.flush()
         return _assignments(session)
 

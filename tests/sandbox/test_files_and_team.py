@@ -43,6 +43,8 @@ def test_a_file_that_is_missing_is_400_or_404(http: Ask):
         http("POST", "/v1/files/upload", files={"other": b"x"}, data={"project_name": "p"}).status_code == 400
     )
     assert http("POST", "/v1/files/import", json={"project_name": "p"}).status_code == 400
+    for address in ("somewhere", "http://a.example/x\r\nSet-Cookie: a=b"):
+        assert http("POST", "/v1/files/import", json={"file_url": address}).status_code == 400
     assert http("GET", f"/v1/files/{uuid.uuid4()}/content").status_code == 404
     assert http("GET", f"/files/{uuid.uuid4()}").status_code == 404
 
@@ -83,6 +85,17 @@ def test_a_team_has_an_owner_and_grows_by_invitations(live: scaleapi.ScaleClient
     assert [mate.as_dict() for mate in live.list_teammates()] == [mate.as_dict() for mate in changed]
     live.invite_teammates(["a@example.com"], TeammateRole.Member)
     assert len(live.list_teammates()) == 3
+
+
+def test_who_is_invited_first_is_not_alone_in_the_team(live: scaleapi.ScaleClient):
+    invited = live.invite_teammates(["a@example.com"], TeammateRole.Member)
+    assert [mate.role for mate in invited] == ["admin", "member"]
+
+
+def test_nobody_comes_into_the_team_by_being_taken_off_a_project(live: scaleapi.ScaleClient):
+    live.create_project("p", TaskType.Chat, studio=True)
+    live.remove_studio_assignments(["stranger@example.com"], ["p"])
+    assert len(live.list_teammates()) == 1
 
 
 def test_a_role_is_one_of_four_and_for_people_of_the_team(live: scaleapi.ScaleClient, http: Ask):
