@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 import requests
@@ -64,7 +65,7 @@ def serve(
     """Serve until stopped. The first line says where."""
     from sandbox.serve import PortTaken
     from sandbox.serve import serve as serve_until_stopped
-    from sandbox.store import OtherLayout
+    from sandbox.store import UnusableFile
 
     settings = load_settings()
     started_with = SandboxSettings(
@@ -82,7 +83,7 @@ def serve(
         serve_until_stopped(started_with, host, port, public_url, until_stdin_closes)
     except PortTaken as error:
         raise click.ClickException(f"{error} Name another one with --port.") from None
-    except OtherLayout as error:
+    except UnusableFile as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -94,7 +95,7 @@ def serve(
 @AT
 def complete(task_id: str, file: Any, at: str | None) -> None:
     """Answer a pending task."""
-    _tell(_ask(at, f"tasks/{task_id}/complete", {} if file is None else {"response": _json(file)}))
+    _tell(_ask(at, _of(task_id, "complete"), {} if file is None else {"response": _json(file)}))
 
 
 @sandbox.command()
@@ -106,7 +107,7 @@ def complete(task_id: str, file: Any, at: str | None) -> None:
 def audit(task_id: str, result: str, comments: str | None, file: Any, at: str | None) -> None:
     """Review a completed task."""
     response = {} if file is None else {"response": _json(file)}
-    _tell(_ask(at, f"tasks/{task_id}/audit", {"result": result, "comments": comments, **response}))
+    _tell(_ask(at, _of(task_id, "audit"), {"result": result, "comments": comments, **response}))
 
 
 @sandbox.command()
@@ -114,7 +115,7 @@ def audit(task_id: str, result: str, comments: str | None, file: Any, at: str | 
 @AT
 def recall(task_id: str, at: str | None) -> None:
     """Take a completed task back for more work."""
-    _tell(_ask(at, f"tasks/{task_id}/recall", {}))
+    _tell(_ask(at, _of(task_id, "recall"), {}))
 
 
 @sandbox.command()
@@ -128,7 +129,7 @@ def recall(task_id: str, at: str | None) -> None:
 @AT
 def fail(task_id: str, kind: str, at: str | None) -> None:
     """End a pending task in error."""
-    _tell(_ask(at, f"tasks/{task_id}/fail", {"kind": kind}))
+    _tell(_ask(at, _of(task_id, "fail"), {"kind": kind}))
 
 
 @sandbox.command()
@@ -136,7 +137,7 @@ def fail(task_id: str, kind: str, at: str | None) -> None:
 @AT
 def resend(task_id: str, at: str | None) -> None:
     """Send the callback of a task again."""
-    _tell(_ask(at, f"tasks/{task_id}/resend", {}))
+    _tell(_ask(at, _of(task_id, "resend"), {}))
 
 
 @sandbox.command()
@@ -220,6 +221,10 @@ def _callback_key(settings: Settings, environment: str) -> str:
     return keys[0].decode() if keys else f"{environment}_callback_sandbox"
 
 
+def _of(task_id: str, deed: str) -> str:
+    return f"tasks/{quote(task_id, safe='')}/{deed}"
+
+
 def _ask(at: str | None, path: str, body: dict[str, Any] | None, method: str = "POST") -> Any:
     """Ask a running sandbox, under whichever of its keys knows what is asked for."""
     settings = load_settings()
@@ -231,11 +236,11 @@ def _ask(at: str | None, path: str, body: dict[str, Any] | None, method: str = "
     try:
         return _call(settings, at, path, settings.sandbox_api_keys[-1], method, json=body)
     except _NotFound as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(error.message) from None
 
 
-class _NotFound(Exception):
-    pass
+class _NotFound(click.ClickException):
+    """Another key may know it."""
 
 
 def _call(
@@ -252,12 +257,15 @@ def _call(
         ) from None
     try:
         body = answer.json()
+        if not isinstance(body, dict):
+            raise ValueError
     except ValueError:
         raise click.ClickException(f"What answers at {address} is no sandbox.") from None
+    said = str(body.get("error", f"The sandbox answered {answer.status_code}."))
     if answer.status_code == 404:
-        raise _NotFound(body.get("error"))
+        raise _NotFound(said)
     if answer.status_code != 200:
-        raise click.ClickException(body.get("error", f"The sandbox answered {answer.status_code}."))
+        raise click.ClickException(said)
     return body
 
 
@@ -284,9 +292,9 @@ def _object(text: str | None) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Numbers as numbers, the rest as text."""
+    """Numbers as numbers, the rest as text, also what JSON has no number for."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=str)
     except ValueError:
         return text
     return value if isinstance(value, int | float) else text

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 from sqlalchemy import JSON, Connection, ForeignKey, Index, UniqueConstraint, create_engine, event, text
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
@@ -17,8 +18,8 @@ LAYOUT = 1
 """Counted up when the tables change: nothing in a sandbox is worth a migration."""
 
 
-class OtherLayout(Exception):
-    """The file holds tables of another version."""
+class UnusableFile(Exception):
+    """The file can't be had, is no database, or holds tables of another version."""
 
 
 class Table(DeclarativeBase):
@@ -215,7 +216,10 @@ class Store:
             where, pool = "sqlite://", {"poolclass": StaticPool}
             self._read_lock: contextlib.AbstractContextManager[Any] = self._write_lock
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UnusableFile(f"{path.parent} can't be made: {error.strerror}.") from None
             where, pool = f"sqlite:///{path}", {"pool_size": 20, "max_overflow": 40}
             self._read_lock = contextlib.nullcontext()
         self._engine = create_engine(
@@ -228,14 +232,17 @@ class Store:
         event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
         self._writing = self._engine.execution_options(writing=True)
-        with self._writing.begin() as connection:
-            made_by = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if made_by not in (0, LAYOUT):
-                raise OtherLayout(
-                    f"{path} was made by another version of the sandbox. Delete it, or name another file."
-                )
-            Table.metadata.create_all(connection)
-            connection.exec_driver_sql(f"PRAGMA user_version = {LAYOUT}")
+        try:
+            with self._writing.begin() as connection:
+                made_by = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+                if made_by not in (0, LAYOUT):
+                    raise UnusableFile(
+                        f"{path} was made by another version of the sandbox. Delete it, or name another file."
+                    )
+                Table.metadata.create_all(connection)
+                connection.exec_driver_sql(f"PRAGMA user_version = {LAYOUT}")
+        except DatabaseError as error:
+            raise UnusableFile(f"{path} can't be used: {error.orig}.") from None
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:

@@ -45,11 +45,11 @@ def trigger(
     shown = {"type": type_name, "params": task.details["params"]}
     if event == "error":
         task.status = "error"
-        change(task, response=response or annotators.error(shown, "attachments"))
+        change(task, response=annotators.error(shown, "attachments") if response is None else response)
     elif event == "recalled":
         change(task)
     else:
-        answer = response or annotators.answer(shown, seed=seed, put_file=put_file)
+        answer = annotators.answer(shown, seed=seed, put_file=put_file) if response is None else response
         task.status, task.completed_at = "completed", clock.now()
         change(task, response=answer)
         if event != "completed":

@@ -116,6 +116,15 @@ def test_a_file_of_another_version_is_refused_with_what_to_do(command: Flask, tm
     assert (result.returncode, "Delete it" in result.stderr) == (1, True)
 
 
+def test_a_file_that_is_no_database_or_cannot_be_is_said_in_a_line(command: Flask, tmp_path: Path):
+    text = tmp_path / "text"
+    text.write_text("no database " * 100)
+    for file, why in ((text, "file is not a database"), (text / "sandbox.db", "can't be made")):
+        result = command("serve", "--port", "0", "--database", str(file))
+        assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+        assert why in result.stderr
+
+
 def test_keys_and_callback_keys_come_from_the_environment(inbox: Inbox):
     env = {
         "SANDBOX_API_KEYS": "live_a,b|test",
@@ -173,6 +182,8 @@ def test_a_command_that_cannot_be_done_says_why(command: Flask, slow_sandbox: Sc
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     assert "not JSON" in command("complete", task, "--with", str(broken)).stderr
+    for odd in ("../../reset", "a?b#c"):
+        assert "Task with that ID not found" in command("complete", odd).stderr
     nobody = command("complete", task, "--at", "http://127.0.0.1:9")
     assert nobody.returncode == 1
     assert "flask sandbox serve" in nobody.stderr
@@ -186,6 +197,7 @@ def test_faults_are_listed_and_switched_from_the_command_line(command: Flask, sa
     assert command("faults", "--off").returncode == 0
     assert sandbox.call("GET", "/sandbox/api/faults")["switched_on"] == []
     assert "must be one of" in command("faults", "flooded").stderr
+    assert "share must be a number" in command("faults", "doubled", "share=NaN").stderr
 
 
 @pytest.mark.parametrize(
