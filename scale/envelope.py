@@ -257,14 +257,16 @@ def _latest(dates: Iterable[datetime | None]) -> datetime | None:
 def parse_callback(body: bytes, environment: str) -> Callback:
     """The body of a callback, or of a single task object as `GET /task/{id}` and exports give it.
 
-    environment: live or test, as the key said. Raises NotUnderstood where the body is not JSON, no object, too deep, or names
-    neither a task nor a batch; nothing else is refused.
+    environment: live or test, as the key said. Raises NotUnderstood where the body is not JSON, no object, too deep, names
+    neither a task nor a batch, or has a `task` that is no object; nothing else is refused.
     """
     outer = storable(parse_json(body), body)
     if type(outer) is not dict:
         raise NotUnderstood(f"the body is {kind(outer)}, not an object")
     envelope, flags = load(ENVELOPE, outer)
     raw = envelope.get("task")
+    if raw is None and outer.get("task") is not None:
+        raise NotUnderstood(f"its task is {kind(outer['task'])}, not an object")
     if raw is None and isinstance(outer.get("type"), str):
         raw = outer  # the task object itself
     task: TaskObject | None = None

@@ -197,6 +197,7 @@ def test_fifty_duplicates_at_once_leave_one_response(app: Flask) -> None:
         (b"{}", "no task_id"),
         (b'{"task_id": null, "response": {}}', "no task_id"),
         (b'{"error": "x", "attachments": []}', "no task_id"),
+        (b'{"task_id": "a", "task": "x", "response": {"category": "y"}}', "its task is a string"),
         (b'{"task_id": "' + b"x" * 201 + b'"}', "200 characters"),
         (b"[" * 10_000 + b"]" * 10_000, "nested deeper"),
         (b'{"task_id":"a","response":' + b'{"a":' * 9_000 + b"1" + b"}" * 9_000 + b"}", "nested deeper"),

@@ -52,7 +52,7 @@ def test_an_unknown_one_is_an_error_that_says_where_to_look(flask: Flasks) -> No
 def test_what_a_labeler_wrote_does_not_reach_the_terminal_as_a_command(
     flask: Flasks, deliver: Deliver
 ) -> None:
-    deliver(json.dumps({"task_id": "t\x1b[2J", "task": 7}).encode())
+    deliver(json.dumps({"task_id": "t\x1b[2J"}).encode())
     assert "\x1b" not in flask("deliveries", "list").stdout
 
 
