@@ -117,6 +117,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def instant(moment: datetime) -> str:
+    """UTC, milliseconds, `Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def dumps(value: Any) -> str:
     """JSON for a column; orjson, and the standard library for the integers that orjson refuses."""
     try:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 from models import FollowUp
 from pipeline import jobs, joins
 from pipeline.audit import note
-from pipeline.database import now
+from pipeline.database import instant, now
 from pipeline.notify import follow_ups_changed, look_for_end
 from pipeline.pauses import PAUSED, STOPPED, make_up_for
 from pipeline.state import forget, recall, remember
@@ -93,7 +93,7 @@ def _decide(
 def pause(connection: Connection, workflow: str, who: str) -> None:
     """Plan nothing for this workflow until it is resumed. What is planned already goes on."""
     if recall(connection, PAUSED + workflow) is None:
-        remember(connection, PAUSED + workflow, {"who": who, "at": now().isoformat()})
+        remember(connection, PAUSED + workflow, {"who": who, "at": instant(now())})
         note(connection, who, "workflow.pause", workflow)
 
 
@@ -112,7 +112,7 @@ def resume(connection: Connection, workflow: str, who: str) -> list[UUID]:
 def stop_creating(connection: Connection, who: str) -> None:
     """Keep receiving and planning, create nothing."""
     if recall(connection, STOPPED) is None:
-        remember(connection, STOPPED, {"who": who, "at": now().isoformat()})
+        remember(connection, STOPPED, {"who": who, "at": instant(now())})
         note(connection, who, "creating.stop", "creating")
 
 

@@ -16,7 +16,7 @@ from standardwebhooks.webhooks import Webhook
 
 from models import Delivery, FollowUp, Notification, Response, Subscriber
 from pipeline import jobs
-from pipeline.database import dumps, insert, new_id, now
+from pipeline.database import dumps, insert, instant, new_id, now
 from pipeline.fetch import NotFetched, Refused, ask, permitted
 from pipeline.jobs import Job
 from pipeline.receive import Tell
@@ -56,7 +56,7 @@ def publish(
     moment = now()
     body = {
         "type": event,
-        "timestamp": _instant(moment),
+        "timestamp": instant(moment),
         "data": {name: _json(value) for name, value in data.items()},
     }
     told: list[str] = []
@@ -79,13 +79,7 @@ def publish(
 
 
 def _json(value: Any) -> Any:
-    return (
-        _instant(value) if isinstance(value, datetime) else str(value) if isinstance(value, UUID) else value
-    )
-
-
-def _instant(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return instant(value) if isinstance(value, datetime) else str(value) if isinstance(value, UUID) else value
 
 
 def teller(service: Service) -> Tell | None:
@@ -246,7 +240,7 @@ def _try(service: Service, row: RowMapping) -> tuple[Try, bool, float | None]:
     began, moment = time.monotonic(), now()
 
     def ended(status: int | None, error: str | None) -> Try:
-        return Try(_instant(moment), status, error, round(time.monotonic() - began, 3))
+        return Try(instant(moment), status, error, round(time.monotonic() - began, 3))
 
     if not row["enabled"]:
         return ended(None, "the subscriber is disabled"), True, None

@@ -12,11 +12,11 @@ from sqlalchemy import Connection, delete, select
 
 from models import State
 from pipeline import jobs
-from pipeline.database import insert, now
+from pipeline.database import insert, instant, now
 from pipeline.follow_ups import missing
 from pipeline.jobs import Wait
 from pipeline.service import Service
-from pipeline.state import remember
+from pipeline.state import recall, remember
 
 PAUSED = "paused:"
 MISSED = "missed:"
@@ -94,9 +94,19 @@ def leave_to_create(connection: Connection, service: Service, environment: str) 
     return pause is not None
 
 
+def asked_to_wait(connection: Connection) -> list[dict[str, Any]]:
+    """The pauses that Scale asked for and that last: {environment, reason, until}."""
+    return [
+        {"environment": environment, **pause}
+        for environment in ("live", "test")
+        if (pause := recall(connection, f"{CREATING}:{environment}"))
+        and datetime.fromisoformat(pause["until"]) > now()
+    ]
+
+
 def hold_off(service: Service, environment: str, reason: str, seconds: float) -> NoReturn:
     """Every worker waits `seconds` before the next create call of this environment. Raises Wait."""
-    until = (now() + timedelta(seconds=seconds)).isoformat()
+    until = instant(now() + timedelta(seconds=seconds))
     with service.engine.begin() as connection:
         remember(connection, f"{CREATING}:{environment}", {"reason": reason, "until": until})
     raise Wait(reason, seconds)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, RowMapping, bindparam, func, select
 
 from models import Annotation, Artifact, Delivery, FollowUp, Response
 from models.columns import UtcDateTime
-from pipeline.database import now
+from pipeline.database import instant, now
 from pipeline.record import TASKS
 from pipeline.versions import TYPED
 from workflows.view import Source, View, view
@@ -118,7 +118,7 @@ def task_object(task: RowMapping) -> dict[str, Any]:
         found["customer_review_comments"] = task["review_comments"]
     for name in ("created_at", "updated_at", "completed_at"):
         if name in found:
-            found[name] = found[name].isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            found[name] = instant(found[name])
     return {**(task["extra"] or {}), **found}
 
 

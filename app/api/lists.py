@@ -16,6 +16,7 @@ from sqlalchemy.types import TypeEngine
 
 from app.api.problems import Refused
 from models.columns import PREFIX, UtcDateTime
+from pipeline.database import instant
 
 Rows = dict[str, Any]
 
@@ -26,7 +27,7 @@ class Instant(fields.DateTime):
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         if value is None:
             return None
-        return str(value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"))
+        return instant(value)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         try:

@@ -12,7 +12,7 @@ from app.api.blueprint import Blueprint, bell, service, who
 from app.api.lists import Rows, Shown, listed
 from app.api.problems import Refused
 from pipeline import decisions, pauses
-from pipeline.pauses import CREATING, STOPPED
+from pipeline.pauses import STOPPED
 from pipeline.state import recall
 from workflows.document import Problem as Finding
 from workflows.workflow import BrokenWorkflow, Workflow
@@ -145,14 +145,9 @@ def _problems(findings: Iterable[Finding]) -> list[Mapping[str, Any]]:
 
 def _creating(connection: Connection) -> Rows:
     stopped = recall(connection, STOPPED)
-    pauses = [
-        {"environment": environment, **pause}
-        for environment in ("live", "test")
-        if (pause := recall(connection, f"{CREATING}:{environment}"))
-    ]
     return {
         "stopped": stopped is not None,
         "stopped_by": (stopped or {}).get("who"),
         "stopped_at": (stopped or {}).get("at"),
-        "pauses": pauses,
+        "pauses": pauses.asked_to_wait(connection),
     }

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from app.commands.group import Group, service, who
 from app.commands.output import as_json, print_json
 from pipeline import decisions
-from pipeline.pauses import CREATING, STOPPED
+from pipeline.pauses import STOPPED, asked_to_wait
 from pipeline.state import recall
 
 
@@ -40,11 +38,7 @@ def status(as_json: bool) -> None:
     """Say whether tasks are created, and what Scale asked to wait for."""
     with service().reader.begin() as connection:
         stopped = recall(connection, STOPPED)
-        pauses: list[dict[str, Any]] = [
-            {"environment": environment, **pause}
-            for environment in ("live", "test")
-            if (pause := recall(connection, f"{CREATING}:{environment}"))
-        ]
+        pauses = asked_to_wait(connection)
     if as_json:
         print_json({"stopped": stopped is not None, **(stopped or {}), "pauses": pauses})
         return

@@ -141,7 +141,10 @@ def test_reading_a_date_never_raises(text: str) -> None:
         (b"null", "null, not an object"),
         (b"{}", "no task_id and no batch"),
         (b'{"task": "x"}', "its task is a string, not an object"),
-        (b'{"task_id": "a", "task": "x", "response": {"category": "y"}}', "its task is a string, not an object"),
+        (
+            b'{"task_id": "a", "task": "x", "response": {"category": "y"}}',
+            "its task is a string, not an object",
+        ),
         (b'{"task_id": "a", "task": []}', "its task is a list, not an object"),
         (b'{"task_id": "", "task": {"type": "annotation"}}', "no task_id and no batch"),
         (b'{"error": "bad", "attachments": []}', "no task_id and no batch"),

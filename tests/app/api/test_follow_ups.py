@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import insert, select
 
 from models import FollowUp, Job, Join
-from pipeline import jobs
+from pipeline import jobs, pauses
 from pipeline.database import new_id, now
 from pipeline.service import Service
 from tests.app.api.conftest import Deliver
@@ -203,8 +203,22 @@ def test_creating_is_stopped_and_started(get: Get, client: FlaskClient) -> None:
     assert get("/creating") == {"stopped": False, "stopped_by": None, "stopped_at": None, "pauses": []}
     stopped = client.post("/api/v1/creating/stop").json
     assert (stopped["stopped"], stopped["stopped_by"]) == (True, "API_TOKEN")
+    assert stopped["stopped_at"].endswith("Z")
     assert get("/creating") == stopped
     assert client.post("/api/v1/creating/start").json["stopped"] is False
+
+
+def test_a_pause_that_scale_asked_for_is_shown_until_it_is_over(get: Get, service: Service) -> None:
+    def ask_to_wait(seconds: float) -> None:
+        with pytest.raises(jobs.Wait):
+            pauses.hold_off(service, "live", "Scale asks to slow down", seconds)
+
+    ask_to_wait(600)
+    (pause,) = get("/creating")["pauses"]
+    assert (pause["environment"], pause["reason"]) == ("live", "Scale asks to slow down")
+    assert pause["until"].endswith("Z")
+    ask_to_wait(-1)
+    assert get("/creating")["pauses"] == []
 
 
 def test_the_lineage_of_a_task_goes_up_to_the_first_and_down_to_all(
