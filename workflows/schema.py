@@ -10,6 +10,7 @@ from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, vali
 
 from workflows.crop import Padding
 from workflows.expressions import Expression, ExpressionError, compile_expression, nearest
+from workflows.reduce import REDUCERS
 from workflows.workflow import STATES, ForEach, Reduce
 
 NAME = re.compile(r"[a-z0-9-]+\Z")
@@ -73,7 +74,11 @@ class Words(fields.Field[tuple[str, ...]]):
 
     @property
     def json(self) -> dict[str, Any]:
-        word: dict[str, Any] = {"type": "string", **({"enum": list(self.choices)} if self.choices else {})}
+        word: dict[str, Any] = {
+            "type": "string",
+            "minLength": 1,
+            **({"enum": list(self.choices)} if self.choices else {}),
+        }
         return {"anyOf": [word, {"type": "array", "items": word, "minItems": 1}]}
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> tuple[str, ...]:
@@ -158,7 +163,10 @@ class Share(fields.Field[float]):
 
     json = {
         "anyOf": [
-            {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)? ?%|[0-9]+ (of|in) [1-9][0-9]*)$"},
+            {
+                "type": "string",
+                "pattern": r"^((?=.*[1-9])(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?) ?%|[1-9][0-9]* (of|in) [1-9][0-9]*)$",
+            },
             {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
         ]
     }
@@ -208,7 +216,8 @@ class Margin(fields.Field[Padding]):
 class Reduction(fields.Field[Reduce]):
     """a reducer's name, or a mapping with `by` and its options"""
 
-    json = {"anyOf": [{"type": "string"}, {"type": "object", "required": ["by"]}]}
+    _by = {"enum": [known.name for known in REDUCERS]}
+    json = {"anyOf": [_by, {"type": "object", "properties": {"by": _by}, "required": ["by"]}]}
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> Reduce:
         options = {"by": value} if isinstance(value, str) else value
@@ -233,7 +242,8 @@ class AfterError(fields.Field[dict[str, Any]]):
 
     @property
     def json(self) -> dict[str, Any]:
-        return {"anyOf": [{"const": "stop"}, _object(OnErrorSchema())]}
+        either = {"oneOf": [{"required": ["retry"]}, {"required": ["start"]}]}
+        return {"anyOf": [{"const": "stop"}, {**_object(OnErrorSchema()), **either}]}
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> dict[str, Any]:
         if value == "stop":
