@@ -118,12 +118,14 @@ def list_tasks() -> dict[str, Any]:
     limit, offset = query_limit(), query_number("offset", 0, 0)
     mine = _filters()
     page = select(Task).where(*mine)
+    skipped = offset
     if token := query("next_token"):
-        page = page.where(Task.number < number_in(token))
+        # It says where to go on, whatever was skipped before the first page.
+        page, skipped = page.where(Task.number < number_in(token)), 0
     with world().store.read() as session:
         total = session.scalar(select(func.count()).select_from(Task).where(*mine))
         # One more than asked for tells whether there is more.
-        found = list(session.scalars(page.order_by(Task.number.desc()).offset(offset).limit(limit + 1)))
+        found = list(session.scalars(page.order_by(Task.number.desc()).offset(skipped).limit(limit + 1)))
     shown, has_more = found[:limit], len(found) > limit
     show = limited_object if query_flag("limited_response") else _shown
     answer = {"docs": [show(task) for task in shown], "total": total, "limit": limit, "offset": offset}

@@ -147,6 +147,18 @@ def test_pages_of_any_size_are_the_same_list(filled: Filled, limit: int):
     assert found == should
 
 
+def test_an_offset_that_is_sent_again_beside_the_token_skips_nothing_twice(filled: Filled):
+    params: dict[str, Any] = {"limit": 40, "offset": 10}
+    found: list[str] = []
+    while True:
+        page = filled.client.api.get_request("tasks", params=params)
+        found += [task["task_id"] for task in page["docs"]]
+        if not page["has_more"]:
+            break
+        params["next_token"] = page["next_token"]
+    assert found == expected(filled)[10:]
+
+
 @pytest.mark.parametrize("limit", [33, 65, 100])
 def test_an_offset_pages_as_well(filled: Filled, limit: int):
     should = expected(filled)
