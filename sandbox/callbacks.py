@@ -113,7 +113,8 @@ def _put_on_its_way(
         **(matched_by(task) if task else {"account": account, "batch": delivery.batch}),
         "event": event,
     }
-    hits = faults.strike("callback", subject, task.number if task else batch.number if batch else 0)
+    number = task.number if task else batch.number if batch else 0
+    hits = faults.strike("callback", subject, number, session)
     delivery.faults = [{"fault": name, **options} for name, options in hits.items()]
     if not url.lower().startswith(("http://", "https://")):
         # Scale mails the same JSON to an address that is an e-mail's. Source: docs, "Callbacks".

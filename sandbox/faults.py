@@ -1,10 +1,13 @@
 """Scale's bad days, by switch: which callbacks and which calls of the API go wrong, and how. Decides, never acts."""
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
+
+from sqlalchemy.orm import Session
 
 from sandbox.errors import Refused
 from sandbox.store import State, Store
@@ -169,13 +172,19 @@ class Faults:
             return [asdict(switch) for switch in self._switches]
 
     def strike(
-        self, what: str, subject: Mapping[str, Any], ordinal: int | None = None
+        self,
+        what: str,
+        subject: Mapping[str, Any],
+        ordinal: int | None = None,
+        session: Session | None = None,
     ) -> dict[str, dict[str, Any]]:
         """The faults that hit this callback, answer or call, each with its options.
 
         Chance is drawn from the seed, the switch and `ordinal` (the number of the task; calls are counted here), so the
-        same work under the same seed meets the same faults, whatever the threads do.
+        same work under the same seed meets the same faults, whatever the threads do. Within a transaction its `session`
+        is needed: how often a switch struck is written where it strikes so many times only.
         """
+        counted = False
         with self._lock:
             if not self._switches:
                 return {}
@@ -195,8 +204,11 @@ class Faults:
                 if switch.share < 1 and self._draw(switch, ordinal, subject.get("event")) >= switch.share:
                     continue
                 switch.struck += 1
+                counted |= switch.times is not None
                 hits[switch.fault] = switch.options
-            return hits
+        if counted:
+            self._keep(session)
+        return hits
 
     def _draw(self, switch: Switch, ordinal: int, event: Any) -> float:
         drawn = hashlib.sha256(
@@ -204,6 +216,6 @@ class Faults:
         ).digest()
         return int.from_bytes(drawn[:8]) / 2**64
 
-    def _keep(self) -> None:
-        with self._store.write() as session:
-            session.merge(State(key="faults", value={"switches": self.switches()}))
+    def _keep(self, session: Session | None = None) -> None:
+        with self._store.write() if session is None else contextlib.nullcontext(session) as writing:
+            writing.merge(State(key="faults", value={"switches": self.switches()}))

@@ -72,6 +72,28 @@ def test_a_restart_forgets_nothing(tmp_path: Path, inbox: Inbox):
         assert sandbox.complete(pending)["unique_id"] == "u"
 
 
+def test_a_fault_that_struck_as_often_as_it_should_does_not_begin_anew_after_a_kill(
+    tmp_path: Path, inbox: Inbox
+):
+    options = ("--database", str(tmp_path / "sandbox.db"))
+    with running_sandbox(HOME, None, *options) as sandbox:
+        for fault, limits in (("throttled", {"times": 1}), ("no_key", {"times": 2, "tries": 1})):
+            sandbox.fault(fault, **limits)
+        with pytest.raises(Exception, match="429"):
+            sandbox.create("annotation", **example("annotation"))
+        sandbox.create("annotation", **example("annotation"), callback_url=inbox.url)
+        inbox.wait_for(1)
+        sandbox.process.kill()
+        sandbox.process.wait()
+    with running_sandbox(HOME, None, *options) as sandbox:
+        switches = sandbox.call("GET", "/sandbox/api/faults")["switched_on"]
+        assert [(switch["fault"], switch["struck"]) for switch in switches] == [
+            ("throttled", 1),
+            ("no_key", 1),
+        ]
+        assert sandbox.create("annotation", **example("annotation"))
+
+
 def test_a_task_that_was_due_when_the_process_was_killed_is_answered_after_the_restart(tmp_path: Path):
     options = ("--database", str(tmp_path / "sandbox.db"), "--speed", "realistic", "--time-scale", "10")
     with running_sandbox(HOME, None, *options) as sandbox:
@@ -79,7 +101,7 @@ def test_a_task_that_was_due_when_the_process_was_killed_is_answered_after_the_r
         sandbox.process.kill()
         sandbox.process.wait()
     with running_sandbox(HOME, None, *options) as sandbox:
-        sandbox.wait_for(lambda: sandbox.task(task)["status"] == "completed")
+        sandbox.wait_for(lambda: sandbox.task(task)["status"] == "completed", seconds=30)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
