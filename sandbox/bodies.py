@@ -57,20 +57,27 @@ def read_texts(request: Request) -> list[str]:
     return body
 
 
+def parse(raw: bytes) -> Any:
+    """What JSON says. ValueError for what is none, or too deep to be shown again: orjson reads deeper than it writes."""
+    body = orjson.loads(raw)
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+        shown = body
+        for _ in range(ENVELOPE_DEPTH):
+            shown = [shown]
+        try:
+            orjson.dumps(shown)
+        except orjson.JSONEncodeError as error:
+            raise ValueError(str(error)) from None
+    return body
+
+
 def _read_json(request: Request, empty: Any) -> Any:
     raw = request.get_data()
     if not raw.strip():
         return empty
     try:
-        body = orjson.loads(raw)
-        if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
-            # orjson reads deeper than it writes: what could not be shown again is not taken.
-            shown = body
-            for _ in range(ENVELOPE_DEPTH):
-                shown = [shown]
-            orjson.dumps(shown)
-        return body
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
+        return parse(raw)
+    except ValueError as error:
         raise Refused(400, f"The request body is not valid JSON: {error}") from None
 
 

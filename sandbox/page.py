@@ -5,7 +5,6 @@ import json
 import secrets
 from typing import Any
 
-import orjson
 from flask import Blueprint, Response, abort, make_response, redirect, render_template, request, url_for
 from sqlalchemy import select
 from werkzeug.wrappers import Response as AnyResponse
@@ -13,6 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from sandbox import people
 from sandbox.api.calls import world
 from sandbox.api.control import delivery_object
+from sandbox.bodies import parse
 from sandbox.creation import create
 from sandbox.errors import Refused
 from sandbox.examples import EXAMPLES, example
@@ -31,7 +31,7 @@ COOKIE = "sandbox_form"
 def list_tasks() -> Response:
     here = world()
     newest_first = select(Task).order_by(Task.number.desc()).limit(TASKS_A_PAGE + 1)
-    if (before := request.args.get("before", type=int)) is not None:
+    if (before := request.args.get("before", type=int)) is not None and abs(before) < 2**63:
         newest_first = newest_first.where(Task.number < before)
     with here.store.read() as session:
         found = list(session.scalars(newest_first))
@@ -177,8 +177,8 @@ def _typed_json(text: str | None) -> Any:
     if not text or not text.strip():
         return None
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        return parse(text.encode())
+    except ValueError as error:
         raise Refused(400, f"The response is not valid JSON: {error}") from None
 
 

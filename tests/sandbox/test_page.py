@@ -52,6 +52,7 @@ def test_older_tasks_are_a_page_away(slow_sandbox: ScaleSandbox, browser: Callab
     older = re.search(r'href="([^"]+before=\d+)"', newest)
     assert older is not None
     assert tasks[9] in browser(older[1]).text
+    assert browser(f"/?before={2**63}").status_code == 200
 
 
 def test_a_task_is_answered_audited_recalled_and_broken_by_hand(
@@ -77,7 +78,9 @@ def test_a_task_is_answered_audited_recalled_and_broken_by_hand(
 def test_what_cannot_be_done_is_said_on_the_page(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
     task = make(slow_sandbox)
     assert "The task is pending" in browser(f"/tasks/{task}/recall", {}).text
-    assert browser(f"/tasks/{task}/complete", {"response": "{"}).status_code == 400
+    for response in ("{", '{"a":' * 300 + "1" + "}" * 300):
+        refused = browser(f"/tasks/{task}/complete", {"response": response})
+        assert (refused.status_code, "is not valid JSON" in refused.text) == (400, True)
     assert browser(f"/tasks/{task}/dance", {}).status_code == 404
     assert browser("/tasks/none").status_code == 404
 
