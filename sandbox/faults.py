@@ -104,6 +104,7 @@ class Switch:
 
 def _check(name: str, value: Any, default: Any) -> None:
     """Refused (400) unless a value has the form of its default."""
+    most = 1 if name == "share" else 2**53
     if isinstance(default, str):
         if value not in ("create", "any"):
             raise Refused(400, f"{name} must be create or any")
@@ -111,8 +112,8 @@ def _check(name: str, value: Any, default: Any) -> None:
         raise Refused(
             400, f"{name} must be a number{' without a fraction' if isinstance(default, int) else ''}"
         )
-    elif not 0 <= value < 2**53:
-        raise Refused(400, f"{name} must not be negative")
+    elif not 0 <= value <= most:
+        raise Refused(400, f"{name} must be between 0 and {most}")
     elif name == "status" and not 400 <= value <= 599:
         raise Refused(400, "status must be between 400 and 599")
 

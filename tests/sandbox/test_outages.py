@@ -123,6 +123,7 @@ def test_the_official_client_reads_a_409_after_a_500_as_success(sandbox: ScaleSa
     [
         {"fault": []},
         {"fault": "doubled", "share": "half"},
+        {"fault": "doubled", "share": 1.5},
         {"fault": "doubled", "times": "2"},
         {"fault": "delayed", "seconds": -1},
         {"fault": "wrong_key", "tries": "1"},
