@@ -208,6 +208,11 @@ def running_sandbox(home: Path, python: str | None = None, *options: str) -> Ite
 def scale_sandbox_process(request: pytest.FixtureRequest) -> Iterator[ScaleSandbox]:
     """The sandbox of this run of the tests, on a free port. It keeps nothing, and ends with the run."""
     home = Path(request.config.getini("scale_sandbox_home") or Path(__file__).resolve().parents[1])
+    if not (home / "sandbox" / "commands.py").is_file():
+        pytest.fail(
+            f"{home} is not the folder that Weighbridge lies in: set scale_sandbox_home in your pytest settings.",
+            pytrace=False,
+        )
     python = request.config.getini("scale_sandbox_python") or None
     with running_sandbox(home, python, "--memory") as sandbox:
         yield sandbox

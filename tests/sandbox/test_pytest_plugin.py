@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sandbox.pytest_plugin
 from tests.sandbox.conftest import HOME
 
@@ -44,24 +46,17 @@ def test_test_keys_too(scale_sandbox):
 
 
 def test_a_project_with_names_like_ours_gets_its_sandbox(tmp_path: Path):
-    for name in ("config", "models", "sandbox", "app"):
-        (tmp_path / f"{name}.py").write_text(f"THEIRS = {name!r}\n")
-    plugin = Path(sandbox.pytest_plugin.__file__)
-    (tmp_path / "scale_sandbox_plugin.py").write_text(plugin.read_text())
-    (tmp_path / "conftest.py").write_text('pytest_plugins = ["scale_sandbox_plugin"]\n')
-    (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = .\nscale_sandbox_home = {HOME}\n")
-    (tmp_path / "test_theirs.py").write_text(THEIR_TESTS)
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    result = _run(tmp_path, f"scale_sandbox_home = {HOME}")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "4 passed" in result.stdout
+
+
+@pytest.mark.parametrize("setting", ["", "scale_sandbox_home = /nowhere"])
+def test_who_does_not_say_where_weighbridge_lies_is_told_to(tmp_path: Path, setting: str):
+    result = _run(tmp_path, setting)
+    assert result.returncode == 1
+    assert "set scale_sandbox_home" in result.stdout
+    assert "Traceback" not in result.stdout
 
 
 def test_the_plugin_needs_nothing_but_pytest():
@@ -70,3 +65,22 @@ def test_the_plugin_needs_nothing_but_pytest():
         line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))
     }
     assert imported - set(sys.stdlib_module_names) == {"pytest"}
+
+
+def _run(tmp_path: Path, setting: str) -> subprocess.CompletedProcess[str]:
+    for name in ("config", "models", "sandbox", "app"):
+        (tmp_path / f"{name}.py").write_text(f"THEIRS = {name!r}\n")
+    plugin = Path(sandbox.pytest_plugin.__file__)
+    (tmp_path / "scale_sandbox_plugin.py").write_text(plugin.read_text())
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["scale_sandbox_plugin"]\n')
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = .\n{setting}\n")
+    (tmp_path / "test_theirs.py").write_text(THEIR_TESTS)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
