@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import orjson
 from sqlalchemy.orm import Session
@@ -30,6 +30,7 @@ WAIT_GROWTH = 1.6312
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
 SLICE = 64 * 1024
+_AS_IT_IS = "!#$%&'()*+,/:;=?@[]~"  # all that may stand in an address, so that only what may not is encoded
 
 
 class Try(NamedTuple):
@@ -179,7 +180,9 @@ def post(url: str, headers: dict[str, str], body: bytes, manner: _Manner = _Mann
     try:
         with _connection(url) as connection:
             address = urlsplit(url)
-            target = (address.path or "/") + (f"?{address.query}" if address.query else "")
+            target = quote(
+                (address.path or "/") + (f"?{address.query}" if address.query else ""), safe=_AS_IT_IS
+            )
             connection.putrequest("POST", target, skip_accept_encoding=True)
             for name, value in headers.items():
                 connection.putheader(name, value)

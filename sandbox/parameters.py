@@ -6,6 +6,7 @@ The tables of each task type are scale/parameters.py's; here they are enforced, 
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -156,6 +157,10 @@ def check_callback_url(url: Any, name: str = "callback_url") -> str:
     """An address with its scheme, or an e-mail address."""
     if not isinstance(url, str) or not re.match(r"(https?://[^\s/]+|[^\s@/]+@[^\s@/]+$)", url, re.IGNORECASE):
         raise invalid(f'"{name}" must be a valid uri or an email address')
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise invalid(f'"{name}" must be a valid uri or an email address') from None
     return url
 
 

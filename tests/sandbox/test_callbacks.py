@@ -113,6 +113,12 @@ def test_an_address_with_a_query_is_called_as_it_is(sandbox: ScaleSandbox, inbox
     assert arrived.path == "/callback/a%20b?token=x&y=%2F"
 
 
+def test_an_address_is_called_encoded_where_it_must_be_and_only_there(sandbox: ScaleSandbox, inbox: Inbox):
+    make(sandbox, inbox, callback_url=f"{inbox.url}/ü ö/a%2Fb?n=漢&m=%20+x")
+    (arrived,) = inbox.wait_for(1)
+    assert arrived.path == "/callback/%C3%BC%20%C3%B6/a%2Fb?n=%E6%BC%A2&m=%20+x"
+
+
 def test_callbacks_of_one_task_arrive_in_the_order_of_its_events(sandbox: ScaleSandbox, inbox: Inbox):
     sandbox.speed("manual")
     inbox.before_answer = lambda arrived: time.sleep(0.05)

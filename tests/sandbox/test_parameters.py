@@ -157,6 +157,8 @@ def test_attributes_that_depend_on_each_other_in_a_circle_are_refused(circle: di
         ),
         ("videoannotation", {"attachment_type": "video"}),
         ("annotation", {"callback_url": "nowhere"}),
+        ("annotation", {"callback_url": "http://127.0.0.1:99999/"}),
+        ("annotation", {"callback_url": "http://[::1"}),
         ("annotation", {"urgency": "never"}),
         ("annotation", {"unique_id": ""}),
         ("annotation", {"unique_id": 7}),
