@@ -65,7 +65,7 @@ class Assignment:
         content = self.read_file(url) if isinstance(url, str) else None
         try:
             return None if content is None else json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 

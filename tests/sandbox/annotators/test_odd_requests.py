@@ -3,10 +3,12 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.annotators import ANNOTATORS, answer, error, fix, task_fields
+from sandbox.examples import example
 from scale.task_types import understand
 
 TYPES = [name for annotator in ANNOTATORS for name in annotator.types]
@@ -62,3 +64,15 @@ def test_any_request_is_answered_and_any_response_is_fixed(
     fix(task, {"annotations": said, "fields": said, "responses": said, "category": said}, **desk)
     task_fields(task, **desk)
     error(task, "attachments")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"5", b"[[]]"])
+@pytest.mark.parametrize(
+    "type_name", ["videoannotation", "lidarannotation", "lidarsegmentation", "sensorfusion"]
+)
+def test_a_file_of_any_content_is_answered_too(type_name: str, content: bytes):
+    params = {**example(type_name), "hypothesis": {"annotations": {"url": "x"}}}
+    said = answer(
+        {"type": type_name, "params": params}, seed=1, put_file=lambda *_: "y", read_file=lambda _: content
+    )
+    json.dumps(said)
