@@ -8,7 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from sandbox import annotators, callbacks, clock, parameters
-from sandbox.errors import Refused
+from sandbox.errors import Refused, invalid
 from sandbox.faults import Faults
 from sandbox.settings import is_test_key
 from sandbox.store import Batch, Delivery, Task
@@ -127,7 +127,8 @@ def fail(
         raise Refused(400, f"The kind must be one of {', '.join(ERROR_KINDS)}")
 
     def break_off(session: Session, task: Task) -> None:
-        settle(session, world, task, Answer("error", response or annotators.error(task_object(task), kind)))
+        said = annotators.error(task_object(task), kind) if response is None else response
+        settle(session, world, task, Answer("error", said))
 
     return _do(world, account, task_id, ("pending",), break_off)
 
@@ -137,7 +138,7 @@ def audit(
     account: str,
     task_id: str,
     result: str,
-    comments: str | None = None,
+    comments: Any = None,
     response: Any = None,
     source: str = "customer",
 ) -> dict[str, Any]:
@@ -147,6 +148,8 @@ def audit(
     """
     if result not in AUDIT_RESULTS:
         raise Refused(400, f"The result must be one of {', '.join(AUDIT_RESULTS)}")
+    if comments is not None and not isinstance(comments, str):
+        raise invalid('"comments" must be a string')
     if result == "fixed" and response is None:
         with world.store.read() as session:
             task = find_task(session, account, task_id)

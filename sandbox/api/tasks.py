@@ -101,10 +101,8 @@ def audit_task(task_id: str) -> dict[str, Any]:
         accepted = accepted.lower() == "true"
     if not isinstance(accepted, bool):
         raise invalid('"accepted" must be a boolean')
-    comments = body.get("comments")
-    if comments is not None and not isinstance(comments, str):
-        raise invalid('"comments" must be a string')
-    return people.audit(world(), account(), task_id, "accepted" if accepted else "rejected", comments)
+    verdict = "accepted" if accepted else "rejected"
+    return people.audit(world(), account(), task_id, verdict, body.get("comments"))
 
 
 @tasks.post("/task/<name:task_id>/send_callback")

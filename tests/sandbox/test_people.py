@@ -197,3 +197,10 @@ def test_an_attachment_on_the_web_is_read_by_the_annotators_of_live_tasks(slow_s
         boxes = slow_sandbox.complete(task)["response"]["annotations"]
     assert boxes
     assert all(box["left"] + box["width"] <= 40 and box["top"] + box["height"] <= 30 for box in boxes)
+
+
+def test_what_a_reviewer_says_is_text(sandbox: ScaleSandbox):
+    task = make(sandbox, "chat", key=sandbox.test_key)
+    with pytest.raises(SandboxError, match="comments"):
+        sandbox.audit(task, "rejected", 5, key=sandbox.test_key)  # type: ignore[arg-type]
+    assert "customer_review_status" not in sandbox.task(task, key=sandbox.test_key)
