@@ -1,13 +1,17 @@
 """What stands in the tables, in a form that can be compared: what differs from run to run is left out or renamed."""
 
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import delete, select
 
 from models import Annotation, Artifact, Base, Batch, Delivery, Job, Response, Task
+from pipeline.database import now
 from pipeline.service import Service
 
+CLOCKS = timedelta(seconds=1)
+"""How far the clock of a database may be from ours."""
 OF_RECEIPT = frozenset(("id", "received_at", "last_received_at"))
 
 
@@ -28,6 +32,28 @@ def only(service: Service, model: type[Base]) -> dict[str, Any]:
     """The one row of a table."""
     (row,) = table(service, model)
     return row
+
+
+class Meanwhile:
+    """`with Meanwhile() as then: …`; afterwards `moment in then.plus(30)` says whether a moment lies thirty seconds after
+    something that was done within, however long that took."""
+
+    def __enter__(self) -> Self:
+        self.began = now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended = now()
+
+    def plus(self, least: float, most: float | None = None) -> Self:
+        """The same span, so many seconds later."""
+        later = type(self)()
+        later.began = self.began + timedelta(seconds=least)
+        later.ended = self.ended + timedelta(seconds=least if most is None else most)
+        return later
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.began - CLOCKS <= moment <= self.ended + CLOCKS
 
 
 def standing(service: Service, *, receipt: bool = False) -> dict[str, list[dict[str, Any]]]:

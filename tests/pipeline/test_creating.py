@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from pipeline.state import recall
 from scale.client import Client
 from tests.pipeline.bodies import boxes
 from tests.pipeline.pipelines import ROOT, Pipeline, asks
+from tests.pipeline.rows import Meanwhile
 
 EACH = asks(for_each="annotation")
 ASK = f"w.ask.{ROOT}"
@@ -74,12 +75,13 @@ def test_a_refused_key_pauses_creating_altogether_and_it_goes_on_by_itself(
 ) -> None:
     pipeline.workflow({"each": EACH})
     pipeline.sandbox.fault("refused", status=status)
-    pipeline.receive(boxes(*["car"] * 8))
+    with Meanwhile() as then:
+        pipeline.receive(boxes(*["car"] * 8))
     assert Counter(pipeline.states().values()) == {"planned": 8}
     pause = pause_of(pipeline)
     assert pause is not None
     assert pause["reason"].startswith("Scale refuses the API key: ")
-    assert now() < datetime.fromisoformat(pause["until"]) < now() + timedelta(seconds=61)
+    assert datetime.fromisoformat(pause["until"]) in then.plus(60)
     assert all(job["attempts"] == 0 for job in pipeline.jobs())
     pipeline.sandbox.no_faults()
     end_pause(pipeline)
@@ -98,14 +100,15 @@ def end_pause(pipeline: Pipeline) -> None:
 def test_a_throttle_slows_every_worker_down(pipeline: Pipeline) -> None:
     pipeline.workflow({"each": EACH})
     pipeline.sandbox.fault("throttled", retry_after=30, times=1)
-    pipeline.receive(boxes("car"))
-    pipeline.receive(boxes(*["car"] * 8), task_id="5f1e9b000000000000000002")
-    pipeline.work_with(4)
+    with Meanwhile() as then:
+        pipeline.receive(boxes("car"))
+        pipeline.receive(boxes(*["car"] * 8), task_id="5f1e9b000000000000000002")
+        pipeline.work_with(4)
     assert pipeline.sandbox.tasks() == []
     pause = pause_of(pipeline)
     assert pause is not None
     assert pause["reason"] == "Scale asks to slow down"
-    assert datetime.fromisoformat(pause["until"]) > now() + timedelta(seconds=20)
+    assert datetime.fromisoformat(pause["until"]) in then.plus(30)
     end_pause(pipeline)
     assert len(pipeline.sandbox.tasks()) == 9
 

@@ -62,8 +62,8 @@ def http(sandbox: ScaleSandbox) -> Callable[..., requests.Response]:
     session.trust_env = False
 
     def ask(method: str, path: str, key: str = sandbox.live_key, **options: object) -> requests.Response:
-        options.setdefault("auth", (key, ""))
-        return session.request(method, sandbox.address + path, timeout=30, **options)  # type: ignore[arg-type]
+        options = {"auth": (key, ""), "timeout": 30, **options}
+        return session.request(method, sandbox.address + path, **options)  # type: ignore[arg-type]
 
     return ask
 

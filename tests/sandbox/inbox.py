@@ -14,7 +14,7 @@ class Arrived:
     path: str
     headers: dict[str, str]  # names in lower case
     body: bytes
-    at: float
+    pieces: int
 
     @property
     def json(self) -> Any:
@@ -32,11 +32,9 @@ class Inbox:
 
         class Receiver(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
+                body, pieces = _body(self)
                 arrived = Arrived(
-                    self.path,
-                    {name.lower(): value for name, value in self.headers.items()},
-                    _body(self),
-                    time.monotonic(),
+                    self.path, {name.lower(): value for name, value in self.headers.items()}, body, pieces
                 )
                 inbox.arrived.append(arrived)
                 inbox.before_answer(arrived)
@@ -76,12 +74,16 @@ class _Quiet(ThreadingHTTPServer):
         """A reset in the middle of a request is one of the things that are tested."""
 
 
-def _body(request: BaseHTTPRequestHandler) -> bytes:
+def _body(request: BaseHTTPRequestHandler) -> tuple[bytes, int]:
+    """The body, and in how many pieces it came."""
+    body, pieces = b"", 0
     if request.headers.get("Transfer-Encoding") != "chunked":
-        return request.rfile.read(int(request.headers.get("Content-Length", 0)))
-    body = b""
+        length = int(request.headers.get("Content-Length", 0))
+        while len(body) < length and (piece := request.rfile.read1(length - len(body))):
+            body, pieces = body + piece, pieces + 1
+        return body, pieces
     while size := int(request.rfile.readline(), 16):
-        body += request.rfile.read(size)
+        body, pieces = body + request.rfile.read(size), pieces + 1
         request.rfile.readline()
     request.rfile.readline()
-    return body
+    return body, pieces
