@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +15,13 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
+CLAIM_SECONDS = 5.0  # for one that is just ending
 LAYOUT = 1
 """Counted up when the tables change: nothing in a sandbox is worth a migration."""
 
 
 class UnusableFile(Exception):
-    """The file can't be had, is no database, or holds tables of another version."""
+    """The file can't be had, is another sandbox's, is no database, or holds tables of another version."""
 
 
 class Table(DeclarativeBase):
@@ -220,6 +222,7 @@ class Store:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UnusableFile(f"{path.parent} can't be made: {error.strerror}.") from None
+            self._claim = _claim(path)
             where, pool = f"sqlite:///{path}", {"pool_size": 20, "max_overflow": 40}
             self._read_lock = contextlib.nullcontext()
         self._engine = create_engine(
@@ -263,6 +266,22 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+        if self.path is not None:
+            self._claim.close()
+
+
+def _claim(path: Path) -> sqlite3.Connection:
+    """A lock that lasts as long as its connection, or the process: two sandboxes on one file would call back twice."""
+    try:
+        claim = sqlite3.connect(
+            f"{path}.lock", timeout=CLAIM_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        claim.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise UnusableFile(f"{path} is another sandbox's. Stop that one, or name another file.") from None
+        raise UnusableFile(f"{path}.lock can't be used: {error}.") from None
+    return claim
 
 
 def _prepare(connection: Any, _record: Any) -> None:

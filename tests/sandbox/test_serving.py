@@ -72,6 +72,15 @@ def test_a_restart_forgets_nothing(tmp_path: Path, inbox: Inbox):
         assert sandbox.complete(pending)["unique_id"] == "u"
 
 
+def test_two_sandboxes_do_not_share_a_file_and_call_back_twice(command: Flask, tmp_path: Path):
+    options = ("--database", str(tmp_path / "sandbox.db"))
+    with running_sandbox(HOME, None, *options):
+        result = command("serve", "--port", "0", *options)
+        assert (result.returncode, "another sandbox's" in result.stderr) == (1, True)
+    with running_sandbox(HOME, None, *options) as sandbox:
+        assert sandbox.tasks() == []
+
+
 def test_a_fault_that_struck_as_often_as_it_should_does_not_begin_anew_after_a_kill(
     tmp_path: Path, inbox: Inbox
 ):
