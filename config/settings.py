@@ -116,11 +116,11 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         ),
         redis_url=redis_url,
         public_url=_without_slash(env.str("PUBLIC_URL", None, validate=_address("http", "https"))),
-        unique_id_prefix=env.str("UNIQUE_ID_PREFIX", "", validate=Regexp(r"^[A-Za-z0-9._-]{0,40}$")),
+        unique_id_prefix=env.str("UNIQUE_ID_PREFIX", "", validate=_is_a_prefix),
         artifact_store=env.str("ARTIFACT_STORE", Settings.artifact_store),
-        artifact_hosts=env.names("ARTIFACT_HOSTS", Settings.artifact_hosts),
-        attachment_hosts=env.names("ATTACHMENT_HOSTS"),
-        subscriber_hosts=env.names("SUBSCRIBER_HOSTS"),
+        artifact_hosts=env.names("ARTIFACT_HOSTS", Settings.artifact_hosts, validate=_names_hosts),
+        attachment_hosts=env.names("ATTACHMENT_HOSTS", validate=_names_hosts),
+        subscriber_hosts=env.names("SUBSCRIBER_HOSTS", validate=_names_hosts),
         workflows_dir=env.str("WORKFLOWS_DIR", Settings.workflows_dir),
         api_token=env.str("API_TOKEN", None),
         metrics_token=env.str("METRICS_TOKEN", None),
@@ -176,9 +176,11 @@ class _Environment(Env):
     def _get_value(self, env_key: str, default: Any) -> Any:
         return self._variables.get(env_key, "").strip() or default
 
-    def names(self, name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
+    def names(
+        self, name: str, default: tuple[str, ...] = (), validate: Callable[[str], None] | None = None
+    ) -> tuple[str, ...]:
         """A comma-separated list."""
-        value = self.str(name, None)
+        value = self.str(name, None, validate=validate)
         return default if value is None else tuple(part for raw in value.split(",") if (part := raw.strip()))
 
 
@@ -193,6 +195,18 @@ def _of_the_running_service() -> dict[str, str]:
     except OSError:
         pass
     return {}
+
+
+_is_a_prefix = Regexp(r"^[A-Za-z0-9._-]{0,40}$", error="Takes at most 40 of the characters A-Z a-z 0-9 . _ -")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+)(:[0-9]{1,5})?")
+
+
+def _names_hosts(value: str) -> None:
+    for host in value.split(","):
+        if host.strip() and not _HOST.fullmatch(host.strip()):
+            raise ValidationError(
+                f"{host.strip()!r} is no host; takes names such as example.com or localhost:9000."
+            )
 
 
 def _address(*schemes: str) -> Callable[[str], None]:

@@ -37,3 +37,22 @@ def test_addresses_as_platforms_give_them_are_taken() -> None:
         assert load_settings({"SECRET_KEY": "s", "REDIS_URL": address}).redis_url == address
     for address in ("postgresql:///name?host=/run/postgresql", "sqlite:///var/x.db"):
         assert load_settings({"SECRET_KEY": "s", "DATABASE_URL": address}).database_url.endswith(address[-6:])
+
+
+@pytest.mark.parametrize("name", ["ARTIFACT_HOSTS", "ATTACHMENT_HOSTS", "SUBSCRIBER_HOSTS"])
+@pytest.mark.parametrize(
+    "wrong", ["https://example.com", "example.com/files", "me@example.com", "a b", "::1"]
+)
+def test_a_host_that_no_address_could_match_is_refused(name: str, wrong: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}: .*is no host"):
+        load_settings({name: f"example.com, {wrong}", "SECRET_KEY": "s"})
+
+
+def test_hosts_are_names_or_addresses_with_or_without_a_port() -> None:
+    named = ("example.com", "127.0.0.1:9000", "[::1]:9000")
+    assert load_settings({"ARTIFACT_HOSTS": ",".join(named), "SECRET_KEY": "s"}).artifact_hosts == named
+
+
+def test_a_prefix_of_other_characters_is_told_which_there_are() -> None:
+    with pytest.raises(SettingsError, match="UNIQUE_ID_PREFIX: Takes at most 40 of the characters"):
+        load_settings({"UNIQUE_ID_PREFIX": "a b/c", "SECRET_KEY": "s"})
