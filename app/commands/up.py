@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -66,9 +67,10 @@ def refuse_taken_ports(settings: Settings) -> None:
             with socket.create_server(("127.0.0.1", port)):
                 pass
         except OSError as error:
+            taken = " another program listens there. Stop it, or" if error.errno == errno.EADDRINUSE else ""
             raise click.ClickException(
-                f"Port {port} can't be had ({error.strerror}): another program listens there."
-                f" Stop it, or choose another port with {name}: `{name}={free_port()} make run`."
+                f"Port {port} can't be had ({error.strerror}):{taken} choose another port with {name}:"
+                f" `{name}={free_port()} make run`."
             ) from None
 
 
