@@ -139,14 +139,17 @@ def wanted(
 
 
 def once_each(tasks: Iterable[Wanted]) -> list[Wanted]:
-    """Each unique_id once. Of two rows that ask for different tasks under one, the later is at fault."""
-    found: dict[str, Wanted] = {}
+    """Each unique_id once, and every row at fault: of two that ask for different tasks under one, the later is."""
+    kept: list[Wanted] = []
+    firsts: dict[str, Wanted] = {}
     for one in tasks:
-        first = found.setdefault(one.unique_id or f"line {one.line}", one)
-        if not one.fault and (first.type, first.request) != (one.type, one.request):
+        first = one if one.fault else firsts.setdefault(one.unique_id, one)
+        if first is one:
+            kept.append(one)
+        elif (first.type, first.request) != (one.type, one.request):
             fault = f"its unique_id is that of line {first.line}, which asks for another task"
-            found[f"line {one.line}"] = one._replace(fault=fault)
-    return list(found.values())
+            kept.append(one._replace(fault=fault))
+    return kept
 
 
 def submit(service: Service, environment: str, one: Wanted) -> Outcome:

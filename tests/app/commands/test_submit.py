@@ -83,6 +83,8 @@ def test_rows_that_ask_for_different_tasks_under_one_unique_id_are_wrong(
     assert "1 rows are wrong" in done.stderr
     assert "line 3: its unique_id is that of line 2, which asks for another task" in done.stderr
     assert sandbox.tasks() == []
+    nameless = "unique_id,type\nu,\nu,\nline 2,categorization\n"
+    assert "3 rows are wrong" in submit("street.csv", nameless).stderr
     assert submit("street.CSV", head + one + one, *with_request(tmp_path)).stdout == "1 created.\n"
 
 
