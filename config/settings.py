@@ -181,7 +181,11 @@ class _Environment(Env):
     ) -> tuple[str, ...]:
         """A comma-separated list."""
         value = self.str(name, None, validate=validate)
-        return default if value is None else tuple(part for raw in value.split(",") if (part := raw.strip()))
+        return default if value is None else _parts(value)
+
+
+def _parts(value: str) -> tuple[str, ...]:
+    return tuple(part for raw in value.split(",") if (part := raw.strip()))
 
 
 def _of_the_running_service() -> dict[str, str]:
@@ -202,11 +206,9 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+)(:[0-9]{1,5})?")
 
 
 def _names_hosts(value: str) -> None:
-    for host in value.split(","):
-        if host.strip() and not _HOST.fullmatch(host.strip()):
-            raise ValidationError(
-                f"{host.strip()!r} is no host; takes names such as example.com or localhost:9000."
-            )
+    for host in _parts(value):
+        if not _HOST.fullmatch(host):
+            raise ValidationError(f"{host!r} is no host; takes names such as example.com or localhost:9000.")
 
 
 def _address(*schemes: str) -> Callable[[str], None]:

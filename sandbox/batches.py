@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from sandbox import clock, people
-from sandbox.bodies import is_set
+from sandbox.bodies import is_true
 from sandbox.errors import Refused, invalid
 from sandbox.parameters import check_callback_url, check_metadata, rules_of
 from sandbox.store import Batch, Project, Task, object_id
@@ -39,7 +39,6 @@ def create_project(session: Session, account: str, body: dict[str, Any]) -> Proj
     params = body.get("params") or {}
     if not isinstance(params, dict):
         raise invalid('"params" must be of type object')
-    params = {name: value for name, value in params.items() if value is not None}
     dataset_id = body.get("datasetId")
     if dataset_id is not None and not isinstance(dataset_id, str):
         raise invalid('"datasetId" must be a string')
@@ -51,8 +50,8 @@ def create_project(session: Session, account: str, body: dict[str, Any]) -> Proj
         account=account,
         name=name,
         type=type_name,
-        rapid=is_set(body, "rapid"),
-        studio=is_set(body, "studio"),
+        rapid=is_true(body.get("rapid")),
+        studio=is_true(body.get("studio")),
         dataset_id=dataset_id,
         param_history=[_version(params, 0, now)],
         created_at=now,
@@ -63,15 +62,10 @@ def create_project(session: Session, account: str, body: dict[str, Any]) -> Proj
 
 def set_params(project: Project, body: dict[str, Any]) -> None:
     """Add a version of a project's params: those of the last one with these (`patch`), or these alone."""
-    params = dict(body)
-    patch = is_set(params, "patch")
-    params.pop("patch", None)
     last = project.param_history[-1]
-    before = {name: value for name, value in last.items() if name not in ("version", "created_at")}
-    if patch:
-        params = {**before, **params}
-    params = {name: value for name, value in params.items() if value is not None}
-    entry = _version(params, last["version"] + 1, clock.now())
+    before = last if is_true(body.get("patch")) else {}
+    params = {name: value for name, value in body.items() if name != "patch"}
+    entry = _version({**before, **params}, last["version"] + 1, clock.now())
     project.param_history = [*project.param_history, entry]
 
 
@@ -84,7 +78,7 @@ def create_batch(session: Session, account: str, project: Project, body: dict[st
     metadata = check_metadata(body.get("metadata") or {})
     if session.scalar(select(Batch.id).where(Batch.account == account, Batch.name == name)):
         raise Refused(409, f'A batch with the name "{name}" already exists.')
-    staging = project.rapid or project.studio or is_set(body, "staging_batch")
+    staging = project.rapid or project.studio or is_true(body.get("staging_batch"))
     batch = Batch(
         id=object_id(),
         account=account,
@@ -92,8 +86,8 @@ def create_batch(session: Session, account: str, project: Project, body: dict[st
         project=project.name,
         status="staging" if staging else "in_progress",
         callback=callback,
-        calibration_batch=is_set(body, "calibration_batch"),
-        self_label_batch=is_set(body, "self_label_batch"),
+        calibration_batch=is_true(body.get("calibration_batch")),
+        self_label_batch=is_true(body.get("self_label_batch")),
         metadata_=metadata,
         created_at=clock.now(),
         groups=[],
@@ -155,7 +149,9 @@ def deep_merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def _version(params: dict[str, Any], version: int, now: int) -> dict[str, Any]:
-    return {**params, "version": version, "created_at": clock.iso(now)}
+    """A null param is none: it takes away what the version before had."""
+    given = {name: value for name, value in params.items() if value is not None}
+    return {**given, "version": version, "created_at": clock.iso(now)}
 
 
 def _named(body: dict[str, Any], field: str) -> str:

@@ -44,9 +44,9 @@ def read_object(request: Request) -> dict[str, Any]:
     return body
 
 
-def is_set(body: dict[str, Any], name: str) -> bool:
-    """Whether a flag in the body is true; forms write it as text."""
-    return body.get(name) is True or str(body.get(name)).lower() in ("true", "1")
+def is_true(flag: Any) -> bool:
+    """Whether a flag is set; forms and queries write it as text."""
+    return str(flag).lower() in ("true", "1")
 
 
 def read_texts(request: Request) -> list[str]:

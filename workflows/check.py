@@ -23,7 +23,7 @@ from workflows.expressions import (
 )
 from workflows.identity import LONGEST
 from workflows.reduce import REDUCERS, reducer
-from workflows.request import handler
+from workflows.request import PAYS_AGAIN, handler
 
 Path = tuple[str | int, ...]
 Found = Iterator[tuple[Path, str]]
@@ -218,7 +218,7 @@ def _unknown_names(path: Path, expression: Expression, known: list[str]) -> Foun
 _ADDED = {
     "callback_url": "is added by the service: leave it out",
     "unique_id": "is added by the service: leave it out",
-    "clear_unique_id_on_error": "is refused: it would let a repeat pay again",
+    "clear_unique_id_on_error": PAYS_AGAIN,
 }
 
 

@@ -17,6 +17,8 @@ from workflows.identity import annotation_key, digest_of, part
 from workflows.view import Names, View
 from workflows.workflow import Create, Step
 
+PAYS_AGAIN = "is refused: it would let a repeat pay again"  # of clear_unique_id_on_error
+
 
 class Wanted(NamedTuple):
     """One task of a step: who it is beside its source, and its request."""
@@ -118,7 +120,7 @@ def _request(
 def refusal(task_type: str, request: Mapping[str, Any]) -> str | None:
     """Why a request is not sent: what Scale would say against it, or that it could be paid for twice. None: nothing is known."""
     if request.get("clear_unique_id_on_error"):
-        return "clear_unique_id_on_error is refused: it would let a repeat pay again"
+        return f"clear_unique_id_on_error {PAYS_AGAIN}"
     refused = problems(task_type, request)
     return f"Scale would refuse it: {'; '.join(refused)}" if refused else None
 

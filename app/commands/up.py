@@ -116,8 +116,8 @@ def run(environment: Mapping[str, str], asked: Sequence[int], *, demonstrate: bo
     from honcho.printer import Printer
 
     class Processes(manager.Manager):  # type: ignore[misc]
-        """Honcho's manager, with three differences: the demonstration may end; a signal that comes while processes
-        are being started is obeyed once they are; and what is gone with the terminal is not written to."""
+        """Honcho's manager, with three differences: the demonstration may end; a signal that comes before or while
+        processes are being started is obeyed once they are; and what is gone with the terminal is not written to."""
 
         stopping = False
 

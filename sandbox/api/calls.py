@@ -7,6 +7,7 @@ from typing import Any, cast
 from flask import current_app, g, request
 
 from sandbox import clock
+from sandbox.bodies import is_true
 from sandbox.errors import Refused
 from sandbox.world import World
 
@@ -42,7 +43,7 @@ def query_list(name: str) -> list[str]:
 
 
 def query_flag(name: str) -> bool:
-    return (query(name) or "").lower() in ("true", "1")
+    return is_true(query(name))
 
 
 def query_date(name: str) -> float | None:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from sandbox import batches as deeds
 from sandbox import clock
 from sandbox.api.calls import account, number_in, query, query_limit, query_list, token_of, within, world
-from sandbox.bodies import is_set, read_object
+from sandbox.bodies import is_true, read_object
 from sandbox.errors import Refused
 from sandbox.parameters import check_metadata
 from sandbox.store import Batch, Project
@@ -77,7 +77,7 @@ def set_batch_metadata() -> dict[str, Any]:
     metadata = check_metadata(body.get("metadata"))
     with world().store.write() as session:
         batch = _batch(session, body.get("batch_id"), body.get("batch_name"))
-        if is_set(body, "merge"):
+        if is_true(body.get("merge")):
             metadata = check_metadata(deeds.deep_merge(batch.metadata_, metadata))
         batch.metadata_ = metadata
         return batch_object(session, batch)
