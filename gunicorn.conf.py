@@ -35,9 +35,9 @@ bind = f"{every_address()}:{settings.port}"
 workers = settings.web_concurrency
 threads = settings.web_threads
 
-# gthread alone is held by slow clients: with 500 of them no honest one is answered. See waiting_room.py, which also
+# gthread alone is held by slow clients: with 500 of them no honest one is answered. See gunicorn_worker.py, which also
 # bounds how long a request may take to arrive. These limits bound what one connection can hold, and how many there are.
-worker_class = "waiting_room.WaitingRoom"
+worker_class = "gunicorn_worker.BufferingThreadWorker"
 limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190

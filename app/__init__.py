@@ -9,7 +9,7 @@ from app.commands import register
 from config import Settings, load_settings
 from config.logging import set_up_logging
 from pipeline.service import Service
-from workers.bell import Bell
+from workers.dispatcher import Bell
 
 
 def create_app(settings: Settings | None = None) -> Flask:

@@ -18,11 +18,11 @@ from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
 
 from config import Settings
-from pipeline.database import words
-from pipeline.notify import teller
-from pipeline.receive import receive
+from pipeline.db.errors import words
+from pipeline.events.outbox import teller
+from pipeline.receive.receive import receive
 from pipeline.service import Service
-from workers.bell import Bell
+from workers.dispatcher import Bell
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("callbacks", __name__)

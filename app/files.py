@@ -8,7 +8,7 @@ from flask import Blueprint, Response, current_app, request
 from werkzeug.wsgi import wrap_file
 
 from app.callbacks import answer
-from pipeline.addresses import content
+from pipeline.follow_ups.signed_urls import content
 from pipeline.service import Service
 
 blueprint = Blueprint("files", __name__)

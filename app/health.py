@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.callbacks import answer
-from pipeline.health import degradations
+from pipeline.operations.health import degradations
 from pipeline.service import Service
 
 blueprint = Blueprint("health", __name__)

@@ -15,9 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.callbacks import answer
 from models import Delivery, FollowUp, Job, State
-from pipeline import jobs
-from pipeline.database import now
-from pipeline.health import HEARTBEAT
+from pipeline.db.ids import now
+from pipeline.jobs import queue
+from pipeline.operations.health import HEARTBEAT
 from pipeline.service import Service
 
 blueprint = Blueprint("metrics", __name__)
@@ -76,7 +76,7 @@ class Database:
 
 def gauges(connection: Connection) -> Iterable[GaugeMetricFamily]:
     work = GaugeMetricFamily("weighbridge_jobs", "Jobs that are not done", labels=("kind", "state"))
-    for labels, number in jobs.counts(connection).items():
+    for labels, number in queue.counts(connection).items():
         work.add_metric(labels, number)
     yield work
 

@@ -22,7 +22,7 @@ from benchmarks import stack
 from benchmarks.bodies import box, make
 from benchmarks.load import Connection
 from benchmarks.scale import Scale
-from pipeline import jobs
+from pipeline.jobs import queue
 from sandbox.pytest_plugin import running_sandbox
 
 EACH = 20
@@ -131,7 +131,7 @@ def claim_milliseconds(one: stack.Contender) -> float:
     taken = []
     for _ in range(200):
         began = time.monotonic()
-        jobs.claim(engine, 60)
+        queue.claim(engine, 60)
         taken.append(time.monotonic() - began)
     engine.dispose()
     return statistics.median(taken) * 1000

@@ -14,8 +14,9 @@ from benchmarks import stack
 from benchmarks.bodies import ONE_BOX, Body, box, make
 from benchmarks.load import Connection, send
 from config import load_settings
-from pipeline.database import connect, migrate
-from pipeline.receive import receive
+from pipeline.db.engine import connect
+from pipeline.db.migrations import migrate
+from pipeline.receive.receive import receive
 from scale.envelope import parse_callback
 from scale.task_types import understand
 from tests.servers import wait_until

@@ -13,7 +13,7 @@ import psycopg
 import requests
 
 from benchmarks.load import KEY
-from pipeline.database import migrate
+from pipeline.db.migrations import migrate
 from tests.servers import OwnPostgres, OwnRedis, Process, free_port, start_postgres, start_redis, wait_until
 
 ROOT = Path(__file__).parent.parent

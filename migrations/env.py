@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, pool
 from config import load_settings
 from models import Base
 
-# pipeline.database.migrate says which database; `alembic upgrade head` on the command line takes that of the settings.
+# pipeline.db.migrations.migrate says which database; `alembic upgrade head` on the command line takes that of the settings.
 database_url = context.config.attributes.get("database_url") or load_settings().database_url
 engine = create_engine(database_url, poolclass=pool.NullPool)
 with engine.connect() as connection:

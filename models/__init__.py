@@ -1,16 +1,17 @@
 """The tables. Columns and keys only; what happens to the rows is decided in pipeline/."""
 
 from models.annotation import Annotation
+from models.api_token import ApiToken
 from models.artifact import Artifact
+from models.audit import AuditEntry
 from models.batch import Batch
 from models.columns import Base
 from models.delivery import Delivery
 from models.follow_up import FollowUp, Join
 from models.job import Job
-from models.person import ApiToken, AuditEntry
+from models.key_value import State
 from models.request_file import RequestFile
 from models.response import Response
-from models.state import State
 from models.subscriber import Notification, Subscriber
 from models.task import Task
 

@@ -19,7 +19,7 @@ class Job(Base):
     subject: Mapped[str]
     """What it works on: a delivery's id, a task_id, an artifact's id, a follow-up's unique_id …"""
     lane: Mapped[str] = mapped_column(String(8), default="", server_default="")
-    """Which of pipeline/jobs.py's LANES it waits in."""
+    """Which of pipeline/jobs/queue.py's LANES it waits in."""
     state: Mapped[str] = mapped_column(String(8))
     """ready | running (leased) | dead"""
     asked: Mapped[int] = mapped_column(default=1, server_default=text("1"))

@@ -13,15 +13,15 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from config import Settings
-from pipeline import jobs
-from pipeline.artifact_store import ArtifactStore
-from pipeline.database import connect, reading
-from pipeline.memory import give_back_large_blocks
-from pipeline.subscribers import Registered, Subscriptions
+from pipeline.artifacts.store import ArtifactStore
+from pipeline.bootstrap import give_back_large_blocks
+from pipeline.db.engine import connect, reading
+from pipeline.events.subscriptions import Registered, Subscriptions
+from pipeline.jobs import queue
 from scale.client import Client
-from workflows.document import Problem
-from workflows.load import load
-from workflows.workflow import BrokenWorkflow, Workflows, interested
+from workflows.definition.document import Problem
+from workflows.definition.loader import load
+from workflows.definition.model import BrokenWorkflow, Workflows, interested
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Service:
     engine: Engine
     workflow_files: WorkflowFiles = field(init=False)
     verified: dict[object, float] = field(default_factory=dict)
-    """What pipeline/verify.py has found to be true, and until when that is believed."""
+    """What pipeline/follow_ups/verification.py has found to be true, and until when that is believed."""
     lanes: Lanes = field(default_factory=lambda: Lanes())
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ class Lanes:
 
     def open(self) -> tuple[str, ...]:
         now = time.monotonic()
-        return tuple(lane for lane in jobs.LANES if self._closed.get(lane, 0.0) <= now)
+        return tuple(lane for lane in queue.LANES if self._closed.get(lane, 0.0) <= now)
 
 
 class WorkflowFiles:

@@ -175,7 +175,7 @@ def running_sandbox(home: Path, python: str | None = None, *options: str) -> Ite
         [
             python or _python_of(home),
             "-c",
-            "from sandbox.commands import sandbox; sandbox()",
+            "from sandbox.cli import sandbox; sandbox()",
             "serve",
             "--until-stdin-closes",
             *("--port", "0", "--time-scale", str(TIME_SCALE), *options),
@@ -208,7 +208,7 @@ def running_sandbox(home: Path, python: str | None = None, *options: str) -> Ite
 def scale_sandbox_process(request: pytest.FixtureRequest) -> Iterator[ScaleSandbox]:
     """The sandbox of this run of the tests, on a free port. It keeps nothing, and ends with the run."""
     home = Path(request.config.getini("scale_sandbox_home") or Path(__file__).resolve().parents[1])
-    if not (home / "sandbox" / "commands.py").is_file():
+    if not (home / "sandbox" / "cli.py").is_file():
         pytest.fail(
             f"{home} is not the folder that Weighbridge lies in: set scale_sandbox_home in your pytest settings.",
             pytrace=False,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from marshmallow import ValidationError
 
-from scale.forms import kind
+from scale.fields import kind
 
 NO_WORD = "unknown"  # the type of an object that names no shape and whose task implies none
 
@@ -227,7 +227,7 @@ def _where(position: int, frame: int | None) -> str:
 
 
 def annotation_list(read: Read) -> Callable[[Any], list[Annotation]]:
-    """The function of a marshmallow field (`scale.forms.schema`) that reads a whole list with one compiled reader.
+    """The function of a marshmallow field (`scale.fields.schema`) that reads a whole list with one compiled reader.
 
     A wrong annotation is kept raw and flagged, in its place.
     """

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from scale.forms import (
+from scale.fields import (
     date,
     json_list,
     json_object,

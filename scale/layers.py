@@ -8,7 +8,7 @@ from typing import Any
 
 from scale.annotations import SHAPES, Annotation
 from scale.task_types import ERROR_KEYS, task_type, understand
-from scale.task_types.reading import files
+from scale.task_types.base import files
 
 LAYERS = {"box": "boxes", "polygon": "polygons", "line": "lines", "cuboid": "cuboids"}
 DRAWN = frozenset((*LAYERS, "point", "ellipse"))

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import ijson
 
 from scale.annotations import Annotation, Read, reader
-from scale.forms import kind
+from scale.fields import kind
 from scale.task_types import task_type as named_type
 
 MAX_VALUE_BYTES = 8 * 1024 * 1024  # of JSON for one row; as Python objects 9 times as much, at worst 24

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.database import migrate
+from pipeline.db.migrations import migrate
 from tests import servers
 from tests.service import Service
 

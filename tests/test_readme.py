@@ -19,8 +19,8 @@ from config.development import development_environment
 from scale.task_types import GENERIC, TASK_TYPES, TaskType
 from tests.app.commands.folder import Folder, Terminal
 from tests.service import BIN, ROOT
-from workflows.load import parse
-from workflows.workflow import Workflow
+from workflows.definition.loader import parse
+from workflows.definition.model import Workflow
 
 README = (ROOT / "README.md").read_text()
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)

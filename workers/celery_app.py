@@ -16,9 +16,9 @@ from config import SettingsError, load_settings
 from config.deployment import unfit
 from config.logging import set_up_logging
 from pipeline.service import Service
-from workers.bell import RUN, Bell, make_celery
+from workers.dispatcher import RUN, Bell, make_celery
+from workers.runner import work
 from workers.sweep import Sweep
-from workers.work import work
 
 log = logging.getLogger(__name__)
 # Messages are JSON: what Celery warns root of can't happen, and in a container everybody is root.

@@ -12,11 +12,13 @@ import threading
 import time
 from uuid import UUID
 
-from pipeline import follow_ups, jobs, pauses, reconcile
-from pipeline.health import HEARTBEAT, HEARTBEAT_SECONDS, forget_the_silent
+from pipeline.db.state import remember
+from pipeline.follow_ups import pauses, recording
+from pipeline.jobs import queue
+from pipeline.operations.health import HEARTBEAT, HEARTBEAT_SECONDS, forget_the_silent
 from pipeline.service import Service
-from pipeline.state import remember
-from workers.bell import Bell
+from pipeline.sync import reconcile
+from workers.dispatcher import Bell
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ class Sweep(threading.Thread):
     def ring(self) -> None:
         """Ring for no more of the due jobs than this worker can take; every other one rings for itself."""
         with self.service.reader.begin() as connection:
-            due = jobs.due(
+            due = queue.due(
                 connection, 2 * self.service.settings.worker_concurrency, self.service.lanes.open()
             )
         self._rung = {
@@ -90,6 +92,6 @@ class Sweep(threading.Thread):
         with self.service.engine.begin() as connection:
             if self._broken is None:
                 forget_the_silent(connection)
-                follow_ups.release(connection, self.service)
+                recording.release(connection, self.service)
             pauses.make_up_for_mended(connection, self.service)
         self._broken = broken

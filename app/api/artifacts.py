@@ -16,8 +16,8 @@ from app.api.blueprint import Blueprint, bell, service, who
 from app.api.lists import ListQuery, Rows, Shown, listed, page
 from app.api.problems import Refused
 from models import Artifact as Row
-from pipeline import artifacts
-from pipeline.audit import note
+from pipeline.access.audit import note
+from pipeline.artifacts import fetch_file
 
 blueprint = Blueprint("artifacts", "Files that responses point to")
 
@@ -140,7 +140,7 @@ def retry_artifact(artifact_id: UUID) -> Any:
     """Fetch a failed file again; one that is stored is read again"""
     with service().engine.begin() as connection:
         try:
-            asked = artifacts.retry(connection, artifact_id)
+            asked = fetch_file.retry(connection, artifact_id)
         except LookupError:
             raise _missing(artifact_id) from None
         note(connection, who(), "artifact.retry", str(artifact_id))

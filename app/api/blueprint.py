@@ -14,9 +14,9 @@ from werkzeug.wrappers import Response
 
 from app.api.problems import Refused
 from app.api.tokens import authenticate
-from pipeline.database import dumps
+from pipeline.db.json import dumps
 from pipeline.service import Service
-from workers.bell import Bell
+from workers.dispatcher import Bell
 
 
 class Arguments(FlaskParser):

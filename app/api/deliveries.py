@@ -17,10 +17,10 @@ from app.api.blueprint import Blueprint, bell, service, who
 from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
 from app.api.problems import Refused
 from models import Delivery as Row
-from pipeline import deliveries
-from pipeline.audit import note
-from pipeline.deliveries import Replay
-from pipeline.receive import Busy
+from pipeline.access.audit import note
+from pipeline.receive import replay
+from pipeline.receive.receive import Busy
+from pipeline.receive.replay import Replay
 
 blueprint = Blueprint("deliveries", "Callbacks as they were received, newest first")
 
@@ -116,13 +116,13 @@ def replay_delivery(delivery_id: UUID) -> Rows:
     """Take the kept bytes the same way once more, with the code as it is now; nothing is created twice"""
     _row(delivery_id, Row.id)
     try:
-        replay = deliveries.replay(service(), delivery_id)
+        replayed = replay.replay(service(), delivery_id)
     except Busy:
         raise Refused(503, "the task's row is in use; try again", Retry_After="5") from None
     with service().engine.begin() as connection:
-        note(connection, who(), "delivery.replay", str(delivery_id), {"status": replay.receipt.status})
-    bell().ring(replay.receipt.jobs)
-    return _replayed(delivery_id, replay)
+        note(connection, who(), "delivery.replay", str(delivery_id), {"status": replayed.receipt.status})
+    bell().ring(replayed.receipt.jobs)
+    return _replayed(delivery_id, replayed)
 
 
 @blueprint.post("/deliveries/replay")
@@ -141,18 +141,18 @@ def replay_deliveries(query: Mapping[str, Any]) -> Rows:
         after = UUID(query["cursor"]) if "cursor" in query else None
     except ValueError:
         raise Refused(400, "cursor is none that this list gave") from None
-    replays = deliveries.replay_many(service(), *conditions, after=after)
+    replays = replay.replay_many(service(), *conditions, after=after)
     done: list[Rows] = []
-    for delivery_id, replay in islice(replays, query["limit"]):
-        if isinstance(replay, Busy):
+    for delivery_id, replayed in islice(replays, query["limit"]):
+        if isinstance(replayed, Busy):
             done.append(
                 {"delivery_id": delivery_id, "status": None, "before": None, "after": None, "changed": None}
             )
             continue
         with service().engine.begin() as connection:
-            note(connection, who(), "delivery.replay", str(delivery_id), {"status": replay.receipt.status})
-        bell().ring(replay.receipt.jobs)
-        done.append(_replayed(delivery_id, replay))
+            note(connection, who(), "delivery.replay", str(delivery_id), {"status": replayed.receipt.status})
+        bell().ring(replayed.receipt.jobs)
+        done.append(_replayed(delivery_id, replayed))
     whole = len(done) == query["limit"]
     return {"data": done, "next_cursor": str(done[-1]["delivery_id"]) if whole else None}
 

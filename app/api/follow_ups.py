@@ -14,8 +14,8 @@ from app.api.blueprint import Blueprint, bell, service, who
 from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
 from app.api.problems import Refused
 from models import FollowUp as Row
-from pipeline import decisions
-from pipeline.decisions import OutOfPlace
+from pipeline.follow_ups import decisions
+from pipeline.follow_ups.decisions import OutOfPlace
 
 blueprint = Blueprint("follow-ups", "Tasks that the workflows ask for, newest first")
 

@@ -14,8 +14,8 @@ from app.api.blueprint import Blueprint, bell, service, who
 from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
 from app.api.problems import Refused
 from models import Job as Row
-from pipeline import jobs
-from pipeline.audit import note
+from pipeline.access.audit import note
+from pipeline.jobs import queue
 
 blueprint = Blueprint("jobs", "Work that is to be done; a job that succeeded is gone")
 
@@ -24,7 +24,7 @@ STATES = ("ready", "running", "dead")
 
 class Job(Shown):
     id = fields.UUID()
-    kind = fields.String(validate=OneOf(tuple(jobs.MAX_ATTEMPTS)))
+    kind = fields.String(validate=OneOf(tuple(queue.MAX_ATTEMPTS)))
     subject = fields.String(
         metadata={"description": "The delivery, task, artifact or follow-up that it works on"}
     )
@@ -37,7 +37,7 @@ class Job(Shown):
 
 class JobQuery(ListQuery):
     state = fields.String(validate=OneOf(STATES))
-    kind = fields.String(validate=OneOf(tuple(jobs.MAX_ATTEMPTS)))
+    kind = fields.String(validate=OneOf(tuple(queue.MAX_ATTEMPTS)))
 
 
 COLUMNS = tuple(getattr(Row, name) for name in Job._declared_fields)
@@ -61,7 +61,7 @@ def list_jobs(query: Mapping[str, Any]) -> Rows:
 def retry_job(job_id: UUID) -> Any:
     """Run a dead job, or one that waits, now and with all its attempts"""
     with service().engine.begin() as connection:
-        retried = jobs.retry(connection, job_id)
+        retried = queue.retry(connection, job_id)
         row = connection.execute(select(*COLUMNS).where(Row.id == job_id)).mappings().one_or_none()
         if row is None:
             raise Refused(404, f"there is no job {job_id}: one that succeeded is gone")

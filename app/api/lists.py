@@ -16,7 +16,7 @@ from sqlalchemy.types import TypeEngine
 
 from app.api.problems import Refused
 from models.columns import PREFIX, UtcDateTime
-from pipeline.database import instant
+from pipeline.db.ids import instant
 
 Rows = dict[str, Any]
 

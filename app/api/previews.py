@@ -13,10 +13,10 @@ from app.api.lists import Rows, Shown, listed
 from app.api.problems import Refused
 from app.api.tasks import missing
 from models import Task
-from pipeline.preview import Preview, explanations
-from pipeline.views import look
-from workflows.view import View
-from workflows.workflow import Workflow
+from pipeline.follow_ups.preview import Preview, explanations
+from pipeline.follow_ups.views import look
+from workflows.definition.model import Workflow
+from workflows.planning.view import View
 
 blueprint = Blueprint("previews", "What workflows would do; nothing is written")
 

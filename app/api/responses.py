@@ -17,7 +17,7 @@ from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
 from app.api.problems import Refused
 from app.api.tasks import missing
 from models import Annotation, Artifact, Response, Task
-from pipeline.diff import diff
+from pipeline.operations.diff import diff
 from scale.annotations import Annotation as Value
 from scale.result_files import frame_source
 

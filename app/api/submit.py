@@ -12,10 +12,10 @@ from marshmallow.validate import Length, OneOf, Regexp
 from app.api.blueprint import Blueprint, service, who
 from app.api.lists import Rows, Shown
 from app.api.problems import Refused
-from pipeline import submit
-from pipeline.audit import note
-from pipeline.jobs import Wait
-from pipeline.submit import CREATED, THERE
+from pipeline.access.audit import note
+from pipeline.follow_ups import submit
+from pipeline.follow_ups.submit import CREATED, THERE
+from pipeline.jobs.queue import Wait
 from scale.client import PermanentError, ScaleError, Throttled
 
 blueprint = Blueprint("submit", "Tasks that are not asked for by a workflow")

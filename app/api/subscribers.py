@@ -15,8 +15,8 @@ from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
 from app.api.problems import Refused
 from models import Notification as NotificationRow
 from models import Subscriber as Row
-from pipeline import notify, subscribers
-from pipeline.subscribers import EVENTS, Unfit
+from pipeline.events import outbox, subscriptions
+from pipeline.events.subscriptions import EVENTS, Unfit
 
 blueprint = Blueprint("subscribers", "Outbound webhooks, signed by the Standard Webhooks scheme")
 
@@ -112,7 +112,7 @@ def add_subscriber(wanted: Mapping[str, Any]) -> Rows:
     """Tell somebody of events from now on"""
     try:
         with service().engine.begin() as connection:
-            row = subscribers.add(connection, service().settings, who(), **wanted)
+            row = subscriptions.add(connection, service().settings, who(), **wanted)
     except Unfit as unfit:
         raise Refused(422, str(unfit)) from None
     return shown(row) | {"secret": row["secret"]}
@@ -130,14 +130,14 @@ def show_subscriber(subscriber_id: UUID) -> Rows:
 @blueprint.response(204)
 def remove_subscriber(subscriber_id: UUID) -> None:
     """Forget it, with the history of its notifications"""
-    _changed(lambda connection: subscribers.remove(connection, who(), subscriber_id))
+    _changed(lambda connection: subscriptions.remove(connection, who(), subscriber_id))
 
 
 @blueprint.post("/subscribers/<uuid:subscriber_id>/enable")
 @blueprint.response(200, Subscriber)
 def enable_subscriber(subscriber_id: UUID) -> Rows:
     """Tell it again"""
-    _changed(lambda connection: subscribers.enable(connection, who(), subscriber_id, True))
+    _changed(lambda connection: subscriptions.enable(connection, who(), subscriber_id, True))
     return show(subscriber_id)
 
 
@@ -145,7 +145,7 @@ def enable_subscriber(subscriber_id: UUID) -> Rows:
 @blueprint.response(200, Subscriber)
 def disable_subscriber(subscriber_id: UUID) -> Rows:
     """Tell it no more"""
-    _changed(lambda connection: subscribers.enable(connection, who(), subscriber_id, False))
+    _changed(lambda connection: subscriptions.enable(connection, who(), subscriber_id, False))
     return show(subscriber_id)
 
 
@@ -155,7 +155,7 @@ def test_subscriber(subscriber_id: UUID) -> Rows:
     """Send it `test.sent`, to see whether that arrives"""
     with service().engine.begin() as connection:
         found = find(connection, subscriber_id)
-        asked = notify.send_test(connection, subscribers.subscriptions(connection), subscriber_id)
+        asked = outbox.send_test(connection, subscriptions.load_subscriptions(connection), subscriber_id)
     if not asked:
         raise Refused(409, "the subscriber is disabled; POST …/enable first")
     bell().ring(asked)
@@ -180,7 +180,7 @@ def list_notifications(query: Mapping[str, Any], subscriber_id: UUID) -> Rows:
 @blueprint.response(202, Notification)
 def replay_notification(notification_id: UUID) -> Any:
     """Send a notification again, under its own id"""
-    asked = _changed(lambda connection: subscribers.replay(connection, who(), notification_id))
+    asked = _changed(lambda connection: subscriptions.replay(connection, who(), notification_id))
     bell().ring(asked)
     statement = select(*NOTIFICATIONS).where(NotificationRow.id == notification_id)
     with service().reader.begin() as connection:

@@ -16,7 +16,7 @@ from app.api.blueprint import Blueprint, service
 from app.api.lists import Instant, ListQuery, Rows, Shown, is_text, listed, page
 from app.api.problems import Refused
 from models import Artifact, FollowUp, Response, Task
-from pipeline.lineage import lineage
+from pipeline.follow_ups.lineage import lineage
 
 blueprint = Blueprint("tasks", "Tasks of Scale, newest first sight first")
 

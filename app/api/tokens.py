@@ -7,8 +7,8 @@ import hmac
 from flask import current_app, g, request
 
 from app.api.problems import Refused
+from pipeline.access.tokens import READ, SCOPES, WRITE, Holder, holder
 from pipeline.service import Service
-from pipeline.tokens import READ, SCOPES, WRITE, Holder, holder
 
 
 def authenticate() -> None:

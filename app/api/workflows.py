@@ -11,11 +11,11 @@ from sqlalchemy import Connection
 from app.api.blueprint import Blueprint, bell, service, who
 from app.api.lists import Rows, Shown, listed
 from app.api.problems import Refused
-from pipeline import decisions, pauses
-from pipeline.pauses import STOPPED
-from pipeline.state import recall
-from workflows.document import Problem as Finding
-from workflows.workflow import BrokenWorkflow, Workflow
+from pipeline.db.state import recall
+from pipeline.follow_ups import decisions, pauses
+from pipeline.follow_ups.pauses import STOPPED
+from workflows.definition.document import Problem as Finding
+from workflows.definition.model import BrokenWorkflow, Workflow
 
 blueprint = Blueprint("workflows", "Workflow files, and the switches that people have")
 

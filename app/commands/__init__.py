@@ -9,7 +9,7 @@ from flask import Flask
 from flask.cli import AppGroup
 
 from app.commands.artifacts import artifacts
-from app.commands.creating import creating
+from app.commands.creation import creating
 from app.commands.database import db
 from app.commands.deliveries import deliveries
 from app.commands.demo import demo
@@ -25,7 +25,7 @@ from app.commands.tokens import tokens
 from app.commands.up import up
 from app.commands.workflows import workflows
 from config.logging import log_to_standard_error
-from sandbox.commands import sandbox
+from sandbox.cli import sandbox
 
 COMMANDS: tuple[click.Command, ...] = (
     up, demo, doctor, db, deliveries, artifacts, reconcile, import_files, tasks, task_types, workflows, follow_ups,

@@ -13,8 +13,8 @@ from app.api.artifacts import SHOWN, STATES, Artifact
 from app.commands.group import Group, ring, service, who
 from app.commands.output import as_json, limit, print_rows, rows_of
 from models import Artifact as Row
-from pipeline.artifacts import retry
-from pipeline.audit import note
+from pipeline.access.audit import note
+from pipeline.artifacts.fetch_file import retry
 
 LISTED = ("id", "task_id", "role", "state", "attempts", "size_bytes", "annotation_count", "reason")
 

@@ -6,7 +6,7 @@ import click
 from sqlalchemy import Connection, func, inspect, select, table
 
 from app.commands.group import Group, service
-from pipeline.database import migrate, revisions
+from pipeline.db.migrations import migrate, revisions
 from pipeline.service import Service
 
 

@@ -16,12 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.deliveries import COLUMNS, DETAIL, STATUSES, Delivery, DeliveryDetail
 from app.commands.group import Group, database_fault, ring, service, who
-from app.commands.moments import MOMENT
 from app.commands.output import as_json, limit, print_facts, print_json, print_rows, rows_of, shown
+from app.commands.timestamps import MOMENT
 from models import Delivery as Row
-from pipeline.audit import note
-from pipeline.deliveries import Replay, ids, replay
-from pipeline.receive import Busy
+from pipeline.access.audit import note
+from pipeline.receive.receive import Busy
+from pipeline.receive.replay import Replay, ids, replay
 
 LOOK_SECONDS = 0.5
 LISTED = (

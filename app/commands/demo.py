@@ -18,7 +18,7 @@ from sqlalchemy import Row, select
 
 from app.commands.group import Command, service
 from models import Annotation, Delivery, FollowUp, Task
-from pipeline.follow_ups import missing
+from pipeline.follow_ups.recording import missing
 from pipeline.service import Service
 from scale.client import Client, ScaleError
 

@@ -22,11 +22,12 @@ from app.commands.group import Command, bell, database_fault, service
 from app.commands.output import as_json, console, print_json, shown
 from config.deployment import unfit
 from models import ApiToken, Delivery, FollowUp, Job, State
-from pipeline.database import now, revisions
-from pipeline.health import HEARTBEAT, SILENT_SECONDS
-from pipeline.pauses import STOPPED
+from pipeline.db.ids import now
+from pipeline.db.migrations import revisions
+from pipeline.db.state import recall
+from pipeline.follow_ups.pauses import STOPPED
+from pipeline.operations.health import HEARTBEAT, SILENT_SECONDS
 from pipeline.service import Service
-from pipeline.state import recall
 from scale.client import ScaleError, Unauthorized
 
 OK, WARNING, PROBLEM, SKIPPED = "ok", "warning", "problem", "skipped"

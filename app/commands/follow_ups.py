@@ -13,8 +13,8 @@ from app.api.follow_ups import COLUMNS, STATES, FollowUp, FollowUpDetail
 from app.commands.group import Group, ring, service, who
 from app.commands.output import as_json, limit, print_facts, print_rows, rows_of
 from models import FollowUp as Row
-from pipeline import decisions
-from pipeline.decisions import OutOfPlace
+from pipeline.follow_ups import decisions
+from pipeline.follow_ups.decisions import OutOfPlace
 
 LISTED = ("unique_id", "state", "task_type", "task_id", "environment", "planned_at", "reason")
 AT_ONCE = 500

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.service import Service
 from scale.client import ScaleError
-from workers.bell import Bell
+from workers.dispatcher import Bell
 
 
 def service() -> Service:

@@ -13,8 +13,8 @@ from app.api.jobs import COLUMNS, STATES, Job
 from app.commands.group import Group, ring, service, who
 from app.commands.output import as_json, limit, print_rows, rows_of
 from models import Job as Row
-from pipeline.audit import note
-from pipeline.jobs import MAX_ATTEMPTS, retry
+from pipeline.access.audit import note
+from pipeline.jobs.queue import MAX_ATTEMPTS, retry
 
 LISTED = ("id", "kind", "subject", "state", "attempts", "run_at", "last_error")
 

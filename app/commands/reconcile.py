@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from app.commands.group import Command, ring, service
-from app.commands.moments import MOMENT
 from app.commands.output import as_json, print_facts, print_json, shown
-from pipeline import reconcile as pass_through
-from pipeline.imports import Import, UnreadableImport, import_file
-from pipeline.reconcile import THROTTLED_SECONDS, Run
+from app.commands.timestamps import MOMENT
+from pipeline.sync import reconcile as pass_through
+from pipeline.sync.imports import Import, UnreadableImport, import_file
+from pipeline.sync.reconcile import THROTTLED_SECONDS, Run
 from scale.client import Throttled, TransientError
 
 FAILURES = 8

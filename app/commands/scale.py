@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 from app.commands.group import Group, service, who
-from app.commands.moments import MOMENT
 from app.commands.output import as_json, print_json, print_rows
-from pipeline.audit import note
+from app.commands.timestamps import MOMENT
+from pipeline.access.audit import note
 from scale.client import Client
 
 TASK_COLUMNS = ("task_id", "type", "status", "project", "batch", "unique_id", "created_at", "completed_at")

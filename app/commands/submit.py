@@ -16,13 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from app.commands.group import Command, service, who
 from app.commands.output import as_json, console, print_json, shown
-from pipeline import submit as domain
-from pipeline.audit import note
-from pipeline.follow_ups import missing
-from pipeline.jobs import Wait
-from pipeline.submit import REFUSED, Outcome, Unusable, Wanted
+from pipeline.access.audit import note
+from pipeline.follow_ups import submit as domain
+from pipeline.follow_ups.recording import missing
+from pipeline.follow_ups.submit import REFUSED, Outcome, Unusable, Wanted
+from pipeline.jobs.queue import Wait
 from scale.client import Unauthorized
-from workflows.expressions import Template, compile_template, expressions_in
+from workflows.definition.expressions import Template, compile_template, expressions_in
 
 MOST_SHOWN = 20
 EVERY = 100

@@ -13,8 +13,8 @@ from app.commands.group import Group, ring, service, who
 from app.commands.output import as_json, limit, print_facts, print_rows, rows_of
 from models import Notification as NotificationRow
 from models import Subscriber as Row
-from pipeline import notify
-from pipeline import subscribers as registry
+from pipeline.events import outbox
+from pipeline.events import subscriptions as registry
 
 LISTED = ("id", "url", "events", "enabled", "reason", "created_at")
 HISTORY = ("id", "event", "state", "tries", "created_at", "delivered_at")
@@ -92,7 +92,7 @@ def disable(subscriber_id: UUID) -> None:
 def test(subscriber_id: UUID) -> None:
     """Send `test.sent`, to see whether that arrives."""
     with service().engine.begin() as connection:
-        asked = notify.send_test(connection, registry.subscriptions(connection), subscriber_id)
+        asked = outbox.send_test(connection, registry.load_subscriptions(connection), subscriber_id)
     if not asked:
         raise click.ClickException(f"No subscriber {subscriber_id} is enabled.")
     ring(asked)

@@ -12,11 +12,11 @@ from rich.tree import Tree
 from app.api.problems import Refused
 from app.api.tasks import Lineage, TaskDetail, TaskSummary, detail, summary, tasks_like
 from app.commands.group import Group, service
-from app.commands.moments import MOMENT
 from app.commands.output import as_json, console, limit, print_facts, print_json, print_rows, shown
 from app.commands.submit import submit
+from app.commands.timestamps import MOMENT
 from models import Task
-from pipeline.lineage import lineage
+from pipeline.follow_ups.lineage import lineage
 
 LISTED = (
     "task_id",

@@ -9,8 +9,8 @@ from app.api.lists import Instant
 from app.commands.group import Group, service, who
 from app.commands.output import as_json, print_rows, rows_of
 from models import ApiToken
-from pipeline import tokens as registry
-from pipeline.audit import note
+from pipeline.access import tokens as registry
+from pipeline.access.audit import note
 
 
 class Token(Schema):

@@ -15,20 +15,20 @@ from rich.syntax import Syntax
 from sqlalchemy import select
 
 from app.commands.group import Group, ring, service, who
-from app.commands.moments import MOMENT
 from app.commands.output import as_json, console, print_json, print_rows, shown
+from app.commands.timestamps import MOMENT
 from models import Task
-from pipeline import decisions, pauses
-from pipeline.preview import Preview, explanations
-from pipeline.views import look
+from pipeline.follow_ups import decisions, pauses
+from pipeline.follow_ups.preview import Preview, explanations
+from pipeline.follow_ups.views import look
 from scale.envelope import NotUnderstood, parse_callback
-from workflows.examples import try_examples
-from workflows.graph import mermaid, svg
-from workflows.load import load, load_file
-from workflows.reference import reference as language
-from workflows.schema import json_schema
-from workflows.view import View, view
-from workflows.workflow import BrokenWorkflow, Workflow, Workflows
+from workflows.definition.loader import load, load_file
+from workflows.definition.model import BrokenWorkflow, Workflow, Workflows
+from workflows.definition.schema import json_schema
+from workflows.docs.examples import try_examples
+from workflows.docs.graph import mermaid, svg
+from workflows.docs.reference import reference as language
+from workflows.planning.view import View, view
 
 MARKS = {True: "yes", False: "no", None: "can't be said"}
 

@@ -6,15 +6,15 @@ A new task type is one TaskType in its family's file, and its recorded payloads.
 from typing import Any
 
 from scale.envelope import ABSENT, holds_error
-from scale.forms import kind
+from scale.fields import kind
 from scale.results import Result
 from scale.task_types.answers import ANSWERS
+from scale.task_types.base import TaskType
 from scale.task_types.conversations import CONVERSATIONS
 from scale.task_types.documents import DOCUMENTS
 from scale.task_types.generic import GENERIC
 from scale.task_types.images import IMAGES
 from scale.task_types.lidar import LIDAR
-from scale.task_types.reading import TaskType
 from scale.task_types.segmentation import SEGMENTATION
 from scale.task_types.text import TEXT
 from scale.task_types.video import VIDEO

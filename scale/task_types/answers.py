@@ -1,6 +1,6 @@
 """Types whose response is an answer without geometry: categories, choices, transcribed or collected fields, speech."""
 
-from scale.task_types.reading import TaskType, answer
+from scale.task_types.base import TaskType, answer
 
 ANSWERS = (
     TaskType(

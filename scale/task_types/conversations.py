@@ -1,6 +1,6 @@
 """Conversations with a model, and tasks of several stages: responses, or (second API version) threads of turns."""
 
-from scale.task_types.reading import TaskType, answer
+from scale.task_types.base import TaskType, answer
 
 
 def _conversation(name: str, summary: str) -> TaskType:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from scale.annotations import Annotation, reader
-from scale.task_types.reading import TaskType, listed
+from scale.task_types.base import TaskType, listed
 
 _read_flat = reader(None, other_uuid="id")
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from scale.results import Result
-from scale.task_types.reading import TaskType, answer, inline
+from scale.task_types.base import TaskType, answer, inline
 
 _recognise = inline(None)
 

@@ -1,6 +1,6 @@
 """Annotations drawn on one image: boxes, points, lines, polygons, cuboids, and all of them together."""
 
-from scale.task_types.reading import TaskType, inline
+from scale.task_types.base import TaskType, inline
 
 _DRAWN = ("attachment", "objects_to_annotate")
 

@@ -1,6 +1,6 @@
 """Sensor fusion: cuboids, links and point segmentations over lidar frames, in files that the response points to."""
 
-from scale.task_types.reading import TaskType, files, inline
+from scale.task_types.base import TaskType, files, inline
 
 LIDAR = (
     TaskType(

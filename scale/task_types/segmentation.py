@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from scale.annotations import Annotation
-from scale.forms import json_object, kind, load, schema
+from scale.fields import json_object, kind, load, schema
 from scale.results import Result
-from scale.task_types.reading import TaskType, flags_of, is_url, numbered
+from scale.task_types.base import TaskType, flags_of, is_url, numbered
 
 FORM = schema(annotations=json_object, labelMapping=json_object, global_attributes=json_object)
 COMBINED = (

@@ -1,6 +1,6 @@
 """Annotations over the frames of a video: the response points to files, which are read when they have been fetched."""
 
-from scale.task_types.reading import TaskType, files, inline
+from scale.task_types.base import TaskType, files, inline
 
 _SHAPES = ("box", "polygon", "line", "point", "cuboid", "ellipse", "event")
 _FRAMES = "attachments|attachment"

@@ -260,7 +260,7 @@ def test_a_very_long_label_project_and_batch_are_stored(app: Flask, post: Post) 
 def test_a_task_type_whose_code_raises_is_quarantined_and_replayed_when_mended(
     app: Flask, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import deliveries
+    from pipeline.receive import replay as replay_module
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug of ours")
@@ -274,15 +274,15 @@ def test_a_task_type_whose_code_raises_is_quarantined_and_replayed_when_mended(
     assert "ZeroDivisionError: a bug of ours" in kept.reason
     assert (count(app, Task), count(app, Response)) == (0, 0)
 
-    replay = deliveries.replay(app.extensions["weighbridge"], kept.id)
+    replay = replay_module.replay(app.extensions["weighbridge"], kept.id)
     assert replay.changed["delivery"] == ("quarantined", "processed")
     assert delivery(app, answer.json["delivery_id"]).reason is None
     assert (count(app, Task), count(app, Response)) == (1, 1)
 
 
 def test_a_large_body_is_stored_and_left_to_the_worker(app: Flask, post: Post) -> None:
-    from pipeline import jobs
-    from workers.work import perform
+    from pipeline.jobs import queue
+    from workers.runner import perform
 
     body = payload("annotation/boxes_of_2017.json")
     body["response"]["annotations"] = [
@@ -295,7 +295,7 @@ def test_a_large_body_is_stored_and_left_to_the_worker(app: Flask, post: Post) -
     assert post(body).json == {"delivery_id": answer.json["delivery_id"], "status": "duplicate"}
 
     service = app.extensions["weighbridge"]
-    job = jobs.claim(service.engine, 60)
+    job = queue.claim(service.engine, 60)
     assert job is not None
     perform(service, job)
     assert delivery(app, answer.json["delivery_id"]).status == "processed"
@@ -414,7 +414,7 @@ def test_a_locked_task_row_makes_the_delivery_wait_for_the_worker(postgres_url: 
 def test_without_a_database_the_answer_is_503_and_with_it_back_the_retry_is_taken(
     service: Callable[..., Service], own_postgres: OwnPostgres
 ) -> None:
-    from pipeline.database import migrate
+    from pipeline.db.migrations import migrate
 
     url = own_postgres.create_database("door")
     migrate(url.replace("postgresql://", "postgresql+psycopg://"))

@@ -10,9 +10,9 @@ from sqlalchemy import text, update
 from app import create_app
 from config import load_settings
 from models import Job
-from pipeline import jobs
-from pipeline.health import HEARTBEAT
-from pipeline.state import remember
+from pipeline.db.state import remember
+from pipeline.jobs import queue
+from pipeline.operations.health import HEARTBEAT
 
 Make = Callable[..., Flask]
 
@@ -73,7 +73,7 @@ def test_a_worker_that_was_never_there_a_broken_workflow_and_dead_jobs_are_named
     (tmp_path / "workflows/odd.yaml").write_text("workflow: odd\nsteps: 7\n")
     with app.extensions["weighbridge"].engine.begin() as connection:
         connection.execute(text("DELETE FROM state"))
-        jobs.ask(connection, jobs.PARSE, ["a"])
+        queue.ask(connection, queue.PARSE, ["a"])
         connection.execute(update(Job).values(state="dead"))
     status, word, problems = ready(app)
     assert (status, word) == (200, "degraded")

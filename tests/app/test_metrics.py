@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app import create_app
 from config import load_settings
-from pipeline import jobs
-from pipeline.state import remember
+from pipeline.db.state import remember
+from pipeline.jobs import queue
 from tests.service import Service
 
 BODY = Path(__file__).parent.parent / "payloads" / "annotation" / "accepted.json"
@@ -49,7 +49,7 @@ def test_the_gauges_say_how_much_work_there_is(database_url: str, tmp_path: Path
     assert ("weighbridge_worker_heartbeat_age_seconds",) not in before
     assert before["weighbridge_callbacks_total", "quarantined"] >= 1
     with service.engine.begin() as connection:
-        jobs.ask(connection, jobs.PLAN, ["a", "b"])
+        queue.ask(connection, queue.PLAN, ["a", "b"])
         remember(connection, "heartbeat:here", {})
     after = samples(web.get("/metrics").text)
     assert after["weighbridge_jobs", "plan", "ready"] == 2

@@ -9,7 +9,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
 
 from models import Base
-from pipeline.database import migrate, migrations, revisions
+from pipeline.db.migrations import migrate, migrations, revisions
 
 # Indexes of expressions are not read back from SQLite.
 pytestmark = pytest.mark.filterwarnings(

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.receive import Receipt, receive
+from pipeline.receive.receive import Receipt, receive
 from pipeline.service import Service
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"

@@ -9,14 +9,14 @@ from typing import Any
 from sqlalchemy import update
 
 from models import FollowUp, Job, Join
-from pipeline import jobs
-from pipeline.database import from_now
-from pipeline.receive import Receipt
+from pipeline.db.dialect import from_now
+from pipeline.jobs import queue
+from pipeline.receive.receive import Receipt
 from pipeline.service import Lanes, Service
 from sandbox.pytest_plugin import ScaleSandbox
 from tests.pipeline.bodies import callback, take
 from tests.pipeline.rows import table
-from workers.work import work
+from workers.runner import work
 
 ROOT = "5f1e9b000000000000000001"
 Steps = dict[str, Any]
@@ -88,7 +88,7 @@ class Pipeline:
     def due(self) -> bool:
         """Whether there is a job that a worker would take now."""
         with self.service.reader.begin() as connection:
-            return bool(jobs.due(connection, 1, self.service.lanes.open()))
+            return bool(queue.due(connection, 1, self.service.lanes.open()))
 
     def skip_waiting(self) -> None:
         """Whatever waits for its time is due now, and done."""

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import delete, select
 
 from models import Annotation, Artifact, Base, Batch, Delivery, Job, Response, Task
-from pipeline.database import now
+from pipeline.db.ids import now
 from pipeline.service import Service
 
 CLOCKS = timedelta(seconds=1)

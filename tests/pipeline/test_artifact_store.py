@@ -10,8 +10,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline.artifact_store import ArtifactStore, path
-from pipeline.fetch import fetch
+from pipeline.artifacts.store import ArtifactStore, path
+from pipeline.http.download import fetch
 from tests.peer import Peer, reply
 
 CONTENT = b"[]" * 700_000

@@ -20,15 +20,17 @@ from pycocotools import mask as coco
 from sqlalchemy import update
 
 from models import Annotation, Artifact, Job, Response, State
-from pipeline import artifacts, deliveries, jobs
-from pipeline.database import now
-from pipeline.planning import look
+from pipeline.artifacts import fetch_file
+from pipeline.db.ids import now
+from pipeline.follow_ups.plan_task import look
+from pipeline.jobs import queue
+from pipeline.receive import replay
 from pipeline.service import Service
 from scale.annotations import Annotation as Value
 from tests.peer import Answer, Asked, Peer, reply
 from tests.pipeline.bodies import PAYLOADS, callback, take
 from tests.pipeline.rows import Meanwhile, only, table
-from workers.work import perform, work
+from workers.runner import perform, work
 
 FILES = PAYLOADS / "files"
 CASES = sorted(path.name.removesuffix(".rows.json") for path in FILES.glob("*.rows.json"))
@@ -85,9 +87,9 @@ def video(files: Files, *paths: str, **fields: Any) -> bytes:
     return callback(response, **{"type": "videoannotation", **fields})
 
 
-def claim(service: Service, kind: str = jobs.FETCH) -> jobs.Job:
+def claim(service: Service, kind: str = queue.FETCH) -> queue.Job:
     """The next due job, which is of this kind."""
-    job = jobs.claim(service.engine, 60)
+    job = queue.claim(service.engine, 60)
     assert job is not None
     assert job.kind == kind
     return job
@@ -100,7 +102,7 @@ def kinds(service: Service, state: str = "ready") -> list[str]:
 def work_without_planning(service: Service) -> None:
     """Run the fetches; the plans that they ask for stay, to be counted."""
     for row in table(service, Job):
-        if row["kind"] == jobs.FETCH and (job := jobs.claim(service.engine, 60, job_id=row["id"])):
+        if row["kind"] == queue.FETCH and (job := queue.claim(service.engine, 60, job_id=row["id"])):
             perform(service, job)
 
 
@@ -142,15 +144,15 @@ def test_the_last_file_makes_the_response_whole_and_asks_for_planning(here: Serv
     }
     take(here, video(files, "/a", "/b"))
     for row in table(here, Job):  # the plan that the callback itself asked for
-        if row["kind"] == jobs.PLAN and (job := jobs.claim(here.engine, 60, job_id=row["id"])):
+        if row["kind"] == queue.PLAN and (job := queue.claim(here.engine, 60, job_id=row["id"])):
             perform(here, job)
-    assert kinds(here) == [jobs.FETCH, jobs.FETCH]
+    assert kinds(here) == [queue.FETCH, queue.FETCH]
     perform(here, claim(here))
-    assert kinds(here) == [jobs.FETCH]
+    assert kinds(here) == [queue.FETCH]
     with here.reader.begin() as connection:
         assert look(connection, TASK_ID) is None
     perform(here, claim(here))
-    assert kinds(here) == [jobs.PLAN]
+    assert kinds(here) == [queue.PLAN]
     with here.reader.begin() as connection:
         seen = look(connection, TASK_ID)
     assert seen is not None
@@ -165,8 +167,8 @@ def test_files_of_a_version_that_is_not_current_ask_for_no_planning(here: Servic
     work(here)
     take(here, video(files, "/older", updated_at="2025-12-31T00:00:00Z", completed_at=None))
     files.has["/older"] = []
-    for job in [row for row in table(here, Job) if row["kind"] == jobs.PLAN]:
-        perform(here, jobs.claim(here.engine, 60, job_id=job["id"]))  # type: ignore[arg-type]
+    for job in [row for row in table(here, Job) if row["kind"] == queue.PLAN]:
+        perform(here, queue.claim(here.engine, 60, job_id=job["id"]))  # type: ignore[arg-type]
     perform(here, claim(here))
     assert kinds(here) == []
 
@@ -210,7 +212,7 @@ def test_a_host_that_is_not_named_is_refused_at_once_with_the_reason(
         f"{files.host} is not among the hosts that files may be fetched from",
     )
     assert files.asked == []
-    assert kinds(here, "dead") == [jobs.FETCH]
+    assert kinds(here, "dead") == [queue.FETCH]
     assert only(here, Job)["last_error"] == artifact["reason"]
 
 
@@ -228,7 +230,7 @@ def test_a_failed_file_makes_the_response_whole_too(here: Service, files: Files)
         ("annotations", "stored"),
         ("events", "failed"),
     ]
-    assert kinds(here) == [jobs.PLAN]
+    assert kinds(here) == [queue.PLAN]
 
 
 def test_a_refused_file_is_fetched_when_a_person_asks_for_its_job_again(
@@ -240,7 +242,7 @@ def test_a_refused_file_is_fetched_when_a_person_asks_for_its_job_again(
     perform(before, claim(before))
     here = open_service(artifact_hosts=(files.host,))
     with here.engine.begin() as connection:
-        assert jobs.retry(connection, only(here, Job)["id"])
+        assert queue.retry(connection, only(here, Job)["id"])
     perform(here, claim(here))
     assert (only(here, Artifact)["state"], only(here, Artifact)["reason"]) == ("stored", None)
     assert only(here, Response)["annotation_count"] == 1
@@ -273,7 +275,7 @@ def test_what_may_be_there_later_is_asked_for_again_with_back_off(
         assert (job["state"], job["last_error"]) == ("ready", artifact["reason"])
         assert job["run_at"] in then.plus(0.75 * 2 ** (attempt - 1), 1.25 * 2 ** (attempt - 1))
         with here.engine.begin() as connection:
-            jobs.retry(connection, job["id"])
+            queue.retry(connection, job["id"])
     files.has["/a"] = [{"annotations": [BOX]}]
     with here.engine.begin() as connection:
         connection.execute(State.__table__.delete())
@@ -287,23 +289,23 @@ def test_a_file_is_given_up_after_more_than_a_day_and_not_before(here: Service, 
         perform(here, claim(here))
         with here.engine.begin() as connection:
             connection.execute(update(Artifact).values(first_attempt_at=now() - timedelta(hours=hours)))
-            jobs.retry(connection, only(here, Job)["id"])
+            queue.retry(connection, only(here, Job)["id"])
         perform(here, claim(here))
         assert only(here, Artifact)["state"] == state
         if state == "pending":
             with here.engine.begin() as connection:
-                jobs.retry(connection, only(here, Job)["id"])
+                queue.retry(connection, only(here, Job)["id"])
     assert only(here, Artifact)["reason"] == f"{files.host} answered 404, and so it was for 25 hours"
     files.has["/never"] = []
     with here.engine.begin() as connection:
-        artifacts.retry(connection, only(here, Artifact)["id"])
+        fetch_file.retry(connection, only(here, Artifact)["id"])
     perform(here, claim(here))
     assert only(here, Artifact)["state"] == "stored"
 
 
 def test_waiting_for_a_file_uses_up_no_attempts_of_its_job(here: Service, files: Files) -> None:
     take(here, video(files, "/never", type="videoboxannotation"))
-    for _ in range(jobs.MAX_ATTEMPTS[jobs.FETCH] + 5):
+    for _ in range(queue.MAX_ATTEMPTS[queue.FETCH] + 5):
         perform(here, claim(here))
         with here.engine.begin() as connection:
             connection.execute(update(Job).values(run_at=now() - timedelta(seconds=1)))
@@ -398,7 +400,7 @@ def test_no_secret_of_an_address_gets_into_a_reason(here: Service, files: Files)
 def test_a_file_that_cannot_be_read_has_failed_and_leaves_no_row(
     content: bytes, reason: str, here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifacts, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(fetch_file, "ROWS_AT_ONCE", 1)
     files.has["/a"] = content
     take(here, video(files, "/a"))
     work_without_planning(here)
@@ -410,7 +412,7 @@ def test_a_file_that_cannot_be_read_has_failed_and_leaves_no_row(
     assert here.store.exists(artifact["sha256"])
     files.has["/a"] = [{"annotations": [BOX]}]
     with here.engine.begin() as connection:
-        artifacts.retry(connection, artifact["id"])
+        fetch_file.retry(connection, artifact["id"])
     work_without_planning(here)
     assert (only(here, Artifact)["state"], len(table(here, Annotation))) == ("stored", 1)
 
@@ -425,7 +427,7 @@ def test_a_mistake_of_our_own_about_a_file_is_its_reason_and_it_is_read_when_it_
     files.has["/a"] = [{"annotations": [BOX] * 3}]
     take(here, video(files, "/a", type="videoboxannotation"))
     with monkeypatch.context() as broken:
-        broken.setattr(artifacts, "read", mistaken)
+        broken.setattr(fetch_file, "read", mistaken)
         perform(here, claim(here))
     assert (only(here, Artifact)["state"], only(here, Artifact)["reason"]) == (
         "failed",
@@ -433,7 +435,7 @@ def test_a_mistake_of_our_own_about_a_file_is_its_reason_and_it_is_read_when_it_
     )
     assert table(here, Annotation) == []
     with here.engine.begin() as connection:
-        jobs.retry(connection, only(here, Job)["id"])
+        queue.retry(connection, only(here, Job)["id"])
     perform(here, claim(here))
     assert len(table(here, Annotation)) == 3
 
@@ -446,12 +448,12 @@ def test_content_that_was_lost_from_the_store_is_fetched_anew(here: Service, fil
     files.has = {}
     with here.engine.begin() as connection:
         connection.execute(update(Artifact).values(first_attempt_at=None))
-        artifacts.retry(connection, only(here, Artifact)["id"])
+        fetch_file.retry(connection, only(here, Artifact)["id"])
     perform(here, claim(here))
     assert (only(here, Artifact)["state"], len(table(here, Annotation))) == ("pending", 1)
     files.has["/a"] = [{"annotations": [BOX] * 2}]
     with here.engine.begin() as connection:
-        jobs.retry(connection, only(here, Job)["id"])
+        queue.retry(connection, only(here, Job)["id"])
     perform(here, claim(here))
     assert (only(here, Artifact)["state"], only(here, Response)["annotation_count"]) == ("stored", 2)
 
@@ -472,23 +474,23 @@ def test_what_postgresql_does_not_store_is_replaced(here: Service, files: Files)
 def test_a_worker_that_vanishes_while_reading_leaves_no_row_twice(
     here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifacts, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(fetch_file, "ROWS_AT_ONCE", 2)
     files.has["/a"] = [{"annotations": [BOX] * 5}]
     take(here, video(files, "/a", type="videoboxannotation"))
-    written = artifacts.write_annotations
+    written = fetch_file.write_annotations
 
     def vanish_at_the_third(*given: Any) -> int:
         if len(table(here, Annotation)) == 4:
             raise SystemExit
         return written(*given)
 
-    monkeypatch.setattr(artifacts, "write_annotations", vanish_at_the_third)
+    monkeypatch.setattr(fetch_file, "write_annotations", vanish_at_the_third)
     first = claim(here)
     with pytest.raises(SystemExit):
         perform(here, first)
     assert len(table(here, Annotation)) == 4
     assert only(here, Response)["annotation_count"] == 0
-    monkeypatch.setattr(artifacts, "write_annotations", written)
+    monkeypatch.setattr(fetch_file, "write_annotations", written)
     with here.engine.begin() as connection:
         connection.execute(update(Job).values(run_at=now() - timedelta(seconds=1)))
     perform(here, claim(here))
@@ -500,13 +502,13 @@ def test_a_worker_that_vanishes_while_reading_leaves_no_row_twice(
 def test_a_worker_that_lost_its_lease_writes_nothing_more(
     here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifacts, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(fetch_file, "ROWS_AT_ONCE", 1)
     files.has["/a"] = [{"annotations": [BOX] * 3}]
     take(here, video(files, "/a", type="videoboxannotation"))
-    late, rows, written = claim(here), [], artifacts.write_annotations
+    late, rows, written = claim(here), [], fetch_file.write_annotations
 
     def lose(*given: Any) -> int:
-        monkeypatch.setattr(artifacts, "write_annotations", written)
+        monkeypatch.setattr(fetch_file, "write_annotations", written)
         return written(*given)
 
     def expire(some: Any) -> Iterator[Any]:
@@ -518,9 +520,9 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(
                     connection.execute(update(Job).values(run_at=now() - timedelta(seconds=1)))
                 perform(here, claim(here))
 
-    pieces = artifacts.pieces
-    monkeypatch.setattr(artifacts, "pieces", lambda some: expire(some) if not rows else pieces(some))
-    monkeypatch.setattr(artifacts, "write_annotations", lose)
+    pieces = fetch_file.pieces
+    monkeypatch.setattr(fetch_file, "pieces", lambda some: expire(some) if not rows else pieces(some))
+    monkeypatch.setattr(fetch_file, "write_annotations", lose)
     perform(here, late)
     assert sorted(row["position"] for row in table(here, Annotation)) == [0, 1, 2]
     assert only(here, Response)["annotation_count"] == 3
@@ -538,12 +540,12 @@ def test_a_fetch_longer_than_its_lease_stays_leased(
         yield body[:-1]
         for _ in range(10):
             files.peer.wait(0.25)
-            stolen.append(jobs.claim(here.engine, 60))
+            stolen.append(queue.claim(here.engine, 60))
         yield body[-1:]
 
     files.has["/a"] = slowly
     take(here, video(files, "/a", type="videoboxannotation"))
-    job = jobs.claim(here.engine, 1)
+    job = queue.claim(here.engine, 1)
     assert job is not None
     perform(here, job)
     assert stolen == [None] * 10
@@ -555,14 +557,14 @@ def test_files_of_a_response_that_is_understood_anew_meanwhile_are_dropped(
 ) -> None:
     files.has["/a"] = [{"annotations": [BOX] * 3}]
     take(here, video(files, "/a", type="videoboxannotation"))
-    fetching, pieces = claim(here), artifacts.pieces
+    fetching, pieces = claim(here), fetch_file.pieces
 
     def replaced(some: Any) -> Iterator[Any]:
         with here.engine.begin() as connection:
             connection.execute(Artifact.__table__.delete())
         yield from pieces(some)
 
-    monkeypatch.setattr(artifacts, "pieces", replaced)
+    monkeypatch.setattr(fetch_file, "pieces", replaced)
     perform(here, fetching)
     assert table(here, Annotation) == []
     assert table(here, Job) == []
@@ -574,7 +576,7 @@ def test_a_file_that_is_here_can_be_read_anew_without_being_fetched(here: Servic
     perform(here, claim(here))
     with here.engine.begin() as connection:
         connection.execute(Annotation.__table__.delete())
-        artifacts.retry(connection, only(here, Artifact)["id"])
+        fetch_file.retry(connection, only(here, Artifact)["id"])
     perform(here, claim(here))
     assert len(table(here, Annotation)) == only(here, Response)["annotation_count"] == 3
     assert files.asked == ["/a"]
@@ -582,7 +584,7 @@ def test_a_file_that_is_here_can_be_read_anew_without_being_fetched(here: Servic
 
 def test_retrying_a_file_that_is_not_known_is_an_error(here: Service) -> None:
     with here.engine.begin() as connection, pytest.raises(LookupError):
-        artifacts.retry(connection, UUID(int=1))
+        fetch_file.retry(connection, UUID(int=1))
 
 
 def test_two_workers_that_end_with_the_last_two_files_plan_once_and_count_all(
@@ -597,14 +599,16 @@ def test_two_workers_that_end_with_the_last_two_files_plan_once_and_count_all(
     files.has = {"/a": held, "/b": held}
     take(here, video(files, "/a", "/b"))
     claimed = [
-        jobs.claim(here.engine, 60, job_id=row["id"]) for row in table(here, Job) if row["kind"] == jobs.FETCH
+        queue.claim(here.engine, 60, job_id=row["id"])
+        for row in table(here, Job)
+        if row["kind"] == queue.FETCH
     ]
     threads = [threading.Thread(target=perform, args=(here, job)) for job in claimed]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert kinds(here) == [jobs.PLAN]
+    assert kinds(here) == [queue.PLAN]
     assert only(here, Response)["annotation_count"] == 2
 
 
@@ -655,7 +659,7 @@ MEASURED = [
 ]
 
 
-@pytest.mark.parametrize("role", artifacts.INDEX_IMAGES)
+@pytest.mark.parametrize("role", fetch_file.INDEX_IMAGES)
 def test_an_index_image_completes_one_mask_row_an_index(role: str, here: Service, files: Files) -> None:
     files.has[f"/{role}"] = png(SCENE) if role == "indexedImage" else extended(SCENE)
     take(here, segmentation(files, role))
@@ -674,11 +678,11 @@ def test_an_index_image_completes_one_mask_row_an_index(role: str, here: Service
 @pytest.mark.parametrize("first", [0, 1])
 def test_the_extended_index_image_wins_in_either_order(first: int, here: Service, files: Files) -> None:
     files.has = {"/indexedImage": png(SCENE % 2), "/extendedIndexedImage": extended(SCENE)}
-    take(here, segmentation(files, *artifacts.INDEX_IMAGES))
+    take(here, segmentation(files, *fetch_file.INDEX_IMAGES))
     by_role = {str(row["id"]): row["role"] for row in table(here, Artifact)}
     waiting = {by_role[row["subject"]]: row["id"] for row in table(here, Job)}
-    for role in (artifacts.INDEX_IMAGES[first], artifacts.INDEX_IMAGES[1 - first]):
-        perform(here, jobs.claim(here.engine, 60, job_id=waiting[role]))  # type: ignore[arg-type]
+    for role in (fetch_file.INDEX_IMAGES[first], fetch_file.INDEX_IMAGES[1 - first]):
+        perform(here, queue.claim(here.engine, 60, job_id=waiting[role]))  # type: ignore[arg-type]
     assert masks(here) == MEASURED
 
 
@@ -686,7 +690,7 @@ def test_the_plain_index_image_counts_where_the_extended_one_cannot_be_read(
     here: Service, files: Files
 ) -> None:
     files.has = {"/indexedImage": png(SCENE), "/extendedIndexedImage": b"no image"}
-    take(here, segmentation(files, *artifacts.INDEX_IMAGES))
+    take(here, segmentation(files, *fetch_file.INDEX_IMAGES))
     work(here)
     assert masks(here) == MEASURED
     failed = next(row for row in table(here, Artifact) if row["state"] == "failed")
@@ -729,7 +733,7 @@ def test_the_images_of_labels_are_compared_once_all_are_here_in_any_order(
         )
         of_role = {str(row["id"]): row["role"] for row in table(here, Artifact) if row["state"] == "pending"}
         for row in sorted(table(here, Job), key=lambda row: of_role[row["subject"]] == last):
-            perform(here, jobs.claim(here.engine, 60, job_id=row["id"]))  # type: ignore[arg-type]
+            perform(here, queue.claim(here.engine, 60, job_id=row["id"]))  # type: ignore[arg-type]
     reasons = {(row["task_id"][-1], row["role"]): row["reason"] for row in table(here, Artifact)}
     for number in "01":
         assert {role: reason for (at, role), reason in reasons.items() if at == number} == {
@@ -747,7 +751,7 @@ def test_a_replay_measures_the_masks_again_without_fetching(here: Service, files
     files.has["/indexedImage"] = png(SCENE)
     receipt = take(here, segmentation(files, "indexedImage"))
     work(here)
-    deliveries.replay(here, receipt.delivery_id)
+    replay.replay(here, receipt.delivery_id)
     assert only(here, Artifact)["state"] == "pending"
     work(here)
     assert masks(here) == MEASURED
@@ -774,7 +778,7 @@ from pipeline import artifacts, jobs
 from pipeline.service import Service
 from sqlalchemy import select
 from models import Artifact, Response
-from workers.work import perform
+from workers.runner import perform
 import workers.celery_app
 
 url, host, store, megabytes = sys.argv[1:]

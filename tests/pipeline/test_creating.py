@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import decisions, jobs
-from pipeline.database import now
-from pipeline.pauses import CREATING
-from pipeline.state import recall
+from pipeline.db.ids import now
+from pipeline.db.state import recall
+from pipeline.follow_ups import decisions, task_creation
+from pipeline.follow_ups.pauses import CREATING
+from pipeline.jobs import queue
 from scale.client import Client
 from tests.pipeline.bodies import boxes
 from tests.pipeline.pipelines import ROOT, Pipeline, asks
@@ -90,7 +91,7 @@ def test_a_refused_key_pauses_creating_altogether_and_it_goes_on_by_itself(
 
 
 def end_pause(pipeline: Pipeline) -> None:
-    from pipeline.state import remember
+    from pipeline.db.state import remember
 
     with pipeline.service.engine.begin() as connection:
         remember(connection, f"{CREATING}:live", {"reason": "it was so", "until": now().isoformat()})
@@ -139,7 +140,7 @@ def test_nothing_is_created_while_creating_is_stopped(pipeline: Pipeline) -> Non
 def test_without_a_key_follow_ups_are_held_and_released_once_it_is_there(
     open_pipeline: Callable[..., Pipeline],
 ) -> None:
-    from pipeline.follow_ups import release
+    from pipeline.follow_ups.recording import release
 
     without = open_pipeline(scale_api_key=None)
     without.workflow({"ask": asks()})
@@ -191,9 +192,8 @@ def test_a_callback_that_overtakes_the_answer_finds_its_follow_up(pipeline: Pipe
 def test_what_is_canceled_while_scale_is_asked_is_canceled_there_too(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import creating
 
-    asked = creating.create_or_adopt
+    asked = task_creation.create_or_adopt
 
     def canceled_meanwhile(client: Any, task_type: str, request: dict[str, Any]) -> dict[str, Any]:
         task = asked(client, task_type, request)
@@ -201,7 +201,7 @@ def test_what_is_canceled_while_scale_is_asked_is_canceled_there_too(
             decisions.cancel(connection, request["unique_id"], "ana")
         return task
 
-    monkeypatch.setattr(creating, "create_or_adopt", canceled_meanwhile)
+    monkeypatch.setattr(task_creation, "create_or_adopt", canceled_meanwhile)
     pipeline.workflow({"ask": asks()})
     pipeline.receive(boxes("car"))
     assert pipeline.states() == {ASK: "canceled"}
@@ -212,19 +212,18 @@ def test_what_is_canceled_while_scale_is_asked_is_canceled_there_too(
 def test_a_worker_that_lost_its_job_while_scale_was_asked_changes_nothing(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import creating
 
-    asked = creating.create_or_adopt
+    asked = task_creation.create_or_adopt
 
     def overtaken(client: Any, task_type: str, request: dict[str, Any]) -> dict[str, Any]:
         task = asked(client, task_type, request)
-        monkeypatch.setattr(creating, "create_or_adopt", asked)
+        monkeypatch.setattr(task_creation, "create_or_adopt", asked)
         make_leases_end(pipeline)
         pipeline.work()
         assert pipeline.states() == {ASK: "created"}
         return task
 
-    monkeypatch.setattr(creating, "create_or_adopt", overtaken)
+    monkeypatch.setattr(task_creation, "create_or_adopt", overtaken)
     pipeline.workflow({"ask": asks()})
     pipeline.receive(boxes("car"))
     assert pipeline.states() == {ASK: "created"}
@@ -235,7 +234,7 @@ def make_leases_end(pipeline: Pipeline) -> None:
     from sqlalchemy import update
 
     from models import Job
-    from pipeline.database import from_now
+    from pipeline.db.dialect import from_now
 
     with pipeline.service.engine.begin() as connection:
         connection.execute(update(Job).values(run_at=from_now(-1)))
@@ -295,7 +294,7 @@ def test_a_follow_up_whose_worker_is_gone_for_good_can_be_retried(pipeline: Pipe
     pipeline.workflow({"ask": asks()})
     pipeline.sandbox.fault("error_before")
     pipeline.receive(boxes("car"))
-    for _ in range(jobs.MAX_ATTEMPTS[jobs.CREATE]):
+    for _ in range(queue.MAX_ATTEMPTS[queue.CREATE]):
         pipeline.skip_waiting()
     (job,) = pipeline.jobs()
     assert job["state"] == "dead"

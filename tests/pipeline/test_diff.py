@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.diff import Diff, diff
+from pipeline.operations.diff import Diff, diff
 from scale.annotations import Annotation
 
 Geometry = dict[str, Any]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import urllib3.util.connection
 
-from pipeline.fetch import Fetched, Refused, Unavailable, fetch
+from pipeline.http.download import Fetched, Refused, Unavailable, fetch
 from tests.peer import Answer, Asked, Peer, reply
 
 SECRET = "X-Amz-Signature=c0ffee"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from models import Annotation, Delivery, State, Task
-from pipeline import imports
-from pipeline.imports import Import, UnreadableImport, import_file
 from pipeline.service import Service
+from pipeline.sync import imports
+from pipeline.sync.imports import Import, UnreadableImport, import_file
 from tests.pipeline.bodies import RECORDED, boxes, callback, take, task
 from tests.pipeline.rows import only, standing, table
 

@@ -9,28 +9,28 @@ import pytest
 from sqlalchemy import insert, update
 
 from models import Job, State
-from pipeline import jobs
-from pipeline.database import now
-from pipeline.jobs import LeaseLost, Wait
+from pipeline.db.ids import now
+from pipeline.jobs import queue
+from pipeline.jobs.queue import LeaseLost, Wait
 from pipeline.service import Service
 from tests.pipeline.rows import Meanwhile, only, table
-from workers import work
+from workers import runner
 
 
-def ask(service: Service, *subjects: str, kind: str = jobs.PLAN, delay: float = 0) -> None:
+def ask(service: Service, *subjects: str, kind: str = queue.PLAN, delay: float = 0) -> None:
     with service.engine.begin() as connection:
-        jobs.ask(connection, kind, subjects, delay=delay)
+        queue.ask(connection, kind, subjects, delay=delay)
 
 
-def claim(service: Service, lease: float = 60) -> jobs.Job:
-    job = jobs.claim(service.engine, lease)
+def claim(service: Service, lease: float = 60) -> queue.Job:
+    job = queue.claim(service.engine, lease)
     assert job is not None
     return job
 
 
-def finish(service: Service, job: jobs.Job) -> None:
+def finish(service: Service, job: queue.Job) -> None:
     with service.engine.begin() as connection:
-        jobs.finish(connection, job)
+        queue.finish(connection, job)
 
 
 def expire(service: Service) -> None:
@@ -50,7 +50,7 @@ def test_the_same_work_is_one_row_however_often_it_is_asked_for(here: Service) -
 
 def test_a_thousand_subjects_are_asked_for_at_once(here: Service) -> None:
     with here.engine.begin() as connection:
-        ids = jobs.ask(connection, jobs.PLAN, (f"s{n}" for n in range(1_200)))
+        ids = queue.ask(connection, queue.PLAN, (f"s{n}" for n in range(1_200)))
     assert len(set(ids)) == len(table(here, Job)) == 1_200
 
 
@@ -65,7 +65,7 @@ def test_a_waiting_job_runs_at_the_earlier_of_two_times(here: Service) -> None:
 
 def test_a_job_that_is_asked_for_in_a_transaction_that_fails_was_never_asked_for(here: Service) -> None:
     with here.engine.connect() as connection:
-        jobs.ask(connection, jobs.PLAN, ["a"])
+        queue.ask(connection, queue.PLAN, ["a"])
         connection.rollback()
     assert table(here, Job) == []
 
@@ -78,7 +78,7 @@ def test_a_claimed_job_is_nobody_elses_until_its_lease_ends(here: Service) -> No
     with Meanwhile() as then:
         job = claim(here)
     assert (job.kind, job.subject, job.attempts) == ("plan", "a", 1)
-    assert jobs.claim(here.engine, 60) is None
+    assert queue.claim(here.engine, 60) is None
     assert only(here, Job)["run_at"] in then.plus(60)
     expire(here)
     again = claim(here)
@@ -91,7 +91,7 @@ def test_the_job_that_has_waited_longest_is_claimed_first(here: Service) -> None
         ask(here, subject, delay=delay)
     claimed = [claim(here).subject for _ in range(3)]
     assert claimed == ["first", "second", "third"]
-    assert jobs.claim(here.engine, 60) is None
+    assert queue.claim(here.engine, 60) is None
 
 
 def test_a_named_job_is_claimed_before_others_and_only_when_it_is_due(here: Service) -> None:
@@ -99,11 +99,11 @@ def test_a_named_job_is_claimed_before_others_and_only_when_it_is_due(here: Serv
     ask(here, "b")
     ask(here, "c", delay=50)
     ids = {row["subject"]: row["id"] for row in table(here, Job)}
-    named = jobs.claim(here.engine, 60, job_id=ids["b"])
+    named = queue.claim(here.engine, 60, job_id=ids["b"])
     assert named is not None
     assert named.subject == "b"
-    assert jobs.claim(here.engine, 60, job_id=ids["b"]) is None
-    assert jobs.claim(here.engine, 60, job_id=ids["c"]) is None
+    assert queue.claim(here.engine, 60, job_id=ids["b"]) is None
+    assert queue.claim(here.engine, 60, job_id=ids["c"]) is None
 
 
 def test_ten_workers_at_once_claim_each_job_once(here: Service) -> None:
@@ -111,7 +111,7 @@ def test_ten_workers_at_once_claim_each_job_once(here: Service) -> None:
     claimed: list[str] = []
 
     def take_all() -> None:
-        while (job := jobs.claim(here.engine, 60)) is not None:
+        while (job := queue.claim(here.engine, 60)) is not None:
             claimed.append(job.subject)
 
     threads = [threading.Thread(target=take_all) for _ in range(10)]
@@ -120,7 +120,7 @@ def test_ten_workers_at_once_claim_each_job_once(here: Service) -> None:
     for thread in threads:
         thread.join()
     while (
-        job := jobs.claim(here.engine, 60)
+        job := queue.claim(here.engine, 60)
     ) is not None:  # PostgreSQL lets a worker go home while others hold rows
         claimed.append(job.subject)
     assert sorted(claimed) == sorted(f"s{n}" for n in range(40))
@@ -132,8 +132,8 @@ def test_what_is_due_is_listed_without_being_claimed(here: Service) -> None:
     ask(here, "later", delay=60)
     ids = {row["subject"]: row["id"] for row in table(here, Job)}
     with here.reader.begin() as connection:
-        assert jobs.due(connection, 10) == [ids["late"], ids["now"]]
-        assert jobs.due(connection, 1) == [ids["late"]]
+        assert queue.due(connection, 10) == [ids["late"], ids["now"]]
+        assert queue.due(connection, 1) == [ids["late"]]
 
 
 # Fencing.
@@ -148,12 +148,12 @@ def test_an_owner_who_lost_the_lease_changes_nothing(change: str, here: Service)
 
     def act() -> None:
         if change == "renew":
-            jobs.renew(here.engine, late, 60)
+            queue.renew(here.engine, late, 60)
             return
         with here.engine.begin() as connection:
             connection.execute(update(Job).values(subject="changed"))
             more = ("why",) if change in ("postpone", "bury") else ()
-            getattr(jobs, change)(connection, late, *more)
+            getattr(queue, change)(connection, late, *more)
 
     with pytest.raises(LeaseLost):
         act()
@@ -173,11 +173,11 @@ def test_a_job_that_was_deleted_meanwhile_is_lost_as_well(here: Service) -> None
 def test_a_lease_is_renewed_for_as_long_as_the_work_takes(here: Service) -> None:
     ask(here, "a")
     job = claim(here, lease=1)
-    with jobs.kept_leased(here.engine, job, 1) as still_leased:
+    with queue.kept_leased(here.engine, job, 1) as still_leased:
         for _ in range(8):
             threading.Event().wait(0.25)
             still_leased()
-            assert jobs.claim(here.engine, 1) is None
+            assert queue.claim(here.engine, 1) is None
     finish(here, job)
 
 
@@ -186,7 +186,7 @@ def test_long_work_learns_that_somebody_else_has_its_job(here: Service) -> None:
     job = claim(here)
     expire(here)
     claim(here)
-    with jobs.kept_leased(here.engine, job, 0.3) as still_leased:
+    with queue.kept_leased(here.engine, job, 0.3) as still_leased:
         threading.Event().wait(0.5)
         with pytest.raises(LeaseLost):
             still_leased()
@@ -206,7 +206,7 @@ def test_a_job_that_is_asked_for_while_it_runs_runs_once_more(here: Service) -> 
     job = claim(here)
     ask(here, "a")
     ask(here, "a")
-    assert jobs.claim(here.engine, 60) is None
+    assert queue.claim(here.engine, 60) is None
     finish(here, job)
     again = claim(here)
     assert (again.id, again.attempts) == (job.id, 1)
@@ -216,7 +216,7 @@ def test_a_job_that_is_asked_for_while_it_runs_runs_once_more(here: Service) -> 
 
 def test_back_off_doubles_up_to_an_hour_and_is_spread(here: Service) -> None:
     for attempts in (1, 2, 5, 10, 30):
-        waits = {jobs.backoff(attempts) for _ in range(200)}
+        waits = {queue.backoff(attempts) for _ in range(200)}
         middle = min(2 ** (attempts - 1), 3_600)
         assert 0.75 * middle <= min(waits) < 0.8 * middle
         assert 1.2 * middle < max(waits) <= 1.25 * middle
@@ -226,7 +226,7 @@ def test_a_postponed_job_waits_keeps_its_error_and_counts(here: Service) -> None
     ask(here, "a")
     job = claim(here)
     with Meanwhile() as then, here.engine.begin() as connection:
-        jobs.postpone(connection, job, "no luck", delay=30)
+        queue.postpone(connection, job, "no luck", delay=30)
     row = only(here, Job)
     assert (row["state"], row["attempts"], row["last_error"], row["lease_owner"]) == (
         "ready",
@@ -239,27 +239,27 @@ def test_a_postponed_job_waits_keeps_its_error_and_counts(here: Service) -> None
 
 def test_waiting_in_order_gives_the_attempt_back(here: Service) -> None:
     ask(here, "a")
-    for _ in range(jobs.MAX_ATTEMPTS[jobs.PLAN] + 5):
+    for _ in range(queue.MAX_ATTEMPTS[queue.PLAN] + 5):
         job = claim(here)
         with here.engine.begin() as connection:
-            jobs.postpone(connection, job, "a pause", delay=0, counts=False)
+            queue.postpone(connection, job, "a pause", delay=0, counts=False)
     assert (only(here, Job)["state"], only(here, Job)["attempts"]) == ("ready", 0)
 
 
 def test_a_job_is_dead_after_its_last_attempt_and_says_why(here: Service) -> None:
     ask(here, "a")
-    for attempt in range(jobs.MAX_ATTEMPTS[jobs.PLAN]):
+    for attempt in range(queue.MAX_ATTEMPTS[queue.PLAN]):
         job = claim(here)
         with here.engine.begin() as connection:
-            jobs.postpone(connection, job, f"failure {attempt}", delay=0)
+            queue.postpone(connection, job, f"failure {attempt}", delay=0)
     row = only(here, Job)
-    assert (row["state"], row["last_error"]) == ("dead", f"failure {jobs.MAX_ATTEMPTS[jobs.PLAN] - 1}")
-    assert jobs.claim(here.engine, 60) is None
+    assert (row["state"], row["last_error"]) == ("dead", f"failure {queue.MAX_ATTEMPTS[queue.PLAN] - 1}")
+    assert queue.claim(here.engine, 60) is None
 
 
 def test_a_job_that_always_kills_its_worker_is_dead_and_the_others_go_on(here: Service) -> None:
     ask(here, "killer", delay=-100)
-    for _ in range(jobs.MAX_ATTEMPTS[jobs.PLAN]):
+    for _ in range(queue.MAX_ATTEMPTS[queue.PLAN]):
         assert claim(here).subject == "killer"
         expire(here)
     ask(here, "other")
@@ -273,7 +273,7 @@ def test_a_dead_job_has_a_new_life_when_it_is_asked_for_again_or_retried(here: S
         ask(here, "a")
         job = claim(here)
         with here.engine.begin() as connection:
-            jobs.bury(connection, job, "dead")
+            queue.bury(connection, job, "dead")
         revive()
         assert claim(here).attempts == 1
         expire(here)
@@ -282,11 +282,11 @@ def test_a_dead_job_has_a_new_life_when_it_is_asked_for_again_or_retried(here: S
 
 def retry(service: Service) -> None:
     with service.engine.begin() as connection:
-        assert jobs.retry(connection, only(service, Job)["id"])
+        assert queue.retry(connection, only(service, Job)["id"])
 
 
 def finish_all(service: Service) -> None:
-    while (job := jobs.claim(service.engine, 60)) is not None:
+    while (job := queue.claim(service.engine, 60)) is not None:
         finish(service, job)
 
 
@@ -295,7 +295,7 @@ def test_a_person_makes_a_waiting_job_run_now_and_cannot_touch_a_running_one(her
     retry(here)
     job = claim(here)
     with here.engine.begin() as connection:
-        assert not jobs.retry(connection, job.id)
+        assert not queue.retry(connection, job.id)
 
 
 def test_jobs_whose_subject_is_gone_are_dropped_unless_they_run(here: Service) -> None:
@@ -303,25 +303,25 @@ def test_jobs_whose_subject_is_gone_are_dropped_unless_they_run(here: Service) -
     claim(here)
     ask(here, "waits", "stays")
     with here.engine.begin() as connection:
-        jobs.drop(connection, jobs.PLAN, ["runs", "waits", "unknown"])
+        queue.drop(connection, queue.PLAN, ["runs", "waits", "unknown"])
     assert sorted(row["subject"] for row in table(here, Job)) == ["runs", "stays"]
 
 
 def test_jobs_are_counted_by_kind_and_state(here: Service) -> None:
     ask(here, "a", "b")
-    ask(here, "c", kind=jobs.FETCH, delay=60)
+    ask(here, "c", kind=queue.FETCH, delay=60)
     claim(here)
     with here.reader.begin() as connection:
-        assert jobs.counts(connection) == {
+        assert queue.counts(connection) == {
             ("plan", "ready"): 1,
             ("plan", "running"): 1,
             ("fetch", "ready"): 1,
         }
 
 
-@pytest.mark.parametrize("kind", jobs.MAX_ATTEMPTS)
+@pytest.mark.parametrize("kind", queue.MAX_ATTEMPTS)
 def test_no_job_is_dead_for_an_hour_of_trouble(kind: str) -> None:
-    pauses = [jobs.backoff(attempt) for attempt in range(1, jobs.MAX_ATTEMPTS[kind])]
+    pauses = [queue.backoff(attempt) for attempt in range(1, queue.MAX_ATTEMPTS[kind])]
     assert sum(pauses) > 3_600
 
 
@@ -331,7 +331,7 @@ def test_no_job_is_dead_for_an_hour_of_trouble(kind: str) -> None:
 @pytest.fixture
 def performed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`performed(function)`: plans are made by this function instead."""
-    return lambda function: monkeypatch.setitem(work.KINDS, jobs.PLAN, function)
+    return lambda function: monkeypatch.setitem(runner.KINDS, queue.PLAN, function)
 
 
 def test_a_job_that_raises_is_tried_again_later(here: Service, performed: Callable[..., None]) -> None:
@@ -341,7 +341,7 @@ def test_a_job_that_raises_is_tried_again_later(here: Service, performed: Callab
     performed(fail)
     ask(here, "a")
     with Meanwhile() as then:
-        work.work(here)
+        runner.work(here)
     row = only(here, Job)
     assert (row["state"], row["attempts"], row["last_error"]) == ("ready", 1, "ValueError: not today")
     assert row["run_at"] in then.plus(0, 2)
@@ -350,7 +350,7 @@ def test_a_job_that_raises_is_tried_again_later(here: Service, performed: Callab
 def test_what_the_database_refuses_a_job_is_told_without_the_values(
     here: Service, performed: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def write_twice(service: Service, _: jobs.Job) -> None:
+    def write_twice(service: Service, _: queue.Job) -> None:
         row = {"key": "secret", "value": {}, "changed_at": now()}
         with service.engine.begin() as connection:
             for _ in range(2):
@@ -358,7 +358,7 @@ def test_what_the_database_refuses_a_job_is_told_without_the_values(
 
     performed(write_twice)
     ask(here, "a")
-    work.work(here)
+    runner.work(here)
     error = only(here, Job)["last_error"]
     assert error in (
         "IntegrityError: UNIQUE constraint failed: state.key",
@@ -375,7 +375,7 @@ def test_a_job_that_waits_in_order_says_for_what(here: Service, performed: Calla
     performed(wait)
     ask(here, "a")
     with Meanwhile() as then:
-        work.work(here)
+        runner.work(here)
     assert (only(here, Job)["attempts"], only(here, Job)["last_error"]) == (0, "Scale asks to slow down")
     assert only(here, Job)["run_at"] in then.plus(90)
 
@@ -385,13 +385,13 @@ def test_a_worker_that_has_finished_a_job_looks_for_the_next(
 ) -> None:
     seen = []
 
-    def plan(service: Service, job: jobs.Job) -> None:
+    def plan(service: Service, job: queue.Job) -> None:
         seen.append(job.subject)
         finish(service, job)
 
     performed(plan)
     ask(here, "a", "b", "c")
-    assert work.work(here) == []
+    assert runner.work(here) == []
     assert sorted(seen) == ["a", "b", "c"]
 
 
@@ -402,7 +402,7 @@ def test_a_job_of_a_kind_that_only_a_newer_version_knows_waits_and_holds_nobody_
     ask(here, "later", kind="newer", delay=-10)
     ask(here, "a")
     with Meanwhile() as then:
-        work.work(here)
+        runner.work(here)
     row = only(here, Job)
     assert (row["key"], row["state"], row["attempts"]) == ("newer:later", "ready", 0)
     assert "newer" in row["last_error"]
@@ -412,14 +412,14 @@ def test_a_job_of_a_kind_that_only_a_newer_version_knows_waits_and_holds_nobody_
 def test_what_a_job_did_is_undone_when_it_has_lost_its_lease(
     here: Service, performed: Callable[..., None]
 ) -> None:
-    def too_late(service: Service, job: jobs.Job) -> None:
+    def too_late(service: Service, job: queue.Job) -> None:
         expire(service)
         claim(service)
         with service.engine.begin() as connection:
-            jobs.ask(connection, jobs.CREATE, ["twice"])
-            jobs.finish(connection, job)
+            queue.ask(connection, queue.CREATE, ["twice"])
+            queue.finish(connection, job)
 
     performed(too_late)
     ask(here, "a")
-    work.perform(here, claim(here))
+    runner.perform(here, claim(here))
     assert [row["key"] for row in table(here, Job)] == ["plan:a"]

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from models import Join
-from pipeline.database import from_now
+from pipeline.db.dialect import from_now
 from tests.pipeline.bodies import boxes
 from tests.pipeline.pipelines import ROOT, Pipeline, asks
 
@@ -182,7 +182,7 @@ def test_the_tasks_of_a_join_can_be_fanned_out_and_joined_again(pipeline: Pipeli
 
 
 def test_a_wide_join_counts_before_it_looks(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline import joins as module
+    from pipeline.follow_ups import joins as module
 
     looked: list[object] = []
     looks = module._children

@@ -7,12 +7,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from pipeline import decisions, jobs
-from pipeline.database import now
-from pipeline.health import degradations
+from pipeline.db.ids import now
+from pipeline.follow_ups import decisions
+from pipeline.jobs import queue
+from pipeline.operations.health import degradations
 from tests.pipeline.bodies import boxes, callback, take
 from tests.pipeline.pipelines import Pipeline, asks
-from workers.work import perform, work
+from workers.runner import perform, work
 
 MANY = 20_000
 
@@ -20,16 +21,16 @@ MANY = 20_000
 def test_what_came_last_is_planned_before_what_has_long_waited_to_be_created(pipeline: Pipeline) -> None:
     pipeline.workflow({"each": asks(for_each="annotation")})
     take(pipeline.service, callback(boxes(*["car"] * 30)))
-    planned = jobs.claim(pipeline.service.engine, 60)
+    planned = queue.claim(pipeline.service.engine, 60)
     assert planned is not None
     perform(pipeline.service, planned)
     take(pipeline.service, callback(boxes("car"), task_id="5f1e9b000000000000000002"))
-    following = jobs.claim(pipeline.service.engine, 60)
+    following = queue.claim(pipeline.service.engine, 60)
     assert following is not None
-    assert (following.kind, following.subject) == (jobs.PLAN, "5f1e9b000000000000000002")
-    created = jobs.claim(pipeline.service.engine, 60)
+    assert (following.kind, following.subject) == (queue.PLAN, "5f1e9b000000000000000002")
+    created = queue.claim(pipeline.service.engine, 60)
     assert created is not None
-    assert (created.kind, created.lane) == (jobs.CREATE, "live")
+    assert (created.kind, created.lane) == (queue.CREATE, "live")
 
 
 def test_while_scale_asks_to_wait_jobs_are_not_woken_in_vain_and_planning_goes_on(pipeline: Pipeline) -> None:
@@ -55,7 +56,7 @@ def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipe
         connection.execute(text(fill), {"many": MANY, "lane": lane})
     with pipeline.service.engine.connect() as connection:
         connection.exec_driver_sql("ANALYZE jobs")
-        statement = jobs._claiming(jobs.LANES)
+        statement = queue._claiming(queue.LANES)
         written = statement.compile(connection, compile_kwargs={"render_postcompile": True})
         explain = "EXPLAIN " if postgresql else "EXPLAIN QUERY PLAN "
         parameters = written.construct_params({"owner": "me", "lease": 60.0})
@@ -66,7 +67,7 @@ def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipe
                 explain + str(written), tuple(parameters[name] for name in written.positiontup or ())
             ).all()
     told = " ".join(str(row) for row in rows)
-    assert told.count("ix_jobs_due") == len(jobs.LANES)
+    assert told.count("ix_jobs_due") == len(queue.LANES)
     assert "Sort" not in told
     assert "TEMP B-TREE" not in told
 

@@ -9,10 +9,12 @@ from sqlalchemy import func, select, update
 from standardwebhooks.webhooks import Webhook
 
 from models import AuditEntry, Job, Notification, Subscriber
-from pipeline import decisions, jobs, notify, subscribers
-from pipeline.database import from_now
-from pipeline.notify import teller
-from pipeline.subscribers import Unfit, subscriptions
+from pipeline.db.dialect import from_now
+from pipeline.events import outbox, subscriptions
+from pipeline.events.outbox import teller
+from pipeline.events.subscriptions import Unfit, load_subscriptions
+from pipeline.follow_ups import decisions
+from pipeline.jobs import queue
 from tests.peer import Peer, reply
 from tests.pipeline.bodies import boxes, callback, take
 from tests.pipeline.pipelines import ROOT, Pipeline, asks
@@ -50,7 +52,7 @@ def chain(open_pipeline: Callable[..., Pipeline], receiver: Receiver) -> Pipelin
 def subscribe(chain: Pipeline, receiver: Receiver, *events: str, **given: Any) -> str:
     """Register the receiver; its secret."""
     with chain.service.engine.begin() as connection:
-        row = subscribers.add(connection, chain.service.settings, "ana", receiver.url, events, **given)
+        row = subscriptions.add(connection, chain.service.settings, "ana", receiver.url, events, **given)
     chain.service._registered.forget()
     return str(row["secret"])
 
@@ -183,14 +185,14 @@ def test_after_the_last_attempt_a_notification_has_failed_and_can_be_replayed(
     subscribe(chain, receiver, "task")
     receiver.status = 500
     receive(chain, callback(boxes("car")))
-    for _ in range(jobs.MAX_ATTEMPTS[jobs.NOTIFY]):
+    for _ in range(queue.MAX_ATTEMPTS[queue.NOTIFY]):
         chain.skip_waiting()
     row = only(chain.service, Notification)
-    assert (row["state"], len(row["tries"])) == ("failed", jobs.MAX_ATTEMPTS[jobs.NOTIFY])
+    assert (row["state"], len(row["tries"])) == ("failed", queue.MAX_ATTEMPTS[queue.NOTIFY])
     assert chain.jobs() == []
     receiver.status = 200
     with chain.service.engine.begin() as connection:
-        subscribers.replay(connection, "ana", row["id"])
+        subscriptions.replay(connection, "ana", row["id"])
     chain.work()
     assert only(chain.service, Notification)["state"] == "delivered"
     assert [entry["action"] for entry in table(chain.service, AuditEntry)] == [
@@ -215,7 +217,7 @@ def test_a_receiver_that_asks_to_wait_is_left_alone_for_so_long(chain: Pipeline,
     receiver.status, receiver.headers = 429, {"Retry-After": "600"}
     receive(chain, callback(boxes("car")))
     with chain.service.reader.begin() as connection:
-        soon = select(func.count()).where(Job.kind == jobs.NOTIFY, Job.run_at < from_now(590))
+        soon = select(func.count()).where(Job.kind == queue.NOTIFY, Job.run_at < from_now(590))
         assert connection.scalar(soon) == 0
 
 
@@ -243,7 +245,7 @@ def test_what_cannot_be_a_subscriber_is_refused_in_words(
     chain: Pipeline, receiver: Receiver, url: str | None, events: list[str], given: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(Unfit, match=why), chain.service.engine.begin() as connection:
-        subscribers.add(connection, chain.service.settings, "ana", url or receiver.url, events, **given)
+        subscriptions.add(connection, chain.service.settings, "ana", url or receiver.url, events, **given)
     assert table(chain.service, Subscriber) == []
 
 
@@ -261,7 +263,7 @@ def test_a_fault_of_ours_in_telling_does_not_stop_a_callback(
     chain: Pipeline, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subscribe(chain, receiver, "task")
-    monkeypatch.setattr(notify, "publish", lambda *given, **more: 1 / 0)
+    monkeypatch.setattr(outbox, "publish", lambda *given, **more: 1 / 0)
     receipt = take(chain.service, callback(boxes("car")), tell=teller(chain.service))
     assert receipt.status == "processed"
 
@@ -270,7 +272,7 @@ def test_a_person_can_send_a_test(chain: Pipeline, receiver: Receiver) -> None:
     secret = subscribe(chain, receiver, "workflow")
     row = only(chain.service, Subscriber)
     with chain.service.engine.begin() as connection:
-        notify.send_test(connection, subscriptions(connection), row["id"])
+        outbox.send_test(connection, load_subscriptions(connection), row["id"])
     chain.work()
     assert [event["type"] for event in receiver.heard(secret)] == ["test.sent"]
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from models import State, Task
-from pipeline import decisions, pauses
-from pipeline.pauses import make_up_for_mended
+from pipeline.follow_ups import decisions, pauses, plan_task
+from pipeline.follow_ups.pauses import make_up_for_mended
+from pipeline.jobs import queue
 from tests.pipeline.bodies import boxes, callback, take
 from tests.pipeline.pipelines import ROOT, Pipeline, asks
 from tests.pipeline.rows import table
@@ -164,11 +165,10 @@ def test_an_answer_that_comes_before_the_cancellation_is_followed_all_the_same(p
 
 
 def run_plan_only(pipeline: Pipeline) -> None:
-    from pipeline import jobs
-    from workers.work import perform
+    from workers.runner import perform
 
-    (job_id,) = [row["id"] for row in pipeline.jobs() if row["kind"] == jobs.PLAN]
-    job = jobs.claim(pipeline.service.engine, 60, job_id=job_id)
+    (job_id,) = [row["id"] for row in pipeline.jobs() if row["kind"] == queue.PLAN]
+    job = queue.claim(pipeline.service.engine, 60, job_id=job_id)
     assert job is not None
     perform(pipeline.service, job)
 
@@ -319,23 +319,22 @@ def test_a_function_that_answers_nonsense_is_skipped_and_the_other_workflows_go_
 def test_a_fault_of_our_own_in_one_workflow_keeps_the_others_going_and_the_job_waiting(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import planning
 
-    plan = planning.plan
+    plan = plan_task.plan
 
     def fails(view: Any, workflow: Any, prefix: str) -> Any:
         if workflow.name == "odd":
             raise RuntimeError("ours")
         return plan(view, workflow, prefix)
 
-    monkeypatch.setattr(planning, "plan", fails)
+    monkeypatch.setattr(plan_task, "plan", fails)
     pipeline.workflow({"ask": asks()}, "odd")
     pipeline.workflow({"ask": asks()})
     pipeline.receive(boxes("car"))
     assert pipeline.states() == {f"w.ask.{ROOT}": "created"}
     (job,) = pipeline.jobs()
     assert (job["kind"], job["last_error"]) == ("plan", "RuntimeError: ours")
-    monkeypatch.setattr(planning, "plan", plan)
+    monkeypatch.setattr(plan_task, "plan", plan)
     pipeline.skip_waiting()
     assert sorted(pipeline.states()) == [f"odd.ask.{ROOT}", f"w.ask.{ROOT}"]
 
@@ -346,9 +345,8 @@ def test_a_fault_of_our_own_in_one_workflow_keeps_the_others_going_and_the_job_w
 def test_a_large_fan_out_is_recorded_in_several_transactions(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import planning
 
-    monkeypatch.setattr(planning, "FOLLOW_UPS_AT_ONCE", 10)
+    monkeypatch.setattr(plan_task, "FOLLOW_UPS_AT_ONCE", 10)
     last = {"after": {"step": "each"}, "join": {"wait": "all", "reduce": "majority"}}
     pipeline.workflow({"each": {**EACH, "hold": True}, "last": last})
     pipeline.receive(boxes(*["car"] * 25))

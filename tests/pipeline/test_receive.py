@@ -12,8 +12,9 @@ import pytest
 
 from config import Settings
 from models import Annotation, Batch, Delivery, Job, Response, Task
-from pipeline import deliveries, jobs
-from pipeline.receive import Receipt, read
+from pipeline.jobs import queue
+from pipeline.receive import replay
+from pipeline.receive.receive import Receipt, read
 from pipeline.service import Service
 from sandbox.pytest_plugin import ScaleSandbox
 from scale import task_types
@@ -21,7 +22,7 @@ from scale.envelope import LARGE_BYTES, NotUnderstood, parse_json
 from scale.task_types import TaskType
 from tests.pipeline.bodies import RECORDED, boxes, callback, take
 from tests.pipeline.rows import empty, only, standing, table
-from workers.work import perform, work
+from workers.runner import perform, work
 
 TASK_ID = "5f1e9b000000000000000001"
 
@@ -292,9 +293,9 @@ def test_a_task_type_whose_code_raises_costs_nothing_but_its_callbacks(
         take(here, callback({"category": "a"}, type="categorization", task_id="other")).status == "processed"
     )
     monkeypatch.undo()
-    ((_, replay),) = deliveries.replay_many(here, Delivery.status == "quarantined")
-    assert isinstance(replay, deliveries.Replay)
-    assert replay.changed["delivery"] == ("quarantined", "processed")
+    ((_, replayed),) = replay.replay_many(here, Delivery.status == "quarantined")
+    assert isinstance(replayed, replay.Replay)
+    assert replayed.changed["delivery"] == ("quarantined", "processed")
     assert len(table(here, Annotation)) == 1
 
 
@@ -407,7 +408,7 @@ def test_without_a_task_object_what_is_stored_of_the_task_counts(here: Service) 
 def test_a_task_that_nobody_has_described_is_asked_for_once(here: Service) -> None:
     for n in range(3):
         take(here, json.dumps({"task_id": TASK_ID, "response": {"n": n}}).encode())
-    assert [row["key"] for row in table(here, Job) if row["kind"] != jobs.PLAN] == [f"complete:{TASK_ID}"]
+    assert [row["key"] for row in table(here, Job) if row["kind"] != queue.PLAN] == [f"complete:{TASK_ID}"]
 
 
 def test_a_task_first_seen_without_its_description_is_completed_from_scale(
@@ -479,13 +480,13 @@ def test_a_large_body_that_takes_longer_than_a_lease_to_read_stays_with_its_work
 
     def take_over() -> None:
         while not taken_over.wait(0.1) and len(table(here, Job)) == 1:
-            if jobs.claim(here.engine, 60) is not None:
+            if queue.claim(here.engine, 60) is not None:
                 taken_over.set()
 
     taken_over = threading.Event()
-    monkeypatch.setattr(deliveries, "read", slowly)
+    monkeypatch.setattr(replay, "read", slowly)
     take(here, callback(boxes("car")), inline_bytes=0)
-    job = jobs.claim(here.engine, 1)
+    job = queue.claim(here.engine, 1)
     assert job is not None
     other = threading.Thread(target=take_over)
     other.start()
@@ -504,26 +505,26 @@ def test_a_large_body_that_is_no_callback_is_quarantined_by_the_worker(here: Ser
 def test_a_replay_creates_nothing_twice_and_says_what_changed(here: Service) -> None:
     receipt = take(here, callback(boxes("car")))
     before = standing(here)
-    assert deliveries.replay(here, receipt.delivery_id).changed == {}
+    assert replay.replay(here, receipt.delivery_id).changed == {}
     assert standing(here) == before
 
 
 def test_a_replay_by_filter_goes_through_all_of_them_oldest_first_and_can_go_on(here: Service) -> None:
     ids = [take(here, callback(boxes("car"), task_id=f"task-{n}")).delivery_id for n in range(7)]
     take(here, b"{}")
-    deliveries.IDS_AT_ONCE, before = 3, deliveries.IDS_AT_ONCE
+    replay.IDS_AT_ONCE, before = 3, replay.IDS_AT_ONCE
     try:
-        replays = list(deliveries.replay_many(here, Delivery.status == "processed"))
-        rest = list(deliveries.replay_many(here, Delivery.status == "processed", after=ids[4]))
+        replays = list(replay.replay_many(here, Delivery.status == "processed"))
+        rest = list(replay.replay_many(here, Delivery.status == "processed", after=ids[4]))
     finally:
-        deliveries.IDS_AT_ONCE = before
+        replay.IDS_AT_ONCE = before
     assert [delivery_id for delivery_id, _ in replays] == ids
     assert [delivery_id for delivery_id, _ in rest] == ids[5:]
 
 
 def test_a_replay_of_a_delivery_that_is_not_known_is_an_error(here: Service) -> None:
     with pytest.raises(LookupError):
-        deliveries.replay(here, jobs.new_id())
+        replay.replay(here, queue.new_id())
 
 
 def test_both_kinds_of_database_hold_the_same_rows_of_every_recorded_body(

@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import create_engine, select, update
 
 from models import Annotation, Artifact, Delivery, FollowUp, Job, Response, State, Task
-from pipeline import jobs, reconcile
-from pipeline.database import now
-from pipeline.reconcile import NoKey, Run, ask_when_due, begin
+from pipeline.db.ids import now
+from pipeline.db.state import recall
+from pipeline.jobs import queue
 from pipeline.service import Service
-from pipeline.state import recall
+from pipeline.sync import reconcile
+from pipeline.sync.reconcile import NoKey, Run, ask_when_due, begin
 from sandbox.pytest_plugin import ScaleSandbox
 from scale.client import Client, Throttled, TransientError, Unauthorized
 from tests.peer import Asked, Peer, reply
@@ -21,7 +22,7 @@ from tests.pipeline.bodies import boxes, callback, take, task
 from tests.pipeline.rows import Meanwhile, only, standing, table
 from tests.servers import wait_until
 from tests.service import Service as Processes
-from workers.work import perform, work
+from workers.runner import perform, work
 
 
 def annotation(scale: ScaleSandbox, **fields: Any) -> dict[str, Any]:
@@ -176,7 +177,7 @@ def test_an_old_result_that_was_reconciled_waits_for_a_person_before_it_costs_mo
         here = open_service(scale_api_url=peer.url, scale_api_key="k", public_url="https://labels.example")
         run(here)
     for row in table(here, Job):
-        if row["kind"] == jobs.PLAN and (job := jobs.claim(here.engine, 60, job_id=row["id"])):
+        if row["kind"] == queue.PLAN and (job := queue.claim(here.engine, 60, job_id=row["id"])):
             perform(here, job)
     states = {row["source_task_id"]: (row["state"], row["reason"]) for row in table(here, FollowUp)}
     assert states["new"][0] == "planned"
@@ -410,7 +411,7 @@ def test_a_scheduled_run_lets_others_run_after_some_pages_and_goes_on(
     here = open_service(scale_api_url=pages(many(9)).peer.url, scale_api_key="k", reconcile_every_seconds=60)
     due(here)
     seen = []
-    while (job := jobs.claim(here.engine, 60)) is not None:
+    while (job := queue.claim(here.engine, 60)) is not None:
         perform(here, job)
         seen.append(len(table(here, Task)))
     assert seen == [4, 8, 9]
@@ -428,7 +429,7 @@ def test_a_scheduled_run_waits_as_long_as_scale_asks_for(open_service: Open, pag
     assert (job["state"], job["attempts"], job["last_error"]) == ("ready", 0, "Scale asks to slow down")
     assert job["run_at"] in then.plus(40)
     with here.engine.begin() as connection:
-        jobs.retry(connection, job["id"])
+        queue.retry(connection, job["id"])
     work(here)
     assert len(table(here, Task)) == 5
     with here.reader.begin() as connection:

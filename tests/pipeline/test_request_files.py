@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from app import create_app
-from pipeline import addresses, views
-from pipeline.request_files import CannotBeMade, cut_out
+from pipeline.follow_ups import signed_urls, views
+from pipeline.follow_ups.request_files import CannotBeMade, cut_out
 from tests.peer import Asked, Peer, reply
 from tests.pipeline.pipelines import Pipeline
 
@@ -154,7 +154,7 @@ def test_an_address_of_ours_that_is_copied_on_is_fresh_again(chain: Pipeline, pi
         chain.finish(child, {"category": "a"})
     first, second = (path_of(request["attachment"]) for request in sent(chain))
     settings = chain.service.settings
-    one, other = (addresses.content(settings, path.removeprefix("/files/")) for path in (first, second))
+    one, other = (signed_urls.content(settings, path.removeprefix("/files/")) for path in (first, second))
     assert one is not None
     assert other is not None
     assert one.sha256 == other.sha256
@@ -163,13 +163,13 @@ def test_an_address_of_ours_that_is_copied_on_is_fresh_again(chain: Pipeline, pi
 
 def test_an_address_ends_after_a_week_and_a_forged_one_never_began(chain: Pipeline, web: FlaskClient) -> None:
     sha256, _ = chain.service.store.put(io.BytesIO(b"<script>"))
-    address = path_of(addresses.address(chain.service.settings, sha256, "text/html"))
+    address = path_of(signed_urls.address(chain.service.settings, sha256, "text/html"))
     answer = web.get(address)
     assert (answer.status_code, answer.mimetype) == (200, "application/octet-stream")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert web.get(address[:-2] + "xx").status_code == 404
     assert web.get("/files/nothing").status_code == 404
-    with time_machine.travel(time.time() + addresses.LIFETIME.total_seconds() + 1):
+    with time_machine.travel(time.time() + signed_urls.LIFETIME.total_seconds() + 1):
         assert web.get(address).status_code == 410
     chain.service.store.delete(sha256)
     assert web.get(address).status_code == 410
@@ -342,7 +342,7 @@ def test_the_cut_ends_where_the_image_ends() -> None:
 def test_a_bomb_and_what_is_no_image_are_refused_before_they_are_unpacked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from pipeline import request_files
+    from pipeline.follow_ups import request_files
 
     monkeypatch.setattr(request_files, "MOST_PIXELS", 1000)
     with pytest.raises(CannotBeMade, match="100 × 50 pixels"):

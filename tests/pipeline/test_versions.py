@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import delete, insert
 
 from models import Delivery, FollowUp, Job, Response, Task
-from pipeline import jobs, receive
+from pipeline.jobs import queue
+from pipeline.receive import receive
 from pipeline.service import Service
 from tests.pipeline.bodies import RECORDED, boxes, callback, take
 from tests.pipeline.rows import empty, only, standing, table
@@ -53,7 +54,7 @@ FIXED_EVENT = callback(
 RECALLED = callback(status="pending", updated_at=at(13), completed_at=None, tags=["again"])
 COMPLETED_AGAIN = callback(AGAIN, updated_at=at(14), completed_at=at(14), priority=20)
 FOLLOW_UP = {
-    "id": jobs.new_id(),
+    "id": queue.new_id(),
     "workflow": "w",
     "workflow_digest": "d",
     "step": "s",
@@ -170,7 +171,7 @@ def test_what_is_understood_follows_from_the_newest_description_in_any_order(her
             found = after(here, order)
             # Whether Scale is asked about the task depends on what was known of it in between.
             assert {**found, "jobs": []} == {**expected, "jobs": []}
-    assert jobs.COMPLETE in {row["kind"] for row in table(here, Job)}
+    assert queue.COMPLETE in {row["kind"] for row in table(here, Job)}
 
 
 SEGMENTED = {
@@ -263,15 +264,15 @@ def test_every_way_of_receiving_writes_the_same_rows_of_every_recorded_body(
             assert standing(here, receipt=True) == usual, path
         empty(here)
         assert take(here, body, inline_bytes=0).status == "stored"
-        run(here, jobs.PARSE)
+        run(here, queue.PARSE)
         assert standing(here, receipt=True) == usual, path
 
 
 def run(service: Service, kind: str) -> None:
     """Run the one job that there is."""
-    from workers.work import perform
+    from workers.runner import perform
 
-    job = jobs.claim(service.engine, 60)
+    job = queue.claim(service.engine, 60)
     assert job is not None
     assert job.kind == kind
     perform(service, job)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import requests
 
-from pipeline.database import migrate
+from pipeline.db.migrations import migrate
 from tests.reliability.load import Customer, Sender
 from tests.servers import OwnPostgres
 from tests.service import Service

@@ -20,8 +20,8 @@ from sandbox.pytest_plugin import SandboxError, ScaleSandbox, running_sandbox
 from tests.reliability.load import rows
 from tests.servers import OwnRedis, wait_until
 from tests.service import ROOT, Service
-from workflows.identity import annotation_key
-from workflows.reduce import consensus_boxes
+from workflows.definition.reducers import consensus_boxes
+from workflows.planning.identity import annotation_key
 
 Task = dict[str, Any]
 Start = Callable[..., Service]

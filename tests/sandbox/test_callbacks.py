@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.callbacks import DAY_SECONDS, MAX_TRIES, wait_before_try
+from sandbox.engine.callbacks import DAY_SECONDS, MAX_TRIES, wait_before_try
+from sandbox.engine.faults import FAULTS
 from sandbox.examples import example
-from sandbox.faults import FAULTS
 from sandbox.pytest_plugin import SandboxError, ScaleSandbox, running_sandbox
 from tests.sandbox.conftest import HOME
 from tests.sandbox.inbox import Inbox

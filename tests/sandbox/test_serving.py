@@ -21,7 +21,7 @@ from scale.envelope import parse_callback
 from tests.sandbox.conftest import HOME
 from tests.sandbox.inbox import Inbox
 
-RUN = [sys.executable, "-c", "from sandbox.commands import sandbox; sandbox()"]
+RUN = [sys.executable, "-c", "from sandbox.cli import sandbox; sandbox()"]
 Flask = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -300,7 +300,7 @@ def test_a_thousand_tasks_are_kept_and_announced(sandbox: ScaleSandbox, inbox: I
 
 
 def test_every_example_can_be_triggered(sandbox: ScaleSandbox, inbox: Inbox):
-    from sandbox.trigger import trigger
+    from sandbox.engine.trigger import trigger
 
     files: list[Any] = []
     for type_name in EXAMPLES:

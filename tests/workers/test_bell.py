@@ -8,9 +8,9 @@ import pytest
 import redis
 
 from config import Settings
-from pipeline.database import new_id
+from pipeline.db.ids import new_id
 from tests.servers import OwnRedis
-from workers.bell import MOST_WAITING, RINGS_AT_ONCE, Bell
+from workers.dispatcher import MOST_WAITING, RINGS_AT_ONCE, Bell
 
 
 @pytest.fixture

@@ -14,12 +14,13 @@ from sqlalchemy import select, update
 
 from config import Settings
 from models import State
-from pipeline import jobs, reconcile
-from pipeline.database import now
-from pipeline.health import HEARTBEAT, degradations
+from pipeline.db.ids import now
+from pipeline.db.state import remember
+from pipeline.jobs import queue
+from pipeline.operations.health import HEARTBEAT, degradations
 from pipeline.service import Service
-from pipeline.state import remember
-from workers.bell import Bell
+from pipeline.sync import reconcile
+from workers.dispatcher import Bell
 from workers.sweep import Sweep
 
 Start = Callable[[], Sweep]
@@ -50,7 +51,7 @@ def new_sweep(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Sta
 
 def ask(sweep: Sweep, count: int) -> None:
     with sweep.service.engine.begin() as connection:
-        jobs.ask(connection, jobs.PLAN, (f"task-{n}" for n in range(count)))
+        queue.ask(connection, queue.PLAN, (f"task-{n}" for n in range(count)))
 
 
 def rung(redis_url: str) -> int:

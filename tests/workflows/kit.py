@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from workflows.load import parse
-from workflows.view import Source, View, view
-from workflows.workflow import BrokenWorkflow, Step, Workflow
+from workflows.definition.loader import parse
+from workflows.definition.model import BrokenWorkflow, Step, Workflow
+from workflows.planning.view import Source, View, view
 
 TASK_ID = "5774cc78b01249ab09f089dd"
 ROOT = Path(__file__).parents[2]

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from tests.workflows.kit import made_by, seen
-from workflows.crop import Crop, Padding, Rect, around, into, out_of
-from workflows.files import crop_in, files, layers_file, mirrored, recipe, with_addresses
+from workflows.definition.crops import Crop, Padding, Rect, around, into, out_of
+from workflows.definition.recipes import crop_in, files, layers_file, mirrored, recipe, with_addresses
 
 BOX = {"type": "box", "left": 100, "top": 50, "width": 40, "height": 20}
 TRIANGLE = {"type": "polygon", "vertices": [{"x": 10.5, "y": 20}, {"x": 30, "y": 5.2}, {"x": 20, "y": 40}]}

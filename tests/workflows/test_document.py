@@ -1,6 +1,6 @@
 import pytest
 
-from workflows.document import read
+from workflows.definition.document import read
 
 
 def test_every_value_knows_its_line() -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from tests.workflows.kit import POLYGON, ROOT, TASK_ID, Spec, errors, step, workflow, written
-from workflows.examples import try_examples
-from workflows.load import load, load_file
-from workflows.workflow import Workflow
+from workflows.definition.loader import load, load_file
+from workflows.definition.model import Workflow
+from workflows.docs.examples import try_examples
 
 BODY = {"task": {"task_id": TASK_ID, "type": "polygonannotation", "status": "completed"}, "response": POLYGON}
 

@@ -3,7 +3,13 @@ from typing import Any
 import pytest
 
 from tests.workflows.kit import boxes, seen
-from workflows.expressions import ExpressionError, compile_expression, compile_template, names_in, render
+from workflows.definition.expressions import (
+    ExpressionError,
+    compile_expression,
+    compile_template,
+    names_in,
+    render,
+)
 
 
 def value(written: Any, **response: Any) -> Any:

@@ -1,9 +1,9 @@
 from typing import Any
 
 from tests.workflows.kit import REQUEST, TASK_ID, boxes, seen, step, workflow
-from workflows.identity import annotation_key, digest_of, part, unique_id
-from workflows.plan import FollowUp, plan
-from workflows.workflow import Workflow
+from workflows.definition.model import Workflow
+from workflows.planning.identity import annotation_key, digest_of, part, unique_id
+from workflows.planning.plan import FollowUp, plan
 
 
 def each(kind: str, **keys: Any) -> Workflow:

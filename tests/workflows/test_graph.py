@@ -3,9 +3,9 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from tests.workflows.kit import ROOT, step, workflow
-from workflows.graph import mermaid, svg
-from workflows.load import load
-from workflows.workflow import Workflow
+from workflows.definition.loader import load
+from workflows.definition.model import Workflow
+from workflows.docs.graph import mermaid, svg
 
 SHIPPED = [*load(ROOT / "config/workflows").loaded, *load(ROOT / "examples").loaded]
 

@@ -3,12 +3,23 @@ from typing import Any
 import pytest
 
 from tests.workflows.kit import REQUEST, TASK_ID, Spec, boxes, made_by, named, seen, step, workflow
-from workflows.explain import explain
-from workflows.files import recipe
-from workflows.join import FIRE, HOLD, STOP, WAIT, Child, Verdict, joins_of, openings, plan_join, settle
-from workflows.plan import plan
-from workflows.view import view
-from workflows.workflow import Workflow
+from workflows.definition.model import Workflow
+from workflows.definition.recipes import recipe
+from workflows.planning.explain import explain
+from workflows.planning.joins import (
+    FIRE,
+    HOLD,
+    STOP,
+    WAIT,
+    Child,
+    Verdict,
+    joins_of,
+    openings,
+    plan_join,
+    settle,
+)
+from workflows.planning.plan import plan
+from workflows.planning.view import view
 
 ASK = "categorization"
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from tests.workflows.kit import REQUEST, errors, errors_of, step, workflow, written
-from workflows.load import load, load_file
-from workflows.workflow import BrokenWorkflow, Workflow, Workflows, interested
+from workflows.definition.loader import load, load_file
+from workflows.definition.model import BrokenWorkflow, Workflow, Workflows, interested
 
 GOOD = written({"boxes": step()})
 

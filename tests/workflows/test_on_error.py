@@ -1,8 +1,8 @@
 from tests.workflows.kit import REQUEST, TASK_ID, made_by, seen, step, workflow
-from workflows.identity import first_try
-from workflows.plan import FollowUp, plan
-from workflows.view import View
-from workflows.workflow import Workflow
+from workflows.definition.model import Workflow
+from workflows.planning.identity import first_try
+from workflows.planning.plan import FollowUp, plan
+from workflows.planning.view import View
 
 ERROR = {
     "error": "could not be downloaded",

@@ -16,11 +16,11 @@ from tests.workflows.kit import (
     step,
     workflow,
 )
-from workflows.conditions import levels, to_cancel
-from workflows.load import load_file
-from workflows.plan import FollowUp, plan
-from workflows.view import Source, View, view
-from workflows.workflow import Workflow, limits
+from workflows.definition.loader import load_file
+from workflows.definition.model import Workflow, limits
+from workflows.planning.conditions import levels, to_cancel
+from workflows.planning.plan import FollowUp, plan
+from workflows.planning.view import Source, View, view
 
 # The seeds' own chain: their polygon callback, and the request that their Flask example sends for it.
 SEEDS_POLYGON = {

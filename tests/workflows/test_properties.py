@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.workflows.kit import REQUEST, TASK_ID, Spec, made_by
-from workflows.explain import explain
-from workflows.join import openings
-from workflows.load import parse
-from workflows.plan import plan
-from workflows.view import View, view
-from workflows.workflow import BrokenWorkflow, Workflow
+from workflows.definition.loader import parse
+from workflows.definition.model import BrokenWorkflow, Workflow
+from workflows.planning.explain import explain
+from workflows.planning.joins import openings
+from workflows.planning.plan import plan
+from workflows.planning.view import View, view
 
 words = st.sampled_from(["car", "bus", "person", "ä", "a.b/c", ""])
 scalars = (

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from workflows.reduce import REDUCERS, reducer
+from workflows.definition.reducers import REDUCERS, reducer
 
 
 def reduced(name: str, *results: Any, **options: float) -> dict[str, Any]:

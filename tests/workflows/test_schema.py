@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 
 from tests.workflows.kit import REQUEST, ROOT, step
-from workflows.document import read
-from workflows.reference import reference
-from workflows.schema import json_schema
+from workflows.definition.document import read
+from workflows.definition.schema import json_schema
+from workflows.docs.reference import reference
 
 EDITORS = jsonschema.Draft202012Validator(json_schema())
 

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from config import load_settings
-from pipeline.receive import Receipt, receive
+from pipeline.receive.receive import Receipt, receive
 from pipeline.service import Service
 
 PAYLOADS = Path(__file__).parent.parent.parent / "payloads"

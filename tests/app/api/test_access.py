@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from pipeline import tokens
+from pipeline.access import tokens
 from pipeline.service import Service
 from tests.app.api.conftest import TOKEN
 

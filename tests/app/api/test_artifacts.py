@@ -97,7 +97,7 @@ def test_a_failed_file_is_asked_for_again(
 def test_rows_of_a_file_count_only_when_all_of_it_is_read(
     deliver: Deliver, get: Get, service: Service, stored: Any
 ) -> None:
-    from pipeline.rows import write_annotations
+    from pipeline.db.annotation_rows import write_annotations
     from scale.annotations import Annotation
 
     artifact_id = UUID(stored(state="pending"))

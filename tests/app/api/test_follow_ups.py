@@ -9,8 +9,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import insert, select
 
 from models import FollowUp, Job, Join
-from pipeline import jobs, pauses
-from pipeline.database import new_id, now
+from pipeline.db.ids import new_id, now
+from pipeline.follow_ups import pauses
+from pipeline.jobs import queue
 from pipeline.service import Service
 from tests.app.api.conftest import Deliver
 
@@ -96,7 +97,7 @@ def test_approving_a_held_follow_up_asks_for_its_creation(
     assert (answer.json["state"], answer.json["reason"]) == ("planned", None)
     assert answer.json["decided_by"] == "API_TOKEN"
     assert answer.json["decided_at"].endswith("Z")
-    assert jobs_of(service, unique_id) == [jobs.CREATE]
+    assert jobs_of(service, unique_id) == [queue.CREATE]
     assert audited(get) == [("API_TOKEN", "follow-up.approve", unique_id)]
 
 
@@ -117,7 +118,7 @@ def test_canceling_a_created_follow_up_asks_scale_through_a_job(
     unique_id = plan("created", task_id="child")
     answer = client.post(f"/api/v1/follow-ups/{unique_id}/cancel")
     assert (answer.status_code, answer.json["state"]) == (200, "created")
-    assert jobs_of(service, unique_id) == [jobs.CANCEL]
+    assert jobs_of(service, unique_id) == [queue.CANCEL]
 
 
 def test_retrying_a_refused_follow_up_asks_for_it_again(
@@ -126,7 +127,7 @@ def test_retrying_a_refused_follow_up_asks_for_it_again(
     unique_id = plan("failed", reason="Scale refused it with 400: no money")
     answer = client.post(f"/api/v1/follow-ups/{unique_id}/retry")
     assert (answer.status_code, answer.json["state"], answer.json["reason"]) == (200, "planned", None)
-    assert jobs_of(service, unique_id) == [jobs.CREATE]
+    assert jobs_of(service, unique_id) == [queue.CREATE]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_creating_is_stopped_and_started(get: Get, client: FlaskClient) -> None:
 
 def test_a_pause_that_scale_asked_for_is_shown_until_it_is_over(get: Get, service: Service) -> None:
     def ask_to_wait(seconds: float) -> None:
-        with pytest.raises(jobs.Wait):
+        with pytest.raises(queue.Wait):
             pauses.hold_off(service, "live", "Scale asks to slow down", seconds)
 
     ask_to_wait(600)

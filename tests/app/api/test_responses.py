@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from models import Artifact, Response, Task
-from pipeline.rows import write_annotations
+from pipeline.db.annotation_rows import write_annotations
 from pipeline.service import Service
 from scale.annotations import Annotation as Value
 from tests.app.api.conftest import PAYLOADS, Deliver

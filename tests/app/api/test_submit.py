@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from config import load_settings
-from pipeline import decisions
+from pipeline.follow_ups import decisions
 from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
 from tests.app.api.conftest import TOKEN
 from tests.service import ROOT

@@ -10,7 +10,7 @@ from app import create_app
 from config import load_settings
 from tests.app.api.conftest import TOKEN
 from tests.peer import Peer, reply
-from workers.work import work
+from workers.runner import work
 
 
 @pytest.fixture

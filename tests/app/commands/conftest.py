@@ -12,7 +12,7 @@ from flask import Flask
 
 from app import create_app
 from config import load_settings
-from pipeline.receive import Receipt, receive
+from pipeline.receive.receive import Receipt, receive
 from pipeline.service import Service
 from tests.app.commands.folder import Folder, Terminal
 

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import select, update
 
 from models import AuditEntry, FollowUp, Job
-from pipeline import jobs
+from pipeline.access.tokens import holder
+from pipeline.jobs import queue
 from pipeline.service import Service
-from pipeline.tokens import holder
 from tests.app.commands.conftest import Deliver, Flasks
-from workers.work import work
+from workers.runner import work
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_decision_that_does_not_fit_says_why(flask: Flasks, held: str) -> None
 def dead(service: Service) -> Sequence[UUID]:
     """Two dead jobs."""
     with service.engine.begin() as connection:
-        ids = jobs.ask(connection, jobs.PLAN, ["one"]) + jobs.ask(connection, jobs.FETCH, ["two"])
+        ids = queue.ask(connection, queue.PLAN, ["one"]) + queue.ask(connection, queue.FETCH, ["two"])
         connection.execute(update(Job).values(state="dead", last_error="it went wrong"))
     return ids
 

@@ -12,12 +12,12 @@ from sqlalchemy import update
 from config import load_settings
 from config.deployment import unfit
 from models import Job
-from pipeline import jobs
-from pipeline.database import migrate
-from pipeline.health import HEARTBEAT
-from pipeline.pauses import STOPPED
+from pipeline.db.migrations import migrate
+from pipeline.db.state import remember
+from pipeline.follow_ups.pauses import STOPPED
+from pipeline.jobs import queue
+from pipeline.operations.health import HEARTBEAT
 from pipeline.service import Service
-from pipeline.state import remember
 from tests.app.commands.conftest import Deliver, commands_of
 from tests.peer import Asked, Peer, reply
 
@@ -116,7 +116,7 @@ def test_without_a_worker_that_is_a_problem(app: Flask) -> None:
 def test_what_waits_for_a_person_is_told(app: Flask, service: Service, deliver: Deliver) -> None:
     deliver(b"no JSON")
     with service.engine.begin() as connection:
-        jobs.ask(connection, jobs.PLAN, ["one", "two"])
+        queue.ask(connection, queue.PLAN, ["one", "two"])
         connection.execute(update(Job).values(state="dead"))
         remember(connection, STOPPED, {"who": "cli:me"})
     _, found = looked_at(app)

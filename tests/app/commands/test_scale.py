@@ -16,7 +16,7 @@ from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
 from scale.client import ScaleError
 from tests.app.commands.conftest import Flasks, commands_of
 from tests.peer import Peer, reply
-from workers.work import work
+from workers.runner import work
 
 PAYLOADS = Path(__file__).parents[2] / "payloads"
 REQUEST = {

@@ -7,7 +7,7 @@ from flask import Flask
 
 from tests.app.commands.conftest import commands_of
 from tests.peer import Peer, reply
-from workers.work import work
+from workers.runner import work
 
 
 def test_a_subscriber_is_added_tested_and_removed(make_app: Callable[..., Flask]) -> None:

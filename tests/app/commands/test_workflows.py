@@ -13,7 +13,7 @@ from models import FollowUp
 from pipeline.service import Service
 from scale.task_types import TASK_TYPES
 from tests.app.commands.conftest import PAYLOADS, Deliver, Flasks, commands_of
-from workers.work import work
+from workers.runner import work
 
 POLYGONS = PAYLOADS / "polygonannotation/polygons.json"
 TASK = json.loads(POLYGONS.read_text())["task"]["task_id"]

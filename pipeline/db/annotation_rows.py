@@ -1,0 +1,60 @@
+"""Annotation rows, written many at once: one statement on PostgreSQL, one executemany on SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from pipeline.db.json import dumps
+from scale.annotations import Annotation
+
+ROWS_AT_ONCE = 5_000
+
+COLUMNS = "response_id, file, position, type, label, uuid, frame, attributes, geometry, flag"
+FROM_ARRAYS = """
+    (row->>0)::int, row->>1, row->>2, row->>3, (row->>4)::bigint, nullif(row->5, 'null'), row->6, row->>7
+"""
+"""The columns from `position` on, out of one of the arrays that `arrays` gives."""
+
+_POSTGRESQL = f"INSERT INTO annotations ({COLUMNS}) SELECT %s, %s, {FROM_ARRAYS} FROM jsonb_array_elements(%s::jsonb) AS row"
+_SQLITE = f"INSERT INTO annotations ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def write_annotations(
+    connection: Connection, response_id: UUID, file: int, annotations: Iterable[Annotation]
+) -> int:
+    """Write `annotations` (streamed, a few thousand in memory) under one version and file; how many there were."""
+    written = 0
+    postgresql = connection.dialect.name == "postgresql"
+    rows = iter(annotations)
+    while some := list(islice(rows, ROWS_AT_ONCE)):
+        if postgresql:
+            connection.exec_driver_sql(_POSTGRESQL, (response_id, file, arrays(some)))
+        else:
+            connection.exec_driver_sql(_SQLITE, [_values(response_id.hex, file, row) for row in some])
+        written += len(some)
+    return written
+
+
+def arrays(annotations: Iterable[Annotation]) -> str:
+    """The rows as one JSON array of arrays: half of what PostgreSQL needs to read objects with named members."""
+    return dumps([(*row,) for row in annotations])
+
+
+def _values(response_id: str, file: int, row: Annotation) -> tuple[object, ...]:
+    position, type_name, label, uuid, frame, attributes, geometry, flag = row
+    return (
+        response_id,
+        file,
+        position,
+        type_name,
+        label,
+        uuid,
+        frame,
+        None if attributes is None else dumps(attributes),
+        dumps(geometry),
+        flag,
+    )

@@ -1,0 +1,42 @@
+"""SQL that differs between PostgreSQL and SQLite: the database's clock and INSERT … ON CONFLICT."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BindParameter, Connection, Float, bindparam, type_coerce
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from models.columns import UtcDateTime
+
+
+class from_now(FunctionElement[datetime]):  # noqa: N801  (a function of SQL)
+    """The database's own present plus some seconds. Leases of workers on several machines are measured by one clock."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+    def __init__(self, seconds: float | BindParameter[Any] = 0.0) -> None:
+        given = seconds if isinstance(seconds, BindParameter) else bindparam(None, float(seconds))
+        super().__init__(type_coerce(given, Float))
+
+
+@compiles(from_now, "postgresql")
+def _from_now_postgresql(element: from_now, compiler: Any, **options: Any) -> str:
+    # clock_timestamp() may be another one for each row, so that no index could be searched by it.
+    return f"statement_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)})"
+
+
+@compiles(from_now, "sqlite")
+def _from_now_sqlite(element: from_now, compiler: Any, **options: Any) -> str:
+    seconds = compiler.process(element.clauses, **options)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {seconds} || ' seconds')"
+
+
+def insert(database: Connection | str, table: Any) -> Any:
+    """The INSERT of a connection's dialect, or of the named one, which knows ON CONFLICT; both dialects read the same."""
+    name = database if isinstance(database, str) else database.dialect.name
+    return (postgresql if name == "postgresql" else sqlite).insert(table)

@@ -1,0 +1,30 @@
+"""Small facts that the processes share, by key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, delete, select
+
+from models import State
+from pipeline.db.dialect import from_now, insert
+
+
+def remember(connection: Connection, key: str, value: dict[str, Any]) -> None:
+    """Write the fact, with the time by the database's clock."""
+    statement = insert(connection, State).values(key=key, value=value, changed_at=from_now())
+    new = statement.excluded
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["key"], set_={"value": new.value, "changed_at": new.changed_at}
+        )
+    )
+
+
+def recall(connection: Connection, key: str) -> dict[str, Any] | None:
+    """The fact, None when there is none."""
+    return connection.scalar(select(State.value).where(State.key == key))
+
+
+def forget(connection: Connection, key: str) -> None:
+    connection.execute(delete(State).where(State.key == key))

@@ -1,0 +1,161 @@
+"""Who wants to hear of what: outbound webhooks, registered by people and cached by every process for a moment."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, delete, select, update
+
+from config import Settings
+from models import Notification, Subscriber
+from pipeline.access.audit import note
+from pipeline.db.dialect import insert
+from pipeline.db.ids import new_id, now
+from pipeline.http.download import Refused, permitted
+from pipeline.jobs import queue
+from pipeline.jobs.queue import NOTIFY
+
+EVENTS: Mapping[str, str] = {
+    "delivery": "delivery.received: the bytes of each callback, passed on as they came",
+    "task": "task.completed, .accepted, .rejected, .fixed, .commented, .recalled, .error, .canceled: a task as Scale tells it",
+    "response": "response.received: a new response of a task",
+    "follow-up": "follow-up.planned, .held, .created, .completed, .error, .canceled, .failed, .skipped",
+    "workflow": "workflow.finished: everything that followed from a first task has come to an end",
+    "test": "test.sent: asked for by a person",
+}
+"""Groups of events; a subscriber names groups, or single events."""
+DELIVERY, TASK, RESPONSE, FOLLOW_UP, WORKFLOW, TEST = EVENTS
+CACHED_SECONDS = 2.0
+
+
+class Unfit(Exception):
+    """A subscriber can't be registered so. args[0] says what is wrong and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    id: UUID
+    events: tuple[str, ...]
+
+    def hears(self, event: str) -> bool:
+        return event in self.events or event.partition(".")[0] in self.events
+
+
+Subscriptions = tuple[Subscription, ...]
+
+
+def load_subscriptions(connection: Connection) -> Subscriptions:
+    """Everyone who is told now."""
+    columns = (Subscriber.id, Subscriber.events)
+    rows = connection.execute(select(*columns).where(Subscriber.enabled.is_(True)).order_by(Subscriber.id))
+    return tuple(Subscription(row.id, tuple(row.events)) for row in rows)
+
+
+def anyone(among: Subscriptions, group: str) -> bool:
+    """Whether somebody hears some event of a group: asked before anything is written for them."""
+    return any(event.partition(".")[0] == group for one in among for event in one.events)
+
+
+class Registered:
+    """The subscriptions as they were a moment ago, so that a callback need not ask for them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._until = 0.0
+        self._known: Subscriptions = ()
+
+    def read(self) -> Subscriptions:
+        if time.monotonic() >= self._until:
+            # Each for itself: waiting for another's look at a database that hangs is waiting one after another.
+            with self._engine.begin() as connection:
+                self._known = load_subscriptions(connection)
+            self._until = time.monotonic() + CACHED_SECONDS
+        return self._known
+
+    def forget(self) -> None:
+        self._until = 0.0
+
+
+# What people do with them. Each is written to the audit log.
+
+
+def add(
+    connection: Connection,
+    settings: Settings,
+    who: str,
+    url: str,
+    events: Sequence[str],
+    *,
+    secret: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Register a subscriber; its row, whose secret is shown this once. Raises Unfit."""
+    unknown = [event for event in events if event.partition(".")[0] not in EVENTS]
+    if unknown or not events:
+        said = f"no event is called {', '.join(unknown)}" if unknown else "no event is named"
+        raise Unfit(f"{said}; there is {', '.join(EVENTS)}, and each event of these")
+    try:
+        permitted(url, settings.subscriber_hosts)
+    except Refused as refused:
+        raise Unfit(f"{refused}: SUBSCRIBER_HOSTS names whom this service may tell") from None
+    for name, value in (headers or {}).items():
+        if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name) or not re.fullmatch(r"[ -~]{0,1000}", value):
+            raise Unfit(
+                f"{name!r} can't be a header: its name has letters, digits and -, its value one line of ASCII"
+            )
+    row = {
+        "id": new_id(),
+        "url": url,
+        "events": list(dict.fromkeys(events)),
+        "secret": secret or f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
+        "headers": dict(headers or {}) or None,
+        "enabled": True,
+        "created_at": now(),
+    }
+    _check(str(row["secret"]))
+    connection.execute(insert(connection, Subscriber).values(**row))
+    note(connection, who, "subscriber.add", str(row["id"]), {"url": url, "events": row["events"]})
+    return {**row, "reason": None}
+
+
+def _check(secret: str) -> None:
+    """24 to 64 bytes in base64, after whsec_. Source: Standard Webhooks specification, "Signature scheme"."""
+    try:
+        size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except binascii.Error:
+        size = 0
+    if not secret.startswith("whsec_") or not 24 <= size <= 64:
+        raise Unfit("a secret is whsec_ and 24 to 64 random bytes in base64; left out, one is made")
+
+
+def enable(connection: Connection, who: str, subscriber_id: UUID, enabled: bool) -> None:
+    """Tell it again, or no more. Raises LookupError."""
+    statement = update(Subscriber).where(Subscriber.id == subscriber_id).values(enabled=enabled, reason=None)
+    if not connection.execute(statement).rowcount:
+        raise LookupError(f"there is no subscriber {subscriber_id}")
+    note(connection, who, f"subscriber.{'enable' if enabled else 'disable'}", str(subscriber_id))
+
+
+def remove(connection: Connection, who: str, subscriber_id: UUID) -> None:
+    """Forget it, with its history. Raises LookupError."""
+    if not connection.execute(delete(Subscriber).where(Subscriber.id == subscriber_id)).rowcount:
+        raise LookupError(f"there is no subscriber {subscriber_id}")
+    connection.execute(delete(Notification).where(Notification.subscriber_id == subscriber_id))
+    note(connection, who, "subscriber.remove", str(subscriber_id))
+
+
+def replay(connection: Connection, who: str, notification_id: UUID) -> list[UUID]:
+    """Send a notification once more, under its own id, so that the receiver can tell. Raises LookupError."""
+    again = update(Notification).where(Notification.id == notification_id).values(state="pending")
+    if not connection.execute(again).rowcount:
+        raise LookupError(f"there is no notification {notification_id}")
+    note(connection, who, "notification.replay", str(notification_id))
+    return queue.ask(connection, NOTIFY, [str(notification_id)])

@@ -1,0 +1,149 @@
+"""Where a task comes from and what followed from it: up to the first task, down to every descendant, and the run as a
+whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select
+
+from models import FollowUp, Join, Task
+from pipeline.follow_ups.runs import run_of
+
+MOST = 10_000
+"""Descendants that are listed."""
+IDS_AT_ONCE = 500
+
+Row = dict[str, Any]
+
+
+def lineage(connection: Connection, task_id: str, *, annotation: str | None = None) -> Row | None:
+    """{task_id, ancestors, descendants, truncated, joins, run}; None for a task that is not known.
+
+    ancestors: from the first task down to this one, each with its attachment and the follow-up that asked for it
+    (`source`). descendants: follow-ups, nearest first, with the state of their tasks; with `annotation` (a uuid or a
+    digest) only those that follow from it. joins, run: of all tasks from the first one, whatever `annotation` says.
+    """
+    ancestors = _up(connection, task_id)
+    if not ancestors:
+        return None
+    descendants, truncated = _down(connection, task_id, annotation)
+    root = ancestors[0]["task_id"]
+    everything = descendants if root == task_id and annotation is None else _down(connection, root, None)[0]
+    for ancestor in ancestors:
+        params = ancestor.pop("params") or {}
+        ancestor["attachment"] = params.get("attachment", params.get("attachments"))
+    ids = [root, *(row["task_id"] for row in everything if row["task_id"] is not None)]
+    return {
+        "task_id": task_id,
+        "ancestors": ancestors,
+        "descendants": descendants,
+        "truncated": truncated,
+        "joins": _joins(connection, ids),
+        "run": run_of(connection, root),
+    }
+
+
+def _up(connection: Connection, task_id: str | None) -> list[Row]:
+    found: list[Row] = []
+    seen: set[str] = set()
+    while task_id is not None and task_id not in seen:
+        seen.add(task_id)
+        statement = (
+            select(
+                Task.task_id,
+                Task.type,
+                Task.status,
+                Task.params,
+                FollowUp.unique_id,
+                FollowUp.workflow,
+                FollowUp.step,
+                FollowUp.source_task_id,
+                FollowUp.source_annotation,
+            )
+            .outerjoin(FollowUp, FollowUp.unique_id == Task.follow_up)
+            .where(Task.task_id == task_id)
+        )
+        row = connection.execute(statement).mappings().one_or_none()
+        if row is None:
+            break
+        source = None
+        if row["unique_id"] is not None:
+            source = {name: row[name] for name in ("unique_id", "workflow", "step")}
+            source |= {"task_id": row["source_task_id"], "annotation": row["source_annotation"]}
+        found.append(
+            {**{name: row[name] for name in ("task_id", "type", "status", "params")}, "source": source}
+        )
+        task_id = row["source_task_id"]
+    return found[::-1]
+
+
+def _down(connection: Connection, task_id: str, annotation: str | None) -> tuple[list[Row], bool]:
+    """Level by level, MOST rows at the most; whether there are more."""
+    found: list[Row] = []
+    seen, level, depth = {task_id}, [task_id], 0
+    while level:
+        depth += 1
+        children: list[str] = []
+        for sources in _some(level):
+            rows = _follow_ups(connection, sources, annotation if depth == 1 else None, MOST + 1 - len(found))
+            found += [{**row, "depth": depth} for row in rows]
+            children += [row["task_id"] for row in rows if row["task_id"] is not None]
+            if len(found) > MOST:
+                return found[:MOST], True
+        level = [child for child in dict.fromkeys(children) if child not in seen]
+        seen.update(level)
+    return found, False
+
+
+def _follow_ups(
+    connection: Connection, sources: Sequence[str], annotation: str | None, limit: int
+) -> Sequence[RowMapping]:
+    statement = (
+        select(
+            FollowUp.unique_id,
+            FollowUp.workflow,
+            FollowUp.step,
+            FollowUp.state,
+            FollowUp.reason,
+            FollowUp.task_id,
+            FollowUp.source_task_id,
+            FollowUp.source_annotation,
+            FollowUp.task_type,
+            FollowUp.planned_at,
+            Task.status.label("task_status"),
+        )
+        .outerjoin(Task, Task.task_id == FollowUp.task_id)
+        .where(FollowUp.source_task_id.in_(sources))
+    )
+    if annotation is not None:
+        statement = statement.where(FollowUp.source_annotation == annotation)
+    return connection.execute(statement.order_by(FollowUp.id).limit(limit)).mappings().all()
+
+
+def _joins(connection: Connection, ids: Sequence[str]) -> list[RowMapping]:
+    columns = (
+        Join.id,
+        Join.workflow,
+        Join.step,
+        Join.of_step,
+        Join.source_task_id,
+        Join.source_annotation,
+        Join.expected,
+        Join.opened_at,
+        Join.deadline,
+        Join.fired_at,
+        Join.verdict,
+        Join.reason,
+        Join.result,
+    )
+    found: list[RowMapping] = []
+    for some in _some(ids):
+        statement = select(*columns).where(Join.source_task_id.in_(some)).order_by(Join.opened_at, Join.id)
+        found += connection.execute(statement).mappings().all()
+    return found
+
+
+def _some(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))

@@ -1,0 +1,113 @@
+"""What waits, and why: workflows that a person paused or whose files are broken, and the creating of tasks at Scale."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, NoReturn
+from uuid import UUID
+
+from sqlalchemy import Connection, delete, select
+
+from models import State
+from pipeline.db.dialect import insert
+from pipeline.db.ids import instant, now
+from pipeline.db.state import recall, remember
+from pipeline.follow_ups.recording import missing
+from pipeline.jobs import queue
+from pipeline.jobs.queue import Wait
+from pipeline.service import Service
+
+PAUSED = "paused:"
+MISSED = "missed:"
+FILE = "file "
+CREATING = "creating"
+STOPPED = "creating:stopped"
+STOPPED_SECONDS = 60.0
+
+
+# Workflows. The tasks that one would have looked at wait with their ids.
+
+
+def paused(connection: Connection) -> dict[str, dict[str, Any]]:
+    """Name of each paused workflow → {who, at}."""
+    rows = connection.execute(select(State.key, State.value).where(State.key.startswith(PAUSED)))
+    return {key.removeprefix(PAUSED): value for key, value in rows}
+
+
+def resting(connection: Connection, service: Service) -> set[str]:
+    """Names of the loaded workflows that are paused."""
+    keys = [PAUSED + workflow.name for workflow in service.workflows.loaded]
+    return {
+        key.removeprefix(PAUSED) for key in connection.scalars(select(State.key).where(State.key.in_(keys)))
+    }
+
+
+def broken(service: Service) -> set[str]:
+    """The files that are set aside, as `miss` knows them."""
+    return {FILE + file.path for file in service.workflows.broken}
+
+
+def miss(connection: Connection, workflows: Iterable[str], task_id: str) -> None:
+    """These workflows would have looked at the task, had they not been paused, or broken."""
+    for workflow in sorted(workflows):
+        missed = {"workflow": workflow, "task_id": task_id}
+        row = {"key": f"{MISSED}{workflow}:{task_id}", "value": missed, "changed_at": now()}
+        statement = insert(connection, State).values(row)
+        connection.execute(statement.on_conflict_do_nothing(index_elements=["key"]))
+
+
+def make_up_for(connection: Connection, workflow: str) -> list[UUID]:
+    """Ask again for every task that this workflow missed."""
+    theirs = State.key.startswith(f"{MISSED}{workflow}:", autoescape=True)
+    missed = connection.scalars(delete(State).where(theirs).returning(State.value)).all()
+    return queue.ask(connection, queue.PLAN, [one["task_id"] for one in missed])
+
+
+def make_up_for_mended(connection: Connection, service: Service) -> list[UUID]:
+    """Ask again for every task that was missed by a file which is broken no more."""
+    missed = connection.scalars(select(State.value).where(State.key.startswith(f"{MISSED}{FILE}")))
+    mended = {one["workflow"] for one in missed} - broken(service)
+    return [job_id for file in sorted(mended) for job_id in make_up_for(connection, file)]
+
+
+# Creating: one switch for people, and one pause for each of Scale's environments.
+
+
+def leave_to_create(connection: Connection, service: Service, environment: str) -> bool:
+    """Raises Wait while no task may be created: stopped by a person, a setting is missing, or Scale asked to wait.
+
+    Gives whether there is a pause that has ended, to be forgotten once Scale takes a task.
+    """
+    keys = (STOPPED, f"{CREATING}:{environment}")
+    known = {
+        row.key: row.value
+        for row in connection.execute(select(State.key, State.value).where(State.key.in_(keys)))
+    }
+    if STOPPED in known:
+        raise Wait("creating is stopped; `flask creating start` starts it", STOPPED_SECONDS)
+    if why := missing(service, environment):
+        raise Wait(why, STOPPED_SECONDS)
+    pause = known.get(f"{CREATING}:{environment}")
+    if pause is not None and (left := (datetime.fromisoformat(pause["until"]) - now()).total_seconds()) > 0:
+        raise Wait(pause["reason"], left * random.uniform(1.0, 1.2))
+    return pause is not None
+
+
+def asked_to_wait(connection: Connection) -> list[dict[str, Any]]:
+    """The pauses that Scale asked for and that last: {environment, reason, until}."""
+    return [
+        {"environment": environment, **pause}
+        for environment in ("live", "test")
+        if (pause := recall(connection, f"{CREATING}:{environment}"))
+        and datetime.fromisoformat(pause["until"]) > now()
+    ]
+
+
+def hold_off(service: Service, environment: str, reason: str, seconds: float) -> NoReturn:
+    """Every worker waits `seconds` before the next create call of this environment. Raises Wait."""
+    until = instant(now() + timedelta(seconds=seconds))
+    with service.engine.begin() as connection:
+        remember(connection, f"{CREATING}:{environment}", {"reason": reason, "until": until})
+    raise Wait(reason, seconds)

@@ -1,0 +1,115 @@
+"""What would follow from a result, and why something does not: the same decisions as planning, with nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from models import FollowUp as Row
+from models import Job
+from pipeline.follow_ups.joins import waited_for
+from pipeline.follow_ups.limits import held_by, remaining
+from pipeline.follow_ups.pauses import paused
+from pipeline.jobs import queue
+from pipeline.service import Service
+from workflows.definition.model import Workflow, limits
+from workflows.planning.explain import explain
+from workflows.planning.plan import FollowUp, plan
+from workflows.planning.view import View
+
+
+class Preview:
+    """What these workflows would ask for, result after result, and where their limits would stop."""
+
+    def __init__(self, service: Service, chosen: Iterable[Workflow]) -> None:
+        self._service, self._chosen = service, list(chosen)
+        with service.reader.begin() as connection:
+            self._left = {
+                limit: remaining(connection, limit)
+                for workflow in self._chosen
+                for step in workflow.steps
+                for limit in limits(workflow, step)
+            }
+
+    def of(self, view: View) -> Iterator[dict[str, Any]]:
+        """Each follow-up of a result: {unique_id, workflow, step, state, reason, type, request}, the request as Scale would
+        get it. state: created, held, skipped, or `there already`."""
+        settings = self._service.settings
+        for workflow in self._chosen:
+            for follow_up in plan(view, workflow, settings.unique_id_prefix):
+                state, reason = self._state(workflow, follow_up)
+                added = {"callback_url": settings.callback_url, "unique_id": follow_up.unique_id}
+                yield {
+                    "unique_id": follow_up.unique_id,
+                    "workflow": workflow.name,
+                    "step": follow_up.step,
+                    "state": state,
+                    "reason": reason,
+                    "type": follow_up.task_type,
+                    "request": {**follow_up.request, **added},
+                }
+
+    def _state(self, workflow: Workflow, follow_up: FollowUp) -> tuple[str, str | None]:
+        with self._service.reader.begin() as connection:
+            there = connection.scalar(select(Row.state).where(Row.unique_id == follow_up.unique_id))
+        if there is not None:
+            return "there already", f"it is {there}"
+        step = workflow.step(follow_up.step)
+        if follow_up.state != "planned" or step is None:
+            return follow_up.state, follow_up.reason
+        counters = limits(workflow, step)
+        for limit in counters:
+            if self._left[limit] <= 0:
+                return "held", held_by(limit)
+        for limit in counters:
+            self._left[limit] -= 1
+        return "created", follow_up.reason
+
+
+def explanations(
+    connection: Connection, service: Service, view: View, chosen: Iterable[Workflow]
+) -> list[dict[str, Any]]:
+    """For each step: each condition, whether it holds and why, and its follow-ups as they stand: {workflow, paused, step,
+    conditions, elements, left, follow_ups}. A follow-up that is not recorded has the state null."""
+    there = _recorded(connection, view.task_id)
+    resting = paused(connection)
+    told = []
+    for workflow in chosen:
+        children = waited_for(connection, view.task_id, workflow)
+        for step in explain(view, workflow, service.settings.unique_id_prefix, children):
+            follow_ups = [
+                {
+                    "unique_id": one.unique_id,
+                    **there.get(one.unique_id, {"state": None, "reason": one.reason, "task_id": None}),
+                }
+                for one in step.follow_ups
+            ]
+            told.append(
+                {
+                    "workflow": workflow.name,
+                    "paused": workflow.name in resting,
+                    "step": step.step,
+                    "conditions": [condition._asdict() for condition in step.conditions],
+                    "elements": step.elements,
+                    "left": step.left,
+                    "follow_ups": follow_ups,
+                }
+            )
+    return told
+
+
+def _recorded(connection: Connection, task_id: str) -> dict[str, dict[str, Any]]:
+    """unique_id → {state, reason, task_id} of a task's follow-ups. Of one that is still to be created the reason is what its
+    last attempt has met."""
+    columns = (Row.unique_id, Row.state, Row.reason, Row.task_id, Job.last_error)
+    statement = (
+        select(*columns)
+        .outerjoin(Job, Job.key == f"{queue.CREATE}:" + Row.unique_id)
+        .where(Row.source_task_id == task_id)
+    )
+    return {
+        row.unique_id: {"state": row.state, "reason": row.last_error or row.reason, "task_id": row.task_id}
+        for row in connection.execute(statement)
+    }

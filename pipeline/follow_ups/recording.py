@@ -1,0 +1,166 @@
+"""Follow-ups are rows before they are requests: recorded here, and asked for as far as the limits go. A unique_id is
+recorded once, however often its source is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import islice
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, select, update
+
+from models import FollowUp
+from pipeline.db.dialect import insert
+from pipeline.db.ids import new_id, now
+from pipeline.follow_ups.limits import grant
+from pipeline.follow_ups.views import Seen
+from pipeline.jobs import queue
+from pipeline.service import Service
+from workflows.definition.model import limits
+from workflows.planning.plan import FollowUp as Wanted
+
+ROWS_AT_ONCE = 500
+MISSING = ("SCALE_API_KEY is not set", "SCALE_TEST_API_KEY is not set", "PUBLIC_URL is not set")
+RECALLED = "its source was recalled"
+"""Why a step with `on_recall: cancel` took a follow-up back. A new response of the source asks for it again."""
+
+Step = tuple[str, str]
+"""(workflow, step)"""
+Planned = dict[Step, list[str]]
+"""unique_ids that may be created, as far as the limits go."""
+
+
+class Recorded(NamedTuple):
+    """What was new."""
+
+    unique_ids: list[str]
+    planned: Planned
+
+
+def record(connection: Connection, service: Service, seen: Seen, wanted: Iterable[Wanted]) -> Recorded:
+    """Write the follow-ups that are new. What is planned of them is to be asked for."""
+    view = seen.view
+    held = missing(service, view.environment)
+    recorded = Recorded([], {})
+    follow_ups = iter(wanted)
+    while some := list(islice(follow_ups, ROWS_AT_ONCE)):
+        rows = {follow_up.unique_id: _row(seen, follow_up, held) for follow_up in some}
+        new = set(connection.scalars(_inserting(connection.dialect.name), list(rows.values())))
+        new |= _revive(connection, {key: row for key, row in rows.items() if key not in new})
+        for unique_id, row in rows.items():
+            if unique_id in new:
+                recorded.unique_ids.append(unique_id)
+                if row["state"] == "planned":
+                    recorded.planned.setdefault((row["workflow"], row["step"]), []).append(unique_id)
+    return recorded
+
+
+@cache
+def _inserting(dialect: str) -> Any:
+    """Built once: to build it costs more than to run it."""
+    statement = insert(dialect, FollowUp.__table__).on_conflict_do_nothing(index_elements=["unique_id"])
+    return statement.returning(FollowUp.unique_id)
+
+
+def _row(seen: Seen, follow_up: Wanted, held: str | None) -> dict[str, Any]:
+    holds = held is not None and follow_up.state == "planned"
+    of_this_task = follow_up.source_task_id == seen.view.task_id  # a retry has the source of the first try
+    return {
+        "unique_id": follow_up.unique_id,
+        "id": new_id(),
+        "workflow": follow_up.workflow,
+        "workflow_digest": follow_up.digest,
+        "step": follow_up.step,
+        "state": "held" if holds else follow_up.state,
+        "reason": held if holds else follow_up.reason,
+        "environment": seen.view.environment,
+        "source_task_id": follow_up.source_task_id,
+        "source_response_id": seen.response_id if of_this_task else seen.source_response_id,
+        "source_annotation": follow_up.source_annotation,
+        "task_type": follow_up.task_type,
+        "request": follow_up.request,
+        "depth": follow_up.depth,
+        "planned_at": now(),
+    }
+
+
+def _revive(connection: Connection, rows: Mapping[str, dict[str, Any]]) -> set[str]:
+    """Plan those of these again that were taken back when their source was recalled: it has been answered anew."""
+    if not rows:
+        return set()
+    taken_back = (
+        FollowUp.unique_id.in_(rows),
+        FollowUp.state == "canceled",
+        FollowUp.task_id.is_(None),
+        FollowUp.reason.startswith(RECALLED),
+    )
+    revived = set(connection.scalars(select(FollowUp.unique_id).where(*taken_back).with_for_update()))
+    for unique_id in revived:
+        fresh = {**rows[unique_id], "created_at": None}
+        connection.execute(update(FollowUp).where(FollowUp.unique_id == unique_id).values(fresh))
+    return revived
+
+
+def ask(connection: Connection, service: Service, environment: str, planned: Planned) -> None:
+    """Ask for as many as the limits of their steps grant; the others are held."""
+    for (workflow_name, step_name), unique_ids in sorted(planned.items()):
+        workflow = service.workflows.workflow(workflow_name)
+        step = workflow.step(step_name) if workflow else None
+        counters = limits(workflow, step) if workflow and step else ()
+        granted, reason = grant(connection, counters, len(unique_ids))
+        queue.ask(connection, queue.CREATE, unique_ids[:granted], lane=environment)
+        for some in _some(unique_ids[granted:]):
+            held = update(FollowUp).where(FollowUp.unique_id.in_(some))
+            connection.execute(held.values(state="held", reason=reason))
+
+
+def take_back(connection: Connection, task_id: str, workflow: str, steps: Sequence[str]) -> list[str]:
+    """Cancel what these steps have asked for of a task that was recalled: what is not done yet. Its unique_ids."""
+    columns = FollowUp.__table__.c
+    theirs = (columns.source_task_id == task_id, columns.workflow == workflow, columns.step.in_(steps))
+    open_ones = select(columns.unique_id, columns.state).where(
+        *theirs, columns.state.in_(("planned", "held", "created"))
+    )
+    rows = connection.execute(open_ones.order_by(columns.unique_id).with_for_update())
+    states = {row.unique_id: row.state for row in rows}
+    created = [unique_id for unique_id, state in states.items() if state == "created"]
+    for some in _some(list(states)):
+        taken = update(FollowUp).where(FollowUp.unique_id.in_(some))
+        connection.execute(taken.values(reason=RECALLED))
+        connection.execute(taken.where(FollowUp.state != "created").values(state="canceled"))
+    queue.ask(connection, queue.CANCEL, created)
+    return list(states)
+
+
+def missing(service: Service, environment: str) -> str | None:
+    """Which setting keeps follow-ups of this environment from being created; None when all are there."""
+    if service.client(environment) is None:
+        return f"{'SCALE_TEST_API_KEY' if environment == 'test' else 'SCALE_API_KEY'} is not set"
+    return None if service.settings.callback_url else "PUBLIC_URL is not set"
+
+
+def release(connection: Connection, service: Service) -> int:
+    """Ask for the follow-ups that were held because a setting was missing and is there now."""
+    released = 0
+    for environment in ("live", "test"):
+        if missing(service, environment) is not None:
+            continue
+        waiting = (
+            FollowUp.state == "held",
+            FollowUp.environment == environment,
+            FollowUp.reason.in_(MISSING),
+        )
+        statement = update(FollowUp).where(*waiting).values(state="planned", reason=None)
+        planned: Planned = {}
+        for unique_id, *step in connection.execute(
+            statement.returning(FollowUp.unique_id, FollowUp.workflow, FollowUp.step)
+        ):
+            planned.setdefault((step[0], step[1]), []).append(unique_id)
+            released += 1
+        ask(connection, service, environment, planned)
+    return released
+
+
+def _some(unique_ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (unique_ids[start : start + ROWS_AT_ONCE] for start in range(0, len(unique_ids), ROWS_AT_ONCE))

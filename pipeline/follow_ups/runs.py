@@ -1,0 +1,139 @@
+"""A run: all tasks from one first task. How it goes, in counts, and when it has come to an end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from models import Artifact, FollowUp, Job, Join, Task
+from pipeline.jobs import queue
+from workflows.planning.identity import first_try
+
+IDS_AT_ONCE = 500
+MOVING = ("planned", "created")
+STUCK = ("error", "failed")
+
+
+@dataclass(slots=True)
+class Walked:
+    """What was met on the way down from the first task."""
+
+    task_ids: list[str]
+    workflows: set[str] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)  # follow-ups by state
+    retried: Counter[str] = field(default_factory=Counter)  # those of them that were tried again, by state
+    verdicts: Counter[str | None] = field(default_factory=Counter)  # joins; None: it waits
+
+
+def root_of(connection: Connection, task_id: str) -> str:
+    """The first task that this one comes from: itself when nothing asked for it."""
+    seen = {task_id}
+    while True:
+        above = connection.scalar(
+            select(FollowUp.source_task_id)
+            .join(Task, Task.follow_up == FollowUp.unique_id)
+            .where(Task.task_id == task_id)
+        )
+        if above is None or above in seen:
+            return task_id
+        seen.add(above)
+        task_id = above
+
+
+def run_of(connection: Connection, root: str) -> dict[str, Any]:
+    """{state, counts, tasks, started_at, finished_at, duration_seconds} of all tasks from `root`.
+
+    state: running while something is on its way; held while a person must decide; else failed when a
+    task ended in an error, was refused, or a join gave up; else completed. The clock runs from the first task's creation.
+    """
+    return _told(connection, walk(connection, root))
+
+
+def ended_run(connection: Connection, root: str) -> tuple[set[str], dict[str, Any]] | None:
+    """(workflows, run) of a run that has come to an end; None while it goes on, or where nothing followed."""
+    walked = walk(connection, root)
+    if not walked.workflows:
+        return None
+    run = _told(connection, walked)
+    ended = run["state"] in ("completed", "failed") and not _will_plan(connection, walked.task_ids)
+    return (walked.workflows, run) if ended else None
+
+
+def walk(connection: Connection, root: str) -> Walked:
+    """Level by level. Only ids and counts are kept: a run may have a million tasks."""
+    walked = Walked([root])
+    seen, level = {root}, [root]
+    while level:
+        children: list[str] = []
+        for some in _some(level):
+            columns = (FollowUp.unique_id, FollowUp.state, FollowUp.workflow, FollowUp.task_id)
+            for row in connection.execute(select(*columns).where(FollowUp.source_task_id.in_(some))):
+                walked.workflows.add(row.workflow)
+                walked.counts[row.state] += 1
+                if first_try(row.unique_id)[1]:
+                    walked.retried["error"] += 1
+                if row.task_id is not None and row.task_id not in seen:
+                    seen.add(row.task_id)
+                    children.append(row.task_id)
+            joins = (
+                select(Join.verdict, func.count()).where(Join.source_task_id.in_(some)).group_by(Join.verdict)
+            )
+            walked.verdicts.update(dict(connection.execute(joins).all()))
+        walked.task_ids += children
+        level = children
+    return walked
+
+
+def _told(connection: Connection, walked: Walked) -> dict[str, Any]:
+    columns = (Task.created_at, Task.clock, Task.response_id)
+    first = connection.execute(select(*columns).where(Task.task_id == walked.task_ids[0])).one()
+    counts, verdicts = walked.counts, walked.verdicts
+    waits_for_first = first.response_id is None and not counts
+    stuck = sum(counts[state] for state in STUCK) - sum(walked.retried.values())
+    if waits_for_first or any(counts[state] for state in MOVING):
+        state = "running"
+    elif counts["held"]:
+        state = "held"
+    elif verdicts[None]:
+        state = "running"
+    else:
+        state = "failed" if stuck > 0 or verdicts["stop"] else "completed"
+    started_at: datetime | None = first.created_at or first.clock
+    finished_at = None
+    if state in ("completed", "failed"):
+        last = (
+            connection.scalar(select(func.max(Task.clock)).where(Task.task_id.in_(some)))
+            for some in _some(walked.task_ids)
+        )
+        finished_at = max((clock for clock in last if clock), default=None)
+    return {
+        "state": state,
+        "counts": dict(counts),
+        "tasks": len(walked.task_ids),
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "duration_seconds": (finished_at - started_at).total_seconds()
+        if finished_at and started_at
+        else None,
+    }
+
+
+def _will_plan(connection: Connection, task_ids: Sequence[str]) -> bool:
+    """Whether some task has still to be looked at: its job waits, or a file of its result."""
+    for some in _some(task_ids):
+        keys = [f"{queue.PLAN}:{task_id}" for task_id in some]
+        waiting = select(Job.id).where(Job.key.in_(keys), Job.state != "dead")
+        unread = select(Artifact.id).join(Task, Task.response_id == Artifact.response_id)
+        unread = unread.where(Task.task_id.in_(some), Artifact.state == "pending")
+        if any(connection.scalar(one.limit(1)) is not None for one in (waiting, unread)):
+            return True
+    return False
+
+
+def _some(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))

@@ -1,0 +1,175 @@
+"""One task is created at Scale for each follow-up, for ever, and canceled there when it is not wanted any more.
+
+Claim and commit; call; record and commit: no transaction is open while Scale is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from models import FollowUp
+from pipeline.db.dialect import insert
+from pipeline.db.ids import new_id
+from pipeline.db.state import forget
+from pipeline.events import outbox
+from pipeline.follow_ups import joins
+from pipeline.follow_ups.pauses import CREATING, hold_off, leave_to_create
+from pipeline.follow_ups.recording import RECALLED, missing
+from pipeline.follow_ups.request_files import CannotBeMade, with_files
+from pipeline.follow_ups.verification import Doubtful, verify
+from pipeline.http.download import Refused
+from pipeline.jobs import queue
+from pipeline.jobs.queue import Job, Wait
+from pipeline.receive.ordering import describe
+from pipeline.receive.rows import TASKS, join_follow_up, lock_task
+from pipeline.service import Service
+from scale.client import Client, Conflict, PermanentError, Throttled, Unauthorized
+from scale.envelope import parse_task, storable
+
+REFUSED_SECONDS = 60.0
+THROTTLED_SECONDS = 30.0
+LONGEST_REASON = 1_000
+
+
+def create(service: Service, job: Job) -> None:
+    """Create one task at Scale, or find that it exists. What can never be created ends the follow-up, with the reason."""
+    with service.reader.begin() as connection:
+        follow_up = _read(connection, job.subject)
+        if follow_up is not None and follow_up["state"] == "planned":
+            waited = leave_to_create(connection, service, follow_up["environment"])
+    if follow_up is None or follow_up["state"] != "planned":
+        with service.engine.begin() as connection:
+            queue.finish(connection, job)
+        return
+    environment = follow_up["environment"]
+    client = service.client(environment)
+    assert client is not None  # leave_to_create has looked
+    try:
+        if service.settings.verify_before_create and follow_up["decided_by"] is None:
+            verify(service, client, follow_up)
+        request = {
+            **with_files(service, job, follow_up),
+            "callback_url": service.settings.callback_url,
+            "unique_id": follow_up["unique_id"],
+        }
+        task = create_or_adopt(client, follow_up["task_type"], request)
+    except Unauthorized as refused:
+        hold_off(service, environment, f"Scale refuses the API key: {refused.message}", REFUSED_SECONDS)
+    except Throttled as slow:
+        hold_off(service, environment, "Scale asks to slow down", slow.retry_after or THROTTLED_SECONDS)
+    except Doubtful as doubt:
+        end(service, job, follow_up, "held", str(doubt))
+    except (Refused, CannotBeMade) as refused:
+        end(service, job, follow_up, "failed", f"a file of its request can't be made: {refused}")
+    except PermanentError as refused:
+        end(service, job, follow_up, "failed", f"Scale refused it with {refused.status}: {refused.message}")
+    else:
+        with service.engine.begin() as connection:
+            record_created(connection, follow_up["unique_id"], environment, task)
+            outbox.changed(connection, service, [follow_up["unique_id"]])
+            if waited:
+                forget(connection, f"{CREATING}:{environment}")
+            queue.finish(connection, job)
+
+
+def create_or_adopt(client: Client, task_type: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The task that has this request's unique_id: made now, or by an attempt whose answer was lost. Raises ScaleError."""
+    try:
+        return client.create_task(task_type, request)
+    except Conflict as conflict:
+        task_id = conflict.existing_task_id
+        task = client.get_task(task_id) if task_id else client.task_by_unique_id(request["unique_id"])
+        if task is None:
+            raise
+        for name, ours in (("type", task_type), ("callback_url", request["callback_url"])):
+            if task.get(name) != ours:
+                raise PermanentError(
+                    f"{conflict.message} That task is not ours: its {name} is {task.get(name)!r}, not {ours!r}.",
+                    conflict.status,
+                ) from conflict
+        return task
+
+
+def record_created(connection: Connection, unique_id: str, environment: str, task: dict[str, Any]) -> None:
+    """Join the follow-up to its task, with the state that the task has by now: its callback may have come first.
+
+    One that was canceled while Scale was asked is canceled there too.
+    """
+    described, clock, _ = parse_task(storable(task))
+    if not described.task_id:
+        raise ValueError(f"Scale's answer to {unique_id} names no task_id")
+    moment = clock or described.created_at
+    told = {**describe(described), "status": described.status, "clock": moment, "described_clock": moment}
+    told |= dict.fromkeys(("clock_delivery_id", "described_delivery_id"), new_id() if moment else None)
+    named = {"task_id": described.task_id, "id": new_id(), "environment": environment, "follow_up": unique_id}
+    statement = insert(connection, TASKS).values(**named, **told)
+    statement = statement.on_conflict_do_update(index_elements=["task_id"], set_={"follow_up": unique_id})
+    task_row = dict(connection.execute(statement.returning(TASKS)).mappings().one())
+    if task_row["clock"] is None:  # it was named before, and not described
+        connection.execute(update(TASKS).where(TASKS.c.task_id == described.task_id).values(told))
+        task_row |= told
+    state = connection.scalar(select(FollowUp.state).where(FollowUp.unique_id == unique_id).with_for_update())
+    join_follow_up(connection, task_row)
+    if state == "canceled":
+        queue.ask(connection, queue.CANCEL, [unique_id])
+
+
+def end(service: Service, job: Job, follow_up: RowMapping, state: str, reason: str) -> None:
+    """The follow-up creates no task, or none before a person has looked at it."""
+    with service.engine.begin() as connection:
+        ended = update(FollowUp).where(
+            FollowUp.unique_id == follow_up["unique_id"], FollowUp.state == "planned"
+        )
+        connection.execute(ended.values(state=state, reason=reason[:LONGEST_REASON]))
+        _tell(connection, service, follow_up)
+        queue.finish(connection, job)
+
+
+def cancel(service: Service, job: Job) -> None:
+    """Cancel the pending task of a follow-up at Scale. One that is finished already stays as it is."""
+    with service.reader.begin() as connection:
+        follow_up = _read(connection, job.subject)
+    if follow_up is None or follow_up["state"] != "created" or follow_up["task_id"] is None:
+        with service.engine.begin() as connection:
+            queue.finish(connection, job)
+        return
+    client = service.client(follow_up["environment"])
+    if client is None:
+        raise Wait(f"{missing(service, follow_up['environment'])}", REFUSED_SECONDS)
+    recalled = (follow_up["reason"] or "").startswith(RECALLED)
+    try:
+        client.cancel_task(follow_up["task_id"], clear_unique_id=recalled)
+        outcome = {"state": "canceled"}
+    except PermanentError as refused:
+        recalled = False
+        outcome = {"reason": f"Scale would not cancel it: {refused.message}"[:LONGEST_REASON]}
+    with service.engine.begin() as connection:
+        if recalled:
+            outcome = {**outcome, **let_go(connection, follow_up)}
+        ours = update(FollowUp).where(FollowUp.unique_id == job.subject, FollowUp.state == "created")
+        connection.execute(ours.values(**outcome))
+        _tell(connection, service, follow_up)
+        queue.finish(connection, job)
+
+
+def let_go(connection: Connection, follow_up: RowMapping) -> dict[str, Any]:
+    """Part a follow-up from its canceled task, so that a new answer of the source can ask for it again."""
+    task = lock_task(connection, follow_up["task_id"], follow_up["environment"])
+    freed = {"follow_up": None, "unique_id": None, "status": "canceled"}
+    connection.execute(update(TASKS).where(TASKS.c.task_id == task["task_id"]).values(freed))
+    queue.ask(connection, queue.PLAN, [follow_up["source_task_id"]])  # that may have been answered meanwhile
+    return {"task_id": None, "reason": f"{RECALLED}; its task {task['task_id']} was canceled"}
+
+
+def _tell(connection: Connection, service: Service, follow_up: RowMapping) -> None:
+    """A follow-up has come to an end by itself: whoever waits for it looks again."""
+    outbox.changed(connection, service, [follow_up["unique_id"]])
+    joins.look_again(connection, follow_up)
+    outbox.look_for_end(connection, service.subscriptions, follow_up["source_task_id"])
+
+
+def _read(connection: Connection, unique_id: str) -> RowMapping | None:
+    columns = FollowUp.__table__.c
+    return connection.execute(select(*columns).where(columns.unique_id == unique_id)).mappings().one_or_none()

@@ -1,0 +1,202 @@
+"""A task as the workflows see it: its row, its current response and where it comes from, put together into one view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, RowMapping, bindparam, func, select
+
+from models import Annotation, Artifact, Delivery, FollowUp, Response
+from models.columns import UtcDateTime
+from pipeline.db.ids import instant, now
+from pipeline.receive.ordering import TYPED
+from pipeline.receive.rows import TASKS
+from workflows.planning.view import Source, View, view
+
+OLD = timedelta(days=7)
+"""A result that was brought in later than this after it happened does not buy tasks by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A task as planning saw it. `standing` tells whether it still stands so when the plan is recorded."""
+
+    view: View
+    standing: tuple[Any, ...]
+    response_id: UUID | None
+    source_response_id: UUID | None = None  # that the follow-up which made this task was planned from
+
+
+def standing(connection: Connection, task_id: str) -> tuple[Any, ...]:
+    """Lock the task's row; what tells one level of it from another."""
+    columns = (TASKS.c.clock_delivery_id, TASKS.c.response_id, TASKS.c.status, TASKS.c.review_status)
+    return tuple(
+        connection.execute(select(*columns).where(TASKS.c.task_id == task_id).with_for_update()).one()
+    )
+
+
+def look(connection: Connection, task_id: str, *, parents: bool = True) -> Seen | None:
+    """A task as it stands now; None while a file of its current response has still to be read.
+
+    `parents` says whether a view shall have its `parent`: see Workflows.ask_for_parents.
+    """
+    task = connection.execute(_STANDING, {"task": task_id}).mappings().one_or_none()
+    if task is None or task["unread"]:
+        return None
+    source, depth, planned_from = _source(connection, task)
+    seen = _view(
+        connection,
+        task,
+        task["response_id"],
+        source=source,
+        depth=depth,
+        parent=look_back(connection, source.task_id, planned_from) if parents and source else None,
+        held=_held(task),
+    )
+    key = (task["clock_delivery_id"], task["response_id"], task["status"], task["review_status"])
+    return Seen(seen, key, task["response_id"], planned_from)
+
+
+def look_back(connection: Connection, task_id: str, response_id: UUID | None) -> View | None:
+    """A task with one of its responses, whatever came later: what the follow-ups of that response were planned from."""
+    task = connection.execute(_LONG_AGO, {"task": task_id, "response": response_id}).mappings().one_or_none()
+    if task is None:
+        return None
+    source, depth, planned_from = _source(connection, task)
+    parent = look_back(connection, source.task_id, planned_from) if source else None
+    return _view(connection, task, response_id, source=source, depth=depth, parent=parent)
+
+
+def _looking(response_id: Any) -> Any:
+    """A task's row with one of its responses, and what stands about that: one question to the database, built once."""
+    files = select(Artifact.id).where(Artifact.response_id == response_id)
+    return (
+        select(
+            TASKS,
+            Response.response,
+            files.where(Artifact.state == "pending").exists().label("unread"),
+            files.where(Artifact.annotation_count > 0).exists().label("in_files"),
+            Delivery.kind.label("how"),
+            func.coalesce(Delivery.clock, Delivery.received_at, type_=UtcDateTime()).label("happened_at"),
+            Delivery.received_at,
+        )
+        .select_from(TASKS)
+        .outerjoin(Response, Response.id == response_id)
+        .outerjoin(Delivery, Delivery.id == TASKS.c.latest_response_delivery_id)
+        .where(TASKS.c.task_id == bindparam("task"))
+    )
+
+
+_STANDING = _looking(TASKS.c.response_id)
+_LONG_AGO = _looking(bindparam("response", type_=TASKS.c.response_id.type))
+
+
+def _view(connection: Connection, task: RowMapping, response_id: UUID | None, **around: Any) -> View:
+    return view(
+        task_object(task),
+        task["response"],
+        environment=task["environment"],
+        annotations=annotations_when_asked(connection.engine, response_id)
+        if response_id and task["in_files"]
+        else None,
+        recalled=task["latest_response_id"] is not None and response_id is None,
+        review=task["review_status"],
+        **around,
+    )
+
+
+def task_object(task: RowMapping) -> dict[str, Any]:
+    """Scale's own task object, put together again from the row."""
+    found = {name: task[name] for name in TYPED if name in TASKS.c and task[name] is not None}
+    if task["review_status"] is not None:
+        found["customer_review_status"] = task["review_status"]
+    if task["review_comments"] is not None:
+        found["customer_review_comments"] = task["review_comments"]
+    for name in ("created_at", "updated_at", "completed_at"):
+        if name in found:
+            found[name] = instant(found[name])
+    return {**(task["extra"] or {}), **found}
+
+
+def annotations_when_asked(engine: Engine, response_id: UUID) -> Callable[[], list[dict[str, Any]]]:
+    """The annotations of result files, read once an expression asks for them: there may be a million, and no need of one."""
+
+    def read() -> list[dict[str, Any]]:
+        with engine.begin() as connection:
+            return annotations_of_files(connection, response_id)
+
+    return read
+
+
+def annotations_of_files(connection: Connection, response_id: UUID) -> list[dict[str, Any]]:
+    """The annotations that were read from result files, in Scale's own form, flat."""
+    columns = (
+        Annotation.type,
+        Annotation.label,
+        Annotation.uuid,
+        Annotation.frame,
+        Annotation.attributes,
+        Annotation.geometry,
+    )
+    rows = connection.execute(
+        select(*columns)
+        .where(Annotation.response_id == response_id, Annotation.file > 0)
+        .order_by(Annotation.file, Annotation.position)
+    )
+    found = []
+    for type_name, label, uuid, frame, attributes, geometry in rows:
+        named = {"label": label, "uuid": uuid, "attributes": attributes}
+        given = {name: value for name, value in named.items() if value is not None}
+        found.append({"type": type_name, "frame": frame, **given, **geometry})
+    return found
+
+
+def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, int, UUID | None]:
+    """The follow-up that asked for this task, how far the task is from the first one, and the response that it followed."""
+    if task["follow_up"] is None:
+        return None, 0, None
+    columns = (
+        FollowUp.workflow,
+        FollowUp.step,
+        FollowUp.unique_id,
+        FollowUp.source_task_id,
+        FollowUp.source_annotation,
+        FollowUp.source_response_id,
+        FollowUp.request,
+        FollowUp.depth,
+        Response.digest,
+    )
+    asked = connection.execute(
+        select(*columns)
+        .outerjoin(Response, Response.id == FollowUp.source_response_id)
+        .where(FollowUp.unique_id == task["follow_up"])
+    ).one_or_none()
+    if asked is None:
+        return None, 0, None
+    source = Source(
+        asked.workflow,
+        asked.step,
+        asked.unique_id,
+        asked.source_task_id,
+        asked.source_annotation,
+        asked.digest,
+        asked.request,
+    )
+    return source, asked.depth, asked.source_response_id
+
+
+def _held(task: RowMapping) -> str | None:
+    """Why an old result that was brought in waits for a person before it costs money."""
+    if task["how"] is None:
+        return None
+    replayed = task["how"] == "callback"
+    age = now() - (task["received_at"] if replayed else task["happened_at"])
+    return (
+        f"the result was {'replayed' if replayed else task['how']} {age.days} days after it happened"
+        if age > OLD
+        else None
+    )

@@ -1,0 +1,162 @@
+"""Batches and projects: the same ones in both versions of the API, and what changes them."""
+
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from sandbox.engine import lifecycle
+from sandbox.engine.sandbox import World
+from sandbox.errors import Refused, invalid
+from sandbox.parameters import check_callback_url, check_metadata, rules_of
+from sandbox.storage import clock
+from sandbox.storage.store import Batch, Project, Task, object_id
+from sandbox.web.bodies import is_true
+
+
+def find_project(session: Session, account: str, name: str | None = None, id: str | None = None) -> Project:
+    """By id if there is one, else by name."""
+    key = Project.id == id if id else Project.name == name
+    project = session.scalar(select(Project).where(Project.account == account, key))
+    if project is None:
+        raise Refused(404, f'Project "{id or name}" not found.')
+    return project
+
+
+def find_batch(session: Session, account: str, name: str | None = None, id: str | None = None) -> Batch:
+    """By id if there is one, else by name."""
+    key = Batch.id == id if id else Batch.name == name
+    batch = session.scalar(select(Batch).where(Batch.account == account, key))
+    if batch is None:
+        raise Refused(404, f'Batch "{id or name}" not found.')
+    return batch
+
+
+def create_project(session: Session, account: str, body: dict[str, Any]) -> Project:
+    """A new project, whose first params have version 0. Source: docs, "Project Creation"."""
+    name = _named(body, "name")
+    type_name = _named(body, "type")
+    rules_of(type_name)
+    params = body.get("params") or {}
+    if not isinstance(params, dict):
+        raise invalid('"params" must be of type object')
+    dataset_id = body.get("datasetId")
+    if dataset_id is not None and not isinstance(dataset_id, str):
+        raise invalid('"datasetId" must be a string')
+    if session.scalar(select(Project.id).where(Project.account == account, Project.name == name)):
+        raise Refused(409, f'A project with the name "{name}" already exists.')
+    now = clock.now()
+    project = Project(
+        id=object_id(),
+        account=account,
+        name=name,
+        type=type_name,
+        rapid=is_true(body.get("rapid")),
+        studio=is_true(body.get("studio")),
+        dataset_id=dataset_id,
+        param_history=[_version(params, 0, now)],
+        created_at=now,
+    )
+    session.add(project)
+    return project
+
+
+def set_params(project: Project, body: dict[str, Any]) -> None:
+    """Add a version of a project's params: those of the last one with these (`patch`), or these alone."""
+    last = project.param_history[-1]
+    before = last if is_true(body.get("patch")) else {}
+    params = {name: value for name, value in body.items() if name != "patch"}
+    entry = _version({**before, **params}, last["version"] + 1, clock.now())
+    project.param_history = [*project.param_history, entry]
+
+
+def create_batch(session: Session, account: str, project: Project, body: dict[str, Any]) -> Batch:
+    """A new batch. Only in self-serve projects, or where v2 asks for it, it waits in staging until it is finalized."""
+    name = _named(body, "name")
+    callback = body.get("callback") or None
+    if callback is not None:
+        check_callback_url(callback, "callback")
+    metadata = check_metadata(body.get("metadata") or {})
+    if session.scalar(select(Batch.id).where(Batch.account == account, Batch.name == name)):
+        raise Refused(409, f'A batch with the name "{name}" already exists.')
+    staging = project.rapid or project.studio or is_true(body.get("staging_batch"))
+    batch = Batch(
+        id=object_id(),
+        account=account,
+        name=name,
+        project=project.name,
+        status="staging" if staging else "in_progress",
+        callback=callback,
+        calibration_batch=is_true(body.get("calibration_batch")),
+        self_label_batch=is_true(body.get("self_label_batch")),
+        metadata_=metadata,
+        created_at=clock.now(),
+        groups=[],
+    )
+    session.add(batch)
+    return batch
+
+
+def finalize(session: Session, world: World, batch: Batch) -> None:
+    """No more tasks will come. The batch finishes when its last one is done, at the earliest a moment later."""
+    if batch.status == "cancelled":
+        raise Refused(400, f'The batch "{batch.name}" was cancelled and cannot be finalized.')
+    batch.finalized = True
+    if batch.status == "staging":
+        batch.status = "in_progress"
+    lifecycle.resume_work(session, world, batch)
+
+
+def pause(session: Session, world: World, batch: Batch) -> None:
+    if batch.status not in ("in_progress", "paused"):
+        raise Refused(400, f"The batch is {batch.status} and cannot be paused.")
+    batch.status, batch.finish_at = "paused", None
+    lifecycle.stop_work(session, batch)
+
+
+def resume(session: Session, world: World, batch: Batch) -> None:
+    if batch.status != "paused":
+        raise Refused(400, f"The batch is {batch.status} and cannot be resumed.")
+    batch.status = "in_progress"
+    lifecycle.resume_work(session, world, batch)
+
+
+def cancel(session: Session, world: World, batch: Batch) -> None:
+    """Cancel a batch and its pending tasks; one that is cancelled already stays as it is."""
+    if batch.status == "completed":
+        raise Refused(400, "The batch is completed and cannot be cancelled.")
+    batch.status, batch.finish_at = "cancelled", None
+    lifecycle.stop_work(session, batch, cancel=True)
+
+
+def task_counts(session: Session, batch: Batch) -> dict[str, int]:
+    """How many tasks of the batch there are in each state that occurs."""
+    rows = session.execute(
+        select(Task.status, func.count())
+        .where(Task.account == batch.account, Task.batch == batch.name)
+        .group_by(Task.status)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def deep_merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`new` over `old`: objects are merged key by key, everything else is replaced."""
+    merged = dict(old)
+    for name, value in new.items():
+        before = merged.get(name)
+        both = isinstance(before, dict) and isinstance(value, dict)
+        merged[name] = deep_merge(before, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _version(params: dict[str, Any], version: int, now: int) -> dict[str, Any]:
+    """A null param is none: it takes away what the version before had."""
+    given = {name: value for name, value in params.items() if value is not None}
+    return {**given, "version": version, "created_at": clock.iso(now)}
+
+
+def _named(body: dict[str, Any], field: str) -> str:
+    value = body.get(field)
+    if not isinstance(value, str) or not value:
+        raise invalid(f'"{field}" is required')
+    return value

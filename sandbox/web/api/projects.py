@@ -1,0 +1,79 @@
+"""/v1/projects."""
+
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+from sqlalchemy import select
+
+from sandbox.engine import batch_actions as deeds
+from sandbox.errors import Refused
+from sandbox.storage import clock
+from sandbox.storage.store import Project
+from sandbox.web.api.calls import account, world
+from sandbox.web.bodies import read_object
+
+projects = Blueprint("projects", __name__, url_prefix="/v1/projects")
+
+WITH_TEMPLATES = ("textcollection", "chat")
+
+
+@projects.post("")
+def create_project() -> dict[str, Any]:
+    with world().store.write() as session:
+        return project_object(deeds.create_project(session, account(), read_object(request)))
+
+
+@projects.get("")
+def list_projects() -> Response:
+    with world().store.read() as session:
+        mine = session.scalars(
+            select(Project).where(Project.account == account()).order_by(Project.number.desc())
+        )
+        return jsonify([project_object(project) for project in mine])
+
+
+@projects.get("/<name:project>")
+def get_project(project: str) -> dict[str, Any]:
+    with world().store.read() as session:
+        return project_object(deeds.find_project(session, account(), project))
+
+
+@projects.post("/<name:project>/setParams")
+def set_project_params(project: str) -> dict[str, Any]:
+    body = read_object(request)
+    with world().store.write() as session:
+        found = deeds.find_project(session, account(), project)
+        deeds.set_params(found, body)
+        return project_object(found)
+
+
+@projects.get("/<name:project>/taskTemplates")
+def get_project_template(project: str) -> dict[str, Any]:
+    """The template of a project's tasks, made of its params."""
+    with world().store.read() as session:
+        found = deeds.find_project(session, account(), project)
+    if found.type not in WITH_TEMPLATES:
+        raise Refused(400, f'Task templates are not supported for the task type "{found.type}".')
+    last = found.param_history[-1]
+    return {
+        "id": found.id,
+        "version": last["version"],
+        "created_at": clock.iso(found.created_at),
+        "updated_at": last["created_at"],
+        "template_variables": {k: v for k, v in last.items() if k not in ("version", "created_at")},
+        "auto_onboard_enabled": False,
+    }
+
+
+def project_object(project: Project) -> dict[str, Any]:
+    """The project as v1 shows it."""
+    return {
+        "id": project.id,
+        "name": project.name,
+        "type": project.type,
+        "created_at": clock.iso(project.created_at),
+        "param_history": project.param_history,
+        "rapid": project.rapid,
+        "studio": project.studio,
+        "datasetId": project.dataset_id,
+    }

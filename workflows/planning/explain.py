@@ -1,0 +1,54 @@
+"""Why a step does, or does not, follow a result: the same decisions as plan(), each told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from workflows.definition.expressions import ExpressionError
+from workflows.definition.model import Workflow
+from workflows.planning.conditions import Condition, conditions
+from workflows.planning.joins import Child, settle
+from workflows.planning.plan import FollowUp, follow_ups_of
+from workflows.planning.requests import elements
+from workflows.planning.view import Names, View
+
+
+@dataclass(frozen=True)
+class Explanation:
+    step: str
+    conditions: tuple[Condition, ...]  # all of them, also after the first that fails
+    elements: int  # of the fan-out; 1 without one
+    left: int  # of these, after `where`
+    follow_ups: tuple[FollowUp, ...]  # what plan() gives for this step
+
+
+def explain(
+    view: View, workflow: Workflow, prefix: str = "", children: Mapping[str, Sequence[Child]] = {}
+) -> list[Explanation]:
+    """For each step: each condition, whether it holds and why, and what follows.
+
+    children: for a step with a `join`, the follow-ups of this task that it waits for.
+    """
+    explanations = []
+    for step in workflow.steps:
+        follow_ups = tuple(follow_ups_of(view, workflow, step, prefix))
+        if step.join is not None:
+            waited_for = " and ".join(step.after.step) if step.after else ""
+            if given := children.get(step.name):
+                verdict = settle(workflow, step, given)
+                asked = [Condition("join", verdict.do in ("fire", "hold"), f"{verdict.do}: {verdict.why}")]
+            else:
+                asked = [Condition("join", False, f"this task has no tasks of the step {waited_for}")]
+            explanations.append(Explanation(step.name, tuple(asked), 0, 0, follow_ups))
+            continue
+        asked = list(conditions(view, workflow, step))
+        every, left = 0, 0
+        try:
+            for _, own in elements(view, step):
+                every += 1
+                left += step.where is None or step.where.holds(Names(view, own))
+        except ExpressionError as error:
+            asked.append(Condition("for_each", None, str(error)))
+        explanations.append(Explanation(step.name, tuple(asked), every, left, follow_ups))
+    return explanations
