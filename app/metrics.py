@@ -32,11 +32,11 @@ def metrics() -> Response:
         refusal = answer(401, {"error": "send `Authorization: Bearer METRICS_TOKEN`"})
         refusal.headers["WWW-Authenticate"] = 'Bearer realm="metrics"'
         return refusal
-    content = generate_latest(counted()) + generate_latest(asked(service))
+    content = generate_latest(process_registry()) + generate_latest(database_registry(service))
     return Response(content, content_type=CONTENT_TYPE_LATEST)
 
 
-def counted() -> CollectorRegistry:
+def process_registry() -> CollectorRegistry:
     """The counters of every process of this web server; of this one alone where none are shared (gunicorn.conf.py)."""
     shared = CollectorRegistry()
     try:
@@ -46,14 +46,14 @@ def counted() -> CollectorRegistry:
     return shared
 
 
-def asked(service: Service) -> CollectorRegistry:
+def database_registry(service: Service) -> CollectorRegistry:
     """The gauges that the database gives, asked for at each scrape."""
     registry = CollectorRegistry()
-    registry.register(Database(service))
+    registry.register(DatabaseCollector(service))
     return registry
 
 
-class Database:
+class DatabaseCollector:
     """Gauges from the tables. When the database is away only `weighbridge_database_up` is left, at 0."""
 
     def __init__(self, service: Service) -> None:

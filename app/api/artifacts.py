@@ -12,9 +12,9 @@ from marshmallow.validate import OneOf
 from sqlalchemy import select
 from werkzeug.wsgi import wrap_file
 
-from app.api.blueprint import Blueprint, bell, service, who
-from app.api.lists import ListQuery, Rows, Shown, listed, page
-from app.api.problems import Refused
+from app.api.blueprint import Blueprint, actor, bell, service
+from app.api.lists import ListQuery, OutputSchema, Record, list_schema, paginate
+from app.api.problems import ProblemError
 from models import Artifact as Row
 from pipeline.access.audit import note
 from pipeline.artifacts import fetch_file
@@ -55,7 +55,7 @@ SHOWN = (
 )
 
 
-class Artifact(Shown):
+class Artifact(OutputSchema):
     id = fields.UUID()
     task_id = fields.String()
     role = fields.String(metadata={"description": "annotations, events, indexedImage, labeled:<label> …"})
@@ -85,15 +85,15 @@ class ArtifactQuery(ListQuery):
 
 @blueprint.get("/artifacts")
 @blueprint.arguments(ArtifactQuery, location="query")
-@blueprint.response(200, listed(Artifact))
-def list_artifacts(query: Mapping[str, Any]) -> Rows:
+@blueprint.response(200, list_schema(Artifact))
+def list_artifacts(query: Mapping[str, Any]) -> Record:
     """Files of all responses, also those that are not current"""
     statement = select(*SHOWN)
     for name in ("state", "task_id"):
         if name in query:
             statement = statement.where(getattr(Row, name) == query[name])
     with service().reader.begin() as connection:
-        return page(connection, statement, [Row.id], query)
+        return paginate(connection, statement, [Row.id], query)
 
 
 @blueprint.get("/artifacts/<uuid:artifact_id>")
@@ -114,7 +114,7 @@ def artifact_content(artifact_id: UUID) -> Response:
     """The bytes of a stored file"""
     row = _row(artifact_id)
     if row["state"] != "stored" or row["sha256"] is None:
-        raise Refused(
+        raise ProblemError(
             404,
             f"the content is not here: the file is {row['state']}, {row['reason'] or 'wait for the worker'}",
         )
@@ -122,7 +122,7 @@ def artifact_content(artifact_id: UUID) -> Response:
         size = service().store.size(row["sha256"])
         file = service().store.open(row["sha256"])
     except FileNotFoundError:
-        raise Refused(404, "the content has been deleted from the artifact store") from None
+        raise ProblemError(404, "the content has been deleted from the artifact store") from None
     media_type = row["media_type"] if row["media_type"] in PLAIN_TYPES else "application/octet-stream"
     response = Response(
         wrap_file(request.environ, file), headers=SAFE_HEADERS, mimetype=media_type, direct_passthrough=True
@@ -143,7 +143,7 @@ def retry_artifact(artifact_id: UUID) -> Any:
             asked = fetch_file.retry(connection, artifact_id)
         except LookupError:
             raise _missing(artifact_id) from None
-        note(connection, who(), "artifact.retry", str(artifact_id))
+        note(connection, actor(), "artifact.retry", str(artifact_id))
     bell().ring(asked)
     return _row(artifact_id)
 
@@ -156,5 +156,7 @@ def _row(artifact_id: UUID) -> Any:
     return row
 
 
-def _missing(artifact_id: UUID) -> Refused:
-    return Refused(404, f"no artifact {artifact_id} is known; GET /api/v1/artifacts lists those that are")
+def _missing(artifact_id: UUID) -> ProblemError:
+    return ProblemError(
+        404, f"no artifact {artifact_id} is known; GET /api/v1/artifacts lists those that are"
+    )

@@ -9,14 +9,14 @@ from marshmallow import fields
 from sqlalchemy import select
 
 from app.api.blueprint import Blueprint, service
-from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
+from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
 from models import AuditEntry as Row
 
 blueprint = Blueprint("audit", "What people decided, newest first")
 
 
-class AuditEntry(Shown):
-    at = Instant()
+class AuditEntry(OutputSchema):
+    at = Timestamp()
     who = fields.String(metadata={"description": "The name of the token, or of the person at a terminal"})
     action = fields.String(metadata={"description": "follow-up.approve, delivery.replay, workflow.pause …"})
     subject = fields.String(metadata={"description": "The id or name of what it was done to"})
@@ -31,12 +31,12 @@ class AuditQuery(ListQuery):
 
 @blueprint.get("/audit")
 @blueprint.arguments(AuditQuery, location="query")
-@blueprint.response(200, listed(AuditEntry))
-def list_audit(query: Mapping[str, Any]) -> Rows:
+@blueprint.response(200, list_schema(AuditEntry))
+def list_audit(query: Mapping[str, Any]) -> Record:
     """Decisions, newest first"""
     statement = select(Row.id, Row.at, Row.who, Row.action, Row.subject, Row.details)
     for name in ("who", "action", "subject"):
         if name in query:
             statement = statement.where(getattr(Row, name) == query[name])
     with service().reader.begin() as connection:
-        return page(connection, statement, [Row.id], query)
+        return paginate(connection, statement, [Row.id], query)

@@ -11,19 +11,19 @@ from marshmallow.validate import OneOf
 from sqlalchemy import func, literal, select
 
 from app.api.blueprint import Blueprint, service
-from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
+from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
 from models import Batch as Row
 from models.columns import UtcDateTime
 
 blueprint = Blueprint("batches", "Batches of Scale")
 
 
-class Batch(Shown):
+class Batch(OutputSchema):
     name = fields.String()
     environment = fields.String(validate=OneOf(("live", "test")))
     project = fields.String(allow_none=True)
     status = fields.String(allow_none=True)
-    clock = Instant(allow_none=True, metadata={"description": "When it was so, by Scale's dates"})
+    clock = Timestamp(allow_none=True, metadata={"description": "When it was so, by Scale's dates"})
     details = fields.Dict(allow_none=True, metadata={"description": "As Scale sent it"})
 
 
@@ -36,8 +36,8 @@ class BatchQuery(ListQuery):
 
 @blueprint.get("/batches")
 @blueprint.arguments(BatchQuery, location="query")
-@blueprint.response(200, listed(Batch))
-def list_batches(query: Mapping[str, Any]) -> Rows:
+@blueprint.response(200, list_schema(Batch))
+def list_batches(query: Mapping[str, Any]) -> Record:
     """Batches, those that changed last first"""
     long_ago = literal(datetime(1970, 1, 1, tzinfo=UTC), UtcDateTime())
     changed = func.coalesce(Row.clock, long_ago, type_=UtcDateTime()).label("changed")
@@ -46,4 +46,4 @@ def list_batches(query: Mapping[str, Any]) -> Rows:
         if name in query:
             statement = statement.where(getattr(Row, name) == query[name])
     with service().reader.begin() as connection:
-        return page(connection, statement, [changed, Row.environment, Row.name], query)
+        return paginate(connection, statement, [changed, Row.environment, Row.name], query)

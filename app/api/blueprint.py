@@ -12,7 +12,7 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
-from app.api.problems import Refused
+from app.api.problems import ProblemError
 from app.api.tokens import authenticate
 from pipeline.db.json import dumps
 from pipeline.service import Service
@@ -28,7 +28,7 @@ class Arguments(FlaskParser):
     def load_querystring(self, req: Request, schema: Schema) -> Any:
         given = MultiDict((name, value) for name, value in req.args.items(multi=True) if value)
         if "\0" in "".join(given.values()):
-            raise Refused(400, "a parameter holds a NUL character; nothing that is kept does")
+            raise ProblemError(400, "a parameter holds a NUL character; nothing that is kept does")
         return self._makeproxy(given, schema)
 
 
@@ -58,7 +58,7 @@ def bell() -> Bell:
     return found
 
 
-def who() -> str:
+def actor() -> str:
     """The name of the token that this request came with."""
     name: str = g.who
     return name

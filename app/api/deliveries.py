@@ -13,9 +13,9 @@ from marshmallow.validate import OneOf
 from sqlalchemy import ColumnElement, select, text
 
 from app.api.artifacts import SAFE_HEADERS
-from app.api.blueprint import Blueprint, bell, service, who
-from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
-from app.api.problems import Refused
+from app.api.blueprint import Blueprint, actor, bell, service
+from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
+from app.api.problems import ProblemError
 from models import Delivery as Row
 from pipeline.access.audit import note
 from pipeline.receive import replay
@@ -27,9 +27,9 @@ blueprint = Blueprint("deliveries", "Callbacks as they were received, newest fir
 STATUSES = ("stored", "processed", "quarantined")
 
 
-class Delivery(Shown):
+class Delivery(OutputSchema):
     id = fields.UUID()
-    received_at = Instant()
+    received_at = Timestamp()
     status = fields.String(validate=OneOf(STATUSES))
     reason = fields.String(allow_none=True, metadata={"description": "Why it is in quarantine"})
     event = fields.String(allow_none=True)
@@ -38,8 +38,8 @@ class Delivery(Shown):
     size_bytes = fields.Integer()
     duplicates = fields.Integer(metadata={"description": "How often the same bytes came again"})
     kind = fields.String(validate=OneOf(("callback", "reconciled", "imported")))
-    clock = Instant(allow_none=True, metadata={"description": "When it happened, by Scale's dates"})
-    last_received_at = Instant()
+    clock = Timestamp(allow_none=True, metadata={"description": "When it happened, by Scale's dates"})
+    last_received_at = Timestamp()
     sha256 = fields.String()
     flags = fields.List(
         fields.Raw(), allow_none=True, metadata={"description": "What was odd about the envelope"}
@@ -59,7 +59,7 @@ class DeliveryQuery(ListQuery):
     kind = fields.String(validate=OneOf(("callback", "reconciled", "imported")))
 
 
-class Replayed(Shown):
+class Replayed(OutputSchema):
     delivery_id = fields.UUID()
     status = fields.String(allow_none=True, validate=OneOf(STATUSES))
     before = fields.Dict(allow_none=True)
@@ -73,11 +73,11 @@ DETAIL = tuple(getattr(Row, name) for name in DeliveryDetail._declared_fields)
 
 @blueprint.get("/deliveries")
 @blueprint.arguments(DeliveryQuery, location="query")
-@blueprint.response(200, listed(Delivery))
-def list_deliveries(query: Mapping[str, Any]) -> Rows:
+@blueprint.response(200, list_schema(Delivery))
+def list_deliveries(query: Mapping[str, Any]) -> Record:
     """Deliveries, newest first"""
     with service().reader.begin() as connection:
-        return page(connection, select(*COLUMNS).where(*_chosen(query)), [Row.id], query)
+        return paginate(connection, select(*COLUMNS).where(*_chosen(query)), [Row.id], query)
 
 
 def _chosen(query: Mapping[str, Any]) -> Iterator[ColumnElement[bool]]:
@@ -112,23 +112,23 @@ def delivery_body(delivery_id: UUID) -> Response:
 
 @blueprint.post("/deliveries/<uuid:delivery_id>/replay")
 @blueprint.response(200, Replayed)
-def replay_delivery(delivery_id: UUID) -> Rows:
+def replay_delivery(delivery_id: UUID) -> Record:
     """Take the kept bytes the same way once more, with the code as it is now; nothing is created twice"""
     _row(delivery_id, Row.id)
     try:
         replayed = replay.replay(service(), delivery_id)
     except Busy:
-        raise Refused(503, "the task's row is in use; try again", Retry_After="5") from None
+        raise ProblemError(503, "the task's row is in use; try again", Retry_After="5") from None
     with service().engine.begin() as connection:
-        note(connection, who(), "delivery.replay", str(delivery_id), {"status": replayed.receipt.status})
+        note(connection, actor(), "delivery.replay", str(delivery_id), {"status": replayed.receipt.status})
     bell().ring(replayed.receipt.jobs)
     return _replayed(delivery_id, replayed)
 
 
 @blueprint.post("/deliveries/replay")
 @blueprint.arguments(DeliveryQuery, location="query")
-@blueprint.response(200, listed(Replayed))
-def replay_deliveries(query: Mapping[str, Any]) -> Rows:
+@blueprint.response(200, list_schema(Replayed))
+def replay_deliveries(query: Mapping[str, Any]) -> Record:
     """Take all deliveries that the parameters choose once more, oldest first, `limit` at a time
 
     Go on with `cursor` until `next_cursor` is null. `changed` is null where a task was in use for too long: replay that
@@ -136,13 +136,13 @@ def replay_deliveries(query: Mapping[str, Any]) -> Rows:
     """
     conditions = list(_chosen(query))
     if not conditions:
-        raise Refused(400, "choose deliveries by at least one parameter, such as status=quarantined")
+        raise ProblemError(400, "choose deliveries by at least one parameter, such as status=quarantined")
     try:
         after = UUID(query["cursor"]) if "cursor" in query else None
     except ValueError:
-        raise Refused(400, "cursor is none that this list gave") from None
+        raise ProblemError(400, "cursor is none that this list gave") from None
     replays = replay.replay_many(service(), *conditions, after=after)
-    done: list[Rows] = []
+    done: list[Record] = []
     for delivery_id, replayed in islice(replays, query["limit"]):
         if isinstance(replayed, Busy):
             done.append(
@@ -150,14 +150,16 @@ def replay_deliveries(query: Mapping[str, Any]) -> Rows:
             )
             continue
         with service().engine.begin() as connection:
-            note(connection, who(), "delivery.replay", str(delivery_id), {"status": replayed.receipt.status})
+            note(
+                connection, actor(), "delivery.replay", str(delivery_id), {"status": replayed.receipt.status}
+            )
         bell().ring(replayed.receipt.jobs)
         done.append(_replayed(delivery_id, replayed))
     whole = len(done) == query["limit"]
     return {"data": done, "next_cursor": str(done[-1]["delivery_id"]) if whole else None}
 
 
-def _replayed(delivery_id: UUID, replay: Replay) -> Rows:
+def _replayed(delivery_id: UUID, replay: Replay) -> Record:
     return {
         "delivery_id": delivery_id,
         "status": replay.receipt.status,
@@ -171,5 +173,7 @@ def _row(delivery_id: UUID, *columns: Any) -> Any:
     with service().reader.begin() as connection:
         row = connection.execute(select(*columns).where(Row.id == delivery_id)).mappings().one_or_none()
     if row is None:
-        raise Refused(404, f"no delivery {delivery_id} is known; GET /api/v1/deliveries lists those that are")
+        raise ProblemError(
+            404, f"no delivery {delivery_id} is known; GET /api/v1/deliveries lists those that are"
+        )
     return row

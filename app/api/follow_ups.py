@@ -10,9 +10,9 @@ from marshmallow import fields
 from marshmallow.validate import OneOf
 from sqlalchemy import Connection, select
 
-from app.api.blueprint import Blueprint, bell, service, who
-from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
-from app.api.problems import Refused
+from app.api.blueprint import Blueprint, actor, bell, service
+from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
+from app.api.problems import ProblemError
 from models import FollowUp as Row
 from pipeline.follow_ups import decisions
 from pipeline.follow_ups.decisions import OutOfPlace
@@ -22,7 +22,7 @@ blueprint = Blueprint("follow-ups", "Tasks that the workflows ask for, newest fi
 STATES = ("planned", "held", "created", "completed", "error", "canceled", "failed", "skipped")
 
 
-class FollowUp(Shown):
+class FollowUp(OutputSchema):
     unique_id = fields.String()
     workflow = fields.String()
     step = fields.String()
@@ -38,9 +38,9 @@ class FollowUp(Shown):
     )
     workflow_digest = fields.String(metadata={"description": "sha256 of the file that planned it"})
     decided_by = fields.String(allow_none=True)
-    decided_at = Instant(allow_none=True)
-    planned_at = Instant()
-    created_at = Instant(allow_none=True)
+    decided_at = Timestamp(allow_none=True)
+    planned_at = Timestamp()
+    created_at = Timestamp(allow_none=True)
 
 
 class FollowUpDetail(FollowUp):
@@ -61,15 +61,15 @@ COLUMNS = tuple(getattr(Row, name) for name in FollowUp._declared_fields)
 
 @blueprint.get("/follow-ups")
 @blueprint.arguments(FollowUpQuery, location="query")
-@blueprint.response(200, listed(FollowUp))
-def list_follow_ups(query: Mapping[str, Any]) -> Rows:
+@blueprint.response(200, list_schema(FollowUp))
+def list_follow_ups(query: Mapping[str, Any]) -> Record:
     """Follow-ups, those planned last first"""
     statement = select(*COLUMNS, Row.id)
     for name in ("state", "workflow", "step", "source_task_id", "task_id", "environment"):
         if name in query:
             statement = statement.where(getattr(Row, name) == query[name])
     with service().reader.begin() as connection:
-        return page(connection, statement, [Row.id], query)
+        return paginate(connection, statement, [Row.id], query)
 
 
 @blueprint.get("/follow-ups/<string:unique_id>")
@@ -104,12 +104,12 @@ def retry_follow_up(unique_id: str) -> Any:
 def _decided(decide: Callable[[Connection, str, str], list[UUID]], unique_id: str) -> Any:
     try:
         with service().engine.begin() as connection:
-            asked = decide(connection, unique_id, who())
+            asked = decide(connection, unique_id, actor())
             row = _row(connection, unique_id)
     except LookupError:
         raise _missing(unique_id) from None
     except OutOfPlace as refused:
-        raise Refused(409, str(refused)) from None
+        raise ProblemError(409, str(refused)) from None
     bell().ring(asked)
     return row
 
@@ -122,5 +122,7 @@ def _row(connection: Connection, unique_id: str) -> Any:
     return row
 
 
-def _missing(unique_id: str) -> Refused:
-    return Refused(404, f"no follow-up {unique_id} is known; GET /api/v1/follow-ups lists those that are")
+def _missing(unique_id: str) -> ProblemError:
+    return ProblemError(
+        404, f"no follow-up {unique_id} is known; GET /api/v1/follow-ups lists those that are"
+    )

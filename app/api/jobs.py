@@ -10,9 +10,9 @@ from marshmallow import fields
 from marshmallow.validate import OneOf
 from sqlalchemy import select
 
-from app.api.blueprint import Blueprint, bell, service, who
-from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
-from app.api.problems import Refused
+from app.api.blueprint import Blueprint, actor, bell, service
+from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
+from app.api.problems import ProblemError
 from models import Job as Row
 from pipeline.access.audit import note
 from pipeline.jobs import queue
@@ -22,7 +22,7 @@ blueprint = Blueprint("jobs", "Work that is to be done; a job that succeeded is 
 STATES = ("ready", "running", "dead")
 
 
-class Job(Shown):
+class Job(OutputSchema):
     id = fields.UUID()
     kind = fields.String(validate=OneOf(tuple(queue.MAX_ATTEMPTS)))
     subject = fields.String(
@@ -30,9 +30,9 @@ class Job(Shown):
     )
     state = fields.String(validate=OneOf(STATES))
     attempts = fields.Integer()
-    run_at = Instant(metadata={"description": "Not before; while it runs, when its lease ends"})
+    run_at = Timestamp(metadata={"description": "Not before; while it runs, when its lease ends"})
     last_error = fields.String(allow_none=True)
-    created_at = Instant()
+    created_at = Timestamp()
 
 
 class JobQuery(ListQuery):
@@ -45,15 +45,15 @@ COLUMNS = tuple(getattr(Row, name) for name in Job._declared_fields)
 
 @blueprint.get("/jobs")
 @blueprint.arguments(JobQuery, location="query")
-@blueprint.response(200, listed(Job))
-def list_jobs(query: Mapping[str, Any]) -> Rows:
+@blueprint.response(200, list_schema(Job))
+def list_jobs(query: Mapping[str, Any]) -> Record:
     """Jobs, newest first"""
     statement = select(*COLUMNS)
     for name in ("state", "kind"):
         if name in query:
             statement = statement.where(getattr(Row, name) == query[name])
     with service().reader.begin() as connection:
-        return page(connection, statement, [Row.id], query)
+        return paginate(connection, statement, [Row.id], query)
 
 
 @blueprint.post("/jobs/<uuid:job_id>/retry")
@@ -64,9 +64,9 @@ def retry_job(job_id: UUID) -> Any:
         retried = queue.retry(connection, job_id)
         row = connection.execute(select(*COLUMNS).where(Row.id == job_id)).mappings().one_or_none()
         if row is None:
-            raise Refused(404, f"there is no job {job_id}: one that succeeded is gone")
+            raise ProblemError(404, f"there is no job {job_id}: one that succeeded is gone")
         if not retried:
-            raise Refused(409, "the job is running; its outcome will show here")
-        note(connection, who(), "job.retry", f"{row['kind']}:{row['subject']}")
+            raise ProblemError(409, "the job is running; its outcome will show here")
+        note(connection, actor(), "job.retry", f"{row['kind']}:{row['subject']}")
     bell().ring([job_id])
     return row

@@ -14,14 +14,14 @@ from marshmallow.validate import Range
 from sqlalchemy import ColumnElement, Connection, Select, Uuid, func, literal, text, tuple_
 from sqlalchemy.types import TypeEngine
 
-from app.api.problems import Refused
+from app.api.problems import ProblemError
 from models.columns import PREFIX, UtcDateTime
 from pipeline.db.ids import instant
 
-Rows = dict[str, Any]
+Record = dict[str, Any]
 
 
-class Instant(fields.DateTime):
+class Timestamp(fields.DateTime):
     """UTC, milliseconds, `Z`."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
@@ -37,7 +37,7 @@ class Instant(fields.DateTime):
             raise ValidationError("Takes a time such as 2026-01-31T09:30:00Z.") from None
 
 
-class Shown(Schema):
+class OutputSchema(Schema):
     """What is shown of a thing. Every field is always there, null where nothing is known; more may be added."""
 
     class Meta:
@@ -54,10 +54,10 @@ class ListQuery(Schema):
     limit = fields.Integer(load_default=100, validate=Range(1, 1000))
 
 
-def listed(item: type[Schema]) -> type[Schema]:
+def list_schema(item: type[Schema]) -> type[Schema]:
     """The schema of a list of `item`."""
     next_cursor = {"description": "`cursor` of the next page; null on the last"}
-    return Shown.from_dict(
+    return OutputSchema.from_dict(
         {
             "data": fields.List(fields.Nested(item)),
             "next_cursor": fields.String(allow_none=True, metadata=next_cursor),
@@ -66,14 +66,14 @@ def listed(item: type[Schema]) -> type[Schema]:
     )
 
 
-def page(
+def paginate(
     connection: Connection,
     statement: Select[Any],
     key: Sequence[Any],
     query: Mapping[str, Any],
     *,
     ascending: bool = False,
-) -> Rows:
+) -> Record:
     """One page of `statement` in the order of `key`: columns that it selects, unique together. Raises Refused."""
     limit = query["limit"]
     if cursor := query.get("cursor"):
@@ -101,7 +101,7 @@ def _read(cursor: str, key: Sequence[Any]) -> list[Any]:
             raise ValueError(cursor)
         return [_typed(value, column.type) for value, column in zip(values, key, strict=True)]
     except (ValueError, TypeError, OverflowError):
-        raise Refused(
+        raise ProblemError(
             400,
             "cursor is not one of this list; leave it out to begin at the first page",
             {"cursor": ["Is not known."]},
@@ -121,7 +121,7 @@ def _typed(value: Any, type_: TypeEngine[Any]) -> Any:
     return value
 
 
-def is_text(column: Any, value: str) -> ColumnElement[bool]:
+def equals_indexed(column: Any, value: str) -> ColumnElement[bool]:
     """`column` is `value`, in the words of its index, which holds the first characters only (models/columns.py).
 
     SQLite wants the numbers written out, and no second `=`: it would put the value in the place of the column in the

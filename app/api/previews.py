@@ -9,8 +9,8 @@ from marshmallow import Schema, fields
 from sqlalchemy import select
 
 from app.api.blueprint import Blueprint, service
-from app.api.lists import Rows, Shown, listed
-from app.api.problems import Refused
+from app.api.lists import OutputSchema, Record, list_schema
+from app.api.problems import ProblemError
 from app.api.tasks import missing
 from models import Task
 from pipeline.follow_ups.preview import Preview, explanations
@@ -25,7 +25,7 @@ class PreviewQuery(Schema):
     workflow = fields.String(metadata={"description": "Only this workflow"})
 
 
-class Previewed(Shown):
+class Previewed(OutputSchema):
     unique_id = fields.String()
     workflow = fields.String()
     step = fields.String()
@@ -35,20 +35,20 @@ class Previewed(Shown):
     request = fields.Dict(metadata={"description": "As Scale would get it; files still as recipes"})
 
 
-class Condition(Shown):
+class Condition(OutputSchema):
     name = fields.String()
     held = fields.Boolean(allow_none=True, metadata={"description": "Null: it can't be said"})
     why = fields.String()
 
 
-class AsItStands(Shown):
+class AsItStands(OutputSchema):
     unique_id = fields.String()
     state = fields.String(allow_none=True, metadata={"description": "Null: it is not recorded"})
     reason = fields.String(allow_none=True)
     task_id = fields.String(allow_none=True)
 
 
-class Explanation(Shown):
+class Explanation(OutputSchema):
     workflow = fields.String()
     paused = fields.Boolean()
     step = fields.String()
@@ -60,8 +60,8 @@ class Explanation(Shown):
 
 @blueprint.get("/tasks/<string:task_id>/plan")
 @blueprint.arguments(PreviewQuery, location="query")
-@blueprint.response(200, listed(Previewed))
-def plan_of_task(query: Mapping[str, Any], task_id: str) -> Rows:
+@blueprint.response(200, list_schema(Previewed))
+def plan_of_task(query: Mapping[str, Any], task_id: str) -> Record:
     """What would be created, with the exact requests, and where limits would stop"""
     view = seen(task_id)
     return {"data": list(Preview(service(), chosen(query)).of(view)), "next_cursor": None}
@@ -69,8 +69,8 @@ def plan_of_task(query: Mapping[str, Any], task_id: str) -> Rows:
 
 @blueprint.get("/tasks/<string:task_id>/explain")
 @blueprint.arguments(PreviewQuery, location="query")
-@blueprint.response(200, listed(Explanation))
-def explain_task(query: Mapping[str, Any], task_id: str) -> Rows:
+@blueprint.response(200, list_schema(Explanation))
+def explain_task(query: Mapping[str, Any], task_id: str) -> Record:
     """Each step, each condition, whether it holds, and what followed"""
     view = seen(task_id)
     with service().reader.begin() as connection:
@@ -83,7 +83,9 @@ def seen(task_id: str) -> View:
         if found is None and connection.scalar(select(Task.task_id).where(Task.task_id == task_id)) is None:
             raise missing(task_id)
     if found is None:
-        raise Refused(409, f"files of {task_id} are still to be fetched: it is planned once they are read")
+        raise ProblemError(
+            409, f"files of {task_id} are still to be fetched: it is planned once they are read"
+        )
     return found.view
 
 
@@ -92,5 +94,7 @@ def chosen(query: Mapping[str, Any]) -> list[Workflow]:
     if "workflow" not in query:
         return list(loaded)
     if (workflow := service().workflows.workflow(query["workflow"])) is None:
-        raise Refused(404, f"no workflow {query['workflow']} is loaded; GET /api/v1/workflows lists them")
+        raise ProblemError(
+            404, f"no workflow {query['workflow']} is loaded; GET /api/v1/workflows lists them"
+        )
     return [workflow]

@@ -18,7 +18,7 @@ CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = "5"
 
 
-class Problem(Schema):
+class ProblemDetails(Schema):
     type = fields.String(required=True, metadata={"description": "about:blank: the status says it all"})
     title = fields.String(required=True)
     status = fields.Integer(required=True)
@@ -29,7 +29,7 @@ class Problem(Schema):
     )
 
 
-class Refused(Exception):
+class ProblemError(Exception):
     """Nothing is wrong with the service: the request cannot be done. (status, a sentence that says what to do)."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Refused(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def problem(
+def problem_response(
     status: int, detail: str, errors: dict[str, Any] | None = None, headers: dict[str, str] | None = None
 ) -> Response:
     content: dict[str, Any] = {
@@ -58,13 +58,15 @@ def problem(
 class Api(flask_smorest.Api):
     """flask-smorest, with its errors in our form, also in the OpenAPI document."""
 
-    ERROR_SCHEMA = Problem
+    ERROR_SCHEMA = ProblemDetails
     spec: APISpec
 
     def _register_error_handlers(self) -> None:
         app: Flask = self._app
         app.register_error_handler(HTTPException, http_error)
-        app.register_error_handler(Refused, lambda it: problem(it.status, it.detail, it.errors, it.headers))
+        app.register_error_handler(
+            ProblemError, lambda it: problem_response(it.status, it.detail, it.errors, it.headers)
+        )
         app.register_error_handler(SQLAlchemyError, database_error)
 
     def _register_etag_headers(self) -> None:
@@ -105,7 +107,7 @@ def http_error(error: HTTPException) -> AnyResponse | HTTPException:
                 errors[name] = [*wrong, f"Known are {', '.join(sorted(known))}."]
         detail = "; ".join(f"{name}: {' '.join(map(str, wrong))}" for name, wrong in errors.items())
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
-    return problem(error.code or 500, detail, errors, headers)
+    return problem_response(error.code or 500, detail, errors, headers)
 
 
 def database_error(error: SQLAlchemyError) -> AnyResponse:

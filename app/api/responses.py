@@ -13,8 +13,8 @@ from sqlalchemy import Connection, RowMapping, Select, select
 from app.api.artifacts import SHOWN as ARTIFACT_COLUMNS
 from app.api.artifacts import Artifact as ArtifactSchema
 from app.api.blueprint import Blueprint, service
-from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
-from app.api.problems import Refused
+from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
+from app.api.problems import ProblemError
 from app.api.tasks import missing
 from models import Annotation, Artifact, Response, Task
 from pipeline.operations.diff import diff
@@ -33,7 +33,7 @@ WORD = fields.String(
 )
 
 
-class AnnotationSchema(Shown):
+class AnnotationSchema(OutputSchema):
     position = fields.Integer(metadata={"description": "Within its file, from 0"})
     uuid = fields.String(allow_none=True)
     type = WORD
@@ -67,13 +67,13 @@ class AnnotationQuery(ListQuery):
     frame = fields.Integer(validate=Range(-(2**63), 2**63 - 1))
 
 
-class ResponseSummary(Shown):
+class ResponseSummary(OutputSchema):
     number = fields.Integer()
     event = fields.String(
         metadata={"description": "What the first delivery of it told: completed, accepted, fixed …"}
     )
     status = fields.String(metadata={"description": "Of the task in that delivery"})
-    received_at = Instant()
+    received_at = Timestamp()
     is_current = fields.Boolean()
     delivery_id = fields.UUID()
     annotation_count = fields.Integer()
@@ -97,7 +97,7 @@ class DiffQuery(Schema):
     )
 
 
-class Change(Shown):
+class Change(OutputSchema):
     before = fields.Nested(AnnotationSchema)
     after = fields.Nested(AnnotationSchema)
     matched_by = fields.String(metadata={"description": "uuid, geometry, overlap or distance"})
@@ -106,7 +106,7 @@ class Change(Shown):
     )
 
 
-class Diff(Shown):
+class Diff(OutputSchema):
     number = fields.Integer()
     against = fields.Integer()
     counts = fields.Dict(keys=fields.String(), values=fields.Integer())
@@ -142,12 +142,12 @@ VALUE = (
 
 @blueprint.get("/tasks/<string:task_id>/responses")
 @blueprint.arguments(ListQuery, location="query")
-@blueprint.response(200, listed(ResponseSummary))
-def list_responses(query: Mapping[str, Any], task_id: str) -> Rows:
+@blueprint.response(200, list_schema(ResponseSummary))
+def list_responses(query: Mapping[str, Any], task_id: str) -> Record:
     """Every distinct response of a task, newest first"""
     with service().reader.begin() as connection:
         current = _current(connection, task_id)
-        found = page(
+        found = paginate(
             connection, select(*SUMMARY).where(Response.task_id == task_id), [Response.number], query
         )
     return {**found, "data": [_summary(row, current) for row in found["data"]]}
@@ -155,7 +155,7 @@ def list_responses(query: Mapping[str, Any], task_id: str) -> Rows:
 
 @blueprint.get("/tasks/<string:task_id>/responses/<int:number>")
 @blueprint.response(200, ResponseDetail)
-def show_response(task_id: str, number: int) -> Rows:
+def show_response(task_id: str, number: int) -> Record:
     """One version, with what is not geometry and its files"""
     with service().reader.begin() as connection:
         current = _current(connection, task_id)
@@ -166,8 +166,8 @@ def show_response(task_id: str, number: int) -> Rows:
 
 @blueprint.get("/tasks/<string:task_id>/annotations")
 @blueprint.arguments(AnnotationQuery, location="query")
-@blueprint.response(200, listed(AnnotationInTime))
-def list_annotations(query: Mapping[str, Any], task_id: str) -> Rows:
+@blueprint.response(200, list_schema(AnnotationInTime))
+def list_annotations(query: Mapping[str, Any], task_id: str) -> Record:
     """Annotations of one version by position, those of the response itself before those of its files"""
     with service().reader.begin() as connection:
         response_id = _current(connection, task_id)
@@ -179,12 +179,12 @@ def list_annotations(query: Mapping[str, Any], task_id: str) -> Rows:
         for name in ("type", "label", "uuid", "frame"):
             if name in query:
                 statement = statement.where(getattr(Annotation, name) == query[name])
-        found = page(connection, statement, [Annotation.file, Annotation.position], query, ascending=True)
+        found = paginate(connection, statement, [Annotation.file, Annotation.position], query, ascending=True)
         task = connection.execute(select(Task.type, Task.params).where(Task.task_id == task_id)).one()
         return {**found, "data": [_in_time(row, task) for row in found["data"]]}
 
 
-def _in_time(row: Mapping[str, Any], task: Any) -> Rows:
+def _in_time(row: Mapping[str, Any], task: Any) -> Record:
     """With the time and the image of its frame, as far as the task's parameters tell them."""
     if row["frame"] is None:
         return {**row, "time": None, "image": None}
@@ -195,11 +195,11 @@ def _in_time(row: Mapping[str, Any], task: Any) -> Rows:
 @blueprint.get("/tasks/<string:task_id>/responses/<int:number>/diff")
 @blueprint.arguments(DiffQuery, location="query")
 @blueprint.response(200, Diff)
-def diff_responses(query: Mapping[str, Any], task_id: str, number: int) -> Rows:
+def diff_responses(query: Mapping[str, Any], task_id: str, number: int) -> Record:
     """What version `number` changed against version `against`"""
     against = query.get("against", number - 1)
     if against < 1:
-        raise Refused(400, "there is no version before the first; name one with `against`")
+        raise ProblemError(400, "there is no version before the first; name one with `against`")
     with service().reader.begin() as connection:
         _current(connection, task_id)
         before = _values(connection, task_id, against)
@@ -236,7 +236,7 @@ def _version(connection: Connection, task_id: str, number: int, *columns: Any) -
     statement = select(*columns).where(Response.task_id == task_id, Response.number == min(number, 2**31 - 1))
     row = connection.execute(statement).mappings().one_or_none()
     if row is None:
-        raise Refused(
+        raise ProblemError(
             404, f"task {task_id} has no response {number}; GET …/responses lists those that it has"
         )
     return row
@@ -251,7 +251,7 @@ def _whole(connection: Connection, response_id: UUID, *columns: Any) -> Select[A
     return statement
 
 
-def _summary(row: RowMapping, current: Any) -> Rows:
+def _summary(row: RowMapping, current: Any) -> Record:
     return {
         **row,
         "status": STATUSES.get(row["event"], "completed"),
@@ -263,7 +263,7 @@ def _summary(row: RowMapping, current: Any) -> Rows:
 def _values(connection: Connection, task_id: str, number: int) -> list[Value]:
     row = _version(connection, task_id, number, Response.id, Response.annotation_count)
     if row["annotation_count"] > MOST_COMPARED:
-        raise Refused(
+        raise ProblemError(
             400,
             f"response {number} has {row['annotation_count']:,} annotations; at most {MOST_COMPARED:,} are compared",
         )

@@ -9,9 +9,9 @@ from typing import Any
 from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf, Regexp
 
-from app.api.blueprint import Blueprint, service, who
-from app.api.lists import Rows, Shown
-from app.api.problems import Refused
+from app.api.blueprint import Blueprint, actor, service
+from app.api.lists import OutputSchema, Record
+from app.api.problems import ProblemError
 from pipeline.access.audit import note
 from pipeline.follow_ups import submit
 from pipeline.follow_ups.submit import CREATED, THERE
@@ -38,7 +38,7 @@ class Submission(Schema):
     environment = fields.String(load_default="live", validate=OneOf(("live", "test")))
 
 
-class Submitted(Shown):
+class Submitted(OutputSchema):
     task_id = fields.String()
     unique_id = fields.String()
     outcome = fields.String(validate=OneOf((CREATED, THERE)))
@@ -47,25 +47,27 @@ class Submitted(Shown):
 @blueprint.post("/tasks")
 @blueprint.arguments(Submission)
 @blueprint.response(200, Submitted)
-def submit_task(given: Mapping[str, Any]) -> Rows:
+def submit_task(given: Mapping[str, Any]) -> Record:
     """Create a task at Scale, or find that it is there"""
     row = submit.Row(
         1, {**given["request"], **({"unique_id": given["unique_id"]} if "unique_id" in given else {})}
     )
     one = submit.wanted(row, "api", service().settings.unique_id_prefix, type_name=given["type"])
     if one.fault:
-        raise Refused(422, one.fault)
+        raise ProblemError(422, one.fault)
     try:
         outcome = submit.submit_once(service(), given["environment"], one)
     except Wait as later:
-        raise Refused(409, str(later), Retry_After=str(math.ceil(later.delay))) from None
+        raise ProblemError(409, str(later), Retry_After=str(math.ceil(later.delay))) from None
     except Throttled as slow:
         seconds = math.ceil(slow.retry_after or submit.THROTTLED_SECONDS)
-        raise Refused(429, f"Scale asks to slow down: {slow.message}", Retry_After=str(seconds)) from None
+        raise ProblemError(
+            429, f"Scale asks to slow down: {slow.message}", Retry_After=str(seconds)
+        ) from None
     except PermanentError as refused:
-        raise Refused(422, f"Scale refused it with {refused.status}: {refused.message}") from None
+        raise ProblemError(422, f"Scale refused it with {refused.status}: {refused.message}") from None
     except ScaleError as doubt:
-        raise Refused(502, f"Scale says: {doubt.message}; send the same request again") from None
+        raise ProblemError(502, f"Scale says: {doubt.message}; send the same request again") from None
     with service().engine.begin() as connection:
-        note(connection, who(), "tasks.submit", outcome.unique_id, {"outcome": outcome.outcome})
+        note(connection, actor(), "tasks.submit", outcome.unique_id, {"outcome": outcome.outcome})
     return outcome._asdict()

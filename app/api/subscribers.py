@@ -10,9 +10,9 @@ from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf
 from sqlalchemy import Connection, select
 
-from app.api.blueprint import Blueprint, bell, service, who
-from app.api.lists import Instant, ListQuery, Rows, Shown, listed, page
-from app.api.problems import Refused
+from app.api.blueprint import Blueprint, actor, bell, service
+from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
+from app.api.problems import ProblemError
 from models import Notification as NotificationRow
 from models import Subscriber as Row
 from pipeline.events import outbox, subscriptions
@@ -24,7 +24,7 @@ STATES = ("pending", "delivered", "failed")
 HEARS = f"Groups of events, or single ones. {'; '.join(EVENTS.values())}"
 
 
-class Subscriber(Shown):
+class Subscriber(OutputSchema):
     id = fields.UUID()
     url = fields.String()
     events = fields.List(fields.String(), metadata={"description": HEARS})
@@ -35,7 +35,7 @@ class Subscriber(Shown):
     reason = fields.String(
         allow_none=True, metadata={"description": "Why it is disabled, if not by a person"}
     )
-    created_at = Instant()
+    created_at = Timestamp()
 
 
 class NewSubscriber(Subscriber):
@@ -66,14 +66,14 @@ class Registration(Schema):
     )
 
 
-class Attempt(Shown):
+class Attempt(OutputSchema):
     at = fields.String()
     status = fields.Integer(allow_none=True, metadata={"description": "Of the answer; null: none came"})
     error = fields.String(allow_none=True, metadata={"description": "Null: it was taken"})
     seconds = fields.Float()
 
 
-class Notification(Shown):
+class Notification(OutputSchema):
     id = fields.UUID()
     event = fields.String()
     state = fields.String(validate=OneOf(STATES))
@@ -82,8 +82,8 @@ class Notification(Shown):
         allow_none=True, metadata={"description": "The delivery that is passed on as it came"}
     )
     payload = fields.Dict(allow_none=True, metadata={"description": "The body; null for a delivery"})
-    created_at = Instant()
-    delivered_at = Instant(allow_none=True)
+    created_at = Timestamp()
+    delivered_at = Timestamp(allow_none=True)
 
 
 class NotificationQuery(ListQuery):
@@ -97,30 +97,30 @@ NOTIFICATIONS = tuple(getattr(NotificationRow, name) for name in Notification._d
 
 @blueprint.get("/subscribers")
 @blueprint.arguments(ListQuery, location="query")
-@blueprint.response(200, listed(Subscriber))
-def list_subscribers(query: Mapping[str, Any]) -> Rows:
+@blueprint.response(200, list_schema(Subscriber))
+def list_subscribers(query: Mapping[str, Any]) -> Record:
     """Subscribers, the newest first"""
     with service().reader.begin() as connection:
-        found = page(connection, select(*COLUMNS), [Row.id], query)
+        found = paginate(connection, select(*COLUMNS), [Row.id], query)
     return {**found, "data": [shown(row) for row in found["data"]]}
 
 
 @blueprint.post("/subscribers")
 @blueprint.arguments(Registration)
 @blueprint.response(201, NewSubscriber)
-def add_subscriber(wanted: Mapping[str, Any]) -> Rows:
+def add_subscriber(wanted: Mapping[str, Any]) -> Record:
     """Tell somebody of events from now on"""
     try:
         with service().engine.begin() as connection:
-            row = subscriptions.add(connection, service().settings, who(), **wanted)
+            row = subscriptions.add(connection, service().settings, actor(), **wanted)
     except Unfit as unfit:
-        raise Refused(422, str(unfit)) from None
+        raise ProblemError(422, str(unfit)) from None
     return shown(row) | {"secret": row["secret"]}
 
 
 @blueprint.get("/subscribers/<uuid:subscriber_id>")
 @blueprint.response(200, Subscriber)
-def show_subscriber(subscriber_id: UUID) -> Rows:
+def show_subscriber(subscriber_id: UUID) -> Record:
     """One subscriber"""
     with service().reader.begin() as connection:
         return find(connection, subscriber_id)
@@ -130,42 +130,42 @@ def show_subscriber(subscriber_id: UUID) -> Rows:
 @blueprint.response(204)
 def remove_subscriber(subscriber_id: UUID) -> None:
     """Forget it, with the history of its notifications"""
-    _changed(lambda connection: subscriptions.remove(connection, who(), subscriber_id))
+    _changed(lambda connection: subscriptions.remove(connection, actor(), subscriber_id))
 
 
 @blueprint.post("/subscribers/<uuid:subscriber_id>/enable")
 @blueprint.response(200, Subscriber)
-def enable_subscriber(subscriber_id: UUID) -> Rows:
+def enable_subscriber(subscriber_id: UUID) -> Record:
     """Tell it again"""
-    _changed(lambda connection: subscriptions.enable(connection, who(), subscriber_id, True))
+    _changed(lambda connection: subscriptions.enable(connection, actor(), subscriber_id, True))
     return show(subscriber_id)
 
 
 @blueprint.post("/subscribers/<uuid:subscriber_id>/disable")
 @blueprint.response(200, Subscriber)
-def disable_subscriber(subscriber_id: UUID) -> Rows:
+def disable_subscriber(subscriber_id: UUID) -> Record:
     """Tell it no more"""
-    _changed(lambda connection: subscriptions.enable(connection, who(), subscriber_id, False))
+    _changed(lambda connection: subscriptions.enable(connection, actor(), subscriber_id, False))
     return show(subscriber_id)
 
 
 @blueprint.post("/subscribers/<uuid:subscriber_id>/test")
 @blueprint.response(202, Subscriber)
-def test_subscriber(subscriber_id: UUID) -> Rows:
+def test_subscriber(subscriber_id: UUID) -> Record:
     """Send it `test.sent`, to see whether that arrives"""
     with service().engine.begin() as connection:
         found = find(connection, subscriber_id)
         asked = outbox.send_test(connection, subscriptions.load_subscriptions(connection), subscriber_id)
     if not asked:
-        raise Refused(409, "the subscriber is disabled; POST …/enable first")
+        raise ProblemError(409, "the subscriber is disabled; POST …/enable first")
     bell().ring(asked)
     return found
 
 
 @blueprint.get("/subscribers/<uuid:subscriber_id>/notifications")
 @blueprint.arguments(NotificationQuery, location="query")
-@blueprint.response(200, listed(Notification))
-def list_notifications(query: Mapping[str, Any], subscriber_id: UUID) -> Rows:
+@blueprint.response(200, list_schema(Notification))
+def list_notifications(query: Mapping[str, Any], subscriber_id: UUID) -> Record:
     """What it was told, and what became of each try, the newest first"""
     statement = select(*NOTIFICATIONS).where(NotificationRow.subscriber_id == subscriber_id)
     for name in ("state", "event"):
@@ -173,14 +173,14 @@ def list_notifications(query: Mapping[str, Any], subscriber_id: UUID) -> Rows:
             statement = statement.where(getattr(NotificationRow, name) == query[name])
     with service().reader.begin() as connection:
         find(connection, subscriber_id)
-        return page(connection, statement, [NotificationRow.id], query)
+        return paginate(connection, statement, [NotificationRow.id], query)
 
 
 @blueprint.post("/notifications/<uuid:notification_id>/replay")
 @blueprint.response(202, Notification)
 def replay_notification(notification_id: UUID) -> Any:
     """Send a notification again, under its own id"""
-    asked = _changed(lambda connection: subscriptions.replay(connection, who(), notification_id))
+    asked = _changed(lambda connection: subscriptions.replay(connection, actor(), notification_id))
     bell().ring(asked)
     statement = select(*NOTIFICATIONS).where(NotificationRow.id == notification_id)
     with service().reader.begin() as connection:
@@ -192,21 +192,21 @@ def _changed(change: Callable[[Connection], Any]) -> Any:
         with service().engine.begin() as connection:
             return change(connection)
     except LookupError as missing:
-        raise Refused(404, str(missing.args[0])) from None
+        raise ProblemError(404, str(missing.args[0])) from None
 
 
-def show(subscriber_id: UUID) -> Rows:
+def show(subscriber_id: UUID) -> Record:
     with service().reader.begin() as connection:
         return find(connection, subscriber_id)
 
 
-def find(connection: Connection, subscriber_id: UUID) -> Rows:
+def find(connection: Connection, subscriber_id: UUID) -> Record:
     row = connection.execute(select(*COLUMNS).where(Row.id == subscriber_id)).mappings().one_or_none()
     if row is None:
-        raise Refused(404, f"there is no subscriber {subscriber_id}; GET /api/v1/subscribers lists them")
+        raise ProblemError(404, f"there is no subscriber {subscriber_id}; GET /api/v1/subscribers lists them")
     return shown(row)
 
 
-def shown(row: Mapping[Any, Any]) -> Rows:
+def shown(row: Mapping[Any, Any]) -> Record:
     """Without what is secret."""
     return {**row, "headers": sorted(row["headers"] or {})}

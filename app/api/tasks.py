@@ -13,8 +13,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from app.api.artifacts import SHOWN as ARTIFACT_COLUMNS
 from app.api.artifacts import Artifact as ArtifactSchema
 from app.api.blueprint import Blueprint, service
-from app.api.lists import Instant, ListQuery, Rows, Shown, is_text, listed, page
-from app.api.problems import Refused
+from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, equals_indexed, list_schema, paginate
+from app.api.problems import ProblemError
 from models import Artifact, FollowUp, Response, Task
 from pipeline.follow_ups.lineage import lineage
 
@@ -31,20 +31,20 @@ class TaskQuery(ListQuery):
     environment = fields.String(validate=OneOf(("live", "test")))
     unique_id = fields.String()
     tag = fields.String(metadata={"description": "One of the task's tags"})
-    updated_since = Instant(metadata={"description": "updated_at is this or later"})
-    updated_before = Instant(metadata={"description": "updated_at is earlier"})
+    updated_since = Timestamp(metadata={"description": "updated_at is this or later"})
+    updated_before = Timestamp(metadata={"description": "updated_at is earlier"})
 
 
-class Review(Shown):
+class Review(OutputSchema):
     status = fields.String(
         allow_none=True,
         metadata={"description": "accepted, rejected, fixed, commented; null: not reviewed"},
     )
     comments = fields.List(fields.Raw())
-    reviewed_at = Instant(allow_none=True)
+    reviewed_at = Timestamp(allow_none=True)
 
 
-class TaskSummary(Shown):
+class TaskSummary(OutputSchema):
     task_id = fields.String()
     type = fields.String(allow_none=True)
     status = fields.String(allow_none=True)
@@ -55,9 +55,9 @@ class TaskSummary(Shown):
     tags = fields.List(fields.Raw(), allow_none=True)
     priority = fields.Integer(allow_none=True)
     metadata = fields.Dict(allow_none=True)
-    created_at = Instant(allow_none=True)
-    updated_at = Instant(allow_none=True)
-    completed_at = Instant(allow_none=True)
+    created_at = Timestamp(allow_none=True)
+    updated_at = Timestamp(allow_none=True)
+    completed_at = Timestamp(allow_none=True)
     review = fields.Nested(Review)
     response_number = fields.Integer(
         allow_none=True, metadata={"description": "The current response; null when there is none"}
@@ -66,7 +66,7 @@ class TaskSummary(Shown):
     annotation_count = fields.Integer(metadata={"description": "Of the current response"})
 
 
-class Source(Shown):
+class Source(OutputSchema):
     """What asked for this task."""
 
     workflow = fields.String()
@@ -76,7 +76,7 @@ class Source(Shown):
     unique_id = fields.String()
 
 
-class FollowUpBrief(Shown):
+class FollowUpBrief(OutputSchema):
     unique_id = fields.String()
     workflow = fields.String()
     step = fields.String()
@@ -112,7 +112,7 @@ class LineageQuery(Schema):
     annotation = fields.String(metadata={"description": "Only what follows from this annotation (its uuid)"})
 
 
-class Ancestor(Shown):
+class Ancestor(OutputSchema):
     task_id = fields.String()
     type = fields.String(allow_none=True)
     status = fields.String(allow_none=True)
@@ -128,7 +128,7 @@ class Descendant(FollowUpBrief):
     task_status = fields.String(allow_none=True)
 
 
-class Join(Shown):
+class Join(OutputSchema):
     """A step that waits for the follow-ups of another."""
 
     id = fields.String()
@@ -140,15 +140,15 @@ class Join(Shown):
     expected = fields.Integer(
         allow_none=True, metadata={"description": "Follow-ups to wait for; null while they are planned"}
     )
-    opened_at = Instant()
-    deadline = Instant(allow_none=True)
-    fired_at = Instant(allow_none=True)
+    opened_at = Timestamp()
+    deadline = Timestamp(allow_none=True)
+    fired_at = Timestamp(allow_none=True)
     verdict = fields.String(allow_none=True, metadata={"description": "fire, hold or stop; null: it waits"})
     reason = fields.String(allow_none=True)
     result = fields.Dict(allow_none=True, metadata={"description": "What the reducer made of the results"})
 
 
-class Run(Shown):
+class Run(OutputSchema):
     """All tasks from one root."""
 
     state = fields.String(metadata={"description": "running, held, failed or completed"})
@@ -156,12 +156,12 @@ class Run(Shown):
         keys=fields.String(), values=fields.Integer(), metadata={"description": "Follow-ups by state"}
     )
     tasks = fields.Integer(metadata={"description": "The root and every task that was created from it"})
-    started_at = Instant(allow_none=True)
-    finished_at = Instant(allow_none=True, metadata={"description": "Null while it runs"})
+    started_at = Timestamp(allow_none=True)
+    finished_at = Timestamp(allow_none=True, metadata={"description": "Null while it runs"})
     duration_seconds = fields.Float(allow_none=True)
 
 
-class Lineage(Shown):
+class Lineage(OutputSchema):
     task_id = fields.String()
     ancestors = fields.List(
         fields.Nested(Ancestor), metadata={"description": "From the first task to this one"}
@@ -174,17 +174,17 @@ class Lineage(Shown):
 
 @blueprint.get("/tasks")
 @blueprint.arguments(TaskQuery, location="query")
-@blueprint.response(200, listed(TaskSummary))
-def list_tasks(query: Mapping[str, Any]) -> Rows:
+@blueprint.response(200, list_schema(TaskSummary))
+def list_tasks(query: Mapping[str, Any]) -> Record:
     """Tasks, those seen last first"""
     with service().reader.begin() as connection:
-        found = page(connection, tasks_like(connection, query), [Task.id], query)
+        found = paginate(connection, tasks_like(connection, query), [Task.id], query)
     return {**found, "data": [summary(row) for row in found["data"]]}
 
 
 @blueprint.get("/tasks/<string:task_id>")
 @blueprint.response(200, TaskDetail)
-def show_task(task_id: str) -> Rows:
+def show_task(task_id: str) -> Record:
     """One task, with its current response, its source, its follow-ups and its files"""
     with service().reader.begin() as connection:
         return detail(connection, task_id)
@@ -208,7 +208,7 @@ def tasks_like(connection: Connection, query: Mapping[str, Any]) -> Select[Any]:
     statement = _with_current(*columns)
     for name in ("type", "project", "batch", "unique_id"):
         if name in query:
-            statement = statement.where(is_text(getattr(Task, name), query[name]))
+            statement = statement.where(equals_indexed(getattr(Task, name), query[name]))
     for name in ("status", "environment"):
         if name in query:
             statement = statement.where(getattr(Task, name) == query[name])
@@ -221,7 +221,7 @@ def tasks_like(connection: Connection, query: Mapping[str, Any]) -> Select[Any]:
     return statement
 
 
-def detail(connection: Connection, task_id: str) -> Rows:
+def detail(connection: Connection, task_id: str) -> Record:
     """Everything that stands about a task; Refused (404) when it is not known."""
     statement = _with_current(*Task.__table__.c, Response.error, Response.answer, Response.flags)
     row = connection.execute(statement.where(Task.task_id == task_id)).mappings().one_or_none()
@@ -254,8 +254,8 @@ def detail(connection: Connection, task_id: str) -> Rows:
     }
 
 
-def missing(task_id: str) -> Refused:
-    return Refused(404, f"no task {task_id} is known; GET /api/v1/tasks lists those that are")
+def missing(task_id: str) -> ProblemError:
+    return ProblemError(404, f"no task {task_id} is known; GET /api/v1/tasks lists those that are")
 
 
 def _with_current(*columns: Any) -> Select[Any]:
@@ -266,7 +266,7 @@ def _with_current(*columns: Any) -> Select[Any]:
     )
 
 
-def summary(row: RowMapping) -> Rows:
+def summary(row: RowMapping) -> Record:
     review = {
         "status": row["review_status"],
         "comments": row["review_comments"] or [],

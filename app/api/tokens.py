@@ -6,7 +6,7 @@ import hmac
 
 from flask import current_app, g, request
 
-from app.api.problems import Refused
+from app.api.problems import ProblemError
 from pipeline.access.tokens import READ, SCOPES, WRITE, Holder, holder
 from pipeline.service import Service
 
@@ -14,19 +14,19 @@ from pipeline.service import Service
 def authenticate() -> None:
     """Before every request of the API. Raises Refused."""
     if "\0" in request.path:
-        raise Refused(404, "nothing that is kept has a NUL character in its name")
+        raise ProblemError(404, "nothing that is kept has a NUL character in its name")
     service: Service = current_app.extensions["weighbridge"]
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     known = _holder(service, token.strip()) if scheme.lower() == "bearer" and token.strip() else None
     if known is None:
-        raise Refused(
+        raise ProblemError(
             401,
             "send `Authorization: Bearer TOKEN`, with API_TOKEN or a token that `flask tokens` made",
             WWW_Authenticate='Bearer realm="weighbridge"',
         )
     needed = READ if request.method in ("GET", "HEAD", "OPTIONS") else WRITE
     if needed not in known.scopes:
-        raise Refused(
+        raise ProblemError(
             403,
             f"this token may {' and '.join(sorted(known.scopes)) or 'nothing'}; {request.method} needs one that may {needed}",
             WWW_Authenticate=f'Bearer realm="weighbridge", error="insufficient_scope", scope="{needed}"',

@@ -8,9 +8,9 @@ from typing import Any
 from marshmallow import fields
 from sqlalchemy import Connection
 
-from app.api.blueprint import Blueprint, bell, service, who
-from app.api.lists import Rows, Shown, listed
-from app.api.problems import Refused
+from app.api.blueprint import Blueprint, actor, bell, service
+from app.api.lists import OutputSchema, Record, list_schema
+from app.api.problems import ProblemError
 from pipeline.db.state import recall
 from pipeline.follow_ups import decisions, pauses
 from pipeline.follow_ups.pauses import STOPPED
@@ -20,13 +20,13 @@ from workflows.definition.model import BrokenWorkflow, Workflow
 blueprint = Blueprint("workflows", "Workflow files, and the switches that people have")
 
 
-class WorkflowProblem(Shown):
+class WorkflowProblem(OutputSchema):
     line = fields.Integer()
     field = fields.String()
     message = fields.String()
 
 
-class WorkflowSchema(Shown):
+class WorkflowSchema(OutputSchema):
     name = fields.String(allow_none=True, metadata={"description": "Null where a broken file does not tell"})
     path = fields.String()
     digest = fields.String(allow_none=True, metadata={"description": "sha256 of the file; null: set aside"})
@@ -40,7 +40,7 @@ class WorkflowSchema(Shown):
     warnings = fields.List(fields.Nested(WorkflowProblem))
 
 
-class Creating(Shown):
+class Creating(OutputSchema):
     stopped = fields.Boolean()
     stopped_by = fields.String(allow_none=True)
     stopped_at = fields.String(allow_none=True)
@@ -50,8 +50,8 @@ class Creating(Shown):
 
 
 @blueprint.get("/workflows")
-@blueprint.response(200, listed(WorkflowSchema))
-def list_workflows() -> Rows:
+@blueprint.response(200, list_schema(WorkflowSchema))
+def list_workflows() -> Record:
     """Every workflow file, also those that are set aside, with what is wrong in them"""
     with service().reader.begin() as connection:
         paused = pauses.paused(connection)
@@ -62,28 +62,28 @@ def list_workflows() -> Rows:
 
 @blueprint.post("/workflows/<string:name>/pause")
 @blueprint.response(200, WorkflowSchema)
-def pause_workflow(name: str) -> Rows:
+def pause_workflow(name: str) -> Record:
     """Plan nothing for this workflow until it is resumed"""
     found = _find(name)
     with service().engine.begin() as connection:
-        decisions.pause(connection, name, who())
+        decisions.pause(connection, name, actor())
     return _shown(found, {name})
 
 
 @blueprint.post("/workflows/<string:name>/resume")
 @blueprint.response(200, WorkflowSchema)
-def resume_workflow(name: str) -> Rows:
+def resume_workflow(name: str) -> Record:
     """Plan again, also for what changed during the pause"""
     found = _find(name)
     with service().engine.begin() as connection:
-        asked = decisions.resume(connection, name, who())
+        asked = decisions.resume(connection, name, actor())
     bell().ring(asked)
     return _shown(found, ())
 
 
 @blueprint.get("/creating")
 @blueprint.response(200, Creating)
-def show_creating() -> Rows:
+def show_creating() -> Record:
     """Whether tasks are created at Scale now"""
     with service().reader.begin() as connection:
         return _creating(connection)
@@ -91,19 +91,19 @@ def show_creating() -> Rows:
 
 @blueprint.post("/creating/stop")
 @blueprint.response(200, Creating)
-def stop_creating() -> Rows:
+def stop_creating() -> Record:
     """Keep receiving, create nothing"""
     with service().engine.begin() as connection:
-        decisions.stop_creating(connection, who())
+        decisions.stop_creating(connection, actor())
         return _creating(connection)
 
 
 @blueprint.post("/creating/start")
 @blueprint.response(200, Creating)
-def start_creating() -> Rows:
+def start_creating() -> Record:
     """Create again"""
     with service().engine.begin() as connection:
-        decisions.start_creating(connection, who())
+        decisions.start_creating(connection, actor())
         return _creating(connection)
 
 
@@ -112,11 +112,11 @@ def _find(name: str) -> Workflow | BrokenWorkflow:
     for found in (*files.loaded, *files.broken):
         if found.name == name:
             return found
-    raise Refused(404, f"no workflow {name} is known; GET /api/v1/workflows lists those that are")
+    raise ProblemError(404, f"no workflow {name} is known; GET /api/v1/workflows lists those that are")
 
 
-def _shown(workflow: Workflow | BrokenWorkflow, paused: Iterable[str]) -> Rows:
-    shown: Rows = {"name": workflow.name, "path": workflow.path, "paused": workflow.name in paused}
+def _shown(workflow: Workflow | BrokenWorkflow, paused: Iterable[str]) -> Record:
+    shown: Record = {"name": workflow.name, "path": workflow.path, "paused": workflow.name in paused}
     if isinstance(workflow, BrokenWorkflow):
         problems = _problems(workflow.errors)
         return {
@@ -143,7 +143,7 @@ def _problems(findings: Iterable[Finding]) -> list[Mapping[str, Any]]:
     return [{"line": found.line, "field": found.field, "message": found.message} for found in findings]
 
 
-def _creating(connection: Connection) -> Rows:
+def _creating(connection: Connection) -> Record:
     stopped = recall(connection, STOPPED)
     return {
         "stopped": stopped is not None,

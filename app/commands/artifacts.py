@@ -10,8 +10,8 @@ import click
 from sqlalchemy import ColumnElement, select
 
 from app.api.artifacts import SHOWN, STATES, Artifact
-from app.commands.group import Group, ring, service, who
-from app.commands.output import as_json, limit, print_rows, rows_of
+from app.commands.group import Group, actor, dispatch_now, service
+from app.commands.output import as_json, fetch_rows, limit, print_rows
 from models import Artifact as Row
 from pipeline.access.audit import note
 from pipeline.artifacts.fetch_file import retry
@@ -37,7 +37,7 @@ def chosen(**wanted: str | None) -> Iterator[ColumnElement[bool]]:
 @as_json
 def list_artifacts(limit: int, as_json: bool, **wanted: Any) -> None:
     """The newest files."""
-    rows = rows_of(Artifact, SHOWN, chosen(**wanted), Row.id.desc(), limit)
+    rows = fetch_rows(Artifact, SHOWN, chosen(**wanted), Row.id.desc(), limit)
     print_rows(rows, LISTED, as_json, "No file is like that.")
 
 
@@ -55,8 +55,8 @@ def retry_artifacts(artifact_ids: tuple[UUID, ...], failed: bool, task_id: str |
         ids = connection.scalars(select(Row.id).where(*found)).all()
         for artifact_id in ids:
             asked += retry(connection, artifact_id)
-            note(connection, who(), "artifact.retry", str(artifact_id))
-    ring(asked)
+            note(connection, actor(), "artifact.retry", str(artifact_id))
+    dispatch_now(asked)
     click.echo(f"{len(ids)} are brought in again.")
     if unknown := set(artifact_ids) - set(ids):
         raise click.ClickException(f"These are not known: {', '.join(map(str, sorted(unknown)))}")

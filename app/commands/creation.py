@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from app.commands.group import Group, service, who
+from app.commands.group import Group, actor, service
 from app.commands.output import as_json, print_json
 from pipeline.db.state import recall
 from pipeline.follow_ups import decisions
@@ -20,7 +20,7 @@ def creating() -> None:
 def stop() -> None:
     """Keep receiving and planning, create nothing."""
     with service().engine.begin() as connection:
-        decisions.stop_creating(connection, who())
+        decisions.stop_creating(connection, actor())
     click.echo("Nothing is created at Scale until `flask creating start`. Receiving goes on.")
 
 
@@ -28,7 +28,7 @@ def stop() -> None:
 def start() -> None:
     """Create again."""
     with service().engine.begin() as connection:
-        decisions.start_creating(connection, who())
+        decisions.start_creating(connection, actor())
     click.echo("Tasks are created again; those that waited follow within a minute.")
 
 

@@ -15,9 +15,9 @@ from sqlalchemy import ColumnElement, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.deliveries import COLUMNS, DETAIL, STATUSES, Delivery, DeliveryDetail
-from app.commands.group import Group, database_fault, ring, service, who
-from app.commands.output import as_json, limit, print_facts, print_json, print_rows, rows_of, shown
-from app.commands.timestamps import MOMENT
+from app.commands.group import Group, actor, database_fault, dispatch_now, service
+from app.commands.output import as_json, fetch_rows, limit, print_json, print_record, print_rows, printable
+from app.commands.timestamps import TIMESTAMP
 from models import Delivery as Row
 from pipeline.access.audit import note
 from pipeline.receive.receive import Busy
@@ -46,7 +46,9 @@ def filters(command: Any) -> Any:
     """Options that choose deliveries."""
     for option in (
         click.option(
-            "--since", type=MOMENT, help="Received then or later: 2026-01-31, 2026-01-31T09:30:00Z, 2h, 7d."
+            "--since",
+            type=TIMESTAMP,
+            help="Received then or later: 2026-01-31, 2026-01-31T09:30:00Z, 2h, 7d.",
         ),
         click.option("--kind", type=click.Choice(("callback", "reconciled", "imported"))),
         click.option("--environment", type=click.Choice(("live", "test"))),
@@ -74,7 +76,7 @@ def chosen(since: datetime | None = None, **wanted: str | None) -> Iterator[Colu
 @as_json
 def list_deliveries(limit: int, as_json: bool, **wanted: Any) -> None:
     """The newest deliveries."""
-    rows = rows_of(Delivery, COLUMNS, chosen(**wanted), Row.id.desc(), limit)
+    rows = fetch_rows(Delivery, COLUMNS, chosen(**wanted), Row.id.desc(), limit)
     print_rows(rows, LISTED, as_json, "No delivery is like that.")
 
 
@@ -93,7 +95,7 @@ def tail(lines: int, as_json: bool, **wanted: Any) -> None:
     """Show deliveries as they come, until Ctrl-C."""
     last: UUID | None = None
     where = list(chosen(**wanted))
-    rows = rows_of(Delivery, COLUMNS, where, Row.id.desc(), lines)[::-1] if lines else []
+    rows = fetch_rows(Delivery, COLUMNS, where, Row.id.desc(), lines)[::-1] if lines else []
     if not lines:
         with service().reader.begin() as connection:
             last = connection.scalar(select(Row.id).order_by(Row.id.desc()).limit(1))
@@ -103,11 +105,11 @@ def tail(lines: int, as_json: bool, **wanted: Any) -> None:
             if as_json:
                 click.echo(json.dumps(row, ensure_ascii=False))
             else:
-                click.echo("  ".join(shown(row[name]) for name in LISTED if row[name] is not None))
+                click.echo("  ".join(printable(row[name]) for name in LISTED if row[name] is not None))
         time.sleep(LOOK_SECONDS)
         after = [Row.id > last] if last else []
         try:
-            rows = rows_of(Delivery, COLUMNS, [*where, *after], Row.id, 1000)
+            rows = fetch_rows(Delivery, COLUMNS, [*where, *after], Row.id, 1000)
         except SQLAlchemyError as fault:
             click.echo(database_fault(fault), err=True)
             rows = []
@@ -118,10 +120,10 @@ def tail(lines: int, as_json: bool, **wanted: Any) -> None:
 @as_json
 def show(delivery_id: UUID, as_json: bool) -> None:
     """One delivery with its headers, its review and what was odd about it."""
-    found = rows_of(DeliveryDetail, DETAIL, [Row.id == delivery_id], Row.id, 1)
+    found = fetch_rows(DeliveryDetail, DETAIL, [Row.id == delivery_id], Row.id, 1)
     if not found:
         raise unknown(delivery_id)
-    print_facts(found[0], as_json)
+    print_record(found[0], as_json)
 
 
 @deliveries.command()
@@ -178,16 +180,18 @@ def taken_again(delivery_id: UUID) -> dict[str, Any]:
     except Busy as busy:
         return {"delivery_id": str(delivery_id), "error": f"the task's row is in use, try again: {busy}"}
     with service().engine.begin() as connection:
-        note(connection, who(), "delivery.replay", str(delivery_id), {"status": done.receipt.status})
-    ring(done.receipt.jobs)
+        note(connection, actor(), "delivery.replay", str(delivery_id), {"status": done.receipt.status})
+    dispatch_now(done.receipt.jobs)
     changed = {name: list(values) for name, values in done.changed.items()}
     return {"delivery_id": str(delivery_id), "status": done.receipt.status, "changed": changed}
 
 
 def in_words(outcome: dict[str, Any]) -> str:
     if "error" in outcome:
-        return shown(outcome["error"])
-    changes = (f"{name} {shown(old)} → {shown(new)}" for name, (old, new) in outcome["changed"].items())
+        return printable(outcome["error"])
+    changes = (
+        f"{name} {printable(old)} → {printable(new)}" for name, (old, new) in outcome["changed"].items()
+    )
     return f"{outcome['status']}; {', '.join(changes) or 'nothing changed'}"
 
 

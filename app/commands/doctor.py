@@ -19,7 +19,7 @@ from sqlalchemy import Connection, exists, func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.commands.group import Command, bell, database_fault, service
-from app.commands.output import as_json, console, print_json, shown
+from app.commands.output import as_json, console, print_json, printable
 from config.deployment import unfit
 from models import ApiToken, Delivery, FollowUp, Job, State
 from pipeline.db.ids import now
@@ -62,7 +62,7 @@ def doctor(as_json: bool) -> None:
     else:
         table = Table(box=None, pad_edge=False, show_header=False)
         for finding in found:
-            said = Text(shown(finding.said))
+            said = Text(printable(finding.said))
             if finding.mend:
                 said.append(f"\n→ {finding.mend}", style="italic")
             table.add_row(Text(finding.state, style=COLOURS[finding.state]), finding.name, said)

@@ -10,8 +10,8 @@ import click
 from sqlalchemy import ColumnElement, Connection, select
 
 from app.api.follow_ups import COLUMNS, STATES, FollowUp, FollowUpDetail
-from app.commands.group import Group, ring, service, who
-from app.commands.output import as_json, limit, print_facts, print_rows, rows_of
+from app.commands.group import Group, actor, dispatch_now, service
+from app.commands.output import as_json, fetch_rows, limit, print_record, print_rows
 from models import FollowUp as Row
 from pipeline.follow_ups import decisions
 from pipeline.follow_ups.decisions import OutOfPlace
@@ -49,7 +49,7 @@ def chosen(**wanted: str | None) -> Iterator[ColumnElement[bool]]:
 @as_json
 def list_follow_ups(limit: int, as_json: bool, **wanted: Any) -> None:
     """The newest follow-ups."""
-    rows = rows_of(FollowUp, COLUMNS, chosen(**wanted), Row.id.desc(), limit)
+    rows = fetch_rows(FollowUp, COLUMNS, chosen(**wanted), Row.id.desc(), limit)
     print_rows(rows, LISTED, as_json, "No follow-up is like that.")
 
 
@@ -58,10 +58,10 @@ def list_follow_ups(limit: int, as_json: bool, **wanted: Any) -> None:
 @as_json
 def show(unique_id: str, as_json: bool) -> None:
     """One follow-up with its request."""
-    found = rows_of(FollowUpDetail, (*COLUMNS, Row.request), [Row.unique_id == unique_id], Row.id, 1)
+    found = fetch_rows(FollowUpDetail, (*COLUMNS, Row.request), [Row.unique_id == unique_id], Row.id, 1)
     if not found:
         raise click.ClickException(unknown(unique_id))
-    print_facts(found[0], as_json)
+    print_record(found[0], as_json)
 
 
 def decision(
@@ -94,13 +94,13 @@ def decision(
             with service().engine.begin() as connection:
                 for unique_id in unique_ids[start : start + AT_ONCE]:
                     try:
-                        asked += decide(connection, unique_id, who())
+                        asked += decide(connection, unique_id, actor())
                         decided += 1
                     except LookupError:
                         refused.append(unknown(unique_id))
                     except OutOfPlace as why:
                         refused.append(f"{unique_id}: {why}")
-            ring(asked)
+            dispatch_now(asked)
         click.echo(f"{decided} {done}.")
         if refused:
             raise click.ClickException("\n".join(refused))

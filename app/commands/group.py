@@ -25,13 +25,13 @@ def bell() -> Bell:
     return cast(Bell, current_app.extensions["bell"])
 
 
-def ring(job_ids: Sequence[UUID]) -> None:
+def dispatch_now(job_ids: Sequence[UUID]) -> None:
     """Ring for jobs that were committed, now: this process may end before a thread of its own would."""
     if job_ids and not bell().embedded:
         bell().publish(job_ids)
 
 
-def who() -> str:
+def actor() -> str:
     """Who decides, for the audit log: the person's name on this machine."""
     try:
         return f"cli:{getpass.getuser()}"
@@ -39,7 +39,7 @@ def who() -> str:
         return "cli"
 
 
-class _Told:
+class FriendlyErrors:
     """A database or a Scale that refuses is told in a sentence, not as a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -51,11 +51,11 @@ class _Told:
             raise click.ClickException(f"Scale says: {fault.message}") from fault
 
 
-class Command(_Told, click.Command):
+class Command(FriendlyErrors, click.Command):
     """A command of its own; it runs inside the application's context."""
 
 
-class Group(_Told, AppGroup):
+class Group(FriendlyErrors, AppGroup):
     """A group of commands that run inside the application's context."""
 
 

@@ -10,8 +10,8 @@ import click
 from sqlalchemy import ColumnElement, select
 
 from app.api.jobs import COLUMNS, STATES, Job
-from app.commands.group import Group, ring, service, who
-from app.commands.output import as_json, limit, print_rows, rows_of
+from app.commands.group import Group, actor, dispatch_now, service
+from app.commands.output import as_json, fetch_rows, limit, print_rows
 from models import Job as Row
 from pipeline.access.audit import note
 from pipeline.jobs.queue import MAX_ATTEMPTS, retry
@@ -37,7 +37,7 @@ def chosen(**wanted: str | None) -> Iterator[ColumnElement[bool]]:
 @as_json
 def list_jobs(limit: int, as_json: bool, **wanted: Any) -> None:
     """The newest jobs."""
-    rows = rows_of(Job, COLUMNS, chosen(**wanted), Row.id.desc(), limit)
+    rows = fetch_rows(Job, COLUMNS, chosen(**wanted), Row.id.desc(), limit)
     print_rows(rows, LISTED, as_json, "No job is like that.")
 
 
@@ -55,9 +55,9 @@ def retry_jobs(job_ids: tuple[UUID, ...], dead: bool, kind: str | None) -> None:
         rows = connection.execute(select(Row.id, Row.kind, Row.subject).where(*found)).all()
         for job_id, kind_of_job, subject in rows:
             if retry(connection, job_id):
-                note(connection, who(), "job.retry", f"{kind_of_job}:{subject}")
+                note(connection, actor(), "job.retry", f"{kind_of_job}:{subject}")
                 retried.append(job_id)
-    ring(retried)
+    dispatch_now(retried)
     click.echo(f"{len(retried)} run again now.")
     if left := set(job_ids) - set(retried):
         named = ", ".join(map(str, sorted(left)))

@@ -42,24 +42,24 @@ def print_rows(
         for name in columns:
             table.add_column(name.replace("_", " "), overflow="fold")
         for row in rows:
-            table.add_row(*(Text(shown(row[name])) for name in columns))
+            table.add_row(*(Text(printable(row[name])) for name in columns))
         console().print(table)
 
 
-def print_facts(facts: Mapping[str, Any], as_json: bool) -> None:
+def print_record(facts: Mapping[str, Any], as_json: bool) -> None:
     """One thing: a line for each of its fields."""
     if as_json:
         print_json(facts)
         return
     for name, value in facts.items():
-        click.echo(f"{click.style(name.replace('_', ' ').ljust(20), bold=True)} {shown(value)}")
+        click.echo(f"{click.style(name.replace('_', ' ').ljust(20), bold=True)} {printable(value)}")
 
 
 def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
 
 
-def shown(value: Any) -> str:
+def printable(value: Any) -> str:
     """One value on one line. What a terminal would obey is made visible: labels and texts are a labeler's."""
     if value is None:
         return "–"
@@ -70,7 +70,7 @@ def shown(value: Any) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value))
 
 
-def rows_of(
+def fetch_rows(
     schema: type[Schema],
     columns: Sequence[Any],
     where: Iterable[ColumnElement[bool]],

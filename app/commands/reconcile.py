@@ -15,9 +15,9 @@ from flask.cli import with_appcontext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from app.commands.group import Command, ring, service
-from app.commands.output import as_json, print_facts, print_json, shown
-from app.commands.timestamps import MOMENT
+from app.commands.group import Command, dispatch_now, service
+from app.commands.output import as_json, print_json, print_record, printable
+from app.commands.timestamps import TIMESTAMP
 from pipeline.sync import reconcile as pass_through
 from pipeline.sync.imports import Import, UnreadableImport, import_file
 from pipeline.sync.reconcile import THROTTLED_SECONDS, Run
@@ -29,7 +29,7 @@ FAILURES = 8
 
 @click.command("reconcile", cls=Command)
 @click.option(
-    "--since", type=MOMENT, help="Tasks that changed then or later: 2026-01-31, 12h, 7d. Default: all."
+    "--since", type=TIMESTAMP, help="Tasks that changed then or later: 2026-01-31, 12h, 7d. Default: all."
 )
 @click.option("--project", help="Only tasks of this project.")
 @click.option("--environment", type=click.Choice(("live", "test")), help="Default: each that has an API key.")
@@ -58,16 +58,16 @@ def reconcile(
             for page in patiently(run, dry_run=dry_run):
                 run = page
                 bar.update(line, completed=run.seen, total=run.total)
-                ring([job_id for one in run.found for job_id in one.jobs])
+                dispatch_now([job_id for one in run.found for job_id in one.jobs])
                 for one in run.found if not as_json else ():
-                    click.echo(f"{shown(one.task_id)}: {one.why}, {one.receipt or 'not taken'}")
+                    click.echo(f"{printable(one.task_id)}: {one.why}, {one.receipt or 'not taken'}")
         counts = ("seen", "missing", "stale", "repaired")
         reports.append({"environment": name} | {count: getattr(run, count) for count in counts})
     if as_json:
         print_json(reports)
     else:
         for report in reports:
-            print_facts(report, as_json)
+            print_record(report, as_json)
 
 
 def patiently(run: Run, *, dry_run: bool) -> Iterator[Run]:
@@ -118,13 +118,13 @@ def import_files(
             try:
                 for state in import_file(service(), file, environment, resume=not restart, dry_run=dry_run):
                     bar.update(line, completed=state.bytes, total=size)
-                    ring(state.jobs)
+                    dispatch_now(state.jobs)
             except UnreadableImport as fault:
                 raise click.ClickException(f"{path}: {fault}") from None
         counts = ("objects", "skipped", "missing", "stale", "taken", "quarantined")
         reports.append({"file": str(path)} | {count: getattr(state, count) for count in counts})
         if not as_json:
-            print_facts(reports[-1], as_json)
+            print_record(reports[-1], as_json)
     if as_json:
         print_json(reports)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from app.commands.group import Group, service, who
+from app.commands.group import Group, actor, service
 from app.commands.output import as_json, print_json, print_rows
-from app.commands.timestamps import MOMENT
+from app.commands.timestamps import TIMESTAMP
 from pipeline.access.audit import note
 from scale.client import Client
 
@@ -57,7 +57,7 @@ def call(command: Callable[..., Any]) -> Callable[..., Any]:
 def changed(action: str, subject: str, answer: Any, **details: Any) -> None:
     """Print the answer to a call that changed something, and note in the audit log who made it."""
     with service().engine.begin() as connection:
-        note(connection, who(), f"scale.{action}", subject, details or None)
+        note(connection, actor(), f"scale.{action}", subject, details or None)
     print_json(answer)
 
 
@@ -101,9 +101,9 @@ def retrieve(client: Client, task_id: str) -> None:
 @click.option("--review", "customer_review_status", help="accepted, fixed, commented, rejected, pending.")
 @click.option("--tag", "tags", multiple=True)
 @click.option("--unique-id", "unique_id", multiple=True)
-@click.option("--created-since", "start_time", type=MOMENT)
-@click.option("--updated-since", "updated_after", type=MOMENT)
-@click.option("--completed-since", "completed_after", type=MOMENT)
+@click.option("--created-since", "start_time", type=TIMESTAMP)
+@click.option("--updated-since", "updated_after", type=TIMESTAMP)
+@click.option("--completed-since", "completed_after", type=TIMESTAMP)
 @limit
 @as_json
 @call

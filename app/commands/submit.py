@@ -14,8 +14,8 @@ import yaml
 from flask.cli import with_appcontext
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from app.commands.group import Command, service, who
-from app.commands.output import as_json, console, print_json, shown
+from app.commands.group import Command, actor, service
+from app.commands.output import as_json, console, print_json, printable
 from pipeline.access.audit import note
 from pipeline.follow_ups import submit as domain
 from pipeline.follow_ups.recording import missing
@@ -105,7 +105,7 @@ def submit(
     finally:  # also what was created before it broke off is written down
         done = Counter(outcome.outcome for outcome in outcomes)
         with service().engine.begin() as connection:
-            note(connection, who(), "tasks.submit", file.name, dict(done))
+            note(connection, actor(), "tasks.submit", file.name, dict(done))
     tell(outcomes, done, as_json)
 
 
@@ -133,7 +133,7 @@ def refuse_faults(tasks: list[Wanted]) -> None:
     faults = [f"line {one.line}: {one.fault}" for one in tasks if one.fault]
     if faults:
         more = [f"… and {len(faults) - MOST_SHOWN} more"] if len(faults) > MOST_SHOWN else []
-        told = "\n".join([*map(shown, faults[:MOST_SHOWN]), *more])
+        told = "\n".join([*map(printable, faults[:MOST_SHOWN]), *more])
         raise click.ClickException(f"Nothing is created; {len(faults)} rows are wrong:\n{told}")
 
 
@@ -142,7 +142,7 @@ def print_check(unique: list[Wanted], summary: str, as_json: bool) -> None:
         print_json([one._asdict() for one in unique])
         return
     for one in unique[:MOST_SHOWN]:
-        click.echo(f"{one.unique_id}  {one.type}  {shown(one.request)}")
+        click.echo(f"{one.unique_id}  {one.type}  {printable(one.request)}")
     click.echo(f"Would create {summary}.")
 
 
@@ -188,6 +188,6 @@ def tell(outcomes: list[Outcome], done: Counter[str], as_json: bool) -> None:
         click.echo(", ".join(f"{number} {what}" for what, number in sorted(done.items())) + ".")
     refused = [f"line {one.line}: {one.reason}" for one in sorted(outcomes) if one.outcome == REFUSED]
     if refused and not as_json:
-        raise click.ClickException("\n".join(map(shown, refused[:MOST_SHOWN])))
+        raise click.ClickException("\n".join(map(printable, refused[:MOST_SHOWN])))
     if refused:
         raise click.exceptions.Exit(1)

@@ -9,8 +9,8 @@ import click
 from sqlalchemy import select
 
 from app.api.subscribers import COLUMNS, HEARS, NOTIFICATIONS, STATES, Notification, Subscriber, shown
-from app.commands.group import Group, ring, service, who
-from app.commands.output import as_json, limit, print_facts, print_rows, rows_of
+from app.commands.group import Group, actor, dispatch_now, service
+from app.commands.output import as_json, fetch_rows, limit, print_record, print_rows
 from models import Notification as NotificationRow
 from models import Subscriber as Row
 from pipeline.events import outbox
@@ -52,7 +52,7 @@ def add(
             row = registry.add(
                 connection,
                 service().settings,
-                who(),
+                actor(),
                 url,
                 events,
                 secret=secret,
@@ -60,7 +60,7 @@ def add(
             )
     except registry.Unfit as unfit:
         raise click.ClickException(str(unfit)) from None
-    print_facts({**Subscriber().dump(shown(row)), "secret": row["secret"]}, as_json)
+    print_record({**Subscriber().dump(shown(row)), "secret": row["secret"]}, as_json)
 
 
 @subscribers.command()
@@ -95,7 +95,7 @@ def test(subscriber_id: UUID) -> None:
         asked = outbox.send_test(connection, registry.load_subscriptions(connection), subscriber_id)
     if not asked:
         raise click.ClickException(f"No subscriber {subscriber_id} is enabled.")
-    ring(asked)
+    dispatch_now(asked)
     click.echo(f"Sent; `flask subscribers history {subscriber_id}` shows what became of it.")
 
 
@@ -109,7 +109,9 @@ def history(subscriber_id: UUID, state: str | None, limit: int, as_json: bool) -
     where = [NotificationRow.subscriber_id == subscriber_id]
     if state is not None:
         where.append(NotificationRow.state == state)
-    rows: list[dict[str, Any]] = rows_of(Notification, NOTIFICATIONS, where, NotificationRow.id.desc(), limit)
+    rows: list[dict[str, Any]] = fetch_rows(
+        Notification, NOTIFICATIONS, where, NotificationRow.id.desc(), limit
+    )
     if not as_json:
         rows = [{**row, "tries": "; ".join(map(_said, row["tries"]))} for row in rows]
     print_rows(rows, HISTORY, as_json, "It was told nothing so far.")
@@ -123,13 +125,13 @@ def _said(attempt: dict[str, Any]) -> str:
 @click.argument("notification_id", type=click.UUID)
 def replay(notification_id: UUID) -> None:
     """Send a notification again, under its own id."""
-    ring(_change(registry.replay, notification_id))
+    dispatch_now(_change(registry.replay, notification_id))
     click.echo("It is sent again.")
 
 
 def _change(change: Any, subject: UUID, *given: Any) -> Any:
     try:
         with service().engine.begin() as connection:
-            return change(connection, who(), subject, *given)
+            return change(connection, actor(), subject, *given)
     except LookupError as missing:
         raise click.ClickException(str(missing.args[0])) from None

@@ -9,12 +9,12 @@ import click
 from rich.text import Text
 from rich.tree import Tree
 
-from app.api.problems import Refused
+from app.api.problems import ProblemError
 from app.api.tasks import Lineage, TaskDetail, TaskSummary, detail, summary, tasks_like
 from app.commands.group import Group, service
-from app.commands.output import as_json, console, limit, print_facts, print_json, print_rows, shown
+from app.commands.output import as_json, console, limit, print_json, print_record, print_rows, printable
 from app.commands.submit import submit
-from app.commands.timestamps import MOMENT
+from app.commands.timestamps import TIMESTAMP
 from models import Task
 from pipeline.follow_ups.lineage import lineage
 
@@ -50,7 +50,7 @@ tasks.add_command(submit)
 @click.option(
     "--since",
     "updated_since",
-    type=MOMENT,
+    type=TIMESTAMP,
     help="Touched by Scale then or later: 2026-01-31, 2026-01-31T09:30:00Z, 2h, 7d.",
 )
 @limit
@@ -72,9 +72,9 @@ def show(task_id: str, as_json: bool) -> None:
     try:
         with service().reader.begin() as connection:
             found = detail(connection, task_id)
-    except Refused:
+    except ProblemError:
         raise unknown(task_id) from None
-    print_facts(TaskDetail().dump(found), as_json)
+    print_record(TaskDetail().dump(found), as_json)
 
 
 @tasks.command()
@@ -114,17 +114,17 @@ def tree(task_id: str, as_json: bool) -> None:
 
 def described(task: dict[str, Any], here: bool = False) -> Text:
     """An ancestor, or the task itself."""
-    said = f"{shown(task['task_id'])}  {shown(task['type'])}, {shown(task['status'])}"
+    said = f"{printable(task['task_id'])}  {printable(task['type'])}, {printable(task['status'])}"
     if task["source"]:
-        said += f"  ({shown(task['source']['workflow'])}.{shown(task['source']['step'])})"
+        said += f"  ({printable(task['source']['workflow'])}.{printable(task['source']['step'])})"
     return Text(said, style="bold" if here else "")
 
 
 def asked_for(follow_up: dict[str, Any]) -> Text:
     """A descendant: the follow-up that asked for it, and its task once there is one."""
-    said = f"{shown(follow_up['task_id'] or follow_up['unique_id'])}  {shown(follow_up['task_type'])}, {follow_up['state']}"
-    said += f"  ({shown(follow_up['workflow'])}.{shown(follow_up['step'])})"
-    return Text(said + (f": {shown(follow_up['reason'])}" if follow_up["reason"] else ""))
+    said = f"{printable(follow_up['task_id'] or follow_up['unique_id'])}  {printable(follow_up['task_type'])}, {follow_up['state']}"
+    said += f"  ({printable(follow_up['workflow'])}.{printable(follow_up['step'])})"
+    return Text(said + (f": {printable(follow_up['reason'])}" if follow_up["reason"] else ""))
 
 
 def unknown(task_id: str) -> click.ClickException:

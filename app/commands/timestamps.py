@@ -11,7 +11,7 @@ import click
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-class Moment(click.ParamType[datetime]):
+class TimestampType(click.ParamType[datetime]):
     """2026-01-31, 2026-01-31T09:30:00Z (UTC where it says nothing), or 30m, 2h, 7d, 4w ago."""
 
     name = "moment"
@@ -28,4 +28,4 @@ class Moment(click.ParamType[datetime]):
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-MOMENT = Moment()
+TIMESTAMP = TimestampType()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 from marshmallow import Schema, fields
 
-from app.api.lists import Instant
-from app.commands.group import Group, service, who
-from app.commands.output import as_json, print_rows, rows_of
+from app.api.lists import Timestamp
+from app.commands.group import Group, actor, service
+from app.commands.output import as_json, fetch_rows, print_rows
 from models import ApiToken
 from pipeline.access import tokens as registry
 from pipeline.access.audit import note
@@ -18,8 +18,8 @@ class Token(Schema):
 
     name = fields.String()
     scopes = fields.List(fields.String())
-    created_at = Instant()
-    revoked_at = Instant(allow_none=True)
+    created_at = Timestamp()
+    revoked_at = Timestamp(allow_none=True)
 
 
 @click.group(cls=Group)
@@ -42,7 +42,7 @@ def create(name: str, scopes: tuple[str, ...]) -> None:
     """Make a token for NAME, and print it: it is shown this once."""
     with service().engine.begin() as connection:
         token = registry.issue(connection, name, scopes)
-        note(connection, who(), "token.create", name, {"scopes": sorted(set(scopes))})
+        note(connection, actor(), "token.create", name, {"scopes": sorted(set(scopes))})
     click.echo(token)
 
 
@@ -51,7 +51,7 @@ def create(name: str, scopes: tuple[str, ...]) -> None:
 def list_tokens(as_json: bool) -> None:
     """Who has one. API_TOKEN, if it is set, is one more."""
     columns = tuple(getattr(ApiToken, name) for name in Token._declared_fields)
-    rows = rows_of(Token, columns, [], ApiToken.id.desc(), 100_000)
+    rows = fetch_rows(Token, columns, [], ApiToken.id.desc(), 100_000)
     print_rows(
         rows, Token._declared_fields, as_json, "There is no token. `flask tokens create NAME` makes one."
     )
@@ -64,7 +64,7 @@ def revoke(name: str) -> None:
     with service().engine.begin() as connection:
         ended = registry.revoke(connection, name)
         if ended:
-            note(connection, who(), "token.revoke", name)
+            note(connection, actor(), "token.revoke", name)
     if not ended:
         raise click.ClickException(f"No token of {name} is in use. `flask tokens list` shows those that are.")
     click.echo(f"{ended} ended.")

@@ -14,9 +14,9 @@ import click
 from rich.syntax import Syntax
 from sqlalchemy import select
 
-from app.commands.group import Group, ring, service, who
-from app.commands.output import as_json, console, print_json, print_rows, shown
-from app.commands.timestamps import MOMENT
+from app.commands.group import Group, actor, dispatch_now, service
+from app.commands.output import as_json, console, print_json, print_rows, printable
+from app.commands.timestamps import TIMESTAMP
 from models import Task
 from pipeline.follow_ups import decisions, pauses
 from pipeline.follow_ups.preview import Preview, explanations
@@ -122,9 +122,9 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
         )
     else:
         for problem in errors:
-            click.echo(shown(problem))
+            click.echo(printable(problem))
         for problem in warnings:
-            click.echo(f"warning: {shown(problem)}")
+            click.echo(f"warning: {printable(problem)}")
         click.echo(f"{len(found.loaded)} in order, {len(found.broken)} set aside.")
     sys.exit(1 if errors else 0)
 
@@ -158,10 +158,10 @@ def test(names: tuple[str, ...], as_json: bool) -> None:
     else:
         for row in rows:
             click.echo(
-                f"{'differs' if row['differences'] else 'ok':<8} {shown(row['workflow'])}: {shown(row['example'])}"
+                f"{'differs' if row['differences'] else 'ok':<8} {printable(row['workflow'])}: {printable(row['example'])}"
             )
             for difference in row["differences"]:
-                click.echo(f"         {shown(difference)}")
+                click.echo(f"         {printable(difference)}")
         click.echo(f"{len(rows) - failed} of {len(rows)} examples are as expected.")
     sys.exit(1 if failed else 0)
 
@@ -169,7 +169,7 @@ def test(names: tuple[str, ...], as_json: bool) -> None:
 @workflows.command()
 @click.option("--task", "task_id", metavar="TASK_ID", help="A task that is known here.")
 @click.option("--payload", type=FILE, help="The body of a callback, in a file.")
-@click.option("--since", type=MOMENT, help="Every task that changed then or later: 2026-01-31, 2h, 7d.")
+@click.option("--since", type=TIMESTAMP, help="Every task that changed then or later: 2026-01-31, 2h, 7d.")
 @click.option("--workflow", "name", metavar="NAME", help="Only this workflow, by its name or its file.")
 @as_json
 def plan(
@@ -196,7 +196,8 @@ def plan(
         return
     for one in wanted:
         click.echo(
-            f"{one['unique_id']}: {one['state']}" + (f" ({shown(one['reason'])})" if one["reason"] else "")
+            f"{one['unique_id']}: {one['state']}"
+            + (f" ({printable(one['reason'])})" if one["reason"] else "")
         )
         click.echo(f"POST /v1/task/{one['type']}")
         print_request(one["request"])
@@ -269,12 +270,12 @@ def explain(task_id: str, name: str | None, as_json: bool) -> None:
             f"{step_told['workflow']}.{step_told['step']}" + (" (paused)" if step_told["paused"] else "")
         )
         for condition in step_told["conditions"]:
-            click.echo(f"  {MARKS[condition['held']]:<14}{condition['name']}: {shown(condition['why'])}")
+            click.echo(f"  {MARKS[condition['held']]:<14}{condition['name']}: {printable(condition['why'])}")
         if step_told["elements"] != step_told["left"] or step_told["elements"] > 1:
             click.echo(f"  {step_told['left']} of {step_told['elements']} elements are left by `where`")
         for follow_up in step_told["follow_ups"]:
             state = follow_up["state"] or "not recorded yet"
-            reason = f": {shown(follow_up['reason'])}" if follow_up["reason"] else ""
+            reason = f": {printable(follow_up['reason'])}" if follow_up["reason"] else ""
             click.echo(f"  → {follow_up['unique_id']} {state}{reason}")
         if not step_told["follow_ups"]:
             click.echo("  → no follow-up")
@@ -299,7 +300,7 @@ def schema() -> None:
 def pause(name: str) -> None:
     """Plan nothing for this workflow until it is resumed. What it would have looked at is made up for then."""
     with service().engine.begin() as connection:
-        decisions.pause(connection, known(name), who())
+        decisions.pause(connection, known(name), actor())
     click.echo(f"{name} is paused.")
 
 
@@ -308,8 +309,8 @@ def pause(name: str) -> None:
 def resume(name: str) -> None:
     """Plan again, also for what changed during the pause."""
     with service().engine.begin() as connection:
-        asked = decisions.resume(connection, known(name), who())
-    ring(asked)
+        asked = decisions.resume(connection, known(name), actor())
+    dispatch_now(asked)
     click.echo(f"{name} runs again; {len(asked)} tasks that changed meanwhile are looked at now.")
 
 
