@@ -146,7 +146,7 @@ def resend(task_id: str, at: str | None) -> None:
 @click.option("--off", is_flag=True, help="Switch every fault off.")
 @AT
 def faults(fault: str | None, settings: tuple[str, ...], off: bool, at: str | None) -> None:
-    """Show the faults, or switch one on: `faults doubled share=0.5 type=annotation`."""
+    """Show the faults, or switch one on: `faults duplicated share=0.5 type=annotation`."""
     if off:
         _ask(at, "faults", None, "DELETE")
     if fault is not None:

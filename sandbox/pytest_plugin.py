@@ -127,13 +127,13 @@ class ScaleSandbox:
         return [{**one, "body": json.loads(one["body"])} for one in came]
 
     def fault(self, name: str, **settings: Any) -> dict[str, Any]:
-        """Switch a fault on: `fault("doubled", type="annotation", times=1)`. `faults()` lists them all."""
+        """Switch a fault on: `fault("duplicated", type="annotation", times=1)`. `faults()` lists them all."""
         return self.call("POST", "/sandbox/api/faults", {"fault": name, **settings})
 
     def faults(self) -> list[dict[str, Any]]:
         return self.call("GET", "/sandbox/api/faults")["known"]
 
-    def no_faults(self) -> None:
+    def clear_faults(self) -> None:
         self.call("DELETE", "/sandbox/api/faults")
 
     def speed(self, speed: str) -> None:

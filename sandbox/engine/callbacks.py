@@ -153,7 +153,7 @@ def send(delivery: Delivery, settings: SandboxSettings) -> list[Try]:
         chunked="chunked" in faults,
         seconds=faults.get("slow_body", {}).get("seconds", 0.0),
     )
-    if "doubled" not in faults:
+    if "duplicated" not in faults:
         return [post(delivery.url, headers, body, manner)]
     outcomes: list[Try] = []
     twins = [

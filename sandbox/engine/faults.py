@@ -25,7 +25,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
-    Fault("doubled", "callback", "The same bytes are sent twice at once."),
+    Fault("duplicated", "callback", "The same bytes are sent twice at once."),
     Fault("delayed", "callback", "The first try comes late.", {"seconds": 2.0}),
     Fault(
         "reordered",

@@ -51,7 +51,7 @@ def scale_process() -> Iterator[ScaleSandbox]:
 def sandbox(scale_process: ScaleSandbox) -> ScaleSandbox:
     """The stand-in for Scale, empty. Its people answer when a test says so."""
     scale_process.reset()
-    scale_process.no_faults()
+    scale_process.clear_faults()
     scale_process.speed("manual")
     return scale_process
 

@@ -84,7 +84,7 @@ def test_a_refused_key_pauses_creating_altogether_and_it_goes_on_by_itself(
     assert pause["reason"].startswith("Scale refuses the API key: ")
     assert datetime.fromisoformat(pause["until"]) in then.plus(60)
     assert all(job["attempts"] == 0 for job in pipeline.jobs())
-    pipeline.sandbox.no_faults()
+    pipeline.sandbox.clear_faults()
     end_pause(pipeline)
     assert Counter(pipeline.states().values()) == {"created": 8}
     assert pause_of(pipeline) is None
@@ -298,7 +298,7 @@ def test_a_follow_up_whose_worker_is_gone_for_good_can_be_retried(pipeline: Pipe
         pipeline.skip_waiting()
     (job,) = pipeline.jobs()
     assert job["state"] == "dead"
-    pipeline.sandbox.no_faults()
+    pipeline.sandbox.clear_faults()
     with pipeline.service.engine.begin() as connection:
         decisions.retry(connection, ASK, "ana")
     pipeline.work()

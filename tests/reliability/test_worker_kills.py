@@ -74,13 +74,13 @@ def test_a_worker_killed_before_during_or_after_its_call_of_scale_leaves_one_tas
     kill_who_works(one)
     wait_until(created, 30, "the task is created after all")
     # Scale has made the task, and its answer is under way.
-    scale.no_faults()
+    scale.clear_faults()
     scale.fault("hang_after", seconds=30, times=1)
     customer.send(1)
     wait_until(created, 30, "the task is created")
     kill_who_works(one)
     # The answer is here and is about to be recorded.
-    scale.no_faults()
+    scale.clear_faults()
     scale.fault("hang_after", seconds=1, times=1)
     customer.send(1)
     wait_until(created, 30, "the task is created")
@@ -88,7 +88,7 @@ def test_a_worker_killed_before_during_or_after_its_call_of_scale_leaves_one_tas
         time.sleep(1.5)
         kill_who_works(one)
     # The task is done, and its callback is here before the answer to its creation.
-    scale.no_faults()
+    scale.clear_faults()
     scale.fault("callback_first")
     customer.send(1)
     recorded = "SELECT count(*) FROM follow_ups WHERE state IN ('created', 'completed')"

@@ -33,7 +33,7 @@ FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("reset_after", {"share": 0.05}),
     ("callback_first", {"share": 0.2}),
     ("throttled", {"share": 0.02}),
-    ("doubled", {"share": 0.2}),
+    ("duplicated", {"share": 0.2}),
     ("volatile", {"share": 0.1}),
 )
 

@@ -190,7 +190,7 @@ def test_a_callback_is_sent_again_on_demand(sandbox: ScaleSandbox, inbox: Inbox)
 
 
 def test_doubled_sends_the_same_bytes_twice(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("doubled")
+    sandbox.fault("duplicated")
     (sent,) = settled(sandbox, make(sandbox, inbox))
     one, other = inbox.wait_for(2)
     assert one.body == other.body
@@ -313,16 +313,16 @@ def test_a_task_ends_in_error_by_switch(sandbox: ScaleSandbox, inbox: Inbox, kin
 
 def test_a_fault_strikes_only_what_it_names_and_only_so_often(sandbox: ScaleSandbox, inbox: Inbox):
     sandbox.fault("dropped", unique_id="unlucky")
-    sandbox.fault("doubled", type="annotation", event="completed", times=2)
+    sandbox.fault("duplicated", type="annotation", event="completed", times=2)
     lucky = [make(sandbox, inbox, unique_id=f"u{number}") for number in range(3)]
     unlucky = make(sandbox, inbox, unique_id="unlucky")
     chat = sandbox.create("chat", callback_url=inbox.url)
     assert settled(sandbox, unlucky)[0]["state"] == "dropped"
     assert len(settled(sandbox, chat)[0]["tries"]) == 1
     struck = [[fault["fault"] for fault in settled(sandbox, task)[0]["faults"]] for task in (*lucky, unlucky)]
-    assert sum("doubled" in faults for faults in struck) == 2
+    assert sum("duplicated" in faults for faults in struck) == 2
     assert ["dropped" in faults for faults in struck] == [False, False, False, True]
-    sandbox.no_faults()
+    sandbox.clear_faults()
     assert len(settled(sandbox, make(sandbox, inbox))[0]["tries"]) == 1
 
 
@@ -339,7 +339,7 @@ def test_chance_is_the_same_under_the_same_seed(sandbox: ScaleSandbox, inbox: In
 
 
 def test_a_fault_that_does_not_exist_or_takes_no_such_setting_is_refused(sandbox: ScaleSandbox):
-    for request in ({"fault": "flooded"}, {"fault": "doubled", "seconds": 1}, {}):
+    for request in ({"fault": "flooded"}, {"fault": "duplicated", "seconds": 1}, {}):
         with pytest.raises(SandboxError) as refused:
             sandbox.call("POST", "/sandbox/api/faults", request)
         assert refused.value.status == 400
@@ -349,7 +349,7 @@ def test_a_fault_that_does_not_exist_or_takes_no_such_setting_is_refused(sandbox
 def test_two_hundred_tasks_under_every_fault_of_callbacks_all_arrive(sandbox: ScaleSandbox, inbox: Inbox):
     chance = random.Random(5)
     for name in (
-        "doubled",
+        "duplicated",
         "delayed",
         "reordered",
         "wrong_key",

@@ -64,7 +64,7 @@ def test_a_hang_is_silence_and_then_the_end(sandbox: ScaleSandbox, http: Ask, fa
     sandbox.fault(fault, seconds=20, times=1)
     with pytest.raises(requests.ReadTimeout):
         http("POST", "/v1/task/annotation", json=body("silence"), timeout=0.5)
-    sandbox.no_faults()
+    sandbox.clear_faults()
     sandbox.fault(fault, seconds=0.1, times=1)
     with pytest.raises(requests.ConnectionError):
         http("POST", "/v1/task/annotation", json=body("end"))
@@ -77,7 +77,7 @@ def test_faults_strike_the_creation_of_tasks_unless_they_are_told_to_strike_any_
     sandbox.fault("error_before")
     assert http("GET", "/v1/tasks").status_code == 200
     assert http("POST", "/v1/projects", json={"name": "p", "type": "chat"}).status_code == 200
-    sandbox.no_faults()
+    sandbox.clear_faults()
     sandbox.fault("error_before", on="any", path="/v1/tasks")
     assert http("GET", "/v1/tasks").status_code == 500
     assert http("GET", "/v1/projects").status_code == 200
@@ -98,11 +98,11 @@ def test_the_services_own_client_tells_these_days_apart(sandbox: ScaleSandbox):
         ("reset_after", {}, TransientError),
         ("hang_after", {"seconds": 1}, TransientError),
     ):
-        sandbox.no_faults()
+        sandbox.clear_faults()
         sandbox.fault(fault, times=1, **settings)
         with pytest.raises(error):
             client.create_task("annotation", body(f"u-{fault}"))
-    sandbox.no_faults()
+    sandbox.clear_faults()
     (task,) = sandbox.wait_for(lambda: sandbox.tasks(unique_id="u-error_after"))
     with pytest.raises(Conflict) as refused:
         client.create_task("annotation", body("u-error_after"))
@@ -123,9 +123,9 @@ def test_the_official_client_reads_a_409_after_a_500_as_success(sandbox: ScaleSa
     "switch",
     [
         {"fault": []},
-        {"fault": "doubled", "share": "half"},
-        {"fault": "doubled", "share": 1.5},
-        {"fault": "doubled", "times": "2"},
+        {"fault": "duplicated", "share": "half"},
+        {"fault": "duplicated", "share": 1.5},
+        {"fault": "duplicated", "times": "2"},
         {"fault": "delayed", "seconds": -1},
         {"fault": "wrong_key", "tries": "1"},
         {"fault": "huge", "bytes": 1.5},

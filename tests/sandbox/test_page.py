@@ -96,8 +96,8 @@ def test_an_example_task_is_created_from_the_page(slow_sandbox: ScaleSandbox, br
 def test_speed_and_faults_are_switched_from_the_page(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
     browser("/speed", {"speed": "instant"})
     assert slow_sandbox.call("GET", "/sandbox/api/state")["speed"] == "instant"
-    assert "share 0.25" in browser("/faults", {"fault": "doubled", "share": "0.25"}).text
-    assert browser("/faults", {"fault": "doubled", "share": "half"}).status_code == 400
+    assert "share 0.25" in browser("/faults", {"fault": "duplicated", "share": "0.25"}).text
+    assert browser("/faults", {"fault": "duplicated", "share": "half"}).status_code == 400
     browser("/faults", {"off": "1"})
     assert slow_sandbox.call("GET", "/sandbox/api/faults")["switched_on"] == []
 

@@ -140,7 +140,7 @@ def test_every_page_fits_a_narrow_screen_and_every_control_has_a_label(
     pending, done, broken = (make(slow_sandbox, unique_id=letter * 200) for letter in "abc")
     slow_sandbox.complete(done)
     slow_sandbox.fail(broken)
-    slow_sandbox.fault("doubled", project="p" * 400)
+    slow_sandbox.fault("duplicated", project="p" * 400)
     page.set_viewport_size({"width": 360, "height": 800})
     for path in ("/", f"/tasks/{pending}", f"/tasks/{done}", f"/tasks/{broken}", "/tasks/none"):
         page.goto(path)

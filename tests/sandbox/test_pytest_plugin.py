@@ -29,7 +29,7 @@ def test_the_next_test_finds_it_empty(scale_sandbox):
 
 def test_faults_and_people(scale_sandbox):
     scale_sandbox.speed("manual")
-    scale_sandbox.fault("doubled", times=1)
+    scale_sandbox.fault("duplicated", times=1)
     task = scale_sandbox.create("chat", callback_url=scale_sandbox.callback_url)["task_id"]
     scale_sandbox.complete(task, {"responses": []})
     scale_sandbox.wait_for(lambda: len(scale_sandbox.received()) == 2)

@@ -221,14 +221,14 @@ def test_a_command_that_cannot_be_done_says_why(command: Flask, slow_sandbox: Sc
 
 
 def test_faults_are_listed_and_switched_from_the_command_line(command: Flask, sandbox: ScaleSandbox):
-    assert "doubled" in command("faults").stdout
-    assert command("faults", "doubled", "share=0.5", "type=annotation").returncode == 0
+    assert "duplicated" in command("faults").stdout
+    assert command("faults", "duplicated", "share=0.5", "type=annotation").returncode == 0
     (switch,) = sandbox.call("GET", "/sandbox/api/faults")["switched_on"]
     assert (switch["share"], switch["match"]) == (0.5, {"type": "annotation"})
     assert command("faults", "--off").returncode == 0
     assert sandbox.call("GET", "/sandbox/api/faults")["switched_on"] == []
     assert "must be one of" in command("faults", "flooded").stderr
-    assert "share must be a number" in command("faults", "doubled", "share=NaN").stderr
+    assert "share must be a number" in command("faults", "duplicated", "share=NaN").stderr
 
 
 @pytest.mark.parametrize(

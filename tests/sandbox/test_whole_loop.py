@@ -26,7 +26,7 @@ steps:
         categories: [good, bad]
 """
 BAD_DAYS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("doubled", {"share": 0.2}),
+    ("duplicated", {"share": 0.2}),
     ("delayed", {"share": 0.1, "seconds": 0.5}),
     ("reordered", {"share": 0.1, "seconds": 1.0}),
     ("wrong_key", {"share": 0.1}),

@@ -32,7 +32,7 @@ def sandbox() -> Iterator[ScaleSandbox]:
 @pytest.fixture
 def app(database_url: str, workflows_dir: Path, sandbox: ScaleSandbox) -> Iterator[Flask]:
     sandbox.reset()
-    sandbox.no_faults()
+    sandbox.clear_faults()
     env = {
         "API_TOKEN": TOKEN,
         "SECRET_KEY": "secret",

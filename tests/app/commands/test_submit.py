@@ -34,7 +34,7 @@ def sandbox() -> Iterator[ScaleSandbox]:
 @pytest.fixture
 def flask(make_app: Callable[..., Flask], sandbox: ScaleSandbox) -> Flasks:
     sandbox.reset()
-    sandbox.no_faults()
+    sandbox.clear_faults()
     app = make_app(
         SCALE_API_URL=sandbox.api_url, SCALE_API_KEY=sandbox.live_key, PUBLIC_URL="http://127.0.0.1:9"
     )
