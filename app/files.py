@@ -8,7 +8,7 @@ from flask import Blueprint, Response, current_app, request
 from werkzeug.wsgi import wrap_file
 
 from app.callbacks import answer
-from pipeline.follow_ups.signed_urls import content
+from pipeline.follow_ups.signed_urls import parse_signed
 from pipeline.service import Service
 
 blueprint = Blueprint("files", __name__)
@@ -22,7 +22,7 @@ SHOWN_AS_THEY_ARE = ("image/jpeg", "image/png", "image/gif", "image/webp", "imag
 def signed_file(signed: str) -> Response:
     """The bytes; ranges are answered. 404 for an address that was never given, 410 for one that has expired."""
     service: Service = current_app.extensions["weighbridge"]
-    found = content(service.settings, signed)
+    found = parse_signed(service.settings, signed)
     if found is None:
         return answer(404, {"error": "there is no such file"})
     if found.until < time.time():

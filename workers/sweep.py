@@ -68,7 +68,7 @@ class Sweep(threading.Thread):
             with self.service.engine.begin() as connection:
                 remember(connection, f"{HEARTBEAT}{self.name_of_worker}", {"pid": os.getpid()})
             with self.service.engine.begin() as connection:
-                reconcile.ask_when_due(connection, self.service)
+                reconcile.enqueue_due_runs(connection, self.service)
             self.make_up()
 
     def ring(self) -> None:
@@ -86,12 +86,12 @@ class Sweep(threading.Thread):
 
     def make_up(self) -> None:
         """What waited for a setting, at the start; for a workflow file, whenever one was mended."""
-        broken = pauses.broken(self.service)
+        broken = pauses.broken_files(self.service)
         if broken == self._broken:
             return
         with self.service.engine.begin() as connection:
             if self._broken is None:
                 forget_the_silent(connection)
                 recording.release(connection, self.service)
-            pauses.make_up_for_mended(connection, self.service)
+            pauses.replay_missed_of_fixed_files(connection, self.service)
         self._broken = broken

@@ -60,5 +60,5 @@ def bell() -> Bell:
 
 def actor() -> str:
     """The name of the token that this request came with."""
-    name: str = g.who
+    name: str = g.actor
     return name

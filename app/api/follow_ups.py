@@ -15,7 +15,7 @@ from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schem
 from app.api.problems import ProblemError
 from models import FollowUp as Row
 from pipeline.follow_ups import decisions
-from pipeline.follow_ups.decisions import OutOfPlace
+from pipeline.follow_ups.decisions import InvalidTransition
 
 blueprint = Blueprint("follow-ups", "Tasks that the workflows ask for, newest first")
 
@@ -108,7 +108,7 @@ def _decided(decide: Callable[[Connection, str, str], list[UUID]], unique_id: st
             row = _row(connection, unique_id)
     except LookupError:
         raise _missing(unique_id) from None
-    except OutOfPlace as refused:
+    except InvalidTransition as refused:
         raise ProblemError(409, str(refused)) from None
     bell().ring(asked)
     return row

@@ -14,7 +14,7 @@ from app.api.problems import ProblemError
 from app.api.tasks import missing
 from models import Task
 from pipeline.follow_ups.preview import Preview, explanations
-from pipeline.follow_ups.views import look
+from pipeline.follow_ups.views import load_snapshot
 from workflows.definition.model import Workflow
 from workflows.planning.view import View
 
@@ -29,7 +29,7 @@ class Previewed(OutputSchema):
     unique_id = fields.String()
     workflow = fields.String()
     step = fields.String()
-    state = fields.String(metadata={"description": "created, held, skipped, or there already"})
+    state = fields.String(metadata={"description": "created, held, skipped, or already_exists"})
     reason = fields.String(allow_none=True)
     type = fields.String()
     request = fields.Dict(metadata={"description": "As Scale would get it; files still as recipes"})
@@ -79,7 +79,7 @@ def explain_task(query: Mapping[str, Any], task_id: str) -> Record:
 
 def seen(task_id: str) -> View:
     with service().reader.begin() as connection:
-        found = look(connection, task_id)
+        found = load_snapshot(connection, task_id)
         if found is None and connection.scalar(select(Task.task_id).where(Task.task_id == task_id)) is None:
             raise missing(task_id)
     if found is None:

@@ -14,7 +14,7 @@ from app.api.lists import OutputSchema, Record
 from app.api.problems import ProblemError
 from pipeline.access.audit import note
 from pipeline.follow_ups import submit
-from pipeline.follow_ups.submit import CREATED, THERE
+from pipeline.follow_ups.submit import ALREADY_EXISTS, CREATED
 from pipeline.jobs.queue import Wait
 from scale.client import PermanentError, ScaleError, Throttled
 
@@ -41,7 +41,7 @@ class Submission(Schema):
 class Submitted(OutputSchema):
     task_id = fields.String()
     unique_id = fields.String()
-    outcome = fields.String(validate=OneOf((CREATED, THERE)))
+    outcome = fields.String(validate=OneOf((CREATED, ALREADY_EXISTS)))
 
 
 @blueprint.post("/tasks")
@@ -52,7 +52,7 @@ def submit_task(given: Mapping[str, Any]) -> Record:
     row = submit.Row(
         1, {**given["request"], **({"unique_id": given["unique_id"]} if "unique_id" in given else {})}
     )
-    one = submit.wanted(row, "api", service().settings.unique_id_prefix, type_name=given["type"])
+    one = submit.task_for_row(row, "api", service().settings.unique_id_prefix, type_name=given["type"])
     if one.fault:
         raise ProblemError(422, one.fault)
     try:

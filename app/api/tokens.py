@@ -31,7 +31,7 @@ def authenticate() -> None:
             f"this token may {' and '.join(sorted(known.scopes)) or 'nothing'}; {request.method} needs one that may {needed}",
             WWW_Authenticate=f'Bearer realm="weighbridge", error="insufficient_scope", scope="{needed}"',
         )
-    g.who = known.name
+    g.actor = known.name
 
 
 def _holder(service: Service, token: str) -> Holder | None:

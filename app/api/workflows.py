@@ -94,7 +94,7 @@ def show_creating() -> Record:
 def stop_creating() -> Record:
     """Keep receiving, create nothing"""
     with service().engine.begin() as connection:
-        decisions.stop_creating(connection, actor())
+        decisions.pause_creation(connection, actor())
         return _creating(connection)
 
 
@@ -103,7 +103,7 @@ def stop_creating() -> Record:
 def start_creating() -> Record:
     """Create again"""
     with service().engine.begin() as connection:
-        decisions.start_creating(connection, actor())
+        decisions.resume_creation(connection, actor())
         return _creating(connection)
 
 
@@ -149,5 +149,5 @@ def _creating(connection: Connection) -> Record:
         "stopped": stopped is not None,
         "stopped_by": (stopped or {}).get("who"),
         "stopped_at": (stopped or {}).get("at"),
-        "pauses": pauses.asked_to_wait(connection),
+        "pauses": pauses.active_throttles(connection),
     }

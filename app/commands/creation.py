@@ -8,7 +8,7 @@ from app.commands.group import Group, actor, service
 from app.commands.output import as_json, print_json
 from pipeline.db.state import recall
 from pipeline.follow_ups import decisions
-from pipeline.follow_ups.pauses import STOPPED, asked_to_wait
+from pipeline.follow_ups.pauses import STOPPED, active_throttles
 
 
 @click.group(cls=Group)
@@ -20,7 +20,7 @@ def creating() -> None:
 def stop() -> None:
     """Keep receiving and planning, create nothing."""
     with service().engine.begin() as connection:
-        decisions.stop_creating(connection, actor())
+        decisions.pause_creation(connection, actor())
     click.echo("Nothing is created at Scale until `flask creating start`. Receiving goes on.")
 
 
@@ -28,7 +28,7 @@ def stop() -> None:
 def start() -> None:
     """Create again."""
     with service().engine.begin() as connection:
-        decisions.start_creating(connection, actor())
+        decisions.resume_creation(connection, actor())
     click.echo("Tasks are created again; those that waited follow within a minute.")
 
 
@@ -38,7 +38,7 @@ def status(as_json: bool) -> None:
     """Say whether tasks are created, and what Scale asked to wait for."""
     with service().reader.begin() as connection:
         stopped = recall(connection, STOPPED)
-        pauses = asked_to_wait(connection)
+        pauses = active_throttles(connection)
     if as_json:
         print_json({"stopped": stopped is not None, **(stopped or {}), "pauses": pauses})
         return

@@ -18,7 +18,7 @@ from sqlalchemy import Row, select
 
 from app.commands.group import Command, service
 from models import Annotation, Delivery, FollowUp, Task
-from pipeline.follow_ups.recording import missing
+from pipeline.follow_ups.recording import missing_setting
 from pipeline.service import Service
 from scale.client import Client, ScaleError
 
@@ -66,7 +66,7 @@ def client_of_the_sandbox(of: Service) -> Client:
             f"SCALE_API_URL is {of.settings.scale_api_url}: there the demonstration would cost money."
             " Start it beside `make run`, which has a sandbox."
         )
-    if what := missing(of, ENVIRONMENT):
+    if what := missing_setting(of, ENVIRONMENT):
         raise click.ClickException(f"{what}. Start the demonstration beside `make run`, which sets it.")
     client = of.client(ENVIRONMENT)
     assert client is not None  # missing() has looked

@@ -14,7 +14,7 @@ from app.commands.group import Group, actor, dispatch_now, service
 from app.commands.output import as_json, fetch_rows, limit, print_record, print_rows
 from models import FollowUp as Row
 from pipeline.follow_ups import decisions
-from pipeline.follow_ups.decisions import OutOfPlace
+from pipeline.follow_ups.decisions import InvalidTransition
 
 LISTED = ("unique_id", "state", "task_type", "task_id", "environment", "planned_at", "reason")
 AT_ONCE = 500
@@ -98,7 +98,7 @@ def decision(
                         decided += 1
                     except LookupError:
                         refused.append(unknown(unique_id))
-                    except OutOfPlace as why:
+                    except InvalidTransition as why:
                         refused.append(f"{unique_id}: {why}")
             dispatch_now(asked)
         click.echo(f"{decided} {done}.")

@@ -20,7 +20,7 @@ from app.commands.output import as_json, print_json, print_record, printable
 from app.commands.timestamps import TIMESTAMP
 from pipeline.sync import reconcile as pass_through
 from pipeline.sync.imports import Import, UnreadableImport, import_file
-from pipeline.sync.reconcile import THROTTLED_SECONDS, Run
+from pipeline.sync.reconcile import THROTTLED_SECONDS, ReconcileRun
 from scale.client import Throttled, TransientError
 
 FAILURES = 8
@@ -70,7 +70,7 @@ def reconcile(
             print_record(report, as_json)
 
 
-def patiently(run: Run, *, dry_run: bool) -> Iterator[Run]:
+def patiently(run: ReconcileRun, *, dry_run: bool) -> Iterator[ReconcileRun]:
     """The pages of a run. Scale's pauses are waited out, and its failures for a while."""
     failures = 0
     while not run.finished:

@@ -18,8 +18,8 @@ from app.commands.group import Command, actor, service
 from app.commands.output import as_json, console, print_json, printable
 from pipeline.access.audit import note
 from pipeline.follow_ups import submit as domain
-from pipeline.follow_ups.recording import missing
-from pipeline.follow_ups.submit import REFUSED, Outcome, Unusable, Wanted
+from pipeline.follow_ups.recording import missing_setting
+from pipeline.follow_ups.submit import REFUSED, InvalidInput, Outcome, SubmittedTask
 from pipeline.jobs.queue import Wait
 from scale.client import Unauthorized
 from workflows.definition.expressions import Template, compile_template, expressions_in
@@ -67,28 +67,28 @@ def submit(
     field of `metadata`, the cells of `tags:json` are JSON, and an empty cell is no field. `callback_url` and a `unique_id`
     made of the content are added. Every row is checked first; if Scale would refuse one, none is created.
     """
-    if why := missing(service(), environment):
+    if why := missing_setting(service(), environment):
         raise click.ClickException(f"{why}: Scale is asked with it.")
     try:
         template = read_request(request_file)
         tasks = list(
             itertools.islice(
                 (
-                    domain.wanted(
+                    domain.task_for_row(
                         row,
                         name or file.stem,
                         service().settings.unique_id_prefix,
                         type_name=type_name,
                         template=template,
                     )
-                    for row in domain.rows(file)
+                    for row in domain.read_rows(file)
                 ),
                 limit,
             )
         )
-    except Unusable as unusable:
+    except InvalidInput as unusable:
         raise click.ClickException(str(unusable)) from None
-    unique = domain.once_each(tasks)
+    unique = domain.unique_tasks(tasks)
     refuse_faults(unique)
     counts = Counter(one.type for one in unique)
     said = ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items())) or "no"
@@ -129,7 +129,7 @@ def read_request(file: Path | None) -> Template | None:
     return template
 
 
-def refuse_faults(tasks: list[Wanted]) -> None:
+def refuse_faults(tasks: list[SubmittedTask]) -> None:
     faults = [f"line {one.line}: {one.fault}" for one in tasks if one.fault]
     if faults:
         more = [f"… and {len(faults) - MOST_SHOWN} more"] if len(faults) > MOST_SHOWN else []
@@ -137,7 +137,7 @@ def refuse_faults(tasks: list[Wanted]) -> None:
         raise click.ClickException(f"Nothing is created; {len(faults)} rows are wrong:\n{told}")
 
 
-def print_check(unique: list[Wanted], summary: str, as_json: bool) -> None:
+def print_check(unique: list[SubmittedTask], summary: str, as_json: bool) -> None:
     if as_json:
         print_json([one._asdict() for one in unique])
         return
@@ -147,7 +147,7 @@ def print_check(unique: list[Wanted], summary: str, as_json: bool) -> None:
 
 
 def create(
-    unique: list[Wanted], environment: str, per_minute: int | None, at_once: int, quiet: bool
+    unique: list[SubmittedTask], environment: str, per_minute: int | None, at_once: int, quiet: bool
 ) -> Iterator[Outcome]:
     """Each task, several at a time, no faster than asked."""
     of, began, running, sent = service(), time.monotonic(), set[Future[Outcome]](), 0

@@ -20,7 +20,7 @@ from app.commands.timestamps import TIMESTAMP
 from models import Task
 from pipeline.follow_ups import decisions, pauses
 from pipeline.follow_ups.preview import Preview, explanations
-from pipeline.follow_ups.views import look
+from pipeline.follow_ups.views import load_snapshot
 from scale.envelope import NotUnderstood, parse_callback
 from workflows.definition.loader import load, load_file
 from workflows.definition.model import BrokenWorkflow, Workflow, Workflows
@@ -219,7 +219,7 @@ def print_request(request: dict[str, Any]) -> None:
 def seen_task(task_id: str) -> View:
     """A task as planning sees it. Raises ClickException."""
     with service().reader.begin() as connection:
-        seen = look(connection, task_id)
+        seen = load_snapshot(connection, task_id)
         if seen is None:
             known = connection.scalar(select(Task.task_id).where(Task.task_id == task_id))
             raise click.ClickException(
@@ -247,7 +247,7 @@ def seen_since(moment: datetime) -> Iterator[View]:
         ids = connection.scalars(select(Task.task_id).where(Task.clock >= moment).order_by(Task.clock)).all()
     for task_id in ids:
         with service().reader.begin() as connection:
-            seen = look(connection, task_id)
+            seen = load_snapshot(connection, task_id)
         if seen is not None:
             yield seen.view
 

@@ -24,8 +24,7 @@ from pipeline.db.annotation_rows import ROWS_AT_ONCE, write_annotations
 from pipeline.db.ids import now
 from pipeline.db.json import dumps
 from pipeline.db.state import forget, recall, remember
-from pipeline.http.download import Refused, Unavailable, Unreachable
-from pipeline.http.download import fetch as download
+from pipeline.http.download import DownloadRefused, Unavailable, Unreachable, fetch
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job, Wait
 from pipeline.service import Service
@@ -37,14 +36,14 @@ from scale.task_types import task_type
 
 log = logging.getLogger(__name__)
 
-PATIENCE = timedelta(hours=25)
+RETRY_PERIOD = timedelta(hours=25)
 """How long a file that cannot be had now is asked for again and again."""
 FETCH_SECONDS = 900.0
-FIRST_PAUSE, LONGEST_PAUSE = 15.0, 600.0
+FIRST_PAUSE, MAX_PAUSE = 15.0, 600.0
 UNREACHABLE = "unreachable:"
-CHARACTERS_AT_ONCE = 4_000_000
+BATCH_CHARACTERS = 4_000_000
 """Of rows as JSON in one transaction: some rows are large."""
-LONGEST_REASON = 2_000
+MAX_REASON_LENGTH = 2_000
 
 ROWS = frozenset(("annotations", "events", "point_segmentations"))
 """Roles of files that are read into rows; any other file is kept as it is."""
@@ -54,7 +53,7 @@ INDEX_IMAGES = ("indexedImage", "extendedIndexedImage")
 Check = Callable[[], None]
 
 
-class Replaced(Exception):
+class ArtifactSuperseded(Exception):
     """The response has been understood anew meanwhile, and points to other files."""
 
 
@@ -80,7 +79,7 @@ class File:
         return task_type(self.task_type).implied == "mask"
 
 
-class Found(NamedTuple):
+class Extracted(NamedTuple):
     """What a file holds."""
 
     rows: int | None  # that were written; None where it holds none by its role
@@ -89,7 +88,7 @@ class Found(NamedTuple):
     odd: list[str]
 
 
-def fetch(service: Service, job: Job) -> None:
+def fetch_artifact(service: Service, job: Job) -> None:
     """Bring one file in. What is refused or cannot be read fails at once, what cannot be had is tried for a day."""
     file = begin(service, job)
     if file is None:
@@ -98,17 +97,17 @@ def fetch(service: Service, job: Job) -> None:
         try:
             if file.state == "pending":
                 if file.sha256 is None or not service.store.exists(file.sha256):
-                    file = bring(service, job, file, still_leased)
-                record(service, job, file, find(service, job, file, still_leased))
+                    file = download(service, job, file, still_leased)
+                record(service, job, file, extract(service, job, file, still_leased))
             if file.of_segmentation:
                 compare_label_images(service, file.response_id)
         except Unavailable as reason:
             if isinstance(reason, Unreachable):
-                leave_alone(service, file)
-            return put_off(service, job, file, str(reason))
-        except (Refused, UnreadableFile, UnreadableMask) as reason:
-            return give_up(service, job, file, str(reason))
-        except Replaced:
+                back_off_host(service, file)
+            return retry_later(service, job, file, str(reason))
+        except (DownloadRefused, UnreadableFile, UnreadableMask) as reason:
+            return fail(service, job, file, str(reason))
+        except ArtifactSuperseded:
             pass  # the job has nothing left to do
         with service.engine.begin() as connection:
             queue.finish(connection, job)
@@ -143,9 +142,9 @@ def begin(service: Service, job: Job) -> File | None:
         if file.state == "failed":
             file = replace(file, state="pending", sha256=None, attempts=0, first_attempt_at=None)
         if file.state == "pending" and file.sha256 is None:
-            leave_to_fetch(connection, file)
+            check_host_available(connection, file)
             file = replace(file, attempts=file.attempts + 1, first_attempt_at=file.first_attempt_at or now())
-        change(
+        update_artifact(
             connection,
             file,
             state=file.state,
@@ -156,20 +155,20 @@ def begin(service: Service, job: Job) -> File | None:
         return file
 
 
-def bring(service: Service, job: Job, file: File, still_leased: Check) -> File:
+def download(service: Service, job: Job, file: File, still_leased: Check) -> File:
     """Fetch the content into the store. Raises Refused or Unavailable."""
     with service.store.incoming() as incoming:
-        fetched = download(
+        fetched = fetch(
             file.url,
             hosts=service.settings.artifact_hosts,
             max_bytes=service.settings.max_artifact_bytes,
             max_seconds=FETCH_SECONDS,
             sink=_Leased(incoming, still_leased),
         )
-        incoming.keep(fetched.sha256)
+        incoming.commit(fetched.sha256)
     with service.engine.begin() as connection:
         lock(connection, job, file)
-        change(
+        update_artifact(
             connection,
             file,
             sha256=fetched.sha256,
@@ -202,19 +201,19 @@ def host(file: File) -> str:
         return ""
 
 
-def leave_to_fetch(connection: Connection, file: File) -> None:
+def check_host_available(connection: Connection, file: File) -> None:
     """Raises Wait while the file's host is left alone."""
     pause = recall(connection, UNREACHABLE + host(file))
     if pause is not None and (left := (datetime.fromisoformat(pause["until"]) - now()).total_seconds()) > 0:
         raise Wait(f"{host(file)} does not answer", left * random.uniform(1.0, 1.2))
 
 
-def leave_alone(service: Service, file: File) -> None:
+def back_off_host(service: Service, file: File) -> None:
     """Ask this host for nothing for a while, and longer each time."""
     key = UNREACHABLE + host(file)
     with service.engine.begin() as connection:
         known = recall(connection, key)
-        seconds = min(2 * known["seconds"], LONGEST_PAUSE) if known else FIRST_PAUSE
+        seconds = min(2 * known["seconds"], MAX_PAUSE) if known else FIRST_PAUSE
         until = (now() + timedelta(seconds=seconds)).isoformat()
         remember(connection, key, {"until": until, "seconds": seconds})
 
@@ -222,33 +221,33 @@ def leave_alone(service: Service, file: File) -> None:
 # From content to rows.
 
 
-def find(service: Service, job: Job, file: File, still_leased: Check) -> Found:
+def extract(service: Service, job: Job, file: File, still_leased: Check) -> Extracted:
     """What the content says. Rows are written on the way, all other is for `record`."""
     if file.of_segmentation and file.role in INDEX_IMAGES:
-        return find_masks(service, file)
+        return extract_masks(service, file)
     if file.role in ROWS:
-        return find_rows(service, job, file, still_leased)
-    return Found(None, [], None, [])
+        return extract_rows(service, job, file, still_leased)
+    return Extracted(None, [], None, [])
 
 
-def find_rows(service: Service, job: Job, file: File, still_leased: Check) -> Found:
+def extract_rows(service: Service, job: Job, file: File, still_leased: Check) -> Extracted:
     """Read the file as a stream. Raises UnreadableFile, with no row left."""
     assert file.sha256 is not None
-    take_away_rows(service, job, file)
+    delete_rows(service, job, file)
     written = 0
     with service.store.open(file.sha256) as content:
         reading = read(file.role, file.task_type, file.params or {}, content)
         try:
-            for some in pieces(_without_mistakes(reading)):
+            for some in batches(_without_mistakes(reading)):
                 still_leased()
                 with service.engine.begin() as connection:
                     lock(connection, job, file)
                     written += write_annotations(connection, file.response_id, file.ordinal, some)
         except UnreadableFile:
-            take_away_rows(service, job, file)
+            delete_rows(service, job, file)
             raise
     details = {"global_attributes": reading.global_attributes} if reading.global_attributes else None
-    return Found(written, [], details, reading.flags)
+    return Extracted(written, [], details, reading.flags)
 
 
 def _without_mistakes(rows: Iterator[Annotation]) -> Iterator[Annotation]:
@@ -262,7 +261,7 @@ def _without_mistakes(rows: Iterator[Annotation]) -> Iterator[Annotation]:
         raise UnreadableFile(f"reading it failed: {type(mistake).__name__}: {mistake}") from mistake
 
 
-def pieces(rows: Iterator[Annotation]) -> Iterator[list[Annotation]]:
+def batches(rows: Iterator[Annotation]) -> Iterator[list[Annotation]]:
     """As many rows as one transaction takes, cleaned of what PostgreSQL does not store."""
     some: list[Annotation] = []
     characters = 0
@@ -270,13 +269,13 @@ def pieces(rows: Iterator[Annotation]) -> Iterator[list[Annotation]]:
         written = dumps((*row,))
         some.append(Annotation(*storable([*row])) if "\\u0000" in written else row)
         characters += len(written)
-        if len(some) == ROWS_AT_ONCE or characters > CHARACTERS_AT_ONCE:
+        if len(some) == ROWS_AT_ONCE or characters > BATCH_CHARACTERS:
             yield some
             some, characters = [], 0
     yield some
 
 
-def take_away_rows(service: Service, job: Job, file: File) -> None:
+def delete_rows(service: Service, job: Job, file: File) -> None:
     """Delete what an earlier attempt has read from this file."""
     columns = AnnotationRow.__table__.c
     ours = (columns.response_id == file.response_id, columns.file == file.ordinal)
@@ -288,19 +287,19 @@ def take_away_rows(service: Service, job: Job, file: File) -> None:
             gone = connection.execute(delete(AnnotationRow).where(*ours, columns.position.in_(some))).rowcount
 
 
-def find_masks(service: Service, file: File) -> Found:
+def extract_masks(service: Service, file: File) -> Extracted:
     """Measure the index image, and complete the mask rows with it. Raises UnreadableMask."""
-    pixels = measured(service, file.role, file.sha256)
+    pixels = index_image(service, file.role, file.sha256)
     with service.reader.begin() as connection:
         masks = mask_rows(connection, file.response_id)
     completed = [(row.position, complete(row.geometry, pixels)) for row in masks]
     details = {"width": pixels.width, "height": pixels.height, "unlabeled_pixels": pixels.unlabeled}
-    return Found(
+    return Extracted(
         None, completed, details, disagreements([(row.label, row.geometry) for row in masks], pixels)
     )
 
 
-def measured(service: Service, role: str, sha256: str | None) -> Pixels:
+def index_image(service: Service, role: str, sha256: str | None) -> Pixels:
     assert sha256 is not None
     with service.store.open(sha256) as content:
         return measure(content, extended=role == "extendedIndexedImage")
@@ -329,7 +328,7 @@ def compare_label_images(service: Service, response_id: UUID) -> None:
     index = next((stored[role] for role in reversed(INDEX_IMAGES) if role in stored), None)
     if index is None or not of_labels:
         return
-    pixels = measured(service, index.role, index.sha256)
+    pixels = index_image(service, index.role, index.sha256)
     for image in of_labels:
         try:
             with service.store.open(image.sha256) as content:
@@ -343,7 +342,7 @@ def compare_label_images(service: Service, response_id: UUID) -> None:
 # What became of it.
 
 
-def record(service: Service, job: Job, file: File, found: Found) -> None:
+def record(service: Service, job: Job, file: File, found: Extracted) -> None:
     """The file is read: from now on its rows count."""
     with service.engine.begin() as connection:
         known = lock(connection, job, file)
@@ -357,13 +356,13 @@ def record(service: Service, job: Job, file: File, found: Found) -> None:
                 rewrite.values(geometry=bindparam("measured")),
                 [{"at": position, "measured": geometry} for position, geometry in found.masks],
             )
-        change(
+        update_artifact(
             connection,
             file,
             state="stored",
             annotation_count=found.rows,
             details=found.details,
-            reason="; ".join(found.odd)[:LONGEST_REASON] or None,
+            reason="; ".join(found.odd)[:MAX_REASON_LENGTH] or None,
         )
         more = (found.rows or 0) - (known["annotation_count"] or 0)
         if more:
@@ -372,7 +371,7 @@ def record(service: Service, job: Job, file: File, found: Found) -> None:
                 .where(Response.id == file.response_id)
                 .values(annotation_count=Response.annotation_count + more)
             )
-        plan_if_whole(connection, service, known)
+        enqueue_plan_if_complete(connection, service, known)
 
 
 def extended_is_read(connection: Connection, file: File) -> bool:
@@ -384,33 +383,33 @@ def extended_is_read(connection: Connection, file: File) -> bool:
     return bool(connection.scalar(other))
 
 
-def put_off(service: Service, job: Job, file: File, reason: str) -> None:
+def retry_later(service: Service, job: Job, file: File, reason: str) -> None:
     """Try again later, with longer and longer pauses; after a day and an hour it has failed."""
     first_attempt_at = file.first_attempt_at or now()  # none where content was lost that had been here
-    if now() - first_attempt_at > PATIENCE:
-        return give_up(
-            service, job, file, f"{reason}, and so it was for {PATIENCE.total_seconds() / 3600:.0f} hours"
+    if now() - first_attempt_at > RETRY_PERIOD:
+        return fail(
+            service, job, file, f"{reason}, and so it was for {RETRY_PERIOD.total_seconds() / 3600:.0f} hours"
         )
     with service.engine.begin() as connection:
-        change(connection, file, reason=reason, first_attempt_at=first_attempt_at)
+        update_artifact(connection, file, reason=reason, first_attempt_at=first_attempt_at)
         queue.postpone(connection, job, reason, delay=queue.backoff(file.attempts), counts=False)
 
 
-def give_up(service: Service, job: Job, file: File, reason: str) -> None:
+def fail(service: Service, job: Job, file: File, reason: str) -> None:
     """The file has failed, and its job is dead until a person asks for it again."""
     with service.engine.begin() as connection:
         try:
             known = lock(connection, job, file)
-        except Replaced:
+        except ArtifactSuperseded:
             return queue.finish(connection, job)
-        change(connection, file, state="failed", reason=reason[:LONGEST_REASON])
-        plan_if_whole(connection, service, known)
-        queue.bury(connection, job, reason[:LONGEST_REASON])
+        update_artifact(connection, file, state="failed", reason=reason[:MAX_REASON_LENGTH])
+        enqueue_plan_if_complete(connection, service, known)
+        queue.bury(connection, job, reason[:MAX_REASON_LENGTH])
     if file.of_segmentation:
         compare_label_images(service, file.response_id)
 
 
-def plan_if_whole(connection: Connection, service: Service, known: dict[str, Any]) -> None:
+def enqueue_plan_if_complete(connection: Connection, service: Service, known: dict[str, Any]) -> None:
     """Plan what follows from the task when this was the last file of its current response."""
     if known["current"] != known["response_id"] or not (
         known["follow_up"] or service.interested(known["type"])
@@ -440,16 +439,16 @@ def lock(connection: Connection, job: Job, file: File) -> dict[str, Any]:
         )
     ).one_or_none()
     if known is None:
-        raise Replaced
+        raise ArtifactSuperseded
     queue.still_ours(connection, job)
     return {**task, **known._mapping}
 
 
-def change(connection: Connection, file: File, **values: Any) -> None:
+def update_artifact(connection: Connection, file: File, **values: Any) -> None:
     connection.execute(update(Artifact).where(Artifact.id == file.id).values(**values))
 
 
-def measure_again(connection: Connection, response_id: UUID) -> list[UUID]:
+def requeue_masks(connection: Connection, response_id: UUID) -> list[UUID]:
     """The mask rows of this response were written anew, without their pixels; the jobs that complete them."""
     statement = (
         update(Artifact)

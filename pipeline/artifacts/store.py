@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 
 import fsspec
 
-PIECE_BYTES = 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
 
 
 class Incoming:
-    """A file on its way in. It is no one's until `keep` gives it its name; a file that is not kept is dropped."""
+    """A file on its way in. It is no one's until `commit` gives it its name; a file that is not kept is dropped."""
 
     def __init__(self, store: "ArtifactStore") -> None:
         self._store = store
@@ -29,7 +29,7 @@ class Incoming:
     def write(self, piece: bytes, /) -> None:
         self._file.write(piece)
 
-    def keep(self, sha256: str) -> None:
+    def commit(self, sha256: str) -> None:
         """Move what was written to its place under its digest: all at once, also where it replaces the same content."""
         _, place = self._store._place(path(sha256))
         self._file.flush()
@@ -39,7 +39,7 @@ class Incoming:
         self._files.makedirs(self._files._parent(place), exist_ok=True)
         self._files.mv(self._path, place)
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         """Remove what is left of it: nothing once it was kept."""
         with contextlib.suppress(
             Exception
@@ -52,7 +52,7 @@ class Incoming:
 class ArtifactStore:
     """The store at `address`: a folder, or a URL that fsspec knows. Safe to share between threads and forked workers.
 
-    Every method but `incoming`, `put` and `drop_abandoned` takes a content's sha256 as 64 lower-case hex digits, else
+    Every method but `incoming`, `put` and `delete_abandoned` takes a content's sha256 as 64 lower-case hex digits, else
     ValueError; `open` and `size` raise FileNotFoundError. What the store itself raises (OSError and its kin) goes through.
     """
 
@@ -61,23 +61,23 @@ class ArtifactStore:
 
     @contextlib.contextmanager
     def incoming(self) -> Iterator[Incoming]:
-        """`with store.incoming() as file: … file.write(piece) …; file.keep(sha256)`."""
+        """`with store.incoming() as file: … file.write(piece) …; file.commit(sha256)`."""
         file = Incoming(self)
         try:
             yield file
         finally:
-            file.drop()
+            file.discard()
 
     def put(self, source: BinaryIO) -> tuple[str, int]:
         """Copy a file into the store, piece by piece. Returns its sha256 and size in bytes."""
         digest = hashlib.sha256()
         size = 0
         with self.incoming() as file:
-            while piece := source.read(PIECE_BYTES):
+            while piece := source.read(CHUNK_BYTES):
                 digest.update(piece)
                 size += len(piece)
                 file.write(piece)
-            file.keep(digest.hexdigest())
+            file.commit(digest.hexdigest())
         return digest.hexdigest(), size
 
     def open(self, sha256: str) -> BinaryIO:
@@ -100,7 +100,7 @@ class ArtifactStore:
         with contextlib.suppress(FileNotFoundError):
             files.rm_file(place)
 
-    def drop_abandoned(self, older_than: timedelta) -> int:
+    def delete_abandoned(self, older_than: timedelta) -> int:
         """Remove files whose writer was killed before it kept or dropped them. Returns how many."""
         files, folder = self._place("incoming")
         dropped = 0

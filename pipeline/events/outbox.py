@@ -28,8 +28,8 @@ from pipeline.events.subscriptions import (
     Subscriptions,
     anyone,
 )
-from pipeline.follow_ups.runs import ended_run, root_of
-from pipeline.http.download import NotFetched, Refused, ask, permitted
+from pipeline.follow_ups.runs import finished_run, root_of
+from pipeline.http.download import DownloadError, DownloadRefused, check_allowed, request
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job
 from pipeline.receive.receive import Tell
@@ -183,7 +183,7 @@ def tell_of_end(service: Service, job: Job) -> None:
     """Tell that a run has come to its end, once; again only when more has followed since."""
     with service.reader.begin() as connection:
         root = root_of(connection, job.subject)
-        ended = ended_run(connection, root)
+        ended = finished_run(connection, root)
     with service.engine.begin() as connection:
         if ended is not None:
             workflows, run = ended
@@ -260,14 +260,14 @@ def _try(service: Service, row: RowMapping) -> tuple[Try, bool, float | None]:
     body = dumps(row["payload"]).encode() if row["delivery_id"] is None else bytes(row["body"])
     try:
         headers = {**(row["headers"] or {}), "Content-Type": "application/json", **signed(row, moment, body)}
-        target, private_allowed = permitted(row["url"], service.settings.subscriber_hosts)
-        response = ask(
+        target, private_allowed = check_allowed(row["url"], service.settings.subscriber_hosts)
+        response = request(
             target, private_allowed, time.monotonic() + ANSWER_SECONDS, "POST", headers=headers, body=body
         )
     except UnicodeDecodeError:
         return ended(None, "its bytes are not UTF-8, which the signature needs"), True, None
-    except (Refused, NotFetched) as failure:
-        return ended(None, str(failure)), isinstance(failure, Refused), None
+    except (DownloadRefused, DownloadError) as failure:
+        return ended(None, str(failure)), isinstance(failure, DownloadRefused), None
     try:
         status = response.status_code
         wait = response.headers.get("Retry-After", "")

@@ -19,7 +19,7 @@ from models import Notification, Subscriber
 from pipeline.access.audit import note
 from pipeline.db.dialect import insert
 from pipeline.db.ids import new_id, now
-from pipeline.http.download import Refused, permitted
+from pipeline.http.download import DownloadRefused, check_allowed
 from pipeline.jobs import queue
 from pipeline.jobs.queue import NOTIFY
 
@@ -90,7 +90,7 @@ class Registered:
 def add(
     connection: Connection,
     settings: Settings,
-    who: str,
+    actor: str,
     url: str,
     events: Sequence[str],
     *,
@@ -103,8 +103,8 @@ def add(
         said = f"no event is called {', '.join(unknown)}" if unknown else "no event is named"
         raise Unfit(f"{said}; there is {', '.join(EVENTS)}, and each event of these")
     try:
-        permitted(url, settings.subscriber_hosts)
-    except Refused as refused:
+        check_allowed(url, settings.subscriber_hosts)
+    except DownloadRefused as refused:
         raise Unfit(f"{refused}: SUBSCRIBER_HOSTS names whom this service may tell") from None
     for name, value in (headers or {}).items():
         if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name) or not re.fullmatch(r"[ -~]{0,1000}", value):
@@ -122,7 +122,7 @@ def add(
     }
     _check(str(row["secret"]))
     connection.execute(insert(connection, Subscriber).values(**row))
-    note(connection, who, "subscriber.add", str(row["id"]), {"url": url, "events": row["events"]})
+    note(connection, actor, "subscriber.add", str(row["id"]), {"url": url, "events": row["events"]})
     return {**row, "reason": None}
 
 
@@ -136,26 +136,26 @@ def _check(secret: str) -> None:
         raise Unfit("a secret is whsec_ and 24 to 64 random bytes in base64; left out, one is made")
 
 
-def enable(connection: Connection, who: str, subscriber_id: UUID, enabled: bool) -> None:
+def enable(connection: Connection, actor: str, subscriber_id: UUID, enabled: bool) -> None:
     """Tell it again, or no more. Raises LookupError."""
     statement = update(Subscriber).where(Subscriber.id == subscriber_id).values(enabled=enabled, reason=None)
     if not connection.execute(statement).rowcount:
         raise LookupError(f"there is no subscriber {subscriber_id}")
-    note(connection, who, f"subscriber.{'enable' if enabled else 'disable'}", str(subscriber_id))
+    note(connection, actor, f"subscriber.{'enable' if enabled else 'disable'}", str(subscriber_id))
 
 
-def remove(connection: Connection, who: str, subscriber_id: UUID) -> None:
+def remove(connection: Connection, actor: str, subscriber_id: UUID) -> None:
     """Forget it, with its history. Raises LookupError."""
     if not connection.execute(delete(Subscriber).where(Subscriber.id == subscriber_id)).rowcount:
         raise LookupError(f"there is no subscriber {subscriber_id}")
     connection.execute(delete(Notification).where(Notification.subscriber_id == subscriber_id))
-    note(connection, who, "subscriber.remove", str(subscriber_id))
+    note(connection, actor, "subscriber.remove", str(subscriber_id))
 
 
-def replay(connection: Connection, who: str, notification_id: UUID) -> list[UUID]:
+def replay(connection: Connection, actor: str, notification_id: UUID) -> list[UUID]:
     """Send a notification once more, under its own id, so that the receiver can tell. Raises LookupError."""
     again = update(Notification).where(Notification.id == notification_id).values(state="pending")
     if not connection.execute(again).rowcount:
         raise LookupError(f"there is no notification {notification_id}")
-    note(connection, who, "notification.replay", str(notification_id))
+    note(connection, actor, "notification.replay", str(notification_id))
     return queue.ask(connection, NOTIFY, [str(notification_id)])

@@ -17,59 +17,59 @@ from pipeline.db.state import forget, recall, remember
 from pipeline.events.outbox import follow_ups_changed, look_for_end
 from pipeline.events.subscriptions import load_subscriptions
 from pipeline.follow_ups import joins
-from pipeline.follow_ups.pauses import PAUSED, STOPPED, make_up_for
+from pipeline.follow_ups.pauses import PAUSED, STOPPED, replay_missed
 from pipeline.jobs import queue
 
 
-class OutOfPlace(Exception):
+class InvalidTransition(Exception):
     """The decision does not fit the state that things are in; args[0] says why, and what would."""
 
 
 # Follow-ups. Each raises LookupError for a unique_id that is not known, and OutOfPlace.
 
 
-def approve(connection: Connection, unique_id: str, who: str) -> list[UUID]:
+def approve(connection: Connection, unique_id: str, actor: str) -> list[UUID]:
     """A held follow-up may be created, whatever it was held for: limits, age, `hold`."""
-    follow_up = _decide(connection, unique_id, who, "approve", ("held",), state="planned", reason=None)
+    follow_up = _decide(connection, unique_id, actor, "approve", ("held",), state="planned", reason=None)
     asked = queue.ask(connection, queue.CREATE, [unique_id], lane=follow_up["environment"])
-    return [*_tell(connection, unique_id), *asked]
+    return [*_publish_change(connection, unique_id), *asked]
 
 
-def cancel(connection: Connection, unique_id: str, who: str) -> list[UUID]:
+def cancel(connection: Connection, unique_id: str, actor: str) -> list[UUID]:
     """A follow-up that is held or planned is never created; one that was created is canceled at Scale by a job."""
-    follow_up = _decide(connection, unique_id, who, "cancel", ("held", "planned", "created"))
+    follow_up = _decide(connection, unique_id, actor, "cancel", ("held", "planned", "created"))
     if follow_up["state"] == "created":
         return queue.ask(connection, queue.CANCEL, [unique_id])
     connection.execute(
         update(FollowUp)
         .where(FollowUp.unique_id == unique_id)
-        .values(state="canceled", reason=f"canceled by {who}")
+        .values(state="canceled", reason=f"canceled by {actor}")
     )
-    asked = [*_tell(connection, unique_id), *joins.look_again(connection, follow_up)]
+    asked = [*_publish_change(connection, unique_id), *joins.recheck_joins(connection, follow_up)]
     return [*asked, *look_for_end(connection, load_subscriptions(connection), follow_up["source_task_id"])]
 
 
-def retry(connection: Connection, unique_id: str, who: str) -> list[UUID]:
+def retry(connection: Connection, unique_id: str, actor: str) -> list[UUID]:
     """A follow-up that Scale refused, or that its workers gave up, is tried again with the same unique_id."""
     follow_up = _decide(
-        connection, unique_id, who, "retry", ("failed", "planned"), state="planned", reason=None
+        connection, unique_id, actor, "retry", ("failed", "planned"), state="planned", reason=None
     )
     asked = queue.ask(connection, queue.CREATE, [unique_id], lane=follow_up["environment"])
-    return [*_tell(connection, unique_id), *asked]
+    return [*_publish_change(connection, unique_id), *asked]
 
 
-def _tell(connection: Connection, unique_id: str) -> list[UUID]:
+def _publish_change(connection: Connection, unique_id: str) -> list[UUID]:
     """Subscribers hear of it: asked anew, since people decide more seldom than this process remembers who they are."""
     return follow_ups_changed(connection, load_subscriptions(connection), [unique_id])
 
 
 def _decide(
-    connection: Connection, unique_id: str, who: str, action: str, fitting: tuple[str, ...], **values: Any
+    connection: Connection, unique_id: str, actor: str, action: str, fitting: tuple[str, ...], **values: Any
 ) -> RowMapping:
     """Lock the row and write the decision; the follow-up as it was before."""
     columns = FollowUp.__table__.c
     found = (
-        select(columns.state, columns.environment, *joins.PLACE)
+        select(columns.state, columns.environment, *joins.JOIN_KEY)
         .where(columns.unique_id == unique_id)
         .with_for_update()
     )
@@ -78,47 +78,49 @@ def _decide(
         raise LookupError(f"there is no follow-up {unique_id}")
     state = follow_up["state"]
     if state not in fitting:
-        raise OutOfPlace(f"the follow-up is {state}; {action} takes one that is {' or '.join(fitting)}")
+        raise InvalidTransition(
+            f"the follow-up is {state}; {action} takes one that is {' or '.join(fitting)}"
+        )
     connection.execute(
         update(FollowUp)
         .where(FollowUp.unique_id == unique_id)
-        .values(decided_by=who, decided_at=now(), **values)
+        .values(decided_by=actor, decided_at=now(), **values)
     )
-    note(connection, who, f"follow-up.{action}", unique_id, {"state": state})
+    note(connection, actor, f"follow-up.{action}", unique_id, {"state": state})
     return follow_up
 
 
 # Workflows. A paused one plans nothing; the tasks that it would have looked at wait with their ids.
 
 
-def pause(connection: Connection, workflow: str, who: str) -> None:
+def pause(connection: Connection, workflow: str, actor: str) -> None:
     """Plan nothing for this workflow until it is resumed. What is planned already goes on."""
     if recall(connection, PAUSED + workflow) is None:
-        remember(connection, PAUSED + workflow, {"who": who, "at": instant(now())})
-        note(connection, who, "workflow.pause", workflow)
+        remember(connection, PAUSED + workflow, {"who": actor, "at": instant(now())})
+        note(connection, actor, "workflow.pause", workflow)
 
 
-def resume(connection: Connection, workflow: str, who: str) -> list[UUID]:
+def resume(connection: Connection, workflow: str, actor: str) -> list[UUID]:
     """Plan again, and first of all for the tasks that changed during the pause."""
     forget(connection, PAUSED + workflow)
-    asked = make_up_for(connection, workflow)
-    note(connection, who, "workflow.resume", workflow, {"tasks": len(asked)})
-    joins.take_up(connection, workflow)
+    asked = replay_missed(connection, workflow)
+    note(connection, actor, "workflow.resume", workflow, {"tasks": len(asked)})
+    joins.recheck_workflow_joins(connection, workflow)
     return asked
 
 
 # Creating: the one switch.
 
 
-def stop_creating(connection: Connection, who: str) -> None:
+def pause_creation(connection: Connection, actor: str) -> None:
     """Keep receiving and planning, create nothing."""
     if recall(connection, STOPPED) is None:
-        remember(connection, STOPPED, {"who": who, "at": instant(now())})
-        note(connection, who, "creating.stop", "creating")
+        remember(connection, STOPPED, {"who": actor, "at": instant(now())})
+        note(connection, actor, "creating.stop", "creating")
 
 
-def start_creating(connection: Connection, who: str) -> None:
+def resume_creation(connection: Connection, actor: str) -> None:
     """Create again. The jobs that waited look once a minute."""
     if recall(connection, STOPPED) is not None:
         forget(connection, STOPPED)
-        note(connection, who, "creating.start", "creating")
+        note(connection, actor, "creating.start", "creating")

@@ -16,9 +16,9 @@ from models import Artifact, FollowUp, Join, Response, Task
 from pipeline.db.dialect import from_now, insert
 from pipeline.db.ids import now
 from pipeline.events import outbox
-from pipeline.follow_ups.pauses import resting
-from pipeline.follow_ups.recording import ask, record
-from pipeline.follow_ups.views import Seen, look, look_back
+from pipeline.follow_ups.pauses import paused_workflows
+from pipeline.follow_ups.recording import enqueue_within_limits, insert_follow_ups
+from pipeline.follow_ups.views import TaskSnapshot, load_parent, load_snapshot
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job, Wait
 from pipeline.service import Service
@@ -38,15 +38,15 @@ from workflows.planning.view import view
 
 JOINS = cast(Table, Join.__table__)
 FOLLOW_UPS = cast(Table, FollowUp.__table__)
-PLACE = (
+JOIN_KEY = (
     FOLLOW_UPS.c.workflow,
     FOLLOW_UPS.c.step,
     FOLLOW_UPS.c.source_task_id,
     FOLLOW_UPS.c.source_annotation,
 )
 """Where a follow-up stands: what the joins that wait for it are found by."""
-RESTING_SECONDS = 600.0
-MANY = 200
+PAUSED_RETRY_SECONDS = 600.0
+COUNT_FIRST_ABOVE = 200
 """Children from which on they are counted before they are looked at."""
 RETRY = or_(*(FOLLOW_UPS.c.unique_id.like(f"%.retry-{end}") for end in ("_", "10")))
 """At the end: a step may be called retry-…, too. Ten retries are the most."""
@@ -79,7 +79,7 @@ def open_joins(
     return Opened(waiting, deadlines)
 
 
-def ask_for(connection: Connection, opened: Iterable[Opened]) -> None:
+def enqueue_joins(connection: Connection, opened: Iterable[Opened]) -> None:
     """Jobs come last in the one order in which rows are locked: follow-ups, joins, counters of limits, jobs."""
     for waiting, deadlines in opened:
         queue.ask(connection, queue.JOIN, waiting)
@@ -106,7 +106,7 @@ def _row(workflow: Workflow, opening: Opening, response_id: UUID | None) -> dict
     }
 
 
-def look_again(connection: Connection, follow_up: Mapping[Any, Any]) -> list[UUID]:
+def recheck_joins(connection: Connection, follow_up: Mapping[Any, Any]) -> list[UUID]:
     """A follow-up (its PLACE is asked for) has changed: ask for the joins that wait for it."""
     waiting = select(JOINS.c.id).where(
         JOINS.c.source_task_id == follow_up["source_task_id"],
@@ -129,7 +129,7 @@ def close(connection: Connection, task_id: str, workflow: str, steps: Sequence[s
     connection.execute(JOINS.delete().where(*theirs, JOINS.c.fired_at.is_(None)))
 
 
-def settle_join(service: Service, job: Job) -> int:
+def evaluate_join(service: Service, job: Job) -> int:
     """Look at a join: it waits, or it fires, once for ever, and what follows is recorded; how many follow-ups."""
     with service.reader.begin() as connection:
         join = connection.execute(select(JOINS).where(JOINS.c.id == job.subject)).mappings().one_or_none()
@@ -155,14 +155,14 @@ def settle_join(service: Service, job: Job) -> int:
             queue.ask(connection, job.kind, [job.subject])  # something has changed meanwhile: once more
             queue.finish(connection, job)
             return 0
-        new = record(connection, service, seen, wanted)
+        new = insert_follow_ups(connection, service, seen, wanted)
         fired = update(JOINS).where(JOINS.c.id == job.subject)
         connection.execute(fired.values(fired_at=now(), **outcome))
         fanned_out = openings(wanted, workflow, service.settings.unique_id_prefix)
         opened = open_joins(connection, workflow, fanned_out, seen.response_id)
-        ask(connection, service, seen.view.environment, new.planned)
+        enqueue_within_limits(connection, service, seen.view.environment, new.planned)
         outbox.changed(connection, service, new.unique_ids)
-        ask_for(connection, [opened])
+        enqueue_joins(connection, [opened])
         queue.finish(connection, job)
         outbox.look_for_end(connection, service.subscriptions, join["source_task_id"])
     return len(new.unique_ids)
@@ -174,7 +174,7 @@ def _nothing(service: Service, job: Job) -> int:
     return 0
 
 
-def take_up(connection: Connection, workflow: str) -> list[UUID]:
+def recheck_workflow_joins(connection: Connection, workflow: str) -> list[UUID]:
     """The workflow is not paused any more: look at its joins."""
     waiting = select(JOINS.c.id).where(JOINS.c.workflow == workflow, JOINS.c.fired_at.is_(None))
     return queue.ask(connection, queue.JOIN, connection.scalars(waiting))
@@ -185,9 +185,11 @@ def _of(connection: Connection, service: Service, join: RowMapping) -> tuple[Wor
     workflow = service.workflows.workflow(join["workflow"])
     step = workflow.step(join["step"]) if workflow else None
     if workflow is None or step is None or step.join is None or step.after is None:
-        raise Wait(f"the step {join['workflow']}.{join['step']} is not among the workflows", RESTING_SECONDS)
-    if workflow.name in resting(connection, service):
-        raise Wait(f"{workflow.name} is paused", RESTING_SECONDS)
+        raise Wait(
+            f"the step {join['workflow']}.{join['step']} is not among the workflows", PAUSED_RETRY_SECONDS
+        )
+    if workflow.name in paused_workflows(connection, service):
+        raise Wait(f"{workflow.name} is paused", PAUSED_RETRY_SECONDS)
     return workflow, step
 
 
@@ -198,19 +200,19 @@ def _left(join: RowMapping) -> float:
 
 def _plan(
     service: Service, workflow: Workflow, step: Step, join: RowMapping, verdict: Verdict
-) -> tuple[Seen, tuple[Wanted, ...], dict[str, Any]]:
+) -> tuple[TaskSnapshot, tuple[Wanted, ...], dict[str, Any]]:
     """What follows from the results of a join, and what its row says of it."""
     response_id = join["source_response_id"]
     with service.reader.begin() as connection:
-        source = look_back(connection, join["source_task_id"], response_id)
+        source = load_parent(connection, join["source_task_id"], response_id)
         whole = [
             child._replace(view=seen.view)
             for child in verdict.children
-            if child.view and (seen := look(connection, child.view.task_id, parents=False))
+            if child.view and (seen := load_snapshot(connection, child.view.task_id, parents=False))
         ]
     assert source is not None
     outcome: dict[str, Any] = {"verdict": verdict.do, "reason": verdict.why, "result": None}
-    seen = Seen(source, (), response_id)
+    seen = TaskSnapshot(source, (), response_id)
     if verdict.do == "stop":
         return seen, (), outcome
     verdict = verdict._replace(children=tuple(whole))
@@ -236,7 +238,7 @@ def _children_of(join: Mapping[Any, Any]) -> ColumnElement[bool]:
     return and_(*theirs)
 
 
-def waited_for(connection: Connection, task_id: str, workflow: Workflow) -> dict[str, list[Child]]:
+def pending_children(connection: Connection, task_id: str, workflow: Workflow) -> dict[str, list[Child]]:
     """step with a `join` → the follow-ups of this task that it waits for: of the join that is still open, if one is."""
     found: dict[str, list[Child]] = {}
     theirs = select(JOINS).where(JOINS.c.source_task_id == task_id, JOINS.c.workflow == workflow.name)
@@ -252,7 +254,7 @@ def _may_fire(connection: Connection, join: RowMapping, step: Step) -> bool:
     assert step.after is not None
     if join["expected"] is None:
         return False
-    if join["expected"] <= MANY or _left(join) <= 0 or RECALLED in step.after.state:
+    if join["expected"] <= COUNT_FIRST_ABOVE or _left(join) <= 0 or RECALLED in step.after.state:
         return True
     coming = FOLLOW_UPS.c.state.in_(("planned", "held", "created"))
     counts = select(func.count().filter(coming), func.count().filter(RETRY)).where(_children_of(join))

@@ -12,7 +12,7 @@ from pipeline.db.ids import now
 from workflows.definition.model import Limit
 
 
-def grant(connection: Connection, limits: Sequence[Limit], wished: int) -> tuple[int, str | None]:
+def reserve(connection: Connection, limits: Sequence[Limit], wished: int) -> tuple[int, str | None]:
     """Count up to `wished` more under every limit, never beyond any of them; how many, and what stopped the others.
 
     The counters' rows stay locked until the transaction ends, so that two workers never grant the same place.
@@ -24,7 +24,7 @@ def grant(connection: Connection, limits: Sequence[Limit], wished: int) -> tuple
     for key in sorted(keys):  # one order for everyone
         left = max(0, keys[key].most - _lock(connection, key))
         if left < granted:
-            granted, reason = left, held_by(keys[key])
+            granted, reason = left, limit_reason(keys[key])
     if granted:
         counters = update(State).where(State.key.in_(keys))
         connection.execute(counters.values(count=State.count + granted))
@@ -53,5 +53,5 @@ def _lock(connection: Connection, key: str) -> int:
     return int(connection.scalars(statement.returning(State.count)).one())
 
 
-def held_by(limit: Limit) -> str:
+def limit_reason(limit: Limit) -> str:
     return f"held by the limit of {limit.most:,} tasks {'a day' if limit.period == 'day' else 'in all'} of {limit.counter}"

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, RowMapping, select
 from models import FollowUp, Join, Task
 from pipeline.follow_ups.runs import run_of
 
-MOST = 10_000
+MAX_DESCENDANTS = 10_000
 """Descendants that are listed."""
-IDS_AT_ONCE = 500
+ID_BATCH_SIZE = 500
 
 Row = dict[str, Any]
 
@@ -87,11 +87,13 @@ def _down(connection: Connection, task_id: str, annotation: str | None) -> tuple
         depth += 1
         children: list[str] = []
         for sources in _some(level):
-            rows = _follow_ups(connection, sources, annotation if depth == 1 else None, MOST + 1 - len(found))
+            rows = _follow_ups(
+                connection, sources, annotation if depth == 1 else None, MAX_DESCENDANTS + 1 - len(found)
+            )
             found += [{**row, "depth": depth} for row in rows]
             children += [row["task_id"] for row in rows if row["task_id"] is not None]
-            if len(found) > MOST:
-                return found[:MOST], True
+            if len(found) > MAX_DESCENDANTS:
+                return found[:MAX_DESCENDANTS], True
         level = [child for child in dict.fromkeys(children) if child not in seen]
         seen.update(level)
     return found, False
@@ -146,4 +148,4 @@ def _joins(connection: Connection, ids: Sequence[str]) -> list[RowMapping]:
 
 
 def _some(ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))
+    return (ids[start : start + ID_BATCH_SIZE] for start in range(0, len(ids), ID_BATCH_SIZE))

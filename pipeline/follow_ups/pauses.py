@@ -14,7 +14,7 @@ from models import State
 from pipeline.db.dialect import insert
 from pipeline.db.ids import instant, now
 from pipeline.db.state import recall, remember
-from pipeline.follow_ups.recording import missing
+from pipeline.follow_ups.recording import missing_setting
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Wait
 from pipeline.service import Service
@@ -36,7 +36,7 @@ def paused(connection: Connection) -> dict[str, dict[str, Any]]:
     return {key.removeprefix(PAUSED): value for key, value in rows}
 
 
-def resting(connection: Connection, service: Service) -> set[str]:
+def paused_workflows(connection: Connection, service: Service) -> set[str]:
     """Names of the loaded workflows that are paused."""
     keys = [PAUSED + workflow.name for workflow in service.workflows.loaded]
     return {
@@ -44,12 +44,12 @@ def resting(connection: Connection, service: Service) -> set[str]:
     }
 
 
-def broken(service: Service) -> set[str]:
+def broken_files(service: Service) -> set[str]:
     """The files that are set aside, as `miss` knows them."""
     return {FILE + file.path for file in service.workflows.broken}
 
 
-def miss(connection: Connection, workflows: Iterable[str], task_id: str) -> None:
+def record_missed(connection: Connection, workflows: Iterable[str], task_id: str) -> None:
     """These workflows would have looked at the task, had they not been paused, or broken."""
     for workflow in sorted(workflows):
         missed = {"workflow": workflow, "task_id": task_id}
@@ -58,24 +58,24 @@ def miss(connection: Connection, workflows: Iterable[str], task_id: str) -> None
         connection.execute(statement.on_conflict_do_nothing(index_elements=["key"]))
 
 
-def make_up_for(connection: Connection, workflow: str) -> list[UUID]:
+def replay_missed(connection: Connection, workflow: str) -> list[UUID]:
     """Ask again for every task that this workflow missed."""
     theirs = State.key.startswith(f"{MISSED}{workflow}:", autoescape=True)
     missed = connection.scalars(delete(State).where(theirs).returning(State.value)).all()
     return queue.ask(connection, queue.PLAN, [one["task_id"] for one in missed])
 
 
-def make_up_for_mended(connection: Connection, service: Service) -> list[UUID]:
+def replay_missed_of_fixed_files(connection: Connection, service: Service) -> list[UUID]:
     """Ask again for every task that was missed by a file which is broken no more."""
     missed = connection.scalars(select(State.value).where(State.key.startswith(f"{MISSED}{FILE}")))
-    mended = {one["workflow"] for one in missed} - broken(service)
-    return [job_id for file in sorted(mended) for job_id in make_up_for(connection, file)]
+    mended = {one["workflow"] for one in missed} - broken_files(service)
+    return [job_id for file in sorted(mended) for job_id in replay_missed(connection, file)]
 
 
 # Creating: one switch for people, and one pause for each of Scale's environments.
 
 
-def leave_to_create(connection: Connection, service: Service, environment: str) -> bool:
+def check_creation_allowed(connection: Connection, service: Service, environment: str) -> bool:
     """Raises Wait while no task may be created: stopped by a person, a setting is missing, or Scale asked to wait.
 
     Gives whether there is a pause that has ended, to be forgotten once Scale takes a task.
@@ -87,7 +87,7 @@ def leave_to_create(connection: Connection, service: Service, environment: str) 
     }
     if STOPPED in known:
         raise Wait("creating is stopped; `flask creating start` starts it", STOPPED_SECONDS)
-    if why := missing(service, environment):
+    if why := missing_setting(service, environment):
         raise Wait(why, STOPPED_SECONDS)
     pause = known.get(f"{CREATING}:{environment}")
     if pause is not None and (left := (datetime.fromisoformat(pause["until"]) - now()).total_seconds()) > 0:
@@ -95,7 +95,7 @@ def leave_to_create(connection: Connection, service: Service, environment: str) 
     return pause is not None
 
 
-def asked_to_wait(connection: Connection) -> list[dict[str, Any]]:
+def active_throttles(connection: Connection) -> list[dict[str, Any]]:
     """The pauses that Scale asked for and that last: {environment, reason, until}."""
     return [
         {"environment": environment, **pause}
@@ -105,7 +105,7 @@ def asked_to_wait(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def hold_off(service: Service, environment: str, reason: str, seconds: float) -> NoReturn:
+def throttle_creation(service: Service, environment: str, reason: str, seconds: float) -> NoReturn:
     """Every worker waits `seconds` before the next create call of this environment. Raises Wait."""
     until = instant(now() + timedelta(seconds=seconds))
     with service.engine.begin() as connection:

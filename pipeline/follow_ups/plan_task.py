@@ -10,9 +10,9 @@ from sqlalchemy import Connection
 
 from pipeline.events import outbox
 from pipeline.follow_ups import joins
-from pipeline.follow_ups.pauses import broken, miss, resting
-from pipeline.follow_ups.recording import ask, record, take_back
-from pipeline.follow_ups.views import Seen, look, standing
+from pipeline.follow_ups.pauses import broken_files, paused_workflows, record_missed
+from pipeline.follow_ups.recording import cancel_for_recall, enqueue_within_limits, insert_follow_ups
+from pipeline.follow_ups.views import TaskSnapshot, load_snapshot, snapshot_key
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job
 from pipeline.service import Service
@@ -21,7 +21,7 @@ from workflows.planning.conditions import to_cancel
 from workflows.planning.joins import openings
 from workflows.planning.plan import FollowUp, plan
 
-FOLLOW_UPS_AT_ONCE = 1_000
+FOLLOW_UP_BATCH_SIZE = 1_000
 """In one transaction: the task's row is locked for as long."""
 
 
@@ -33,7 +33,7 @@ class Planned(NamedTuple):
     taken_back: list[str]  # steps whose follow-ups are not wanted any more
 
 
-class Ended(NamedTuple):
+class Finalized(NamedTuple):
     """What came of the end of a plan."""
 
     opened: list[joins.Opened]
@@ -47,8 +47,8 @@ def plan_task(service: Service, job: Job) -> int:
     """
     workflows = service.workflows
     with service.reader.begin() as connection:
-        seen = look(connection, job.subject, parents=workflows.ask_for_parents)
-        paused = resting(connection, service)
+        seen = load_snapshot(connection, job.subject, parents=workflows.ask_for_parents)
+        paused = paused_workflows(connection, service)
     if seen is None:
         with service.engine.begin() as connection:
             queue.finish(connection, job)
@@ -69,18 +69,18 @@ def plan_task(service: Service, job: Job) -> int:
         for last, some in _in_pieces([follow_up for one in planned for follow_up in one.follow_ups]):
             still_leased()
             with service.engine.begin() as connection:
-                if seen.standing != standing(connection, job.subject):
+                if seen.key != snapshot_key(connection, job.subject):
                     queue.finish(connection, job)
                     break
-                new = record(connection, service, seen, some)
+                new = insert_follow_ups(connection, service, seen, some)
                 created += len(new.unique_ids)
-                ended = _conclude(connection, service, seen, planned) if last else Ended([], [])
-                ask(connection, service, seen.view.environment, new.planned)
+                ended = _finalize(connection, service, seen, planned) if last else Finalized([], [])
+                enqueue_within_limits(connection, service, seen.view.environment, new.planned)
                 outbox.changed(connection, service, [*new.unique_ids, *ended.taken_back])
-                joins.ask_for(connection, ended.opened)
+                joins.enqueue_joins(connection, ended.opened)
                 if last:
-                    miss(connection, missing | broken(service), job.subject)
-                    _tell_joins(connection, seen)
+                    record_missed(connection, missing | broken_files(service), job.subject)
+                    _recheck_joins(connection, seen)
                     above = seen.view.source.task_id if seen.view.source else job.subject
                     outbox.look_for_end(connection, service.subscriptions, above)
                 if last and not failures:
@@ -90,7 +90,7 @@ def plan_task(service: Service, job: Job) -> int:
     return created
 
 
-def _could_want(seen: Seen, workflow: Workflow) -> bool:
+def _could_want(seen: TaskSnapshot, workflow: Workflow) -> bool:
     """Whether a workflow that is paused would have looked at this task."""
     source = seen.view.source
     return interested(Workflows((workflow,)), seen.view.type) or bool(
@@ -98,7 +98,7 @@ def _could_want(seen: Seen, workflow: Workflow) -> bool:
     )
 
 
-def _plan(service: Service, seen: Seen, workflow: Workflow) -> Planned:
+def _plan(service: Service, seen: TaskSnapshot, workflow: Workflow) -> Planned:
     follow_ups = plan(seen.view, workflow, service.settings.unique_id_prefix)
     return Planned(workflow, follow_ups, to_cancel(seen.view, workflow))
 
@@ -106,21 +106,23 @@ def _plan(service: Service, seen: Seen, workflow: Workflow) -> Planned:
 def _in_pieces(follow_ups: Sequence[FollowUp]) -> Iterator[tuple[bool, list[FollowUp]]]:
     """(whether it is the last, follow-ups of one transaction); one piece at the least."""
     waiting = iter(follow_ups)
-    some = list(islice(waiting, FOLLOW_UPS_AT_ONCE))
+    some = list(islice(waiting, FOLLOW_UP_BATCH_SIZE))
     while True:
-        more = list(islice(waiting, FOLLOW_UPS_AT_ONCE))
+        more = list(islice(waiting, FOLLOW_UP_BATCH_SIZE))
         yield not more, some
         if not more:
             return
         some = more
 
 
-def _conclude(connection: Connection, service: Service, seen: Seen, planned: Sequence[Planned]) -> Ended:
+def _finalize(
+    connection: Connection, service: Service, seen: TaskSnapshot, planned: Sequence[Planned]
+) -> Finalized:
     """Everything is recorded: what a recall takes back is taken back, and the joins can count."""
-    task_id, ended = seen.view.task_id, Ended([], [])
+    task_id, ended = seen.view.task_id, Finalized([], [])
     for workflow, follow_ups, taken_back in planned:
         if taken_back:
-            ended.taken_back.extend(take_back(connection, task_id, workflow.name, taken_back))
+            ended.taken_back.extend(cancel_for_recall(connection, task_id, workflow.name, taken_back))
             joins.close(connection, task_id, workflow.name, taken_back)
         found = openings(follow_ups, workflow, service.settings.unique_id_prefix)
         own = [
@@ -130,7 +132,7 @@ def _conclude(connection: Connection, service: Service, seen: Seen, planned: Seq
     return ended
 
 
-def _tell_joins(connection: Connection, seen: Seen) -> None:
+def _recheck_joins(connection: Connection, seen: TaskSnapshot) -> None:
     """Whoever waits for this task looks again."""
     if (source := seen.view.source) is not None:
         place = {
@@ -139,4 +141,4 @@ def _tell_joins(connection: Connection, seen: Seen) -> None:
             "source_task_id": source.task_id,
             "source_annotation": source.annotation,
         }
-        joins.look_again(connection, place)
+        joins.recheck_joins(connection, place)

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, select
 
 from models import FollowUp as Row
 from models import Job
-from pipeline.follow_ups.joins import waited_for
-from pipeline.follow_ups.limits import held_by, remaining
+from pipeline.follow_ups.joins import pending_children
+from pipeline.follow_ups.limits import limit_reason, remaining
 from pipeline.follow_ups.pauses import paused
 from pipeline.jobs import queue
 from pipeline.service import Service
@@ -35,7 +35,7 @@ class Preview:
 
     def of(self, view: View) -> Iterator[dict[str, Any]]:
         """Each follow-up of a result: {unique_id, workflow, step, state, reason, type, request}, the request as Scale would
-        get it. state: created, held, skipped, or `there already`."""
+        get it. state: created, held, skipped, or `already_exists`."""
         settings = self._service.settings
         for workflow in self._chosen:
             for follow_up in plan(view, workflow, settings.unique_id_prefix):
@@ -55,14 +55,14 @@ class Preview:
         with self._service.reader.begin() as connection:
             there = connection.scalar(select(Row.state).where(Row.unique_id == follow_up.unique_id))
         if there is not None:
-            return "there already", f"it is {there}"
+            return "already_exists", f"it is {there}"
         step = workflow.step(follow_up.step)
         if follow_up.state != "planned" or step is None:
             return follow_up.state, follow_up.reason
         counters = limits(workflow, step)
         for limit in counters:
             if self._left[limit] <= 0:
-                return "held", held_by(limit)
+                return "held", limit_reason(limit)
         for limit in counters:
             self._left[limit] -= 1
         return "created", follow_up.reason
@@ -77,7 +77,7 @@ def explanations(
     resting = paused(connection)
     told = []
     for workflow in chosen:
-        children = waited_for(connection, view.task_id, workflow)
+        children = pending_children(connection, view.task_id, workflow)
         for step in explain(view, workflow, service.settings.unique_id_prefix, children):
             follow_ups = [
                 {

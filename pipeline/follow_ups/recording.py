@@ -13,14 +13,14 @@ from sqlalchemy import Connection, select, update
 from models import FollowUp
 from pipeline.db.dialect import insert
 from pipeline.db.ids import new_id, now
-from pipeline.follow_ups.limits import grant
-from pipeline.follow_ups.views import Seen
+from pipeline.follow_ups.limits import reserve
+from pipeline.follow_ups.views import TaskSnapshot
 from pipeline.jobs import queue
 from pipeline.service import Service
 from workflows.definition.model import limits
 from workflows.planning.plan import FollowUp as Wanted
 
-ROWS_AT_ONCE = 500
+ROW_BATCH_SIZE = 500
 MISSING = ("SCALE_API_KEY is not set", "SCALE_TEST_API_KEY is not set", "PUBLIC_URL is not set")
 RECALLED = "its source was recalled"
 """Why a step with `on_recall: cancel` took a follow-up back. A new response of the source asks for it again."""
@@ -31,23 +31,25 @@ Planned = dict[Step, list[str]]
 """unique_ids that may be created, as far as the limits go."""
 
 
-class Recorded(NamedTuple):
+class Inserted(NamedTuple):
     """What was new."""
 
     unique_ids: list[str]
     planned: Planned
 
 
-def record(connection: Connection, service: Service, seen: Seen, wanted: Iterable[Wanted]) -> Recorded:
+def insert_follow_ups(
+    connection: Connection, service: Service, seen: TaskSnapshot, wanted: Iterable[Wanted]
+) -> Inserted:
     """Write the follow-ups that are new. What is planned of them is to be asked for."""
     view = seen.view
-    held = missing(service, view.environment)
-    recorded = Recorded([], {})
+    held = missing_setting(service, view.environment)
+    recorded = Inserted([], {})
     follow_ups = iter(wanted)
-    while some := list(islice(follow_ups, ROWS_AT_ONCE)):
+    while some := list(islice(follow_ups, ROW_BATCH_SIZE)):
         rows = {follow_up.unique_id: _row(seen, follow_up, held) for follow_up in some}
-        new = set(connection.scalars(_inserting(connection.dialect.name), list(rows.values())))
-        new |= _revive(connection, {key: row for key, row in rows.items() if key not in new})
+        new = set(connection.scalars(_insert_statement(connection.dialect.name), list(rows.values())))
+        new |= _replan_recalled(connection, {key: row for key, row in rows.items() if key not in new})
         for unique_id, row in rows.items():
             if unique_id in new:
                 recorded.unique_ids.append(unique_id)
@@ -57,13 +59,13 @@ def record(connection: Connection, service: Service, seen: Seen, wanted: Iterabl
 
 
 @cache
-def _inserting(dialect: str) -> Any:
+def _insert_statement(dialect: str) -> Any:
     """Built once: to build it costs more than to run it."""
     statement = insert(dialect, FollowUp.__table__).on_conflict_do_nothing(index_elements=["unique_id"])
     return statement.returning(FollowUp.unique_id)
 
 
-def _row(seen: Seen, follow_up: Wanted, held: str | None) -> dict[str, Any]:
+def _row(seen: TaskSnapshot, follow_up: Wanted, held: str | None) -> dict[str, Any]:
     holds = held is not None and follow_up.state == "planned"
     of_this_task = follow_up.source_task_id == seen.view.task_id  # a retry has the source of the first try
     return {
@@ -85,7 +87,7 @@ def _row(seen: Seen, follow_up: Wanted, held: str | None) -> dict[str, Any]:
     }
 
 
-def _revive(connection: Connection, rows: Mapping[str, dict[str, Any]]) -> set[str]:
+def _replan_recalled(connection: Connection, rows: Mapping[str, dict[str, Any]]) -> set[str]:
     """Plan those of these again that were taken back when their source was recalled: it has been answered anew."""
     if not rows:
         return set()
@@ -102,20 +104,22 @@ def _revive(connection: Connection, rows: Mapping[str, dict[str, Any]]) -> set[s
     return revived
 
 
-def ask(connection: Connection, service: Service, environment: str, planned: Planned) -> None:
+def enqueue_within_limits(
+    connection: Connection, service: Service, environment: str, planned: Planned
+) -> None:
     """Ask for as many as the limits of their steps grant; the others are held."""
     for (workflow_name, step_name), unique_ids in sorted(planned.items()):
         workflow = service.workflows.workflow(workflow_name)
         step = workflow.step(step_name) if workflow else None
         counters = limits(workflow, step) if workflow and step else ()
-        granted, reason = grant(connection, counters, len(unique_ids))
+        granted, reason = reserve(connection, counters, len(unique_ids))
         queue.ask(connection, queue.CREATE, unique_ids[:granted], lane=environment)
         for some in _some(unique_ids[granted:]):
             held = update(FollowUp).where(FollowUp.unique_id.in_(some))
             connection.execute(held.values(state="held", reason=reason))
 
 
-def take_back(connection: Connection, task_id: str, workflow: str, steps: Sequence[str]) -> list[str]:
+def cancel_for_recall(connection: Connection, task_id: str, workflow: str, steps: Sequence[str]) -> list[str]:
     """Cancel what these steps have asked for of a task that was recalled: what is not done yet. Its unique_ids."""
     columns = FollowUp.__table__.c
     theirs = (columns.source_task_id == task_id, columns.workflow == workflow, columns.step.in_(steps))
@@ -133,7 +137,7 @@ def take_back(connection: Connection, task_id: str, workflow: str, steps: Sequen
     return list(states)
 
 
-def missing(service: Service, environment: str) -> str | None:
+def missing_setting(service: Service, environment: str) -> str | None:
     """Which setting keeps follow-ups of this environment from being created; None when all are there."""
     if service.client(environment) is None:
         return f"{'SCALE_TEST_API_KEY' if environment == 'test' else 'SCALE_API_KEY'} is not set"
@@ -144,7 +148,7 @@ def release(connection: Connection, service: Service) -> int:
     """Ask for the follow-ups that were held because a setting was missing and is there now."""
     released = 0
     for environment in ("live", "test"):
-        if missing(service, environment) is not None:
+        if missing_setting(service, environment) is not None:
             continue
         waiting = (
             FollowUp.state == "held",
@@ -158,9 +162,9 @@ def release(connection: Connection, service: Service) -> int:
         ):
             planned.setdefault((step[0], step[1]), []).append(unique_id)
             released += 1
-        ask(connection, service, environment, planned)
+        enqueue_within_limits(connection, service, environment, planned)
     return released
 
 
 def _some(unique_ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (unique_ids[start : start + ROWS_AT_ONCE] for start in range(0, len(unique_ids), ROWS_AT_ONCE))
+    return (unique_ids[start : start + ROW_BATCH_SIZE] for start in range(0, len(unique_ids), ROW_BATCH_SIZE))

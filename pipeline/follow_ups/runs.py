@@ -14,13 +14,13 @@ from models import Artifact, FollowUp, Job, Join, Task
 from pipeline.jobs import queue
 from workflows.planning.identity import first_try
 
-IDS_AT_ONCE = 500
-MOVING = ("planned", "created")
-STUCK = ("error", "failed")
+ID_BATCH_SIZE = 500
+ACTIVE = ("planned", "created")
+UNSUCCESSFUL = ("error", "failed")
 
 
 @dataclass(slots=True)
-class Walked:
+class RunTotals:
     """What was met on the way down from the first task."""
 
     task_ids: list[str]
@@ -51,22 +51,22 @@ def run_of(connection: Connection, root: str) -> dict[str, Any]:
     state: running while something is on its way; held while a person must decide; else failed when a
     task ended in an error, was refused, or a join gave up; else completed. The clock runs from the first task's creation.
     """
-    return _told(connection, walk(connection, root))
+    return _summary(connection, walk(connection, root))
 
 
-def ended_run(connection: Connection, root: str) -> tuple[set[str], dict[str, Any]] | None:
+def finished_run(connection: Connection, root: str) -> tuple[set[str], dict[str, Any]] | None:
     """(workflows, run) of a run that has come to an end; None while it goes on, or where nothing followed."""
     walked = walk(connection, root)
     if not walked.workflows:
         return None
-    run = _told(connection, walked)
+    run = _summary(connection, walked)
     ended = run["state"] in ("completed", "failed") and not _will_plan(connection, walked.task_ids)
     return (walked.workflows, run) if ended else None
 
 
-def walk(connection: Connection, root: str) -> Walked:
+def walk(connection: Connection, root: str) -> RunTotals:
     """Level by level. Only ids and counts are kept: a run may have a million tasks."""
-    walked = Walked([root])
+    walked = RunTotals([root])
     seen, level = {root}, [root]
     while level:
         children: list[str] = []
@@ -89,13 +89,13 @@ def walk(connection: Connection, root: str) -> Walked:
     return walked
 
 
-def _told(connection: Connection, walked: Walked) -> dict[str, Any]:
+def _summary(connection: Connection, walked: RunTotals) -> dict[str, Any]:
     columns = (Task.created_at, Task.clock, Task.response_id)
     first = connection.execute(select(*columns).where(Task.task_id == walked.task_ids[0])).one()
     counts, verdicts = walked.counts, walked.verdicts
     waits_for_first = first.response_id is None and not counts
-    stuck = sum(counts[state] for state in STUCK) - sum(walked.retried.values())
-    if waits_for_first or any(counts[state] for state in MOVING):
+    stuck = sum(counts[state] for state in UNSUCCESSFUL) - sum(walked.retried.values())
+    if waits_for_first or any(counts[state] for state in ACTIVE):
         state = "running"
     elif counts["held"]:
         state = "held"
@@ -136,4 +136,4 @@ def _will_plan(connection: Connection, task_ids: Sequence[str]) -> bool:
 
 
 def _some(ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))
+    return (ids[start : start + ID_BATCH_SIZE] for start in range(0, len(ids), ID_BATCH_SIZE))

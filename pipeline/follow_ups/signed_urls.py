@@ -26,14 +26,14 @@ class Content(NamedTuple):
     until: int  # seconds since 1970
 
 
-def address(settings: Settings, sha256: str, media_type: str) -> str:
+def signed_url(settings: Settings, sha256: str, media_type: str) -> str:
     """A fresh address of a content in the artifact store."""
     until = int(time.time() + LIFETIME.total_seconds())
     signed = _signer(settings).dumps(Content(sha256, media_type, until))
     return f"{settings.public_url}{PATH}{signed!s}"
 
 
-def content(settings: Settings, signed: str) -> Content | None:
+def parse_signed(settings: Settings, signed: str) -> Content | None:
     """What was signed, whether it has expired or not; None for what we did not sign."""
     try:
         return Content(*_signer(settings).loads(signed))
@@ -41,20 +41,24 @@ def content(settings: Settings, signed: str) -> Content | None:
         return None
 
 
-def own(settings: Settings, url: str) -> Content | None:
+def parse_own_url(settings: Settings, url: str) -> Content | None:
     """The content behind one of our own addresses; None for an address that is not ours."""
     ours = f"{settings.public_url}{PATH}"
-    return content(settings, url.removeprefix(ours)) if settings.public_url and url.startswith(ours) else None
+    return (
+        parse_signed(settings, url.removeprefix(ours))
+        if settings.public_url and url.startswith(ours)
+        else None
+    )
 
 
-def renewed(settings: Settings, request: Any) -> Any:
+def refresh_urls(settings: Settings, request: Any) -> Any:
     """A request in which our own addresses are fresh: one that was copied from an older task may have expired."""
     if isinstance(request, dict):
-        return {key: renewed(settings, inner) for key, inner in request.items()}
+        return {key: refresh_urls(settings, inner) for key, inner in request.items()}
     if isinstance(request, list):
-        return [renewed(settings, inner) for inner in request]
-    if isinstance(request, str) and (found := own(settings, request)) is not None:
-        return address(settings, found.sha256, found.media_type)
+        return [refresh_urls(settings, inner) for inner in request]
+    if isinstance(request, str) and (found := parse_own_url(settings, request)) is not None:
+        return signed_url(settings, found.sha256, found.media_type)
     return request
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.follow_ups.pauses import leave_to_create
+from pipeline.follow_ups.pauses import check_creation_allowed
 from pipeline.follow_ups.task_creation import create_or_adopt
 from pipeline.service import Service
 from scale.client import Conflict, PermanentError, ScaleError, Throttled, Unauthorized
@@ -19,14 +19,14 @@ from workflows.definition.expressions import ExpressionError, Template, render
 from workflows.planning.identity import LONGEST, digest_of, part
 from workflows.planning.requests import refusal
 
-DOUBTFUL_TRIES = 6
+MAX_ATTEMPTS = 6
 THROTTLED_SECONDS = 30.0
-CREATED, THERE, REFUSED = "created", "there already", "refused"
+CREATED, ALREADY_EXISTS, REFUSED = "created", "already_exists", "refused"
 JSON_COLUMN = ":json"
 """The end of a column's name whose cells are JSON; any other cell is text."""
 
 
-class Unusable(Exception):
+class InvalidInput(Exception):
     """A file, or a line of it, can't be read. args[0] says where and why."""
 
 
@@ -35,7 +35,7 @@ class Row(NamedTuple):
     fields: dict[str, Any]
 
 
-class Wanted(NamedTuple):
+class SubmittedTask(NamedTuple):
     """One task that is to be created."""
 
     line: int
@@ -48,13 +48,13 @@ class Wanted(NamedTuple):
 class Outcome(NamedTuple):
     line: int
     unique_id: str
-    outcome: str  # created | there already | refused
+    outcome: str  # created | already_exists | refused
     task_id: str | None
     reason: str | None
 
 
 @dataclass(frozen=True)
-class Names:
+class RowScope:
     """What an expression of a request can name: `row`."""
 
     row: Mapping[str, Any]
@@ -63,7 +63,7 @@ class Names:
         return self.row if name == "row" else None
 
 
-def rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a .csv or .jsonl file, one after another. Raises Unusable."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -76,12 +76,12 @@ def rows(path: Path) -> Iterator[Row]:
                 if text.strip():
                     fields = json.loads(text)
                     if not isinstance(fields, dict):
-                        raise Unusable(f"line {line} is no JSON object")
+                        raise InvalidInput(f"line {line} is no JSON object")
                     yield Row(line, fields)
     except json.JSONDecodeError as error:
-        raise Unusable(f"line {line} is not JSON: {error.msg} at character {error.pos + 1}") from None
+        raise InvalidInput(f"line {line} is not JSON: {error.msg} at character {error.pos + 1}") from None
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise Unusable(f"{path} can't be read: {error}") from None
+        raise InvalidInput(f"{path} can't be read: {error}") from None
 
 
 def _fields(cells: Mapping[str | Any, Any], line: int) -> dict[str, Any]:
@@ -89,27 +89,27 @@ def _fields(cells: Mapping[str | Any, Any], line: int) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for column, cell in cells.items():
         if column is None or cell is None:
-            raise Unusable(f"line {line} has not as many cells as the first one has columns")
+            raise InvalidInput(f"line {line} has not as many cells as the first one has columns")
         if cell == "":
             continue
         if column.endswith(JSON_COLUMN):
             try:
                 cell = json.loads(cell)
             except json.JSONDecodeError as error:
-                raise Unusable(f"line {line}, {column}: is not JSON: {error.msg}") from None
+                raise InvalidInput(f"line {line}, {column}: is not JSON: {error.msg}") from None
         *above, name = column.removesuffix(JSON_COLUMN).split(".")
         place = fields
         for key in above:
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
-                raise Unusable(f"line {line}: {key} is a value, and has fields too")
+                raise InvalidInput(f"line {line}: {key} is a value, and has fields too")
         place[name] = cell
     return fields
 
 
-def wanted(
+def task_for_row(
     row: Row, name: str, prefix: str, *, type_name: str | None = None, template: Template | None = None
-) -> Wanted:
+) -> SubmittedTask:
     """The task of a row: the row itself is the request, or `template` gives it, with `row` as its one name.
 
     The unique_id is the row's own, else `<name>.<digest>`: the same file again creates nothing again.
@@ -118,14 +118,14 @@ def wanted(
     given, own_type = fields.pop("unique_id", None), fields.pop("type", None)
     type_name = own_type or type_name
     if not isinstance(type_name, str):
-        return Wanted(row.line, "", "", {}, "names no task type: a column `type`, or --type")
+        return SubmittedTask(row.line, "", "", {}, "names no task type: a column `type`, or --type")
     fault: str | None = None
     request = fields
     if template is not None:
         try:
-            request = render(template, Names(row.fields))
+            request = render(template, RowScope(row.fields))
         except ExpressionError as error:
-            return Wanted(row.line, type_name, "", {}, str(error))
+            return SubmittedTask(row.line, type_name, "", {}, str(error))
     if given is None:
         unique_id = f"{prefix}{part(name)}.{digest_of([type_name, request])}"
     else:
@@ -135,13 +135,13 @@ def wanted(
     for key in ("callback_url", "unique_id"):
         if key in request:
             fault = f"{key} is set by the service: leave it out"
-    return Wanted(row.line, type_name, unique_id, request, fault or refusal(type_name, request))
+    return SubmittedTask(row.line, type_name, unique_id, request, fault or refusal(type_name, request))
 
 
-def once_each(tasks: Iterable[Wanted]) -> list[Wanted]:
+def unique_tasks(tasks: Iterable[SubmittedTask]) -> list[SubmittedTask]:
     """Each unique_id once, and every row at fault: of two that ask for different tasks under one, the later is."""
-    kept: list[Wanted] = []
-    firsts: dict[str, Wanted] = {}
+    kept: list[SubmittedTask] = []
+    firsts: dict[str, SubmittedTask] = {}
     for one in tasks:
         first = one if one.fault else firsts.setdefault(one.unique_id, one)
         if first is one:
@@ -152,13 +152,13 @@ def once_each(tasks: Iterable[Wanted]) -> list[Wanted]:
     return kept
 
 
-def submit(service: Service, environment: str, one: Wanted) -> Outcome:
+def submit(service: Service, environment: str, one: SubmittedTask) -> Outcome:
     """Create one task, or find that it is there: waits when Scale asks to, and tries again what is doubtful.
 
     Raises only what would end every other task the same way: Wait while creating is stopped, Unauthorized.
     """
     reason = None
-    for attempt in range(DOUBTFUL_TRIES):
+    for attempt in range(MAX_ATTEMPTS):
         try:
             return submit_once(service, environment, one)
         except Unauthorized:
@@ -175,15 +175,15 @@ def submit(service: Service, environment: str, one: Wanted) -> Outcome:
     return Outcome(one.line, one.unique_id, REFUSED, None, f"{reason}; submit it again")
 
 
-def submit_once(service: Service, environment: str, one: Wanted) -> Outcome:
+def submit_once(service: Service, environment: str, one: SubmittedTask) -> Outcome:
     """One call. Raises Wait while nothing may be created, or what the client raises."""
     client = service.client(environment)
     with service.reader.begin() as connection:
-        leave_to_create(connection, service, environment)
+        check_creation_allowed(connection, service, environment)
     assert client is not None  # leave_to_create has looked
     request = {**one.request, "callback_url": service.settings.callback_url, "unique_id": one.unique_id}
     try:
         task, outcome = client.create_task(one.type, request), CREATED
     except Conflict:
-        task, outcome = create_or_adopt(client, one.type, request), THERE
+        task, outcome = create_or_adopt(client, one.type, request), ALREADY_EXISTS
     return Outcome(one.line, one.unique_id, outcome, task["task_id"], None)

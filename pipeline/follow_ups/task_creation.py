@@ -15,11 +15,11 @@ from pipeline.db.ids import new_id
 from pipeline.db.state import forget
 from pipeline.events import outbox
 from pipeline.follow_ups import joins
-from pipeline.follow_ups.pauses import CREATING, hold_off, leave_to_create
-from pipeline.follow_ups.recording import RECALLED, missing
-from pipeline.follow_ups.request_files import CannotBeMade, with_files
-from pipeline.follow_ups.verification import Doubtful, verify
-from pipeline.http.download import Refused
+from pipeline.follow_ups.pauses import CREATING, check_creation_allowed, throttle_creation
+from pipeline.follow_ups.recording import RECALLED, missing_setting
+from pipeline.follow_ups.request_files import RequestFileError, with_files
+from pipeline.follow_ups.verification import SourceMismatch, verify
+from pipeline.http.download import DownloadRefused
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job, Wait
 from pipeline.receive.ordering import describe
@@ -30,15 +30,15 @@ from scale.envelope import parse_task, storable
 
 REFUSED_SECONDS = 60.0
 THROTTLED_SECONDS = 30.0
-LONGEST_REASON = 1_000
+MAX_REASON_LENGTH = 1_000
 
 
-def create(service: Service, job: Job) -> None:
+def create_task(service: Service, job: Job) -> None:
     """Create one task at Scale, or find that it exists. What can never be created ends the follow-up, with the reason."""
     with service.reader.begin() as connection:
         follow_up = _read(connection, job.subject)
         if follow_up is not None and follow_up["state"] == "planned":
-            waited = leave_to_create(connection, service, follow_up["environment"])
+            waited = check_creation_allowed(connection, service, follow_up["environment"])
     if follow_up is None or follow_up["state"] != "planned":
         with service.engine.begin() as connection:
             queue.finish(connection, job)
@@ -56,15 +56,21 @@ def create(service: Service, job: Job) -> None:
         }
         task = create_or_adopt(client, follow_up["task_type"], request)
     except Unauthorized as refused:
-        hold_off(service, environment, f"Scale refuses the API key: {refused.message}", REFUSED_SECONDS)
+        throttle_creation(
+            service, environment, f"Scale refuses the API key: {refused.message}", REFUSED_SECONDS
+        )
     except Throttled as slow:
-        hold_off(service, environment, "Scale asks to slow down", slow.retry_after or THROTTLED_SECONDS)
-    except Doubtful as doubt:
-        end(service, job, follow_up, "held", str(doubt))
-    except (Refused, CannotBeMade) as refused:
-        end(service, job, follow_up, "failed", f"a file of its request can't be made: {refused}")
+        throttle_creation(
+            service, environment, "Scale asks to slow down", slow.retry_after or THROTTLED_SECONDS
+        )
+    except SourceMismatch as doubt:
+        fail_or_hold(service, job, follow_up, "held", str(doubt))
+    except (DownloadRefused, RequestFileError) as refused:
+        fail_or_hold(service, job, follow_up, "failed", f"a file of its request can't be made: {refused}")
     except PermanentError as refused:
-        end(service, job, follow_up, "failed", f"Scale refused it with {refused.status}: {refused.message}")
+        fail_or_hold(
+            service, job, follow_up, "failed", f"Scale refused it with {refused.status}: {refused.message}"
+        )
     else:
         with service.engine.begin() as connection:
             record_created(connection, follow_up["unique_id"], environment, task)
@@ -116,18 +122,18 @@ def record_created(connection: Connection, unique_id: str, environment: str, tas
         queue.ask(connection, queue.CANCEL, [unique_id])
 
 
-def end(service: Service, job: Job, follow_up: RowMapping, state: str, reason: str) -> None:
+def fail_or_hold(service: Service, job: Job, follow_up: RowMapping, state: str, reason: str) -> None:
     """The follow-up creates no task, or none before a person has looked at it."""
     with service.engine.begin() as connection:
         ended = update(FollowUp).where(
             FollowUp.unique_id == follow_up["unique_id"], FollowUp.state == "planned"
         )
-        connection.execute(ended.values(state=state, reason=reason[:LONGEST_REASON]))
-        _tell(connection, service, follow_up)
+        connection.execute(ended.values(state=state, reason=reason[:MAX_REASON_LENGTH]))
+        _publish_change(connection, service, follow_up)
         queue.finish(connection, job)
 
 
-def cancel(service: Service, job: Job) -> None:
+def cancel_task(service: Service, job: Job) -> None:
     """Cancel the pending task of a follow-up at Scale. One that is finished already stays as it is."""
     with service.reader.begin() as connection:
         follow_up = _read(connection, job.subject)
@@ -137,24 +143,24 @@ def cancel(service: Service, job: Job) -> None:
         return
     client = service.client(follow_up["environment"])
     if client is None:
-        raise Wait(f"{missing(service, follow_up['environment'])}", REFUSED_SECONDS)
+        raise Wait(f"{missing_setting(service, follow_up['environment'])}", REFUSED_SECONDS)
     recalled = (follow_up["reason"] or "").startswith(RECALLED)
     try:
         client.cancel_task(follow_up["task_id"], clear_unique_id=recalled)
         outcome = {"state": "canceled"}
     except PermanentError as refused:
         recalled = False
-        outcome = {"reason": f"Scale would not cancel it: {refused.message}"[:LONGEST_REASON]}
+        outcome = {"reason": f"Scale would not cancel it: {refused.message}"[:MAX_REASON_LENGTH]}
     with service.engine.begin() as connection:
         if recalled:
-            outcome = {**outcome, **let_go(connection, follow_up)}
+            outcome = {**outcome, **detach_task(connection, follow_up)}
         ours = update(FollowUp).where(FollowUp.unique_id == job.subject, FollowUp.state == "created")
         connection.execute(ours.values(**outcome))
-        _tell(connection, service, follow_up)
+        _publish_change(connection, service, follow_up)
         queue.finish(connection, job)
 
 
-def let_go(connection: Connection, follow_up: RowMapping) -> dict[str, Any]:
+def detach_task(connection: Connection, follow_up: RowMapping) -> dict[str, Any]:
     """Part a follow-up from its canceled task, so that a new answer of the source can ask for it again."""
     task = lock_task(connection, follow_up["task_id"], follow_up["environment"])
     freed = {"follow_up": None, "unique_id": None, "status": "canceled"}
@@ -163,10 +169,10 @@ def let_go(connection: Connection, follow_up: RowMapping) -> dict[str, Any]:
     return {"task_id": None, "reason": f"{RECALLED}; its task {task['task_id']} was canceled"}
 
 
-def _tell(connection: Connection, service: Service, follow_up: RowMapping) -> None:
+def _publish_change(connection: Connection, service: Service, follow_up: RowMapping) -> None:
     """A follow-up has come to an end by itself: whoever waits for it looks again."""
     outbox.changed(connection, service, [follow_up["unique_id"]])
-    joins.look_again(connection, follow_up)
+    joins.recheck_joins(connection, follow_up)
     outbox.look_for_end(connection, service.subscriptions, follow_up["source_task_id"])
 
 

@@ -19,10 +19,10 @@ from scale.envelope import response_digest, storable
 
 VERIFIED_SECONDS = 60.0
 """For so long a source that was found to be true is not asked for again: a fan-out follows one result many times."""
-MOST_REMEMBERED = 10_000
+MAX_REMEMBERED = 10_000
 
 
-class Doubtful(Exception):
+class SourceMismatch(Exception):
     """Scale says something else of the source than what the follow-up was planned from. args[0] is the reason."""
 
 
@@ -41,7 +41,9 @@ def verify(service: Service, client: Client, follow_up: RowMapping) -> None:
     try:
         task = client.get_task(source)
     except PermanentError as unknown:
-        raise Doubtful(f"Scale does not vouch for the source task {source}: {unknown.message}") from unknown
+        raise SourceMismatch(
+            f"Scale does not vouch for the source task {source}: {unknown.message}"
+        ) from unknown
     differs = [
         name
         for name, one, other in (
@@ -52,10 +54,10 @@ def verify(service: Service, client: Client, follow_up: RowMapping) -> None:
     ]
     if differs:
         receive_task(service, task, follow_up["environment"])
-        raise Doubtful(
+        raise SourceMismatch(
             f"Scale says another {' and '.join(differs)} of the source task {source} than we were told"
         )
-    if len(service.verified) > MOST_REMEMBERED:
+    if len(service.verified) > MAX_REMEMBERED:
         service.verified.clear()
     service.verified[known] = time.monotonic() + VERIFIED_SECONDS
 

@@ -17,21 +17,21 @@ from pipeline.receive.ordering import TYPED
 from pipeline.receive.rows import TASKS
 from workflows.planning.view import Source, View, view
 
-OLD = timedelta(days=7)
+MAX_RESULT_AGE = timedelta(days=7)
 """A result that was brought in later than this after it happened does not buy tasks by itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TaskSnapshot:
     """A task as planning saw it. `standing` tells whether it still stands so when the plan is recorded."""
 
     view: View
-    standing: tuple[Any, ...]
+    key: tuple[Any, ...]
     response_id: UUID | None
     source_response_id: UUID | None = None  # that the follow-up which made this task was planned from
 
 
-def standing(connection: Connection, task_id: str) -> tuple[Any, ...]:
+def snapshot_key(connection: Connection, task_id: str) -> tuple[Any, ...]:
     """Lock the task's row; what tells one level of it from another."""
     columns = (TASKS.c.clock_delivery_id, TASKS.c.response_id, TASKS.c.status, TASKS.c.review_status)
     return tuple(
@@ -39,12 +39,12 @@ def standing(connection: Connection, task_id: str) -> tuple[Any, ...]:
     )
 
 
-def look(connection: Connection, task_id: str, *, parents: bool = True) -> Seen | None:
+def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True) -> TaskSnapshot | None:
     """A task as it stands now; None while a file of its current response has still to be read.
 
     `parents` says whether a view shall have its `parent`: see Workflows.ask_for_parents.
     """
-    task = connection.execute(_STANDING, {"task": task_id}).mappings().one_or_none()
+    task = connection.execute(_CURRENT, {"task": task_id}).mappings().one_or_none()
     if task is None or task["unread"]:
         return None
     source, depth, planned_from = _source(connection, task)
@@ -54,24 +54,26 @@ def look(connection: Connection, task_id: str, *, parents: bool = True) -> Seen 
         task["response_id"],
         source=source,
         depth=depth,
-        parent=look_back(connection, source.task_id, planned_from) if parents and source else None,
+        parent=load_parent(connection, source.task_id, planned_from) if parents and source else None,
         held=_held(task),
     )
     key = (task["clock_delivery_id"], task["response_id"], task["status"], task["review_status"])
-    return Seen(seen, key, task["response_id"], planned_from)
+    return TaskSnapshot(seen, key, task["response_id"], planned_from)
 
 
-def look_back(connection: Connection, task_id: str, response_id: UUID | None) -> View | None:
+def load_parent(connection: Connection, task_id: str, response_id: UUID | None) -> View | None:
     """A task with one of its responses, whatever came later: what the follow-ups of that response were planned from."""
-    task = connection.execute(_LONG_AGO, {"task": task_id, "response": response_id}).mappings().one_or_none()
+    task = (
+        connection.execute(_AT_RESPONSE, {"task": task_id, "response": response_id}).mappings().one_or_none()
+    )
     if task is None:
         return None
     source, depth, planned_from = _source(connection, task)
-    parent = look_back(connection, source.task_id, planned_from) if source else None
+    parent = load_parent(connection, source.task_id, planned_from) if source else None
     return _view(connection, task, response_id, source=source, depth=depth, parent=parent)
 
 
-def _looking(response_id: Any) -> Any:
+def _task_query(response_id: Any) -> Any:
     """A task's row with one of its responses, and what stands about that: one question to the database, built once."""
     files = select(Artifact.id).where(Artifact.response_id == response_id)
     return (
@@ -91,8 +93,8 @@ def _looking(response_id: Any) -> Any:
     )
 
 
-_STANDING = _looking(TASKS.c.response_id)
-_LONG_AGO = _looking(bindparam("response", type_=TASKS.c.response_id.type))
+_CURRENT = _task_query(TASKS.c.response_id)
+_AT_RESPONSE = _task_query(bindparam("response", type_=TASKS.c.response_id.type))
 
 
 def _view(connection: Connection, task: RowMapping, response_id: UUID | None, **around: Any) -> View:
@@ -100,7 +102,7 @@ def _view(connection: Connection, task: RowMapping, response_id: UUID | None, **
         task_object(task),
         task["response"],
         environment=task["environment"],
-        annotations=annotations_when_asked(connection.engine, response_id)
+        annotations=lazy_annotations(connection.engine, response_id)
         if response_id and task["in_files"]
         else None,
         recalled=task["latest_response_id"] is not None and response_id is None,
@@ -122,7 +124,7 @@ def task_object(task: RowMapping) -> dict[str, Any]:
     return {**(task["extra"] or {}), **found}
 
 
-def annotations_when_asked(engine: Engine, response_id: UUID) -> Callable[[], list[dict[str, Any]]]:
+def lazy_annotations(engine: Engine, response_id: UUID) -> Callable[[], list[dict[str, Any]]]:
     """The annotations of result files, read once an expression asks for them: there may be a million, and no need of one."""
 
     def read() -> list[dict[str, Any]]:
@@ -197,6 +199,6 @@ def _held(task: RowMapping) -> str | None:
     age = now() - (task["received_at"] if replayed else task["happened_at"])
     return (
         f"the result was {'replayed' if replayed else task['how']} {age.days} days after it happened"
-        if age > OLD
+        if age > MAX_RESULT_AGE
         else None
     )

@@ -21,19 +21,19 @@ from scale.client import Session, cut_late_answers, stop_watching
 MAX_REDIRECTS = 5
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
-PIECE_BYTES = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class NotFetched(Exception):
+class DownloadError(Exception):
     """The file was not fetched. The text names the host and why, never the address: its query may be a secret."""
 
 
-class Refused(NotFetched):
+class DownloadRefused(DownloadError):
     """Trying again by itself would change nothing: not a named host, a private address, too large."""
 
 
-class Unavailable(NotFetched):
+class Unavailable(DownloadError):
     """It may be there later: any status but 200, a time-out, a reset, a file cut short."""
 
 
@@ -64,16 +64,16 @@ def fetch(url: str, *, hosts: Collection[str], max_bytes: int, max_seconds: floa
     deadline = time.monotonic() + max_seconds
     digest = hashlib.sha256()
     size = 0
-    with _answer(url, hosts, deadline) as response:
-        host = _place(parse_url(response.url))
+    with _open(url, hosts, deadline) as response:
+        host = _host_port(parse_url(response.url))
         try:
             media_type = (
                 response.headers.get("Content-Type", "").partition(";")[0].strip().lower()[:200] or None
             )
-            for piece in _pieces(response, host, max_bytes, deadline):
+            for piece in _decoded_chunks(response, host, max_bytes, deadline):
                 size += len(piece)
                 if size > max_bytes:
-                    raise Refused(f"the file at {host} is larger than {max_bytes:,} bytes")
+                    raise DownloadRefused(f"the file at {host} is larger than {max_bytes:,} bytes")
                 digest.update(piece)
                 sink.write(piece)
         finally:
@@ -81,12 +81,12 @@ def fetch(url: str, *, hosts: Collection[str], max_bytes: int, max_seconds: floa
     return Fetched(digest.hexdigest(), size, media_type)
 
 
-def _answer(url: str, hosts: Collection[str], deadline: float) -> requests.Response:
+def _open(url: str, hosts: Collection[str], deadline: float) -> requests.Response:
     """The answer with status 200, its body not yet read, after as many redirects as are allowed."""
     for _ in range(MAX_REDIRECTS + 1):
-        target, private_allowed = permitted(url, hosts)
-        host = _place(target)
-        response = ask(target, private_allowed, deadline)
+        target, private_allowed = check_allowed(url, hosts)
+        host = _host_port(target)
+        response = request(target, private_allowed, deadline)
         location = response.headers.get("Location")
         if response.status_code == 200:
             return response
@@ -95,10 +95,10 @@ def _answer(url: str, hosts: Collection[str], deadline: float) -> requests.Respo
         if response.status_code not in (301, 302, 303, 307, 308) or not location:
             raise Unavailable(f"{host} answered {response.status_code}")
         url = urljoin(target.url, location)
-    raise Refused(f"more than {MAX_REDIRECTS} redirects, the last one from {host}")
+    raise DownloadRefused(f"more than {MAX_REDIRECTS} redirects, the last one from {host}")
 
 
-def permitted(url: str, hosts: Collection[str]) -> tuple[Url, bool]:
+def check_allowed(url: str, hosts: Collection[str]) -> tuple[Url, bool]:
     """The address as it will be asked, and whether it may be a private one. Raises Refused unless `hosts` names it."""
     target = _parse(url)
     return target, _private_allowed(target, hosts)
@@ -109,32 +109,34 @@ def _parse(url: str) -> Url:
     try:
         target = parse_url(url)
     except (LocationParseError, ValueError) as error:
-        raise Refused("the address can't be read") from error
+        raise DownloadRefused("the address can't be read") from error
     if target.scheme not in DEFAULT_PORTS:
-        raise Refused(f"{str(target.scheme)[:20]} addresses are not fetched, only https")
+        raise DownloadRefused(f"{str(target.scheme)[:20]} addresses are not fetched, only https")
     if not target.host or target.auth is not None:
-        raise Refused("the address names no host, or a password")
+        raise DownloadRefused("the address names no host, or a password")
     return target._replace(fragment=None)
 
 
 def _private_allowed(target: Url, hosts: Collection[str]) -> bool:
     """Whether the host may have a private address and plain http: named with its port. Refused if not named at all."""
     named = {host.lower() for host in hosts}
-    if _place(target) in named:
+    if _host_port(target) in named:
         return True
     if target.host not in named:
-        raise Refused(f"{_place(target)} is not among the hosts that files may be fetched from")
+        raise DownloadRefused(f"{_host_port(target)} is not among the hosts that files may be fetched from")
     if target.scheme != "https" or target.port not in (None, 443):
-        raise Refused(f"{target.scheme} on {_place(target)} needs the host to be named with its port")
+        raise DownloadRefused(
+            f"{target.scheme} on {_host_port(target)} needs the host to be named with its port"
+        )
     return False
 
 
-def _place(target: Url) -> str:
+def _host_port(target: Url) -> str:
     """host:port, the port always said."""
     return f"{target.host}:{target.port or DEFAULT_PORTS[str(target.scheme)]}"
 
 
-def ask(
+def request(
     target: Url,
     private_allowed: bool,
     deadline: float,
@@ -149,7 +151,7 @@ def ask(
     """
     left = deadline - time.monotonic()
     if left <= 0:
-        raise Unreachable(f"{_place(target)} did not answer in time")
+        raise Unreachable(f"{_host_port(target)} did not answer in time")
     with Session() as session:
         session.auth = _unchanged  # a .netrc on this machine is not for these hosts
         if not private_allowed:
@@ -168,10 +170,10 @@ def ask(
                 allow_redirects=False,
             )
         except AntiSSRFError as error:
-            raise Refused(f"{target.host} has a private or reserved address") from error
+            raise DownloadRefused(f"{target.host} has a private or reserved address") from error
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise Unreachable(
-                _why(error, _place(target), deadline)
+                _why(error, _host_port(target), deadline)
             ) from None  # their texts hold the whole address
 
 
@@ -179,24 +181,28 @@ def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _pieces(response: requests.Response, host: str, max_bytes: int, deadline: float) -> Iterator[bytes]:
+def _decoded_chunks(
+    response: requests.Response, host: str, max_bytes: int, deadline: float
+) -> Iterator[bytes]:
     """The body, decoded. Its own bytes are counted here, so that neither form of it passes the bound."""
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and int(length) > max_bytes:
-        raise Refused(f"the file at {host} is larger than {max_bytes:,} bytes")
+        raise DownloadRefused(f"the file at {host} is larger than {max_bytes:,} bytes")
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-        raise Refused(f"{host} sent the file in an encoding that is not read here: {encoding[:40]}")
-    received = _received(response, host, max_bytes, deadline)
+        raise DownloadRefused(f"{host} sent the file in an encoding that is not read here: {encoding[:40]}")
+    received = _received_chunks(response, host, max_bytes, deadline)
     if encoding in ("", "identity"):
         yield from received
     else:
-        yield from _unpacked(received, host)
+        yield from _decompressed(received, host)
 
 
-def _received(response: requests.Response, host: str, max_bytes: int, deadline: float) -> Iterator[bytes]:
+def _received_chunks(
+    response: requests.Response, host: str, max_bytes: int, deadline: float
+) -> Iterator[bytes]:
     size = 0
-    pieces = response.raw.stream(PIECE_BYTES, decode_content=False)
+    pieces = response.raw.stream(CHUNK_BYTES, decode_content=False)
     while True:
         try:
             piece = next(pieces, None)
@@ -208,11 +214,11 @@ def _received(response: requests.Response, host: str, max_bytes: int, deadline: 
             return
         size += len(piece)
         if size > max_bytes:
-            raise Refused(f"the file at {host} is larger than {max_bytes:,} bytes")
+            raise DownloadRefused(f"the file at {host} is larger than {max_bytes:,} bytes")
         yield piece
 
 
-def _unpacked(received: Iterator[bytes], host: str) -> Iterator[bytes]:
+def _decompressed(received: Iterator[bytes], host: str) -> Iterator[bytes]:
     """gzip or zlib, never more than one piece at a time, however small a part of the body it comes from."""
     inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
     try:
@@ -220,7 +226,7 @@ def _unpacked(received: Iterator[bytes], host: str) -> Iterator[bytes]:
             while piece:
                 if inflate.eof:  # gzip files may follow each other
                     inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
-                yield inflate.decompress(piece, PIECE_BYTES)
+                yield inflate.decompress(piece, CHUNK_BYTES)
                 piece = inflate.unconsumed_tail or inflate.unused_data
         yield inflate.flush()
     except zlib.error as error:

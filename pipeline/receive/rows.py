@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Table, case, delete, func, or_, select, true, update
 
 from models import Annotation, Artifact, Batch, Delivery, FollowUp, Response, Task
-from pipeline.artifacts.fetch_file import measure_again
+from pipeline.artifacts.fetch_file import requeue_masks
 from pipeline.db.annotation_rows import write_annotations
 from pipeline.db.dialect import from_now, insert
 from pipeline.db.engine import carries_much
@@ -242,7 +242,7 @@ def understand_again(
         columns = understood(result)
         if same_files:
             columns["annotation_count"] += sum(file.annotation_count or 0 for file in files)
-            asked += measure_again(connection, known_id)
+            asked += requeue_masks(connection, known_id)
         else:
             gone = connection.scalars(
                 delete(Artifact).where(Artifact.response_id == known_id).returning(Artifact.id)

@@ -17,10 +17,10 @@ import ijson
 
 from pipeline.db.state import forget, recall, remember
 from pipeline.service import Service
-from pipeline.sync.reconcile import take_what_differs
+from pipeline.sync.reconcile import receive_differences
 
-OBJECTS_AT_ONCE = 100
-BYTES_AT_ONCE = 4 * 1024 * 1024
+OBJECT_BATCH_SIZE = 100
+BATCH_BYTES = 4 * 1024 * 1024
 """Of the file, before what was read is taken: objects may be large."""
 LISTS = ("docs", "tasks", "data")
 """Keys of an object that is only the wrapping of a list: a page of Scale's own list, an export."""
@@ -66,14 +66,14 @@ def import_file(
     ended = False
     while not ended:
         some, begun, fault = list[Any](), counted.bytes, None
-        while len(some) < OBJECTS_AT_ONCE and counted.bytes - begun < BYTES_AT_ONCE and not ended:
+        while len(some) < OBJECT_BATCH_SIZE and counted.bytes - begun < BATCH_BYTES and not ended:
             try:
                 some.append(next(everything))
             except StopIteration:
                 ended = True
             except (ijson.JSONError, UnicodeDecodeError, RecursionError) as broken:
                 ended, fault = True, broken
-        found = take_what_differs(service, some, environment, kind="imported", dry_run=dry_run)
+        found = receive_differences(service, some, environment, kind="imported", dry_run=dry_run)
         state.objects += len(some)
         state.bytes = counted.bytes
         state.missing += sum(one.why == "missing" for one in found)

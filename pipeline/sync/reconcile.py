@@ -30,7 +30,7 @@ OVERLAP = timedelta(hours=1)
 """A scheduled run begins so much before the last one did: lists and callbacks may lag behind."""
 FIRST_LOOK_BACK = timedelta(days=30)
 """How far the first scheduled run looks back; `flask reconcile` looks at everything unless --since is given."""
-PAGES_AT_ONCE = 20
+PAGE_BATCH_SIZE = 20
 """After so many pages a job lets others run, and goes on behind them."""
 THROTTLED_SECONDS = 30.0
 REFUSED_SECONDS = 900.0
@@ -46,7 +46,7 @@ class NoKey(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Difference:
     """A task object that differs from what is stored."""
 
     task_id: str | None
@@ -56,7 +56,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ReconcileRun:
     """How far one pass through the list has come, and what it has found so far."""
 
     asked_by: str  # schedule | person
@@ -71,7 +71,7 @@ class Run:
     missing: int = 0
     stale: int = 0
     repaired: int = 0
-    found: tuple[Found, ...] = ()  # on the last page
+    found: tuple[Difference, ...] = ()  # on the last page
 
     @property
     def key(self) -> str:
@@ -85,22 +85,22 @@ def begin(
     since: datetime | None = None,
     project: str | None = None,
     asked_by: str = "person",
-) -> Run:
+) -> ReconcileRun:
     """A new run, or the one like it that was interrupted."""
-    fresh = Run(asked_by, environment, project, since, now(), {})
+    fresh = ReconcileRun(asked_by, environment, project, since, now(), {})
     with service.reader.begin() as connection:
         kept = recall(connection, fresh.key)
     if kept is None:
         return fresh
     dates = {name: kept[name] and datetime.fromisoformat(kept[name]) for name in ("since", "started_at")}
-    run = Run(**{**kept, **dates})
+    run = ReconcileRun(**{**kept, **dates})
     alike = run.since is since is None or (
         run.since is not None and since is not None and abs(run.since - since) < RESUMED_WITHIN
     )
     return run if alike else fresh
 
 
-def reconcile(service: Service, run: Run, *, dry_run: bool = False) -> Iterator[Run]:
+def reconcile(service: Service, run: ReconcileRun, *, dry_run: bool = False) -> Iterator[ReconcileRun]:
     """Look through the pages from where `run` stands; after each page the run as it is then.
 
     Where it stands is kept after each page, so that an interrupted run can go on. Raises NoKey, and ScaleError: what
@@ -112,13 +112,13 @@ def reconcile(service: Service, run: Run, *, dry_run: bool = False) -> Iterator[
     began_at, filters = run.position, {"project": run.project, "updated_after": run.since}
     try:
         for page in client.iter_task_pages(**filters, **run.position):
-            found = take_what_differs(
+            found = receive_differences(
                 service, page["docs"], run.environment, kind="reconciled", dry_run=dry_run
             )
             counts = [one.why for one in found]
             run = replace(
                 run,
-                position=after(page, run.position),
+                position=next_position(page, run.position),
                 finished=not page.get("has_more") or not page["docs"],
                 total=page["total"] if isinstance(page.get("total"), int) else None,
                 seen=run.seen + len(page["docs"]),
@@ -128,7 +128,7 @@ def reconcile(service: Service, run: Run, *, dry_run: bool = False) -> Iterator[
                 found=tuple(found),
             )
             if not dry_run:
-                keep(service, run)
+                save_progress(service, run)
             yield run
     except PermanentError:
         if not began_at or run.position is not began_at:
@@ -136,7 +136,7 @@ def reconcile(service: Service, run: Run, *, dry_run: bool = False) -> Iterator[
         yield from reconcile(service, replace(run, position={}), dry_run=dry_run)  # its token is too old
 
 
-def after(page: Mapping[str, Any], position: Mapping[str, Any]) -> dict[str, Any]:
+def next_position(page: Mapping[str, Any], position: Mapping[str, Any]) -> dict[str, Any]:
     """Where the page behind this one begins: at its token, or with an old server at an offset."""
     if page.get("next_token"):
         return {"next_token": page["next_token"]}
@@ -144,7 +144,7 @@ def after(page: Mapping[str, Any], position: Mapping[str, Any]) -> dict[str, Any
     return {"offset": offset + len(page["docs"])}
 
 
-def keep(service: Service, run: Run) -> None:
+def save_progress(service: Service, run: ReconcileRun) -> None:
     with service.engine.begin() as connection:
         if run.finished:
             forget(connection, run.key)
@@ -156,14 +156,14 @@ def keep(service: Service, run: Run) -> None:
 # Task objects, from the list or from a file.
 
 
-def take_what_differs(
+def receive_differences(
     service: Service, docs: Sequence[Any], environment: str, *, kind: str, dry_run: bool = False
-) -> list[Found]:
+) -> list[Difference]:
     """Receive those of the objects that say something new."""
     readings = [read(canonical(doc), environment) for doc in docs]
     ids = [reading.task_id for reading in readings if isinstance(reading, Callback) and reading.task_id]
     with service.reader.begin() as connection:
-        stored = standings(connection, ids)
+        stored = load_stored(connection, ids)
     found = []
     for doc, reading in zip(docs, readings, strict=True):
         why = difference(reading, stored)
@@ -171,15 +171,15 @@ def take_what_differs(
             continue
         task_id = reading.task_id if isinstance(reading, Callback) else None
         if dry_run:
-            found.append(Found(task_id, why, None))
+            found.append(Difference(task_id, why, None))
         else:
             receipt = receive_task(service, doc, environment, kind=kind)
-            found.append(Found(task_id, why, receipt.status, receipt.jobs))
+            found.append(Difference(task_id, why, receipt.status, receipt.jobs))
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StoredTask:
     """What is stored of a task, as far as it is compared."""
 
     described: bool
@@ -190,7 +190,7 @@ class Standing:
     versions: frozenset[str]  # digests of all versions
 
 
-def standings(connection: Connection, task_ids: Sequence[str]) -> dict[str, Standing]:
+def load_stored(connection: Connection, task_ids: Sequence[str]) -> dict[str, StoredTask]:
     digests: dict[str, dict[UUID, str]] = {}
     versions = select(Response.task_id, Response.id, Response.digest).where(Response.task_id.in_(task_ids))
     for row in connection.execute(versions):
@@ -199,7 +199,7 @@ def standings(connection: Connection, task_ids: Sequence[str]) -> dict[str, Stan
         Task.task_id, Task.type, Task.clock, Task.status, Task.review_status, Task.response_id
     ).where(Task.task_id.in_(task_ids))
     return {
-        row.task_id: Standing(
+        row.task_id: StoredTask(
             row.type is not None,
             row.clock,
             row.status,
@@ -211,7 +211,7 @@ def standings(connection: Connection, task_ids: Sequence[str]) -> dict[str, Stan
     }
 
 
-def difference(reading: Callback | NotUnderstood, stored: Mapping[str, Standing]) -> str | None:
+def difference(reading: Callback | NotUnderstood, stored: Mapping[str, StoredTask]) -> str | None:
     """missing, stale or odd; None where it says nothing new. A pending task that is not known here misses nothing."""
     if not isinstance(reading, Callback):
         return "odd"
@@ -236,7 +236,7 @@ def difference(reading: Callback | NotUnderstood, stored: Mapping[str, Standing]
 # On a schedule.
 
 
-def ask_when_due(connection: Connection, service: Service) -> None:
+def enqueue_due_runs(connection: Connection, service: Service) -> None:
     """Ask for a run of each environment that has an API key, RECONCILE_EVERY_SECONDS after the last one was asked for."""
     every = service.settings.reconcile_every_seconds
     if not every:
@@ -258,7 +258,7 @@ def run_job(service: Service, job: Job) -> None:
     run = begin(service, environment, since=since, asked_by="schedule")
     with queue.kept_leased(service.engine, job, service.settings.lease_seconds) as still_leased:
         try:
-            for page in islice(reconcile(service, run), PAGES_AT_ONCE):
+            for page in islice(reconcile(service, run), PAGE_BATCH_SIZE):
                 still_leased()
                 run = page
         except Throttled as slow:

@@ -96,19 +96,19 @@ def test_a_name_that_is_no_digest_never_reaches_the_store(store: ArtifactStore, 
         with pytest.raises(ValueError, match="sha256"):
             act(name)
     with pytest.raises(ValueError, match="sha256"), store.incoming() as file:
-        file.keep(name)
+        file.commit(name)
 
 
 def test_files_whose_writer_was_killed_are_dropped_once_they_are_old(
     store: ArtifactStore, address: str
 ) -> None:
-    assert store.drop_abandoned(timedelta(0)) == 0
+    assert store.delete_abandoned(timedelta(0)) == 0
     store.put(io.BytesIO(CONTENT))
     files, root = fsspec.core.url_to_fs(address)
     files.makedirs(f"{root}/incoming", exist_ok=True)
     files.pipe_file(f"{root}/incoming/left", b"half")
-    assert store.drop_abandoned(timedelta(hours=1)) == 0
-    assert store.drop_abandoned(timedelta(0)) == 1
+    assert store.delete_abandoned(timedelta(hours=1)) == 0
+    assert store.delete_abandoned(timedelta(0)) == 1
     assert all_files(address) == [f"/{path(SHA256)}"]
 
 
@@ -152,6 +152,6 @@ def test_a_fetched_file_goes_straight_into_the_store(store: ArtifactStore) -> No
     with Peer(lambda asked: reply(CONTENT)) as peer, store.incoming() as file:
         bounds = {"max_bytes": 10_000_000, "max_seconds": 10}
         fetched = fetch(peer.url, hosts=[f"127.0.0.1:{peer.port}"], sink=file, **bounds)
-        file.keep(fetched.sha256)
+        file.commit(fetched.sha256)
     with store.open(SHA256) as kept:
         assert kept.read() == CONTENT

@@ -22,7 +22,7 @@ from sqlalchemy import update
 from models import Annotation, Artifact, Job, Response, State
 from pipeline.artifacts import fetch_file
 from pipeline.db.ids import now
-from pipeline.follow_ups.plan_task import look
+from pipeline.follow_ups.views import load_snapshot
 from pipeline.jobs import queue
 from pipeline.receive import replay
 from pipeline.service import Service
@@ -150,11 +150,11 @@ def test_the_last_file_makes_the_response_whole_and_asks_for_planning(here: Serv
     perform(here, claim(here))
     assert kinds(here) == [queue.FETCH]
     with here.reader.begin() as connection:
-        assert look(connection, TASK_ID) is None
+        assert load_snapshot(connection, TASK_ID) is None
     perform(here, claim(here))
     assert kinds(here) == [queue.PLAN]
     with here.reader.begin() as connection:
-        seen = look(connection, TASK_ID)
+        seen = load_snapshot(connection, TASK_ID)
     assert seen is not None
     assert [row["label"] for row in seen.view.annotations] == ["car", "turn"]
     assert only(here, Response)["annotation_count"] == 2
@@ -520,8 +520,8 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(
                     connection.execute(update(Job).values(run_at=now() - timedelta(seconds=1)))
                 perform(here, claim(here))
 
-    pieces = fetch_file.pieces
-    monkeypatch.setattr(fetch_file, "pieces", lambda some: expire(some) if not rows else pieces(some))
+    pieces = fetch_file.batches
+    monkeypatch.setattr(fetch_file, "batches", lambda some: expire(some) if not rows else pieces(some))
     monkeypatch.setattr(fetch_file, "write_annotations", lose)
     perform(here, late)
     assert sorted(row["position"] for row in table(here, Annotation)) == [0, 1, 2]
@@ -557,14 +557,14 @@ def test_files_of_a_response_that_is_understood_anew_meanwhile_are_dropped(
 ) -> None:
     files.has["/a"] = [{"annotations": [BOX] * 3}]
     take(here, video(files, "/a", type="videoboxannotation"))
-    fetching, pieces = claim(here), fetch_file.pieces
+    fetching, pieces = claim(here), fetch_file.batches
 
     def replaced(some: Any) -> Iterator[Any]:
         with here.engine.begin() as connection:
             connection.execute(Artifact.__table__.delete())
         yield from pieces(some)
 
-    monkeypatch.setattr(fetch_file, "pieces", replaced)
+    monkeypatch.setattr(fetch_file, "batches", replaced)
     perform(here, fetching)
     assert table(here, Annotation) == []
     assert table(here, Job) == []

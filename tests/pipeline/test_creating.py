@@ -126,13 +126,13 @@ def test_a_test_account_goes_on_while_the_live_one_is_paused(pipeline: Pipeline)
 def test_nothing_is_created_while_creating_is_stopped(pipeline: Pipeline) -> None:
     pipeline.workflow({"ask": asks()})
     with pipeline.service.engine.begin() as connection:
-        decisions.stop_creating(connection, "ana")
+        decisions.pause_creation(connection, "ana")
     pipeline.receive(boxes("car"))
     assert pipeline.states() == {ASK: "planned"}
     (job,) = pipeline.jobs()
     assert "flask creating start" in job["last_error"]
     with pipeline.service.engine.begin() as connection:
-        decisions.start_creating(connection, "ana")
+        decisions.resume_creation(connection, "ana")
     pipeline.skip_waiting()
     assert pipeline.states() == {ASK: "created"}
 

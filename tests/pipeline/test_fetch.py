@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import urllib3.util.connection
 
-from pipeline.http.download import Fetched, Refused, Unavailable, fetch
+from pipeline.http.download import DownloadRefused, Fetched, Unavailable, fetch
 from tests.peer import Answer, Asked, Peer, reply
 
 SECRET = "X-Amz-Signature=c0ffee"
@@ -85,7 +85,7 @@ def test_an_address_that_is_not_allowed_is_refused_before_anything_is_looked_up(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("looked up"))
-    with pytest.raises(Refused):
+    with pytest.raises(DownloadRefused):
         once(url, ["files.example"])
 
 
@@ -113,19 +113,19 @@ def test_a_private_address_behind_a_named_host_is_refused(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = resolve(monkeypatch, {"files.example": [[address]]})
-    with pytest.raises(Refused, match="private or reserved"):
+    with pytest.raises(DownloadRefused, match="private or reserved"):
         once(f"https://files.example/x?{SECRET}", ["files.example"])
     assert len(answers) == 1
 
 
 def test_one_private_address_among_public_ones_is_enough_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve(monkeypatch, {"files.example": [[PUBLIC, "10.0.0.1"]]})
-    with pytest.raises(Refused, match="private or reserved"):
+    with pytest.raises(DownloadRefused, match="private or reserved"):
         once("https://files.example/x", ["files.example"])
 
 
 def test_a_private_address_written_as_a_number_needs_its_port_named_too() -> None:
-    with pytest.raises(Refused, match="private or reserved"):
+    with pytest.raises(DownloadRefused, match="private or reserved"):
         once("https://127.0.0.1/x", ["127.0.0.1"])
 
 
@@ -195,7 +195,7 @@ def test_a_redirect_within_the_named_hosts_is_followed() -> None:
     ],
 )
 def test_a_redirect_to_any_other_place_is_refused(location: str) -> None:
-    with Peer(lambda asked: reply(b"", 302, Location=location)) as peer, pytest.raises(Refused):
+    with Peer(lambda asked: reply(b"", 302, Location=location)) as peer, pytest.raises(DownloadRefused):
         get(peer)
     assert len(peer.asked) == 1
 
@@ -206,7 +206,7 @@ def test_a_redirect_to_a_named_host_whose_address_is_private_is_refused(
     resolve(monkeypatch, {"files.example": [["10.0.0.1"]]})
     with (
         Peer(lambda asked: reply(b"", 302, Location="https://files.example/")) as peer,
-        pytest.raises(Refused, match="private or reserved"),
+        pytest.raises(DownloadRefused, match="private or reserved"),
     ):
         once(f"{peer.url}/x", [f"127.0.0.1:{peer.port}", "files.example"])
 
@@ -214,7 +214,7 @@ def test_a_redirect_to_a_named_host_whose_address_is_private_is_refused(
 def test_redirects_that_never_end_are_refused() -> None:
     with (
         Peer(lambda asked: reply(b"", 302, Location="/again")) as peer,
-        pytest.raises(Refused, match="5 redirects"),
+        pytest.raises(DownloadRefused, match="5 redirects"),
     ):
         get(peer)
     assert len(peer.asked) == 6
@@ -236,7 +236,7 @@ def test_a_redirect_is_not_read_beyond_its_head() -> None:
 def test_a_file_that_says_it_is_too_large_is_refused_unread() -> None:
     with (
         Peer(lambda asked: b"HTTP/1.1 200 OK\r\nContent-Length: 5000000000\r\n\r\n") as peer,
-        pytest.raises(Refused, match="larger than 1,000 bytes"),
+        pytest.raises(DownloadRefused, match="larger than 1,000 bytes"),
     ):
         get(peer, max_bytes=1000)
 
@@ -252,7 +252,7 @@ def test_a_file_that_does_not_say_how_large_it_is_ends_at_the_bound(chunked: boo
             sent += 65536
             yield (b"10000\r\n" if chunked else b"") + b"x" * 65536 + (b"\r\n" if chunked else b"")
 
-    with Peer(answer) as peer, pytest.raises(Refused, match="larger"):
+    with Peer(answer) as peer, pytest.raises(DownloadRefused, match="larger"):
         get(peer, max_bytes=1_000_000)
     assert sent < 20_000_000
 
@@ -276,7 +276,7 @@ def test_a_bomb_of_a_gigabyte_is_left_at_the_bound_and_not_held_in_memory() -> N
     sink = _Counter()
     with Peer(lambda asked: reply(bomb, Content_Encoding="gzip")) as peer:
         tracemalloc.start()
-        with pytest.raises(Refused, match="larger"):
+        with pytest.raises(DownloadRefused, match="larger"):
             fetch(
                 peer.url,
                 hosts=[f"127.0.0.1:{peer.port}"],
@@ -301,7 +301,10 @@ def test_a_packed_file_that_is_damaged_or_cut_is_unavailable() -> None:
 
 
 def test_an_encoding_that_is_not_read_is_refused() -> None:
-    with Peer(lambda asked: reply(b"x", Content_Encoding="br")) as peer, pytest.raises(Refused, match="br"):
+    with (
+        Peer(lambda asked: reply(b"x", Content_Encoding="br")) as peer,
+        pytest.raises(DownloadRefused, match="br"),
+    ):
         get(peer)
 
 
@@ -389,7 +392,7 @@ def test_no_error_shows_the_query_of_an_address() -> None:
         resets,
     ]
     for answer in answers:
-        with Peer(answer) as peer, pytest.raises((Refused, Unavailable)) as caught:
+        with Peer(answer) as peer, pytest.raises((DownloadRefused, Unavailable)) as caught:
             get(peer, f"/x?{SECRET}", max_bytes=1000)
         assert "c0ffee" not in str(caught.value)
         assert caught.value.__cause__ is None or "c0ffee" not in repr(caught.value.__cause__)

@@ -124,7 +124,7 @@ def test_what_stands_before_a_fault_is_taken(here: Service) -> None:
 def test_an_interrupted_import_goes_on_where_it_stopped(
     here: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imports, "OBJECTS_AT_ONCE", 2)
+    monkeypatch.setattr(imports, "OBJECT_BATCH_SIZE", 2)
     content = json.dumps(tasks(7)).encode()
     for state in import_file(here, io.BytesIO(content), "live"):
         if state.objects == 4:
@@ -137,7 +137,7 @@ def test_an_interrupted_import_goes_on_where_it_stopped(
 
 
 def test_an_interrupted_import_can_begin_anew(here: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imports, "OBJECTS_AT_ONCE", 2)
+    monkeypatch.setattr(imports, "OBJECT_BATCH_SIZE", 2)
     content = json.dumps(tasks(5)).encode()
     next(import_file(here, io.BytesIO(content), "live"))
     assert whole(here, content, resume=False).skipped == 0
@@ -146,7 +146,7 @@ def test_an_interrupted_import_can_begin_anew(here: Service, monkeypatch: pytest
 def test_another_file_of_the_same_size_is_another_import(
     here: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imports, "OBJECTS_AT_ONCE", 2)
+    monkeypatch.setattr(imports, "OBJECT_BATCH_SIZE", 2)
     first = json.dumps(tasks(5)).encode()
     next(import_file(here, io.BytesIO(first), "live"))
     assert whole(here, first.replace(b"task-4", b"task-9")).skipped == 0

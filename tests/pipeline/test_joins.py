@@ -186,7 +186,7 @@ def test_a_wide_join_counts_before_it_looks(pipeline: Pipeline, monkeypatch: pyt
 
     looked: list[object] = []
     looks = module._children
-    monkeypatch.setattr(module, "MANY", 4)
+    monkeypatch.setattr(module, "COUNT_FIRST_ABOVE", 4)
     monkeypatch.setattr(module, "_children", lambda *given: looked.append(given) or looks(*given))
     pipeline.workflow({"each": EACH, "all": joins()})
     pipeline.receive(boxes(*["car"] * 6))

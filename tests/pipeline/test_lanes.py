@@ -92,7 +92,7 @@ def test_that_creating_waits_is_told_where_people_look(pipeline: Pipeline) -> No
         told = degradations(pipeline.service, connection)
         assert any(one.startswith("creating: live tasks wait until ") for one in told)
         assert any("Scale refuses the API key" in one for one in told)
-        decisions.stop_creating(connection, "ana")
+        decisions.pause_creation(connection, "ana")
         assert "creating: stopped by ana; `flask creating start` starts it" in degradations(
             pipeline.service, connection
         )

@@ -9,7 +9,7 @@ import pytest
 
 from models import State, Task
 from pipeline.follow_ups import decisions, pauses, plan_task
-from pipeline.follow_ups.pauses import make_up_for_mended
+from pipeline.follow_ups.pauses import replay_missed_of_fixed_files
 from pipeline.jobs import queue
 from tests.pipeline.bodies import boxes, callback, take
 from tests.pipeline.pipelines import ROOT, Pipeline, asks
@@ -259,11 +259,11 @@ def test_a_broken_file_makes_up_for_what_it_missed_once_it_is_mended(pipeline: P
     pipeline.receive(boxes("car"))
     assert list(pipeline.states()) == [f"sound.ask.{ROOT}"]
     with pipeline.service.engine.begin() as connection:
-        assert make_up_for_mended(connection, pipeline.service) == []
+        assert replay_missed_of_fixed_files(connection, pipeline.service) == []
     pipeline.workflow({"ask": asks()}, "broken")
     with pipeline.service.engine.begin() as connection:
-        assert len(make_up_for_mended(connection, pipeline.service)) == 1
-        assert pauses.make_up_for_mended(connection, pipeline.service) == []
+        assert len(replay_missed_of_fixed_files(connection, pipeline.service)) == 1
+        assert pauses.replay_missed_of_fixed_files(connection, pipeline.service) == []
     pipeline.work()
     assert sorted(pipeline.states()) == [f"broken.ask.{ROOT}", f"sound.ask.{ROOT}"]
 
@@ -346,7 +346,7 @@ def test_a_large_fan_out_is_recorded_in_several_transactions(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    monkeypatch.setattr(plan_task, "FOLLOW_UPS_AT_ONCE", 10)
+    monkeypatch.setattr(plan_task, "FOLLOW_UP_BATCH_SIZE", 10)
     last = {"after": {"step": "each"}, "join": {"wait": "all", "reduce": "majority"}}
     pipeline.workflow({"each": {**EACH, "hold": True}, "last": last})
     pipeline.receive(boxes(*["car"] * 25))

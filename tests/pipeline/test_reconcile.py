@@ -14,7 +14,7 @@ from pipeline.db.state import recall
 from pipeline.jobs import queue
 from pipeline.service import Service
 from pipeline.sync import reconcile
-from pipeline.sync.reconcile import NoKey, Run, ask_when_due, begin
+from pipeline.sync.reconcile import NoKey, ReconcileRun, begin, enqueue_due_runs
 from sandbox.pytest_plugin import ScaleSandbox
 from scale.client import Client, Throttled, TransientError, Unauthorized
 from tests.peer import Asked, Peer, reply
@@ -44,7 +44,7 @@ def here(open_service: Callable[..., Service], scale: ScaleSandbox) -> Service:
     return open_service(scale_api_url=scale.api_url, scale_api_key=scale.live_key)
 
 
-def run(service: Service, **wanted: Any) -> Run:
+def run(service: Service, **wanted: Any) -> ReconcileRun:
     """A whole run."""
     dry_run = wanted.pop("dry_run", False)
     last = begin(service, "live", **wanted)
@@ -54,7 +54,7 @@ def run(service: Service, **wanted: Any) -> Run:
     return last
 
 
-def counts(of: Run) -> tuple[int, int, int, int]:
+def counts(of: ReconcileRun) -> tuple[int, int, int, int]:
     return of.seen, of.missing, of.stale, of.repaired
 
 
@@ -369,7 +369,7 @@ def test_a_task_that_is_only_named_here_is_described_by_the_list(open_service: O
 
 def due(service: Service) -> list[str]:
     with service.engine.begin() as connection:
-        ask_when_due(connection, service)
+        enqueue_due_runs(connection, service)
     return [row["key"] for row in table(service, Job)]
 
 
@@ -407,7 +407,7 @@ def test_a_scheduled_run_looks_back_a_month_at_first_and_then_to_the_run_before(
 def test_a_scheduled_run_lets_others_run_after_some_pages_and_goes_on(
     open_service: Open, pages: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconcile, "PAGES_AT_ONCE", 2)
+    monkeypatch.setattr(reconcile, "PAGE_BATCH_SIZE", 2)
     here = open_service(scale_api_url=pages(many(9)).peer.url, scale_api_key="k", reconcile_every_seconds=60)
     due(here)
     seen = []

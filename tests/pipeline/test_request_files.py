@@ -14,7 +14,7 @@ from PIL import Image
 
 from app import create_app
 from pipeline.follow_ups import signed_urls, views
-from pipeline.follow_ups.request_files import CannotBeMade, cut_out
+from pipeline.follow_ups.request_files import RequestFileError, crop_image
 from tests.peer import Asked, Peer, reply
 from tests.pipeline.pipelines import Pipeline
 
@@ -154,7 +154,9 @@ def test_an_address_of_ours_that_is_copied_on_is_fresh_again(chain: Pipeline, pi
         chain.finish(child, {"category": "a"})
     first, second = (path_of(request["attachment"]) for request in sent(chain))
     settings = chain.service.settings
-    one, other = (signed_urls.content(settings, path.removeprefix("/files/")) for path in (first, second))
+    one, other = (
+        signed_urls.parse_signed(settings, path.removeprefix("/files/")) for path in (first, second)
+    )
     assert one is not None
     assert other is not None
     assert one.sha256 == other.sha256
@@ -163,7 +165,7 @@ def test_an_address_of_ours_that_is_copied_on_is_fresh_again(chain: Pipeline, pi
 
 def test_an_address_ends_after_a_week_and_a_forged_one_never_began(chain: Pipeline, web: FlaskClient) -> None:
     sha256, _ = chain.service.store.put(io.BytesIO(b"<script>"))
-    address = path_of(signed_urls.address(chain.service.settings, sha256, "text/html"))
+    address = path_of(signed_urls.signed_url(chain.service.settings, sha256, "text/html"))
     answer = web.get(address)
     assert (answer.status_code, answer.mimetype) == (200, "application/octet-stream")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -308,7 +310,7 @@ def test_a_jpeg_stays_a_jpeg_and_anything_else_becomes_a_png() -> None:
         ("WEBP", "image/png"),
         ("GIF", "image/png"),
     ):
-        cut, media_type = cut_out(io.BytesIO(picture(form)), (10, 10, 30, 20))
+        cut, media_type = crop_image(io.BytesIO(picture(form)), (10, 10, 30, 20))
         assert media_type == kind
         assert Image.open(io.BytesIO(cut)).size == (20, 10)
 
@@ -317,7 +319,7 @@ def test_a_jpeg_stays_a_jpeg_and_anything_else_becomes_a_png() -> None:
                                             ("JPEG", "L"), ("JPEG", "CMYK"), ("TIFF", "RGB")])  # fmt: skip
 def test_every_kind_of_image_can_be_cut(form: str, mode: str) -> None:
     source = picture(form, mode=mode) if mode != "I;16" else sixteen_bits()
-    cut, _ = cut_out(io.BytesIO(source), (0, 0, 10, 10))
+    cut, _ = crop_image(io.BytesIO(source), (0, 0, 10, 10))
     assert Image.open(io.BytesIO(cut)).size == (10, 10)
 
 
@@ -330,12 +332,12 @@ def sixteen_bits() -> bytes:
 def test_coordinates_are_those_of_the_image_as_people_see_it() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter when it is shown: 50 wide and 100 high
-    cut, _ = cut_out(io.BytesIO(picture("JPEG", exif=exif, quality=95)), (0, 60, 50, 100))
+    cut, _ = crop_image(io.BytesIO(picture("JPEG", exif=exif, quality=95)), (0, 60, 50, 100))
     assert Image.open(io.BytesIO(cut)).size == (50, 40)
 
 
 def test_the_cut_ends_where_the_image_ends() -> None:
-    cut, _ = cut_out(io.BytesIO(picture()), (90, 40, 200, 200))
+    cut, _ = crop_image(io.BytesIO(picture()), (90, 40, 200, 200))
     assert Image.open(io.BytesIO(cut)).size == (10, 10)
 
 
@@ -344,14 +346,14 @@ def test_a_bomb_and_what_is_no_image_are_refused_before_they_are_unpacked(
 ) -> None:
     from pipeline.follow_ups import request_files
 
-    monkeypatch.setattr(request_files, "MOST_PIXELS", 1000)
-    with pytest.raises(CannotBeMade, match="100 × 50 pixels"):
-        cut_out(io.BytesIO(picture()), (0, 0, 10, 10))
+    monkeypatch.setattr(request_files, "MAX_PIXELS", 1000)
+    with pytest.raises(RequestFileError, match="100 × 50 pixels"):
+        crop_image(io.BytesIO(picture()), (0, 0, 10, 10))
     monkeypatch.undo()
     header = bytearray(picture())
     header[16:24] = (100_000).to_bytes(4) * 2
-    with pytest.raises(CannotBeMade):
-        cut_out(io.BytesIO(bytes(header)), (0, 0, 10, 10))
+    with pytest.raises(RequestFileError):
+        crop_image(io.BytesIO(bytes(header)), (0, 0, 10, 10))
     for content in (b"", b"<svg/>", picture()[:100]):
-        with pytest.raises(CannotBeMade):
-            cut_out(io.BytesIO(content), (0, 0, 10, 10))
+        with pytest.raises(RequestFileError):
+            crop_image(io.BytesIO(content), (0, 0, 10, 10))

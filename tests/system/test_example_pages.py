@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.follow_ups.submit import Row, wanted
+from pipeline.follow_ups.submit import Row, task_for_row
 from workflows.definition.loader import load_file
 from workflows.definition.model import Workflow
 from workflows.docs.graph import mermaid
@@ -29,7 +29,7 @@ def test_each_example_has_a_page_with_its_drawing_and_a_first_task(file: Path) -
     assert workflow.examples, "flask workflows test has something to try"
     page = (ROOT / "docs/examples" / f"{file.stem}.md").read_text()
     assert block(page, "mermaid") == mermaid(workflow).strip()
-    first = wanted(Row(1, json.loads(block(page, "json"))), "first", "")
+    first = task_for_row(Row(1, json.loads(block(page, "json"))), "first", "")
     assert first.fault is None
     task = {"task_id": "t", "type": first.type, "tags": first.request["tags"], "status": "completed"}
     asked = {one.name: one.held for one in conditions(view(task, {}), workflow, workflow.steps[0])}

@@ -90,7 +90,7 @@ def test_what_else_goes_wrong_in_its_round_silences_no_bell(
 
     one = new_sweep()
     ask(one, 1)
-    monkeypatch.setattr(reconcile, "ask_when_due", fail)
+    monkeypatch.setattr(reconcile, "enqueue_due_runs", fail)
     with pytest.raises(ValueError, match="a bug"):
         one.sweep()
     assert rung(redis_url) == 1
@@ -135,7 +135,7 @@ def test_a_process_that_is_made_during_a_round_can_write(
         within.set()
         go_on.wait(5)
 
-    monkeypatch.setattr(reconcile, "ask_when_due", slowly)  # called in a transaction
+    monkeypatch.setattr(reconcile, "enqueue_due_runs", slowly)  # called in a transaction
     settings = Settings(database_url=sqlite_url, workflows_dir="config/workflows", secret_key="s")
     sweep = Sweep(Service.open(settings), Bell(settings))
     sweep.start()

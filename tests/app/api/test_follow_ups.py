@@ -212,7 +212,7 @@ def test_creating_is_stopped_and_started(get: Get, client: FlaskClient) -> None:
 def test_a_pause_that_scale_asked_for_is_shown_until_it_is_over(get: Get, service: Service) -> None:
     def ask_to_wait(seconds: float) -> None:
         with pytest.raises(queue.Wait):
-            pauses.hold_off(service, "live", "Scale asks to slow down", seconds)
+            pauses.throttle_creation(service, "live", "Scale asks to slow down", seconds)
 
     ask_to_wait(600)
     (pause,) = get("/creating")["pauses"]

@@ -54,7 +54,7 @@ def post(client: FlaskClient, **body: Any) -> Any:
 def test_the_same_request_twice_is_one_task(client: FlaskClient, sandbox: ScaleSandbox) -> None:
     first, second = post(client), post(client)
     assert (first.status_code, first.json["outcome"]) == (200, "created")
-    assert second.json == {**first.json, "outcome": "there already"}
+    assert second.json == {**first.json, "outcome": "already_exists"}
     assert [task["task_id"] for task in sandbox.tasks()] == [first.json["task_id"]]
     assert post(client, unique_id="mine").json["unique_id"] == "mine"
 
@@ -84,7 +84,7 @@ def test_nothing_is_created_while_creating_is_stopped(
     app: Flask, client: FlaskClient, sandbox: ScaleSandbox
 ) -> None:
     with app.extensions["weighbridge"].engine.begin() as connection:
-        decisions.stop_creating(connection, "ana")
+        decisions.pause_creation(connection, "ana")
     answer = post(client)
     assert (answer.status_code, answer.headers["Retry-After"]) == (409, "60")
     assert sandbox.tasks() == []

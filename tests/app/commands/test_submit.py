@@ -66,7 +66,7 @@ def test_each_row_becomes_one_task_however_often_the_file_is_submitted(
     assert {task["callback_url"] for task in (first, second)} == {"http://127.0.0.1:9/callbacks/scale"}
     assert sorted(task["metadata"] == {"city": "Bern"} for task in (first, second)) == [False, True]
     assert all(task["unique_id"].startswith("street.") for task in (first, second))
-    assert submit("street.csv", CSV, *with_request(tmp_path)).stdout == "2 there already.\n"
+    assert submit("street.csv", CSV, *with_request(tmp_path)).stdout == "2 already_exists.\n"
     assert (
         submit("street.csv", CSV + "https://images.example/3.png,car,\n", *with_request(tmp_path)).exit_code
         == 0

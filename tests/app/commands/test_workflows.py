@@ -107,7 +107,7 @@ def test_what_would_be_planned_and_what_is_there_already_differ(
 ) -> None:
     deliver("polygonannotation/polygons")
     work(service)
-    assert "there already" in flask("workflows", "plan", "--task", TASK).stdout
+    assert "already_exists" in flask("workflows", "plan", "--task", TASK).stdout
     told = flask("workflows", "explain", TASK).stdout
     assert "yes           after.type" in told
     assert f"→ polygons-to-boxes.boxes.{TASK} held: SCALE_API_KEY is not set" in told
