@@ -19,9 +19,9 @@ from pipeline.db.engine import connect, reading
 from pipeline.events.subscriptions import Registered, Subscriptions
 from pipeline.jobs import queue
 from scale.client import Client
-from workflows.definition.document import Problem
+from workflows.definition.document import FileProblem
 from workflows.definition.loader import load
-from workflows.definition.model import BrokenWorkflow, Workflows, interested
+from workflows.definition.model import InvalidWorkflow, Workflows, has_workflow_for
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Service:
 
     def interested(self, task_type: str | None) -> bool:
         """Whether some workflow could want to look at a task of this type."""
-        return interested(self.workflows, task_type)
+        return has_workflow_for(self.workflows, task_type)
 
 
 class Lanes:
@@ -120,7 +120,7 @@ class WorkflowFiles:
             if seen != self._seen:
                 self._workflows = self._load()
                 self._seen = seen
-                for broken in self._workflows.broken:
+                for broken in self._workflows.invalid:
                     for problem in broken.errors:
                         log.error("workflow set aside: %s", problem)
             self._looked = time.monotonic()
@@ -141,7 +141,7 @@ class WorkflowFiles:
             return load(self.directory)
         except Exception as failure:
             log.exception("reading the workflow files failed")
-            why = Problem(
+            why = FileProblem(
                 str(self.directory), 1, "", f"reading it failed: {type(failure).__name__}: {failure}"
             )
-            return Workflows((), (BrokenWorkflow(str(self.directory), None, (why,)),))
+            return Workflows((), (InvalidWorkflow(str(self.directory), None, (why,)),))

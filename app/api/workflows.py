@@ -14,8 +14,8 @@ from app.api.problems import ProblemError
 from pipeline.db.state import recall
 from pipeline.follow_ups import decisions, pauses
 from pipeline.follow_ups.pauses import STOPPED
-from workflows.definition.document import Problem as Finding
-from workflows.definition.model import BrokenWorkflow, Workflow
+from workflows.definition.document import FileProblem as Finding
+from workflows.definition.model import InvalidWorkflow, Workflow
 
 blueprint = Blueprint("workflows", "Workflow files, and the switches that people have")
 
@@ -56,7 +56,7 @@ def list_workflows() -> Record:
     with service().reader.begin() as connection:
         paused = pauses.paused(connection)
     files = service().workflows
-    data = [_shown(workflow, paused) for workflow in (*files.loaded, *files.broken)]
+    data = [_shown(workflow, paused) for workflow in (*files.loaded, *files.invalid)]
     return {"data": sorted(data, key=lambda shown: shown["path"]), "next_cursor": None}
 
 
@@ -107,17 +107,17 @@ def start_creating() -> Record:
         return _creating(connection)
 
 
-def _find(name: str) -> Workflow | BrokenWorkflow:
+def _find(name: str) -> Workflow | InvalidWorkflow:
     files = service().workflows
-    for found in (*files.loaded, *files.broken):
+    for found in (*files.loaded, *files.invalid):
         if found.name == name:
             return found
     raise ProblemError(404, f"no workflow {name} is known; GET /api/v1/workflows lists those that are")
 
 
-def _shown(workflow: Workflow | BrokenWorkflow, paused: Iterable[str]) -> Record:
+def _shown(workflow: Workflow | InvalidWorkflow, paused: Iterable[str]) -> Record:
     shown: Record = {"name": workflow.name, "path": workflow.path, "paused": workflow.name in paused}
-    if isinstance(workflow, BrokenWorkflow):
+    if isinstance(workflow, InvalidWorkflow):
         problems = _problems(workflow.errors)
         return {
             **shown,

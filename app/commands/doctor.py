@@ -305,9 +305,9 @@ def artifact_store(of: Service) -> Findings:
 def workflow_files(of: Service) -> Findings:
     files = of.workflows
     names = ", ".join(workflow.name for workflow in files.loaded)
-    if files.loaded or not files.broken:
+    if files.loaded or not files.invalid:
         yield Finding("workflows", OK, f"{len(files.loaded)} loaded{': ' if names else ''}{names}")
-    for broken in files.broken:
+    for broken in files.invalid:
         for error in broken.errors:
             yield Finding(
                 "workflows", PROBLEM, f"{error}", "Until then this file is set aside whole; the others run."

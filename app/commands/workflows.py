@@ -23,9 +23,9 @@ from pipeline.follow_ups.preview import Preview, explanations
 from pipeline.follow_ups.views import load_snapshot
 from scale.envelope import NotUnderstood, parse_callback
 from workflows.definition.loader import load, load_file
-from workflows.definition.model import BrokenWorkflow, Workflow, Workflows
+from workflows.definition.model import InvalidWorkflow, Workflow, Workflows
 from workflows.definition.schema import json_schema
-from workflows.docs.examples import try_examples
+from workflows.docs.examples import run_examples
 from workflows.docs.graph import mermaid, svg
 from workflows.docs.reference import reference as language
 from workflows.planning.view import View, view
@@ -48,7 +48,7 @@ def read(files: Iterable[str]) -> Workflows:
     found = [load_file(file) for file in files]
     return Workflows(
         tuple(one for one in found if isinstance(one, Workflow)),
-        tuple(one for one in found if isinstance(one, BrokenWorkflow)),
+        tuple(one for one in found if isinstance(one, InvalidWorkflow)),
     )
 
 
@@ -56,7 +56,7 @@ def named(name: str) -> Workflow:
     """A workflow by its name, or the one in a file. Raises ClickException."""
     if name.endswith((".yaml", ".yml")):
         found = load_file(name)
-        if isinstance(found, BrokenWorkflow):
+        if isinstance(found, InvalidWorkflow):
             raise click.ClickException("\n".join(map(str, found.errors)))
         return found
     workflow = service().workflows.workflow(name)
@@ -93,7 +93,7 @@ def list_workflows(as_json: bool) -> None:
             "path": one.path,
             "description": str(one.errors[0]),
         }
-        for one in files.broken
+        for one in files.invalid
     ]
     if not as_json:
         rows = [{**row, "steps": ", ".join(row["steps"])} for row in rows]
@@ -110,7 +110,7 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
     FILES, or all in WORKFLOWS_DIR.
     """
     found = read(files)
-    errors = [problem for broken in found.broken for problem in broken.errors]
+    errors = [problem for broken in found.invalid for problem in broken.errors]
     warnings = [problem for workflow in found.loaded for problem in workflow.warnings]
     if as_json:
         print_json(
@@ -125,7 +125,7 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
             click.echo(printable(problem))
         for problem in warnings:
             click.echo(f"warning: {printable(problem)}")
-        click.echo(f"{len(found.loaded)} in order, {len(found.broken)} set aside.")
+        click.echo(f"{len(found.loaded)} in order, {len(found.invalid)} set aside.")
     sys.exit(1 if errors else 0)
 
 
@@ -150,7 +150,7 @@ def test(names: tuple[str, ...], as_json: bool) -> None:
     rows = [
         {"workflow": workflow.name, "example": tried.example.name, "differences": list(tried.differences)}
         for workflow in chosen
-        for tried in try_examples(workflow, of.unique_id_prefix)
+        for tried in run_examples(workflow, of.unique_id_prefix)
     ]
     failed = sum(bool(row["differences"]) for row in rows)
     if as_json:
@@ -317,7 +317,7 @@ def resume(name: str) -> None:
 def known(name: str) -> str:
     """The name, if there is such a workflow, broken or not. Raises ClickException."""
     files = service().workflows
-    if name not in [one.name for one in (*files.loaded, *files.broken)]:
+    if name not in [one.name for one in (*files.loaded, *files.invalid)]:
         raise click.ClickException(
             f"No workflow {name} is known. `flask workflows list` shows those that are."
         )

@@ -26,14 +26,14 @@ from workflows.definition.model import RECALLED, Step, Workflow
 from workflows.planning.joins import (
     WAIT,
     Child,
-    Opening,
+    NewJoin,
     Verdict,
-    openings,
+    decide_join,
+    joins_for,
     plan_join,
     results_needed,
-    settle,
 )
-from workflows.planning.plan import FollowUp as Wanted
+from workflows.planning.plan import PlannedFollowUp as Wanted
 from workflows.planning.view import view
 
 JOINS = cast(Table, Join.__table__)
@@ -56,11 +56,11 @@ class Opened(NamedTuple):
     """Joins that were opened or taken up again; `ask_for` them as the last thing of the transaction."""
 
     waiting: list[str]
-    deadlines: list[Opening]
+    deadlines: list[NewJoin]
 
 
 def open_joins(
-    connection: Connection, workflow: Workflow, opened: Sequence[Opening], response_id: UUID | None
+    connection: Connection, workflow: Workflow, opened: Sequence[NewJoin], response_id: UUID | None
 ) -> Opened:
     """Wait for what was fanned out, now that its plan has ended. A join that is open already takes in what is new."""
     rows = [_row(workflow, opening, response_id) for opening in sorted(opened)]
@@ -87,7 +87,7 @@ def enqueue_joins(connection: Connection, opened: Iterable[Opened]) -> None:
             queue.ask(connection, queue.DEADLINE, [opening.key], delay=opening.within or 0)
 
 
-def _row(workflow: Workflow, opening: Opening, response_id: UUID | None) -> dict[str, Any]:
+def _row(workflow: Workflow, opening: NewJoin, response_id: UUID | None) -> dict[str, Any]:
     step = workflow.step(opening.step)
     assert step is not None
     assert step.after is not None
@@ -140,7 +140,7 @@ def evaluate_join(service: Service, job: Job) -> int:
         return _nothing(service, job)
     verdict = None
     if children is not None:
-        verdict = settle(workflow, step, [_child(row) for row in children], _left(join) <= 0)
+        verdict = decide_join(workflow, step, [_child(row) for row in children], _left(join) <= 0)
     if verdict is None or verdict.do == WAIT:
         if job.kind == queue.DEADLINE and _left(join) > 0:
             raise Wait("the deadline was moved", _left(join))
@@ -158,7 +158,7 @@ def evaluate_join(service: Service, job: Job) -> int:
         new = insert_follow_ups(connection, service, seen, wanted)
         fired = update(JOINS).where(JOINS.c.id == job.subject)
         connection.execute(fired.values(fired_at=now(), **outcome))
-        fanned_out = openings(wanted, workflow, service.settings.unique_id_prefix)
+        fanned_out = joins_for(wanted, workflow, service.settings.unique_id_prefix)
         opened = open_joins(connection, workflow, fanned_out, seen.response_id)
         enqueue_within_limits(connection, service, seen.view.environment, new.planned)
         outbox.changed(connection, service, new.unique_ids)

@@ -46,7 +46,7 @@ def paused_workflows(connection: Connection, service: Service) -> set[str]:
 
 def broken_files(service: Service) -> set[str]:
     """The files that are set aside, as `miss` knows them."""
-    return {FILE + file.path for file in service.workflows.broken}
+    return {FILE + file.path for file in service.workflows.invalid}
 
 
 def record_missed(connection: Connection, workflows: Iterable[str], task_id: str) -> None:

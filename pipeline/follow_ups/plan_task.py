@@ -16,10 +16,10 @@ from pipeline.follow_ups.views import TaskSnapshot, load_snapshot, snapshot_key
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job
 from pipeline.service import Service
-from workflows.definition.model import Workflow, Workflows, interested
-from workflows.planning.conditions import to_cancel
-from workflows.planning.joins import openings
-from workflows.planning.plan import FollowUp, plan
+from workflows.definition.model import Workflow, Workflows, has_workflow_for
+from workflows.planning.conditions import steps_to_cancel
+from workflows.planning.joins import joins_for
+from workflows.planning.plan import PlannedFollowUp, plan
 
 FOLLOW_UP_BATCH_SIZE = 1_000
 """In one transaction: the task's row is locked for as long."""
@@ -29,7 +29,7 @@ class Planned(NamedTuple):
     """What one workflow wants of a task."""
 
     workflow: Workflow
-    follow_ups: list[FollowUp]
+    follow_ups: list[PlannedFollowUp]
     taken_back: list[str]  # steps whose follow-ups are not wanted any more
 
 
@@ -47,7 +47,7 @@ def plan_task(service: Service, job: Job) -> int:
     """
     workflows = service.workflows
     with service.reader.begin() as connection:
-        seen = load_snapshot(connection, job.subject, parents=workflows.ask_for_parents)
+        seen = load_snapshot(connection, job.subject, parents=workflows.needs_parents)
         paused = paused_workflows(connection, service)
     if seen is None:
         with service.engine.begin() as connection:
@@ -93,17 +93,17 @@ def plan_task(service: Service, job: Job) -> int:
 def _could_want(seen: TaskSnapshot, workflow: Workflow) -> bool:
     """Whether a workflow that is paused would have looked at this task."""
     source = seen.view.source
-    return interested(Workflows((workflow,)), seen.view.type) or bool(
+    return has_workflow_for(Workflows((workflow,)), seen.view.type) or bool(
         source and source.workflow == workflow.name
     )
 
 
 def _plan(service: Service, seen: TaskSnapshot, workflow: Workflow) -> Planned:
     follow_ups = plan(seen.view, workflow, service.settings.unique_id_prefix)
-    return Planned(workflow, follow_ups, to_cancel(seen.view, workflow))
+    return Planned(workflow, follow_ups, steps_to_cancel(seen.view, workflow))
 
 
-def _in_pieces(follow_ups: Sequence[FollowUp]) -> Iterator[tuple[bool, list[FollowUp]]]:
+def _in_pieces(follow_ups: Sequence[PlannedFollowUp]) -> Iterator[tuple[bool, list[PlannedFollowUp]]]:
     """(whether it is the last, follow-ups of one transaction); one piece at the least."""
     waiting = iter(follow_ups)
     some = list(islice(waiting, FOLLOW_UP_BATCH_SIZE))
@@ -124,7 +124,7 @@ def _finalize(
         if taken_back:
             ended.taken_back.extend(cancel_for_recall(connection, task_id, workflow.name, taken_back))
             joins.close(connection, task_id, workflow.name, taken_back)
-        found = openings(follow_ups, workflow, service.settings.unique_id_prefix)
+        found = joins_for(follow_ups, workflow, service.settings.unique_id_prefix)
         own = [
             opening for opening in found if opening.source_task_id == task_id
         ]  # that of a retry is open already

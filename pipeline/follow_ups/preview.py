@@ -14,9 +14,9 @@ from pipeline.follow_ups.limits import limit_reason, remaining
 from pipeline.follow_ups.pauses import paused
 from pipeline.jobs import queue
 from pipeline.service import Service
-from workflows.definition.model import Workflow, limits
+from workflows.definition.model import Workflow, limits_for
 from workflows.planning.explain import explain
-from workflows.planning.plan import FollowUp, plan
+from workflows.planning.plan import PlannedFollowUp, plan
 from workflows.planning.view import View
 
 
@@ -30,7 +30,7 @@ class Preview:
                 limit: remaining(connection, limit)
                 for workflow in self._chosen
                 for step in workflow.steps
-                for limit in limits(workflow, step)
+                for limit in limits_for(workflow, step)
             }
 
     def of(self, view: View) -> Iterator[dict[str, Any]]:
@@ -51,7 +51,7 @@ class Preview:
                     "request": {**follow_up.request, **added},
                 }
 
-    def _state(self, workflow: Workflow, follow_up: FollowUp) -> tuple[str, str | None]:
+    def _state(self, workflow: Workflow, follow_up: PlannedFollowUp) -> tuple[str, str | None]:
         with self._service.reader.begin() as connection:
             there = connection.scalar(select(Row.state).where(Row.unique_id == follow_up.unique_id))
         if there is not None:
@@ -59,7 +59,7 @@ class Preview:
         step = workflow.step(follow_up.step)
         if follow_up.state != "planned" or step is None:
             return follow_up.state, follow_up.reason
-        counters = limits(workflow, step)
+        counters = limits_for(workflow, step)
         for limit in counters:
             if self._left[limit] <= 0:
                 return "held", limit_reason(limit)

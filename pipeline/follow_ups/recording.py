@@ -17,8 +17,8 @@ from pipeline.follow_ups.limits import reserve
 from pipeline.follow_ups.views import TaskSnapshot
 from pipeline.jobs import queue
 from pipeline.service import Service
-from workflows.definition.model import limits
-from workflows.planning.plan import FollowUp as Wanted
+from workflows.definition.model import limits_for
+from workflows.planning.plan import PlannedFollowUp as Wanted
 
 ROW_BATCH_SIZE = 500
 MISSING = ("SCALE_API_KEY is not set", "SCALE_TEST_API_KEY is not set", "PUBLIC_URL is not set")
@@ -111,7 +111,7 @@ def enqueue_within_limits(
     for (workflow_name, step_name), unique_ids in sorted(planned.items()):
         workflow = service.workflows.workflow(workflow_name)
         step = workflow.step(step_name) if workflow else None
-        counters = limits(workflow, step) if workflow and step else ()
+        counters = limits_for(workflow, step) if workflow and step else ()
         granted, reason = reserve(connection, counters, len(unique_ids))
         queue.ask(connection, queue.CREATE, unique_ids[:granted], lane=environment)
         for some in _some(unique_ids[granted:]):

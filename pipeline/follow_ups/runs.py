@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select
 
 from models import Artifact, FollowUp, Job, Join, Task
 from pipeline.jobs import queue
-from workflows.planning.identity import first_try
+from workflows.planning.identity import split_retry
 
 ID_BATCH_SIZE = 500
 ACTIVE = ("planned", "created")
@@ -75,7 +75,7 @@ def walk(connection: Connection, root: str) -> RunTotals:
             for row in connection.execute(select(*columns).where(FollowUp.source_task_id.in_(some))):
                 walked.workflows.add(row.workflow)
                 walked.counts[row.state] += 1
-                if first_try(row.unique_id)[1]:
+                if split_retry(row.unique_id)[1]:
                     walked.retried["error"] += 1
                 if row.task_id is not None and row.task_id not in seen:
                     seen.add(row.task_id)

@@ -16,8 +16,8 @@ from pipeline.follow_ups.task_creation import create_or_adopt
 from pipeline.service import Service
 from scale.client import Conflict, PermanentError, ScaleError, Throttled, Unauthorized
 from workflows.definition.expressions import ExpressionError, Template, render
-from workflows.planning.identity import LONGEST, digest_of, part
-from workflows.planning.requests import refusal
+from workflows.planning.identity import MAX_UNIQUE_ID_LENGTH, digest_of, id_segment
+from workflows.planning.requests import rejection_reason
 
 MAX_ATTEMPTS = 6
 THROTTLED_SECONDS = 30.0
@@ -127,15 +127,17 @@ def task_for_row(
         except ExpressionError as error:
             return SubmittedTask(row.line, type_name, "", {}, str(error))
     if given is None:
-        unique_id = f"{prefix}{part(name)}.{digest_of([type_name, request])}"
+        unique_id = f"{prefix}{id_segment(name)}.{digest_of([type_name, request])}"
     else:
         unique_id = f"{prefix}{given}"
-        if len(unique_id) > LONGEST or not str(given).strip():
-            fault = f"its unique_id has more than {LONGEST} characters, or none"
+        if len(unique_id) > MAX_UNIQUE_ID_LENGTH or not str(given).strip():
+            fault = f"its unique_id has more than {MAX_UNIQUE_ID_LENGTH} characters, or none"
     for key in ("callback_url", "unique_id"):
         if key in request:
             fault = f"{key} is set by the service: leave it out"
-    return SubmittedTask(row.line, type_name, unique_id, request, fault or refusal(type_name, request))
+    return SubmittedTask(
+        row.line, type_name, unique_id, request, fault or rejection_reason(type_name, request)
+    )
 
 
 def unique_tasks(tasks: Iterable[SubmittedTask]) -> list[SubmittedTask]:

@@ -33,7 +33,7 @@ def degradations(service: Service, connection: Connection) -> list[str]:
         elif datetime.fromisoformat(value["until"]) > present:
             environment = key.removeprefix(f"{CREATING}:")
             problems.append(f"creating: {environment} tasks wait until {value['until']}: {value['reason']}")
-    problems += [f"workflow: {problem}" for broken in service.workflows.broken for problem in broken.errors]
+    problems += [f"workflow: {problem}" for broken in service.workflows.invalid for problem in broken.errors]
     if dead := connection.scalar(select(func.count()).where(Job.state == "dead")):
         problems.append(f"jobs: {dead} dead; see `flask jobs list --state dead`")
     return problems

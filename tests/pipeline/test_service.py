@@ -24,7 +24,7 @@ def test_what_an_editor_leaves_beside_a_workflow_keeps_no_callback_out(
     (folder / ".#w.yaml").symlink_to("somebody@laptop.1234:1700000000")
     here = open_service()
     assert take(here, callback(boxes("car"))).status == "processed"
-    assert [one.path for one in (*here.workflows.loaded, *here.workflows.broken)] == [str(folder / "w.yaml")]
+    assert [one.path for one in (*here.workflows.loaded, *here.workflows.invalid)] == [str(folder / "w.yaml")]
 
 
 def test_a_folder_that_is_gone_keeps_no_callback_out(
@@ -34,4 +34,4 @@ def test_a_folder_that_is_gone_keeps_no_callback_out(
     folder.rmdir()
     folder.write_text("no folder any more")
     assert take(here, callback(boxes("car"))).status == "processed"
-    assert [broken.path for broken in here.workflows.broken] == [str(folder)]
+    assert [broken.path for broken in here.workflows.invalid] == [str(folder)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workflows.definition.loader import parse
-from workflows.definition.model import BrokenWorkflow, Step, Workflow
+from workflows.definition.model import InvalidWorkflow, Step, Workflow
 from workflows.planning.view import Source, View, view
 
 TASK_ID = "5774cc78b01249ab09f089dd"
@@ -45,7 +45,7 @@ def errors(steps: dict[str, Any], **keys: Any) -> dict[str, str]:
 
 def errors_of(text: str) -> dict[str, str]:
     broken = parse(text, "w.yaml")
-    assert isinstance(broken, BrokenWorkflow)
+    assert isinstance(broken, InvalidWorkflow)
     said: dict[str, list[str]] = {}
     for problem in broken.errors:
         said.setdefault(problem.field, []).append(problem.message)

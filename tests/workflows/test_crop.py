@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from tests.workflows.kit import made_by, seen
-from workflows.definition.crops import Crop, Padding, Rect, around, into, out_of
+from workflows.definition.crops import Crop, Padding, Rect, crop_rect, from_crop, to_crop
 from workflows.definition.recipes import crop_in, files, layers_file, mirrored, recipe, with_addresses
 
 BOX = {"type": "box", "left": 100, "top": 50, "width": 40, "height": 20}
@@ -35,7 +35,7 @@ TRIANGLE = {"type": "polygon", "vertices": [{"x": 10.5, "y": 20}, {"x": 30, "y":
 def test_a_cut_is_the_bounding_box_in_whole_pixels_and_not_outside_at_the_left_or_top(
     annotation: Any, rect: Rect
 ) -> None:
-    assert around(annotation, Crop()) == rect
+    assert crop_rect(annotation, Crop()) == rect
 
 
 @pytest.mark.parametrize(
@@ -50,17 +50,17 @@ def test_a_cut_is_the_bounding_box_in_whole_pixels_and_not_outside_at_the_left_o
     ],
 )
 def test_what_has_no_place_in_the_image_has_no_cut(annotation: Any) -> None:
-    assert around(annotation, Crop()) is None
+    assert crop_rect(annotation, Crop()) is None
 
 
 def test_padding_is_in_pixels_or_a_share_of_each_side() -> None:
-    assert around(BOX, Crop(Padding(5, False))) == Rect(95, 45, 50, 30)
-    assert around(BOX, Crop(Padding(0.1, True))) == Rect(96, 48, 48, 24)
+    assert crop_rect(BOX, Crop(Padding(5, False))) == Rect(95, 45, 50, 30)
+    assert crop_rect(BOX, Crop(Padding(0.1, True))) == Rect(96, 48, 48, 24)
 
 
 def test_a_small_cut_grows_around_its_centre_and_keeps_its_size_at_the_border() -> None:
-    assert around(BOX, Crop(min_size=64)) == Rect(88, 28, 64, 64)
-    assert around({"x": 3, "y": 100}, Crop(min_size=64)) == Rect(0, 68, 64, 64)
+    assert crop_rect(BOX, Crop(min_size=64)) == Rect(88, 28, 64, 64)
+    assert crop_rect({"x": 3, "y": 100}, Crop(min_size=64)) == Rect(0, 68, 64, 64)
 
 
 CUBOID = {
@@ -74,7 +74,7 @@ CUBOID = {
 
 
 def test_every_coordinate_of_the_image_moves_and_nothing_else() -> None:
-    assert into(CUBOID, Rect(10, 20, 5, 5)) == {
+    assert to_crop(CUBOID, Rect(10, 20, 5, 5)) == {
         **CUBOID,
         "vertices": [{"description": "face-topleft", "x": -9, "y": -18, "type": "vertex"}],
         "edges": [{"description": "face-top", "x1": -9, "y1": -18, "x2": -7, "y2": -16, "type": "edge"}],
@@ -96,8 +96,8 @@ def test_every_coordinate_of_the_image_moves_and_nothing_else() -> None:
 )
 def test_what_goes_into_a_cut_comes_out_as_it_was(value: Any) -> None:
     crop = Rect(13, 7, 64, 64)
-    assert out_of(into(value, crop), crop) == value
-    assert into(value, crop) != value
+    assert from_crop(to_crop(value, crop), crop) == value
+    assert to_crop(value, crop) != value
 
 
 def test_the_result_of_a_cut_is_seen_in_the_coordinates_of_its_image() -> None:

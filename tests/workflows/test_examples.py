@@ -6,21 +6,21 @@ import pytest
 from tests.workflows.kit import POLYGON, ROOT, TASK_ID, Spec, errors, step, workflow, written
 from workflows.definition.loader import load, load_file
 from workflows.definition.model import Workflow
-from workflows.docs.examples import try_examples
+from workflows.docs.examples import run_examples
 
 BODY = {"task": {"task_id": TASK_ID, "type": "polygonannotation", "status": "completed"}, "response": POLYGON}
 
 
 def differences(expect: object, given: object = BODY) -> list[str]:
     loaded = workflow({"x": step()}, examples=[{"given": given, "expect": expect}])
-    return [said for tried in try_examples(loaded) for said in tried.differences]
+    return [said for tried in run_examples(loaded) for said in tried.differences]
 
 
 @pytest.mark.parametrize("folder", ["config/workflows", "examples"])
 def test_the_examples_of_every_shipped_workflow_hold(folder: str) -> None:
     for loaded in load(ROOT / folder).loaded:
         assert loaded.examples, f"{loaded.name} shows no example"
-        for tried in try_examples(loaded):
+        for tried in run_examples(loaded):
             assert tried.differences == (), f"{loaded.name}: {tried.example.name}"
 
 
@@ -62,7 +62,7 @@ def test_the_payload_of_an_example_can_be_a_file_beside_the_workflow(tmp_path: P
     (tmp_path / "w.yaml").write_text(text)
     loaded = load_file(tmp_path / "w.yaml")
     assert isinstance(loaded, Workflow)
-    assert [tried.differences for tried in try_examples(loaded)] == [()]
+    assert [tried.differences for tried in run_examples(loaded)] == [()]
 
 
 @pytest.mark.parametrize(

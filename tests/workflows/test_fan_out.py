@@ -2,15 +2,17 @@ from typing import Any
 
 from tests.workflows.kit import REQUEST, TASK_ID, boxes, seen, step, workflow
 from workflows.definition.model import Workflow
-from workflows.planning.identity import annotation_key, digest_of, part, unique_id
-from workflows.planning.plan import FollowUp, plan
+from workflows.planning.identity import annotation_key, digest_of, id_segment, unique_id
+from workflows.planning.plan import PlannedFollowUp, plan
 
 
 def each(kind: str, **keys: Any) -> Workflow:
     return workflow({"x": step(after={"type": ["annotation", "videoannotation"]}, for_each=kind, **keys)})
 
 
-def found(loaded: Workflow, response: Any, task_type: str = "annotation", **keys: Any) -> list[FollowUp]:
+def found(
+    loaded: Workflow, response: Any, task_type: str = "annotation", **keys: Any
+) -> list[PlannedFollowUp]:
     return plan(seen(task_type, response, **keys), loaded)
 
 
@@ -143,11 +145,11 @@ def test_copies_come_before_the_response_in_an_identity() -> None:
 
 
 def test_a_word_that_can_not_stand_in_a_unique_id_stands_there_as_its_digest() -> None:
-    assert part("5774cc78b01249ab09f089dd") == "5774cc78b01249ab09f089dd"
-    assert part("a/b") == digest_of("a/b")
-    assert part("a.b") == digest_of("a.b")
-    assert part("x" * 41) == digest_of("x" * 41)
-    assert part("retry-1") == digest_of("retry-1")
+    assert id_segment("5774cc78b01249ab09f089dd") == "5774cc78b01249ab09f089dd"
+    assert id_segment("a/b") == digest_of("a/b")
+    assert id_segment("a.b") == digest_of("a.b")
+    assert id_segment("x" * 41) == digest_of("x" * 41)
+    assert id_segment("retry-1") == digest_of("retry-1")
     assert annotation_key({"uuid": "ä"}) == digest_of("ä")
     assert annotation_key({"uuid": ""}) == digest_of({"uuid": ""})
 

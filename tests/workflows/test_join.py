@@ -13,10 +13,10 @@ from workflows.planning.joins import (
     WAIT,
     Child,
     Verdict,
+    decide_join,
+    joins_for,
     joins_of,
-    openings,
     plan_join,
-    settle,
 )
 from workflows.planning.plan import plan
 from workflows.planning.view import view
@@ -45,12 +45,12 @@ def child(number: int, state: str = "completed", response: Any = None, retry: in
 
 def verdict(children: list[Child], join: Spec | None = None, overdue: bool = False, **keys: Any) -> str:
     loaded = joining(join, **keys)
-    return settle(loaded, named(loaded, "together"), children, overdue).do
+    return decide_join(loaded, named(loaded, "together"), children, overdue).do
 
 
 def test_a_fan_out_opens_the_joins_over_it() -> None:
     loaded = joining({"within": "7d"})
-    (opening,) = openings(plan(seen(), loaded), loaded)
+    (opening,) = joins_for(plan(seen(), loaded), loaded)
     assert (opening.key, opening.step, opening.source_task_id) == (
         f"w.together.{TASK_ID}",
         "together",
@@ -62,12 +62,12 @@ def test_a_fan_out_opens_the_joins_over_it() -> None:
 
 def test_an_empty_fan_out_opens_no_join() -> None:
     loaded = joining(ask={"for_each": "label"})
-    assert openings(plan(seen(response={"annotations": []}), loaded), loaded) == []
+    assert joins_for(plan(seen(response={"annotations": []}), loaded), loaded) == []
 
 
 def test_the_task_of_a_child_knows_the_join_that_waits_for_it() -> None:
     loaded = joining()
-    opened = openings(plan(seen(), loaded, "p-"), loaded, "p-")[0].key
+    opened = joins_for(plan(seen(), loaded, "p-"), loaded, "p-")[0].key
     assert [key for key, _ in joins_of(made_by("ask"), loaded, "p-")] == [opened]
     assert not list(joins_of(made_by("together"), loaded))
     assert not list(joins_of(made_by("ask")._replace(workflow="other"), loaded))
@@ -75,7 +75,7 @@ def test_the_task_of_a_child_knows_the_join_that_waits_for_it() -> None:
 
 def test_the_copies_of_each_annotation_can_be_joined_by_themselves() -> None:
     loaded = joining({"over": "copies"}, ask={"for_each": "annotation", "after": {"type": "annotation"}})
-    opened = openings(plan(seen("annotation", boxes("car", "bus")), loaded), loaded)
+    opened = joins_for(plan(seen("annotation", boxes("car", "bus")), loaded), loaded)
     assert [(opening.key, opening.part, len(opening.children)) for opening in opened] == [
         (f"w.together.{TASK_ID}.uuid-0", "uuid-0", 3),
         (f"w.together.{TASK_ID}.uuid-1", "uuid-1", 3),
@@ -86,7 +86,7 @@ def test_the_copies_of_each_annotation_can_be_joined_by_themselves() -> None:
 def test_a_fan_out_that_repeats_is_joined_for_each_response() -> None:
     loaded = joining(ask={"repeat": "each_response"})
     given = seen()
-    (opening,) = openings(plan(given, loaded), loaded)
+    (opening,) = joins_for(plan(given, loaded), loaded)
     assert opening.key == f"w.together.{TASK_ID}.{str(given.digest)[:16]}"
     assert [key for key, _ in joins_of(made_by("ask", response=given.digest), loaded)] == [opening.key]
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.workflows.kit import REQUEST, errors, errors_of, step, workflow, written
 from workflows.definition.loader import load, load_file
-from workflows.definition.model import BrokenWorkflow, Workflow, Workflows, interested
+from workflows.definition.model import InvalidWorkflow, Workflow, Workflows, has_workflow_for
 
 GOOD = written({"boxes": step()})
 
@@ -25,7 +25,7 @@ def test_a_broken_file_is_set_aside_whole_and_the_others_load(tmp_path: Path) ->
     (tmp_path / "notes.txt").write_text("not a workflow")
     found = load(tmp_path)
     assert [one.name for one in found.loaded] == ["w"]
-    (broken,) = found.broken
+    (broken,) = found.invalid
     assert broken.name == "a"
     assert str(broken.errors[0]) == f"{tmp_path}/a.yaml:5: steps.x.create.params: is required"
 
@@ -48,7 +48,7 @@ steps:
         objects_to_annotate: [a, b, c, d, e, f, g]
 """
     (tmp_path / "a.yaml").write_text(text)
-    (broken,) = load(tmp_path).broken
+    (broken,) = load(tmp_path).invalid
     assert [(problem.line, problem.field) for problem in broken.errors] == [
         (1, "workflow"),
         (4, "steps.boxes.on"),
@@ -78,7 +78,7 @@ def test_two_files_can_not_have_one_name(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(GOOD)
     found = load(tmp_path)
     assert [one.path for one in found.loaded] == [str(tmp_path / "a.yaml")]
-    assert "belongs to" in found.broken[0].errors[0].message
+    assert "belongs to" in found.invalid[0].errors[0].message
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_two_files_can_not_have_one_name(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_workflow_is_broken_and_nothing_is_raised(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.yaml").write_bytes(content)
-    assert isinstance(load_file(tmp_path / "a.yaml"), BrokenWorkflow)
+    assert isinstance(load_file(tmp_path / "a.yaml"), InvalidWorkflow)
 
 
 def test_a_missing_folder_is_a_broken_one(tmp_path: Path) -> None:
-    assert "is not a folder" in load(tmp_path / "missing").broken[0].errors[0].message
+    assert "is not a folder" in load(tmp_path / "missing").invalid[0].errors[0].message
     assert load(tmp_path) == Workflows()
 
 
@@ -171,29 +171,27 @@ def test_the_types_that_any_step_could_look_at_are_known() -> None:
     )
     workflows = Workflows((loaded,))
     assert workflows.types == {"polygonannotation", "annotation", "cuboidannotation"}
-    assert interested(workflows, "annotation")
-    assert not interested(workflows, "categorization")
-    assert interested(workflows, None)
+    assert has_workflow_for(workflows, "annotation")
+    assert not has_workflow_for(workflows, "categorization")
+    assert has_workflow_for(workflows, None)
 
 
 def test_any_type_could_be_looked_at_when_a_step_names_none_or_a_file_is_broken() -> None:
-    assert interested(Workflows((workflow({"a": step(after={"project": "p"})}),)), "anything")
-    assert interested(Workflows((), (BrokenWorkflow("a.yaml", None, ()),)), "anything")
-    assert not interested(Workflows(), "anything")
+    assert has_workflow_for(Workflows((workflow({"a": step(after={"project": "p"})}),)), "anything")
+    assert has_workflow_for(Workflows((), (InvalidWorkflow("a.yaml", None, ()),)), "anything")
+    assert not has_workflow_for(Workflows(), "anything")
 
 
 def test_only_a_workflow_that_names_a_parent_needs_one() -> None:
     asking = {**REQUEST, "metadata": {"of": "${{ parent.task.task_id }}"}}
-    assert not Workflows((workflow({"a": step()}),)).ask_for_parents
-    assert Workflows(
-        (workflow({"a": step(create={"type": "annotation", "params": asking})}),)
-    ).ask_for_parents
+    assert not Workflows((workflow({"a": step()}),)).needs_parents
+    assert Workflows((workflow({"a": step(create={"type": "annotation", "params": asking})}),)).needs_parents
 
 
 def test_the_shipped_workflow_and_every_example_load() -> None:
     root = Path(__file__).parents[2]
     for folder, most in (("config/workflows", 1), ("examples", 5)):
         found = load(root / folder)
-        assert not found.broken, [str(problem) for broken in found.broken for problem in broken.errors]
+        assert not found.invalid, [str(problem) for broken in found.invalid for problem in broken.errors]
         assert len(found.loaded) >= most
         assert all(isinstance(one, Workflow) and not one.warnings for one in found.loaded)

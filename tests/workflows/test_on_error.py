@@ -1,7 +1,7 @@
 from tests.workflows.kit import REQUEST, TASK_ID, made_by, seen, step, workflow
 from workflows.definition.model import Workflow
-from workflows.planning.identity import first_try
-from workflows.planning.plan import FollowUp, plan
+from workflows.planning.identity import split_retry
+from workflows.planning.plan import PlannedFollowUp, plan
 from workflows.planning.view import View
 
 ERROR = {
@@ -26,7 +26,7 @@ def asking(on_error: object) -> Workflow:
     return workflow({"ask": step(on_error=on_error)})
 
 
-def one(found: list[FollowUp]) -> FollowUp:
+def one(found: list[PlannedFollowUp]) -> PlannedFollowUp:
     assert len(found) == 1, found
     return found[0]
 
@@ -49,8 +49,8 @@ def test_retries_end() -> None:
         == f"w.ask.{TASK_ID}.retry-2"
     )
     assert plan(failed(f"w.ask.{TASK_ID}.retry-2"), asking({"retry": 2})) == []
-    assert first_try("w.ask.t.retry-12") == ("w.ask.t", 12)
-    assert first_try("w.retry-1.t") == ("w.retry-1.t", 0)
+    assert split_retry("w.ask.t.retry-12") == ("w.ask.t", 12)
+    assert split_retry("w.retry-1.t") == ("w.retry-1.t", 0)
 
 
 def test_a_retry_can_change_the_request_and_mirror_its_file() -> None:

@@ -17,9 +17,9 @@ from tests.workflows.kit import (
     workflow,
 )
 from workflows.definition.loader import load_file
-from workflows.definition.model import Workflow, limits
-from workflows.planning.conditions import levels, to_cancel
-from workflows.planning.plan import FollowUp, plan
+from workflows.definition.model import Workflow, limits_for
+from workflows.planning.conditions import states, steps_to_cancel
+from workflows.planning.plan import PlannedFollowUp, plan
 from workflows.planning.view import Source, View, view
 
 # The seeds' own chain: their polygon callback, and the request that their Flask example sends for it.
@@ -40,7 +40,7 @@ SEEDS_REQUEST = {
 }
 
 
-def one(found: list[FollowUp]) -> FollowUp:
+def one(found: list[PlannedFollowUp]) -> PlannedFollowUp:
     assert len(found) == 1, found
     return found[0]
 
@@ -119,7 +119,7 @@ def test_a_step_can_ask_for_an_environment() -> None:
     ],
 )  # fmt: skip
 def test_states_are_levels_that_say_how_a_result_stands(state: set[str], given: View) -> None:
-    assert levels(given) == state
+    assert states(given) == state
 
 
 def test_a_step_looks_at_completed_results_unless_it_says_otherwise() -> None:
@@ -286,7 +286,7 @@ def test_the_counters_that_a_follow_up_must_pass_are_those_of_its_workflow_and_i
     def counters(step_limits: Spec | None = None, **of_workflow: int) -> set[tuple[str, str, int]]:
         keys = {"limits": step_limits} if step_limits else {}
         loaded = workflow({"x": step(**keys)}, **({"limits": of_workflow} if of_workflow else {}))
-        return set(limits(loaded, named(loaded, "x")))
+        return set(limits_for(loaded, named(loaded, "x")))
 
     assert counters() == {("w", "day", 10_000)}
     assert counters(per_day=20_000, total=7) == {("w", "day", 20_000), ("w", "ever", 7)}
@@ -325,8 +325,8 @@ def test_each_response_is_followed_again_only_when_the_step_repeats() -> None:
 
 def test_a_recall_cancels_only_where_the_step_says_so() -> None:
     loaded = workflow({"x": step(on_recall="cancel"), "y": step()})
-    assert to_cancel(view({"task_id": "1", "status": "pending"}, None, recalled=True), loaded) == ["x"]
-    assert to_cancel(seen(), loaded) == []
+    assert steps_to_cancel(view({"task_id": "1", "status": "pending"}, None, recalled=True), loaded) == ["x"]
+    assert steps_to_cancel(seen(), loaded) == []
 
 
 def handler_of_two(given: View) -> list[Spec]:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tests.workflows.kit import REQUEST, TASK_ID, Spec, made_by
 from workflows.definition.loader import parse
-from workflows.definition.model import BrokenWorkflow, Workflow
+from workflows.definition.model import InvalidWorkflow, Workflow
 from workflows.planning.explain import explain
-from workflows.planning.joins import openings
+from workflows.planning.joins import joins_for
 from workflows.planning.plan import plan
 from workflows.planning.view import View, view
 
@@ -168,7 +168,7 @@ def workflows(draw: st.DrawFn) -> Workflow:
     }
     loaded = parse(json.dumps({"workflow": "w", "steps": found}), "w.yaml")
     if isinstance(
-        loaded, BrokenWorkflow
+        loaded, InvalidWorkflow
     ):  # layers of a result that has none: refused, and not what is asked here
         for step in ("a", "b"):
             found[step]["create"]["params"] = REQUEST
@@ -246,7 +246,7 @@ def test_an_explanation_and_a_plan_are_the_same_decisions(loaded: Workflow, seen
 @MANY
 @given(workflows(), views())
 def test_every_follow_up_of_a_joined_step_is_waited_for_once(loaded: Workflow, seen: View) -> None:
-    opened = openings(
+    opened = joins_for(
         [follow_up for follow_up in plan(seen, loaded) if "retry" not in follow_up.unique_id], loaded
     )
     children = [child for opening in opened for child in opening.children]
@@ -261,7 +261,7 @@ def test_every_follow_up_of_a_joined_step_is_waited_for_once(loaded: Workflow, s
 @MANY
 @given(junk)
 def test_no_yaml_value_makes_loading_raise(value: Any) -> None:
-    assert isinstance(parse(json.dumps(value), "w.yaml"), BrokenWorkflow)
+    assert isinstance(parse(json.dumps(value), "w.yaml"), InvalidWorkflow)
 
 
 @MANY
@@ -292,11 +292,11 @@ def test_no_yaml_value_makes_loading_raise(value: Any) -> None:
 )
 def test_no_step_makes_loading_raise(step: Spec, examples: Any) -> None:
     loaded = parse(json.dumps({"workflow": "w", "steps": {"a": step}, "examples": examples}), "w.yaml")
-    assert isinstance(loaded, BrokenWorkflow)
+    assert isinstance(loaded, InvalidWorkflow)
     assert all(problem.line >= 1 and problem.message for problem in loaded.errors)
 
 
 @MANY
 @given(st.text(max_size=200))
 def test_no_text_makes_loading_raise(text: str) -> None:
-    assert isinstance(parse(text, "w.yaml"), BrokenWorkflow)
+    assert isinstance(parse(text, "w.yaml"), InvalidWorkflow)

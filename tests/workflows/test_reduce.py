@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from workflows.definition.reducers import REDUCERS, reducer
+from workflows.definition.reducers import REDUCERS, find_reducer
 
 
 def reduced(name: str, *results: Any, **options: float) -> dict[str, Any]:
-    one = reducer(name)
+    one = find_reducer(name)
     assert one is not None
     return one.reduce(results, {**one.options, **options})
 

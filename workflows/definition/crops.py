@@ -34,7 +34,7 @@ class Rect(NamedTuple):
     height: int
 
 
-def around(annotation: Mapping[str, Any], crop: Crop) -> Rect | None:
+def crop_rect(annotation: Mapping[str, Any], crop: Crop) -> Rect | None:
     """The part of the image that `crop` means; None for an annotation that has no place in it."""
     corners = list(_corners(annotation))
     if not corners:
@@ -83,10 +83,10 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def moved(value: Any, right: float, down: float) -> Any:
+def translate(value: Any, right: float, down: float) -> Any:
     """Annotations, in whatever they come (one, a list, layers, a hypothesis), moved by that many pixels."""
     if isinstance(value, list):
-        return [moved(element, right, down) for element in value]
+        return [translate(element, right, down) for element in value]
     if not isinstance(value, dict):
         return value
     return {key: _moved(key, inner, right, down) for key, inner in value.items()}
@@ -96,15 +96,15 @@ def _moved(key: str, inner: Any, right: float, down: float) -> Any:
     if _number(inner):
         return inner + (right if key in X else down if key in Y else 0)
     if key in POINTS or key in ("boxes", "polygons", "lines", "cuboids", "annotations"):
-        return moved(inner, right, down)
+        return translate(inner, right, down)
     return inner
 
 
-def into(value: Any, crop: Rect) -> Any:
+def to_crop(value: Any, crop: Rect) -> Any:
     """From coordinates of the image into those of the crop."""
-    return moved(value, -crop.left, -crop.top)
+    return translate(value, -crop.left, -crop.top)
 
 
-def out_of(value: Any, crop: Rect) -> Any:
+def from_crop(value: Any, crop: Rect) -> Any:
     """From coordinates of the crop back into those of the image."""
-    return moved(value, crop.left, crop.top)
+    return translate(value, crop.left, crop.top)

@@ -11,15 +11,15 @@ import yaml
 
 Path = tuple[str | int, ...]
 
-MOST_NODES = 100_000  # aliases can make a small file mean billions of values
-DEEPEST = 100
+MAX_NODES = 100_000  # aliases can make a small file mean billions of values
+MAX_DEPTH = 100
 
 
 TAG = "tag:yaml.org,2002:"
 KNOWN_TAGS = ("null", "bool", "int", "float", "str", "merge", "map", "seq")
 
 
-class Problem(NamedTuple):
+class FileProblem(NamedTuple):
     """One thing that is wrong in a workflow file, said so that it can be mended without asking."""
 
     path: str  # of the file
@@ -86,7 +86,7 @@ def read(text: str) -> Document:
         document.faults.append(((), 1, f"this is not YAML: {error}"))
         return document
     if root is not None:
-        document.data = _Reading(document).value(root, (), ())
+        document.data = _DocumentReader(document).value(root, (), ())
     return document
 
 
@@ -98,7 +98,7 @@ def _hint(line: str) -> str:
     return " (indent with spaces, not tabs)" if "\t" in line else ""
 
 
-class _Reading:
+class _DocumentReader:
     """One pass over the nodes of a document."""
 
     def __init__(self, document: Document) -> None:
@@ -111,7 +111,7 @@ class _Reading:
         self.document.lines.setdefault(path, line)
         if id(node) in around:
             return self.fault(path, line, "an alias contains itself")
-        if self.nodes > MOST_NODES or len(around) > DEEPEST:
+        if self.nodes > MAX_NODES or len(around) > MAX_DEPTH:
             return self.fault(path, line, "the file is too large, or nested too deep")
         around = (*around, id(node))
         tag = node.tag.removeprefix(TAG)

@@ -64,7 +64,7 @@ class ExpressionError(Exception):
     """An expression that can't be read, or can't be evaluated on this result. args[0] is the sentence to show."""
 
 
-class Names(Protocol):
+class Scope(Protocol):
     """Where an expression looks its names up: the view of a result, and what a step adds to it."""
 
     def get(self, name: str) -> Any: ...
@@ -78,7 +78,7 @@ class Expression:
     names: frozenset[str]  # the names of the view that it asks for
     tree: Any = field(repr=False, compare=False)
 
-    def evaluate(self, names: Names) -> Any:
+    def evaluate(self, names: Scope) -> Any:
         """The value over `names`. ExpressionError says why there is none; null is a value."""
         try:
             value = _INTERPRETER.visit(self.tree, names)
@@ -90,7 +90,7 @@ class Expression:
             raise ExpressionError(f"`{self.source}` is a whole view: name what of it is meant")
         return value
 
-    def holds(self, names: Names) -> bool:
+    def holds(self, names: Scope) -> bool:
         """JMESPath's truth: null, false and whatever is empty do not hold; 0 does."""
         value = self.evaluate(names)
         return not (value is None or value is False or value == "" or value == [] or value == {})
@@ -169,7 +169,7 @@ def _arity(name: str, source: str) -> tuple[int, bool]:
     spec = FUNCTIONS.FUNCTION_TABLE.get(name)
     if spec is None:
         raise ExpressionError(
-            f"`{source}`: there is no function {name}(){nearest(name, FUNCTIONS.FUNCTION_TABLE)}"
+            f"`{source}`: there is no function {name}(){suggestion(name, FUNCTIONS.FUNCTION_TABLE)}"
         )
     return len(spec["signature"]), bool(spec["signature"] and spec["signature"][-1].get("variadic"))
 
@@ -197,7 +197,7 @@ def _names(node: Mapping[str, Any], at_root: bool) -> Iterator[str]:
             yield from _names(child, at_root and kind != "expref")
 
 
-def nearest(word: str, known: Any) -> str:
+def suggestion(word: str, known: Any) -> str:
     """`, did you mean …?` for a slip of the keyboard, else nothing."""
     close = difflib.get_close_matches(word, list(known), 1)
     return f", did you mean `{close[0]}`?" if close else ""
@@ -289,7 +289,7 @@ def _end(value: str, start: int) -> int:
     raise ExpressionError(f"`{value[start - 3 :].strip()}` has no closing }}}}")
 
 
-def render(template: Template, names: Names) -> Any:
+def render(template: Template, names: Scope) -> Any:
     """The value of a template over a view.
 
     A key or an element whose `${{ }}` is null is left out; text that needs a missing value is an ExpressionError,
@@ -313,7 +313,7 @@ def _missing(template: Template, value: Any) -> bool:
     return value is None and isinstance(template, Expression)
 
 
-def _as_text(expression: Expression, names: Names) -> str:
+def _as_text(expression: Expression, names: Scope) -> str:
     value = expression.evaluate(names)
     if value is None:
         raise ExpressionError(f"`{expression.source}` is null, and text needs it")

@@ -8,7 +8,7 @@ from typing import Any
 from jmespath import functions
 
 from scale.layers import layers
-from workflows.definition.crops import Rect, into
+from workflows.definition.crops import Rect, to_crop
 from workflows.definition.recipes import KEY as FILE
 from workflows.definition.recipes import recipe_in
 
@@ -61,7 +61,7 @@ class Functions(functions.Functions):
     @functions.signature({"types": ["object", "array"]}, {"types": ["object"]})
     def _func_into(self, value: Any, crop: Any) -> Any:
         """Annotations or layers in the coordinates of a crop."""
-        return into(value, Rect(**crop))
+        return to_crop(value, Rect(**crop))
 
     @functions.signature({"types": ["array"]}, {"types": ["number"]})
     def _func_at(self, values: list[Any], index: float) -> Any:

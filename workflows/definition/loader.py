@@ -10,13 +10,13 @@ from typing import Any
 from marshmallow import ValidationError
 
 from workflows.definition.crops import Crop
-from workflows.definition.document import Document, Problem, read
+from workflows.definition.document import Document, FileProblem, read
 from workflows.definition.expressions import compile_template
 from workflows.definition.model import (
     After,
-    BrokenWorkflow,
     Create,
     Example,
+    InvalidWorkflow,
     Join,
     Limits,
     OnError,
@@ -24,54 +24,54 @@ from workflows.definition.model import (
     Workflow,
     Workflows,
 )
-from workflows.definition.schema import NAME, StepSchema, WorkflowSchema, flat
+from workflows.definition.schema import NAME_PATTERN, StepSchema, WorkflowSchema, flatten_messages
 from workflows.definition.validation import Finding, check
-from workflows.docs.examples import given
+from workflows.docs.examples import read_given
 
-MOST_BYTES = 1024 * 1024
+MAX_FILE_BYTES = 1024 * 1024
 
 
 def load(directory: str | Path) -> Workflows:
     """Every *.yaml and *.yml of a folder, by file name. Never raises for what stands in the files."""
     folder = Path(directory)
     if not folder.is_dir():
-        missing = Problem(
+        missing = FileProblem(
             str(folder), 1, "", "is not a folder: WORKFLOWS_DIR must name the folder of the workflow files"
         )
-        return Workflows(broken=(BrokenWorkflow(str(folder), None, (missing,)),))
+        return Workflows(invalid=(InvalidWorkflow(str(folder), None, (missing,)),))
     loaded: dict[str, Workflow] = {}
-    broken: list[BrokenWorkflow] = []
+    invalid: list[InvalidWorkflow] = []
     for path in sorted(
         file for file in folder.iterdir() if file.suffix in (".yaml", ".yml") and file.is_file()
     ):
         workflow = load_file(path)
-        if isinstance(workflow, BrokenWorkflow):
-            broken.append(workflow)
+        if isinstance(workflow, InvalidWorkflow):
+            invalid.append(workflow)
         elif workflow.name in loaded:
             first = loaded[workflow.name].path
-            taken = Problem(
+            taken = FileProblem(
                 str(path), 1, "workflow", f"the name {workflow.name!r} belongs to {first} already"
             )
-            broken.append(BrokenWorkflow(str(path), workflow.name, (taken,)))
+            invalid.append(InvalidWorkflow(str(path), workflow.name, (taken,)))
         else:
             loaded[workflow.name] = workflow
-    return Workflows(tuple(loaded.values()), tuple(broken))
+    return Workflows(tuple(loaded.values()), tuple(invalid))
 
 
-def load_file(path: str | Path) -> Workflow | BrokenWorkflow:
+def load_file(path: str | Path) -> Workflow | InvalidWorkflow:
     """One file."""
     try:
         with Path(path).open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise ValueError(f"is larger than {MOST_BYTES} bytes")
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise ValueError(f"is larger than {MAX_FILE_BYTES} bytes")
         text = content.decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        return BrokenWorkflow(str(path), None, (Problem(str(path), 1, "", f"can't be read: {error}"),))
+        return InvalidWorkflow(str(path), None, (FileProblem(str(path), 1, "", f"can't be read: {error}"),))
     return parse(text, str(path), hashlib.sha256(content).hexdigest())
 
 
-def parse(text: str, path: str, digest: str | None = None) -> Workflow | BrokenWorkflow:
+def parse(text: str, path: str, digest: str | None = None) -> Workflow | InvalidWorkflow:
     """A workflow from its text; `path` is what errors name, and where the payloads of its examples are looked for."""
     document = read(text)
     findings = [Finding(at, message, line=line) for at, line, message in document.faults]
@@ -83,12 +83,12 @@ def parse(text: str, path: str, digest: str | None = None) -> Workflow | BrokenW
         return workflow
     name = document.data.get("workflow") if isinstance(document.data, dict) else None
     in_order = sorted(problems, key=lambda problem: (problem.line, problem.field, problem.message))
-    return BrokenWorkflow(path, name if isinstance(name, str) else None, tuple(in_order))
+    return InvalidWorkflow(path, name if isinstance(name, str) else None, tuple(in_order))
 
 
-def _problem(finding: Finding, document: Document, path: str) -> Problem:
+def _problem(finding: Finding, document: Document, path: str) -> FileProblem:
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in finding.path).lstrip(".")
-    return Problem(path, finding.line or document.line(finding.path), field, finding.message)
+    return FileProblem(path, finding.line or document.line(finding.path), field, finding.message)
 
 
 def _workflow(document: Document, path: str, digest: str, findings: list[Finding]) -> Workflow | None:
@@ -102,7 +102,7 @@ def _workflow(document: Document, path: str, digest: str, findings: list[Finding
     steps: dict[str, dict[str, Any]] = {}
     for name, body in written.items():
         at = ("steps", name)
-        if not NAME.match(name):
+        if not NAME_PATTERN.match(name):
             findings.append(Finding(at, f"expected a name of a-z, 0-9 and -, not {name!r}"))
         if isinstance(body, dict):
             steps[name] = {**dict.fromkeys(body), **_loaded(StepSchema(), body, at, findings)}
@@ -119,7 +119,7 @@ def _workflow(document: Document, path: str, digest: str, findings: list[Finding
             examples.append(
                 Example(
                     found.get("name", f"example {index + 1}"),
-                    given(found["given"], path),
+                    read_given(found["given"], path),
                     tuple(found["expect"]),
                 )
             )
@@ -147,7 +147,7 @@ def _loaded(
     try:
         return dict(schema.load(data))
     except ValidationError as error:
-        findings += [Finding((*at, *inner), message) for inner, message in flat(error.messages)]
+        findings += [Finding((*at, *inner), message) for inner, message in flatten_messages(error.messages)]
         return dict(error.valid_data) if isinstance(error.valid_data, dict) else {}
 
 

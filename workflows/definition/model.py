@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from workflows.definition.crops import Crop
-from workflows.definition.document import Problem
+from workflows.definition.document import FileProblem
 from workflows.definition.expressions import Expression, Template, names_in
 
 COMPLETED, ACCEPTED, REJECTED, FIXED, ERROR, RECALLED = STATES = (
@@ -16,8 +16,8 @@ COMPLETED, ACCEPTED, REJECTED, FIXED, ERROR, RECALLED = STATES = (
 )  # fmt: skip
 
 # Guards that are always on, for each workflow, unless its `limits` say otherwise.
-DEPTH = 5
-PER_DAY = 10_000
+DEFAULT_MAX_DEPTH = 5
+DEFAULT_MAX_PER_DAY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +121,25 @@ class Workflow:
     description: str | None = None
     limits: Limits = Limits()
     examples: tuple[Example, ...] = ()
-    warnings: tuple[Problem, ...] = ()  # not wrong, but perhaps not meant
+    warnings: tuple[FileProblem, ...] = ()  # not wrong, but perhaps not meant
 
     def step(self, name: str) -> Step | None:
         return next((step for step in self.steps if step.name == name), None)
 
 
 @dataclass(frozen=True)
-class BrokenWorkflow:
+class InvalidWorkflow:
     """A file that is set aside whole until it is mended; receiving and the other workflows go on."""
 
     path: str
     name: str | None
-    errors: tuple[Problem, ...]
+    errors: tuple[FileProblem, ...]
 
 
 @dataclass(frozen=True)
 class Workflows:
     loaded: tuple[Workflow, ...] = ()
-    broken: tuple[BrokenWorkflow, ...] = ()
+    invalid: tuple[InvalidWorkflow, ...] = ()
 
     def workflow(self, name: str) -> Workflow | None:
         return next((workflow for workflow in self.loaded if workflow.name == name), None)
@@ -147,31 +147,31 @@ class Workflows:
     @cached_property
     def types(self) -> frozenset[str] | None:
         """The task types that some step could look at; None when any type could be one."""
-        if self.broken:
+        if self.invalid:
             return None  # once mended, it may want what arrives now
         found: set[str] = set()
         for workflow in self.loaded:
             for step in workflow.steps:
-                looked_at = _looked_at(workflow, step)
+                looked_at = _source_types(workflow, step)
                 if looked_at is None:
                     return None
                 found |= looked_at
         return frozenset(found)
 
     @cached_property
-    def ask_for_parents(self) -> bool:
+    def needs_parents(self) -> bool:
         """Whether some step could look at the task that a task followed: only then must a view have its `parent`."""
-        return any(_asks_for_parent(step) for workflow in self.loaded for step in workflow.steps)
+        return any(_uses_parent(step) for workflow in self.loaded for step in workflow.steps)
 
 
-def _asks_for_parent(step: Step) -> bool:
+def _uses_parent(step: Step) -> bool:
     conditions = (step.when, step.where, step.for_each.list if step.for_each else None)
     templates = (*(one for one in conditions if one), *([step.create.params] if step.create else []))
     on_error = (step.on_error.params,) if step.on_error.params else ()
     return step.python is not None or any("parent" in names_in(one) for one in (*templates, *on_error))
 
 
-def _looked_at(workflow: Workflow, step: Step) -> set[str] | None:
+def _source_types(workflow: Workflow, step: Step) -> set[str] | None:
     """The types of the tasks that a step looks at: those it follows, and its own where it answers to their errors."""
     found: set[str] = set()
     if step.after is not None:
@@ -195,13 +195,13 @@ class Limit(NamedTuple):
     most: int
 
 
-def limits(workflow: Workflow, step: Step) -> tuple[Limit, ...]:
+def limits_for(workflow: Workflow, step: Step) -> tuple[Limit, ...]:
     """Every counter that a follow-up of this step must pass; beyond one of them it is held.
 
     A step that names its own `per_day` is not counted by the workflow's guard of 10,000, only by a `per_day` that the
     workflow itself names.
     """
-    guard = None if step.limits.per_day else PER_DAY
+    guard = None if step.limits.per_day else DEFAULT_MAX_PER_DAY
     name = f"{workflow.name}.{step.name}"
     every = (
         (workflow.name, "day", workflow.limits.per_day or guard),
@@ -212,6 +212,6 @@ def limits(workflow: Workflow, step: Step) -> tuple[Limit, ...]:
     return tuple(Limit(counter, period, most) for counter, period, most in every if most is not None)
 
 
-def interested(workflows: Workflows, task_type: str | None) -> bool:
+def has_workflow_for(workflows: Workflows, task_type: str | None) -> bool:
     """Whether a result of this type could be followed by anything: asked before a job of planning is written."""
     return workflows.types is None or task_type is None or task_type in workflows.types

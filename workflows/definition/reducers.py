@@ -14,7 +14,7 @@ from scale.envelope import response_digest
 Result = Mapping[
     str, Any
 ]  # of one task: task_id, answer, annotations (in coordinates of the source image), …
-Reduced = dict[str, Any]
+ReducedResult = dict[str, Any]
 
 BOX = ("left", "top", "width", "height")
 
@@ -25,13 +25,13 @@ class Reducer(NamedTuple):
     name: str
     summary: str
     options: Mapping[str, float]  # name → default; each a share from 0 to 1
-    reduce: Callable[[Sequence[Result], Mapping[str, float]], Reduced]
+    reduce: Callable[[Sequence[Result], Mapping[str, float]], ReducedResult]
 
 
 # Votes.
 
 
-def majority(results: Sequence[Result], options: Mapping[str, float]) -> Reduced:
+def majority(results: Sequence[Result], options: Mapping[str, float]) -> ReducedResult:
     """What most say: each part of the answers, and label and attributes of annotations that share a uuid.
 
     agreement: the share of all results that stand behind the least agreed part, 0 to 1.
@@ -105,7 +105,7 @@ def _by_uuid(results: Sequence[Result]) -> Iterator[list[dict[str, Any]]]:
 # Boxes.
 
 
-def median_box(results: Sequence[Result], options: Mapping[str, float]) -> Reduced:
+def median_box(results: Sequence[Result], options: Mapping[str, float]) -> ReducedResult:
     """The first box of each result as one: the median of its sides, the label that most gave.
 
     agreement: mean IoU of all results with it; one without a box counts as 0.
@@ -117,7 +117,7 @@ def median_box(results: Sequence[Result], options: Mapping[str, float]) -> Reduc
     return {"annotations": [box], "scores": [score], "agreement": score["agreement"]}
 
 
-def consensus_boxes(results: Sequence[Result], options: Mapping[str, float]) -> Reduced:
+def consensus_boxes(results: Sequence[Result], options: Mapping[str, float]) -> ReducedResult:
     """Boxes that most results have, matched by IoU: medians, with the label and the attributes that most gave.
 
     `iou`: from which overlap two boxes are the same. `share`: of the results that must have a box for it to stay.
@@ -203,7 +203,7 @@ def _matched(drawn: Sequence[Sequence[dict[str, Any]]], iou: float) -> list[list
 # Everything.
 
 
-def union(results: Sequence[Result], options: Mapping[str, float]) -> Reduced:
+def union(results: Sequence[Result], options: Mapping[str, float]) -> ReducedResult:
     """Every annotation of every result once; those with the same uuid, or the same in all, count as one."""
     found: dict[str, dict[str, Any]] = {}
     for result in results:
@@ -219,7 +219,7 @@ def _merged(results: Sequence[Result]) -> dict[str, Any] | None:
     return merged or None
 
 
-def concatenation(results: Sequence[Result], options: Mapping[str, float]) -> Reduced:
+def concatenation(results: Sequence[Result], options: Mapping[str, float]) -> ReducedResult:
     """All annotations and all answers, one result after the other; each answer with the annotation that it is about."""
     return {
         "annotations": [annotation for result in results for annotation in result.get("annotations") or ()],
@@ -248,5 +248,5 @@ REDUCERS: tuple[Reducer, ...] = (
 )
 
 
-def reducer(name: str) -> Reducer | None:
+def find_reducer(name: str) -> Reducer | None:
     return next((one for one in REDUCERS if one.name == name), None)

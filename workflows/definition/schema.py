@@ -9,11 +9,11 @@ from typing import Any
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from workflows.definition.crops import Padding
-from workflows.definition.expressions import Expression, ExpressionError, compile_expression, nearest
+from workflows.definition.expressions import Expression, ExpressionError, compile_expression, suggestion
 from workflows.definition.model import STATES, ForEach, Reduce
 from workflows.definition.reducers import REDUCERS
 
-NAME = re.compile(r"[a-z0-9-]+\Z")
+NAME_PATTERN = re.compile(r"[a-z0-9-]+\Z")
 
 # Marshmallow's words for what is wrong, in this language's.
 _PLAIN = {
@@ -30,22 +30,22 @@ _PLAIN = {
 Path = tuple[str | int, ...]
 
 
-def flat(messages: Any, path: Path = ()) -> list[tuple[Path, str]]:
+def flatten_messages(messages: Any, path: Path = ()) -> list[tuple[Path, str]]:
     """Marshmallow's nested messages as (path, sentence)."""
     if isinstance(messages, Mapping):
         return [
             found
             for key, inner in messages.items()
-            for found in flat(inner, path if key == "_schema" else (*path, key))
+            for found in flatten_messages(inner, path if key == "_schema" else (*path, key))
         ]
     sentences = messages if isinstance(messages, list) else [messages]
     return [(path, _PLAIN.get(str(sentence), str(sentence))) for sentence in sentences]
 
 
-MOST = 2**31 - 1  # what a counter in the database holds
+MAX_COUNT = 2**31 - 1  # what a counter in the database holds
 
 
-def about(description: str, example: Any = None, default: str | None = None) -> dict[str, Any]:
+def doc(description: str, example: Any = None, default: str | None = None) -> dict[str, Any]:
     """What the reference and an editor say of a key."""
     said = {"description": description, "example": example, "default": default}
     return {key: value for key, value in said.items() if value is not None}
@@ -54,18 +54,18 @@ def about(description: str, example: Any = None, default: str | None = None) -> 
 # Kinds of values. `json` is the JSON Schema of one; the first line of its docstring is its type in the reference.
 
 
-class Name(fields.Field[str]):
+class NameField(fields.Field[str]):
     """a name of `a-z`, `0-9` and `-`"""
 
     json = {"type": "string", "pattern": "^[a-z0-9-]+$"}
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> str:
-        if not isinstance(value, str) or not NAME.match(value):
+        if not isinstance(value, str) or not NAME_PATTERN.match(value):
             raise ValidationError(f"expected a name of a-z, 0-9 and -, not {value!r}")
         return value
 
 
-class Words(fields.Field[tuple[str, ...]]):
+class StringOrList(fields.Field[tuple[str, ...]]):
     """text, or a list of texts"""
 
     def __init__(self, *, choices: tuple[str, ...] = (), **kwargs: Any) -> None:
@@ -88,13 +88,15 @@ class Words(fields.Field[tuple[str, ...]]):
                 raise ValidationError(f"expected text or a list of texts, not {word!r}")
             if self.choices and word not in self.choices:
                 known = ", ".join(self.choices)
-                raise ValidationError(f"expected one of {known}, not {word!r}{nearest(word, self.choices)}")
+                raise ValidationError(
+                    f"expected one of {known}, not {word!r}{suggestion(word, self.choices)}"
+                )
         if not words:
             raise ValidationError("expected text or a list of texts, not an empty list")
         return tuple(words)
 
 
-class Condition(fields.Field[Expression]):
+class ExpressionField(fields.Field[Expression]):
     """a JMESPath expression"""
 
     json = {"type": "string"}
@@ -110,7 +112,7 @@ class Condition(fields.Field[Expression]):
             raise ValidationError(str(error)) from None
 
 
-class Params(fields.Field[Any]):
+class TemplateField(fields.Field[Any]):
     """a mapping with `${{ }}` values, or one whole `${{ }}`
 
     Compiled by `check`, which tells all of its errors.
@@ -124,7 +126,7 @@ class Params(fields.Field[Any]):
         return value
 
 
-class Each(fields.Field[ForEach]):
+class ForEachField(fields.Field[ForEach]):
     """`annotation`, `label`, `frame`, or a JMESPath list"""
 
     KINDS = ("annotation", "label", "frame")
@@ -141,7 +143,7 @@ class Each(fields.Field[ForEach]):
             raise ValidationError(str(error)) from None
 
 
-class Duration(fields.Field[int]):
+class DurationField(fields.Field[int]):
     """a duration: `90s`, `30m`, `12h`, `7d`"""
 
     SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -158,7 +160,7 @@ class Duration(fields.Field[int]):
         return seconds
 
 
-class Share(fields.Field[float]):
+class FractionField(fields.Field[float]):
     """a share: `5%`, `0.05`, `2 of 3`"""
 
     json = {
@@ -184,7 +186,7 @@ class Share(fields.Field[float]):
         return share
 
 
-class Count(fields.Field[int | None]):
+class CountField(fields.Field[int | None]):
     """a whole number, or `all`"""
 
     json = {"anyOf": [{"const": "all"}, {"type": "integer", "minimum": 1}]}
@@ -197,7 +199,7 @@ class Count(fields.Field[int | None]):
         return value
 
 
-class Margin(fields.Field[Padding]):
+class PaddingField(fields.Field[Padding]):
     """pixels, or a share such as `10%`"""
 
     json = {
@@ -213,7 +215,7 @@ class Margin(fields.Field[Padding]):
         return Padding(float(percent[1]) / 100, True)
 
 
-class Reduction(fields.Field[Reduce]):
+class ReducerField(fields.Field[Reduce]):
     """a reducer's name, or a mapping with `by` and its options"""
 
     _by = {"enum": [known.name for known in REDUCERS]}
@@ -226,7 +228,7 @@ class Reduction(fields.Field[Reduce]):
         return Reduce(options["by"], {key: option for key, option in options.items() if key != "by"})
 
 
-class Switch(fields.Field[bool]):
+class BooleanField(fields.Field[bool]):
     """`true`, `false`"""
 
     json = {"type": "boolean"}
@@ -237,7 +239,7 @@ class Switch(fields.Field[bool]):
         return value
 
 
-class AfterError(fields.Field[dict[str, Any]]):
+class OnErrorField(fields.Field[dict[str, Any]]):
     """`stop`, or a mapping with `retry` or `start`"""
 
     @property
@@ -253,15 +255,17 @@ class AfterError(fields.Field[dict[str, Any]]):
         return dict(OnErrorSchema().load(value))
 
 
-def one_of(*words: str, **kwargs: Any) -> fields.String:
+def choice(*words: str, **kwargs: Any) -> fields.String:
     """One of a few words."""
     said = f"expected {', '.join(words[:-1])} or {words[-1]}, not {{input!r}}"
     return fields.String(validate=validate.OneOf(words, error=said), **kwargs)
 
 
-def whole(least: int, most: int = MOST, **kwargs: Any) -> fields.Integer:
+def integer(least: int, most: int = MAX_COUNT, **kwargs: Any) -> fields.Integer:
     """A whole number in a range."""
-    said = f"expected {least} to {most}" if most < MOST else f"expected a whole number, {least} to {most:,}"
+    said = (
+        f"expected {least} to {most}" if most < MAX_COUNT else f"expected a whole number, {least} to {most:,}"
+    )
     return fields.Integer(strict=True, validate=validate.Range(least, most, error=said), **kwargs)
 
 
@@ -285,22 +289,22 @@ class Section(Schema):
 def _unknown(key: str, known: list[str]) -> str:
     if key == "on" and "after" in known:
         return "is called `after` here (many YAML readers take a bare `on` for true)"
-    return f"is not known here{nearest(key, known)} (known: {', '.join(known)})"
+    return f"is not known here{suggestion(key, known)} (known: {', '.join(known)})"
 
 
 class OnErrorSchema(Section):
     """What to do when a task of this step ends in an error."""
 
-    retry = whole(1, 10, metadata=about("How many times the request is sent again, as new tasks.", 2))
-    params = Params(
-        metadata=about(
+    retry = integer(1, 10, metadata=doc("How many times the request is sent again, as new tasks.", 2))
+    params = TemplateField(
+        metadata=doc(
             "Fields that replace those of the first request. Names are those of the task that failed.",
             {"attachment": "${{ task.metadata.backup_url }}"},
         )
     )
-    mirror = Words(metadata=about("As the step's own `mirror`.", "attachment"))
-    start = Name(
-        metadata=about(
+    mirror = StringOrList(metadata=doc("As the step's own `mirror`.", "attachment"))
+    start = NameField(
+        metadata=doc(
             "The step that looks at the failed task instead; its own `after` need not say so.",
             "ask-elsewhere",
         )
@@ -315,29 +319,29 @@ class OnErrorSchema(Section):
 class AfterSchema(Section):
     """Which results a step looks at. What is not said is not asked."""
 
-    type = Words(metadata=about("Type of the task.", "polygonannotation"))
-    project = Words(metadata=about("Name of the task's project.", "street-scenes"))
-    batch = Words(metadata=about("Name of the task's batch.", "week-12"))
-    tags = Words(metadata=about("Tags that the task must all have.", ["night", "rain"]))
+    type = StringOrList(metadata=doc("Type of the task.", "polygonannotation"))
+    project = StringOrList(metadata=doc("Name of the task's project.", "street-scenes"))
+    batch = StringOrList(metadata=doc("Name of the task's batch.", "week-12"))
+    tags = StringOrList(metadata=doc("Tags that the task must all have.", ["night", "rain"]))
     metadata = fields.Dict(
         keys=fields.String(),
-        metadata=about(
+        metadata=doc(
             "Keys of the task's metadata and their values; a list means one of them.", {"city": "Bern"}
         ),
     )
-    environment = one_of("live", "test", metadata=about("The world that the task belongs to.", "live"))
-    state = Words(
+    environment = choice("live", "test", metadata=doc("The world that the task belongs to.", "live"))
+    state = StringOrList(
         choices=STATES,
         load_default=("completed",),
-        metadata=about(
+        metadata=doc(
             "Levels, not events; a list means any of them. `completed`: there is a current response without an error,"
             " whatever came first. `accepted`, `rejected`, `fixed`: the review says so. `error`. `recalled`: Scale took the"
             " response back.",
             "accepted",
         ),
     )
-    step = Words(
-        metadata=about(
+    step = StringOrList(
+        metadata=doc(
             "Step of this workflow that made the task. A step takes its own results only if it names itself.",
             "detect",
         )
@@ -354,10 +358,10 @@ class AfterSchema(Section):
 class CreateSchema(Section):
     """The task that a step asks for."""
 
-    type = fields.String(required=True, metadata=about("Type of the task at Scale.", "annotation"))
-    params = Params(
+    type = fields.String(required=True, metadata=doc("Type of the task at Scale.", "annotation"))
+    params = TemplateField(
         required=True,
-        metadata=about(
+        metadata=doc(
             "The whole body of the request (project, batch, metadata and tags stand in it too). `callback_url` and"
             " `unique_id` are added by the service; `clear_unique_id_on_error` is refused, since a repeat would pay again.",
             {"attachment": "${{ task.params.attachment }}", "layers": "${{ layers }}"},
@@ -368,46 +372,46 @@ class CreateSchema(Section):
 class CropSchema(Section):
     """The part of the image around the annotation takes the place of `attachment`."""
 
-    padding = Margin(
+    padding = PaddingField(
         load_default=Padding(0, False),
-        metadata=about("Added on each side: pixels, or a share of the annotation's own size.", "10%", "0"),
+        metadata=doc("Added on each side: pixels, or a share of the annotation's own size.", "10%", "0"),
     )
-    min_size = whole(
+    min_size = integer(
         1,
         100_000,
         load_default=1,
-        metadata=about("Least width and height in pixels; a smaller cut grows around its centre.", 64),
+        metadata=doc("Least width and height in pixels; a smaller cut grows around its centre.", 64),
     )
 
 
 class JoinSchema(Section):
     """Looks at the tasks of the step in `after` together, as `results`, once for each task that was fanned out."""
 
-    wait = Count(load_default=None, metadata=about("For all of them, or for that many results.", 2, "all"))
-    quorum = Share(metadata=about("Instead of `wait`: for that share of them.", "2 of 3"))
-    within = Duration(
-        metadata=about("From the planning of the fan-out to the deadline. Without it there is none.", "7d")
+    wait = CountField(load_default=None, metadata=doc("For all of them, or for that many results.", 2, "all"))
+    quorum = FractionField(metadata=doc("Instead of `wait`: for that share of them.", "2 of 3"))
+    within = DurationField(
+        metadata=doc("From the planning of the fan-out to the deadline. Without it there is none.", "7d")
     )
-    on_deadline = one_of(
+    on_deadline = choice(
         "continue",
         "hold",
         "stop",
         load_default="hold",
-        metadata=about(
+        metadata=doc(
             "With the results at hand: go on, plan as held, or do nothing. The same when what is waited for can't come any"
             " more.",
             "continue",
         ),
     )
-    over = one_of(
+    over = choice(
         "all",
         "copies",
         load_default="all",
-        metadata=about(
+        metadata=doc(
             "All tasks of the source together, or the copies of each element by themselves.", "copies"
         ),
     )
-    reduce = Reduction(metadata=about("Makes the results one: `reduced`.", "majority"))
+    reduce = ReducerField(metadata=doc("Makes the results one: `reduced`.", "majority"))
 
     @validates_schema
     def wait_or_quorum(self, data: dict[str, Any], **_: Any) -> None:
@@ -418,18 +422,18 @@ class JoinSchema(Section):
 class LimitsSchema(Section):
     """What goes beyond a limit is planned as held."""
 
-    per_day = whole(
+    per_day = integer(
         1,
-        metadata=about(
+        metadata=doc(
             "Follow-ups a day (UTC). At a step: that step's, in place of the guard of 10,000 a day.",
             500,
             "10,000",
         ),
     )
-    total = whole(1, metadata=about("Follow-ups ever.", 20_000))
-    depth = whole(
+    total = integer(1, metadata=doc("Follow-ups ever.", 20_000))
+    depth = integer(
         1,
-        metadata=about(
+        metadata=doc(
             "Tasks from the first one to the last; what follows a task from outside is the first.", 3, "5"
         ),
     )
@@ -438,62 +442,64 @@ class LimitsSchema(Section):
 class StepSchema(Section):
     """One step: which results it looks at, and which tasks it asks for."""
 
-    description = fields.String(metadata=about("For people.", "Boxes from polygons"))
+    description = fields.String(metadata=doc("For people.", "Boxes from polygons"))
     after = fields.Nested(
         AfterSchema,
-        metadata=about(
+        metadata=doc(
             "Which results the step looks at. Required, except where only an `on_error` starts the step.",
             {"type": "polygonannotation", "state": "accepted"},
         ),
     )
-    when = Condition(metadata=about("A condition on the result.", "length(annotations) > `0`"))
-    for_each = Each(metadata=about("One task for each of them.", "annotation"))
-    where = Condition(metadata=about("For which of them.", "annotation.label == 'car'"))
+    when = ExpressionField(metadata=doc("A condition on the result.", "length(annotations) > `0`"))
+    for_each = ForEachField(metadata=doc("One task for each of them.", "annotation"))
+    where = ExpressionField(metadata=doc("For which of them.", "annotation.label == 'car'"))
     crop = fields.Nested(
-        CropSchema, metadata=about("Cut the image around the annotation.", {"padding": "10%", "min_size": 64})
+        CropSchema, metadata=doc("Cut the image around the annotation.", {"padding": "10%", "min_size": 64})
     )
-    mirror = Words(
-        metadata=about(
+    mirror = StringOrList(
+        metadata=doc(
             "Fields of the request whose file is copied into the artifact store; Scale gets a signed address of the copy.",
             "attachment",
         )
     )
     join = fields.Nested(
         JoinSchema,
-        metadata=about(
+        metadata=doc(
             "Wait for the tasks of the step in `after`. Without `create`, the outcome is kept and nothing is asked.",
             {"quorum": "2 of 3", "within": "7d", "reduce": "majority"},
         ),
     )
-    copies = whole(1, 100, metadata=about("The same question to that many tasks.", 3))
-    sample = Share(
-        metadata=about("Only for that share of the tasks; which ones is fixed by their ids.", "5%")
+    copies = integer(1, 100, metadata=doc("The same question to that many tasks.", 3))
+    sample = FractionField(
+        metadata=doc("Only for that share of the tasks; which ones is fixed by their ids.", "5%")
     )
     repeat = fields.String(
         validate=validate.Equal("each_response", error="expected each_response"),
-        metadata=about("Again for every new response of a task. Otherwise once.", "each_response"),
+        metadata=doc("Again for every new response of a task. Otherwise once.", "each_response"),
     )
-    hold = Switch(load_default=False, metadata=about("Each follow-up waits for a person's approval.", True))
-    limits = fields.Nested(LimitsSchema, metadata=about("Limits of this step.", {"per_day": 500}))
-    dry_run = Switch(
-        load_default=False, metadata=about("Follow-ups are recorded as `skipped`; nothing is created.", True)
+    hold = BooleanField(
+        load_default=False, metadata=doc("Each follow-up waits for a person's approval.", True)
     )
-    on_error = AfterError(
-        metadata=about(
+    limits = fields.Nested(LimitsSchema, metadata=doc("Limits of this step.", {"per_day": 500}))
+    dry_run = BooleanField(
+        load_default=False, metadata=doc("Follow-ups are recorded as `skipped`; nothing is created.", True)
+    )
+    on_error = OnErrorField(
+        metadata=doc(
             "When a task of this step ends in an error.", {"retry": 2, "mirror": "attachment"}, "stop"
         )
     )
-    on_recall = one_of(
+    on_recall = choice(
         "keep",
         "cancel",
         load_default="keep",
-        metadata=about(
+        metadata=doc(
             "When Scale recalls a task: what becomes of its follow-ups that are not done.", "cancel"
         ),
     )
     create = fields.Nested(
         CreateSchema,
-        metadata=about(
+        metadata=doc(
             "The task to create.",
             {"type": "annotation", "params": {"attachment": "${{ task.params.attachment }}"}},
         ),
@@ -502,7 +508,7 @@ class StepSchema(Section):
         validate=validate.Regexp(
             r"[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z", error="expected module:function, not {input!r}"
         ),
-        metadata=about(
+        metadata=doc(
             "Instead of `create`: a function that takes the view of one result and gives a list of"
             " `{type, params, key}`; `key` tells several tasks apart.",
             "config.handlers:ask_twice",
@@ -513,25 +519,25 @@ class StepSchema(Section):
 class ExpectSchema(Section):
     """One follow-up that must be planned. What is not said may be anything."""
 
-    step = fields.String(metadata=about("The step that asks for it.", "boxes"))
-    type = fields.String(metadata=about("Type of the task.", "annotation"))
-    state = one_of("planned", "held", "skipped", metadata=about("Its state.", "planned"))
+    step = fields.String(metadata=doc("The step that asks for it.", "boxes"))
+    type = fields.String(metadata=doc("Type of the task.", "annotation"))
+    state = choice("planned", "held", "skipped", metadata=doc("Its state.", "planned"))
     unique_id = fields.String(
-        metadata=about("Its identity.", "polygons-to-boxes.boxes.5774cc78b01249ab09f089dd")
+        metadata=doc("Its identity.", "polygons-to-boxes.boxes.5774cc78b01249ab09f089dd")
     )
-    reason = fields.String(allow_none=True, metadata=about("Why it is held or skipped.", "dry run"))
+    reason = fields.String(allow_none=True, metadata=doc("Why it is held or skipped.", "dry run"))
     params = fields.Dict(
-        keys=fields.String(), metadata=about("Fields of the request that must be so.", {"with_labels": True})
+        keys=fields.String(), metadata=doc("Fields of the request that must be so.", {"with_labels": True})
     )
 
 
 class ExampleSchema(Section):
     """A payload, and what must follow from it: tried by `flask workflows test`."""
 
-    name = fields.String(metadata=about("What the example shows.", "Two polygons become two layers"))
+    name = fields.String(metadata=doc("What the example shows.", "Two polygons become two layers"))
     given = fields.Raw(
         required=True,
-        metadata=about(
+        metadata=doc(
             "A callback's body, or the path of one beside this file. Or a mapping with `payload` and what stands around it:"
             " `step` (that made the task), `parent`, `request`, `environment`, `depth`, `recalled`, `annotations`; for a join"
             " `join` (its step) and `results` (bodies).",
@@ -541,25 +547,25 @@ class ExampleSchema(Section):
     expect = fields.List(
         fields.Nested(ExpectSchema),
         required=True,
-        metadata=about("The follow-ups, in their order.", [{"step": "boxes", "type": "annotation"}]),
+        metadata=doc("The follow-ups, in their order.", [{"step": "boxes", "type": "annotation"}]),
     )
 
 
 class WorkflowSchema(Section):
     """A workflow file."""
 
-    workflow = Name(required=True, metadata=about("Name of the workflow.", "polygons-to-boxes"))
-    description = fields.String(metadata=about("For people.", "Boxes from polygons"))
+    workflow = NameField(required=True, metadata=doc("Name of the workflow.", "polygons-to-boxes"))
+    description = fields.String(metadata=doc("For people.", "Boxes from polygons"))
     limits = fields.Nested(
-        LimitsSchema, metadata=about("Limits of all its steps together.", {"per_day": 2000, "depth": 3})
+        LimitsSchema, metadata=doc("Limits of all its steps together.", {"per_day": 2000, "depth": 3})
     )
     steps = fields.Dict(
         keys=fields.String(),
         required=True,
-        metadata={**about("The steps by name (`a-z`, `0-9`, `-`)."), "values": StepSchema},
+        metadata={**doc("The steps by name (`a-z`, `0-9`, `-`)."), "values": StepSchema},
     )
     examples = fields.List(
-        fields.Nested(ExampleSchema), metadata=about("Payloads, and what must follow from them.")
+        fields.Nested(ExampleSchema), metadata=doc("Payloads, and what must follow from them.")
     )
 
 
@@ -606,7 +612,7 @@ def _type(field: fields.Field[Any]) -> dict[str, Any]:
             return {
                 "type": "object",
                 "minProperties": 1,
-                "propertyNames": Name.json,
+                "propertyNames": NameField.json,
                 "additionalProperties": _object(values()),
             }
         case fields.Integer():

@@ -19,11 +19,11 @@ from workflows.definition.expressions import (
     Template,
     compile_template,
     expressions_in,
-    nearest,
+    suggestion,
 )
-from workflows.definition.reducers import REDUCERS, reducer
-from workflows.planning.identity import LONGEST
-from workflows.planning.requests import PAYS_AGAIN, handler
+from workflows.definition.reducers import REDUCERS, find_reducer
+from workflows.planning.identity import MAX_UNIQUE_ID_LENGTH
+from workflows.planning.requests import CLEAR_UNIQUE_ID_REFUSED, load_handler
 
 Path = tuple[str | int, ...]
 Found = Iterator[tuple[Path, str]]
@@ -76,7 +76,7 @@ def _says_what_to_do(step: str, fields: Mapping[str, Any], steps: Steps) -> Foun
         yield ("after",), "is required: which results does the step look at?"
     for other in (fields.get("after") or {}).get("step", ()):
         if other not in steps:
-            yield ("after", "step"), f"there is no step {other!r}{nearest(other, steps)}"
+            yield ("after", "step"), f"there is no step {other!r}{suggestion(other, steps)}"
         elif steps[other].keys() >= {"join", "after"} and not steps[other].keys() & {"create", "python"}:
             yield ("after", "step"), f"the step {other!r} creates no tasks"
     if not fields.keys() & {"create", "python", "join"}:
@@ -105,7 +105,7 @@ def _on_error(step: str, fields: Mapping[str, Any], steps: Steps) -> Found:
     if start == step:
         yield ("on_error", "start"), "is this step itself: `retry` asks again"
     elif start is not None and start not in steps:
-        yield ("on_error", "start"), f"there is no step {start!r}{nearest(start, steps)}"
+        yield ("on_error", "start"), f"there is no step {start!r}{suggestion(start, steps)}"
     if "params" in on_error:
         if not isinstance(on_error["params"], dict):
             yield ("on_error", "params"), "expected a mapping: the fields that change"
@@ -131,12 +131,12 @@ def _join(fields: Mapping[str, Any], steps: Steps) -> Found:
         yield ("repeat",), "stands beside `join`: put it at the step whose tasks are joined"
     if (reduce := join.get("reduce")) is None:
         return
-    found = reducer(reduce.by)
+    found = find_reducer(reduce.by)
     if found is None:
         names = [one.name for one in REDUCERS]
         yield (
             ("join", "reduce"),
-            f"there is no reducer {reduce.by!r}{nearest(reduce.by, names)} (there is {', '.join(names)})",
+            f"there is no reducer {reduce.by!r}{suggestion(reduce.by, names)} (there is {', '.join(names)})",
         )
         return
     for option, value in reduce.options.items():
@@ -151,7 +151,7 @@ def _python(fields: Mapping[str, Any]) -> Found:
     if (name := fields.get("python")) is None:
         return
     try:
-        if not callable(handler(name)):
+        if not callable(load_handler(name)):
             yield ("python",), f"{name} is no function"
     except Exception as error:  # importing it runs code of the operator's own
         yield ("python",), f"{name} can't be imported: {type(error).__name__}: {error}"
@@ -170,10 +170,10 @@ def _unique_id(name: str, step: str, fields: Mapping[str, Any]) -> Found:
     longest += 1 + len(str(copies)) if copies > 1 else 0
     longest += 1 + _DIGEST if "repeat" in fields else 0
     longest += _RETRY if "retry" in on_error else 0
-    if longest > LONGEST:
+    if longest > MAX_UNIQUE_ID_LENGTH:
         yield (
             (),
-            f"its unique_ids could have {longest} characters, and {LONGEST} is the most: shorten the names by {longest - LONGEST}",
+            f"its unique_ids could have {longest} characters, and {MAX_UNIQUE_ID_LENGTH} is the most: shorten the names by {longest - MAX_UNIQUE_ID_LENGTH}",
         )
 
 
@@ -209,7 +209,7 @@ def _unknown_names(path: Path, expression: Expression, known: list[str]) -> Foun
         else:
             yield (
                 path,
-                f"`{expression.source}`: there is no `{word}`{nearest(word, known)} (there is {', '.join(known)})",
+                f"`{expression.source}`: there is no `{word}`{suggestion(word, known)} (there is {', '.join(known)})",
             )
 
 
@@ -218,7 +218,7 @@ def _unknown_names(path: Path, expression: Expression, known: list[str]) -> Foun
 _ADDED = {
     "callback_url": "is added by the service: leave it out",
     "unique_id": "is added by the service: leave it out",
-    "clear_unique_id_on_error": PAYS_AGAIN,
+    "clear_unique_id_on_error": CLEAR_UNIQUE_ID_REFUSED,
 }
 
 
@@ -229,7 +229,7 @@ def _added(template: Template, at: Path) -> Found:
 
 def _create(step: str, fields: Mapping[str, Any], steps: Steps) -> Found:
     create = fields.get("create") or {}
-    close = nearest(create.get("type", ""), [table.type for table in TABLES])
+    close = suggestion(create.get("type", ""), [table.type for table in TABLES])
     if close and not parameters(create["type"]).type:  # a type that is new at Scale is taken
         yield ("create", "type"), f"there is no task type {create['type']!r}{close}"
         return
@@ -245,7 +245,7 @@ def _create(step: str, fields: Mapping[str, Any], steps: Steps) -> Found:
         request.setdefault("attachment", UNKNOWN)
     for name in fields.get("mirror", ()):
         if name not in request:
-            yield ("mirror",), f"the request has no {name!r}{nearest(name, request)}"
+            yield ("mirror",), f"the request has no {name!r}{suggestion(name, request)}"
     for field, message in findings(create["type"], request):
         yield (*at, *_path(field)), message
     sources = _sources(step, fields, steps)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from workflows.definition.model import Example, Workflow
-from workflows.planning.identity import part, unique_id
+from workflows.planning.identity import id_segment, unique_id
 from workflows.planning.joins import FIRE, Child, Verdict, plan_join
-from workflows.planning.plan import FollowUp, plan
+from workflows.planning.plan import PlannedFollowUp, plan
 from workflows.planning.view import Source, View, view
 
 # Keys of a `given` that is more than a callback's body: which types each has, in code and in words.
@@ -30,15 +30,15 @@ AROUND: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 @dataclass(frozen=True)
-class Tried:
+class ExampleResult:
     """What became of an example: it passed when nothing differs."""
 
     example: Example
     differences: tuple[str, ...]
-    follow_ups: tuple[FollowUp, ...]
+    follow_ups: tuple[PlannedFollowUp, ...]
 
 
-def given(written: Any, beside: str) -> Mapping[str, Any]:
+def read_given(written: Any, beside: str) -> Mapping[str, Any]:
     """An example's `given` with its payloads read: `{"payload": body, …}`. ValueError or OSError say what is wrong."""
     if not isinstance(written, dict) or "payload" not in written:
         written = {"payload": written}
@@ -63,19 +63,19 @@ def _body(written: Any, beside: str) -> dict[str, Any]:
     return body
 
 
-def try_examples(workflow: Workflow, prefix: str = "") -> list[Tried]:
+def run_examples(workflow: Workflow, prefix: str = "") -> list[ExampleResult]:
     """Every example of a workflow."""
     return [_tried(workflow, example, prefix) for example in workflow.examples]
 
 
-def _tried(workflow: Workflow, example: Example, prefix: str) -> Tried:
+def _tried(workflow: Workflow, example: Example, prefix: str) -> ExampleResult:
     seen = _view(workflow, example.given["payload"], example.given)
     name = example.given.get("join")
     if name is None:
         follow_ups = plan(seen, workflow, prefix)
     else:
         follow_ups = _joined(workflow, name, seen, example.given.get("results", ()), prefix)
-    return Tried(example, tuple(_differences(follow_ups, example.expect)), tuple(follow_ups))
+    return ExampleResult(example, tuple(_differences(follow_ups, example.expect)), tuple(follow_ups))
 
 
 def _view(
@@ -85,7 +85,7 @@ def _view(
     task = body["task"]
     response = body.get("response")
     step = made_by or around.get("step")
-    first = unique_id("", workflow.name, step or "", part(str(task.get("task_id"))))
+    first = unique_id("", workflow.name, step or "", id_segment(str(task.get("task_id"))))
     return view(
         task,
         task.get("response") if response is None else response,
@@ -100,7 +100,9 @@ def _view(
     )
 
 
-def _joined(workflow: Workflow, name: str, seen: View, results: Sequence[Any], prefix: str) -> list[FollowUp]:
+def _joined(
+    workflow: Workflow, name: str, seen: View, results: Sequence[Any], prefix: str
+) -> list[PlannedFollowUp]:
     """What a join makes of these results of its fan-out."""
     step = workflow.step(name)
     if step is None or step.join is None or step.after is None:
@@ -110,11 +112,11 @@ def _joined(workflow: Workflow, name: str, seen: View, results: Sequence[Any], p
         Child(f"{made_by}.{number}", "completed", _view(workflow, body, {}, made_by))
         for number, body in enumerate(results, 1)
     )
-    key = unique_id(prefix, workflow.name, name, part(seen.task_id))
+    key = unique_id(prefix, workflow.name, name, id_segment(seen.task_id))
     return list(plan_join(seen, workflow, step, Verdict(FIRE, "", children), key, prefix).follow_ups)
 
 
-def _differences(follow_ups: Sequence[FollowUp], expected: Sequence[Mapping[str, Any]]) -> list[str]:
+def _differences(follow_ups: Sequence[PlannedFollowUp], expected: Sequence[Mapping[str, Any]]) -> list[str]:
     said = []
     if len(follow_ups) != len(expected):
         steps = ", ".join(follow_up.step for follow_up in follow_ups) or "none"

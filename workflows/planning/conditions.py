@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from workflows.definition.expressions import ExpressionError
 from workflows.definition.model import ACCEPTED, COMPLETED, ERROR, FIXED, RECALLED, REJECTED, Step, Workflow
-from workflows.planning.view import Names, View
+from workflows.planning.view import StepScope, View
 
 
 class Condition(NamedTuple):
@@ -20,14 +20,16 @@ class Condition(NamedTuple):
 
 
 def conditions(
-    view: View, workflow: Workflow, step: Step, joined: Names | None = None
+    view: View, workflow: Workflow, step: Step, joined: StepScope | None = None
 ) -> Iterator[Condition]:
     """Each thing that a step asks of a result, in the order in which plan() looks: it stops at the first that fails.
 
     `joined`: names of a join that fires; whom it looks at was asked of its children then, not of the view.
     """
     if joined is None and _started_by_error(view, workflow, step):
-        yield Condition("on_error", True, f"a task of the step {maker(view, workflow)} ended in an error")
+        yield Condition(
+            "on_error", True, f"a task of the step {source_step(view, workflow)} ended in an error"
+        )
     elif joined is None:
         yield from _after(view, workflow, step)
     if step.when is not None:
@@ -41,7 +43,7 @@ def conditions(
 
 
 def _after(view: View, workflow: Workflow, step: Step) -> Iterator[Condition]:
-    after, task, made_by = step.after, view.task, maker(view, workflow)
+    after, task, made_by = step.after, view.task, source_step(view, workflow)
     if after is None:
         yield Condition("after", False, "only an `on_error` starts this step")
         return
@@ -70,9 +72,9 @@ def _after(view: View, workflow: Workflow, step: Step) -> Iterator[Condition]:
         yield _one_of(
             f"after.metadata.{key}", value, tuple(wanted) if isinstance(wanted, list) else (wanted,)
         )
-    states = levels(view)
-    why = f"it is {', '.join(sorted(states)) or 'none of the states'}; wanted {' or '.join(after.state)}"
-    yield Condition("after.state", bool(states & set(after.state)), why)
+    holding = states(view)
+    why = f"it is {', '.join(sorted(holding)) or 'none of the states'}; wanted {' or '.join(after.state)}"
+    yield Condition("after.state", bool(holding & set(after.state)), why)
 
 
 def _one_of(name: str, value: Any, wanted: tuple[Any, ...]) -> Condition:
@@ -80,17 +82,17 @@ def _one_of(name: str, value: Any, wanted: tuple[Any, ...]) -> Condition:
     return Condition(name, held, f"it is {value!r}; wanted {' or '.join(map(repr, wanted))}")
 
 
-def maker(view: View, workflow: Workflow) -> str | None:
+def source_step(view: View, workflow: Workflow) -> str | None:
     """The step of this workflow that made the task."""
     return view.source.step if view.source and view.source.workflow == workflow.name else None
 
 
 def _started_by_error(view: View, workflow: Workflow, step: Step) -> bool:
-    made_by = workflow.step(maker(view, workflow) or "")
-    return made_by is not None and made_by.on_error.step == step.name and ERROR in levels(view)
+    made_by = workflow.step(source_step(view, workflow) or "")
+    return made_by is not None and made_by.on_error.step == step.name and ERROR in states(view)
 
 
-def levels(view: View) -> frozenset[str]:
+def states(view: View) -> frozenset[str]:
     """The states that hold of a result. Levels, not events: whatever came first, they say how it stands now."""
     if view.recalled:
         return frozenset({RECALLED})
@@ -107,8 +109,8 @@ def _drawn(workflow: str, step: str, task_id: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{workflow}.{step}.{task_id}".encode()).digest()[:8]) / 2**64
 
 
-def to_cancel(view: View, workflow: Workflow) -> list[str]:
+def steps_to_cancel(view: View, workflow: Workflow) -> list[str]:
     """The steps whose follow-ups of this task are to be canceled, since it was recalled."""
-    if RECALLED not in levels(view):
+    if RECALLED not in states(view):
         return []
     return [step.name for step in workflow.steps if step.on_recall == "cancel"]

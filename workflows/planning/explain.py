@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from workflows.definition.expressions import ExpressionError
 from workflows.definition.model import Workflow
 from workflows.planning.conditions import Condition, conditions
-from workflows.planning.joins import Child, settle
-from workflows.planning.plan import FollowUp, follow_ups_of
+from workflows.planning.joins import Child, decide_join
+from workflows.planning.plan import PlannedFollowUp, follow_ups_of_step
 from workflows.planning.requests import elements
-from workflows.planning.view import Names, View
+from workflows.planning.view import StepScope, View
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Explanation:
     conditions: tuple[Condition, ...]  # all of them, also after the first that fails
     elements: int  # of the fan-out; 1 without one
     left: int  # of these, after `where`
-    follow_ups: tuple[FollowUp, ...]  # what plan() gives for this step
+    follow_ups: tuple[PlannedFollowUp, ...]  # what plan() gives for this step
 
 
 def explain(
@@ -32,11 +32,11 @@ def explain(
     """
     explanations = []
     for step in workflow.steps:
-        follow_ups = tuple(follow_ups_of(view, workflow, step, prefix))
+        follow_ups = tuple(follow_ups_of_step(view, workflow, step, prefix))
         if step.join is not None:
             waited_for = " and ".join(step.after.step) if step.after else ""
             if given := children.get(step.name):
-                verdict = settle(workflow, step, given)
+                verdict = decide_join(workflow, step, given)
                 asked = [Condition("join", verdict.do in ("fire", "hold"), f"{verdict.do}: {verdict.why}")]
             else:
                 asked = [Condition("join", False, f"this task has no tasks of the step {waited_for}")]
@@ -47,7 +47,7 @@ def explain(
         try:
             for _, own in elements(view, step):
                 every += 1
-                left += step.where is None or step.where.holds(Names(view, own))
+                left += step.where is None or step.where.holds(StepScope(view, own))
         except ExpressionError as error:
             asked.append(Condition("for_each", None, str(error)))
         explanations.append(Explanation(step.name, tuple(asked), every, left, follow_ups))

@@ -8,7 +8,7 @@ from typing import Any
 
 from scale.envelope import response_digest
 
-LONGEST = 120  # characters of a unique_id, without the prefix
+MAX_UNIQUE_ID_LENGTH = 120  # characters of a unique_id, without the prefix
 
 
 def digest_of(value: Any) -> str:
@@ -19,15 +19,15 @@ def digest_of(value: Any) -> str:
 def annotation_key(annotation: Mapping[str, Any]) -> str:
     """The annotation's uuid, or a digest of it when it has none that can stand in a unique_id."""
     uuid = annotation.get("uuid")
-    return part(uuid) if isinstance(uuid, str) and uuid else digest_of(annotation)
+    return id_segment(uuid) if isinstance(uuid, str) and uuid else digest_of(annotation)
 
 
-def part(word: str) -> str:
+def id_segment(word: str) -> str:
     """A word as a part of a unique_id; one that could not stand there, or would read as a retry, gives its digest."""
     return word if re.fullmatch(r"(?!retry-)[A-Za-z0-9_-]{1,40}", word) else digest_of(word)
 
 
-def response_part(digest: str | None) -> str:
+def response_segment(digest: str | None) -> str:
     """A response's digest as a part of a unique_id."""
     return (digest or "none")[:16]
 
@@ -36,13 +36,15 @@ def unique_id(prefix: str, workflow: str, step: str, *parts: str) -> str:
     """`<workflow>.<step>.<source>`, at most 120 characters of [A-Za-z0-9._-], after the prefix."""
     source = ".".join(parts)
     whole = f"{workflow}.{step}.{source}"
-    return prefix + (whole if len(whole) <= LONGEST else f"{workflow}.{step}.{response_digest(source)[:32]}")
+    return prefix + (
+        whole if len(whole) <= MAX_UNIQUE_ID_LENGTH else f"{workflow}.{step}.{response_digest(source)[:32]}"
+    )
 
 
 _RETRY = re.compile(r"\.retry-([0-9]+)\Z")
 
 
-def first_try(unique_id: str) -> tuple[str, int]:
+def split_retry(unique_id: str) -> tuple[str, int]:
     """The unique_id of the follow-up that was tried first, and which retry this one is (0: the first itself)."""
     found = _RETRY.search(unique_id)
     return (unique_id[: found.start()], int(found[1])) if found else (unique_id, 0)

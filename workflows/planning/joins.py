@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from workflows.definition.model import ERROR, Join, Step, Workflow
-from workflows.definition.reducers import reducer
-from workflows.planning.conditions import conditions, levels
-from workflows.planning.identity import annotation_key, first_try, part, response_part, unique_id
-from workflows.planning.plan import FollowUp, asked_for
-from workflows.planning.view import Names, Source, View
+from workflows.definition.reducers import find_reducer
+from workflows.planning.conditions import conditions, states
+from workflows.planning.identity import annotation_key, id_segment, response_segment, split_retry, unique_id
+from workflows.planning.plan import PlannedFollowUp, requested_follow_ups
+from workflows.planning.view import Source, StepScope, View
 
 WAIT, FIRE, HOLD, STOP = "wait", "fire", "hold", "stop"
 
 LOST = ("failed", "skipped", "canceled", "error")  # states of a follow-up from which no result comes any more
 
 
-class Opening(NamedTuple):
+class NewJoin(NamedTuple):
     """A join that a planned fan-out makes due: one row, by its key."""
 
     key: str  # the join's identity, of the form of a unique_id
@@ -50,20 +50,20 @@ class Verdict(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class JoinOutcome:
     """What a join that fired comes to."""
 
-    follow_ups: tuple[FollowUp, ...]
+    follow_ups: tuple[PlannedFollowUp, ...]
     reduced: dict[str, Any] | None  # what the reducer made of the results
     reason: str | None  # why there is no follow-up, when there is none
 
 
-def openings(follow_ups: Sequence[FollowUp], workflow: Workflow, prefix: str = "") -> list[Opening]:
+def joins_for(follow_ups: Sequence[PlannedFollowUp], workflow: Workflow, prefix: str = "") -> list[NewJoin]:
     """The joins over what `plan` gave for one result. An empty fan-out opens none.
 
     A later response of the same source may add children: a row that is still open takes those in.
     """
-    found: dict[str, Opening] = {}
+    found: dict[str, NewJoin] = {}
     for follow_up in follow_ups:
         source = Source(
             workflow.name, follow_up.step, follow_up.unique_id, follow_up.source_task_id,
@@ -71,10 +71,10 @@ def openings(follow_ups: Sequence[FollowUp], workflow: Workflow, prefix: str = "
         )  # fmt: skip
         for key, step in joins_of(source, workflow, prefix):
             assert step.join is not None
-            opening = found.get(key) or Opening(
+            opening = found.get(key) or NewJoin(
                 key, workflow.name, step.name, source.task_id, _part(step.join, source), (), step.join.within
             )
-            children = (*opening.children, first_try(follow_up.unique_id)[0])
+            children = (*opening.children, split_retry(follow_up.unique_id)[0])
             found[key] = opening._replace(children=tuple(dict.fromkeys(children)))
     return list(found.values())
 
@@ -87,9 +87,9 @@ def joins_of(source: Source, workflow: Workflow, prefix: str = "") -> Iterator[t
     for step in workflow.steps:
         if step.join is not None and step.after is not None and source.step in step.after.step:
             one = _part(step.join, source)
-            parts = [part(source.task_id), *([one] if one is not None else [])]
+            parts = [id_segment(source.task_id), *([one] if one is not None else [])]
             if made_by.each_response:
-                parts.append(response_part(source.response))
+                parts.append(response_segment(source.response))
             yield unique_id(prefix, workflow.name, step.name, *parts), step
 
 
@@ -97,15 +97,15 @@ def _part(join: Join, source: Source) -> str | None:
     return source.annotation if join.over == "copies" else None
 
 
-def settle(workflow: Workflow, step: Step, children: Sequence[Child], overdue: bool = False) -> Verdict:
+def decide_join(workflow: Workflow, step: Step, children: Sequence[Child], overdue: bool = False) -> Verdict:
     """Whether a join waits, fires or gives up. `children`: every follow-up of it, retries among them."""
     join, after = step.join, step.after
     assert join is not None
     assert after is not None
     latest: dict[str, Child] = {}
-    for child in sorted(children, key=lambda child: first_try(child.unique_id)):
-        latest[first_try(child.unique_id)[0]] = child
-    there = tuple(child for child in latest.values() if child.view and levels(child.view) & set(after.state))
+    for child in sorted(children, key=lambda child: split_retry(child.unique_id)):
+        latest[split_retry(child.unique_id)[0]] = child
+    there = tuple(child for child in latest.values() if child.view and states(child.view) & set(after.state))
     arrived = {child.unique_id for child in there}
     coming = [
         child
@@ -134,29 +134,29 @@ def _lost(child: Child, workflow: Workflow, made_by: str) -> bool:
     if child.state not in LOST:
         return False
     step = workflow.step(made_by)
-    again = step is not None and first_try(child.unique_id)[1] < step.on_error.times
+    again = step is not None and split_retry(child.unique_id)[1] < step.on_error.times
     return not (again and child.state == ERROR)
 
 
 def plan_join(
     view: View, workflow: Workflow, step: Step, verdict: Verdict, key: str, prefix: str = ""
-) -> Joined:
+) -> JoinOutcome:
     """What follows from the results of a join that fires or holds. `view` is of the task that was fanned out, `key` the join's."""
     assert step.join is not None
     results = list(_results(view, verdict.children))
     reduced: dict[str, Any] | None = None
-    if step.join.reduce is not None and (made := reducer(step.join.reduce.by)) is not None:
+    if step.join.reduce is not None and (made := find_reducer(step.join.reduce.by)) is not None:
         reduced = made.reduce(results, {**made.options, **step.join.reduce.options})
     own = {"results": results, "reduced": reduced}
-    names = Names(view, own)
+    names = StepScope(view, own)
     for condition in conditions(view, workflow, step, names):
         if not condition.held:
-            return Joined((), reduced, f"{condition.name}: {condition.why}")
+            return JoinOutcome((), reduced, f"{condition.name}: {condition.why}")
     held = f"the join is incomplete: {verdict.why}" if verdict.do == HOLD else None
     follow_ups = tuple(
-        asked_for(view, workflow, step, prefix, tuple(key[len(prefix) :].split(".")), own, held)
+        requested_follow_ups(view, workflow, step, prefix, tuple(key[len(prefix) :].split(".")), own, held)
     )
-    return Joined(follow_ups, reduced, None if follow_ups else "the step creates nothing")
+    return JoinOutcome(follow_ups, reduced, None if follow_ups else "the step creates nothing")
 
 
 def _results(view: View, children: Sequence[Child]) -> Iterator[dict[str, Any]]:

@@ -10,18 +10,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflows.definition.expressions import ExpressionError, render
-from workflows.definition.model import DEPTH, ERROR, Step, Workflow
+from workflows.definition.model import DEFAULT_MAX_DEPTH, ERROR, Step, Workflow
 from workflows.definition.recipes import mirrored
-from workflows.planning.conditions import conditions, levels, maker
-from workflows.planning.identity import first_try, part, response_part, unique_id
-from workflows.planning.requests import Wanted, proposed, refusal, requests, unanswered
+from workflows.planning.conditions import conditions, source_step, states
+from workflows.planning.identity import id_segment, response_segment, split_retry, unique_id
+from workflows.planning.requests import (
+    TaskRequest,
+    rejection_reason,
+    requests,
+    requests_from_python,
+    skipped_request,
+)
 from workflows.planning.view import View
 
 PLANNED, HELD, SKIPPED = "planned", "held", "skipped"
 
 
 @dataclass(frozen=True, slots=True)
-class FollowUp:
+class PlannedFollowUp:
     """One task that a step asks for."""
 
     unique_id: str
@@ -38,52 +44,54 @@ class FollowUp:
     depth: int = 1  # tasks from the first one to this, itself included
 
 
-def plan(view: View, workflow: Workflow, prefix: str = "") -> list[FollowUp]:
+def plan(view: View, workflow: Workflow, prefix: str = "") -> list[PlannedFollowUp]:
     """The follow-ups of one result, in the order of the file; no two have the same unique_id.
 
     `prefix` is UNIQUE_ID_PREFIX. A step with a `join` looks at many results together: see workflows/planning/joins.py.
     """
-    found: dict[str, FollowUp] = {}
+    found: dict[str, PlannedFollowUp] = {}
     for step in workflow.steps:
-        for follow_up in follow_ups_of(view, workflow, step, prefix):
+        for follow_up in follow_ups_of_step(view, workflow, step, prefix):
             found.setdefault(follow_up.unique_id, follow_up)
     return list(found.values())
 
 
-def follow_ups_of(view: View, workflow: Workflow, step: Step, prefix: str = "") -> Iterator[FollowUp]:
+def follow_ups_of_step(
+    view: View, workflow: Workflow, step: Step, prefix: str = ""
+) -> Iterator[PlannedFollowUp]:
     """What one step wants of a result."""
     yield from _retried(view, workflow, step)
     if step.join is not None:
         return
-    key = (workflow.name, step.name, part(view.task_id))
+    key = (workflow.name, step.name, id_segment(view.task_id))
     for condition in conditions(view, workflow, step):
         if condition.held is None:
             why = f"{condition.name}: {condition.why}"
-            yield _follow_up(view, workflow, step, prefix, key, unanswered(step, why))
+            yield _follow_up(view, workflow, step, prefix, key, skipped_request(step, why))
         if not condition.held:
             return
-    yield from asked_for(view, workflow, step, prefix, key)
+    yield from requested_follow_ups(view, workflow, step, prefix, key)
 
 
-def asked_for(
+def requested_follow_ups(
     view: View, workflow: Workflow, step: Step, prefix: str, key: tuple[str, ...], own: Mapping[str, Any] = {}, held: str | None = None,
-) -> Iterator[FollowUp]:  # fmt: skip
+) -> Iterator[PlannedFollowUp]:  # fmt: skip
     """The follow-ups of a step whose conditions hold, for each element and copy. `key` begins their identity; `own` are
     names that the step has beside the view; `held` makes them wait, with that reason."""
     try:
-        wanted = list(proposed(view, step) if step.python else requests(view, step, own))
+        wanted = list(requests_from_python(view, step) if step.python else requests(view, step, own))
     except ExpressionError as error:
-        wanted = [unanswered(step, str(error))]
+        wanted = [skipped_request(step, str(error))]
     for one in wanted:
         yield _follow_up(view, workflow, step, prefix, key, one, held)
 
 
 def _follow_up(
-    view: View, workflow: Workflow, step: Step, prefix: str, key: tuple[str, ...], wanted: Wanted, held: str | None = None,
-) -> FollowUp:  # fmt: skip
+    view: View, workflow: Workflow, step: Step, prefix: str, key: tuple[str, ...], wanted: TaskRequest, held: str | None = None,
+) -> PlannedFollowUp:  # fmt: skip
     state, reason = _state(workflow, step, view.depth + 1, held or view.held)
-    repeated = (response_part(view.digest),) if step.each_response else ()
-    return FollowUp(
+    repeated = (response_segment(view.digest),) if step.each_response else ()
+    return PlannedFollowUp(
         unique_id=unique_id(prefix, *key, *wanted.key, *repeated),
         workflow=workflow.name,
         digest=workflow.digest,
@@ -100,7 +108,7 @@ def _follow_up(
 
 
 def _state(workflow: Workflow, step: Step, depth: int, held: str | None) -> tuple[str, str | None]:
-    most = step.limits.depth or workflow.limits.depth or DEPTH
+    most = step.limits.depth or workflow.limits.depth or DEFAULT_MAX_DEPTH
     if step.dry_run:
         return SKIPPED, "dry run"
     if depth > most:
@@ -108,17 +116,17 @@ def _state(workflow: Workflow, step: Step, depth: int, held: str | None) -> tupl
     return (HELD, held or "waits for approval") if held or step.hold else (PLANNED, None)
 
 
-def _retried(view: View, workflow: Workflow, step: Step) -> Iterator[FollowUp]:
+def _retried(view: View, workflow: Workflow, step: Step) -> Iterator[PlannedFollowUp]:
     """The request of a failed task once more, as `on_error` wants it: a follow-up of the same source."""
     source, on_error = view.source, step.on_error
     if (
         source is None
-        or maker(view, workflow) != step.name
+        or source_step(view, workflow) != step.name
         or on_error.do != "retry"
-        or ERROR not in levels(view)
+        or ERROR not in states(view)
     ):
         return
-    first, retries = first_try(source.unique_id)
+    first, retries = split_retry(source.unique_id)
     if retries >= on_error.times:
         return
     request: dict[str, Any] = {}
@@ -128,11 +136,11 @@ def _retried(view: View, workflow: Workflow, step: Step) -> Iterator[FollowUp]:
         if not isinstance(changes, dict):
             raise ExpressionError("params are no mapping")
         request = mirrored({**source.request, **changes}, on_error.mirror)
-        fault = refusal(view.type or "", request)
+        fault = rejection_reason(view.type or "", request)
     except ExpressionError as error:
         fault = f"on_error: {error}"
     state, reason = (SKIPPED, fault) if fault else _state(workflow, step, view.depth, view.held)
-    yield FollowUp(
+    yield PlannedFollowUp(
         unique_id=f"{first}.retry-{retries + 1}",
         workflow=workflow.name,
         digest=workflow.digest,

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 
 from scale.envelope import storable
 from scale.parameters import problems
-from workflows.definition.crops import around
+from workflows.definition.crops import crop_rect
 from workflows.definition.expressions import ExpressionError, names_in, render
 from workflows.definition.model import Create, Step
 from workflows.definition.recipes import mirrored, recipe
-from workflows.planning.identity import annotation_key, digest_of, part
-from workflows.planning.view import Names, View
+from workflows.planning.identity import annotation_key, digest_of, id_segment
+from workflows.planning.view import StepScope, View
 
-PAYS_AGAIN = "is refused: it would let a repeat pay again"  # of clear_unique_id_on_error
+CLEAR_UNIQUE_ID_REFUSED = "is refused: it would let a repeat pay again"  # of clear_unique_id_on_error
 
 
-class Wanted(NamedTuple):
+class TaskRequest(NamedTuple):
     """One task of a step: who it is beside its source, and its request."""
 
     key: tuple[str, ...]
@@ -31,19 +31,19 @@ class Wanted(NamedTuple):
     fault: str | None = None  # why it can't be sent
 
 
-def unanswered(step: Step, fault: str) -> Wanted:
+def skipped_request(step: Step, fault: str) -> TaskRequest:
     """A step that wanted to follow and could not say what: kept as skipped, so that it is seen."""
-    return Wanted((), None, step.create.type if step.create else "", {}, fault=fault)
+    return TaskRequest((), None, step.create.type if step.create else "", {}, fault=fault)
 
 
-def requests(view: View, step: Step, own: Mapping[str, Any]) -> Iterator[Wanted]:
+def requests(view: View, step: Step, own: Mapping[str, Any]) -> Iterator[TaskRequest]:
     """One request for each element of the fan-out and each copy. Each identity comes once."""
     if step.create is None:
         return
     asked = names_in(step.create.params)
     seen: set[str | None] = set()
     for element, names in elements(view, step, own):
-        if element in seen or (step.where is not None and not step.where.holds(Names(view, names))):
+        if element in seen or (step.where is not None and not step.where.holds(StepScope(view, names))):
             continue  # a uuid can come again, as an object of a video does in each frame: it is asked about once
         seen.add(element)
         for copy in range(1, (step.copies or 1) + 1):
@@ -56,7 +56,7 @@ def elements(
     view: View, step: Step, own: Mapping[str, Any] = {}
 ) -> Iterator[tuple[str | None, dict[str, Any]]]:
     """(identity, names) of each element that a step fans out over; one without identity where it does not."""
-    names = Names(view, own)
+    names = StepScope(view, own)
     match step.for_each and step.for_each.kind:
         case None:
             yield None, {**own}
@@ -95,16 +95,16 @@ def _frames(view: View) -> list[int]:
 
 def _request(
     view: View, step: Step, create: Create, asked: frozenset[str], key: tuple[str, ...], element: str | None, own: dict[str, Any],
-) -> Wanted:  # fmt: skip
+) -> TaskRequest:  # fmt: skip
     """One request, and what must be said about it. `asked`: the names of the view that it asks for."""
     request: dict[str, Any] = {}
     try:
         if step.crop is not None:
-            rect = around(own["annotation"], step.crop)
+            rect = crop_rect(own["annotation"], step.crop)
             if rect is None:
                 raise ExpressionError("the annotation has no place in the image that could be cut out")
             own["crop"] = rect._asdict()
-        rendered = render(create.params, Names(view, own))
+        rendered = render(create.params, StepScope(view, own))
         if not isinstance(rendered, dict):
             raise ExpressionError("params are no mapping")
         request = {name: value for name, value in rendered.items() if value is not None}
@@ -113,14 +113,14 @@ def _request(
         request = mirrored(request, step.mirror)
         notes = _notes(view, asked, request)
     except ExpressionError as error:
-        return Wanted(key, element, create.type, request, fault=str(error))
-    return Wanted(key, element, create.type, request, notes, refusal(create.type, request))
+        return TaskRequest(key, element, create.type, request, fault=str(error))
+    return TaskRequest(key, element, create.type, request, notes, rejection_reason(create.type, request))
 
 
-def refusal(task_type: str, request: Mapping[str, Any]) -> str | None:
+def rejection_reason(task_type: str, request: Mapping[str, Any]) -> str | None:
     """Why a request is not sent: what Scale would say against it, or that it could be paid for twice. None: nothing is known."""
     if request.get("clear_unique_id_on_error"):
-        return f"clear_unique_id_on_error {PAYS_AGAIN}"
+        return f"clear_unique_id_on_error {CLEAR_UNIQUE_ID_REFUSED}"
     refused = problems(task_type, request)
     return f"Scale would refuse it: {'; '.join(refused)}" if refused else None
 
@@ -150,10 +150,10 @@ def _notes(view: View, names: frozenset[str], request: dict[str, Any]) -> list[s
     return notes
 
 
-def proposed(view: View, step: Step) -> Iterator[Wanted]:
+def requests_from_python(view: View, step: Step) -> Iterator[TaskRequest]:
     """What a `python:` function asks for: a list of mappings with type, params and, where there are several, a key."""
     try:
-        wanted = [_checked(proposal) for proposal in handler(step.python or "")(deepcopy(view)) or ()]
+        wanted = [_checked(proposal) for proposal in load_handler(step.python or "")(deepcopy(view)) or ()]
     # The function is not ours: what it raises is said, and stops nothing.
     except (Exception, SystemExit) as error:
         raise ExpressionError(f"{step.python} raised {type(error).__name__}: {error}") from error
@@ -164,10 +164,10 @@ def proposed(view: View, step: Step) -> Iterator[Wanted]:
         )
     for one in wanted:
         request = mirrored(one.request, step.mirror)
-        yield one._replace(request=request, fault=refusal(one.task_type, request))
+        yield one._replace(request=request, fault=rejection_reason(one.task_type, request))
 
 
-def _checked(proposal: Any) -> Wanted:
+def _checked(proposal: Any) -> TaskRequest:
     if not isinstance(proposal, Mapping):
         raise ValueError(f"expected a list of mappings with type, params and key, and in it is {proposal!r}")
     if unknown := set(proposal) - {"type", "params", "key"}:
@@ -176,14 +176,14 @@ def _checked(proposal: Any) -> Wanted:
         raise ValueError(f"expected a task type as `type`, not {proposal.get('type')!r}")
     if not isinstance(proposal.get("params"), Mapping):
         raise ValueError(f"expected a mapping as `params`, not {proposal.get('params')!r}")
-    key = None if proposal.get("key") is None else part(str(proposal["key"]))
+    key = None if proposal.get("key") is None else id_segment(str(proposal["key"]))
     params = storable(
         json.loads(json.dumps(dict(proposal["params"]), allow_nan=False))
     )  # nothing but JSON is sent
-    return Wanted((key,) if key else (), key, proposal["type"], params)
+    return TaskRequest((key,) if key else (), key, proposal["type"], params)
 
 
-def handler(name: str) -> Any:
+def load_handler(name: str) -> Any:
     """The function that `module:function` names. ImportError or AttributeError when there is none."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)

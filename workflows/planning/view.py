@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from scale.envelope import ABSENT, holds_error, parse_task, response_digest
 from scale.layers import base_annotations, flatten, hypothesis, layers
 from scale.task_types import task_type, understand
-from workflows.definition.crops import out_of
+from workflows.definition.crops import from_crop
 from workflows.definition.expressions import ROOTS
 from workflows.definition.recipes import crop_in, recipe
 
@@ -107,7 +107,7 @@ class View:
     def uncropped(self) -> list[dict[str, Any]]:
         """The annotations in coordinates of the image that the task's attachment was cut from, if it was."""
         crop = crop_in(self.source.request) if self.source else None
-        moved: list[dict[str, Any]] = out_of(self.annotations, crop) if crop else self.annotations
+        moved: list[dict[str, Any]] = from_crop(self.annotations, crop) if crop else self.annotations
         return moved
 
     def get(self, name: str) -> Any:
@@ -117,7 +117,7 @@ class View:
         return getattr(self, name) if name in ROOTS else None
 
 
-class Names:
+class StepScope:
     """The view of a result, and what a step adds to it."""
 
     __slots__ = ("_own", "_view")
