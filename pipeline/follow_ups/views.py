@@ -42,7 +42,7 @@ def snapshot_key(connection: Connection, task_id: str) -> tuple[Any, ...]:
 def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True) -> TaskSnapshot | None:
     """A task as it stands now; None while a file of its current response has still to be read.
 
-    `parents` says whether a view shall have its `parent`: see Workflows.ask_for_parents.
+    `parents` says whether a view shall have its `parent`: see Workflows.needs_parents.
     """
     task = connection.execute(_CURRENT, {"task": task_id}).mappings().one_or_none()
     if task is None or task["unread"]:
