@@ -153,7 +153,7 @@ def faults(fault: str | None, settings: tuple[str, ...], off: bool, at: str | No
         named = dict(setting.partition("=")[::2] for setting in settings)
         _ask(at, "faults", {"fault": fault, **{name: _value(text) for name, text in named.items()}})
     answer = _ask(at, "faults", None, "GET")
-    for switch in answer["switched_on"]:
+    for switch in answer["rules"]:
         click.echo(f"on: {json.dumps(switch)}")
     for known in answer["known"] if fault is None and not off else ():
         options = ", ".join(f"{name}={value}" for name, value in known["options"].items())
@@ -181,7 +181,7 @@ def trigger(
 ) -> None:
     """Send one real callback about an example task, which exists nowhere."""
     from sandbox.engine.trigger import trigger as send_one
-    from sandbox.errors import Refused
+    from sandbox.errors import ScaleError
 
     settings = load_settings()
     environment = "test" if test else "live"
@@ -207,8 +207,8 @@ def trigger(
             response=None if file is None else _json(file),
             changes=_object(params),
         )
-    except Refused as refused:
-        raise click.ClickException(refused.message) from None
+    except ScaleError as error:
+        raise click.ClickException(error.message) from None
     said = sent.outcome.status or sent.outcome.error
     click.echo(f"{event} {type_name} task {sent.task_id} ({len(sent.body)} bytes) to {url}: {said}")
     if not sent.outcome.succeeded:

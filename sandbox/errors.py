@@ -4,7 +4,7 @@ from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException
 
 
-class Refused(Exception):
+class ScaleError(Exception):
     """Becomes the answer with this status and text."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -13,14 +13,14 @@ class Refused(Exception):
         self.message = message
 
 
-def invalid(reason: str) -> Refused:
+def invalid(reason: str) -> ScaleError:
     """400 in the words of Scale's own check of parameters."""
-    return Refused(400, f"Parameter is invalid, reason: {reason}")
+    return ScaleError(400, f"Parameter is invalid, reason: {reason}")
 
 
-def answer_errors_as_scale_does(app: Flask) -> None:
-    @app.errorhandler(Refused)
-    def _refused(refused: Refused) -> tuple[Response, int]:
+def register_error_handlers(app: Flask) -> None:
+    @app.errorhandler(ScaleError)
+    def _refused(refused: ScaleError) -> tuple[Response, int]:
         return _body(refused.status, refused.message)
 
     @app.errorhandler(HTTPException)

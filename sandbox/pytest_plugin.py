@@ -46,16 +46,16 @@ class ScaleSandbox:
     live_key, test_key = LIVE_KEY, TEST_KEY
     live_callback_key, test_callback_key = LIVE_CALLBACK_KEY, TEST_CALLBACK_KEY
 
-    def __init__(self, address: str, process: subprocess.Popen[str]) -> None:
-        self.address = address
+    def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
+        self.url = url
         self.process = process
-        self.api_url = f"{address}/v1"
-        self.callback_url = f"{address}/sandbox/receive"
+        self.api_url = f"{url}/v1"
+        self.callback_url = f"{url}/sandbox/receive"
         """Takes every callback and keeps it for `received`: a callback_url while there is no service to test."""
 
     def call(self, method: str, path: str, body: Any = None, key: str = LIVE_KEY) -> Any:
         """One request to the sandbox; the JSON of its answer. SandboxError for every status but 200."""
-        request = urllib.request.Request(f"{self.address}{path}", method=method)
+        request = urllib.request.Request(f"{self.url}{path}", method=method)
         request.add_header("Authorization", "Basic " + base64.b64encode(f"{key}:".encode()).decode())
         if body is not None:
             request.add_header("Content-Type", "application/json")
@@ -112,7 +112,7 @@ class ScaleSandbox:
     def resend(self, task_id: str, key: str = LIVE_KEY) -> dict[str, Any]:
         return self._do(task_id, "resend", {}, key)
 
-    def request_of(self, task_id: str, key: str = LIVE_KEY) -> dict[str, Any]:
+    def original_request(self, task_id: str, key: str = LIVE_KEY) -> dict[str, Any]:
         """The request that created a task, as it came."""
         return self.call("GET", f"/sandbox/api/tasks/{task_id}", key=key)["request"]
 
@@ -126,17 +126,17 @@ class ScaleSandbox:
         came = self.call("GET", "/sandbox/api/received")["received"]
         return [{**one, "body": json.loads(one["body"])} for one in came]
 
-    def fault(self, name: str, **settings: Any) -> dict[str, Any]:
-        """Switch a fault on: `fault("duplicated", type="annotation", times=1)`. `faults()` lists them all."""
+    def add_fault(self, name: str, **settings: Any) -> dict[str, Any]:
+        """Switch a fault on: `add_fault("duplicated", type="annotation", times=1)`. `known_faults()` lists them all."""
         return self.call("POST", "/sandbox/api/faults", {"fault": name, **settings})
 
-    def faults(self) -> list[dict[str, Any]]:
+    def known_faults(self) -> list[dict[str, Any]]:
         return self.call("GET", "/sandbox/api/faults")["known"]
 
     def clear_faults(self) -> None:
         self.call("DELETE", "/sandbox/api/faults")
 
-    def speed(self, speed: str) -> None:
+    def set_speed(self, speed: str) -> None:
         """instant, realistic or manual: when tasks of live keys are answered. Those of test keys always are at once."""
         self.call("POST", "/sandbox/api/state", {"speed": speed})
 

@@ -6,9 +6,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from sandbox.engine import lifecycle
-from sandbox.engine.sandbox import World
-from sandbox.errors import Refused, invalid
-from sandbox.parameters import check_callback_url, check_metadata, rules_of
+from sandbox.engine.parameters import check_callback_url, check_metadata, rules_of
+from sandbox.engine.sandbox import Sandbox
+from sandbox.errors import ScaleError, invalid
 from sandbox.storage import clock
 from sandbox.storage.store import Batch, Project, Task, object_id
 from sandbox.web.bodies import is_true
@@ -19,7 +19,7 @@ def find_project(session: Session, account: str, name: str | None = None, id: st
     key = Project.id == id if id else Project.name == name
     project = session.scalar(select(Project).where(Project.account == account, key))
     if project is None:
-        raise Refused(404, f'Project "{id or name}" not found.')
+        raise ScaleError(404, f'Project "{id or name}" not found.')
     return project
 
 
@@ -28,7 +28,7 @@ def find_batch(session: Session, account: str, name: str | None = None, id: str 
     key = Batch.id == id if id else Batch.name == name
     batch = session.scalar(select(Batch).where(Batch.account == account, key))
     if batch is None:
-        raise Refused(404, f'Batch "{id or name}" not found.')
+        raise ScaleError(404, f'Batch "{id or name}" not found.')
     return batch
 
 
@@ -44,7 +44,7 @@ def create_project(session: Session, account: str, body: dict[str, Any]) -> Proj
     if dataset_id is not None and not isinstance(dataset_id, str):
         raise invalid('"datasetId" must be a string')
     if session.scalar(select(Project.id).where(Project.account == account, Project.name == name)):
-        raise Refused(409, f'A project with the name "{name}" already exists.')
+        raise ScaleError(409, f'A project with the name "{name}" already exists.')
     now = clock.now()
     project = Project(
         id=object_id(),
@@ -78,7 +78,7 @@ def create_batch(session: Session, account: str, project: Project, body: dict[st
         check_callback_url(callback, "callback")
     metadata = check_metadata(body.get("metadata") or {})
     if session.scalar(select(Batch.id).where(Batch.account == account, Batch.name == name)):
-        raise Refused(409, f'A batch with the name "{name}" already exists.')
+        raise ScaleError(409, f'A batch with the name "{name}" already exists.')
     staging = project.rapid or project.studio or is_true(body.get("staging_batch"))
     batch = Batch(
         id=object_id(),
@@ -97,34 +97,34 @@ def create_batch(session: Session, account: str, project: Project, body: dict[st
     return batch
 
 
-def finalize(session: Session, world: World, batch: Batch) -> None:
+def finalize(session: Session, world: Sandbox, batch: Batch) -> None:
     """No more tasks will come. The batch finishes when its last one is done, at the earliest a moment later."""
     if batch.status == "cancelled":
-        raise Refused(400, f'The batch "{batch.name}" was cancelled and cannot be finalized.')
+        raise ScaleError(400, f'The batch "{batch.name}" was cancelled and cannot be finalized.')
     batch.finalized = True
     if batch.status == "staging":
         batch.status = "in_progress"
     lifecycle.resume_work(session, world, batch)
 
 
-def pause(session: Session, world: World, batch: Batch) -> None:
+def pause(session: Session, world: Sandbox, batch: Batch) -> None:
     if batch.status not in ("in_progress", "paused"):
-        raise Refused(400, f"The batch is {batch.status} and cannot be paused.")
+        raise ScaleError(400, f"The batch is {batch.status} and cannot be paused.")
     batch.status, batch.finish_at = "paused", None
     lifecycle.stop_work(session, batch)
 
 
-def resume(session: Session, world: World, batch: Batch) -> None:
+def resume(session: Session, world: Sandbox, batch: Batch) -> None:
     if batch.status != "paused":
-        raise Refused(400, f"The batch is {batch.status} and cannot be resumed.")
+        raise ScaleError(400, f"The batch is {batch.status} and cannot be resumed.")
     batch.status = "in_progress"
     lifecycle.resume_work(session, world, batch)
 
 
-def cancel(session: Session, world: World, batch: Batch) -> None:
+def cancel(session: Session, world: Sandbox, batch: Batch) -> None:
     """Cancel a batch and its pending tasks; one that is cancelled already stays as it is."""
     if batch.status == "completed":
-        raise Refused(400, "The batch is completed and cannot be cancelled.")
+        raise ScaleError(400, "The batch is completed and cannot be cancelled.")
     batch.status, batch.finish_at = "cancelled", None
     lifecycle.stop_work(session, batch, cancel=True)
 

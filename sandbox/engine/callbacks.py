@@ -115,7 +115,7 @@ def _put_on_its_way(
         "event": event,
     }
     number = task.number if task else batch.number if batch else 0
-    hits = faults.strike("callback", subject, number, session)
+    hits = faults.inject("callback", subject, number, session)
     delivery.faults = [{"fault": name, **options} for name, options in hits.items()]
     if not url.lower().startswith(("http://", "https://")):
         # Scale mails the same JSON to an address that is an e-mail's. Source: docs, "Callbacks".

@@ -3,16 +3,16 @@
 from typing import Any
 
 from sandbox.engine import lifecycle
-from sandbox.engine.sandbox import World
+from sandbox.engine.parameters import check, rules_of
+from sandbox.engine.sandbox import Sandbox
 from sandbox.engine.tasks import inherited_params, new_task, refuse_taken_unique_id, task_object
-from sandbox.parameters import check, rules_of
 from sandbox.settings import is_test_key
 
 
 def create(
-    world: World, account: str, type_name: str, request: dict[str, Any], callback_first: bool = False
+    world: Sandbox, account: str, type_name: str, request: dict[str, Any], callback_first: bool = False
 ) -> dict[str, Any]:
-    """The new task as Scale would answer. Raises Refused.
+    """The new task as Scale would answer. Raises ScaleError.
 
     `callback_first` completes the task whatever the key, and delivers its callback before this returns.
     """

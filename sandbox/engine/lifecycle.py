@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from sandbox import annotators, parameters
-from sandbox.engine import callbacks
+from sandbox import annotators
+from sandbox.engine import callbacks, parameters
 from sandbox.engine.faults import Faults
-from sandbox.engine.sandbox import World
+from sandbox.engine.sandbox import Sandbox
 from sandbox.engine.tasks import change, find_task, matched_by, new_task, task_object
-from sandbox.errors import Refused, invalid
+from sandbox.errors import ScaleError, invalid
 from sandbox.settings import is_test_key
 from sandbox.storage import clock
 from sandbox.storage.store import Batch, Delivery, Task
@@ -37,7 +37,7 @@ INHERITED_BY_DEPENDENTS = (
 )
 
 
-def due(world: World, task: Task, batch: Batch | None) -> int | None:
+def due(world: Sandbox, task: Task, batch: Batch | None) -> int | None:
     """When the annotators will have answered a pending task, in milliseconds; None: not by themselves."""
     speed = world.speed
     if speed == "manual" or (batch is not None and batch.status in ("staging", "paused", "cancelled")):
@@ -56,9 +56,9 @@ class Answer(NamedTuple):
     fields: dict[str, Any] = {}
 
 
-def answer(world: World, task: Task) -> Answer:
+def answer(world: Sandbox, task: Task) -> Answer:
     """The annotators' work on a task. May read attachments and keeps files: stay out of transactions."""
-    for kind in world.faults.strike("answer", matched_by(task), task.number):
+    for kind in world.faults.inject("result", matched_by(task), task.number):
         return Answer("error", annotators.error(task_object(task), kind))
     desk = _desk(world, task)
     response = annotators.answer(task_object(task), **desk)
@@ -68,7 +68,7 @@ def answer(world: World, task: Task) -> Answer:
     return Answer("completed", response, {name: fields[name] for name in fields if name != "threads"})
 
 
-def _desk(world: World, task: Task) -> dict[str, Any]:
+def _desk(world: Sandbox, task: Task) -> dict[str, Any]:
     """What annotators work with. Those of test tasks see no attachment but the sandbox's own files: they are done at once."""
     outside = not is_test_key(task.account)
     return {
@@ -84,7 +84,7 @@ def stamp(task: Task) -> None:
     task.created_at = task.updated_at = clock.now()
 
 
-def settle(session: Session, world: World, task: Task, answer: Answer) -> Delivery | None:
+def settle(session: Session, world: Sandbox, task: Task, answer: Answer) -> Delivery | None:
     """Write an answer on a task, with everything that follows from it."""
     status = answer.status
     change(task, response=answer.response, **answer.fields)
@@ -104,13 +104,13 @@ def settle(session: Session, world: World, task: Task, answer: Answer) -> Delive
 
 
 def complete(
-    world: World, account: str, task_id: str, response: Any = None, given: bool = False
+    world: Sandbox, account: str, task_id: str, response: Any = None, given: bool = False
 ) -> dict[str, Any]:
     """Answer a pending task now: with the response `given`, or as the annotators would."""
     with world.store.read() as session:
         task = find_task(session, account, task_id)
     if task.status != "pending":
-        raise Refused(400, f"The task is {task.status}, only a pending task can be completed.")
+        raise ScaleError(400, f"The task is {task.status}, only a pending task can be completed.")
     done = Answer("completed", response) if given else answer(world, task)
     return _do(
         world,
@@ -122,11 +122,11 @@ def complete(
 
 
 def fail(
-    world: World, account: str, task_id: str, kind: str = "attachments", response: Any = None
+    world: Sandbox, account: str, task_id: str, kind: str = "attachments", response: Any = None
 ) -> dict[str, Any]:
     """End a pending task in error: with one of Scale's kinds (attachments, frames, message), or with this response."""
     if kind not in ERROR_KINDS:
-        raise Refused(400, f"The kind must be one of {', '.join(ERROR_KINDS)}")
+        raise ScaleError(400, f"The kind must be one of {', '.join(ERROR_KINDS)}")
 
     def break_off(session: Session, task: Task) -> None:
         said = annotators.error(task_object(task), kind) if response is None else response
@@ -136,7 +136,7 @@ def fail(
 
 
 def audit(
-    world: World,
+    world: Sandbox,
     account: str,
     task_id: str,
     result: str,
@@ -149,7 +149,7 @@ def audit(
     The earlier response moves to `prior_responses`.
     """
     if result not in AUDIT_RESULTS:
-        raise Refused(400, f"The result must be one of {', '.join(AUDIT_RESULTS)}")
+        raise ScaleError(400, f"The result must be one of {', '.join(AUDIT_RESULTS)}")
     if comments is not None and not isinstance(comments, str):
         raise invalid('"comments" must be a string')
     if result == "fixed" and response is None:
@@ -192,7 +192,7 @@ def review(task: Task, result: str, comments: str | None, response: Any, source:
     change(task, **details)
 
 
-def recall(world: World, account: str, task_id: str) -> dict[str, Any]:
+def recall(world: Sandbox, account: str, task_id: str) -> dict[str, Any]:
     """Take a completed task back for more work: it is pending again, and answered anew.
 
     That the response, its reviews and completed_at are gone by that is a guess; Scale documents the event, not its body.
@@ -208,7 +208,7 @@ def recall(world: World, account: str, task_id: str) -> dict[str, Any]:
     return _do(world, account, task_id, ("completed",), take_back)
 
 
-def resend(world: World, account: str, task_id: str) -> dict[str, Any]:
+def resend(world: Sandbox, account: str, task_id: str) -> dict[str, Any]:
     """Send the callback of a completed or errored task again, as it is now."""
 
     def again(session: Session, task: Task) -> None:
@@ -217,13 +217,13 @@ def resend(world: World, account: str, task_id: str) -> dict[str, Any]:
     return _do(world, account, task_id, ("completed", "error"), again)
 
 
-def cancel(world: World, account: str, task_id: str, clear_unique_id: bool = False) -> dict[str, Any]:
+def cancel(world: Sandbox, account: str, task_id: str, clear_unique_id: bool = False) -> dict[str, Any]:
     """Cancel a pending task; one that is canceled already stays as it is. No callback comes of it."""
 
     def stop(session: Session, task: Task) -> None:
         if task.status in ("completed", "error"):
             done = "completed" if task.status == "completed" else "ended in error"
-            raise Refused(400, f"The task was already {done} and cannot be canceled.")
+            raise ScaleError(400, f"The task was already {done} and cannot be canceled.")
         if task.status == "pending" or (clear_unique_id and task.unique_id is not None):
             change(task)
             task.status, task.answer_at = "canceled", None
@@ -253,7 +253,7 @@ def open_tasks(session: Session, batch: Batch) -> tuple[int, int]:
     return total, pending or 0
 
 
-def resume_work(session: Session, world: World, batch: Batch) -> None:
+def resume_work(session: Session, world: Sandbox, batch: Batch) -> None:
     """Give the annotators the pending tasks of a batch that was staged or paused, and finish it if there are none."""
     for task in session.scalars(
         select(Task).where(Task.account == batch.account, Task.batch == batch.name, Task.status == "pending")
@@ -274,7 +274,7 @@ def stop_work(session: Session, batch: Batch, cancel: bool = False) -> None:
     )
 
 
-def reschedule(world: World) -> None:
+def reschedule(world: Sandbox) -> None:
     """Let every pending task keep to the speed that the people work at now."""
     with world.store.write() as session:
         for task in session.scalars(select(Task).where(Task.status == "pending")):
@@ -283,7 +283,7 @@ def reschedule(world: World) -> None:
 
 
 def _do(
-    world: World,
+    world: Sandbox,
     account: str,
     task_id: str,
     states: tuple[str, ...],
@@ -293,7 +293,7 @@ def _do(
     with world.store.write() as session:
         task = find_task(session, account, task_id)
         if states and task.status not in states:
-            raise Refused(
+            raise ScaleError(
                 400, f"The task is {task.status}; that is for tasks that are {' or '.join(states)}."
             )
         deed(session, task)
@@ -315,7 +315,7 @@ def _dependents(task: Task) -> dict[str, Any]:
     return dependents if isinstance(dependents, dict) else {}
 
 
-def _create_dependents(session: Session, world: World, task: Task) -> None:
+def _create_dependents(session: Session, world: Sandbox, task: Task) -> None:
     """The tasks that Scale makes by itself of a finished one: their customer never created them.
 
     They inherit the attachments. Source: Scale's private docs, "dependents"; the parameters they carry are a guess.

@@ -1,13 +1,13 @@
 """One running sandbox: its settings, tables, faults and files, and the speed at which its people work."""
 
 from sandbox.engine.faults import Faults
-from sandbox.errors import Refused
+from sandbox.errors import ScaleError
 from sandbox.settings import SPEEDS, SandboxSettings
 from sandbox.storage.files import Files
 from sandbox.storage.store import Store
 
 
-class World:
+class Sandbox:
     """What every room of the sandbox is given. `wake` tells the office that there is work."""
 
     def __init__(self, settings: SandboxSettings) -> None:
@@ -25,11 +25,11 @@ class World:
 
     def reset(self) -> None:
         """Forget everything, and work as at the start."""
-        self.faults.switch_off()
+        self.faults.remove_rules()
         self.store.empty()
         self.speed = self.settings.speed
 
     def set_speed(self, speed: str) -> None:
         if speed not in SPEEDS:
-            raise Refused(400, f"speed must be one of {', '.join(SPEEDS)}")
+            raise ScaleError(400, f"speed must be one of {', '.join(SPEEDS)}")
         self.speed = speed

@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, undefer
 
 from sandbox.engine import callbacks, lifecycle
-from sandbox.engine.sandbox import World
+from sandbox.engine.sandbox import Sandbox
 from sandbox.storage import clock
 from sandbox.storage.store import Batch, Delivery, Task
 
@@ -23,10 +23,10 @@ LONGEST_NAP_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-class Office:
+class Scheduler:
     """Works while it is open. All of its work is in the tables, so a restart goes on where the last one stopped."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Sandbox) -> None:
         self._world = world
         self._wake = threading.Event()
         self._closing = threading.Event()

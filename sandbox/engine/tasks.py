@@ -5,8 +5,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from sandbox.errors import Refused, invalid
-from sandbox.parameters import Checked
+from sandbox.engine.parameters import Checked
+from sandbox.errors import ScaleError, invalid
 from sandbox.settings import is_test_key
 from sandbox.storage import clock
 from sandbox.storage.store import Batch, Project, Task, object_id
@@ -64,7 +64,7 @@ def matched_by(task: Task) -> dict[str, Any]:
 def find_task(session: Session, account: str, task_id: str) -> Task:
     task = session.scalar(select(Task).where(Task.task_id == task_id, Task.account == account))
     if task is None:
-        raise Refused(404, "Task with that ID not found.")
+        raise ScaleError(404, "Task with that ID not found.")
     return task
 
 
@@ -80,16 +80,16 @@ def inherited_params(
     if request.get("batch") is not None:
         batch = session.scalar(select(Batch).where(Batch.account == account, Batch.name == request["batch"]))
         if batch is None:
-            raise Refused(404, f'Batch with name "{request["batch"]}" not found.')
+            raise ScaleError(404, f'Batch with name "{request["batch"]}" not found.')
         if name is not None and name != batch.project:
-            raise Refused(400, f'The batch "{batch.name}" does not belong to the project "{name}".')
+            raise ScaleError(400, f'The batch "{batch.name}" does not belong to the project "{name}".')
         if batch.status == "cancelled":
-            raise Refused(400, f'The batch "{batch.name}" was cancelled and takes no more tasks.')
+            raise ScaleError(400, f'The batch "{batch.name}" was cancelled and takes no more tasks.')
         name = batch.project
     if name is not None:
         project = session.scalar(select(Project).where(Project.account == account, Project.name == name))
         if project is None:
-            raise Refused(404, f'Project with name "{name}" not found.')
+            raise ScaleError(404, f'Project with name "{name}" not found.')
     return project, batch, _params_of(project, request.get("project_param_version"))
 
 
@@ -100,7 +100,7 @@ def _params_of(project: Project | None, version: Any) -> dict[str, Any]:
     if version is not None:
         history = [entry for entry in history if str(entry["version"]) == str(version)]
         if not history:
-            raise Refused(400, f'Project "{project.name}" has no params of version {version}.')
+            raise ScaleError(400, f'Project "{project.name}" has no params of version {version}.')
     return {name: value for name, value in history[-1].items() if name not in ("version", "created_at")}
 
 
@@ -149,7 +149,9 @@ def refuse_taken_unique_id(
         )
     )
     if other is not None:
-        raise Refused(409, f'The unique_id ("{unique_id}") is already used for a different task ({other}).')
+        raise ScaleError(
+            409, f'The unique_id ("{unique_id}") is already used for a different task ({other}).'
+        )
 
 
 def change(task: Task, **details: Any) -> None:

@@ -6,10 +6,10 @@ from sandbox import annotators
 from sandbox.annotators import PutFile
 from sandbox.engine import lifecycle
 from sandbox.engine.callbacks import Try, envelope, post
+from sandbox.engine.parameters import check
 from sandbox.engine.tasks import change, new_task
-from sandbox.errors import Refused
+from sandbox.errors import ScaleError
 from sandbox.examples import EXAMPLES, example
-from sandbox.parameters import check
 from sandbox.storage import clock
 
 EVENTS = ("completed", "accepted", "rejected", "fixed", "commented", "recalled", "error")
@@ -37,10 +37,10 @@ def trigger(
 ) -> Triggered:
     """POST the callback that Scale would make at this event of an example task; `changes` go over its request.
 
-    Raises Refused where Scale would take no such task.
+    Raises ScaleError where Scale would take no such task.
     """
     if type_name not in EXAMPLES:
-        raise Refused(400, f"The type must be one of {', '.join(EXAMPLES)}")
+        raise ScaleError(400, f"The type must be one of {', '.join(EXAMPLES)}")
     request = {**example(type_name), "callback_url": url, **(changes or {})}
     task = new_task(api_key, type_name, check(type_name, request), request, None, None)
     lifecycle.stamp(task)

@@ -4,7 +4,7 @@ import re
 import time
 from datetime import UTC, datetime
 
-from sandbox.errors import Refused
+from sandbox.errors import ScaleError
 
 
 def now() -> int:
@@ -20,14 +20,14 @@ def iso(milliseconds: int) -> str:
 def parse(text: str, name: str) -> float:
     """Milliseconds, with a fraction, of an ISO date or date-time; UTC where it names no offset.
 
-    Raises Refused (400) with the parameter's name for what is no date.
+    Raises ScaleError (400) with the parameter's name for what is no date.
     """
     # A plus sign that a client did not encode arrives as a space before the offset.
     text = re.sub(r" (\d\d:?\d\d)$", r"+\1", text.strip()) if "T" in text else text.strip()
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise Refused(400, f'"{name}" must be a valid ISO 8601 date') from None
+        raise ScaleError(400, f'"{name}" must be a valid ISO 8601 date') from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     # timestamp() is a float of seconds, whose microseconds are exact until the year 2255.

@@ -6,9 +6,9 @@ import orjson
 from flask import Flask, request
 from flask.json.provider import JSONProvider
 
-from sandbox.engine.sandbox import World
-from sandbox.engine.scheduler import Office
-from sandbox.errors import answer_errors_as_scale_does
+from sandbox.engine.sandbox import Sandbox
+from sandbox.engine.scheduler import Scheduler
+from sandbox.errors import register_error_handlers
 from sandbox.settings import SandboxSettings
 from sandbox.web.api import fault_injection
 from sandbox.web.api.batches import batches
@@ -31,10 +31,10 @@ def create_sandbox(settings: SandboxSettings) -> Flask:
     app.json = _Orjson(app)
     app.url_map.converters["name"] = NameConverter
     app.url_map.merge_slashes = False  # an unknown path is a 404, not a redirect to another one
-    world = World(settings)
+    world = Sandbox(settings)
     app.extensions["sandbox"] = world
-    app.extensions["sandbox_office"] = Office(world)
-    answer_errors_as_scale_does(app)
+    app.extensions["sandbox_office"] = Scheduler(world)
+    register_error_handlers(app)
 
     @app.before_request
     def _enter() -> Any:

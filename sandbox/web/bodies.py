@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from flask import Request
 
-from sandbox.errors import Refused
+from sandbox.errors import ScaleError
 
 ARRAYS = frozenset(
     [
@@ -40,7 +40,7 @@ def read_object(request: Request) -> dict[str, Any]:
         return _from_form(request.form.items(multi=True))
     body = _read_json(request, {})
     if not isinstance(body, dict):
-        raise Refused(400, "The request body must be a JSON object.")
+        raise ScaleError(400, "The request body must be a JSON object.")
     return body
 
 
@@ -53,7 +53,7 @@ def read_texts(request: Request) -> list[str]:
     """The body as an array of texts; an empty body is an empty array."""
     body = _read_json(request, [])
     if not isinstance(body, list) or not all(isinstance(element, str) for element in body):
-        raise Refused(400, "The request body must be an array of strings.")
+        raise ScaleError(400, "The request body must be an array of strings.")
     return body
 
 
@@ -78,7 +78,7 @@ def _read_json(request: Request, empty: Any) -> Any:
     try:
         return parse(raw)
     except ValueError as error:
-        raise Refused(400, f"The request body is not valid JSON: {error}") from None
+        raise ScaleError(400, f"The request body is not valid JSON: {error}") from None
 
 
 def _from_form(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from sandbox.engine import lifecycle
 from sandbox.engine.creation import create
 from sandbox.engine.faults import FAULTS
 from sandbox.engine.tasks import task_object
-from sandbox.errors import Refused
+from sandbox.errors import ScaleError
 from sandbox.examples import EXAMPLES, example
 from sandbox.settings import SPEEDS, is_test_key
 from sandbox.storage.store import Delivery, Task
-from sandbox.web.api.calls import world
+from sandbox.web.api.calls import current_sandbox
 from sandbox.web.api.control import delivery_object
 from sandbox.web.bodies import parse
 
@@ -29,7 +29,7 @@ COOKIE = "sandbox_form"
 
 @page.get("/")
 def list_tasks() -> Response:
-    here = world()
+    here = current_sandbox()
     newest_first = select(Task).order_by(Task.number.desc()).limit(TASKS_A_PAGE + 1)
     if (before := request.args.get("before", type=int)) is not None and abs(before) < 2**63:
         newest_first = newest_first.where(Task.number < before)
@@ -39,7 +39,7 @@ def list_tasks() -> Response:
         "tasks.html",
         tasks=found[:TASKS_A_PAGE],
         older=found[TASKS_A_PAGE - 1].number if len(found) > TASKS_A_PAGE else None,
-        switches=here.faults.switches(),
+        switches=here.faults.rules(),
         faults=FAULTS,
         speed=here.speed,
         speeds=SPEEDS,
@@ -52,7 +52,7 @@ def list_tasks() -> Response:
 @page.get("/tasks/<name:task_id>")
 def show_task(task_id: str) -> Response:
     task = _task(task_id)
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         sent = select(Delivery).where(Delivery.task_id == task_id).order_by(Delivery.number)
         deliveries = [delivery_object(delivery) for delivery in session.scalars(sent)]
     shown = task_object(task)
@@ -72,7 +72,7 @@ def show_task(task_id: str) -> Response:
 def create_example() -> AnyResponse:
     """A task from the example of its type, with a callback to the address that was typed."""
     _check_form()
-    here = world()
+    here = current_sandbox()
     api_key = next(
         (key for key in here.settings.api_keys if _shown_key(key) == request.form.get("api_key")), None
     )
@@ -86,7 +86,7 @@ def create_example() -> AnyResponse:
 @page.post("/tasks/<name:task_id>/<name:deed>")
 def do(task_id: str, deed: str) -> AnyResponse:
     _check_form()
-    task, form, here = _task(task_id), request.form, world()
+    task, form, here = _task(task_id), request.form, current_sandbox()
     response = _typed_json(form.get("response"))
     if deed == "complete":
         given = response is not None
@@ -108,11 +108,11 @@ def do(task_id: str, deed: str) -> AnyResponse:
 @page.post("/faults")
 def switch_fault() -> AnyResponse:
     _check_form()
-    here = world()
+    here = current_sandbox()
     if request.form.get("off"):
-        here.faults.switch_off()
+        here.faults.remove_rules()
     else:
-        here.faults.switch_on(
+        here.faults.add_rule(
             {"fault": request.form.get("fault", ""), "share": _share(request.form.get("share"))}
         )
     return redirect(url_for("page.list_tasks"), 303)
@@ -121,16 +121,16 @@ def switch_fault() -> AnyResponse:
 @page.post("/speed")
 def set_speed() -> AnyResponse:
     _check_form()
-    world().set_speed(request.form.get("speed", ""))
-    lifecycle.reschedule(world())
+    current_sandbox().set_speed(request.form.get("speed", ""))
+    lifecycle.reschedule(current_sandbox())
     return redirect(url_for("page.list_tasks"), 303)
 
 
-@page.errorhandler(Refused)
-def show_refusal(refused: Refused) -> Response:
+@page.errorhandler(ScaleError)
+def show_error(error: ScaleError) -> Response:
     """A person reads this one; the API answers in JSON."""
-    answer = _rendered("refused.html", message=refused.message)
-    answer.status_code = refused.status
+    answer = _rendered("error.html", message=error.message)
+    answer.status_code = error.status
     return answer
 
 
@@ -138,18 +138,18 @@ def _did(deed: Any, task_id: str | None) -> AnyResponse:
     """Do it, and show the task with what came of it."""
     try:
         task_id, message = deed()["task_id"], None
-    except Refused as refused:
-        message = refused.message
+    except ScaleError as error:
+        message = error.message
         if task_id is None:
             raise
     return redirect(url_for("page.show_task", task_id=task_id, message=message), 303)
 
 
 def _task(task_id: str) -> Task:
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         task = session.scalar(select(Task).where(Task.task_id == task_id))
     if task is None:
-        raise Refused(404, "Task with that ID not found.")
+        raise ScaleError(404, "Task with that ID not found.")
     return task
 
 
@@ -170,7 +170,7 @@ def _rendered(template: str, **values: Any) -> Response:
 def _check_form() -> None:
     cookie, field = request.cookies.get(COOKIE, ""), request.form.get("form_key", "")
     if not cookie or not hmac.compare_digest(cookie.encode(), field.encode()):
-        raise Refused(403, "This form is too old, or not the sandbox's own. Load the page again.")
+        raise ScaleError(403, "This form is too old, or not the sandbox's own. Load the page again.")
 
 
 def _typed_json(text: str | None) -> Any:
@@ -179,14 +179,14 @@ def _typed_json(text: str | None) -> Any:
     try:
         return parse(text.encode())
     except ValueError as error:
-        raise Refused(400, f"The response is not valid JSON: {error}") from None
+        raise ScaleError(400, f"The response is not valid JSON: {error}") from None
 
 
 def _share(text: str | None) -> float:
     try:
         return float(text or 1)
     except ValueError:
-        raise Refused(400, "The share must be a number from 0 to 1.") from None
+        raise ScaleError(400, "The share must be a number from 0 to 1.") from None
 
 
 def _shown_key(api_key: str) -> str:

@@ -52,14 +52,14 @@ def sandbox(scale_process: ScaleSandbox) -> ScaleSandbox:
     """The stand-in for Scale, empty. Its people answer when a test says so."""
     scale_process.reset()
     scale_process.clear_faults()
-    scale_process.speed("manual")
+    scale_process.set_speed("manual")
     return scale_process
 
 
 @pytest.fixture
 def scale(sandbox: ScaleSandbox) -> ScaleSandbox:
     """The stand-in for Scale, empty. Its people answer at once."""
-    sandbox.speed("instant")
+    sandbox.set_speed("instant")
     return sandbox
 
 

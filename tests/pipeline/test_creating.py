@@ -29,7 +29,7 @@ def pause_of(pipeline: Pipeline) -> dict[str, Any] | None:
 @pytest.mark.parametrize("fault", ["error_before", "error_after", "reset", "reset_after"])
 def test_a_doubtful_answer_ends_in_one_task(pipeline: Pipeline, fault: str) -> None:
     pipeline.workflow({"ask": asks()})
-    pipeline.sandbox.fault(fault, times=2)
+    pipeline.sandbox.add_fault(fault, times=2)
     pipeline.receive(boxes("car"))
     assert pipeline.states() == {ASK: "planned"}
     for _ in range(2):
@@ -45,7 +45,7 @@ def test_an_answer_that_never_comes_ends_in_one_task(pipeline: Pipeline, fault: 
     impatient = Client(settings.scale_api_url, settings.scale_api_key or "", read_timeout=0.3)
     pipeline.service.__dict__["_clients"] = {"live": impatient}
     pipeline.workflow({"ask": asks()})
-    pipeline.sandbox.fault(fault, times=1, seconds=1)
+    pipeline.sandbox.add_fault(fault, times=1, seconds=1)
     pipeline.receive(boxes("car"))
     assert pipeline.states() == {ASK: "planned"}
     pipeline.skip_waiting()
@@ -58,7 +58,7 @@ def test_what_scale_refuses_for_good_says_scales_words_on_the_follow_up(
     pipeline: Pipeline, status: int
 ) -> None:
     pipeline.workflow({"ask": asks()})
-    pipeline.sandbox.fault("refused", status=status, times=1)
+    pipeline.sandbox.add_fault("refused", status=status, times=1)
     pipeline.receive(boxes("car"))
     (row,) = pipeline.follow_ups().values()
     assert row["state"] == "failed"
@@ -75,7 +75,7 @@ def test_a_refused_key_pauses_creating_altogether_and_it_goes_on_by_itself(
     pipeline: Pipeline, status: int
 ) -> None:
     pipeline.workflow({"each": EACH})
-    pipeline.sandbox.fault("refused", status=status)
+    pipeline.sandbox.add_fault("refused", status=status)
     with Meanwhile() as then:
         pipeline.receive(boxes(*["car"] * 8))
     assert Counter(pipeline.states().values()) == {"planned": 8}
@@ -100,7 +100,7 @@ def end_pause(pipeline: Pipeline) -> None:
 
 def test_a_throttle_slows_every_worker_down(pipeline: Pipeline) -> None:
     pipeline.workflow({"each": EACH})
-    pipeline.sandbox.fault("throttled", retry_after=30, times=1)
+    pipeline.sandbox.add_fault("throttled", retry_after=30, times=1)
     with Meanwhile() as then:
         pipeline.receive(boxes("car"))
         pipeline.receive(boxes(*["car"] * 8), task_id="5f1e9b000000000000000002")
@@ -116,7 +116,7 @@ def test_a_throttle_slows_every_worker_down(pipeline: Pipeline) -> None:
 
 def test_a_test_account_goes_on_while_the_live_one_is_paused(pipeline: Pipeline) -> None:
     pipeline.workflow({"ask": asks()})
-    pipeline.sandbox.fault("refused", status=401, account=pipeline.sandbox.live_key)
+    pipeline.sandbox.add_fault("refused", status=401, account=pipeline.sandbox.live_key)
     pipeline.receive(boxes("car"))
     pipeline.receive(boxes("car"), task_id="5f1e9b000000000000000002", is_test=True)
     assert sorted(pipeline.states().values()) == ["created", "planned"]
@@ -179,7 +179,7 @@ def test_a_task_of_somebody_else_with_our_unique_id_is_not_adopted(pipeline: Pip
 def test_a_callback_that_overtakes_the_answer_finds_its_follow_up(pipeline: Pipeline) -> None:
     """The worker's POST hangs after Scale has made the task; its callback is received before the job is tried again."""
     pipeline.workflow({"ask": asks()})
-    pipeline.sandbox.fault("error_after", times=1)
+    pipeline.sandbox.add_fault("error_after", times=1)
     pipeline.receive(boxes("car"))
     (task,) = pipeline.sandbox.tasks()
     pipeline.finish(task["task_id"], {"category": "yes"})
@@ -292,7 +292,7 @@ def test_a_callback_of_a_task_that_scale_does_not_know_buys_nothing(careful: Pip
 
 def test_a_follow_up_whose_worker_is_gone_for_good_can_be_retried(pipeline: Pipeline) -> None:
     pipeline.workflow({"ask": asks()})
-    pipeline.sandbox.fault("error_before")
+    pipeline.sandbox.add_fault("error_before")
     pipeline.receive(boxes("car"))
     for _ in range(queue.MAX_ATTEMPTS[queue.CREATE]):
         pipeline.skip_waiting()

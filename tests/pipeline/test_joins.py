@@ -106,7 +106,7 @@ def wait_for_deadline(pipeline: Pipeline) -> None:
 
 def test_a_join_does_not_wait_for_what_can_never_come(pipeline: Pipeline) -> None:
     pipeline.workflow({"each": EACH, "all": joins(on_deadline="continue")})
-    pipeline.sandbox.fault("refused", status=402, times=1)
+    pipeline.sandbox.add_fault("refused", status=402, times=1)
     pipeline.receive(boxes("car", "car"))
     states = Counter(pipeline.states().values())
     assert states == {"failed": 1, "created": 1}

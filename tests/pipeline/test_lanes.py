@@ -35,7 +35,7 @@ def test_what_came_last_is_planned_before_what_has_long_waited_to_be_created(pip
 
 def test_while_scale_asks_to_wait_jobs_are_not_woken_in_vain_and_planning_goes_on(pipeline: Pipeline) -> None:
     pipeline.workflow({"each": asks(for_each="annotation")})
-    pipeline.sandbox.fault("throttled", retry_after=30)
+    pipeline.sandbox.add_fault("throttled", retry_after=30)
     pipeline.receive(boxes(*["car"] * 40))
     pipeline.receive(boxes("car"), task_id="5f1e9b000000000000000002")
     assert Counter(pipeline.states().values()) == {"planned": 41}
@@ -86,7 +86,7 @@ def test_a_plan_of_many_rings_for_the_other_workers_at_once(open_pipeline: Calla
 
 def test_that_creating_waits_is_told_where_people_look(pipeline: Pipeline) -> None:
     pipeline.workflow({"ask": asks()})
-    pipeline.sandbox.fault("refused", status=401)
+    pipeline.sandbox.add_fault("refused", status=401)
     pipeline.receive(boxes("car"))
     with pipeline.service.engine.begin() as connection:
         told = degradations(pipeline.service, connection)

@@ -104,7 +104,7 @@ def test_a_review_a_fix_and_a_recall_that_were_missed_are_made_up_for(
 ) -> None:
     accepted, fixed, recalled = (annotation(scale)["task_id"] for _ in range(3))
     run(here)
-    scale.speed("manual")
+    scale.set_speed("manual")
     scale.audit(accepted, "accepted", "good")
     scale.audit(fixed, "fixed", response=boxes("car", "car"))
     scale.recall(recalled)
@@ -117,7 +117,7 @@ def test_a_review_a_fix_and_a_recall_that_were_missed_are_made_up_for(
 
 
 def test_pending_tasks_that_are_not_known_miss_no_callback(here: Service, scale: ScaleSandbox) -> None:
-    scale.speed("manual")
+    scale.set_speed("manual")
     scale.create(
         "annotation",
         callback_url=scale.callback_url,
@@ -144,7 +144,7 @@ def test_files_of_reconciled_results_are_fetched_like_those_of_callbacks(
     here = open_service(
         scale_api_url=scale.api_url,
         scale_api_key=scale.live_key,
-        artifact_hosts=(scale.address.removeprefix("http://"),),
+        artifact_hosts=(scale.url.removeprefix("http://"),),
     )
     created = scale.create(
         "segmentannotation",

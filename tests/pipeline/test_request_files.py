@@ -78,7 +78,7 @@ def step(**keys: Any) -> dict[str, Any]:
 
 def sent(chain: Pipeline) -> list[dict[str, Any]]:
     """The requests that Scale got, oldest first."""
-    return [chain.sandbox.request_of(task["task_id"]) for task in chain.sandbox.tasks()]
+    return [chain.sandbox.original_request(task["task_id"]) for task in chain.sandbox.tasks()]
 
 
 def path_of(address: str) -> str:

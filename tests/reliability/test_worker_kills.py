@@ -57,31 +57,31 @@ def test_a_worker_killed_before_during_or_after_its_call_of_scale_leaves_one_tas
     env = {"LEASE_SECONDS": "2", **({"SWEEP_SECONDS": "0.5"} if redis_url else {})}
     one = service(database_url, redis_url, env=env)
     scale = ScaleSandbox(one.sandbox_url.removesuffix("/v1"), None)  # type: ignore[arg-type]
-    scale.speed("manual")
+    scale.set_speed("manual")
     customer = Customer(one)
 
     def struck() -> bool:
-        switches = scale.call("GET", "/sandbox/api/faults")["switched_on"]
-        return bool(switches and switches[0]["struck"])
+        switches = scale.call("GET", "/sandbox/api/faults")["rules"]
+        return bool(switches and switches[0]["hits"])
 
     def created() -> bool:
         return len(scale.tasks()) == len(customer.kept)
 
     # Scale has the request and has done nothing yet.
-    scale.fault("hang", seconds=30, times=1)
+    scale.add_fault("hang", seconds=30, times=1)
     customer.send(1)
     wait_until(struck, 30, "Scale is asked")
     kill_who_works(one)
     wait_until(created, 30, "the task is created after all")
     # Scale has made the task, and its answer is under way.
     scale.clear_faults()
-    scale.fault("hang_after", seconds=30, times=1)
+    scale.add_fault("hang_after", seconds=30, times=1)
     customer.send(1)
     wait_until(created, 30, "the task is created")
     kill_who_works(one)
     # The answer is here and is about to be recorded.
     scale.clear_faults()
-    scale.fault("hang_after", seconds=1, times=1)
+    scale.add_fault("hang_after", seconds=1, times=1)
     customer.send(1)
     wait_until(created, 30, "the task is created")
     with nothing_can_be_recorded(database_url):
@@ -89,7 +89,7 @@ def test_a_worker_killed_before_during_or_after_its_call_of_scale_leaves_one_tas
         kill_who_works(one)
     # The task is done, and its callback is here before the answer to its creation.
     scale.clear_faults()
-    scale.fault("callback_first")
+    scale.add_fault("callback_first")
     customer.send(1)
     recorded = "SELECT count(*) FROM follow_ups WHERE state IN ('created', 'completed')"
     wait_until(lambda: rows(database_url, recorded)[0][0] == 4, 60, "every task is joined to its follow-up")

@@ -133,7 +133,7 @@ class Customer:
             timeout=30,
         )
         uploaded.raise_for_status()
-        return f"{self.sandbox.address}/files/{uploaded.json()['id']}"
+        return f"{self.sandbox.url}/files/{uploaded.json()['id']}"
 
     def expected(self) -> Counter[str]:
         """unique_ids of every task that must have followed, by what Scale itself says of the tasks before them."""
@@ -201,7 +201,7 @@ def test_every_example_asks_scale_for_each_task_once(
     chance = random.Random(20260401)
     database_url: str = request.getfixturevalue(f"{'sqlite' if database == 'sqlite' else 'postgres'}_url")
     redis: OwnRedis | None = None if database == "sqlite" else request.getfixturevalue("own_redis")
-    here = sandbox.address.removeprefix("http://")
+    here = sandbox.url.removeprefix("http://")
     env = {
         "SCALE_API_URL": sandbox.api_url,
         "SCALE_API_KEY": sandbox.live_key,
@@ -218,7 +218,7 @@ def test_every_example_asks_scale_for_each_task_once(
     one = service(database_url, redis and redis.url, env=env, processes=("web", "worker"))
     customer = Customer(sandbox, f"{one.web_url}/callbacks/scale")
     for name, settings in FAULTS:
-        sandbox.fault(name, **settings)
+        sandbox.add_fault(name, **settings)
     customer.create_all()
     for _ in range(KILLS):
         time.sleep(chance.uniform(0.1, 1.5))

@@ -31,21 +31,21 @@ def sandbox(sandbox_process: ScaleSandbox) -> ScaleSandbox:
 @pytest.fixture
 def slow_sandbox(sandbox: ScaleSandbox) -> ScaleSandbox:
     """An empty sandbox whose live tasks are answered only by hand."""
-    sandbox.speed("manual")
+    sandbox.set_speed("manual")
     return sandbox
 
 
 def sdk(sandbox: ScaleSandbox, key: str) -> scaleapi.ScaleClient:
     """The official client under this key; only the addresses are changed."""
     client = scaleapi.ScaleClient(key, api_instance_url=sandbox.api_url)
-    client.v2.api_client.configuration.host = sandbox.address
+    client.v2.api_client.configuration.host = sandbox.url
     return client
 
 
 @pytest.fixture
 def live(sandbox: ScaleSandbox) -> scaleapi.ScaleClient:
     """The official client in the live world, where annotators need time; here they are asked to wait for a hand."""
-    sandbox.speed("manual")
+    sandbox.set_speed("manual")
     return sdk(sandbox, sandbox.live_key)
 
 
@@ -63,7 +63,7 @@ def http(sandbox: ScaleSandbox) -> Callable[..., requests.Response]:
 
     def ask(method: str, path: str, key: str = sandbox.live_key, **options: object) -> requests.Response:
         options = {"auth": (key, ""), "timeout": 30, **options}
-        return session.request(method, sandbox.address + path, **options)  # type: ignore[arg-type]
+        return session.request(method, sandbox.url + path, **options)  # type: ignore[arg-type]
 
     return ask
 

@@ -39,7 +39,7 @@ def main(tests: Path) -> int:
         (Path(folder) / "conftest.py").write_text(CONFTEST)
         for name in FILES:
             shutil.copy(tests / name, Path(folder) / "tests" / name)
-        env = {**os.environ, "BASE_URL": sandbox.address, "SCALE_TEST_API_KEY": sandbox.test_key}
+        env = {**os.environ, "BASE_URL": sandbox.url, "SCALE_TEST_API_KEY": sandbox.test_key}
         run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
         return max(subprocess.run(run, cwd=folder, env=env, check=False).returncode for _ in range(2))
 

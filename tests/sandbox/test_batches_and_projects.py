@@ -181,7 +181,7 @@ def test_a_batch_of_an_ordinary_project_is_in_progress_at_once(live: scaleapi.Sc
 def test_a_batch_of_a_self_serve_project_is_staged_until_it_is_finalized(
     live: scaleapi.ScaleClient, sandbox: ScaleSandbox, kind: str
 ):
-    sandbox.speed("instant")
+    sandbox.set_speed("instant")
     live.create_project("p", TaskType.Chat, **{kind: True})
     batch = live.create_batch("p", "b")
     assert batch.status == BatchStatus.Staging.value
@@ -409,7 +409,7 @@ def test_pausing_stops_the_work_and_resuming_takes_it_up(live: scaleapi.ScaleCli
     request = BatchOperationRequest(batch_name="b")
     assert live.v2.pause_batch(request).batch.status.value == "paused"
     assert live.v2.pause_batch(request).batch.status.value == "paused"
-    sandbox.speed("instant")
+    sandbox.set_speed("instant")
     task = chat(live, batch="b")
     assert live.get_task(task.id).status == "pending"
     assert live.v2.resume_batch(request).batch.status.value == "in_progress"

@@ -121,7 +121,7 @@ def test_an_address_is_called_encoded_where_it_must_be_and_only_there(sandbox: S
 
 
 def test_callbacks_of_one_task_arrive_in_the_order_of_its_events(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.speed("manual")
+    sandbox.set_speed("manual")
     inbox.before_answer = lambda arrived: time.sleep(0.05)
     task = make(sandbox, inbox)["task_id"]
     sandbox.complete(task)
@@ -144,7 +144,7 @@ def test_callbacks_of_one_task_arrive_in_the_order_of_its_events(sandbox: ScaleS
 
 
 def test_a_callback_can_come_before_the_creation_is_answered(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("callback_first", type="annotation")
+    sandbox.add_fault("callback_first", type="annotation")
     for key in (sandbox.live_key, sandbox.test_key):
         before = len(inbox.arrived)
         task = make(sandbox, inbox, key, unique_id=f"u {key}")
@@ -156,7 +156,7 @@ def test_a_callback_can_come_before_the_creation_is_answered(sandbox: ScaleSandb
 
 
 def test_the_receiver_may_ask_for_the_task_while_the_callback_is_on(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("callback_first")
+    sandbox.add_fault("callback_first")
     asked = []
     inbox.before_answer = lambda arrived: asked.append(sandbox.task(arrived.json["task_id"]))
     task = make(sandbox, inbox)
@@ -164,7 +164,7 @@ def test_the_receiver_may_ask_for_the_task_while_the_callback_is_on(sandbox: Sca
 
 
 def test_the_receiver_may_create_the_next_task_while_the_callback_is_on(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("callback_first", times=1)
+    sandbox.add_fault("callback_first", times=1)
     made = []
 
     def chain(arrived: Any) -> None:
@@ -183,14 +183,14 @@ def test_a_callback_is_sent_again_on_demand(sandbox: ScaleSandbox, inbox: Inbox)
     sandbox.call("POST", f"/v1/task/{task['task_id']}/send_callback")
     _first, again = inbox.wait_for(2)
     assert again.json["task"]["callback_succeeded"] is True
-    sandbox.speed("manual")
+    sandbox.set_speed("manual")
     pending = make(sandbox, inbox)["task_id"]
     with pytest.raises(SandboxError, match="pending"):
         sandbox.resend(pending)
 
 
 def test_doubled_sends_the_same_bytes_twice(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("duplicated")
+    sandbox.add_fault("duplicated")
     (sent,) = settled(sandbox, make(sandbox, inbox))
     one, other = inbox.wait_for(2)
     assert one.body == other.body
@@ -198,10 +198,10 @@ def test_doubled_sends_the_same_bytes_twice(sandbox: ScaleSandbox, inbox: Inbox)
 
 
 def test_delayed_comes_late(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("delayed", seconds=0.1, times=1)
+    sandbox.add_fault("delayed", seconds=0.1, times=1)
     (sent,) = settled(sandbox, make(sandbox, inbox))
     assert (sent["state"], len(inbox.arrived)) == ("succeeded", 1)
-    sandbox.fault("delayed", seconds=3600)
+    sandbox.add_fault("delayed", seconds=3600)
     task = make(sandbox, inbox)["task_id"]
     (waiting,) = sandbox.wait_for(lambda: sandbox.callbacks(task))
     assert (waiting["state"], waiting["tries"]) == ("pending", [])
@@ -212,8 +212,8 @@ def test_delayed_comes_late(sandbox: ScaleSandbox, inbox: Inbox):
 
 
 def test_reordered_is_overtaken_by_the_next(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.speed("manual")
-    sandbox.fault("reordered", event="completed", seconds=30)
+    sandbox.set_speed("manual")
+    sandbox.add_fault("reordered", event="completed", seconds=30)
     task = make(sandbox, inbox)["task_id"]
     sandbox.complete(task)
     sandbox.audit(task, "accepted")
@@ -223,7 +223,7 @@ def test_reordered_is_overtaken_by_the_next(sandbox: ScaleSandbox, inbox: Inbox)
 
 
 def test_dropped_never_comes(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("dropped")
+    sandbox.add_fault("dropped")
     task = make(sandbox, inbox)
     (sent,) = settled(sandbox, task)
     assert (sent["state"], sent["tries"], inbox.arrived) == ("dropped", [], [])
@@ -234,7 +234,7 @@ def test_dropped_never_comes(sandbox: ScaleSandbox, inbox: Inbox):
 def test_a_wrong_or_missing_key_comes_first_and_the_right_one_after(
     sandbox: ScaleSandbox, inbox: Inbox, fault: str
 ):
-    sandbox.fault(fault, tries=2)
+    sandbox.add_fault(fault, tries=2)
     inbox.statuses = [401, 401]
     make(sandbox, inbox)
     keys = [one.headers.get("scale-callback-auth") for one in inbox.wait_for(3)]
@@ -244,14 +244,14 @@ def test_a_wrong_or_missing_key_comes_first_and_the_right_one_after(
 
 
 def test_repeated_comes_again_byte_for_byte_after_it_was_taken(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("repeated", repeats=3)
+    sandbox.add_fault("repeated", repeats=3)
     (sent,) = settled(sandbox, make(sandbox, inbox))
     assert len({one.body for one in inbox.wait_for(4)}) == 1
     assert len(sent["tries"]) == 4
 
 
 def test_volatile_comes_again_with_the_same_response_and_other_bytes(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("volatile", repeats=2)
+    sandbox.add_fault("volatile", repeats=2)
     settled(sandbox, make(sandbox, inbox))
     bodies = [one.body for one in inbox.wait_for(3)]
     assert len(set(bodies)) == 3
@@ -260,7 +260,7 @@ def test_volatile_comes_again_with_the_same_response_and_other_bytes(sandbox: Sc
 
 
 def test_reset_after_sending_is_tried_again(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("reset_after_sending", tries=2)
+    sandbox.add_fault("reset_after_sending", tries=2)
     task = make(sandbox, inbox)
     (sent,) = settled(sandbox, task)
     assert [one["status"] for one in sent["tries"]] == [None, None, 200]
@@ -268,7 +268,7 @@ def test_reset_after_sending_is_tried_again(sandbox: ScaleSandbox, inbox: Inbox)
 
 
 def test_a_slow_body_comes_in_pieces_and_arrives_whole(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("slow_body", seconds=1)
+    sandbox.add_fault("slow_body", seconds=1)
     task = make(sandbox, inbox)
     (arrived,) = inbox.wait_for(1)
     assert arrived.pieces > 1
@@ -276,8 +276,8 @@ def test_a_slow_body_comes_in_pieces_and_arrives_whole(sandbox: ScaleSandbox, in
 
 
 def test_a_chunked_body_arrives_whole_without_a_length(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("chunked")
-    sandbox.fault("huge", bytes=300_000)
+    sandbox.add_fault("chunked")
+    sandbox.add_fault("huge", bytes=300_000)
     make(sandbox, inbox)
     (arrived,) = inbox.wait_for(1)
     assert arrived.headers["transfer-encoding"] == "chunked"
@@ -286,7 +286,7 @@ def test_a_chunked_body_arrives_whole_without_a_length(sandbox: ScaleSandbox, in
 
 
 def test_a_huge_body_is_still_a_callback(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("huge", bytes=3_000_000)
+    sandbox.add_fault("huge", bytes=3_000_000)
     task = make(sandbox, inbox)
     (arrived,) = inbox.wait_for(1)
     assert len(arrived.body) > 3_000_000
@@ -295,7 +295,7 @@ def test_a_huge_body_is_still_a_callback(sandbox: ScaleSandbox, inbox: Inbox):
 
 @pytest.mark.parametrize("kind", ["attachments", "frames", "message"])
 def test_a_task_ends_in_error_by_switch(sandbox: ScaleSandbox, inbox: Inbox, kind: str):
-    sandbox.fault(kind)
+    sandbox.add_fault(kind)
     request = {
         **example("videoannotation"),
         "callback_url": inbox.url,
@@ -312,8 +312,8 @@ def test_a_task_ends_in_error_by_switch(sandbox: ScaleSandbox, inbox: Inbox, kin
 
 
 def test_a_fault_strikes_only_what_it_names_and_only_so_often(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.fault("dropped", unique_id="unlucky")
-    sandbox.fault("duplicated", type="annotation", event="completed", times=2)
+    sandbox.add_fault("dropped", unique_id="unlucky")
+    sandbox.add_fault("duplicated", type="annotation", event="completed", times=2)
     lucky = [make(sandbox, inbox, unique_id=f"u{number}") for number in range(3)]
     unlucky = make(sandbox, inbox, unique_id="unlucky")
     chat = sandbox.create("chat", callback_url=inbox.url)
@@ -329,7 +329,7 @@ def test_a_fault_strikes_only_what_it_names_and_only_so_often(sandbox: ScaleSand
 def test_chance_is_the_same_under_the_same_seed(sandbox: ScaleSandbox, inbox: Inbox):
     def run() -> list[str]:
         sandbox.reset()
-        sandbox.fault("dropped", share=0.3)
+        sandbox.add_fault("dropped", share=0.3)
         tasks = [make(sandbox, inbox, unique_id=f"u{number}") for number in range(40)]
         return [settled(sandbox, task)[0]["state"] for task in tasks]
 
@@ -343,7 +343,7 @@ def test_a_fault_that_does_not_exist_or_takes_no_such_setting_is_refused(sandbox
         with pytest.raises(SandboxError) as refused:
             sandbox.call("POST", "/sandbox/api/faults", request)
         assert refused.value.status == 400
-    assert {fault["name"] for fault in sandbox.faults()} == {fault.name for fault in FAULTS}
+    assert {fault["name"] for fault in sandbox.known_faults()} == {fault.name for fault in FAULTS}
 
 
 def test_two_hundred_tasks_under_every_fault_of_callbacks_all_arrive(sandbox: ScaleSandbox, inbox: Inbox):
@@ -358,7 +358,7 @@ def test_two_hundred_tasks_under_every_fault_of_callbacks_all_arrive(sandbox: Sc
         "reset_after_sending",
         "chunked",
     ):
-        sandbox.fault(name, share=0.2, **({"seconds": 0.2} if name in ("delayed", "reordered") else {}))
+        sandbox.add_fault(name, share=0.2, **({"seconds": 0.2} if name in ("delayed", "reordered") else {}))
     wrong = 0
 
     def guard(arrived: Any) -> None:

@@ -52,7 +52,7 @@ def test_a_file_that_is_missing_is_400_or_404(http: Ask):
 def test_an_uploaded_page_can_run_nothing_under_the_sandboxs_address(sandbox: ScaleSandbox, http: Ask):
     upload = {"file": ("x.html", b"<script>alert(1)</script>", "text/html")}
     file = http("POST", "/v1/files/upload", files=upload).json()
-    answer = requests.get(f"{sandbox.address}/files/{file['id']}", timeout=5)
+    answer = requests.get(f"{sandbox.url}/files/{file['id']}", timeout=5)
     assert "sandbox" in answer.headers["Content-Security-Policy"]
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 

@@ -24,7 +24,7 @@ def made(sandbox: ScaleSandbox, unique_id: str) -> bool:
 
 
 def test_throttled_says_when_to_come_back(sandbox: ScaleSandbox, http: Ask):
-    sandbox.fault("throttled", retry_after=7, times=1)
+    sandbox.add_fault("throttled", retry_after=7, times=1)
     answer = http("POST", "/v1/task/annotation", json=body("u"))
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
     assert answer.json()["status_code"] == 429
@@ -34,7 +34,7 @@ def test_throttled_says_when_to_come_back(sandbox: ScaleSandbox, http: Ask):
 
 @pytest.mark.parametrize("status", [401, 402, 503])
 def test_refused_is_any_status_in_scales_form(sandbox: ScaleSandbox, http: Ask, status: int):
-    sandbox.fault("refused", status=status)
+    sandbox.add_fault("refused", status=status)
     answer = http("POST", "/v1/task/annotation", json=body("u"))
     assert (answer.status_code, answer.json()["status_code"]) == (status, status)
 
@@ -43,7 +43,7 @@ def test_refused_is_any_status_in_scales_form(sandbox: ScaleSandbox, http: Ask, 
 def test_a_500_comes_before_or_after_the_task_is_made(
     sandbox: ScaleSandbox, http: Ask, fault: str, done: bool
 ):
-    sandbox.fault(fault, times=1)
+    sandbox.add_fault(fault, times=1)
     answer = http("POST", "/v1/task/annotation", json=body("u"))
     assert (answer.status_code, answer.json()["status_code"]) == (500, 500)
     assert made(sandbox, "u") == done
@@ -53,7 +53,7 @@ def test_a_500_comes_before_or_after_the_task_is_made(
 def test_a_reset_comes_before_or_after_the_task_is_made(
     sandbox: ScaleSandbox, http: Ask, fault: str, done: bool
 ):
-    sandbox.fault(fault, times=1)
+    sandbox.add_fault(fault, times=1)
     with pytest.raises(requests.ConnectionError, match="reset by peer"):
         http("POST", "/v1/task/annotation", json=body("u"))
     assert made(sandbox, "u") == done
@@ -61,11 +61,11 @@ def test_a_reset_comes_before_or_after_the_task_is_made(
 
 @pytest.mark.parametrize(("fault", "done"), [("hang", False), ("hang_after", True)])
 def test_a_hang_is_silence_and_then_the_end(sandbox: ScaleSandbox, http: Ask, fault: str, done: bool):
-    sandbox.fault(fault, seconds=20, times=1)
+    sandbox.add_fault(fault, seconds=20, times=1)
     with pytest.raises(requests.ReadTimeout):
         http("POST", "/v1/task/annotation", json=body("silence"), timeout=0.5)
     sandbox.clear_faults()
-    sandbox.fault(fault, seconds=0.1, times=1)
+    sandbox.add_fault(fault, seconds=0.1, times=1)
     with pytest.raises(requests.ConnectionError):
         http("POST", "/v1/task/annotation", json=body("end"))
     assert made(sandbox, "silence") == made(sandbox, "end") == done
@@ -74,17 +74,17 @@ def test_a_hang_is_silence_and_then_the_end(sandbox: ScaleSandbox, http: Ask, fa
 def test_faults_strike_the_creation_of_tasks_unless_they_are_told_to_strike_any_call(
     sandbox: ScaleSandbox, http: Ask
 ):
-    sandbox.fault("error_before")
+    sandbox.add_fault("error_before")
     assert http("GET", "/v1/tasks").status_code == 200
     assert http("POST", "/v1/projects", json={"name": "p", "type": "chat"}).status_code == 200
     sandbox.clear_faults()
-    sandbox.fault("error_before", on="any", path="/v1/tasks")
+    sandbox.add_fault("error_before", on="any", path="/v1/tasks")
     assert http("GET", "/v1/tasks").status_code == 500
     assert http("GET", "/v1/projects").status_code == 200
 
 
 def test_a_fault_of_one_key_leaves_the_others_alone(sandbox: ScaleSandbox, http: Ask):
-    sandbox.fault("throttled", account=sandbox.live_key)
+    sandbox.add_fault("throttled", account=sandbox.live_key)
     assert http("POST", "/v1/task/annotation", json=body("u")).status_code == 429
     assert http("POST", "/v1/task/annotation", sandbox.test_key, json=body("u")).status_code == 200
 
@@ -99,7 +99,7 @@ def test_the_services_own_client_tells_these_days_apart(sandbox: ScaleSandbox):
         ("hang_after", {"seconds": 1}, TransientError),
     ):
         sandbox.clear_faults()
-        sandbox.fault(fault, times=1, **settings)
+        sandbox.add_fault(fault, times=1, **settings)
         with pytest.raises(error):
             client.create_task("annotation", body(f"u-{fault}"))
     sandbox.clear_faults()
@@ -111,7 +111,7 @@ def test_the_services_own_client_tells_these_days_apart(sandbox: ScaleSandbox):
 
 def test_the_official_client_reads_a_409_after_a_500_as_success(sandbox: ScaleSandbox):
     # Only over https does it repeat a POST by itself; what it then asks for is what counts here.
-    sandbox.fault("error_after", times=1)
+    sandbox.add_fault("error_after", times=1)
     client = sdk(sandbox, sandbox.live_key)
     with pytest.raises(Exception, match="Internal Server Error"):
         client.create_task(TaskType.Annotation, **body("u"))
@@ -137,4 +137,4 @@ def test_a_switch_of_another_form_is_refused_before_it_can_strike(
     sandbox: ScaleSandbox, http: Ask, switch: dict[str, Any]
 ):
     assert http("POST", "/sandbox/api/faults", json=switch).status_code == 400
-    assert sandbox.call("GET", "/sandbox/api/faults")["switched_on"] == []
+    assert sandbox.call("GET", "/sandbox/api/faults")["rules"] == []

@@ -22,12 +22,10 @@ def browser(slow_sandbox: ScaleSandbox) -> Callable[..., requests.Response]:
 
     def go(path: str, form: dict[str, str] | None = None) -> requests.Response:
         if form is None:
-            return session.get(slow_sandbox.address + path, timeout=10)
-        key = re.search(
-            r'name="form_key" value="([^"]+)"', session.get(slow_sandbox.address, timeout=10).text
-        )
+            return session.get(slow_sandbox.url + path, timeout=10)
+        key = re.search(r'name="form_key" value="([^"]+)"', session.get(slow_sandbox.url, timeout=10).text)
         assert key is not None
-        return session.post(slow_sandbox.address + path, data={"form_key": key[1], **form}, timeout=10)
+        return session.post(slow_sandbox.url + path, data={"form_key": key[1], **form}, timeout=10)
 
     return go
 
@@ -99,7 +97,7 @@ def test_speed_and_faults_are_switched_from_the_page(slow_sandbox: ScaleSandbox,
     assert "share 0.25" in browser("/faults", {"fault": "duplicated", "share": "0.25"}).text
     assert browser("/faults", {"fault": "duplicated", "share": "half"}).status_code == 400
     browser("/faults", {"off": "1"})
-    assert slow_sandbox.call("GET", "/sandbox/api/faults")["switched_on"] == []
+    assert slow_sandbox.call("GET", "/sandbox/api/faults")["rules"] == []
 
 
 def test_a_form_of_another_site_changes_nothing(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
@@ -111,11 +109,11 @@ def test_a_form_of_another_site_changes_nothing(slow_sandbox: ScaleSandbox, brow
         ({"sandbox_form": ""}, {"form_key": ""}),
     ):
         answer = requests.post(
-            f"{slow_sandbox.address}/tasks/{task}/cancel", data=form, cookies=cookies, timeout=5
+            f"{slow_sandbox.url}/tasks/{task}/cancel", data=form, cookies=cookies, timeout=5
         )
         assert answer.status_code == 403
     assert slow_sandbox.task(task)["status"] == "pending"
-    cookie = requests.get(slow_sandbox.address, timeout=5).headers["Set-Cookie"]
+    cookie = requests.get(slow_sandbox.url, timeout=5).headers["Set-Cookie"]
     assert "SameSite=Strict" in cookie
     assert "HttpOnly" in cookie
 

@@ -40,13 +40,13 @@ def browser(chromium: Path) -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, slow_sandbox: ScaleSandbox) -> Iterator[Page]:
     """A new window on a sandbox whose live tasks wait for a hand. It may load nothing from elsewhere."""
-    with browser.new_context(base_url=slow_sandbox.address) as window:
+    with browser.new_context(base_url=slow_sandbox.url) as window:
         window.set_default_timeout(PATIENCE)
         page = window.new_page()
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         yield page
-    assert [url for url in asked if not url.startswith(slow_sandbox.address)] == []
+    assert [url for url in asked if not url.startswith(slow_sandbox.url)] == []
 
 
 def make(sandbox: ScaleSandbox, **changes: Any) -> str:
@@ -140,7 +140,7 @@ def test_every_page_fits_a_narrow_screen_and_every_control_has_a_label(
     pending, done, broken = (make(slow_sandbox, unique_id=letter * 200) for letter in "abc")
     slow_sandbox.complete(done)
     slow_sandbox.fail(broken)
-    slow_sandbox.fault("duplicated", project="p" * 400)
+    slow_sandbox.add_fault("duplicated", project="p" * 400)
     page.set_viewport_size({"width": 360, "height": 800})
     for path in ("/", f"/tasks/{pending}", f"/tasks/{done}", f"/tasks/{broken}", "/tasks/none"):
         page.goto(path)

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.errors import Refused
+from sandbox.engine.parameters import check
+from sandbox.errors import ScaleError
 from sandbox.examples import EXAMPLES, example
-from sandbox.parameters import check
 from scale.parameters import TABLES
 
 REQUIRED = [(table.type, names) for table in TABLES for names in table.required]
@@ -15,7 +15,7 @@ REQUIRED = [(table.type, names) for table in TABLES for names in table.required]
 def refusal(type_name: str, **changes: Any) -> str:
     """The words in which the example of a type is refused once it is changed so; None takes a parameter away."""
     request = {**example(type_name), **changes}
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ScaleError) as refused:
         check(type_name, request)
     assert refused.value.status == 400
     return refused.value.message
@@ -55,7 +55,7 @@ def test_what_the_project_supplies_is_not_missing(type_name: str, names: tuple[s
 
 
 def test_an_unknown_type_is_refused():
-    with pytest.raises(Refused, match="not a valid task type"):
+    with pytest.raises(ScaleError, match="not a valid task type"):
         check("paintannotation", {"attachment": "https://example.com/x.jpg"})
 
 

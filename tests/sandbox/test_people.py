@@ -39,13 +39,13 @@ def test_a_task_can_be_completed_without_a_response(slow_sandbox: ScaleSandbox):
 
 def test_waiting_tasks_follow_the_speed_when_it_changes(slow_sandbox: ScaleSandbox):
     tasks = [make(slow_sandbox) for _ in range(3)]
-    slow_sandbox.speed("instant")
+    slow_sandbox.set_speed("instant")
     for task in tasks:
         slow_sandbox.wait_for(lambda task=task: slow_sandbox.task(task)["status"] == "completed")
 
 
 def test_at_realistic_speed_a_task_takes_its_time(sandbox: ScaleSandbox):
-    sandbox.speed("realistic")
+    sandbox.set_speed("realistic")
     tasks = [make(sandbox) for _ in range(20)]
     for task in tasks:
         sandbox.wait_for(lambda task=task: sandbox.task(task)["status"] == "completed")

@@ -21,15 +21,15 @@ def test_a_task_comes_back(scale_sandbox):
     assert callback["headers"]["scale-callback-auth"] == scale_sandbox.live_callback_key
     assert callback["body"]["task_id"] == task["task_id"]
     assert callback["body"]["response"]["category"] in ("red", "blue")
-    assert scale_sandbox.request_of(task["task_id"])["attachment"] == "tomato"
+    assert scale_sandbox.original_request(task["task_id"])["attachment"] == "tomato"
 
 def test_the_next_test_finds_it_empty(scale_sandbox):
     assert scale_sandbox.tasks() == []
     assert scale_sandbox.received() == []
 
 def test_faults_and_people(scale_sandbox):
-    scale_sandbox.speed("manual")
-    scale_sandbox.fault("duplicated", times=1)
+    scale_sandbox.set_speed("manual")
+    scale_sandbox.add_fault("duplicated", times=1)
     task = scale_sandbox.create("chat", callback_url=scale_sandbox.callback_url)["task_id"]
     scale_sandbox.complete(task, {"responses": []})
     scale_sandbox.wait_for(lambda: len(scale_sandbox.received()) == 2)

@@ -28,7 +28,7 @@ Flask = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def command(sandbox: ScaleSandbox) -> Flask:
     """`command("complete", task)` is `flask sandbox complete …`, spoken to the sandbox of the test."""
-    port = sandbox.address.rpartition(":")[2]
+    port = sandbox.url.rpartition(":")[2]
 
     def run(*arguments: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -54,20 +54,18 @@ def test_a_restart_forgets_nothing(tmp_path: Path, inbox: Inbox):
         pending = sandbox.create("segmentannotation", **request, unique_id="u")["task_id"]
         inbox.statuses = [500] * 100
         sandbox.complete(done)
-        sandbox.fault("dropped", unique_id="unlucky")
+        sandbox.add_fault("dropped", unique_id="unlucky")
         inbox.wait_for(3)
         before = sandbox.tasks()
-        path = sandbox.task(done)["response"]["annotations"]["combined"]["image"].removeprefix(
-            sandbox.address
-        )
+        path = sandbox.task(done)["response"]["annotations"]["combined"]["image"].removeprefix(sandbox.url)
     inbox.statuses = []
     with running_sandbox(HOME, None, *options) as sandbox:
         after = sandbox.tasks()
         assert [{**task, "callback_succeeded": None} for task in after] == [
             {**task, "callback_succeeded": None} for task in before
         ]
-        assert requests.get(sandbox.address + path, timeout=5).content.startswith(b"\x89PNG")
-        assert sandbox.call("GET", "/sandbox/api/faults")["switched_on"][0]["fault"] == "dropped"
+        assert requests.get(sandbox.url + path, timeout=5).content.startswith(b"\x89PNG")
+        assert sandbox.call("GET", "/sandbox/api/faults")["rules"][0]["fault"] == "dropped"
         sandbox.wait_for(lambda: sandbox.callbacks(done)[0]["state"] == "succeeded", seconds=30)
         assert sandbox.complete(pending)["unique_id"] == "u"
 
@@ -87,7 +85,7 @@ def test_a_fault_that_struck_as_often_as_it_should_does_not_begin_anew_after_a_k
     options = ("--database", str(tmp_path / "sandbox.db"))
     with running_sandbox(HOME, None, *options) as sandbox:
         for fault, limits in (("throttled", {"times": 1}), ("no_key", {"times": 2, "tries": 1})):
-            sandbox.fault(fault, **limits)
+            sandbox.add_fault(fault, **limits)
         with pytest.raises(Exception, match="429"):
             sandbox.create("annotation", **example("annotation"))
         sandbox.create("annotation", **example("annotation"), callback_url=inbox.url)
@@ -95,8 +93,8 @@ def test_a_fault_that_struck_as_often_as_it_should_does_not_begin_anew_after_a_k
         sandbox.process.kill()
         sandbox.process.wait()
     with running_sandbox(HOME, None, *options) as sandbox:
-        switches = sandbox.call("GET", "/sandbox/api/faults")["switched_on"]
-        assert [(switch["fault"], switch["struck"]) for switch in switches] == [
+        switches = sandbox.call("GET", "/sandbox/api/faults")["rules"]
+        assert [(switch["fault"], switch["hits"]) for switch in switches] == [
             ("throttled", 1),
             ("no_key", 1),
         ]
@@ -132,7 +130,7 @@ def test_it_ends_with_whoever_started_it():
 
 
 def test_a_taken_port_is_said_with_what_to_do(command: Flask, sandbox: ScaleSandbox):
-    port = sandbox.address.rpartition(":")[2]
+    port = sandbox.url.rpartition(":")[2]
     result = command("serve", "--memory", "--port", port)
     assert result.returncode == 1
     assert f"Port {port}" in result.stderr
@@ -223,10 +221,10 @@ def test_a_command_that_cannot_be_done_says_why(command: Flask, slow_sandbox: Sc
 def test_faults_are_listed_and_switched_from_the_command_line(command: Flask, sandbox: ScaleSandbox):
     assert "duplicated" in command("faults").stdout
     assert command("faults", "duplicated", "share=0.5", "type=annotation").returncode == 0
-    (switch,) = sandbox.call("GET", "/sandbox/api/faults")["switched_on"]
+    (switch,) = sandbox.call("GET", "/sandbox/api/faults")["rules"]
     assert (switch["share"], switch["match"]) == (0.5, {"type": "annotation"})
     assert command("faults", "--off").returncode == 0
-    assert sandbox.call("GET", "/sandbox/api/faults")["switched_on"] == []
+    assert sandbox.call("GET", "/sandbox/api/faults")["rules"] == []
     assert "must be one of" in command("faults", "flooded").stderr
     assert "share must be a number" in command("faults", "duplicated", "share=NaN").stderr
 
@@ -271,7 +269,7 @@ def test_a_trigger_with_result_files_keeps_them_in_the_running_sandbox(
 ):
     assert command("trigger", "segmentannotation", "--to", inbox.url).returncode == 0
     url = inbox.arrived[0].json["response"]["annotations"]["combined"]["indexedImage"]
-    assert url.startswith(sandbox.address)
+    assert url.startswith(sandbox.url)
     assert requests.get(url, timeout=5).content.startswith(b"\x89PNG")
 
 

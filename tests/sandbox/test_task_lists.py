@@ -37,7 +37,7 @@ def filled(sandbox_process: ScaleSandbox) -> Iterator[Filled]:
     """260 tasks of every state; a second world with tasks of its own lies beside them."""
     sandbox, chance = sandbox_process, random.Random(7)
     sandbox.reset()
-    sandbox.speed("manual")
+    sandbox.set_speed("manual")
     client = sdk(sandbox, sandbox.live_key)
     projects = [odd_name(chance) for _ in range(4)]
     tags = [odd_name(chance) for _ in range(6)]

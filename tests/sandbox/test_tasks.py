@@ -165,7 +165,7 @@ def test_what_is_taken_can_be_shown_and_announced_however_deep(sandbox: ScaleSan
     deep: Any = 1
     for _ in range(depth):
         deep = {"a": deep}
-    request = {**example("annotation"), "callback_url": f"{sandbox.address}/sandbox/receive", "deep": deep}
+    request = {**example("annotation"), "callback_url": f"{sandbox.url}/sandbox/receive", "deep": deep}
     for key in (sandbox.live_key, sandbox.test_key):
         answer = http("POST", "/v1/task/annotation", key, json=request)
         assert answer.status_code == (200 if depth <= 240 else 400)

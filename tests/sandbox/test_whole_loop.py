@@ -65,7 +65,7 @@ def start_service(
             "SCALE_TEST_API_KEY": sandbox.test_key,
             "SCALE_LIVE_CALLBACK_KEYS": sandbox.live_callback_key,
             "SCALE_TEST_CALLBACK_KEYS": sandbox.test_callback_key,
-            "ARTIFACT_HOSTS": sandbox.address.removeprefix("http://"),
+            "ARTIFACT_HOSTS": sandbox.url.removeprefix("http://"),
             "WORKFLOWS_DIR": str(folder),
         }
         return service(sqlite_url, env=env, processes=("web", "worker"))
@@ -128,7 +128,7 @@ def test_after_a_bad_day_every_task_was_made_once_completed_once_and_none_is_los
 ):
     service = start_service(chain=CHAIN.format(type="polygonannotation"))
     for name, settings in BAD_DAYS:
-        sandbox.fault(name, **settings)
+        sandbox.add_fault(name, **settings)
     callback_url = f"{service.web_url}/callbacks/scale"
     for number in range(ROOTS):
         request = {

@@ -6,11 +6,11 @@ from flask import Blueprint, request
 from sqlalchemy import func, select
 
 from sandbox.engine import batch_actions as deeds
+from sandbox.engine.parameters import check_metadata
 from sandbox.errors import invalid
-from sandbox.parameters import check_metadata
 from sandbox.storage import clock
 from sandbox.storage.store import Batch
-from sandbox.web.api.calls import account, query, query_limit, query_number, within, world
+from sandbox.web.api.calls import account, current_sandbox, query, query_limit, query_number, within
 from sandbox.web.bodies import read_object
 
 batches = Blueprint("batches", __name__, url_prefix="/v1/batches")
@@ -21,7 +21,7 @@ def create_batch() -> dict[str, Any]:
     body = read_object(request)
     if not isinstance(body.get("project"), str) or not body["project"]:
         raise invalid('"project" is required')
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         project = deeds.find_project(session, account(), body["project"])
         return batch_object(deeds.create_batch(session, account(), project, body))
 
@@ -34,7 +34,7 @@ def list_batches() -> dict[str, Any]:
     for name, column in (("project", Batch.project), ("status", Batch.status)):
         if (value := query(name)) is not None:
             mine.append(column == value)
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         total = session.scalar(select(func.count()).select_from(Batch).where(*mine)) or 0
         newest_first = select(Batch).where(*mine).order_by(Batch.number.desc())
         found = session.scalars(newest_first.offset(offset).limit(limit))
@@ -51,24 +51,24 @@ def list_batches() -> dict[str, Any]:
 
 @batches.get("/<name:batch>")
 def get_batch(batch: str) -> dict[str, Any]:
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         return batch_object(deeds.find_batch(session, account(), batch))
 
 
 @batches.get("/<name:batch>/status")
 def batch_status(batch: str) -> dict[str, Any]:
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         found = deeds.find_batch(session, account(), batch)
         return {"status": found.status, **deeds.task_counts(session, found)}
 
 
 @batches.post("/<name:batch>/finalize")
 def finalize_batch(batch: str) -> dict[str, Any]:
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         found = deeds.find_batch(session, account(), batch)
-        deeds.finalize(session, world(), found)
+        deeds.finalize(session, current_sandbox(), found)
         answer = batch_object(found)
-    world().wake()
+    current_sandbox().wake()
     return answer
 
 
@@ -77,7 +77,7 @@ def prioritize_batch(batch: str) -> dict[str, Any]:
     priority = read_object(request).get("priority")
     if not isinstance(priority, int) or isinstance(priority, bool) or abs(priority) >= 2**53:
         raise invalid('"priority" must be a number')
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         found = deeds.find_batch(session, account(), batch)
         found.priority = priority
         return batch_object(found)
@@ -86,7 +86,7 @@ def prioritize_batch(batch: str) -> dict[str, Any]:
 @batches.post("/<name:batch>/setMetadata")
 def set_batch_metadata(batch: str) -> dict[str, Any]:
     metadata = check_metadata(read_object(request))
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         found = deeds.find_batch(session, account(), batch)
         found.metadata_ = metadata
         return batch_object(found)

@@ -6,14 +6,14 @@ from typing import Any, cast
 
 from flask import current_app, g, request
 
-from sandbox.engine.sandbox import World
-from sandbox.errors import Refused
+from sandbox.engine.sandbox import Sandbox
+from sandbox.errors import ScaleError
 from sandbox.storage import clock
 from sandbox.web.bodies import is_true
 
 
-def world() -> World:
-    return cast(World, current_app.extensions["sandbox"])
+def current_sandbox() -> Sandbox:
+    return cast(Sandbox, current_app.extensions["sandbox"])
 
 
 def authenticate() -> None:
@@ -22,8 +22,8 @@ def authenticate() -> None:
     key = None
     if authorization is not None:
         key = authorization.token if authorization.type == "bearer" else authorization.username
-    if not key or key not in world().settings.api_keys:
-        raise Refused(401, "Your API key does not correspond to a registered user.")
+    if not key or key not in current_sandbox().settings.api_keys:
+        raise ScaleError(401, "Your API key does not correspond to a registered user.")
     g.account = key
 
 
@@ -47,7 +47,7 @@ def query_flag(name: str) -> bool:
 
 
 def query_date(name: str) -> float | None:
-    """Milliseconds, or None. Raises Refused (400) for what is no date."""
+    """Milliseconds, or None. Raises ScaleError (400) for what is no date."""
     text = query(name)
     return None if text is None else clock.parse(text, name)
 
@@ -62,10 +62,10 @@ def query_number(name: str, default: int, least: int, most: int | None = None) -
     if text is None:
         return default
     if not re.fullmatch(r"-?[0-9]{1,15}", text):
-        raise Refused(400, f'"{name}" must be a number')
+        raise ScaleError(400, f'"{name}" must be a number')
     number = int(text)
     if number < least or (most is not None and number > most):
-        raise Refused(
+        raise ScaleError(
             400,
             f'"{name}" must be between {least} and {most}' if most else f'"{name}" must be at least {least}',
         )
@@ -82,16 +82,16 @@ def within(column: Any, after: str, before: str) -> list[Any]:
     return conditions
 
 
-def token_of(number: int) -> str:
+def encode_token(number: int) -> str:
     """A `next_token` that goes on after the row with this number, whatever was added meanwhile."""
     return base64.urlsafe_b64encode(f"before {number}".encode()).decode()
 
 
-def number_in(token: str) -> int:
+def decode_token(token: str) -> int:
     try:
         named = re.fullmatch(rb"before ([0-9]{1,15})", base64.urlsafe_b64decode(token))
     except ValueError:
         named = None
     if named is None:
-        raise Refused(400, '"next_token" is not one that a list gave')
+        raise ScaleError(400, '"next_token" is not one that a list gave')
     return int(named[1])

@@ -10,11 +10,11 @@ from sandbox.engine import batch_actions as deeds
 from sandbox.engine import lifecycle
 from sandbox.engine.faults import FAULTS
 from sandbox.engine.tasks import find_task, task_object
-from sandbox.errors import Refused
+from sandbox.errors import ScaleError
 from sandbox.storage import clock
 from sandbox.storage.store import Delivery, Received, Task
 from sandbox.web.api.batches import batch_object
-from sandbox.web.api.calls import account, query, world
+from sandbox.web.api.calls import account, current_sandbox, query
 from sandbox.web.bodies import read_object
 
 control = Blueprint("control", __name__, url_prefix="/sandbox/api")
@@ -23,7 +23,7 @@ receiver = Blueprint("receiver", __name__, url_prefix="/sandbox/receive")
 
 @control.get("/state")
 def get_state() -> dict[str, Any]:
-    here = world()
+    here = current_sandbox()
     with here.store.read() as session:
         tasks = session.execute(
             select(Task.status, func.count()).where(Task.account == account()).group_by(Task.status)
@@ -39,40 +39,40 @@ def get_state() -> dict[str, Any]:
 @control.post("/state")
 def set_state() -> dict[str, Any]:
     """`speed` is what can be changed while the sandbox runs; pending tasks follow it."""
-    world().set_speed(str(read_object(request).get("speed")))
-    lifecycle.reschedule(world())
+    current_sandbox().set_speed(str(read_object(request).get("speed")))
+    lifecycle.reschedule(current_sandbox())
     return get_state()
 
 
 @control.post("/reset")
 def reset() -> dict[str, Any]:
     """Forget everything, for all keys."""
-    world().reset()
+    current_sandbox().reset()
     return get_state()
 
 
 @control.get("/faults")
 def list_faults() -> dict[str, Any]:
     known = [{**fault._asdict(), "options": dict(fault.options)} for fault in FAULTS]
-    return {"switched_on": world().faults.switches(), "known": known}
+    return {"rules": current_sandbox().faults.rules(), "known": known}
 
 
 @control.post("/faults")
 def switch_fault_on() -> dict[str, Any]:
-    return world().faults.switch_on(read_object(request))
+    return current_sandbox().faults.add_rule(read_object(request))
 
 
 @control.delete("/faults")
 @control.delete("/faults/<int(max=9223372036854775807):number>")
 def switch_fault_off(number: int | None = None) -> dict[str, Any]:
-    world().faults.switch_off(number)
-    return {"switched_on": world().faults.switches()}
+    current_sandbox().faults.remove_rules(number)
+    return {"rules": current_sandbox().faults.rules()}
 
 
 @control.get("/tasks/<name:task_id>")
 def get_task(task_id: str) -> dict[str, Any]:
     """The task, the request that created it as it came, and what became of its callbacks."""
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         task = find_task(session, account(), task_id)
         shown = {"task": task_object(task), "request": task.request}
     return {**shown, "callbacks": _deliveries(task_id)}
@@ -82,7 +82,9 @@ def get_task(task_id: str) -> dict[str, Any]:
 def complete_task(task_id: str) -> dict[str, Any]:
     """Answer a pending task: with `response` if it is in the body, else as the annotators would."""
     body = read_object(request)
-    return lifecycle.complete(world(), account(), task_id, body.get("response"), given="response" in body)
+    return lifecycle.complete(
+        current_sandbox(), account(), task_id, body.get("response"), given="response" in body
+    )
 
 
 @control.post("/tasks/<name:task_id>/audit")
@@ -90,7 +92,7 @@ def audit_task(task_id: str) -> dict[str, Any]:
     """`result` is accepted, rejected, fixed or commented; `response` is what a fix makes of the task's."""
     body = read_object(request)
     return lifecycle.audit(
-        world(),
+        current_sandbox(),
         account(),
         task_id,
         str(body.get("result")),
@@ -102,7 +104,7 @@ def audit_task(task_id: str) -> dict[str, Any]:
 
 @control.post("/tasks/<name:task_id>/recall")
 def recall_task(task_id: str) -> dict[str, Any]:
-    return lifecycle.recall(world(), account(), task_id)
+    return lifecycle.recall(current_sandbox(), account(), task_id)
 
 
 @control.post("/tasks/<name:task_id>/fail")
@@ -110,23 +112,23 @@ def fail_task(task_id: str) -> dict[str, Any]:
     """End a pending task in error: of a `kind` (attachments, frames, message), or with this `response`."""
     body = read_object(request)
     return lifecycle.fail(
-        world(), account(), task_id, str(body.get("kind", "attachments")), body.get("response")
+        current_sandbox(), account(), task_id, str(body.get("kind", "attachments")), body.get("response")
     )
 
 
 @control.post("/tasks/<name:task_id>/resend")
 def resend_callback(task_id: str) -> dict[str, Any]:
-    return lifecycle.resend(world(), account(), task_id)
+    return lifecycle.resend(current_sandbox(), account(), task_id)
 
 
 @control.post("/batches/<name:batch>/complete")
 def complete_batch(batch: str) -> dict[str, Any]:
     """Finish a batch by hand, whatever its tasks."""
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         found = deeds.find_batch(session, account(), batch)
-        lifecycle.finish_batch(session, world().faults, found)
+        lifecycle.finish_batch(session, current_sandbox().faults, found)
         shown = batch_object(found)
-    world().wake()
+    current_sandbox().wake()
     return shown
 
 
@@ -138,23 +140,25 @@ def list_callbacks() -> dict[str, Any]:
 
 @control.get("/callbacks/<int(max=9223372036854775807):number>/body")
 def get_callback_body(number: int) -> Response:
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         delivery = session.get(Delivery, number, options=[undefer(Delivery.body)])
     if delivery is None or delivery.account != account():
-        raise Refused(404, "Callback with that number not found.")
+        raise ScaleError(404, "Callback with that number not found.")
     return Response(delivery.body, content_type="application/json")
 
 
 @control.post("/files")
 def keep_file() -> dict[str, str]:
     """Keep the body as a result file."""
-    return {"url": world().files.put(request.get_data(), request.mimetype or "application/octet-stream")}
+    return {
+        "url": current_sandbox().files.put(request.get_data(), request.mimetype or "application/octet-stream")
+    }
 
 
 @control.get("/received")
 def list_received() -> dict[str, Any]:
     """What came to /sandbox/receive, oldest first."""
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         return {
             "received": [
                 {
@@ -178,7 +182,7 @@ def receive(path: str = "") -> dict[str, bool]:
         body=request.get_data(),
         received_at=clock.now(),
     )
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         session.add(received)
     return {"received": True}
 
@@ -189,7 +193,7 @@ def _deliveries(task_id: str | None, state: str | None = None) -> list[dict[str,
         mine = mine.where(Delivery.task_id == task_id)
     if state is not None:
         mine = mine.where(Delivery.state == state)
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         return [delivery_object(delivery) for delivery in session.scalars(mine)]
 
 

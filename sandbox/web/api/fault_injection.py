@@ -7,8 +7,8 @@ from typing import Any
 from flask import Flask, Response, g, jsonify, request
 
 from sandbox.engine import callbacks
-from sandbox.errors import Refused
-from sandbox.web.api.calls import account, world
+from sandbox.errors import ScaleError
+from sandbox.web.api.calls import account, current_sandbox
 from sandbox.web.bodies import read_object
 
 CUT = "sandbox.cut"
@@ -23,9 +23,9 @@ _WORDS = {
 def strike_before() -> Response | tuple[Response, int, dict[str, str]] | None:
     """Before a call is looked at: the faults that keep it from being done."""
     g.faults = {}
-    if not request.path.startswith(("/v1/", "/v2/")) or not world().faults.switches():
+    if not request.path.startswith(("/v1/", "/v2/")) or not current_sandbox().faults.rules():
         return None
-    g.faults = faults = world().faults.strike("call", _subject())
+    g.faults = faults = current_sandbox().faults.inject("call", _subject())
     if "throttled" in faults:
         seconds = faults["throttled"]["retry_after"]
         return jsonify(status_code=429, error=_WORDS[429]), 429, {"Retry-After": str(seconds)}
@@ -68,7 +68,7 @@ def _subject() -> dict[str, Any]:
     if creates:
         try:
             body = read_object(request)
-        except Refused:
+        except ScaleError:
             body = {}
         subject |= {"type": parts[3], **{name: body.get(name) for name in ("unique_id", "project", "batch")}}
     return subject

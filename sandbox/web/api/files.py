@@ -6,11 +6,11 @@ from typing import Any
 from flask import Blueprint, Response, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from sandbox.errors import Refused, invalid
+from sandbox.errors import ScaleError, invalid
 from sandbox.settings import is_test_key
 from sandbox.storage import clock
 from sandbox.storage.store import StoredFile
-from sandbox.web.api.calls import account, world
+from sandbox.web.api.calls import account, current_sandbox
 from sandbox.web.bodies import read_object
 
 files = Blueprint("files", __name__)
@@ -23,7 +23,9 @@ def upload_file() -> dict[str, Any]:
         raise invalid('"file" is required')
     media_type = part.mimetype or "application/octet-stream"
     return file_object(
-        world().files.keep(part.read(), media_type, account(), project_names=_projects(request.form))
+        current_sandbox().files.keep(
+            part.read(), media_type, account(), project_names=_projects(request.form)
+        )
     )
 
 
@@ -36,7 +38,7 @@ def import_file() -> dict[str, Any]:
         raise invalid('"file_url" is required')
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", url):
         raise invalid('"file_url" must be a valid uri')
-    kept = world().files.keep(None, "application/octet-stream", account(), url, _projects(body))
+    kept = current_sandbox().files.keep(None, "application/octet-stream", account(), url, _projects(body))
     return file_object(kept)
 
 
@@ -47,9 +49,9 @@ def own_content(file_id: str) -> AnyResponse:
 
 @files.get("/files/<name:file_id>")
 def content(file_id: str) -> AnyResponse:
-    file = world().files.get(file_id)
+    file = current_sandbox().files.get(file_id)
     if file is None:
-        raise Refused(404, "File with that ID not found.")
+        raise ScaleError(404, "File with that ID not found.")
     if file.content is None:
         return redirect(file.url or "")
     # Uploads may be HTML: nothing of them may run under the sandbox's own address.

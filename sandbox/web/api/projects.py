@@ -6,10 +6,10 @@ from flask import Blueprint, Response, jsonify, request
 from sqlalchemy import select
 
 from sandbox.engine import batch_actions as deeds
-from sandbox.errors import Refused
+from sandbox.errors import ScaleError
 from sandbox.storage import clock
 from sandbox.storage.store import Project
-from sandbox.web.api.calls import account, world
+from sandbox.web.api.calls import account, current_sandbox
 from sandbox.web.bodies import read_object
 
 projects = Blueprint("projects", __name__, url_prefix="/v1/projects")
@@ -19,13 +19,13 @@ WITH_TEMPLATES = ("textcollection", "chat")
 
 @projects.post("")
 def create_project() -> dict[str, Any]:
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         return project_object(deeds.create_project(session, account(), read_object(request)))
 
 
 @projects.get("")
 def list_projects() -> Response:
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         mine = session.scalars(
             select(Project).where(Project.account == account()).order_by(Project.number.desc())
         )
@@ -34,14 +34,14 @@ def list_projects() -> Response:
 
 @projects.get("/<name:project>")
 def get_project(project: str) -> dict[str, Any]:
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         return project_object(deeds.find_project(session, account(), project))
 
 
 @projects.post("/<name:project>/setParams")
 def set_project_params(project: str) -> dict[str, Any]:
     body = read_object(request)
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         found = deeds.find_project(session, account(), project)
         deeds.set_params(found, body)
         return project_object(found)
@@ -50,10 +50,10 @@ def set_project_params(project: str) -> dict[str, Any]:
 @projects.get("/<name:project>/taskTemplates")
 def get_project_template(project: str) -> dict[str, Any]:
     """The template of a project's tasks, made of its params."""
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         found = deeds.find_project(session, account(), project)
     if found.type not in WITH_TEMPLATES:
-        raise Refused(400, f'Task templates are not supported for the task type "{found.type}".')
+        raise ScaleError(400, f'Task templates are not supported for the task type "{found.type}".')
     last = found.param_history[-1]
     return {
         "id": found.id,

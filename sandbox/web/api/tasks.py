@@ -8,21 +8,21 @@ from sqlalchemy import cast as sql_cast
 
 from sandbox.engine import lifecycle
 from sandbox.engine.creation import create
+from sandbox.engine.parameters import check_metadata, check_tags, check_unique_id
 from sandbox.engine.tasks import change, find_task, limited_object, refuse_taken_unique_id, task_object
 from sandbox.errors import invalid
-from sandbox.parameters import check_metadata, check_tags, check_unique_id
 from sandbox.storage.store import Task
 from sandbox.web.api.calls import (
     account,
-    number_in,
+    current_sandbox,
+    decode_token,
+    encode_token,
     query,
     query_flag,
     query_limit,
     query_list,
     query_number,
-    token_of,
     within,
-    world,
 )
 from sandbox.web.bodies import read_object, read_texts
 
@@ -32,26 +32,30 @@ tasks = Blueprint("tasks", __name__, url_prefix="/v1")
 @tasks.post("/task/<name:type_name>")
 def create_task(type_name: str) -> dict[str, Any]:
     return create(
-        world(), account(), type_name, read_object(request), callback_first="callback_first" in g.faults
+        current_sandbox(),
+        account(),
+        type_name,
+        read_object(request),
+        callback_first="callback_first" in g.faults,
     )
 
 
 @tasks.get("/task/<name:task_id>")
 def get_task(task_id: str) -> dict[str, Any]:
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         task = find_task(session, account(), task_id)
     return _shown(task)
 
 
 @tasks.post("/task/<name:task_id>/cancel")
 def cancel_task(task_id: str) -> dict[str, Any]:
-    return lifecycle.cancel(world(), account(), task_id, query_flag("clear_unique_id"))
+    return lifecycle.cancel(current_sandbox(), account(), task_id, query_flag("clear_unique_id"))
 
 
 @tasks.post("/task/<name:task_id>/unique_id")
 def set_unique_id(task_id: str) -> dict[str, Any]:
     unique_id = check_unique_id(read_object(request).get("unique_id"))
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         task = find_task(session, account(), task_id)
         refuse_taken_unique_id(session, account(), unique_id, but=task_id)
         task.unique_id = unique_id
@@ -61,7 +65,7 @@ def set_unique_id(task_id: str) -> dict[str, Any]:
 
 @tasks.delete("/task/<name:task_id>/unique_id")
 def clear_unique_id(task_id: str) -> dict[str, Any]:
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         task = find_task(session, account(), task_id)
         if task.unique_id is not None:
             task.unique_id = None
@@ -72,7 +76,7 @@ def clear_unique_id(task_id: str) -> dict[str, Any]:
 @tasks.post("/task/<name:task_id>/setMetadata")
 def set_metadata(task_id: str) -> dict[str, Any]:
     metadata = check_metadata(read_object(request))
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         task = find_task(session, account(), task_id)
         change(task, metadata=metadata)
         return task_object(task)
@@ -102,13 +106,13 @@ def audit_task(task_id: str) -> dict[str, Any]:
     if not isinstance(accepted, bool):
         raise invalid('"accepted" must be a boolean')
     verdict = "accepted" if accepted else "rejected"
-    return lifecycle.audit(world(), account(), task_id, verdict, body.get("comments"))
+    return lifecycle.audit(current_sandbox(), account(), task_id, verdict, body.get("comments"))
 
 
 @tasks.post("/task/<name:task_id>/send_callback")
 def send_callback(task_id: str) -> dict[str, Any]:
     """Send the callback again. That Scale's path is this one is a guess."""
-    return lifecycle.resend(world(), account(), task_id)
+    return lifecycle.resend(current_sandbox(), account(), task_id)
 
 
 @tasks.get("/tasks")
@@ -119,8 +123,8 @@ def list_tasks() -> dict[str, Any]:
     skipped = offset
     if token := query("next_token"):
         # It says where to go on, whatever was skipped before the first page.
-        page, skipped = page.where(Task.number < number_in(token)), 0
-    with world().store.read() as session:
+        page, skipped = page.where(Task.number < decode_token(token)), 0
+    with current_sandbox().store.read() as session:
         total = session.scalar(select(func.count()).select_from(Task).where(*mine))
         # One more than asked for tells whether there is more.
         found = list(session.scalars(page.order_by(Task.number.desc()).offset(skipped).limit(limit + 1)))
@@ -129,7 +133,7 @@ def list_tasks() -> dict[str, Any]:
     answer = {"docs": [show(task) for task in shown], "total": total, "limit": limit, "offset": offset}
     answer["has_more"] = has_more
     if has_more:
-        answer["next_token"] = token_of(shown[-1].number)
+        answer["next_token"] = encode_token(shown[-1].number)
     return answer
 
 
@@ -160,7 +164,7 @@ def _filters() -> list[ColumnElement[bool]]:
 
 def _change_tags(task_id: str, choose: Any) -> dict[str, Any]:
     named = read_texts(request)
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         task = find_task(session, account(), task_id)
         task.tags = check_tags(choose(task.tags, named))
         change(task)
@@ -177,7 +181,7 @@ def _shown(task: Task) -> dict[str, Any]:
             address for address in named if isinstance(address, str) and address.startswith("scaledata://")
         ]
         if uploads:
-            files = world().files
+            files = current_sandbox().files
             shown["attachmentS3Downloads"] = [
                 {"s3URL": files.address_of(address.rpartition("/")[2])} for address in uploads
             ]

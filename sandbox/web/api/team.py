@@ -8,12 +8,12 @@ from sqlalchemy.orm import Session
 
 from sandbox.engine import batch_actions as deeds
 from sandbox.engine import lifecycle
+from sandbox.engine.parameters import check
 from sandbox.engine.tasks import inherited_params
-from sandbox.errors import Refused, invalid
-from sandbox.parameters import check
+from sandbox.errors import ScaleError, invalid
 from sandbox.storage import clock
 from sandbox.storage.store import Batch, Group, Project, QualityTask, Teammate, object_id
-from sandbox.web.api.calls import account, world
+from sandbox.web.api.calls import account, current_sandbox
 from sandbox.web.bodies import read_object
 
 team = Blueprint("team", __name__, url_prefix="/v1")
@@ -24,7 +24,7 @@ OWNER = "owner@sandbox.example"
 
 @team.get("/teams")
 def list_teammates() -> Response:
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         return jsonify([_teammate_object(mate) for mate in _teammates(session)])
 
 
@@ -36,12 +36,12 @@ def set_role() -> Response:
     emails, role = _emails(body, "emails"), body.get("team_role")
     if role not in ROLES:
         raise invalid(f'"team_role" must be one of [{", ".join(ROLES)}]')
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         if request.path.endswith("set_role"):
             known = {mate.email for mate in _teammates(session)}
             for email in emails:
                 if email not in known:
-                    raise Refused(404, f'Teammate "{email}" not found.')
+                    raise ScaleError(404, f'Teammate "{email}" not found.')
         for email in emails:
             _teammate(session, email).role = role
         return jsonify([_teammate_object(mate) for mate in _teammates(session)])
@@ -56,7 +56,7 @@ def create_quality_task(type_name: str) -> dict[str, Any]:
     initial = body.pop("initial_response", None)
     if expected is None:
         raise invalid('"expected_response" is required')
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         project, batch, inherited = inherited_params(session, account(), body)
         checked = check(type_name, body, inherited)
         kind = "evaluation" if "/evaluation_tasks/" in request.path else "training"
@@ -89,7 +89,7 @@ def create_quality_task(type_name: str) -> dict[str, Any]:
 
 @team.get("/studio/assignments")
 def list_assignments() -> dict[str, Any]:
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         return _assignments(session)
 
 
@@ -107,7 +107,7 @@ def remove_assignments() -> dict[str, Any]:
 
 @team.get("/studio/projects/<name:project>/groups")
 def list_groups(project: str) -> Response:
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         found = deeds.find_project(session, account(), project)
         groups = session.scalars(
             select(Group).where(Group.project_id == found.id).order_by(Group.created_at, Group.id)
@@ -121,10 +121,10 @@ def create_group(project: str) -> dict[str, Any]:
     emails, name = _emails(body, "emails"), body.get("name")
     if not isinstance(name, str) or not name:
         raise invalid('"name" is required')
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         found = deeds.find_project(session, account(), project)
         if _group(session, found, name) is not None:
-            raise Refused(409, f'A group with the name "{name}" already exists.')
+            raise ScaleError(409, f'A group with the name "{name}" already exists.')
         group = Group(
             id=object_id(),
             project_id=found.id,
@@ -140,17 +140,17 @@ def create_group(project: str) -> dict[str, Any]:
 def update_group(project: str, group: str) -> dict[str, Any]:
     body = read_object(request)
     add, remove = _emails(body, "add_emails"), _emails(body, "remove_emails")
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         found = _group(session, deeds.find_project(session, account(), project), group)
         if found is None:
-            raise Refused(404, f'Group "{group}" not found.')
+            raise ScaleError(404, f'Group "{group}" not found.')
         found.emails = [email for email in dict.fromkeys([*found.emails, *add]) if email not in remove]
         return _group_object(session, found)
 
 
 @team.get("/studio/batches")
 def list_studio_batches() -> Response:
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         return jsonify(_studio_batches(session))
 
 
@@ -158,12 +158,12 @@ def list_studio_batches() -> Response:
 def assign_batch(batch: str) -> dict[str, Any]:
     """Set the groups of labelers that work on a batch."""
     groups = _emails(read_object(request), "groups")
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         found = deeds.find_batch(session, account(), batch)
         project = deeds.find_project(session, account(), found.project)
         for name in groups:
             if _group(session, project, name) is None:
-                raise Refused(404, f'Group "{name}" not found.')
+                raise ScaleError(404, f'Group "{name}" not found.')
         found.groups = groups
         return _studio_batch_object(session, found, project)
 
@@ -176,7 +176,7 @@ def set_priorities() -> Response:
         isinstance(b, dict) and isinstance(b.get("name"), str) for b in named
     ):
         raise invalid('"batches" must be an array of objects with "name"')
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         _forget_priorities(session)
         for position, entry in enumerate(named, 1):
             deeds.find_batch(session, account(), entry["name"]).studio_priority = position
@@ -186,7 +186,7 @@ def set_priorities() -> Response:
 
 @team.post("/studio/batches/reset_priorities")
 def reset_priorities() -> Response:
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         _forget_priorities(session)
         session.flush()
         return jsonify(_studio_batches(session))
@@ -228,7 +228,7 @@ def _teammate_object(mate: Teammate) -> dict[str, Any]:
 def _change_assignments(choose: Any) -> dict[str, Any]:
     body = read_object(request)
     emails, projects = _emails(body, "emails"), _emails(body, "projects")
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         for name in projects:
             deeds.find_project(session, account(), name)
         _teammates(session)

@@ -8,12 +8,21 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sandbox.engine import batch_actions as deeds
-from sandbox.engine.sandbox import World
-from sandbox.errors import Refused
-from sandbox.parameters import check_metadata
+from sandbox.engine.parameters import check_metadata
+from sandbox.engine.sandbox import Sandbox
+from sandbox.errors import ScaleError
 from sandbox.storage import clock
 from sandbox.storage.store import Batch, Project
-from sandbox.web.api.calls import account, number_in, query, query_limit, query_list, token_of, within, world
+from sandbox.web.api.calls import (
+    account,
+    current_sandbox,
+    decode_token,
+    encode_token,
+    query,
+    query_limit,
+    query_list,
+    within,
+)
 from sandbox.web.bodies import is_true, read_object
 
 v2 = Blueprint("v2", __name__, url_prefix="/v2")
@@ -21,21 +30,21 @@ v2 = Blueprint("v2", __name__, url_prefix="/v2")
 
 @v2.get("/projects")
 def list_projects() -> dict[str, Any]:
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         mine = select(Project).where(Project.account == account()).order_by(Project.number.desc())
         return {"projects": [project_object(project) for project in session.scalars(mine)]}
 
 
 @v2.get("/project")
 def get_project() -> dict[str, Any]:
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         return project_object(_project(session, query("project_id"), query("project_name")))
 
 
 @v2.post("/batch")
 def create_batch() -> dict[str, Any]:
     body = read_object(request)
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         project = _project(session, body.get("project_id"), body.get("project_name"))
         batch = deeds.create_batch(session, account(), project, body)
         return batch_object(session, batch)
@@ -43,7 +52,7 @@ def create_batch() -> dict[str, Any]:
 
 @v2.get("/batch")
 def get_batch() -> dict[str, Any]:
-    with world().store.read() as session:
+    with current_sandbox().store.read() as session:
         return batch_object(session, _batch(session, query("batch_id"), query("batch_name")))
 
 
@@ -58,15 +67,15 @@ def list_batches() -> dict[str, Any]:
     if (status := query("status")) is not None:
         page = page.where(Batch.status == status)
     if token := query("next_token"):
-        page = page.where(Batch.number < number_in(token))
-    with world().store.read() as session:
+        page = page.where(Batch.number < decode_token(token))
+    with current_sandbox().store.read() as session:
         if query("project_id") or query("project_name"):
             project = _project(session, query("project_id"), query("project_name"))
             page = page.where(Batch.project == project.name)
         found = list(session.scalars(page.order_by(Batch.number.desc()).limit(limit + 1)))
         answer: dict[str, Any] = {"batches": [batch_object(session, batch) for batch in found[:limit]]}
     if len(found) > limit:
-        answer["next_token"] = token_of(found[limit - 1].number)
+        answer["next_token"] = encode_token(found[limit - 1].number)
     return answer
 
 
@@ -75,7 +84,7 @@ def set_batch_metadata() -> dict[str, Any]:
     """Replace a batch's metadata, or merge into it, objects in objects included."""
     body = read_object(request)
     metadata = check_metadata(body.get("metadata"))
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         batch = _batch(session, body.get("batch_id"), body.get("batch_name"))
         if is_true(body.get("merge")):
             metadata = check_metadata(deeds.deep_merge(batch.metadata_, metadata))
@@ -104,25 +113,25 @@ def cancel_batch() -> dict[str, Any]:
     return _do(deeds.cancel, "cancelled")
 
 
-def _do(deed: Callable[[Session, World, Batch], None], done: str) -> dict[str, Any]:
+def _do(deed: Callable[[Session, Sandbox, Batch], None], done: str) -> dict[str, Any]:
     body = read_object(request)
-    with world().store.write() as session:
+    with current_sandbox().store.write() as session:
         batch = _batch(session, body.get("batch_id"), body.get("batch_name"))
-        deed(session, world(), batch)
+        deed(session, current_sandbox(), batch)
         answer = {"batch": batch_object(session, batch), "message": f'The batch "{batch.name}" was {done}.'}
-    world().wake()
+    current_sandbox().wake()
     return answer
 
 
 def _project(session: Session, id: Any, name: Any) -> Project:
     if not isinstance(id or name, str):
-        raise Refused(400, "Either project_id or project_name is required.")
+        raise ScaleError(400, "Either project_id or project_name is required.")
     return deeds.find_project(session, account(), name, id)
 
 
 def _batch(session: Session, id: Any, name: Any) -> Batch:
     if not isinstance(id or name, str):
-        raise Refused(400, "Either batch_id or batch_name is required.")
+        raise ScaleError(400, "Either batch_id or batch_name is required.")
     return deeds.find_batch(session, account(), name, id)
 
 

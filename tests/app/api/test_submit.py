@@ -73,7 +73,7 @@ def test_what_scale_would_refuse_is_not_sent(client: FlaskClient, sandbox: Scale
 def test_what_scale_answers_is_passed_on_in_its_words(
     client: FlaskClient, sandbox: ScaleSandbox, fault: str, settings: dict[str, Any], status: int
 ) -> None:
-    sandbox.fault(fault, times=1, **settings)
+    sandbox.add_fault(fault, times=1, **settings)
     answer = post(client)
     assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
     assert post(client).status_code == 200

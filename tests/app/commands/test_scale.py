@@ -45,7 +45,7 @@ def app(make_app: Callable[..., Flask], scale: ScaleSandbox) -> Flask:
         SCALE_API_URL=scale.api_url,
         SCALE_API_KEY=scale.live_key,
         SCALE_TEST_API_KEY=scale.test_key,
-        ARTIFACT_HOSTS=scale.address.removeprefix("http://"),
+        ARTIFACT_HOSTS=scale.url.removeprefix("http://"),
     )
 
 
@@ -59,7 +59,7 @@ Asked = Callable[..., Any]
 
 
 def a_task(scale: ScaleSandbox, *, pending: bool = False, **fields: Any) -> str:
-    scale.speed("manual" if pending else "instant")
+    scale.set_speed("manual" if pending else "instant")
     made = scale.create("annotation", callback_url=scale.callback_url, **REQUEST, **fields)
     task_id: str = made["task_id"]
     if not pending:

@@ -141,8 +141,8 @@ def test_a_limit_takes_the_first_rows_only(
 def test_doubtful_answers_end_in_one_task_each(
     submit: Callable[..., Result], sandbox: ScaleSandbox, tmp_path: Path
 ) -> None:
-    sandbox.fault("error_after", times=2)
-    sandbox.fault("throttled", times=1, retry_after=1)
+    sandbox.add_fault("error_after", times=2)
+    sandbox.add_fault("throttled", times=1, retry_after=1)
     assert submit("street.csv", CSV, *with_request(tmp_path)).exit_code == 0
     assert len(sandbox.tasks()) == 2
 
@@ -150,7 +150,7 @@ def test_doubtful_answers_end_in_one_task_each(
 def test_what_scale_refuses_is_told_line_by_line(
     submit: Callable[..., Result], sandbox: ScaleSandbox, tmp_path: Path
 ) -> None:
-    sandbox.fault("refused", status=402, times=1)
+    sandbox.add_fault("refused", status=402, times=1)
     done = submit("street.csv", CSV, "--at-once", "1", *with_request(tmp_path))
     assert done.exit_code == 1
     assert "1 created, 1 refused." in done.stdout

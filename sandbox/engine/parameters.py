@@ -77,14 +77,14 @@ class Checked(NamedTuple):
 
 
 def rules_of(type_name: str) -> Parameters:
-    """Raises Refused (400) for a type that Scale does not know."""
+    """Raises ScaleError (400) for a type that Scale does not know."""
     if type_name not in _TABLES:
         raise invalid(f'"{type_name}" is not a valid task type')
     return _TABLES[type_name]
 
 
 def check(type_name: str, request: Mapping[str, Any], inherited: Mapping[str, Any] | None = None) -> Checked:
-    """Take a request for a task of this type, with the parameters `inherited` from its project, or raise Refused (400).
+    """Take a request for a task of this type, with the parameters `inherited` from its project, or raise ScaleError (400).
 
     The task's own parameters win; the project's instruction is appended to the task's own. Texts that hold numbers
     become numbers, as Scale echoes them.
@@ -117,7 +117,7 @@ def check(type_name: str, request: Mapping[str, Any], inherited: Mapping[str, An
 
 
 def general_of(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What a request says of the parameters of every task type, each in its form, or Refused (400)."""
+    """What a request says of the parameters of every task type, each in its form, or ScaleError (400)."""
     general = {name: _formed(name, request[name]) for name in GENERAL if request.get(name) is not None}
     if general.get("callback_url") == "":
         del general["callback_url"]
