@@ -6,8 +6,11 @@ from models.artifact import Artifact
 from models.audit import AuditEntry
 from models.batch import Batch
 from models.columns import Base
+from models.dataset import Dataset, DatasetItem, DatasetVersion
 from models.delivery import Delivery
+from models.export import Export
 from models.follow_up import FollowUp, Join
+from models.image_size import ImageSize
 from models.job import Job
 from models.key_value import State
 from models.request_file import RequestFile
@@ -22,8 +25,13 @@ __all__ = [
     "AuditEntry",
     "Base",
     "Batch",
+    "Dataset",
+    "DatasetItem",
+    "DatasetVersion",
     "Delivery",
+    "Export",
     "FollowUp",
+    "ImageSize",
     "Job",
     "Join",
     "Notification",

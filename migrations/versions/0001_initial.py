@@ -89,6 +89,47 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("environment", "name", name=op.f("pk_batches")),
     )
     op.create_table(
+        "dataset_items",
+        sa.Column("version_id", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("task_id", sa.String(), nullable=False),
+        sa.Column("response_id", sa.Uuid(), nullable=False),
+        sa.Column("response_number", sa.Integer(), nullable=False),
+        sa.Column("delivery_id", sa.Uuid(), nullable=True),
+        sa.Column("status", sa.String(), nullable=True),
+        sa.Column("split", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("version_id", "position", name=op.f("pk_dataset_items")),
+    )
+    with op.batch_alter_table("dataset_items", schema=None) as batch_op:
+        batch_op.create_index("ix_dataset_items_task_id", ["task_id"], unique=False)
+
+    op.create_table(
+        "dataset_versions",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.String(length=100), nullable=True),
+        sa.Column("version", sa.Integer(), nullable=True),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("filters", json(), nullable=False),
+        sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("shares", json(), nullable=True),
+        sa.Column("split_by", sa.String(), nullable=False),
+        sa.Column("classes", json(), nullable=False),
+        sa.Column("counts", json(), nullable=False),
+        sa.Column("damage", sa.String(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_dataset_versions")),
+        sa.UniqueConstraint("name", "version", name=op.f("uq_dataset_versions_name_version")),
+    )
+    op.create_table(
+        "datasets",
+        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("latest_version", sa.Integer(), nullable=False),
+        sa.Column("classes", json(), nullable=False),
+        sa.Column("excluded_labels", json(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_datasets")),
+    )
+    op.create_table(
         "deliveries",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
@@ -121,6 +162,24 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "exports",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("format", sa.String(length=32), nullable=False),
+        sa.Column("dataset", sa.String(), nullable=True),
+        sa.Column("filters", json(), nullable=True),
+        sa.Column("options", json(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("tasks_done", sa.Integer(), nullable=False),
+        sa.Column("tasks_total", sa.Integer(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("sha256", sa.String(length=64), nullable=True),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("report", json(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_exports")),
+    )
+    op.create_table(
         "follow_ups",
         sa.Column("unique_id", sa.String(length=200), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -151,6 +210,16 @@ def upgrade() -> None:
         batch_op.create_index("ix_follow_ups_step", ["workflow", "step", "planned_at"], unique=False)
         batch_op.create_index("ix_follow_ups_task_id", ["task_id"], unique=False)
 
+    op.create_table(
+        "image_sizes",
+        sa.Column("address_sha256", sa.String(length=64), nullable=False),
+        sa.Column("width", sa.Integer(), nullable=False),
+        sa.Column("height", sa.Integer(), nullable=False),
+        sa.Column("orientation", sa.Integer(), nullable=False),
+        sa.Column("media_type", sa.String(), nullable=False),
+        sa.Column("measured_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("address_sha256", name=op.f("pk_image_sizes")),
+    )
     op.create_table(
         "jobs",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -351,6 +420,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_jobs_dead")
 
     op.drop_table("jobs")
+    op.drop_table("image_sizes")
     with op.batch_alter_table("follow_ups", schema=None) as batch_op:
         batch_op.drop_index("ix_follow_ups_task_id")
         batch_op.drop_index("ix_follow_ups_step")
@@ -358,6 +428,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_follow_ups_source_task_id")
 
     op.drop_table("follow_ups")
+    op.drop_table("exports")
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
         batch_op.drop_index(
             "ix_deliveries_unprocessed",
@@ -367,6 +438,12 @@ def downgrade() -> None:
         batch_op.drop_index("ix_deliveries_task_id")
 
     op.drop_table("deliveries")
+    op.drop_table("datasets")
+    op.drop_table("dataset_versions")
+    with op.batch_alter_table("dataset_items", schema=None) as batch_op:
+        batch_op.drop_index("ix_dataset_items_task_id")
+
+    op.drop_table("dataset_items")
     op.drop_table("batches")
     op.drop_table("audit_log")
     with op.batch_alter_table("artifacts", schema=None) as batch_op:
