@@ -18,7 +18,7 @@ from pipeline.db.engine import connect
 from pipeline.db.migrations import migrate
 from pipeline.receive.receive import receive
 from scale.envelope import parse_callback
-from scale.task_types import understand
+from scale.task_types import parse_response
 from tests.servers import wait_until
 
 BOXES = 50_000
@@ -48,10 +48,10 @@ def in_process(servers: stack.Servers, body: Body) -> Table:
 
     def parse() -> None:
         callback = parse_callback(content, "live")
-        understand("annotation", callback.response, {})
+        parse_response("annotation", callback.response, {})
 
     found = seconds(parse)
-    table.add_row("parse and understand", f"{found:.2f}", f"{found / floor:.1f}", "")
+    table.add_row("parse", f"{found:.2f}", f"{found / floor:.1f}", "")
     urls = {
         "SQLite": f"sqlite:///{servers.folder}/growth.db",
         "PostgreSQL": servers.postgres.create_database("growth").replace(

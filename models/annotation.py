@@ -26,5 +26,5 @@ class Annotation(Base):
     frame: Mapped[int | None] = mapped_column(BigInteger)
     attributes: Mapped[Any | None] = mapped_column(Json)
     geometry: Mapped[Any] = mapped_column(Json)
-    flag: Mapped[str | None]
+    warning: Mapped[str | None]
     """Why it was kept raw."""

@@ -35,7 +35,7 @@ class Delivery(Base):
     task_id: Mapped[str | None]
     review: Mapped[dict[str, Any] | None]
     """{status, comments} as this delivery told it."""
-    flags: Mapped[list[Any] | None]
+    warnings: Mapped[list[Any] | None]
     """What was odd about the envelope, in sentences."""
     duplicates: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     last_received_at: Mapped[datetime]

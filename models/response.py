@@ -28,7 +28,7 @@ class Response(Base):
     answer: Mapped[Any | None] = mapped_column(Json)
     """The response without its annotations, under Scale's keys."""
     response: Mapped[Any | None] = mapped_column(Json)
-    flags: Mapped[list[Any] | None]
+    warnings: Mapped[list[Any] | None]
     """What was odd in it, in sentences."""
     annotation_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     artifact_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))

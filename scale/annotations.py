@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from marshmallow import ValidationError
 
-from scale.fields import kind
+from scale.fields import json_type_name
 
-NO_WORD = "unknown"  # the type of an object that names no shape and whose task implies none
+UNKNOWN_TYPE = "unknown"  # the type of an object that names no shape and whose task implies none
 
 
 class Annotation(NamedTuple):
@@ -26,18 +26,20 @@ class Annotation(NamedTuple):
     frame: int | None
     attributes: dict[str, Any] | None
     geometry: dict[str, Any]  # Scale's own keys, and all that has no column; the raw object where flagged
-    flag: str | None  # why it was kept raw; None when understood
+    warning: str | None  # why it was kept raw; None when understood
 
 
 Check = Callable[[dict[str, Any]], str | None]  # the reason why a geometry is wrong; may rename keys in place
 Read = Callable[..., Annotation]  # (item, position, frame=None)
 
 NUMBERS = frozenset((int, float))
-FAR = 9e18  # beyond: no coordinate, and no JSON number that every reader takes. NaN fails the comparison too
+MAX_COORDINATE = (
+    9e18  # beyond: no coordinate, and no JSON number that every reader takes. NaN fails the comparison too
+)
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in NUMBERS and -FAR < value < FAR
+    return type(value) in NUMBERS and -MAX_COORDINATE < value < MAX_COORDINATE
 
 
 def _wrong_number(where: dict[str, Any], keys: tuple[str, ...], prefix: str = "") -> str | None:
@@ -45,19 +47,19 @@ def _wrong_number(where: dict[str, Any], keys: tuple[str, ...], prefix: str = ""
         if key not in where:
             return f"{prefix}{key} is missing"
         if not _is_number(where[key]):
-            return f"{prefix}{key} is {kind(where[key])}, not a number"
+            return f"{prefix}{key} is {json_type_name(where[key])}, not a number"
     return None
 
 
 def _wrong_points(geometry: dict[str, Any], key: str, keys: tuple[str, ...], least: int) -> str | None:
     points = geometry.get(key)
     if type(points) is not list:
-        return f"{key} is {kind(points)}, not a list" if key in geometry else f"{key} is missing"
+        return f"{key} is {json_type_name(points)}, not a list" if key in geometry else f"{key} is missing"
     if len(points) < least:
         return f"{key} has {len(points)} of at least {least}"
     for position, point in enumerate(points):
         if type(point) is not dict:
-            return f"{key}[{position}] is {kind(point)}, not an object"
+            return f"{key}[{position}] is {json_type_name(point)}, not an object"
         if reason := _wrong_number(point, keys, f"{key}[{position}]."):
             return reason
     return None
@@ -81,15 +83,15 @@ def _box(geometry: dict[str, Any], numbers: frozenset[type] = NUMBERS) -> str | 
         and type(top) in numbers
         and type(width) in numbers
         and type(height) in numbers
-        and -FAR < left < FAR
-        and -FAR < top < FAR
-        and -FAR < width < FAR
-        and -FAR < height < FAR
+        and -MAX_COORDINATE < left < MAX_COORDINATE
+        and -MAX_COORDINATE < top < MAX_COORDINATE
+        and -MAX_COORDINATE < width < MAX_COORDINATE
+        and -MAX_COORDINATE < height < MAX_COORDINATE
     ):
         return _wrong_number(geometry, ("left", "top", "width", "height"))
     if len(geometry) > 4:
         if geometry.get("rotation") is not None and not _is_number(geometry["rotation"]):
-            return f"rotation is {kind(geometry['rotation'])}, not a number"
+            return f"rotation is {json_type_name(geometry['rotation'])}, not a number"
         if geometry.get("vertices") is not None:
             return _wrong_points(geometry, "vertices", ("x", "y"), 0)
     return None
@@ -101,7 +103,12 @@ def _vertices(geometry: dict[str, Any], numbers: frozenset[type] = NUMBERS) -> s
         vertices = geometry["vertices"]
         for vertex in vertices:
             x, y = vertex["x"], vertex["y"]
-            if not (type(x) in numbers and type(y) in numbers and -FAR < x < FAR and -FAR < y < FAR):
+            if not (
+                type(x) in numbers
+                and type(y) in numbers
+                and -MAX_COORDINATE < x < MAX_COORDINATE
+                and -MAX_COORDINATE < y < MAX_COORDINATE
+            ):
                 break
         else:
             if vertices and type(vertices) is list:
@@ -126,7 +133,7 @@ def _cuboid(geometry: dict[str, Any]) -> str | None:
     points_3d (8 each) are there when the camera was given. Source: docs "Cuboid Annotation", recorded traffic."""
     for key in ("edges", "points_2d", "points_3d"):
         if geometry.get(key) is not None and type(geometry[key]) is not list:
-            return f"{key} is {kind(geometry[key])}, not a list"
+            return f"{key} is {json_type_name(geometry[key])}, not a list"
     return _wrong_points(geometry, "vertices", ("x", "y"), 1)
 
 
@@ -137,11 +144,11 @@ def _cuboid3d(geometry: dict[str, Any]) -> str | None:
         if key not in geometry:
             return f"{key} is missing"
         if type(geometry[key]) is not dict:
-            return f"{key} is {kind(geometry[key])}, not an object"
+            return f"{key} is {json_type_name(geometry[key])}, not an object"
         if reason := _wrong_number(geometry[key], ("x", "y", "z"), f"{key}."):
             return reason
     if geometry.get("yaw") is not None and not _is_number(geometry["yaw"]):
-        return f"yaw is {kind(geometry['yaw'])}, not a number"
+        return f"yaw is {json_type_name(geometry['yaw'])}, not a number"
     return None
 
 
@@ -153,7 +160,7 @@ def _span(geometry: dict[str, Any]) -> str | None:
 def _event(geometry: dict[str, Any]) -> str | None:
     """An event of a video: `type` range (start, end) or point (start). Source: docs "Video Annotation", events."""
     if geometry.get("end") is not None and not _is_number(geometry["end"]):
-        return f"end is {kind(geometry['end'])}, not a number"
+        return f"end is {json_type_name(geometry['end'])}, not a number"
     return _wrong_number(geometry, ("start",))
 
 
@@ -185,8 +192,10 @@ def reader(
     def read(item: Any, position: int, frame: int | None = None) -> Annotation:
         if type(item) is not dict:
             where = _where(position, frame)
-            flag = f"{where} is {kind(item)}, not an object"
-            return Annotation(position, implied or NO_WORD, None, None, frame, None, {"value": item}, flag)
+            warning = f"{where} is {json_type_name(item)}, not an object"
+            return Annotation(
+                position, implied or UNKNOWN_TYPE, None, None, frame, None, {"value": item}, warning
+            )
         geometry = item.copy()
         pop = geometry.pop
         label, uuid, attributes = pop("label", None), pop("uuid", None), pop("attributes", None)
@@ -198,26 +207,26 @@ def reader(
             if shape is not None and type(shape) is not str:
                 geometry["geometry"] = shape
                 shape = None
-            word = named or shape or implied or NO_WORD
+            word = named or shape or implied or UNKNOWN_TYPE
         reason: str | None
         if type(word) is not str:
-            reason, word = f"type is {kind(word)}, not a string", implied or NO_WORD
+            reason, word = f"type is {json_type_name(word)}, not a string", implied or UNKNOWN_TYPE
         elif (check := shape_of(word)) is None:
-            reason = f"no shape {word[:40]!r} is known here" if word != NO_WORD else "it names no shape"
+            reason = f"no shape {word[:40]!r} is known here" if word != UNKNOWN_TYPE else "it names no shape"
         else:
             reason = check(geometry)
         if type(uuid) is int:
             uuid = str(uuid)
         if label is not None and type(label) is not str:
-            reason, label = f"label is {kind(label)}, not a string", None
+            reason, label = f"label is {json_type_name(label)}, not a string", None
         if uuid is not None and type(uuid) is not str:
-            reason, uuid = f"uuid is {kind(uuid)}, not a string", None
+            reason, uuid = f"uuid is {json_type_name(uuid)}, not a string", None
         if attributes is not None and type(attributes) is not dict:
-            reason, attributes = f"attributes is {kind(attributes)}, not an object", None
+            reason, attributes = f"attributes is {json_type_name(attributes)}, not an object", None
         if reason is None:
             return make(Annotation, (position, word, label, uuid, frame, attributes, geometry, None))
-        flag = f"{_where(position, frame)}: {reason}"
-        return Annotation(position, word, label, uuid, frame, attributes, item, flag)
+        warning = f"{_where(position, frame)}: {reason}"
+        return Annotation(position, word, label, uuid, frame, attributes, item, warning)
 
     return read
 
@@ -234,7 +243,7 @@ def annotation_list(read: Read) -> Callable[[Any], list[Annotation]]:
 
     def read_list(value: Any) -> list[Annotation]:
         if type(value) is not list:
-            raise ValidationError(f"is {kind(value)}, not a list")
+            raise ValidationError(f"is {json_type_name(value)}, not a list")
         return [read(item, position) for position, item in enumerate(value)]
 
     return read_list

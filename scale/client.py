@@ -299,7 +299,7 @@ class Client:
         if getattr(self._threads, "process", None) != os.getpid():
             session = Session()
             session.headers["User-Agent"] = "weighbridge"
-            cut_late_answers(session, self._total_timeout)
+            abort_after(session, self._total_timeout)
             self._threads.process, self._threads.session = os.getpid(), session
         kept: Session = self._threads.session
         return kept
@@ -343,7 +343,7 @@ def _cut(sock: Any) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def cut_late_answers(session: requests.Session, seconds: float) -> None:
+def abort_after(session: requests.Session, seconds: float) -> None:
     """Bound every answer of this session: its head and body are there after `seconds`, or the connection is cut.
 
     Whoever has read an answer calls `stop_watching(response)`.
@@ -358,7 +358,7 @@ def cut_late_answers(session: requests.Session, seconds: float) -> None:
         adapter.poolmanager.pool_classes_by_scheme = pools  # type: ignore[attr-defined]
 
 
-def stop_watching(response: requests.Response) -> None:
+def cancel_abort(response: requests.Response) -> None:
     """The answer was read or given up: stop watching it."""
     watch = getattr(response.raw, "watch", None)
     if watch is not None:
@@ -377,7 +377,7 @@ def _read(response: requests.Response, deadline: float) -> bytes:
         if time.monotonic() > deadline:  # a body without a length ends the same way when it is cut
             raise TimeoutError
     finally:
-        stop_watching(response)
+        cancel_abort(response)
     return bytes(content)
 
 

@@ -16,24 +16,24 @@ from typing import Any, Final
 import orjson
 
 from scale.fields import (
+    boolean,
     date,
+    integer,
     json_list,
     json_object,
-    kind,
+    json_type_name,
     load,
     name,
     parse_date,
     schema,
-    text,
-    texts,
-    truth,
-    whole,
+    string,
+    strings,
 )
 
 __all__ = [
     "ABSENT",
     "Callback",
-    "NotUnderstood",
+    "InvalidCallback",
     "TaskObject",
     "parse_callback",
     "parse_date",
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-class NotUnderstood(Exception):
+class InvalidCallback(Exception):
     """An authentic body that is no callback; args[0] says why, in a sentence."""
 
 
@@ -94,7 +94,7 @@ class Callback:
     task: TaskObject | None
     response: Any  # ABSENT where there is none
     batch: str | None  # the name in a body that is about a batch
-    flags: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     batch_project: str | None = None
     batch_details: dict[str, Any] | None = None  # the batch as it came
 
@@ -106,15 +106,15 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 def parse_json(body: bytes) -> Any:
     """Any JSON, as orjson reads it; where orjson refuses (NaN, 1e400, a lone surrogate, a byte order mark), as the standard
-    library does. The last of equal keys wins. Raises NotUnderstood."""
+    library does. The last of equal keys wins. Raises InvalidCallback."""
     try:
         value = _loads(body)
     except RecursionError:
-        raise NotUnderstood(f"the body is nested deeper than {MAX_DEPTH} levels") from None
+        raise InvalidCallback(f"the body is nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
-        raise NotUnderstood(f"the body is not JSON: {error}") from None
+        raise InvalidCallback(f"the body is not JSON: {error}") from None
     if _too_deep(body, value):
-        raise NotUnderstood(f"the body is nested deeper than {MAX_DEPTH} levels")
+        raise InvalidCallback(f"the body is nested deeper than {MAX_DEPTH} levels")
     return value
 
 
@@ -159,32 +159,32 @@ def _too_deep(body: bytes, value: Any) -> bool:
 
 TASK = schema(
     task_id=name,
-    type=text,
-    status=text,
+    type=string,
+    status=string,
     project=name,
     batch=name,
     unique_id=name,
-    instruction=text,
-    urgency=text,
-    tags=texts,
-    priority=whole,
+    instruction=string,
+    urgency=string,
+    tags=strings,
+    priority=integer,
     metadata=json_object,
     params=json_object,
     created_at=date,
     updated_at=date,
     completed_at=date,
-    is_test=truth,
-    callback_succeeded=truth,
-    callback_completed=truth,
-    customer_review_status=text,
-    customer_review_comments=texts,
+    is_test=boolean,
+    callback_succeeded=boolean,
+    callback_completed=boolean,
+    customer_review_status=string,
+    customer_review_comments=strings,
     customer_audited_at=date,
     audits=json_list,
 )
-AUDIT = schema(audited_at=date, audit_result=text, audit_source=text)
-ENVELOPE = schema(task_id=name, status=text, task=json_object)
+AUDIT = schema(audited_at=date, audit_result=string, audit_source=string)
+ENVELOPE = schema(task_id=name, status=string, task=json_object)
 BATCH = schema(
-    batch=name, batch_name=name, name=name, project=name, status=text, updated_at=date, completed_at=date
+    batch=name, batch_name=name, name=name, project=name, status=string, updated_at=date, completed_at=date
 )
 
 # What some types keep beside the response, in the task object: it is part of what the response says.
@@ -207,7 +207,7 @@ STATUS_EVENTS = {
 
 def parse_task(raw: dict[str, Any]) -> tuple[TaskObject, datetime | None, list[str]]:
     """A task object, its clock (None without any date but that of its creation), and what was odd about it."""
-    values, flags = load(TASK, raw, "task.")
+    values, warnings = load(TASK, raw, "task.")
     review = values.pop("customer_review_status", None)
     comments = values.pop("customer_review_comments", None)
     reviewed_at = values.pop("customer_audited_at", None)
@@ -217,7 +217,7 @@ def parse_task(raw: dict[str, Any]) -> tuple[TaskObject, datetime | None, list[s
         review = review or last.get("audit_result")
         reviewed_at = reviewed_at or last.get("audited_at")
         dates += audited
-        flags += odd
+        warnings += odd
     completed = values.pop("callback_completed", None)
     if values.get("callback_succeeded") is None:
         values["callback_succeeded"] = True if raw.get("callback_succeeded_at") else completed
@@ -228,26 +228,26 @@ def parse_task(raw: dict[str, Any]) -> tuple[TaskObject, datetime | None, list[s
         reviewed_at=reviewed_at,
         **values,
     )
-    return task, _latest(dates), flags
+    return task, _latest(dates), warnings
 
 
 def _audits(audits: list[Any]) -> tuple[dict[str, Any], list[datetime | None], list[str]]:
     """The customer's latest audit ({} for none), the dates of all of them, and what was odd."""
     last: dict[str, Any] = {}
     dates: list[datetime | None] = []
-    flags: list[str] = []
+    warnings: list[str] = []
     for position, item in enumerate(audits):
         if type(item) is not dict:
-            flags.append(f"task.audits[{position}] is {kind(item)}, not an object")
+            warnings.append(f"task.audits[{position}] is {json_type_name(item)}, not an object")
             continue
         audit, odd = load(AUDIT, item, f"task.audits[{position}].")
-        flags += odd
+        warnings += odd
         at = audit.get("audited_at")
         dates.append(at)
         newest = last.get("audited_at") is None or (at is not None and at >= last["audited_at"])
         if newest and audit.get("audit_source") != "scale":
             last = audit
-    return last, dates, flags
+    return last, dates, warnings
 
 
 def _latest(dates: Iterable[datetime | None]) -> datetime | None:
@@ -257,28 +257,28 @@ def _latest(dates: Iterable[datetime | None]) -> datetime | None:
 def parse_callback(body: bytes, environment: str) -> Callback:
     """The body of a callback, or of a single task object as `GET /task/{id}` and exports give it.
 
-    environment: live or test, as the key said. Raises NotUnderstood where the body is not JSON, no object, too deep, names
+    environment: live or test, as the key said. Raises InvalidCallback where the body is not JSON, no object, too deep, names
     neither a task nor a batch, or has a `task` that is no object; nothing else is refused.
     """
     outer = storable(parse_json(body), body)
     if type(outer) is not dict:
-        raise NotUnderstood(f"the body is {kind(outer)}, not an object")
-    envelope, flags = load(ENVELOPE, outer)
+        raise InvalidCallback(f"the body is {json_type_name(outer)}, not an object")
+    envelope, warnings = load(ENVELOPE, outer)
     raw = envelope.get("task")
     if raw is None and outer.get("task") is not None:
-        raise NotUnderstood(f"its task is {kind(outer['task'])}, not an object")
+        raise InvalidCallback(f"its task is {json_type_name(outer['task'])}, not an object")
     if raw is None and isinstance(outer.get("type"), str):
         raw = outer  # the task object itself
     task: TaskObject | None = None
     clock: datetime | None = None
     if raw is not None:
         task, clock, odd = parse_task(raw)
-        flags += odd
+        warnings += odd
     task_id = envelope.get("task_id") or (task and task.task_id)
     if not task_id:
-        return _batch(outer, environment, flags)
+        return _batch(outer, environment, warnings)
     if task and task.task_id and task.task_id != task_id:
-        flags.append(f"task_id is {task_id!r}, task.task_id {task.task_id!r}: the first counts")
+        warnings.append(f"task_id is {task_id!r}, task.task_id {task.task_id!r}: the first counts")
     status = envelope.get("status") or (task.status if task else None)
     response = _response(outer, raw)
     if raw is not None and raw is not outer and outer.get("response") is not None:
@@ -287,7 +287,7 @@ def parse_callback(body: bytes, environment: str) -> Callback:
     if task and task.is_test:
         environment = "test"
     return Callback(
-        environment, _event(status, response, review), clock, task_id, status, task, response, None, flags
+        environment, _event(status, response, review), clock, task_id, status, task, response, None, warnings
     )
 
 
@@ -318,7 +318,7 @@ def holds_error(response: dict[str, Any]) -> bool:
     return response.get("error") not in (None, False, "")
 
 
-def _batch(body: dict[str, Any], environment: str, flags: list[str]) -> Callback:
+def _batch(body: dict[str, Any], environment: str, warnings: list[str]) -> Callback:
     """A body without a task that names a batch. Its form is published nowhere, so several are taken."""
     inner = body.get("batch")
     values, odd = load(BATCH, {**body, **inner, "batch": inner} if type(inner) is dict else body)
@@ -326,7 +326,7 @@ def _batch(body: dict[str, Any], environment: str, flags: list[str]) -> Callback
     if not batch and not body.keys().isdisjoint(("project", "callback", "metadata", "status")):
         batch = values.get("name")
     if not batch:
-        raise NotUnderstood("the body names no task_id and no batch")
+        raise InvalidCallback("the body names no task_id and no batch")
     clock = _latest([values.get("updated_at"), values.get("completed_at")])
     return Callback(
         environment,
@@ -337,7 +337,7 @@ def _batch(body: dict[str, Any], environment: str, flags: list[str]) -> Callback
         None,
         ABSENT,
         batch,
-        flags + odd,
+        warnings + odd,
         values.get("project"),
         inner if type(inner) is dict else body,
     )

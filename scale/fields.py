@@ -1,6 +1,6 @@
 """The forms of single JSON fields, a marshmallow schema of them, and `load`, which keeps going where one is wrong.
 
-Scale's documents and its live traffic differ, so a field of the wrong form costs that field and a flag, never the callback.
+Scale's documents and its live traffic differ, so a field of the wrong form costs that field and a warning, never the callback.
 """
 
 import re
@@ -19,8 +19,8 @@ PRINTED_DATE = re.compile(
 )
 
 
-def kind(value: Any) -> str:
-    """What a JSON value is, in words for a flag: "a string", "null", "an object" …"""
+def json_type_name(value: Any) -> str:
+    """What a JSON value is, in words for a warning: "a string", "null", "an object" …"""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -67,7 +67,7 @@ def parse_date(value: Any) -> datetime | None:
         return None
 
 
-class Form(fields.Field[Any]):
+class FunctionField(fields.Field[Any]):
     """A field that is one function: it gives the value, or raises ValidationError with the rest of a sentence.
 
     The function is called directly: marshmallow's validators and hooks around it, which no field here uses, would cost a
@@ -84,10 +84,10 @@ class Form(fields.Field[Any]):
         return None if value is None else self.read(value)
 
 
-def text(value: Any) -> str:
+def string(value: Any) -> str:
     if isinstance(value, str):
         return value
-    raise ValidationError(f"is {kind(value)}, not a string")
+    raise ValidationError(f"is {json_type_name(value)}, not a string")
 
 
 def name(value: Any) -> str:
@@ -98,55 +98,59 @@ def name(value: Any) -> str:
         value = value.get("name") or value.get("id")
     if isinstance(value, str) or type(value) is int:
         return str(value)
-    raise ValidationError(f"is {kind(value)}, not a string")
+    raise ValidationError(f"is {json_type_name(value)}, not a string")
 
 
-def whole(value: Any) -> int:
+def integer(value: Any) -> int:
     """A whole number that a 32-bit column holds."""
     if type(value) in (int, float) and -(2**31) <= value < 2**31 and value == int(value):
         return int(value)
-    raise ValidationError(f"is {kind(value)}, not a whole number of 32 bits")
+    raise ValidationError(f"is {json_type_name(value)}, not a whole number of 32 bits")
 
 
-def truth(value: Any) -> bool:
+def boolean(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    raise ValidationError(f"is {kind(value)}, not a boolean")
+    raise ValidationError(f"is {json_type_name(value)}, not a boolean")
 
 
 def json_object(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
-    raise ValidationError(f"is {kind(value)}, not an object")
+    raise ValidationError(f"is {json_type_name(value)}, not an object")
 
 
 def json_list(value: Any) -> list[Any]:
     if isinstance(value, list):
         return value
-    raise ValidationError(f"is {kind(value)}, not a list")
+    raise ValidationError(f"is {json_type_name(value)}, not a list")
 
 
-def texts(value: Any) -> list[str]:
+def strings(value: Any) -> list[str]:
     """A list of strings; one string is a list of one."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return value
-    raise ValidationError(f"is {kind(value)}, not a list of strings")
+    raise ValidationError(f"is {json_type_name(value)}, not a list of strings")
 
 
 def date(value: Any) -> datetime:
     moment = parse_date(value)
     if moment is None:
         raise ValidationError(
-            f"is no date: {value[:40]!r}" if isinstance(value, str) else f"is {kind(value)}, no date"
+            f"is no date: {value[:40]!r}"
+            if isinstance(value, str)
+            else f"is {json_type_name(value)}, no date"
         )
     return moment
 
 
 def schema(**reads: Callable[[Any], Any]) -> Schema:
     """A schema, made once: each named field is read by its function; null is taken, unknown fields stay where they are."""
-    return Schema.from_dict({key: Form(read) for key, read in reads.items()})(unknown=EXCLUDE, partial=True)
+    return Schema.from_dict({key: FunctionField(read) for key, read in reads.items()})(
+        unknown=EXCLUDE, partial=True
+    )
 
 
 def load(form: Schema, data: dict[str, Any], where: str = "") -> tuple[dict[str, Any], list[str]]:
@@ -155,5 +159,5 @@ def load(form: Schema, data: dict[str, Any], where: str = "") -> tuple[dict[str,
         return form.load(data), []
     except ValidationError as error:
         said = cast(dict[str, list[str]], error.messages)
-        flags = [f"{where}{key} {' and '.join(reasons)}" for key, reasons in said.items()]
-        return cast(dict[str, Any], error.valid_data), flags
+        warnings = [f"{where}{key} {' and '.join(reasons)}" for key, reasons in said.items()]
+        return cast(dict[str, Any], error.valid_data), warnings

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from scale.annotations import SHAPES, Annotation
-from scale.task_types import ERROR_KEYS, task_type, understand
+from scale.task_types import ERROR_KEYS, parse_response, task_type
 from scale.task_types.base import files
 
 LAYERS = {"box": "boxes", "polygon": "polygons", "line": "lines", "cuboid": "cuboids"}
@@ -27,7 +27,7 @@ def scale_object(row: Annotation) -> dict[str, Any]:
 
 def flatten(task_type: str | None, response: Any) -> list[dict[str, Any]]:
     """Scale's annotation objects in a response, flat, each with `type` and `frame` set; none where they stand in files."""
-    return [scale_object(row) for row in understand(task_type, response, None).annotations]
+    return [scale_object(row) for row in parse_response(task_type, response, None).annotations]
 
 
 def layers(annotations: list[dict[str, Any]]) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:

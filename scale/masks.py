@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 MAX_PIXELS = 64_000_000
 MAX_RUNS = 2_000_000  # of one index down the columns; noise, not a labeled image, has more
 STRIP_PIXELS = 2_000_000
-TOLD = 20  # stray indexes that are named one by one
+MAX_LISTED = 20  # stray indexes that are named one by one
 
 Index = NDArray[np.uint32]
 Size = NDArray[np.int64]
@@ -26,7 +26,7 @@ class UnreadableMask(Exception):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pixels:
+class IndexImage:
     """What an index image holds. Sizes are pixels, origin top left; index 0 is unlabeled."""
 
     width: int
@@ -90,7 +90,7 @@ class Pixels:
         return self._starts[runs], self._lengths[runs]
 
 
-def measure(file: BinaryIO, *, extended: bool = False, max_pixels: int = MAX_PIXELS) -> Pixels:
+def read_index_image(file: BinaryIO, *, extended: bool = False, max_pixels: int = MAX_PIXELS) -> IndexImage:
     """What is in an `indexedImage`, or in an `extendedIndexedImage` (red is the least significant byte of the index).
 
     Raises UnreadableMask before anything is decoded where the image is no PNG or has more than `max_pixels`. In memory
@@ -102,13 +102,13 @@ def measure(file: BinaryIO, *, extended: bool = False, max_pixels: int = MAX_PIX
     return _pixels(image, lambda strip: _indexes(strip, scale, extended))
 
 
-def complete(geometry: dict[str, Any], pixels: Pixels) -> dict[str, Any]:
+def complete_geometry(geometry: dict[str, Any], pixels: IndexImage) -> dict[str, Any]:
     """The geometry of a mask row with what its index has: pixels, left, top, width, height, rle."""
     index = geometry.get("index")
     return {**geometry, **pixels.geometry(index)} if type(index) is int else geometry
 
 
-def disagreements(masks: Iterable[tuple[str | None, Mapping[str, Any]]], pixels: Pixels) -> list[str]:
+def disagreements(masks: Iterable[tuple[str | None, Mapping[str, Any]]], pixels: IndexImage) -> list[str]:
     """Where the mapping, its numPixels and the pixels differ, in sentences. `masks`: (label, geometry) of the mask rows."""
     told, known = [], {0}
     for label, geometry in masks:
@@ -121,13 +121,15 @@ def disagreements(masks: Iterable[tuple[str | None, Mapping[str, Any]]], pixels:
                 f"label {_short(label)}, index {index}: numPixels says {said}, the image has {pixels.count(index)}"
             )
     stray = [index for index in pixels.indexes if index not in known]
-    told += [f"index {n} has {pixels.count(n)} pixels and no entry in labelMapping" for n in stray[:TOLD]]
-    if len(stray) > TOLD:
-        told.append(f"… and {len(stray) - TOLD} more indexes have no entry in labelMapping")
+    told += [
+        f"index {n} has {pixels.count(n)} pixels and no entry in labelMapping" for n in stray[:MAX_LISTED]
+    ]
+    if len(stray) > MAX_LISTED:
+        told.append(f"… and {len(stray) - MAX_LISTED} more indexes have no entry in labelMapping")
     return told
 
 
-def indexes_of(role: str, masks: Iterable[tuple[str | None, Mapping[str, Any]]]) -> list[int]:
+def artifact_indexes(role: str, masks: Iterable[tuple[str | None, Mapping[str, Any]]]) -> list[int]:
     """The indexes that an artifact shows: `unlabeled`, `labeled:<label>` or, with the place in its list, `labeled:<label>:<n>`."""
     if role == "unlabeled":
         return [0]
@@ -148,8 +150,8 @@ def indexes_of(role: str, masks: Iterable[tuple[str | None, Mapping[str, Any]]])
     return found
 
 
-def check(
-    role: str, indexes: Iterable[int], file: BinaryIO, pixels: Pixels, max_pixels: int = MAX_PIXELS
+def compare_with_index_image(
+    role: str, indexes: Iterable[int], file: BinaryIO, pixels: IndexImage, max_pixels: int = MAX_PIXELS
 ) -> str | None:
     """What is wrong with the image of one label (or of the unlabeled pixels), compared with the index image; None: nothing.
 
@@ -222,7 +224,7 @@ def _marked(strip: NDArray[Any], transparent: bool) -> Index:
     return marked.astype(np.uint32)
 
 
-def _pixels(image: Image.Image, index_of: Callable[[NDArray[Any]], Index]) -> Pixels:
+def _pixels(image: Image.Image, index_of: Callable[[NDArray[Any]], Index]) -> IndexImage:
     """Runs of one index down the columns, found strip by strip: an array of all indexes is never made."""
     width, height = image.size
     step = max(1, STRIP_PIXELS // height)
@@ -248,7 +250,7 @@ def _pixels(image: Image.Image, index_of: Callable[[NDArray[Any]], Index]) -> Pi
     unique, first = np.unique(values, return_index=True)
     counts = np.add.reduceat(lengths, first)
     by_index = dict(zip(unique.tolist(), counts.tolist(), strict=True))
-    return Pixels(width, height, unique, np.append(first, len(values)), starts, lengths, by_index)
+    return IndexImage(width, height, unique, np.append(first, len(values)), starts, lengths, by_index)
 
 
 def _short(text: str | None) -> str:

@@ -15,8 +15,8 @@ class Unknown(Enum):
 
 UNKNOWN: Final = Unknown.UNKNOWN  # a value that is there, and not known yet
 
-MOST_TAGS = 5
-MOST_METADATA_BYTES = 10 * 1024
+MAX_TAGS = 5
+MAX_METADATA_BYTES = 10 * 1024
 PRIORITIES = (10, 20, 30)
 URGENCIES = (
     "standard",
@@ -225,9 +225,9 @@ def _attachments(table: Parameters, given: Mapping[str, Any]) -> Iterator[Proble
 
 def _general(given: Mapping[str, Any]) -> Iterator[Problem]:
     tags, metadata = given.get("tags"), given.get("metadata")
-    if isinstance(tags, list) and len(tags) > MOST_TAGS:
-        yield Problem("tags", f"has {len(tags)}; a task takes at most {MOST_TAGS}")
-    if isinstance(metadata, dict) and len(json.dumps(metadata, default=str).encode()) > MOST_METADATA_BYTES:
+    if isinstance(tags, list) and len(tags) > MAX_TAGS:
+        yield Problem("tags", f"has {len(tags)}; a task takes at most {MAX_TAGS}")
+    if isinstance(metadata, dict) and len(json.dumps(metadata, default=str).encode()) > MAX_METADATA_BYTES:
         yield Problem("metadata", "is larger than 10 KB")
     priority, urgency = _number(given.get("priority")), given.get("urgency")
     if priority is not None and priority not in PRIORITIES:

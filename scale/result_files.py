@@ -12,14 +12,14 @@ from typing import Any, BinaryIO, NamedTuple
 import ijson
 
 from scale.annotations import Annotation, Read, reader
-from scale.fields import kind
+from scale.fields import json_type_name
 from scale.task_types import task_type as named_type
 
 MAX_VALUE_BYTES = 8 * 1024 * 1024  # of JSON for one row; as Python objects 9 times as much, at worst 24
 MAX_POINT_COUNTS = 500_000  # (object, frame) pairs of a point segmentation
 MAX_GLOBAL_ATTRIBUTES = 1_000_000  # characters of them that are kept of a file
-TOLD = 20  # stray indexes or keys that a flag names
-COUNTED_AT_ONCE = 100_000  # points
+MAX_LISTED = 20  # stray indexes or keys that a warning names
+POINT_BATCH_SIZE = 100_000  # points
 READ_BYTES = 64 * 1024
 
 Rows = Generator[Annotation, None, None]
@@ -68,30 +68,25 @@ def _number(value: Any, otherwise: float) -> float:
     return float(value) if type(value) in (int, float) and 0 <= value < 1e9 else otherwise
 
 
-def read(role: str, task_type: str | None, params: dict[str, Any], file: BinaryIO) -> "Reading":
-    """The rows of a result file that was opened for reading, one after another.
+class ResultFileReader(Iterator[Annotation]):
+    """Read the annotation rows of a result file that was opened for reading, one after another.
 
-    role: that of the artifact (annotations, events, point_segmentations, …). Its form is known by its keys:
+    role: that of the artifact (annotations, events, point_segmentations, …). The keys of the file show its form:
       [{"annotations": […], "global_attributes"}]     a frame each: 0, 1, …
-      {"annotations": {uuid: {label, geometry, frames: [{key, …}]}}}, also in a list of one: a row a uuid and key
+      {"annotations": {uuid: {label, geometry, frames: [{key, …}]}}}, also in a list of one: a row for each uuid and key
       {"events": […]}    [{"cuboids": […]}]    [{"camera_responses": [{camera_used, annotations: […]}]}]
-      {"objects": […], "point_objects": [[…]]}, also spelled labels, point_labels: a row an object
-    Positions count through the file. An object of no known form is one raw, flagged row.
+      {"objects": […], "point_objects": [[…]]}, also spelled labels, point_labels: a row for each object
+    Positions count through the file. An object of no known form becomes one raw row with a warning.
     Raises UnreadableFile, also between rows. Source: docs, callback formats of the video and lidar types; FiftyOne.
-    """
-    return Reading(role, task_type, params, file)
 
-
-class Reading(Iterator[Annotation]):
-    """The rows, and what was met beside them, whole once the rows have ended.
-
+    Complete once the rows have ended:
     global_attributes: [{"frame": n, "global_attributes": {…}}], an entry where they differ from the frame's before.
-    flags: what was odd about the file, in sentences; a row's own flag stays with the row.
+    warnings: sentences about the file; the warning of one row stays with the row.
     """
 
     def __init__(self, role: str, task_type: str | None, params: dict[str, Any], file: BinaryIO) -> None:
         self.global_attributes: list[dict[str, Any]] = []
-        self.flags: list[str] = []
+        self.warnings: list[str] = []
         implied = named_type(task_type).implied
         self._annotation = reader(implied, discriminated=implied != "cuboid3d")
         self._cuboid = reader("cuboid3d", discriminated=False)
@@ -126,10 +121,10 @@ class Reading(Iterator[Annotation]):
         elif event == "start_array":
             yield from self._elements()
         else:
-            raise UnreadableFile(f"it holds {kind(value)}, no annotations")
+            raise UnreadableFile(f"it holds {json_type_name(value)}, no annotations")
         if self._unread:
-            keys = ", ".join(sorted(self._unread)[:TOLD])
-            self.flags.append(f"beside what became rows, the file holds: {keys}")
+            keys = ", ".join(sorted(self._unread)[:MAX_LISTED])
+            self.warnings.append(f"beside what became rows, the file holds: {keys}")
         for _ in self._events:  # anything after the end is an error, which ijson raises
             pass
 
@@ -147,7 +142,7 @@ class Reading(Iterator[Annotation]):
             frames += 1
         images = self._params.get("attachments")
         if named and frames > 1 and type(images) is list and len(images) != frames:
-            self.flags.append(f"the file has {frames} frames, the task {len(images)} attachments")
+            self.warnings.append(f"the file has {frames} frames, the task {len(images)} attachments")
 
     def _element(self, frame: int | None) -> Generator[Annotation, None, bool]:
         """A frame, or a whole file that is one object. Returns whether a list of rows was found by its name."""
@@ -186,7 +181,7 @@ class Reading(Iterator[Annotation]):
             yield from self._segments(rest.get("objects", rest.get("labels")), counts or {})
         elif rest and not named:
             yield self._row(self._event if self._role == "events" else self._annotation, rest)
-        elif len(self._unread) < TOLD:
+        elif len(self._unread) < MAX_LISTED:
             self._unread.update(key[:60] for key, value in rest.items() if type(value) in (dict, list))
         return named
 
@@ -208,7 +203,7 @@ class Reading(Iterator[Annotation]):
             if type(frame) is not int or not 0 <= frame < 2**31:
                 made = self._row(self._annotation, {**track, **item, "uuid": uuid})
                 return made._replace(
-                    flag=made.flag or f"annotation {made.position}: its key is no frame number"
+                    warning=made.warning or f"annotation {made.position}: its key is no frame number"
                 )
             attributes = item.get("attributes")
             if type(track.get("attributes")) is dict and type(attributes) in (dict, NoneType):
@@ -273,7 +268,7 @@ class Reading(Iterator[Annotation]):
             if event != "start_array":
                 raise UnreadableFile(f"{name} is not a list of lists")
             points = iter(self._events.__next__, END)
-            while part := Counter(islice(points, COUNTED_AT_ONCE)):
+            while part := Counter(islice(points, POINT_BATCH_SIZE)):
                 for (event, index), count in part.items():
                     if event != "number" or index != int(index):
                         raise UnreadableFile(f"{name} has a point without an index in frame {frame}")
@@ -295,15 +290,15 @@ class Reading(Iterator[Annotation]):
                 item = {"label": item, "index": place + 1}
             row = self._row(_segment, item)
             index: Any = row.geometry.get("index")
-            if row.flag is None and index in claimed:
-                row = row._replace(flag=f"annotation {row.position}: index {index} is not its own")
-            elif row.flag is None:
+            if row.warning is None and index in claimed:
+                row = row._replace(warning=f"annotation {row.position}: index {index} is not its own")
+            elif row.warning is None:
                 claimed.add(index)
                 by_frame = counts.get(index, {})
                 row.geometry.update(points=sum(by_frame.values()), points_by_frame=by_frame)
             yield row
-        for index in sorted(counts.keys() - claimed)[:TOLD]:
-            self.flags.append(
+        for index in sorted(counts.keys() - claimed)[:MAX_LISTED]:
+            self.warnings.append(
                 f"points with index {index}, which is no object's: {sum(counts[index].values())}"
             )
 
@@ -330,7 +325,7 @@ class Reading(Iterator[Annotation]):
         self.global_attributes.append({"frame": frame, "global_attributes": attributes})
         self._attributes_kept += len(repr(attributes))
         if self._attributes_kept > MAX_GLOBAL_ATTRIBUTES:
-            self.flags.append(
+            self.warnings.append(
                 f"the global attributes after frame {frame} stand in the file alone: they are too many"
             )
 
@@ -338,8 +333,8 @@ class Reading(Iterator[Annotation]):
 def _segment(item: Any, position: int, frame: int | None = None) -> Annotation:
     """An object of a point segmentation: label, index and, where instances are told apart, instance."""
     if type(item) is not dict:
-        flag = f"annotation {position} is {kind(item)}, not an object"
-        return Annotation(position, "segment3d", None, None, frame, None, {"value": item}, flag)
+        warning = f"annotation {position} is {json_type_name(item)}, not an object"
+        return Annotation(position, "segment3d", None, None, frame, None, {"value": item}, warning)
     geometry = dict(item)
     label, attributes = geometry.pop("label", None), geometry.pop("attributes", None)
     reason = None

@@ -15,7 +15,7 @@ class ArtifactRef(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ParsedResponse:
     annotations: list[Annotation] = field(default_factory=list)  # inline ones
     artifacts: list[ArtifactRef] = field(default_factory=list)
     answer: dict[str, Any] | None = (
@@ -23,6 +23,6 @@ class Result:
     )
     error: dict[str, Any] | None = None  # Scale's error response, whatever the status says
     global_attributes: dict[str, Any] | None = None
-    flags: list[str] = field(
+    warnings: list[str] = field(
         default_factory=list
     )  # what was odd, in sentences; those of the annotations among them

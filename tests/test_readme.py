@@ -139,7 +139,7 @@ def test_the_task_type_of_the_example_understands_a_response() -> None:
     exec(compile(ast.parse(example), "README.md", "exec"), names)
     river: TaskType = names["RIVER"]
     drawn = {"annotations": [{"label": "river", "vertices": [{"x": 1, "y": 2}, {"x": 3, "y": 4}]}]}
-    assert [row.type for row in river.understand(drawn, {}).annotations] == ["line"]
+    assert [row.type for row in river.parse(drawn, {}).annotations] == ["line"]
 
 
 def test_every_file_that_is_named_is_there() -> None:

@@ -41,7 +41,7 @@ class Delivery(OutputSchema):
     clock = Timestamp(allow_none=True, metadata={"description": "When it happened, by Scale's dates"})
     last_received_at = Timestamp()
     sha256 = fields.String()
-    flags = fields.List(
+    warnings = fields.List(
         fields.Raw(), allow_none=True, metadata={"description": "What was odd about the envelope"}
     )
 

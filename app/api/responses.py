@@ -45,7 +45,7 @@ class AnnotationSchema(OutputSchema):
     attributes = fields.Raw(allow_none=True)
     geometry = fields.Raw(metadata={"description": "Scale's own keys, pixels, origin top left"})
     file = fields.Integer(metadata={"description": "0: in the response itself; else that artifact's `file`"})
-    flag = fields.String(allow_none=True, metadata={"description": "Why it was kept raw"})
+    warning = fields.String(allow_none=True, metadata={"description": "Why it was kept raw"})
 
 
 class AnnotationInTime(AnnotationSchema):
@@ -80,7 +80,7 @@ class ResponseSummary(OutputSchema):
     digest = fields.String(
         metadata={"description": "sha256 over its canonical form: names it also when an older one comes late"}
     )
-    flags = fields.List(fields.Raw(), metadata={"description": "What was odd in it, in sentences"})
+    warnings = fields.List(fields.Raw(), metadata={"description": "What was odd in it, in sentences"})
     response = fields.Raw(allow_none=True, metadata={"description": "As Scale sent it"})
 
 
@@ -125,7 +125,7 @@ SUMMARY = (
     Response.delivery_id,
     Response.annotation_count,
     Response.digest,
-    Response.flags,
+    Response.warnings,
     Response.response,
 )
 VALUE = (
@@ -136,7 +136,7 @@ VALUE = (
     Annotation.frame,
     Annotation.attributes,
     Annotation.geometry,
-    Annotation.flag,
+    Annotation.warning,
 )
 
 
@@ -256,7 +256,7 @@ def _summary(row: RowMapping, current: Any) -> Record:
         **row,
         "status": STATUSES.get(row["event"], "completed"),
         "is_current": row["id"] == current,
-        "flags": row["flags"] or [],
+        "warnings": row["warnings"] or [],
     }
 
 

@@ -95,7 +95,7 @@ class TaskDetail(TaskSummary):
         allow_none=True, metadata={"description": "The response without its annotations, under Scale's keys"}
     )
     global_attributes = fields.Raw(allow_none=True)
-    flags = fields.List(
+    warnings = fields.List(
         fields.Raw(), metadata={"description": "What was odd in the current response, in sentences"}
     )
     source = fields.Nested(Source, allow_none=True)
@@ -223,7 +223,7 @@ def tasks_like(connection: Connection, query: Mapping[str, Any]) -> Select[Any]:
 
 def detail(connection: Connection, task_id: str) -> Record:
     """Everything that stands about a task; Refused (404) when it is not known."""
-    statement = _with_current(*Task.__table__.c, Response.error, Response.answer, Response.flags)
+    statement = _with_current(*Task.__table__.c, Response.error, Response.answer, Response.warnings)
     row = connection.execute(statement.where(Task.task_id == task_id)).mappings().one_or_none()
     if row is None:
         raise missing(task_id)
@@ -246,7 +246,7 @@ def detail(connection: Connection, task_id: str) -> Record:
     )
     return {
         **summary(row),
-        "flags": row["flags"] or [],
+        "warnings": row["warnings"] or [],
         "global_attributes": answer.get("global_attributes") if isinstance(answer, dict) else None,
         "source": _source(connection, row["follow_up"]),
         "follow_ups": connection.execute(follow_ups).mappings().all(),

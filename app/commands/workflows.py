@@ -21,7 +21,7 @@ from models import Task
 from pipeline.follow_ups import decisions, pauses
 from pipeline.follow_ups.preview import Preview, explanations
 from pipeline.follow_ups.views import load_snapshot
-from scale.envelope import NotUnderstood, parse_callback
+from scale.envelope import InvalidCallback, parse_callback
 from workflows.definition.loader import load, load_file
 from workflows.definition.model import InvalidWorkflow, Workflow, Workflows
 from workflows.definition.schema import json_schema
@@ -234,7 +234,7 @@ def seen_payload(file: Path) -> View:
     """The result in the body of a callback."""
     try:
         callback = parse_callback(file.read_bytes(), "live")
-    except NotUnderstood as problem:
+    except InvalidCallback as problem:
         raise click.ClickException(f"{file} would be quarantined: {problem}") from None
     if callback.task is None:
         raise click.ClickException(f"{file} has no task object, so its type is not known.")

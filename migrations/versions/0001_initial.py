@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.Column("frame", sa.BigInteger(), nullable=True),
         sa.Column("attributes", json(), nullable=True),
         sa.Column("geometry", json(), nullable=False),
-        sa.Column("flag", sa.String(), nullable=True),
+        sa.Column("warning", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("response_id", "file", "position", name=op.f("pk_annotations")),
     )
     op.create_table(
@@ -145,7 +145,7 @@ def upgrade() -> None:
         sa.Column("event", sa.String(length=32), nullable=True),
         sa.Column("task_id", sa.String(), nullable=True),
         sa.Column("review", json(), nullable=True),
-        sa.Column("flags", json(), nullable=True),
+        sa.Column("warnings", json(), nullable=True),
         sa.Column("duplicates", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("last_received_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
@@ -318,7 +318,7 @@ def upgrade() -> None:
         sa.Column("error", json(), nullable=True),
         sa.Column("answer", json(), nullable=True),
         sa.Column("response", json(), nullable=True),
-        sa.Column("flags", json(), nullable=True),
+        sa.Column("warnings", json(), nullable=True),
         sa.Column("annotation_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("artifact_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_responses")),

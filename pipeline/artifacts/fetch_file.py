@@ -30,8 +30,16 @@ from pipeline.jobs.queue import Job, Wait
 from pipeline.service import Service
 from scale.annotations import Annotation
 from scale.envelope import storable
-from scale.masks import Pixels, UnreadableMask, check, complete, disagreements, indexes_of, measure
-from scale.result_files import UnreadableFile, read
+from scale.masks import (
+    IndexImage,
+    UnreadableMask,
+    artifact_indexes,
+    compare_with_index_image,
+    complete_geometry,
+    disagreements,
+    read_index_image,
+)
+from scale.result_files import ResultFileReader, UnreadableFile
 from scale.task_types import task_type
 
 log = logging.getLogger(__name__)
@@ -236,7 +244,7 @@ def extract_rows(service: Service, job: Job, file: File, still_leased: Check) ->
     delete_rows(service, job, file)
     written = 0
     with service.store.open(file.sha256) as content:
-        reading = read(file.role, file.task_type, file.params or {}, content)
+        reading = ResultFileReader(file.role, file.task_type, file.params or {}, content)
         try:
             for some in batches(_without_mistakes(reading)):
                 still_leased()
@@ -247,7 +255,7 @@ def extract_rows(service: Service, job: Job, file: File, still_leased: Check) ->
             delete_rows(service, job, file)
             raise
     details = {"global_attributes": reading.global_attributes} if reading.global_attributes else None
-    return Extracted(written, [], details, reading.flags)
+    return Extracted(written, [], details, reading.warnings)
 
 
 def _without_mistakes(rows: Iterator[Annotation]) -> Iterator[Annotation]:
@@ -292,17 +300,17 @@ def extract_masks(service: Service, file: File) -> Extracted:
     pixels = index_image(service, file.role, file.sha256)
     with service.reader.begin() as connection:
         masks = mask_rows(connection, file.response_id)
-    completed = [(row.position, complete(row.geometry, pixels)) for row in masks]
+    completed = [(row.position, complete_geometry(row.geometry, pixels)) for row in masks]
     details = {"width": pixels.width, "height": pixels.height, "unlabeled_pixels": pixels.unlabeled}
     return Extracted(
         None, completed, details, disagreements([(row.label, row.geometry) for row in masks], pixels)
     )
 
 
-def index_image(service: Service, role: str, sha256: str | None) -> Pixels:
+def index_image(service: Service, role: str, sha256: str | None) -> IndexImage:
     assert sha256 is not None
     with service.store.open(sha256) as content:
-        return measure(content, extended=role == "extendedIndexedImage")
+        return read_index_image(content, extended=role == "extendedIndexedImage")
 
 
 def mask_rows(connection: Connection, response_id: UUID) -> list[Any]:
@@ -332,7 +340,9 @@ def compare_label_images(service: Service, response_id: UUID) -> None:
     for image in of_labels:
         try:
             with service.store.open(image.sha256) as content:
-                odd = check(image.role, indexes_of(image.role, masks), content, pixels)
+                odd = compare_with_index_image(
+                    image.role, artifact_indexes(image.role, masks), content, pixels
+                )
         except UnreadableMask as reason:
             odd = str(reason)
         with service.engine.begin() as connection:

@@ -13,7 +13,7 @@ from scale.annotations import Annotation
 
 ROWS_AT_ONCE = 5_000
 
-COLUMNS = "response_id, file, position, type, label, uuid, frame, attributes, geometry, flag"
+COLUMNS = "response_id, file, position, type, label, uuid, frame, attributes, geometry, warning"
 FROM_ARRAYS = """
     (row->>0)::int, row->>1, row->>2, row->>3, (row->>4)::bigint, nullif(row->5, 'null'), row->6, row->>7
 """
@@ -45,7 +45,7 @@ def arrays(annotations: Iterable[Annotation]) -> str:
 
 
 def _values(response_id: str, file: int, row: Annotation) -> tuple[object, ...]:
-    position, type_name, label, uuid, frame, attributes, geometry, flag = row
+    position, type_name, label, uuid, frame, attributes, geometry, warning = row
     return (
         response_id,
         file,
@@ -56,5 +56,5 @@ def _values(response_id: str, file: int, row: Annotation) -> tuple[object, ...]:
         frame,
         None if attributes is None else dumps(attributes),
         dumps(geometry),
-        flag,
+        warning,
     )

@@ -35,8 +35,8 @@ from pipeline.jobs.queue import Job
 from pipeline.receive.receive import Tell
 from pipeline.receive.rows import TASKS, Received
 from pipeline.service import Service
-from scale.client import stop_watching
-from scale.envelope import Callback, NotUnderstood
+from scale.client import cancel_abort
+from scale.envelope import Callback, InvalidCallback
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def teller(service: Service) -> Tell | None:
         return None
 
     def tell(
-        connection: Connection, delivery: Received, reading: Callback | NotUnderstood | None
+        connection: Connection, delivery: Received, reading: Callback | InvalidCallback | None
     ) -> list[UUID]:
         try:
             with connection.begin_nested():
@@ -113,7 +113,10 @@ def teller(service: Service) -> Tell | None:
 
 
 def _tell_of(
-    connection: Connection, among: Subscriptions, delivery: Received, reading: Callback | NotUnderstood | None
+    connection: Connection,
+    among: Subscriptions,
+    delivery: Received,
+    reading: Callback | InvalidCallback | None,
 ) -> list[UUID]:
     key = str(delivery.id)
     asked = publish(connection, among, f"{DELIVERY}.received", key, {}, delivery_id=delivery.id)
@@ -272,7 +275,7 @@ def _try(service: Service, row: RowMapping) -> tuple[Try, bool, float | None]:
         status = response.status_code
         wait = response.headers.get("Retry-After", "")
     finally:
-        stop_watching(response)
+        cancel_abort(response)
         response.close()
     if 200 <= status < 300:
         return ended(status, None), False, None

@@ -16,7 +16,7 @@ from AntiSSRF import AntiSSRFError, AntiSSRFPolicy, PolicyConfigOptions  # type:
 from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import Url, parse_url
 
-from scale.client import Session, cut_late_answers, stop_watching
+from scale.client import Session, abort_after, cancel_abort
 
 MAX_REDIRECTS = 5
 CONNECT_SECONDS = 5.0
@@ -77,7 +77,7 @@ def fetch(url: str, *, hosts: Collection[str], max_bytes: int, max_seconds: floa
                 digest.update(piece)
                 sink.write(piece)
         finally:
-            stop_watching(response)
+            cancel_abort(response)
     return Fetched(digest.hexdigest(), size, media_type)
 
 
@@ -90,7 +90,7 @@ def _open(url: str, hosts: Collection[str], deadline: float) -> requests.Respons
         location = response.headers.get("Location")
         if response.status_code == 200:
             return response
-        stop_watching(response)
+        cancel_abort(response)
         response.close()
         if response.status_code not in (301, 302, 303, 307, 308) or not location:
             raise Unavailable(f"{host} answered {response.status_code}")
@@ -158,7 +158,7 @@ def request(
             policy = AntiSSRFPolicy(PolicyConfigOptions.EXTERNAL_ONLY_LATEST)
             policy.add_xff_header = False
             session.mount("https://", policy.get_antissrf_session().get_adapter("https://"))
-        cut_late_answers(session, left)
+        abort_after(session, left)
         try:
             return session.request(
                 method,

@@ -217,7 +217,7 @@ def _best(olds: list[Annotation], news: list[Annotation]) -> dict[int, Change]:
 def _place(row: Annotation) -> Place:
     """Where it is; () for what has no place: an unknown shape, or one that was kept raw."""
     geometry = row.geometry
-    if row.flag is not None or not isinstance(geometry, dict):
+    if row.warning is not None or not isinstance(geometry, dict):
         return ()
     try:
         if geometry.get("vertices"):

@@ -22,8 +22,8 @@ from pipeline.db.json import dumps
 from pipeline.jobs import queue
 from pipeline.receive.ordering import settle
 from pipeline.receive.rows import TASKS, Received, delivery_row, version_row
-from scale.envelope import ABSENT, Callback, NotUnderstood, response_digest
-from scale.task_types import understand
+from scale.envelope import ABSENT, Callback, InvalidCallback, response_digest
+from scale.task_types import parse_response
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def receive_first(
     delivery: Received,
     body: bytes,
     headers: Mapping[str, str],
-    reading: Callback | NotUnderstood | None,
+    reading: Callback | InvalidCallback | None,
     interested: Callable[[str | None], bool],
 ) -> list[UUID] | None:
     """Take the first callback of a task in, when nothing about it is special; the jobs that must follow.
@@ -77,7 +77,7 @@ def receive_first(
     try:
         version_id, response, annotations = None, {}, "[]"
         if reading.response is not ABSENT:
-            result = understand(task.type, reading.response, task.params)
+            result = parse_response(task.type, reading.response, task.params)
             if result.artifacts:
                 return None
             version_id = new_id()

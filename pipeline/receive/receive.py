@@ -24,18 +24,18 @@ from pipeline.receive.rows import (
     lock_task,
     mark,
     number_by_clock,
+    reparse_versions,
     seen_version,
-    understand_again,
     update_batch,
     write_artifacts,
     write_version,
 )
-from scale.envelope import ABSENT, Callback, NotUnderstood, parse_callback, response_digest
-from scale.task_types import understand
+from scale.envelope import ABSENT, Callback, InvalidCallback, parse_callback, response_digest
+from scale.task_types import parse_response
 
 log = logging.getLogger(__name__)
 
-Tell = Callable[[Connection, Received, Callback | NotUnderstood | None], list[UUID]]
+Tell = Callable[[Connection, Received, Callback | InvalidCallback | None], list[UUID]]
 """What tells subscribers of a delivery, in its transaction; gives jobs to ring for."""
 Interest = Callable[[str | None], bool]
 """Whether some workflow could want to look at a task of this type."""
@@ -96,24 +96,24 @@ def receive(
         return Receipt(delivery.id, "stored", queue.ask(connection, queue.PARSE, [str(delivery.id)]))
 
 
-def read(body: bytes, environment: str) -> Callback | NotUnderstood:
+def read(body: bytes, environment: str) -> Callback | InvalidCallback:
     """The callback in these bytes, or why there is none: also where our own code fails on them."""
     try:
         callback = parse_callback(body, environment)
         if len(callback.task_id or "") > LONGEST_ID:
-            return NotUnderstood(f"its task_id has more than {LONGEST_ID} characters")
+            return InvalidCallback(f"its task_id has more than {LONGEST_ID} characters")
         return callback
-    except NotUnderstood as problem:
+    except InvalidCallback as problem:
         return problem
     except Exception as failure:
         log.exception("reading a delivery failed")
-        return NotUnderstood(f"reading it failed: {type(failure).__name__}: {failure}"[:1000])
+        return InvalidCallback(f"reading it failed: {type(failure).__name__}: {failure}"[:1000])
 
 
 def take_or_quarantine(
     connection: Connection,
     delivery: Received,
-    reading: Callback | NotUnderstood,
+    reading: Callback | InvalidCallback,
     interested: Interest,
     *,
     reread: bool = False,
@@ -122,7 +122,7 @@ def take_or_quarantine(
 
     Raises Busy, with nothing but the raw delivery written, when the same attempt may succeed a little later.
     """
-    if isinstance(reading, NotUnderstood):
+    if isinstance(reading, InvalidCallback):
         return Receipt(delivery.id, "quarantined", [])
     try:
         with connection.begin_nested():
@@ -134,7 +134,7 @@ def take_or_quarantine(
         if passing(refused):
             raise Busy(words(refused)) from refused
         reason = f"the database refused it: {words(refused)}"
-    except NotUnderstood as problem:
+    except InvalidCallback as problem:
         reason = str(problem)
     except Exception as failure:
         log.exception("taking delivery %s failed", delivery.id)
@@ -161,7 +161,7 @@ def take(
     task_id, moment = callback.task_id, (callback.clock or delivery.received_at, delivery.id)
     stored = lock_task(connection, task_id, callback.environment)
     if stored["environment"] != callback.environment:
-        raise NotUnderstood(
+        raise InvalidCallback(
             f"it came as {callback.environment}, but its task {task_id} is known as {stored['environment']}"
         )
     asked: list[UUID] = []
@@ -175,15 +175,15 @@ def take(
     type_name, params = task["type"], task["params"]
     if version_id is not None and known is None:
         changes["response_count"] = number = stored["response_count"] + 1
-        result = understand(type_name, callback.response, params)
+        result = parse_response(type_name, callback.response, params)
         write_version(connection, version_id, number, digest, delivery, callback, result)
         asked += write_artifacts(connection, version_id, task_id, result)
         if number > 1:
             number_by_clock(connection, task_id)
     if stored["response_count"] and not changes.keys().isdisjoint(("type", "params")):
-        asked += understand_again(connection, task_id, type_name, params)
+        asked += reparse_versions(connection, task_id, type_name, params)
     elif reread and known is not None:
-        asked += understand_again(connection, task_id, type_name, params, known)
+        asked += reparse_versions(connection, task_id, type_name, params, known)
     named = callback.task.unique_id if callback.task else None
     if joined := join_follow_up(connection, task, named):
         changes["follow_up"] = joined

@@ -25,7 +25,7 @@ from pipeline.receive.receive import Busy, Receipt, read, receive, take_or_quara
 from pipeline.receive.rows import Received, mark, told
 from pipeline.service import Service
 from scale.client import PermanentError
-from scale.envelope import Callback, NotUnderstood
+from scale.envelope import Callback, InvalidCallback
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def _delivery(connection: Connection, delivery_id: UUID) -> Any:
     return found
 
 
-def _read_again(service: Service, delivery_id: UUID) -> tuple[Received, Callback | NotUnderstood]:
+def _read_again(service: Service, delivery_id: UUID) -> tuple[Received, Callback | InvalidCallback]:
     """A kept delivery, read with the code as it is now, before the transaction that takes it: bodies may be large."""
     columns = (Delivery.id, Delivery.kind, Delivery.environment, Delivery.received_at, Delivery.size_bytes)
     with service.reader.begin() as connection:
@@ -204,7 +204,7 @@ def _take_again(
     connection: Connection,
     service: Service,
     delivery: Received,
-    reading: Callback | NotUnderstood,
+    reading: Callback | InvalidCallback,
     *,
     reread: bool,
 ) -> Receipt:

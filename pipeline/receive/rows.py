@@ -22,9 +22,9 @@ from pipeline.db.engine import carries_much
 from pipeline.db.ids import new_id
 from pipeline.jobs import queue
 from pipeline.receive.ordering import Moment
-from scale.envelope import Callback, NotUnderstood
-from scale.results import Result
-from scale.task_types import understand
+from scale.envelope import Callback, InvalidCallback
+from scale.results import ParsedResponse
+from scale.task_types import parse_response
 
 TASKS = cast(Table, Task.__table__)
 
@@ -44,7 +44,7 @@ def keep(
     delivery: Received,
     body: bytes,
     headers: Mapping[str, str],
-    reading: Callback | NotUnderstood | None,
+    reading: Callback | InvalidCallback | None,
 ) -> UUID | None:
     """Write the raw delivery; the id of the first one instead when the same bytes came before, which is counted."""
     if reading is None:
@@ -59,7 +59,7 @@ def keep(
 
 
 def delivery_row(
-    delivery: Received, body: bytes, headers: Mapping[str, str], reading: Callback | NotUnderstood | None
+    delivery: Received, body: bytes, headers: Mapping[str, str], reading: Callback | InvalidCallback | None
 ) -> dict[str, Any]:
     """The delivery's columns, without the body itself."""
     return {
@@ -76,11 +76,11 @@ def delivery_row(
     }
 
 
-def told(delivery: Received, reading: Callback | NotUnderstood | None) -> dict[str, Any]:
+def told(delivery: Received, reading: Callback | InvalidCallback | None) -> dict[str, Any]:
     """The columns of a delivery that say what was understood of it."""
     if reading is None:
         return {"status": "stored"}
-    if isinstance(reading, NotUnderstood):
+    if isinstance(reading, InvalidCallback):
         return {"status": "quarantined", "reason": str(reading), "clock": delivery.received_at}
     task = reading.task
     review = (
@@ -95,7 +95,7 @@ def told(delivery: Received, reading: Callback | NotUnderstood | None) -> dict[s
         "event": reading.event,
         "task_id": reading.task_id,
         "review": review,
-        "flags": reading.flags or None,
+        "warnings": reading.warnings or None,
     }
 
 
@@ -151,7 +151,7 @@ def write_version(
     digest: str,
     delivery: Received,
     callback: Callback,
-    result: Result,
+    result: ParsedResponse,
 ) -> None:
     """One response version with its inline annotations."""
     row = version_row(version_id, number, digest, delivery, callback, result)
@@ -160,7 +160,7 @@ def write_version(
 
 
 def version_row(
-    version_id: UUID, number: int, digest: str, delivery: Received, callback: Callback, result: Result
+    version_id: UUID, number: int, digest: str, delivery: Received, callback: Callback, result: ParsedResponse
 ) -> dict[str, Any]:
     """The columns of a response version."""
     return {
@@ -177,18 +177,20 @@ def version_row(
     }
 
 
-def understood(result: Result) -> dict[str, Any]:
+def understood(result: ParsedResponse) -> dict[str, Any]:
     """The columns of a version that depend on how well its response is understood."""
     return {
         "error": result.error,
         "answer": result.answer,
-        "flags": result.flags or None,
+        "warnings": result.warnings or None,
         "annotation_count": len(result.annotations),
         "artifact_count": len(result.artifacts),
     }
 
 
-def write_artifacts(connection: Connection, version_id: UUID, task_id: str, result: Result) -> list[UUID]:
+def write_artifacts(
+    connection: Connection, version_id: UUID, task_id: str, result: ParsedResponse
+) -> list[UUID]:
     """One row for each file that the response points to, and the jobs that fetch them."""
     if not result.artifacts:
         return []
@@ -208,7 +210,7 @@ def write_artifacts(connection: Connection, version_id: UUID, task_id: str, resu
     return queue.ask(connection, queue.FETCH, [str(row["id"]) for row in rows])
 
 
-def understand_again(
+def reparse_versions(
     connection: Connection,
     task_id: str,
     type_name: str | None,
@@ -224,7 +226,7 @@ def understand_again(
     if version_id is not None:
         versions = versions.where(Response.id == version_id)
     for known_id, response in connection.execute(versions).all():
-        result = understand(type_name, response, params)
+        result = parse_response(type_name, response, params)
         files = connection.execute(
             select(Artifact.ordinal, Artifact.role, Artifact.url, Artifact.annotation_count)
             .where(Artifact.response_id == known_id)

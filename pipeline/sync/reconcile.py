@@ -24,7 +24,7 @@ from pipeline.receive.receive import read
 from pipeline.receive.replay import canonical, receive_task
 from pipeline.service import Service
 from scale.client import PermanentError, Throttled, Unauthorized
-from scale.envelope import ABSENT, Callback, NotUnderstood, response_digest
+from scale.envelope import ABSENT, Callback, InvalidCallback, response_digest
 
 OVERLAP = timedelta(hours=1)
 """A scheduled run begins so much before the last one did: lists and callbacks may lag behind."""
@@ -211,7 +211,7 @@ def load_stored(connection: Connection, task_ids: Sequence[str]) -> dict[str, St
     }
 
 
-def difference(reading: Callback | NotUnderstood, stored: Mapping[str, StoredTask]) -> str | None:
+def difference(reading: Callback | InvalidCallback, stored: Mapping[str, StoredTask]) -> str | None:
     """missing, stale or odd; None where it says nothing new. A pending task that is not known here misses nothing."""
     if not isinstance(reading, Callback):
         return "odd"

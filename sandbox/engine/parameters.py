@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from sandbox.errors import invalid
-from scale.parameters import MOST_METADATA_BYTES, MOST_TAGS, TABLES, Parameters, findings
+from scale.parameters import MAX_METADATA_BYTES, MAX_TAGS, TABLES, Parameters, findings
 
 GENERAL = (
     "callback_url",
@@ -132,15 +132,15 @@ def check_tags(tags: Any) -> list[str]:
     if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
         raise invalid('"tags" must be an array of strings')
     kept = list(dict.fromkeys(tags))
-    if len(kept) > MOST_TAGS:
-        raise invalid(f'"tags" must contain less than or equal to {MOST_TAGS} items')
+    if len(kept) > MAX_TAGS:
+        raise invalid(f'"tags" must contain less than or equal to {MAX_TAGS} items')
     return kept
 
 
 def check_metadata(metadata: Any) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise invalid('"metadata" must be an object')
-    if len(orjson.dumps(metadata)) > MOST_METADATA_BYTES:
+    if len(orjson.dumps(metadata)) > MAX_METADATA_BYTES:
         raise invalid('"metadata" must not be larger than 10KB')
     return metadata
 

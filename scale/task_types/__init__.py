@@ -1,4 +1,4 @@
-"""Scale's task types, one file a family, and `understand`, which turns a response into a Result.
+"""Scale's task types, one file a family, and `parse_response`, which turns a response into a ParsedResponse.
 
 A new task type is one TaskType in its family's file, and its recorded payloads.
 """
@@ -6,8 +6,8 @@ A new task type is one TaskType in its family's file, and its recorded payloads.
 from typing import Any
 
 from scale.envelope import ABSENT, holds_error
-from scale.fields import kind
-from scale.results import Result
+from scale.fields import json_type_name
+from scale.results import ParsedResponse
 from scale.task_types.answers import ANSWERS
 from scale.task_types.base import TaskType
 from scale.task_types.conversations import CONVERSATIONS
@@ -19,7 +19,7 @@ from scale.task_types.segmentation import SEGMENTATION
 from scale.task_types.text import TEXT
 from scale.task_types.video import VIDEO
 
-__all__ = ["GENERIC", "TASK_TYPES", "TaskType", "task_type", "understand"]
+__all__ = ["GENERIC", "TASK_TYPES", "TaskType", "parse_response", "task_type"]
 
 TASK_TYPES: tuple[TaskType, ...] = (
     *IMAGES,
@@ -40,25 +40,25 @@ def task_type(name: str | None) -> TaskType:
     return _BY_NAME.get(name or "", GENERIC)
 
 
-def understand(type_name: str | None, response: Any, params: dict[str, Any] | None) -> Result:
-    """What the response of a task of this type says. Whatever the data, it never raises; what was odd is in `flags`.
+def parse_response(type_name: str | None, response: Any, params: dict[str, Any] | None) -> ParsedResponse:
+    """What the response of a task of this type says. Whatever the data, it never raises; what was odd is in `warnings`.
 
     response: ABSENT or null where there is none. `error` is set whenever the response holds one, whatever the status says.
     """
     if response is ABSENT or response is None:
-        return Result()
+        return ParsedResponse()
     if type(response) is not dict:
-        return Result(flags=[f"response is {kind(response)}, not an object"])
-    result = task_type(type_name).understand(response, params or {})
+        return ParsedResponse(warnings=[f"response is {json_type_name(response)}, not an object"])
+    result = task_type(type_name).parse(response, params or {})
     if not holds_error(response):
         return result
     error = result.answer or {}
     answer = {key: value for key, value in error.items() if key not in ERROR_KEYS}
-    return Result(
+    return ParsedResponse(
         annotations=result.annotations,
         artifacts=result.artifacts,
         answer=answer or None,
         error=error,
         global_attributes=result.global_attributes,
-        flags=result.flags,
+        warnings=result.warnings,
     )

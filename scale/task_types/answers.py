@@ -1,6 +1,6 @@
 """Types whose response is an answer without geometry: categories, choices, transcribed or collected fields, speech."""
 
-from scale.task_types.base import TaskType, answer
+from scale.task_types.base import TaskType, answer_only
 
 ANSWERS = (
     TaskType(
@@ -10,10 +10,16 @@ ANSWERS = (
         "answer",
         True,
         ("attachment", "categories|category_ids"),
-        answer,
+        answer_only,
     ),
     TaskType(
-        "comparison", "A choice and fields about attachments", (), "answer", False, ("attachments",), answer
+        "comparison",
+        "A choice and fields about attachments",
+        (),
+        "answer",
+        False,
+        ("attachments",),
+        answer_only,
     ),
     TaskType(
         "transcription",
@@ -22,7 +28,7 @@ ANSWERS = (
         "answer",
         False,
         ("attachment", "fields|repeatable_fields|row_fields"),
-        answer,
+        answer_only,
     ),
     TaskType(
         "datacollection",
@@ -31,7 +37,7 @@ ANSWERS = (
         "answer",
         False,
         ("fields",),
-        answer,
+        answer_only,
     ),
     TaskType(
         "audiotranscription",
@@ -40,7 +46,7 @@ ANSWERS = (
         "answer",
         False,
         ("attachment",),
-        answer,
+        answer_only,
     ),
     TaskType(
         "phonecall",
@@ -49,6 +55,6 @@ ANSWERS = (
         "answer",
         False,
         ("phone_number",),
-        answer,
+        answer_only,
     ),
 )

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from scale.annotations import Annotation, Read, annotation_list, reader
-from scale.fields import json_object, kind, load, schema
-from scale.results import ArtifactRef, Result
+from scale.fields import json_object, json_type_name, load, schema
+from scale.results import ArtifactRef, ParsedResponse
 
-Understand = Callable[[dict[str, Any], dict[str, Any]], Result]
+Parse = Callable[[dict[str, Any], dict[str, Any]], ParsedResponse]
 
 
 @dataclass(frozen=True)
@@ -21,43 +21,43 @@ class TaskType:
     result_form: str  # inline: rows in the response; file: behind URLs; answer: no rows
     takes_layers: bool  # whether a request of this type may carry layers
     required: tuple[str, ...]  # parameters of a request; "a|b" where either does
-    understand: Understand  # (response, the task's params) -> Result
+    parse: Parse  # (response, the task's params) -> ParsedResponse
     implied: str | None = None  # the shape of an annotation that names none
 
 
-def inline(implied: str | None, **how: Any) -> Understand:
+def inline(implied: str | None, **how: Any) -> Parse:
     """Rows from the list `annotations`; `implied` and `how` as for `scale.annotations.reader`."""
     return listed(reader(implied, **how))
 
 
-def listed(read: Read) -> Understand:
+def listed(read: Read) -> Parse:
     """Rows from the list `annotations`, each read by `read`. Where a file's address stands in its place, an artifact."""
     form = schema(annotations=annotation_list(read), global_attributes=json_object)
 
-    def understand(response: dict[str, Any], params: dict[str, Any]) -> Result:
+    def parse(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
         if type(response.get("annotations")) in (dict, str):
             return files(response, params)
-        values, flags = load(form, response, "response.")
+        values, warnings = load(form, response, "response.")
         rest = dict(response)
         if "annotations" in values:
             del rest["annotations"]
         rows = values.get("annotations") or []
-        return Result(
+        return ParsedResponse(
             annotations=rows,
             answer=rest or None,
             global_attributes=values.get("global_attributes"),
-            flags=flags + flags_of(rows),
+            warnings=warnings + flags_of(rows),
         )
 
-    return understand
+    return parse
 
 
-def files(response: dict[str, Any], params: dict[str, Any]) -> Result:
+def files(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
     """An artifact for each `{"url": …}` of the response, also one level down in `annotations`; the rest is the answer.
 
     Source: docs "videoannotation callback format", "Video Playback callback format", "Lidar Segmentation response".
     """
-    values, flags = load(_FILES, response, "response.")
+    values, warnings = load(_FILES, response, "response.")
     rest = dict(response)
     found: list[tuple[str, str]] = []
     inner = rest.pop("annotations", None)
@@ -70,15 +70,15 @@ def files(response: dict[str, Any], params: dict[str, Any]) -> Result:
         deeper, inner = _urls(inner)
         found += deeper
     if inner and not found:
-        flags.append(f"response.annotations is {kind(inner)} without a file's url")
+        warnings.append(f"response.annotations is {json_type_name(inner)} without a file's url")
     others, rest = _urls(rest)
     if inner and type(inner) is not str:
         rest["annotations"] = inner
-    return Result(
+    return ParsedResponse(
         artifacts=numbered(found + others),
         answer=rest or None,
         global_attributes=values.get("global_attributes"),
-        flags=flags,
+        warnings=warnings,
     )
 
 
@@ -99,9 +99,9 @@ def _urls(values: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, Any]
     return found, left
 
 
-def answer(response: dict[str, Any], params: dict[str, Any]) -> Result:
+def answer_only(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
     """The response itself, under Scale's keys."""
-    return Result(answer=response or None)
+    return ParsedResponse(answer=response or None)
 
 
 def is_url(value: Any) -> bool:
@@ -112,11 +112,11 @@ def numbered(found: list[tuple[str, str]]) -> list[ArtifactRef]:
     return [ArtifactRef(ordinal, role, url) for ordinal, (role, url) in enumerate(found, 1)]
 
 
-SHOWN = 20  # a result repeats this many flags of its annotations; the rows hold all of them
+SHOWN = 20  # a result repeats this many warnings of its annotations; the rows hold all of them
 
 
 def flags_of(rows: list[Annotation]) -> list[str]:
-    flags = [row.flag for row in rows if row.flag is not None]
-    if len(flags) > SHOWN:
-        return [*flags[:SHOWN], f"… and {len(flags) - SHOWN} more annotations were kept raw"]
-    return flags
+    warnings = [row.warning for row in rows if row.warning is not None]
+    if len(warnings) > SHOWN:
+        return [*warnings[:SHOWN], f"… and {len(warnings) - SHOWN} more annotations were kept raw"]
+    return warnings

@@ -1,10 +1,10 @@
 """Conversations with a model, and tasks of several stages: responses, or (second API version) threads of turns."""
 
-from scale.task_types.base import TaskType, answer
+from scale.task_types.base import TaskType, answer_only
 
 
 def _conversation(name: str, summary: str) -> TaskType:
-    return TaskType(name, summary, (), "answer", False, (), answer)
+    return TaskType(name, summary, (), "answer", False, (), answer_only)
 
 
 CONVERSATIONS = (

@@ -16,7 +16,7 @@ def _read(item: Any, position: int, frame: int | None = None) -> Annotation:
         return _read_flat(item, position, frame)
     beside = {key: value for key, value in item.items() if key not in ("location", "type")}
     row = _read_flat({**beside, **location}, position, frame)
-    if row.flag:
+    if row.warning:
         return row._replace(geometry=item)
     if item.get("type") is not None:
         row.geometry["type"] = item["type"]  # what kind of block it is: not a shape

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from scale.results import Result
-from scale.task_types.base import TaskType, answer, inline
+from scale.results import ParsedResponse
+from scale.task_types.base import TaskType, answer_only, inline
 
 _recognise = inline(None)
 
 
-def understand(response: dict[str, Any], params: dict[str, Any]) -> Result:
+def parse(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
     found = response.get("annotations")
     if type(found) is list and not all(type(item) is dict for item in found):
-        return answer(response, params)
+        return answer_only(response, params)
     return _recognise(response, params)
 
 
-GENERIC = TaskType("generic", "Any other type", (), "answer", False, (), understand)
+GENERIC = TaskType("generic", "Any other type", (), "answer", False, (), parse)

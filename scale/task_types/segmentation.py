@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from scale.annotations import Annotation
-from scale.fields import json_object, kind, load, schema
-from scale.results import Result
+from scale.fields import json_object, json_type_name, load, schema
+from scale.results import ParsedResponse
 from scale.task_types.base import TaskType, flags_of, is_url, numbered
 
 FORM = schema(annotations=json_object, labelMapping=json_object, global_attributes=json_object)
@@ -16,15 +16,15 @@ COMBINED = (
 )  # the first two hold indexes; colours are not unique
 
 
-def understand(response: dict[str, Any], params: dict[str, Any]) -> Result:
+def parse(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
     """Source: docs "Semantic Segmentation", "segmentannotation callback format", recorded traffic."""
-    values, flags = load(FORM, response, "response.")
+    values, warnings = load(FORM, response, "response.")
     images, mapping = values.get("annotations") or {}, values.get("labelMapping") or {}
     labeled = images.get("labeled")
     if not mapping and images:
-        flags.append("response.labelMapping is missing: the masks have no labels")
+        warnings.append("response.labelMapping is missing: the masks have no labels")
     elif type(labeled) is dict:
-        flags += [
+        warnings += [
             f"label {label[:60]!r} has a mask and no entry in labelMapping"
             for label in sorted(labeled.keys() - mapping.keys())
         ]
@@ -35,12 +35,12 @@ def understand(response: dict[str, Any], params: dict[str, Any]) -> Result:
         del rest["annotations"]
         if left:
             rest["annotations"] = left
-    return Result(
+    return ParsedResponse(
         annotations=masks,
         artifacts=numbered(found),
         answer=rest or None,
         global_attributes=values.get("global_attributes"),
-        flags=flags + flags_of(masks),
+        warnings=warnings + flags_of(masks),
     )
 
 
@@ -55,7 +55,7 @@ def _masks(mapping: dict[str, Any]) -> list[Annotation]:
         reason, attributes = None, None
         geometry = dict(entry) if type(entry) is dict else {"value": entry}
         if type(entry) is not dict:
-            reason = f"the entry of {label[:60]!r} is {kind(entry)}, not an object"
+            reason = f"the entry of {label[:60]!r} is {json_type_name(entry)}, not an object"
         elif index is None:
             reason = f"the entry of {label[:60]!r} has no index"
         elif index in seen:
@@ -66,8 +66,8 @@ def _masks(mapping: dict[str, Any]) -> list[Annotation]:
             seen.add(index)
         if instance is not None:
             geometry.setdefault("instance", instance)
-        flag = reason and f"annotation {position}: {reason}"
-        masks.append(Annotation(position, "mask", label, None, None, attributes, geometry, flag))
+        warning = reason and f"annotation {position}: {reason}"
+        masks.append(Annotation(position, "mask", label, None, None, attributes, geometry, warning))
     return masks
 
 
@@ -128,7 +128,7 @@ SEGMENTATION = (
         "file",
         False,
         ("attachment", "labels"),
-        understand,
+        parse,
         "mask",
     ),
 )

@@ -1,6 +1,6 @@
 """Text: named entities as spans, and collected answers to a form's fields."""
 
-from scale.task_types.base import TaskType, answer, inline
+from scale.task_types.base import TaskType, answer_only, inline
 
 TEXT = (
     TaskType(
@@ -22,6 +22,6 @@ TEXT = (
         "answer",
         False,
         ("fields", "attachments"),
-        answer,
+        answer_only,
     ),
 )

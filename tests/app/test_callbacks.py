@@ -267,7 +267,7 @@ def test_a_task_type_whose_code_raises_is_quarantined_and_replayed_when_mended(
 
     with monkeypatch.context() as bug:
         boxes = task_type("annotation")
-        bug.setitem(task_types._BY_NAME, "annotation", replace(boxes, understand=broken))
+        bug.setitem(task_types._BY_NAME, "annotation", replace(boxes, parse=broken))
         answer = post(payload("annotation/boxes_of_2017.json"))
     assert (answer.status_code, answer.json["status"]) == (200, "quarantined")
     kept = delivery(app, answer.json["delivery_id"])

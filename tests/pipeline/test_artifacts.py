@@ -130,7 +130,7 @@ def test_a_recorded_file_is_fetched_kept_and_read_into_rows(case: str, here: Ser
     assert [{name: row[name] for name in Value._fields} for row in rows] == expected["rows"]
     assert {row["file"] for row in rows} <= {1}
     assert artifact["annotation_count"] == only(here, Response)["annotation_count"] == count
-    assert (artifact["reason"] or "") == "; ".join(expected["flags"])
+    assert (artifact["reason"] or "") == "; ".join(expected["warnings"])
     assert (artifact["details"] or {}).get("global_attributes", []) == expected["global_attributes"]
     with here.store.open(digest) as kept:
         assert kept.read() == content

@@ -21,9 +21,9 @@ def row(
     frame: int | None = None,
     attributes: dict[str, Any] | None = None,
     position: int = 0,
-    flag: str | None = None,
+    warning: str | None = None,
 ) -> Annotation:
-    return Annotation(position, type, label, uuid, frame, attributes, geometry or box(), flag)
+    return Annotation(position, type, label, uuid, frame, attributes, geometry or box(), warning)
 
 
 def box(left: float = 0, top: float = 0, width: float = 10, height: float = 10) -> Geometry:
@@ -139,7 +139,7 @@ def test_changed_attributes_are_told_apart_from_what_was_moved() -> None:
 
 
 def test_what_was_kept_raw_is_the_same_or_another() -> None:
-    raw = row(geometry={"left": "many"}, flag="left is a string, not a number")
+    raw = row(geometry={"left": "many"}, warning="left is a string, not a number")
     assert counts(diff([raw], [raw])) == (0, 0, 0, 0, 1)
     assert counts(diff([raw], [raw._replace(geometry={"left": "few"})])) == (1, 1, 0, 0, 0)
 

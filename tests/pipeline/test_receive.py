@@ -18,7 +18,7 @@ from pipeline.receive.receive import Receipt, read
 from pipeline.service import Service
 from sandbox.pytest_plugin import ScaleSandbox
 from scale import task_types
-from scale.envelope import LARGE_BYTES, NotUnderstood, parse_json
+from scale.envelope import LARGE_BYTES, InvalidCallback, parse_json
 from scale.task_types import TaskType
 from tests.pipeline.bodies import RECORDED, boxes, callback, take
 from tests.pipeline.rows import empty, only, standing, table
@@ -284,7 +284,7 @@ def test_a_task_type_whose_code_raises_costs_nothing_but_its_callbacks(
 ) -> None:
     known: TaskType = task_types.task_type("imageannotation")
     monkeypatch.setitem(
-        task_types._BY_NAME, "imageannotation", dataclasses.replace(known, understand=Broken(failure))
+        task_types._BY_NAME, "imageannotation", dataclasses.replace(known, parse=Broken(failure))
     )
     reason = quarantined(here, callback(boxes("car")))
     assert type(failure).__name__ in reason
@@ -308,7 +308,7 @@ def test_what_the_code_raises_for_a_known_task_leaves_the_task_as_it_was(
     monkeypatch.setitem(
         task_types._BY_NAME,
         "imageannotation",
-        dataclasses.replace(known, understand=Broken(ValueError("no"))),
+        dataclasses.replace(known, parse=Broken(ValueError("no"))),
     )
     quarantined(here, callback(boxes("bicycle"), updated_at="2026-01-02T00:00:00Z"))
     assert {name: rows for name, rows in standing(here).items() if name != "deliveries"} == before
@@ -397,7 +397,7 @@ def test_without_a_task_object_what_is_stored_of_the_task_counts(here: Service) 
             {"task_id": TASK_ID, "response": {"annotations": [{"vertices": [{"x": 1, "y": 2}] * 3}]}}
         ).encode(),
     )
-    assert sorted((row["type"], row["flag"] is None) for row in table(here, Annotation))[-1] == (
+    assert sorted((row["type"], row["warning"] is None) for row in table(here, Annotation))[-1] == (
         "polygon",
         True,
     )
@@ -465,9 +465,9 @@ def test_a_large_body_is_read_as_a_small_one_is() -> None:
     odd = b'[1e400, 12345678901234567890, -1, 18446744073709551615, 1.0, "\\u0000", {"a": 1, "a": 2}]'
     for body in (odd, *(path.read_bytes() for path in RECORDED)):
         assert repr(parse_json(body + b" " * LARGE_BYTES)) == repr(parse_json(body))
-    with pytest.raises(NotUnderstood, match="not JSON"):
+    with pytest.raises(InvalidCallback, match="not JSON"):
         parse_json(b"{" + b" " * LARGE_BYTES)
-    with pytest.raises(NotUnderstood, match="deeper"):
+    with pytest.raises(InvalidCallback, match="deeper"):
         parse_json(b"[" * 10_000 + b"]" * 10_000 + b" " * LARGE_BYTES)
 
 

@@ -9,7 +9,7 @@ import pytest
 from sandbox.examples import EXAMPLES, example
 from sandbox.pytest_plugin import ScaleSandbox
 from scale.envelope import parse_callback
-from scale.task_types import understand
+from scale.task_types import parse_response
 from tests.sandbox.inbox import Inbox
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
@@ -72,7 +72,7 @@ def test_every_event_of_every_type_is_understood(slow_sandbox: ScaleSandbox, inb
     clocks = []
     for event, arrived in zip(EVENTS, inbox.wait_for(len(EVENTS)), strict=True):
         understood = parse_callback(arrived.body, "live")
-        assert (understood.event, understood.environment, understood.flags) == (event, "live", [])
+        assert (understood.event, understood.environment, understood.warnings) == (event, "live", [])
         assert understood.task_id == task
         assert understood.task is not None
         assert (understood.task.type, understood.task.unique_id, understood.task.tags) == (
@@ -80,7 +80,7 @@ def test_every_event_of_every_type_is_understood(slow_sandbox: ScaleSandbox, inb
             "u",
             ["t"],
         )
-        assert understand(type_name, understood.response, understood.task.params).flags == []
+        assert parse_response(type_name, understood.response, understood.task.params).warnings == []
         clocks.append(understood.clock)
     assert clocks == sorted(set(clocks))
 
@@ -92,8 +92,8 @@ def test_every_error_is_understood(slow_sandbox: ScaleSandbox, inbox: Inbox, kin
     ]
     slow_sandbox.fail(task, kind)
     understood = parse_callback(inbox.wait_for(1)[0].body, "live")
-    assert (understood.event, understood.status, understood.flags) == ("error", "error", [])
-    assert understand("videoannotation", understood.response, {}).error == understood.response
+    assert (understood.event, understood.status, understood.warnings) == ("error", "error", [])
+    assert parse_response("videoannotation", understood.response, {}).error == understood.response
 
 
 def test_a_batchs_callback_is_understood(slow_sandbox: ScaleSandbox, inbox: Inbox):

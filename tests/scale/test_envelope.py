@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scale.envelope import (
     ABSENT,
     MAX_DEPTH,
-    NotUnderstood,
+    InvalidCallback,
     parse_callback,
     parse_date,
     parse_json,
@@ -74,7 +74,7 @@ def test_large_integers_are_read_alike_by_both_readers() -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"not json", b"\xff\xfe\x00", b'{"a": "\x01"}', b"{'a': 1}"])
 def test_what_is_not_json_is_not_understood(raw: bytes) -> None:
-    with pytest.raises(NotUnderstood, match="not JSON"):
+    with pytest.raises(InvalidCallback, match="not JSON"):
         parse_json(raw)
 
 
@@ -86,7 +86,7 @@ def test_a_body_that_is_nested_too_deep_is_not_understood(depth: int, opened: st
         raw = around % (opened * depth + "1" + closed * depth)
         if "long" in raw:
             raw = raw.replace('"%s"' % (" " * 9000), opened * depth + "1" + closed * depth)
-        with pytest.raises(NotUnderstood, match="deeper"):
+        with pytest.raises(InvalidCallback, match="deeper"):
             parse_json(raw.encode())
 
 
@@ -151,7 +151,7 @@ def test_reading_a_date_never_raises(text: str) -> None:
     ],
 )
 def test_a_body_that_is_no_callback_is_not_understood_and_says_why(raw: bytes, reason: str) -> None:
-    with pytest.raises(NotUnderstood, match=reason):
+    with pytest.raises(InvalidCallback, match=reason):
         parse_callback(raw, "live")
 
 
@@ -162,7 +162,7 @@ def test_an_empty_task_id_is_completed_from_the_task_object() -> None:
 def test_two_task_ids_that_differ_are_flagged_and_the_first_counts() -> None:
     callback = parse_callback(b'{"task_id": "a", "task": {"task_id": "b"}}', "live")
     assert callback.task_id == "a"
-    assert callback.flags == ["task_id is 'a', task.task_id 'b': the first counts"]
+    assert callback.warnings == ["task_id is 'a', task.task_id 'b': the first counts"]
 
 
 def test_the_outer_response_counts_before_that_of_the_task() -> None:
@@ -276,7 +276,7 @@ def test_the_outcome_of_the_callback_is_read_under_each_of_its_names(
 def test_any_value_in_any_field_of_the_envelope_is_taken_or_not_understood(whole: dict[str, Any]) -> None:
     try:
         callback = parse_callback(json.dumps(whole).encode(), "live")
-    except NotUnderstood:
+    except InvalidCallback:
         return
     assert callback.task_id or callback.batch
 
@@ -305,7 +305,7 @@ def test_the_digest_tells_responses_apart() -> None:
 @unhurried
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_any_bytes_are_a_callback_or_not_understood(raw: bytes) -> None:
-    with pytest.raises(NotUnderstood):
+    with pytest.raises(InvalidCallback):
         parse_callback(raw, "live")
 
 

@@ -12,7 +12,14 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from scale import masks
-from scale.masks import UnreadableMask, check, complete, disagreements, indexes_of, measure
+from scale.masks import (
+    UnreadableMask,
+    artifact_indexes,
+    compare_with_index_image,
+    complete_geometry,
+    disagreements,
+    read_index_image,
+)
 
 SCENE = np.array(
     [
@@ -63,7 +70,7 @@ def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes) -> io
 
 
 def test_each_index_has_its_count_its_box_and_its_rle() -> None:
-    pixels = measure(grey())
+    pixels = read_index_image(grey())
     assert (pixels.width, pixels.height, pixels.unlabeled) == (5, 3, 7)
     assert pixels.indexes == [0, 1, 2, 3]
     car = pixels.geometry(2)
@@ -79,8 +86,8 @@ def test_each_index_has_its_count_its_box_and_its_rle() -> None:
 
 
 def test_a_row_is_completed_also_where_its_index_has_no_pixels() -> None:
-    pixels = measure(grey())
-    sky = complete(ROWS[3][1], pixels)
+    pixels = read_index_image(grey())
+    sky = complete_geometry(ROWS[3][1], pixels)
     assert sky == {
         **ROWS[3][1],
         "pixels": 0,
@@ -93,7 +100,7 @@ def test_a_row_is_completed_also_where_its_index_has_no_pixels() -> None:
             "counts": coco.encode(np.zeros((3, 5), np.uint8, order="F"))["counts"].decode(),
         },
     }
-    assert complete({"value": "no entry"}, pixels) == {"value": "no entry"}
+    assert complete_geometry({"value": "no entry"}, pixels) == {"value": "no entry"}
 
 
 @settings(deadline=None)
@@ -105,7 +112,7 @@ def test_any_image_has_the_boxes_and_rles_that_pycocotools_gives(data: st.DataOb
     strip = data.draw(st.sampled_from([1, 7, 30, 1000]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(masks, "STRIP_PIXELS", strip)
-        pixels = measure(png(extended(scene)), extended=True)
+        pixels = read_index_image(png(extended(scene)), extended=True)
     assert pixels.indexes == sorted(set(scene.ravel().tolist()))
     for index in [0, 1, 2, 300, 70_000]:
         geometry = pixels.geometry(index)
@@ -122,14 +129,14 @@ def test_red_is_the_least_significant_byte() -> None:
     scene = np.array([[1, 256, 65_536, 0x030201]])
     image = extended(scene)
     assert image[0, 3].tolist() == [1, 2, 3, 255]
-    assert measure(png(image), extended=True).indexes == [1, 256, 65_536, 0x030201]
-    assert measure(png(image[..., :3]), extended=True).indexes == [1, 256, 65_536, 0x030201]
+    assert read_index_image(png(image), extended=True).indexes == [1, 256, 65_536, 0x030201]
+    assert read_index_image(png(image[..., :3]), extended=True).indexes == [1, 256, 65_536, 0x030201]
 
 
 def test_transparency_does_not_hide_an_index() -> None:
     image = extended([[7]])
     image[..., 3] = 0
-    assert measure(png(image), extended=True).indexes == [7]
+    assert read_index_image(png(image), extended=True).indexes == [7]
 
 
 def palette(scene: Any, colours: list[int]) -> Image.Image:
@@ -166,43 +173,48 @@ def palette(scene: Any, colours: list[int]) -> Image.Image:
     ],
 )
 def test_every_form_of_png_gives_the_same_indexes(file: io.BytesIO) -> None:
-    pixels = measure(file)
+    pixels = read_index_image(file)
     assert {index: pixels.count(index) for index in pixels.indexes} == {0: 7, 1: 4, 2: 3, 3: 1}
 
 
 def test_indexes_beyond_a_byte_are_read_from_16_bits() -> None:
-    assert measure(png(np.array([[0, 255, 256, 65_535]], np.uint16))).indexes == [0, 255, 256, 65_535]
+    assert read_index_image(png(np.array([[0, 255, 256, 65_535]], np.uint16))).indexes == [
+        0,
+        255,
+        256,
+        65_535,
+    ]
 
 
 def test_an_image_of_one_bit_holds_index_0_and_1() -> None:
-    assert measure(png(Image.fromarray(SCENE == 1))).count(1) == 4
+    assert read_index_image(png(Image.fromarray(SCENE == 1))).count(1) == 4
 
 
 def test_a_palette_of_an_extended_image_is_looked_up() -> None:
     image = palette([[0, 1]], [0, 0, 0, 1, 2, 3])
-    assert measure(png(image), extended=True).indexes == [0, 0x030201]
+    assert read_index_image(png(image), extended=True).indexes == [0, 0x030201]
 
 
 def test_the_colours_of_the_mapping_are_never_looked_at() -> None:
     one_colour = palette(SCENE, [255, 0, 0] * 4)
-    assert measure(png(one_colour)).indexes == [0, 1, 2, 3]
+    assert read_index_image(png(one_colour)).indexes == [0, 1, 2, 3]
 
 
 def test_a_header_of_100000_by_100000_pixels_is_refused_at_once() -> None:
     with pytest.raises(UnreadableMask, match="100,000 × 100,000 pixels"):
-        measure(raw_png(100_000, 100_000, 8, 0, b""))
+        read_index_image(raw_png(100_000, 100_000, 8, 0, b""))
 
 
 def test_a_second_header_does_not_pass_the_bound() -> None:
     small, large = raw_png(5, 3, 8, 0, b"").getvalue(), raw_png(20_000, 4_000, 8, 0, b"").getvalue()
     with pytest.raises(UnreadableMask, match="20,000 × 4,000 pixels are more"):
-        measure(io.BytesIO(small[:33] + large[8:]))
+        read_index_image(io.BytesIO(small[:33] + large[8:]))
 
 
 def test_the_bound_on_pixels_can_be_set() -> None:
     with pytest.raises(UnreadableMask, match="more than 14"):
-        measure(grey(), max_pixels=14)
-    assert measure(grey(), max_pixels=15).indexes
+        read_index_image(grey(), max_pixels=14)
+    assert read_index_image(grey(), max_pixels=15).indexes
 
 
 @pytest.mark.parametrize(
@@ -220,7 +232,7 @@ def test_the_bound_on_pixels_can_be_set() -> None:
 )
 def test_what_is_no_index_image_says_why(content: bytes, reason: str) -> None:
     with pytest.raises(UnreadableMask, match=reason):
-        measure(io.BytesIO(content))
+        read_index_image(io.BytesIO(content))
 
 
 def test_a_jpeg_is_no_index_image() -> None:
@@ -228,18 +240,18 @@ def test_a_jpeg_is_no_index_image() -> None:
     Image.fromarray(SCENE.astype(np.uint8)).save(file, "JPEG")
     file.seek(0)
     with pytest.raises(UnreadableMask, match="not a PNG"):
-        measure(file)
+        read_index_image(file)
 
 
 def test_noise_is_refused_before_it_fills_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks, "MAX_RUNS", 10_000)
     noise = np.random.default_rng(1).integers(0, 9, (300, 300), np.uint8)
     with pytest.raises(UnreadableMask, match="noise"):
-        measure(png(noise))
+        read_index_image(png(noise))
 
 
 def test_counts_that_agree_are_not_reported() -> None:
-    assert disagreements(ROWS, measure(grey())) == []
+    assert disagreements(ROWS, read_index_image(grey())) == []
 
 
 def test_counts_that_differ_and_indexes_without_an_entry_are_reported() -> None:
@@ -248,7 +260,7 @@ def test_counts_that_differ_and_indexes_without_an_entry_are_reported() -> None:
         ("sky", {"index": 4, "numPixels": 2}),
         ("odd", {"value": 1}),
     ]
-    assert disagreements(rows, measure(grey())) == [
+    assert disagreements(rows, read_index_image(grey())) == [
         "label 'road', index 1: numPixels says 9, the image has 4",
         "label 'sky', index 4: numPixels says 2, the image has 0",
         "index 2 has 3 pixels and no entry in labelMapping",
@@ -257,7 +269,7 @@ def test_counts_that_differ_and_indexes_without_an_entry_are_reported() -> None:
 
 
 def test_many_stray_indexes_are_counted_not_listed() -> None:
-    told = disagreements([], measure(png(np.arange(1, 101, dtype=np.uint8)[None])))
+    told = disagreements([], read_index_image(png(np.arange(1, 101, dtype=np.uint8)[None])))
     assert len(told) == 21
     assert told[-1] == "… and 80 more indexes have no entry in labelMapping"
 
@@ -276,7 +288,7 @@ def test_many_stray_indexes_are_counted_not_listed() -> None:
     ],
 )
 def test_a_role_names_its_indexes(role: str, indexes: list[int]) -> None:
-    assert indexes_of(role, [*ROWS, ("a:b", {"index": 9})]) == indexes
+    assert artifact_indexes(role, [*ROWS, ("a:b", {"index": 9})]) == indexes
 
 
 def shown(scene: np.ndarray) -> list[io.BytesIO]:
@@ -298,19 +310,21 @@ def shown(scene: np.ndarray) -> list[io.BytesIO]:
 
 
 def test_the_image_of_a_label_is_compared_pixel_by_pixel() -> None:
-    pixels = measure(grey())
+    pixels = read_index_image(grey())
     for file in shown(np.isin(SCENE, (2, 3))):
-        assert check("labeled:car", [2, 3], file, pixels) is None
+        assert compare_with_index_image("labeled:car", [2, 3], file, pixels) is None
     wrong = SCENE == 2
     wrong[0, 0] = wrong[0, 1] = True
     for file in shown(wrong):
-        told = check("labeled:car", [2, 3], file, pixels)
+        told = compare_with_index_image("labeled:car", [2, 3], file, pixels)
         assert told == "the image 'labeled:car' lacks 1 pixels of the index image and has 2 others"
-    assert check("unlabeled", [0], png((SCENE == 0).astype(np.uint8)), pixels) is None
-    assert check("labeled:sky", [4], png(np.zeros((3, 5), np.uint8)), pixels) is None
-    assert check("labeled:none", [], png(np.zeros((3, 5), np.uint8)), pixels) is None
+    assert compare_with_index_image("unlabeled", [0], png((SCENE == 0).astype(np.uint8)), pixels) is None
+    assert compare_with_index_image("labeled:sky", [4], png(np.zeros((3, 5), np.uint8)), pixels) is None
+    assert compare_with_index_image("labeled:none", [], png(np.zeros((3, 5), np.uint8)), pixels) is None
 
 
 def test_the_image_of_a_label_of_another_size_is_reported() -> None:
-    told = check("labeled:car", [2], png(np.zeros((4, 5), np.uint8)), measure(grey()))
+    told = compare_with_index_image(
+        "labeled:car", [2], png(np.zeros((4, 5), np.uint8)), read_index_image(grey())
+    )
     assert told == "the image 'labeled:car' is 5 × 4, the index image 5 × 3"

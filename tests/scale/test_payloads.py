@@ -8,7 +8,7 @@ import pytest
 
 from scale.envelope import ABSENT, parse_callback
 from scale.layers import base_annotations, flatten, hypothesis, layers
-from scale.task_types import TASK_TYPES, understand
+from scale.task_types import TASK_TYPES, parse_response
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
 BODIES = sorted(
@@ -23,7 +23,7 @@ def what_it_becomes(body: bytes) -> dict[str, Any]:
     callback = parse_callback(body, "live")
     task = callback.task
     type_name, params = (task.type, task.params) if task else (None, None)
-    result = understand(type_name, callback.response, params)
+    result = parse_response(type_name, callback.response, params)
     found, without_layer = layers(flatten(type_name, callback.response))
     seen = {
         "environment": callback.environment,
@@ -35,7 +35,7 @@ def what_it_becomes(body: bytes) -> dict[str, Any]:
         "review_comments": task and task.review_comments,
         "reviewed_at": task and task.reviewed_at and task.reviewed_at.isoformat(),
         "without_response": callback.response is ABSENT,
-        "flags": callback.flags,
+        "warnings": callback.warnings,
         "annotations": [
             {k: v for k, v in row._asdict().items() if v is not None} for row in result.annotations
         ],
@@ -43,7 +43,7 @@ def what_it_becomes(body: bytes) -> dict[str, Any]:
         "answer": result.answer,
         "error": result.error,
         "global_attributes": result.global_attributes,
-        "result_flags": result.flags,
+        "result_flags": result.warnings,
         "layers": found,
         "without_layer": without_layer,
         "hypothesis": None if result.error else hypothesis(callback.response, type_name),

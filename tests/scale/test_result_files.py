@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scale import result_files
 from scale.annotations import Annotation
-from scale.result_files import FrameSource, UnreadableFile, frame_source, read
+from scale.result_files import FrameSource, ResultFileReader, UnreadableFile, frame_source
 from tests.scale.any_json import values
 
 FILES = Path(__file__).parents[1] / "payloads" / "files"
@@ -22,17 +22,17 @@ def rows(
     content: Any, role: str = "annotations", task_type: str | None = "videoannotation"
 ) -> list[Annotation]:
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return list(read(role, task_type, {}, io.BytesIO(body)))
+    return list(ResultFileReader(role, task_type, {}, io.BytesIO(body)))
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_recorded_file_becomes_the_rows_that_stand_beside_it(case: str) -> None:
     expected = json.loads((FILES / f"{case}.rows.json").read_text())
     with (FILES / f"{case}.json").open("rb") as file:
-        reading = read(expected["role"], expected["task_type"], expected["params"], file)
+        reading = ResultFileReader(expected["role"], expected["task_type"], expected["params"], file)
         assert [row._asdict() for row in reading] == expected["rows"]
     assert reading.global_attributes == expected["global_attributes"]
-    assert reading.flags == expected["flags"]
+    assert reading.warnings == expected["warnings"]
 
 
 def test_positions_count_through_the_file() -> None:
@@ -42,7 +42,7 @@ def test_positions_count_through_the_file() -> None:
 
 
 def test_the_rows_before_a_break_are_given_and_then_the_break_is_named() -> None:
-    reading = read(
+    reading = ResultFileReader(
         "annotations",
         "videoannotation",
         {},
@@ -125,10 +125,10 @@ def test_one_value_that_is_larger_than_memory_allows_is_refused(monkeypatch: pyt
 def test_global_attributes_without_end_are_left_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(result_files, "MAX_GLOBAL_ATTRIBUTES", 100)
     frames = [{"annotations": [], "global_attributes": {"n": n}} for n in range(100)]
-    reading = read("annotations", "videoannotation", {}, io.BytesIO(json.dumps(frames).encode()))
+    reading = ResultFileReader("annotations", "videoannotation", {}, io.BytesIO(json.dumps(frames).encode()))
     assert list(reading) == []
     assert 10 < len(reading.global_attributes) < 20
-    assert len(reading.flags) == 1
+    assert len(reading.warnings) == 1
 
 
 def test_points_of_too_many_objects_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_a_frame_has_the_time_and_the_attachment_that_the_parameters_give(
 # A file that is made as it is read: `head`, then `piece` over and over, then `tail`.
 READ_IN_BOUNDS = """
 import resource, sys
-from scale.result_files import read
+from scale.result_files import ResultFileReader
 
 class File:
     def __init__(self, head, piece, tail, size):
@@ -238,7 +238,7 @@ bound = idle + int(above) * 1024 * 1024
 resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
 one = piece.encode() + b","
 file = File(head.encode(), one * (65536 // len(one)), tail.encode(), int(size))
-print(sum(1 for _ in read(role, "videoannotation", {}, file)))
+print(sum(1 for _ in ResultFileReader(role, "videoannotation", {}, file)))
 """
 BOX = '{"uuid":"3c5ae8ef-6f4c-4b8e-9ec3-2b9d5a0f1d11","label":"car","type":"box","left":10.5,"top":3,"width":40.25,"height":9}'
 FRAME = f'{{"annotations":[{",".join([BOX] * 20)}],"global_attributes":{{"weather":"rain"}}}}'

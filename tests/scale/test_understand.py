@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scale.annotations import reader
 from scale.envelope import ABSENT
 from scale.layers import base_annotations, flatten, hypothesis, layers
-from scale.task_types import GENERIC, TASK_TYPES, task_type, understand
+from scale.task_types import GENERIC, TASK_TYPES, parse_response, task_type
 from tests.scale import any_json
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
@@ -25,7 +25,7 @@ def recorded(name: str) -> Any:
 def test_whatever_a_response_holds_it_is_read_without_an_exception(
     name: str | None, response: Any, params: dict[str, Any] | None
 ) -> None:
-    result = understand(name, response, params)
+    result = parse_response(name, response, params)
     assert [row.position for row in result.annotations] == list(range(len(result.annotations)))
     assert [artifact.ordinal for artifact in result.artifacts] == list(range(1, len(result.artifacts) + 1))
     assert all(type(row.geometry) is dict and type(row.type) is str for row in result.annotations)
@@ -44,9 +44,11 @@ def test_the_order_of_keys_changes_no_row_and_no_ordinal(name: str | None, respo
         return [turned(item) for item in value] if isinstance(value, list) else value
 
     def rows(result: Any) -> list[Any]:
-        return [(row.position, row.type, row.label, row.uuid, row.flag is None) for row in result.annotations]
+        return [
+            (row.position, row.type, row.label, row.uuid, row.warning is None) for row in result.annotations
+        ]
 
-    there, back = understand(name, response, None), understand(name, turned(response), None)
+    there, back = parse_response(name, response, None), parse_response(name, turned(response), None)
     assert there.artifacts == back.artifacts
     assert rows(there) == rows(back)
 
@@ -55,17 +57,17 @@ def test_the_order_of_keys_changes_no_row_and_no_ordinal(name: str | None, respo
 @given(any_json.lists)
 def test_one_wrong_annotation_never_moves_or_loses_the_others(odd: list[Any]) -> None:
     good = {"label": "sheep", "left": 1, "top": 2.5, "width": 3, "height": 4}
-    result = understand("annotation", {"annotations": [good, *odd, good]}, None)
+    result = parse_response("annotation", {"annotations": [good, *odd, good]}, None)
     assert len(result.annotations) == len(odd) + 2
     for row in (result.annotations[0], result.annotations[-1]):
-        assert (row.type, row.label, row.flag) == ("box", "sheep", None)
+        assert (row.type, row.label, row.warning) == ("box", "sheep", None)
         assert row.geometry == {"left": 1, "top": 2.5, "width": 3, "height": 4}
 
 
 @pytest.mark.parametrize("response", [None, ABSENT])
 def test_no_response_says_nothing(response: Any) -> None:
-    result = understand("annotation", response, None)
-    assert (result.annotations, result.answer, result.error, result.flags) == ([], None, None, [])
+    result = parse_response("annotation", response, None)
+    assert (result.annotations, result.answer, result.error, result.warnings) == ([], None, None, [])
 
 
 def test_every_task_type_is_registered_once() -> None:
@@ -107,15 +109,15 @@ def test_every_task_type_is_registered_once() -> None:
 )
 def test_a_flag_names_the_position_and_the_field(item: dict[str, Any], reason: str) -> None:
     row = reader("box")(item, 3)
-    assert row.flag == f"annotation 3: {reason}"
+    assert row.warning == f"annotation 3: {reason}"
     assert row.geometry == item
-    assert reader("box")(item, 3, 12).flag == f"frame 12, annotation 3: {reason}"
+    assert reader("box")(item, 3, 12).warning == f"frame 12, annotation 3: {reason}"
 
 
 def test_a_box_says_left_and_top_where_a_file_says_x_and_y() -> None:
     row = reader("box")({"x": 1.5, "y": -2, "width": 3, "height": 4, "timestamp": 0.03}, 0, 7)
     assert row.geometry == {"left": 1.5, "top": -2, "width": 3, "height": 4, "timestamp": 0.03}
-    assert (row.frame, row.flag) == (7, None)
+    assert (row.frame, row.warning) == (7, None)
 
 
 def test_the_type_counts_before_the_geometry_and_that_before_what_the_task_implies() -> None:
@@ -150,7 +152,7 @@ def test_a_lidar_cuboid_keeps_its_camera_and_its_counts() -> None:
         "numberOfPoints": 40,
     }
     row = reader("cuboid3d", discriminated=False)(item, 0, 5)
-    assert (row.type, row.label, row.uuid, row.frame, row.flag) == ("cuboid3d", "tractor", "C-1", 5, None)
+    assert (row.type, row.label, row.uuid, row.frame, row.warning) == ("cuboid3d", "tractor", "C-1", 5, None)
     assert row.geometry == {key: item[key] for key in item if key not in ("uuid", "label")}
 
 
@@ -158,14 +160,14 @@ def test_an_event_keeps_whether_it_is_a_range_or_a_point() -> None:
     row = reader("event", discriminated=False)(
         {"label": "gate opens", "type": "range", "start": 3, "end": 9}, 0
     )
-    assert (row.type, row.geometry, row.flag) == ("event", {"type": "range", "start": 3, "end": 9}, None)
+    assert (row.type, row.geometry, row.warning) == ("event", {"type": "range", "start": 3, "end": 9}, None)
 
 
 def test_thousands_of_wrong_annotations_are_told_in_few_words() -> None:
-    result = understand("annotation", {"annotations": [{}] * 5000}, None)
+    result = parse_response("annotation", {"annotations": [{}] * 5000}, None)
     assert len(result.annotations) == 5000
-    assert len(result.flags) == 21
-    assert result.flags[-1] == "… and 4980 more annotations were kept raw"
+    assert len(result.warnings) == 21
+    assert result.warnings[-1] == "… and 4980 more annotations were kept raw"
 
 
 def test_polygons_become_the_layer_of_the_boxes_that_follow() -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from scale.envelope import ABSENT, holds_error, parse_task, response_digest
 from scale.layers import base_annotations, flatten, hypothesis, layers
-from scale.task_types import task_type, understand
+from scale.task_types import parse_response, task_type
 from workflows.definition.crops import from_crop
 from workflows.definition.expressions import ROOTS
 from workflows.definition.recipes import crop_in, recipe
@@ -76,7 +76,7 @@ class View:
     def answer(self) -> dict[str, Any] | None:
         """The response without its annotations."""
         params = self.task.get("params")
-        return understand(self.type, self.response, params if isinstance(params, dict) else None).answer
+        return parse_response(self.type, self.response, params if isinstance(params, dict) else None).answer
 
     @cached_property
     def _layers(self) -> tuple[dict[str, Any], list[str]]:

@@ -75,7 +75,7 @@ def test_a_replay_brings_in_what_the_code_understands_by_now(
 
     with monkeypatch.context() as patch:
         known = task_types.task_type("annotation")
-        patch.setitem(task_types._BY_NAME, "annotation", replace(known, understand=fails))
+        patch.setitem(task_types._BY_NAME, "annotation", replace(known, parse=fails))
         receipt = deliver("annotation/accepted", task_id="t")
     assert receipt.status == "quarantined"
     answer = client.post(f"/api/v1/deliveries/{receipt.delivery_id}/replay")
@@ -117,7 +117,7 @@ def test_a_choice_of_deliveries_is_taken_once_more_page_by_page(
 
     known = task_types.task_type("annotation")
     with monkeypatch.context() as broken:
-        broken.setitem(task_types._BY_NAME, "annotation", replace(known, understand=mistaken))
+        broken.setitem(task_types._BY_NAME, "annotation", replace(known, parse=mistaken))
         ids = [str(deliver("annotation/accepted", task_id=f"t{n}").delivery_id) for n in range(3)]
     deliver(b"no JSON")
     first = client.post("/api/v1/deliveries/replay?status=quarantined&limit=2").json

@@ -31,7 +31,7 @@ def boxes(*labels: str, moved: int = 0) -> dict[str, Any]:
 
 
 def test_the_annotations_of_every_recorded_body_are_as_expected(deliver: Deliver, get: Get) -> None:
-    names = ("position", "type", "label", "uuid", "frame", "attributes", "geometry", "flag")
+    names = ("position", "type", "label", "uuid", "frame", "attributes", "geometry", "warning")
     for number, case in enumerate(CASES):
         expected = json.loads((PAYLOADS / f"{case}.expected.json").read_text())
         whole = "task" in json.loads((PAYLOADS / f"{case}.json").read_text())

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sandbox.annotators import ANNOTATORS, answer, error, fix
-from scale.result_files import read
-from scale.task_types import TASK_TYPES, understand
+from scale.result_files import ResultFileReader
+from scale.task_types import TASK_TYPES, parse_response
 
 PAYLOADS = Path(__file__).parents[2] / "payloads"
 # Recorded answers in Scale's own form. The others record what is odd, and what no annotator would write.
@@ -91,14 +91,14 @@ def test_answers_and_fixes_are_understood_without_a_flag(task, seed, shelf) -> N
     fixed = fix(task, response, seed=seed, put_file=shelf.put, read_file=shelf.files.get)
     again = fix(task, fixed, seed=seed, put_file=shelf.put, read_file=shelf.files.get)
     for said in (response, fixed, again):
-        result = understand(task["type"], said, task["params"])
-        assert result.flags == []
+        result = parse_response(task["type"], said, task["params"])
+        assert result.warnings == []
         assert result.error is None
         assert json.loads(json.dumps(said)) == said
 
 
 def test_a_result_names_only_files_that_were_kept(task, shelf) -> None:
-    result = understand(task["type"], answer(task, seed=3, put_file=shelf.put), task["params"])
+    result = parse_response(task["type"], answer(task, seed=3, put_file=shelf.put), task["params"])
     assert {artifact.url for artifact in result.artifacts} == set(shelf.files)
 
 
@@ -106,15 +106,15 @@ def test_a_result_names_only_files_that_were_kept(task, shelf) -> None:
 def test_the_rows_of_every_json_file_are_read_without_a_flag(task, seed, shelf) -> None:
     response = answer(task, seed=seed, put_file=shelf.put)
     for said in (response, fix(task, response, seed=seed, put_file=shelf.put, read_file=shelf.files.get)):
-        result = understand(task["type"], said, task["params"])
+        result = parse_response(task["type"], said, task["params"])
         for artifact in result.artifacts:
             if task["type"] == "segmentannotation":
                 continue  # pictures
             content = io.BytesIO(shelf.files[artifact.url])
-            reading = read(artifact.role, task["type"], task["params"], content)
+            reading = ResultFileReader(artifact.role, task["type"], task["params"], content)
             rows = list(reading)
-            assert [row.flag for row in rows if row.flag] == []
-            assert reading.flags == []
+            assert [row.warning for row in rows if row.warning] == []
+            assert reading.warnings == []
             assert rows or artifact.role == "events"
 
 
@@ -176,9 +176,9 @@ def test_an_unknown_type_is_answered_by_what_it_asks_for(shelf) -> None:
 @pytest.mark.parametrize("kind", ["attachments", "frames", "message"])
 def test_errors_are_understood_as_errors(task, kind, shelf) -> None:
     said = error(task, kind)
-    result = understand(task["type"], said, task["params"])
+    result = parse_response(task["type"], said, task["params"])
     assert result.error == said
-    assert result.flags == []
+    assert result.warnings == []
 
 
 def test_an_error_names_each_attachment_and_frame_as_scale_does() -> None:

@@ -49,7 +49,7 @@ def test_a_video_file_has_an_element_for_each_frame_and_follows_objects_by_uuid(
     drawn_at: dict[str, set[Any]] = {}
     for position, frame in enumerate(frames):
         for annotation in frame["annotations"]:
-            assert reader()(annotation, 0).flag is None
+            assert reader()(annotation, 0).warning is None
             seen.setdefault(annotation["uuid"], set()).add((annotation["label"], annotation["type"]))
             places.setdefault(annotation["uuid"], []).append(position)
             drawn = bounds(annotation)
@@ -74,7 +74,7 @@ def test_events_are_written_where_they_are_asked_for_within_the_video(shelf: She
     assert [event["label"] for event in events] == params["events_to_annotate"]
     read = reader("event", discriminated=False)
     for event in events:
-        assert read(event, 0).flag is None
+        assert read(event, 0).warning is None
         assert event["type"] == ("range" if "end" in event else "point")
         assert 0 <= event["start"] <= event.get("end", event["start"]) < 20
     assert "events" not in answer({"type": "videoannotation", "params": FILM}, seed=1, put_file=shelf.put)
@@ -90,7 +90,7 @@ def test_a_playback_file_is_keyed_by_uuid_and_its_frames_by_number_in_the_source
         assert all(after - before == 12 for before, after in pairwise(keys))
         for frame in followed["frames"]:
             assert frame["timestamp"] == round(frame["key"] / 24, 3)
-            assert reader(followed["geometry"])(frame, 0).flag is None
+            assert reader(followed["geometry"])(frame, 0).warning is None
             assert "attributes" in frame
     assert written("videoplaybackannotation", params, shelf, part="events") == {"events": []}
 
@@ -151,7 +151,7 @@ def test_cuboids_are_read_frame_by_frame_and_stay_within_reach(seed, reach, unit
     read = reader("cuboid3d", discriminated=False)
     for frame in frames:
         for cuboid in frame["cuboids"]:
-            assert read(cuboid, 0).flag is None
+            assert read(cuboid, 0).warning is None
             assert cuboid["label"] in ("car", "bus")
             assert cuboid["uuid"] == cuboid["uuid"].upper()
             assert math.hypot(cuboid["position"]["x"], cuboid["position"]["y"]) * (unit or 1) <= reach + 0.01
@@ -204,7 +204,7 @@ def test_linked_shapes_carry_the_uuid_of_their_cuboid_instead_of_their_own(shelf
             assert isinstance(camera["camera_used"], int)
             for shape in camera["annotations"]:
                 row = reader()(shape, 0)
-                assert (row.flag, row.type, row.uuid) == (None, "box", shape["cuboid_uuid"])
+                assert (row.warning, row.type, row.uuid) == (None, "box", shape["cuboid_uuid"])
                 assert "uuid" not in shape
                 assert shape["label"] in params["labels"]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sandbox.annotators import ANNOTATORS, answer, error, fix, task_fields
 from sandbox.examples import example
-from scale.task_types import understand
+from scale.task_types import parse_response
 
 TYPES = [name for annotator in ANNOTATORS for name in annotator.types]
 scalars = (
@@ -58,7 +58,7 @@ def test_any_request_is_answered_and_any_response_is_fixed(
     }
     response = answer(task, image_size=lambda url: (40, 30), **desk)
     json.dumps(response, allow_nan=False)
-    understand(type, response, params)
+    parse_response(type, response, params)
     fix(task, response, **desk)
     fix(task, said, **desk)
     fix(task, {"annotations": said, "fields": said, "responses": said, "category": said}, **desk)
