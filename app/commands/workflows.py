@@ -22,9 +22,9 @@ from pipeline.follow_ups import decisions, pauses
 from pipeline.follow_ups.preview import Preview, explanations
 from pipeline.follow_ups.views import load_snapshot
 from scale.envelope import InvalidCallback, parse_callback
+from workflows.definition.json_schema import json_schema
 from workflows.definition.loader import load, load_file
 from workflows.definition.model import InvalidWorkflow, Workflow, Workflows
-from workflows.definition.schema import json_schema
 from workflows.docs.examples import run_examples
 from workflows.docs.graph import mermaid, svg
 from workflows.docs.reference import reference as language

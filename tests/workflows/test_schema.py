@@ -8,7 +8,7 @@ import pytest
 
 from tests.workflows.kit import REQUEST, ROOT, step
 from workflows.definition.document import read
-from workflows.definition.schema import json_schema
+from workflows.definition.json_schema import json_schema
 from workflows.docs.reference import reference
 
 EDITORS = jsonschema.Draft202012Validator(json_schema())

@@ -12,6 +12,7 @@ from marshmallow import ValidationError
 from workflows.definition.crops import Crop
 from workflows.definition.document import Document, FileProblem, read
 from workflows.definition.expressions import compile_template
+from workflows.definition.fields import NAME_PATTERN, flatten_messages
 from workflows.definition.model import (
     After,
     Create,
@@ -24,7 +25,7 @@ from workflows.definition.model import (
     Workflow,
     Workflows,
 )
-from workflows.definition.schema import NAME_PATTERN, StepSchema, WorkflowSchema, flatten_messages
+from workflows.definition.sections import StepSchema, WorkflowSchema
 from workflows.definition.validation import Finding, check
 from workflows.docs.examples import read_given
 

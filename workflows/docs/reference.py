@@ -11,7 +11,7 @@ from marshmallow import Schema, fields, missing, validate
 from workflows.definition.expressions import FAN_OUT_ROOTS, JOIN_ROOTS, ROOTS
 from workflows.definition.functions import FUNCTIONS
 from workflows.definition.reducers import REDUCERS
-from workflows.definition.schema import (
+from workflows.definition.sections import (
     AfterSchema,
     CreateSchema,
     CropSchema,
@@ -126,7 +126,13 @@ def _keys(schema: Schema) -> Iterator[tuple[str, ...]]:
     for name, field in schema.fields.items():
         metadata: Mapping[str, Any] = field.metadata
         meaning = metadata.get("description", "") + (" Required." if field.required else "")
-        yield f"`{name}`", meaning, _type(field), _default(field), _code(metadata.get("example"))
+        yield (
+            f"`{name}`",
+            meaning,
+            _type(field),
+            _default(field),
+            _code(next(iter(metadata.get("examples", ())), None)),
+        )
 
 
 def _type(field: fields.Field[Any]) -> str:
@@ -135,6 +141,8 @@ def _type(field: fields.Field[Any]) -> str:
             return ", ".join(f"`{choice}`" for choice in validator.choices)
         if isinstance(validator, validate.Equal):
             return f"`{validator.comparable}`"
+    if (label := getattr(field, "label", None)) is not None:
+        return str(label)
     match field:
         case fields.Nested() | fields.Dict():
             return "mapping"
@@ -147,11 +155,11 @@ def _type(field: fields.Field[Any]) -> str:
         case fields.Raw():
             return "mapping, or text"
         case _:
-            return _summary(field.__doc__)
+            raise TypeError(f"no description for the field type {type(field).__name__}")
 
 
 def _default(field: fields.Field[Any]) -> str:
-    default = field.metadata.get("default", field.load_default)
+    default = field.metadata.get("shown_default", field.load_default)
     if default is missing or default is None:
         return ""
     return ", ".join(_code(word) for word in (default if isinstance(default, tuple) else (default,)))
