@@ -11,7 +11,7 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from config import SettingsError, load_settings
-from config.deployment import unfit
+from config.deployment import deployment_problems
 from config.logging import set_up_logging
 
 try:
@@ -95,7 +95,7 @@ def on_exit(server: object) -> None:
 
 
 def on_starting(server: Any) -> None:
-    for name, why in unfit(settings).items():
+    for name, why in deployment_problems(settings).items():
         server.log.warning("%s %s", name, why)
 
 

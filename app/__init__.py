@@ -9,7 +9,7 @@ from app.commands import register
 from config import Settings, load_settings
 from config.logging import set_up_logging
 from pipeline.service import Service
-from workers.dispatcher import Bell
+from workers.dispatcher import JobDispatcher
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -19,7 +19,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask("weighbridge", root_path=__path__[0])
     app.secret_key = settings.secret_key
     app.extensions["weighbridge"] = Service.open(settings, pool_size=settings.connections_per_web_process)
-    app.extensions["bell"] = Bell(settings)
+    app.extensions["dispatcher"] = JobDispatcher(settings)
     app.register_blueprint(callbacks.blueprint)
     app.register_blueprint(files.blueprint)
     app.register_blueprint(health.blueprint)

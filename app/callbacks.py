@@ -18,11 +18,11 @@ from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
 
 from config import Settings
-from pipeline.db.errors import words
-from pipeline.events.outbox import teller
+from pipeline.db.errors import safe_message
+from pipeline.events.outbox import event_publisher
 from pipeline.receive.receive import receive
 from pipeline.service import Service
-from workers.dispatcher import Bell
+from workers.dispatcher import JobDispatcher
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("callbacks", __name__)
@@ -51,7 +51,7 @@ class BodyRefused(Exception):
 @blueprint.post("/callbacks/scale", strict_slashes=False)
 def scale_callback() -> Response:
     service: Service = current_app.extensions["weighbridge"]
-    bell: Bell = current_app.extensions["bell"]
+    dispatcher: JobDispatcher = current_app.extensions["dispatcher"]
     environment = authenticate(request.headers.get("scale-callback-auth"), service.settings)
     if environment is None:
         return refuse(401, "scale-callback-auth is missing or is none of the keys that this service knows")
@@ -62,18 +62,18 @@ def scale_callback() -> Response:
                 body,
                 environment,
                 headers={name: value for name in KEPT_HEADERS if (value := request.headers.get(name))},
-                interested=service.interested,
+                has_workflow_for=service.has_workflow_for,
                 inline_bytes=service.settings.inline_callback_bytes,
-                tell=teller(service),
+                tell=event_publisher(service),
             )
     except BodyRefused as refused:
         status, why = refused.args
         return refuse(status, why, {"Retry-After": RETRY_AFTER} if status == 503 else {})
     except Exception as fault:
         unforeseen = not isinstance(fault, SQLAlchemyError)
-        log.error("a callback could not be kept: %s", words(fault), exc_info=unforeseen)
+        log.error("a callback could not be kept: %s", safe_message(fault), exc_info=unforeseen)
         return refuse(503, "the delivery could not be written; send it again", {"Retry-After": RETRY_AFTER})
-    bell.ring(receipt.jobs)
+    dispatcher.dispatch(receipt.jobs)
     answered.labels(receipt.status).inc()
     return answer(200, {"delivery_id": str(receipt.delivery_id), "status": receipt.status})
 

@@ -28,6 +28,6 @@ def readyz() -> Response:
             problems = degradations(service, connection)
     except SQLAlchemyError as fault:
         return answer(503, {"status": "unavailable", "problems": [f"database: {type(fault).__name__}"]})
-    if not current_app.extensions["bell"].reachable():
+    if not current_app.extensions["dispatcher"].reachable():
         problems.append("broker: it cannot be reached; work waits for the worker's sweep")
     return answer(200, {"status": "degraded" if problems else "ok", "problems": problems})

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.callbacks import answer
-from models import Delivery, FollowUp, Job, State
-from pipeline.db.ids import now
+from models import Delivery, FollowUp, Job, KeyValue
+from pipeline.db.ids import utcnow
 from pipeline.jobs import queue
 from pipeline.operations.health import HEARTBEAT
 from pipeline.service import Service
@@ -100,8 +100,8 @@ def gauges(connection: Connection) -> Iterable[GaugeMetricFamily]:
         follow_ups.add_metric((state,), number)
     yield follow_ups
 
-    present = now()
-    beat = connection.scalar(select(func.max(State.changed_at)).where(State.key.startswith(HEARTBEAT)))
+    present = utcnow()
+    beat = connection.scalar(select(func.max(KeyValue.changed_at)).where(KeyValue.key.startswith(HEARTBEAT)))
     due = connection.scalar(select(func.min(Job.run_at)).where(Job.state == "ready", Job.run_at <= present))
     for name, words, since in (
         ("weighbridge_worker_heartbeat_age_seconds", "Since any worker reported; none: it never did", beat),

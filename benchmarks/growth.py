@@ -64,7 +64,7 @@ def in_process(servers: stack.Servers, body: Body) -> Table:
         bodies = iter([body.with_id(number * 10 + n) for n in range(3)])
         found = seconds(
             lambda engine=engine, bodies=bodies: receive(
-                engine, next(bodies), "live", interested=lambda _: False, inline_bytes=1 << 30
+                engine, next(bodies), "live", has_workflow_for=lambda _: False, inline_bytes=1 << 30
             )
         )
         table.add_row(f"received whole, {name}", f"{found:.2f}", f"{found / floor:.1f}", "≤ 5")

@@ -3,7 +3,7 @@
 from config.settings import Settings
 
 
-def unfit(settings: Settings) -> dict[str, str]:
+def deployment_problems(settings: Settings) -> dict[str, str]:
     """name of a setting → what is wrong with it where several processes or machines share the work."""
     where = (
         "on a platform whose disks vanish daily"

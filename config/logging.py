@@ -9,14 +9,14 @@ import structlog
 from config.settings import Settings
 
 
-class Out(logging.StreamHandler[TextIO]):
+class StdoutHandler(logging.StreamHandler[TextIO]):
     """Where the logs of this process go."""
 
 
 def log_to_standard_error() -> None:
     """For a command: what it prints may be read by a program."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, Out):
+        if isinstance(handler, StdoutHandler):
             handler.stream = sys.stderr
 
 
@@ -39,7 +39,7 @@ def set_up_logging(settings: Settings) -> None:
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
-    out = Out(sys.stdout)
+    out = StdoutHandler(sys.stdout)
     out.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [out]

@@ -12,7 +12,7 @@ from models.export import Export
 from models.follow_up import FollowUp, Join
 from models.image_size import ImageSize
 from models.job import Job
-from models.key_value import State
+from models.key_value import KeyValue
 from models.request_file import RequestFile
 from models.response import Response
 from models.subscriber import Notification, Subscriber
@@ -34,10 +34,10 @@ __all__ = [
     "ImageSize",
     "Job",
     "Join",
+    "KeyValue",
     "Notification",
     "RequestFile",
     "Response",
-    "State",
     "Subscriber",
     "Task",
 ]

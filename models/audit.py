@@ -14,7 +14,7 @@ class AuditEntry(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     at: Mapped[datetime]
-    who: Mapped[str]
+    actor: Mapped[str]
     action: Mapped[str]
     subject: Mapped[str]
     details: Mapped[dict[str, Any] | None]

@@ -35,7 +35,7 @@ class FollowUp(Base):
     decided_by: Mapped[str | None]
     decided_at: Mapped[datetime | None]
     """Who approved or canceled it, and when."""
-    told: Mapped[str | None] = mapped_column(String(16))
+    notified_state: Mapped[str | None] = mapped_column(String(16))
     """The state that subscribers were told of last."""
     planned_at: Mapped[datetime]
     created_at: Mapped[datetime | None]
@@ -57,14 +57,14 @@ class Join(Base):
     """<workflow>.<step>.<source>: what the unique_ids of the join's own follow-ups begin with."""
     workflow: Mapped[str]
     step: Mapped[str]
-    of_step: Mapped[str]
+    awaited_step: Mapped[str]
     """The step whose follow-ups are waited for."""
     source_task_id: Mapped[str]
     source_response_id: Mapped[UUID | None]
     """The response that was fanned out last."""
     source_annotation: Mapped[str | None]
     """With `over: copies` the element whose copies are joined."""
-    one_response: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    per_response: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     """Only the follow-ups of that response are waited for: the fan-out is repeated for each."""
     expected: Mapped[int | None]
     """Follow-ups to wait for, retries not counted; null until the fan-out's plan has ended."""

@@ -18,11 +18,11 @@ class Job(Base):
     """<kind>:<subject>, so that asking for the same work twice is one row."""
     subject: Mapped[str]
     """What it works on: a delivery's id, a task_id, an artifact's id, a follow-up's unique_id …"""
-    lane: Mapped[str] = mapped_column(String(8), default="", server_default="")
+    queue: Mapped[str] = mapped_column(String(8), default="", server_default="")
     """Which of pipeline/jobs/queue.py's LANES it waits in."""
     state: Mapped[str] = mapped_column(String(8))
     """ready | running (leased) | dead"""
-    asked: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+    enqueue_count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
     """How often it was asked for. A run that began before the last asking does not end the job."""
     attempts: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     run_at: Mapped[datetime]
@@ -35,7 +35,7 @@ class Job(Base):
         # Without the state: in two states at once the oldest would be sorted out of all of them.
         Index(
             "ix_jobs_due",
-            "lane",
+            "queue",
             "run_at",
             sqlite_where=text("state != 'dead'"),
             postgresql_where=text("state != 'dead'"),

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.columns import Base
 
 
-class State(Base):
+class KeyValue(Base):
     __tablename__ = "state"
 
     key: Mapped[str] = mapped_column(primary_key=True)

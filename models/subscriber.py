@@ -42,7 +42,7 @@ class Notification(Base):
     delivery_id: Mapped[UUID | None]
     state: Mapped[str] = mapped_column(String(16))
     """pending → delivered | failed"""
-    tries: Mapped[list[Any]]
+    attempts: Mapped[list[Any]]
     """Each {at, status, error, seconds}: the last of them, MOST_TRIES in pipeline/events/outbox.py."""
     created_at: Mapped[datetime]
     delivered_at: Mapped[datetime | None]

@@ -55,7 +55,7 @@ class Task(Base):
     response_id: Mapped[UUID | None]
     """The current version: the latest one, unless a recall is newer."""
     response_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
-    follow_up: Mapped[str | None]
+    follow_up_unique_id: Mapped[str | None]
     """unique_id of the follow-up that asked for this task."""
 
     __table_args__ = (

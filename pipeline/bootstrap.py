@@ -8,7 +8,7 @@ LARGE_BYTES = 1024 * 1024
 _M_MMAP_THRESHOLD = -3  # malloc.h of glibc
 
 
-def give_back_large_blocks() -> None:
+def configure_malloc() -> None:
     """Let blocks of LARGE_BYTES and more be mapped each by itself, and unmapped when they are freed.
 
     Left alone, glibc puts later blocks of the size of one freed so far into its heap instead, where whatever small

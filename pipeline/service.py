@@ -14,9 +14,9 @@ from sqlalchemy import Engine
 
 from config import Settings
 from pipeline.artifacts.store import ArtifactStore
-from pipeline.bootstrap import give_back_large_blocks
-from pipeline.db.engine import connect, reading
-from pipeline.events.subscriptions import Registered, Subscriptions
+from pipeline.bootstrap import configure_malloc
+from pipeline.db.engine import connect, read_only
+from pipeline.events.subscriptions import SubscriptionCache, Subscriptions
 from pipeline.jobs import queue
 from scale.client import Client
 from workflows.definition.document import FileProblem
@@ -25,7 +25,7 @@ from workflows.definition.model import InvalidWorkflow, Workflows, has_workflow_
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN_SECONDS = 2.0
+CACHE_SECONDS = 2.0
 
 
 @dataclass
@@ -37,20 +37,20 @@ class Service:
     workflow_files: WorkflowFiles = field(init=False)
     verified: dict[object, float] = field(default_factory=dict)
     """What pipeline/follow_ups/verification.py has found to be true, and until when that is believed."""
-    lanes: Lanes = field(default_factory=lambda: Lanes())
+    paused_queues: PausedQueues = field(default_factory=lambda: PausedQueues())
 
     def __post_init__(self) -> None:
         self.workflow_files = WorkflowFiles(Path(self.settings.workflows_dir))
 
     @classmethod
     def open(cls, settings: Settings, *, pool_size: int = 5) -> Service:
-        give_back_large_blocks()
+        configure_malloc()
         return cls(settings, connect(settings, pool_size=pool_size))
 
     @cached_property
     def reader(self) -> Engine:
         """The engine for transactions that only read."""
-        return reading(self.engine)
+        return read_only(self.engine)
 
     @cached_property
     def store(self) -> ArtifactStore:
@@ -66,8 +66,8 @@ class Service:
         return self._clients.get(environment)
 
     @cached_property
-    def _registered(self) -> Registered:
-        return Registered(self.reader)
+    def _registered(self) -> SubscriptionCache:
+        return SubscriptionCache(self.reader)
 
     @property
     def subscriptions(self) -> Subscriptions:
@@ -79,27 +79,27 @@ class Service:
         """The workflow files as they are now."""
         return self.workflow_files.read()
 
-    def interested(self, task_type: str | None) -> bool:
+    def has_workflow_for(self, task_type: str | None) -> bool:
         """Whether some workflow could want to look at a task of this type."""
         return has_workflow_for(self.workflows, task_type)
 
 
-class Lanes:
+class PausedQueues:
     """Which jobs this process takes: while Scale asks to wait, it passes creating by instead of waking each job in vain."""
 
-    LONGEST = 5.0
+    MAX_SECONDS = 5.0
     """Seconds until one job looks again: a person may have started creating, or Scale be there again."""
 
     def __init__(self) -> None:
-        self._closed: dict[str, float] = {}
+        self._paused_until: dict[str, float] = {}
 
-    def close(self, lane: str, seconds: float) -> None:
-        if lane:
-            self._closed[lane] = time.monotonic() + min(seconds, self.LONGEST)
+    def pause(self, queue: str, seconds: float) -> None:
+        if queue:
+            self._paused_until[queue] = time.monotonic() + min(seconds, self.MAX_SECONDS)
 
-    def open(self) -> tuple[str, ...]:
+    def runnable(self) -> tuple[str, ...]:
         now = time.monotonic()
-        return tuple(lane for lane in queue.LANES if self._closed.get(lane, 0.0) <= now)
+        return tuple(queue for queue in queue.QUEUES if self._paused_until.get(queue, 0.0) <= now)
 
 
 class WorkflowFiles:
@@ -113,7 +113,7 @@ class WorkflowFiles:
         self._workflows = Workflows((), ())
 
     def read(self) -> Workflows:
-        if time.monotonic() - self._looked < LOOK_AGAIN_SECONDS:
+        if time.monotonic() - self._looked < CACHE_SECONDS:
             return self._workflows
         with self._lock:
             seen = self._standing()

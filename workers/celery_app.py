@@ -13,11 +13,11 @@ from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
 from config import SettingsError, load_settings
-from config.deployment import unfit
+from config.deployment import deployment_problems
 from config.logging import set_up_logging
 from pipeline.service import Service
-from workers.dispatcher import RUN, Bell, make_celery
-from workers.runner import work
+from workers.dispatcher import RUN_TASK, JobDispatcher, make_celery
+from workers.runner import run_due_jobs
 from workers.sweep import Sweep
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ try:
 except SettingsError as error:
     raise SystemExit(f"Weighbridge cannot start:\n{error}") from None
 app = make_celery(settings, timeout=3.0)
-bell = Bell(settings, app)
+dispatcher = JobDispatcher(settings, app)
 
 
 @cache
@@ -41,9 +41,9 @@ def service() -> Service:
     return _service_of_process(os.getpid())
 
 
-@app.task(name=RUN)
+@app.task(name=RUN_TASK)
 def run(job_id: str) -> None:
-    bell.publish(work(service(), UUID(job_id), bell.publish))
+    dispatcher.publish(run_due_jobs(service(), UUID(job_id), dispatcher.publish))
 
 
 @setup_logging.connect
@@ -53,8 +53,8 @@ def _set_up_logging(**_: Any) -> None:
 
 @worker_ready.connect
 def _start_sweeping(**_: Any) -> None:
-    for name, why in unfit(settings).items():
+    for name, why in deployment_problems(settings).items():
         log.warning("%s %s", name, why)
-    sweep = Sweep(service(), bell)
+    sweep = Sweep(service(), dispatcher)
     worker_shutting_down.connect(lambda **_: sweep.stop(), weak=False)
     sweep.start()

@@ -1,4 +1,4 @@
-"""The bell: Celery messages that carry a job's id. A lost one costs time, never work, so ringing never raises, never
+"""The dispatcher: Celery messages that carry a job's id. A lost one costs time, never work, so ringing never raises, never
 waits, and stops for a while when the broker does not answer."""
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from config import Settings
 
 log = logging.getLogger(__name__)
 
-RUN = "weighbridge.run"
-QUEUE = "weighbridge"
-RINGS_AT_ONCE = 16
+RUN_TASK = "weighbridge.run"
+CELERY_QUEUE = "weighbridge"
+DISPATCH_BATCH_SIZE = 16
 """Of many jobs asked for at once only so many are rung for: a worker that has finished one looks for the next itself."""
-MOST_WAITING = 500
+MAX_QUEUE_LENGTH = 500
 """Messages that wait in Redis: more of them than anybody hears would only fill it while no worker runs."""
-SILENCE_SECONDS = 15.0
-ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_max": 0}
+BREAKER_OPEN_SECONDS = 15.0
+RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_max": 0}
 EXPIRES_SECONDS = 60
-POLL_SECONDS = 0.02
+POLL_INTERVAL_SECONDS = 0.02
 """How often the embedded worker looks into its own memory; kombu's default of a second would be felt at every step."""
-LOOK_UP_SECONDS = 0.2
+DRAIN_TIMEOUT_SECONDS = 0.2
 
 
 def make_celery(settings: Settings, *, timeout: float) -> Celery:
@@ -44,13 +44,13 @@ def make_celery(settings: Settings, *, timeout: float) -> Celery:
         broker_url=broker_url(settings),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={"polling_interval": POLL_SECONDS}
+        broker_transport_options={"polling_interval": POLL_INTERVAL_SECONDS}
         if settings.embedded
         else {"socket_connect_timeout": timeout, "socket_timeout": timeout},
         task_acks_late=False,
         task_ignore_result=True,
-        task_publish_retry_policy=ONCE_MORE,
-        task_default_queue=QUEUE,
+        task_publish_retry_policy=RETRY_ONCE,
+        task_default_queue=CELERY_QUEUE,
         task_serializer="json",
         worker_concurrency=settings.worker_concurrency,
         worker_prefetch_multiplier=4 if settings.embedded else 1,
@@ -73,71 +73,75 @@ class Embedded(memory.Transport):
     """kombu's own memory. Celery waits two times 2 s for a message before it stops; here it looks up sooner."""
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
-        super().drain_events(connection, timeout=LOOK_UP_SECONDS)
+        super().drain_events(connection, timeout=DRAIN_TIMEOUT_SECONDS)
 
 
 TRANSPORT_ALIASES["embedded"] = f"{__name__}:Embedded"
 
 
-class Bell:
+class JobDispatcher:
     """Rings from a thread of its own, for jobs that were committed."""
 
     def __init__(self, settings: Settings, celery: Celery | None = None) -> None:
         self.embedded = settings.embedded
         self.celery = celery or make_celery(settings, timeout=1.0)
-        self._waiting: SimpleQueue[UUID] = SimpleQueue()
+        self._pending: SimpleQueue[UUID] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
-        self._silent_until = 0.0
+        self._circuit_open_until = 0.0
 
-    def ring(self, job_ids: Iterable[UUID]) -> None:
+    def dispatch(self, job_ids: Iterable[UUID]) -> None:
         """Ring for these jobs soon. Embedded there is nobody to ring: the sweep is quick."""
-        if self.embedded or time.monotonic() < self._silent_until:
+        if self.embedded or time.monotonic() < self._circuit_open_until:
             return
         for job_id in job_ids:
-            self._waiting.put(job_id)
+            self._pending.put(job_id)
         if self._thread is None or not self._thread.is_alive():
             with self._starting:
                 if self._thread is None or not self._thread.is_alive():
                     self._start()
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._ring_for_ever, name="bell", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as full:  # the machine allows no more threads
-            self._fall_silent(full)
+            self._open_circuit(full)
 
-    def _fall_silent(self, fault: Exception) -> None:
-        self._silent_until = time.monotonic() + SILENCE_SECONDS
-        log.warning("the bell is silent for %.0f s; the sweep rings instead: %s", SILENCE_SECONDS, fault)
+    def _open_circuit(self, fault: Exception) -> None:
+        self._circuit_open_until = time.monotonic() + BREAKER_OPEN_SECONDS
+        log.warning(
+            "the dispatcher is silent for %.0f s; the sweep rings instead: %s", BREAKER_OPEN_SECONDS, fault
+        )
 
-    def _ring_for_ever(self) -> None:
+    def _run(self) -> None:
         while True:
-            job_ids = [self._waiting.get()]
-            while len(job_ids) < 1000 and not self._waiting.empty():
-                job_ids.append(self._waiting.get())
-            self.publish(job_ids[:RINGS_AT_ONCE])
+            job_ids = [self._pending.get()]
+            while len(job_ids) < 1000 and not self._pending.empty():
+                job_ids.append(self._pending.get())
+            self.publish(job_ids[:DISPATCH_BATCH_SIZE])
 
     def publish(self, job_ids: Iterable[UUID]) -> None:
         """Send the messages now; bounded, and silent for a while after a failure."""
         try:
             with self.celery.producer_pool.acquire(block=True, timeout=3) as producer:
                 count = producer.connection.ensure(
-                    producer, lambda: producer.channel._size(QUEUE), **ONCE_MORE
+                    producer, lambda: producer.channel._size(CELERY_QUEUE), **RETRY_ONCE
                 )
-                if count() >= MOST_WAITING:
+                if count() >= MAX_QUEUE_LENGTH:
                     return
                 for job_id in job_ids:
-                    self.celery.send_task(RUN, (str(job_id),), producer=producer, expires=EXPIRES_SECONDS)
+                    self.celery.send_task(
+                        RUN_TASK, (str(job_id),), producer=producer, expires=EXPIRES_SECONDS
+                    )
         except Exception as fault:
-            self._fall_silent(fault)
+            self._open_circuit(fault)
 
     def reachable(self) -> bool:
         """Whether the broker answers, now or when it was asked last; True when there is none."""
         if self.embedded:
             return True
-        if time.monotonic() < self._silent_until:
+        if time.monotonic() < self._circuit_open_until:
             return False
         try:
             with self.celery.connection_for_write(connect_timeout=1) as connection:
@@ -145,5 +149,5 @@ class Bell:
                 client: Any = connection.default_channel.client
                 return bool(client.ping())
         except Exception as fault:
-            self._fall_silent(fault)
+            self._open_circuit(fault)
             return False

@@ -11,75 +11,75 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.artifacts import fetch_file
-from pipeline.db.errors import words
+from pipeline.db.errors import safe_message
 from pipeline.events import outbox
 from pipeline.follow_ups import joins, plan_task, task_creation
 from pipeline.jobs import queue
-from pipeline.jobs.queue import Job, LeaseLost, Wait
+from pipeline.jobs.queue import Job, LeaseLost, RetryLater
 from pipeline.receive import replay
 from pipeline.service import Service
 from pipeline.sync import reconcile
 
 log = logging.getLogger(__name__)
 
-CHAIN_SECONDS = 5.0
+MAX_RUN_SECONDS = 5.0
 """How long one message keeps its worker: after that a shutdown can come between two jobs."""
-UNKNOWN_SECONDS = 60.0
+UNKNOWN_KIND_RETRY_SECONDS = 60.0
 
-KINDS: dict[str, Callable[[Service, Job], int | None]] = {
-    queue.PARSE: replay.parse,
-    queue.COMPLETE: replay.complete,
+HANDLERS: dict[str, Callable[[Service, Job], int | None]] = {
+    queue.PARSE: replay.parse_delivery,
+    queue.COMPLETE: replay.complete_task,
     queue.FETCH: fetch_file.fetch_artifact,
     queue.PLAN: plan_task.plan_task,
     queue.CREATE: task_creation.create_task,
     queue.CANCEL: task_creation.cancel_task,
     queue.JOIN: joins.evaluate_join,
     queue.DEADLINE: joins.evaluate_join,
-    queue.NOTIFY: outbox.notify,
-    queue.RUN: outbox.tell_of_end,
+    queue.NOTIFY: outbox.deliver_notification,
+    queue.CHECK_RUN: outbox.publish_run_finished,
     queue.RECONCILE: reconcile.run_job,
 }
 
 
-def work(
-    service: Service, job_id: UUID | None = None, ring: Callable[[Iterable[UUID]], None] = lambda _: None
+def run_due_jobs(
+    service: Service, job_id: UUID | None = None, dispatch: Callable[[Iterable[UUID]], None] = lambda _: None
 ) -> list[UUID]:
     """Run the job that was rung for, then whatever is due, for a while; returns due jobs that are left to ring for.
 
     A job that has asked for many others rings for them at once, so that they need not all wait for this worker.
     """
-    until = time.monotonic() + CHAIN_SECONDS
+    until = time.monotonic() + MAX_RUN_SECONDS
     lease = service.settings.lease_seconds
     job = job_id and queue.claim(service.engine, lease, job_id=job_id)
-    job = job or queue.claim(service.engine, lease, lanes=service.lanes.open())
+    job = job or queue.claim(service.engine, lease, queues=service.paused_queues.runnable())
     while job is not None:
-        if perform(service, job) > 1 and (others := service.settings.worker_concurrency - 1):
+        if run_job(service, job) > 1 and (others := service.settings.worker_concurrency - 1):
             with service.reader.begin() as connection:
-                ring(queue.due(connection, others, service.lanes.open()))
+                dispatch(queue.due(connection, others, service.paused_queues.runnable()))
         if time.monotonic() > until:
             with service.reader.begin() as connection:
-                return queue.due(connection, 1, service.lanes.open())
-        job = queue.claim(service.engine, lease, lanes=service.lanes.open())
+                return queue.due(connection, 1, service.paused_queues.runnable())
+        job = queue.claim(service.engine, lease, queues=service.paused_queues.runnable())
     return []
 
 
-def perform(service: Service, job: Job) -> int:
+def run_job(service: Service, job: Job) -> int:
     """Run one claimed job; how many others it has asked for, as far as it tells.
 
     What it raises decides: wait in order, back off, or leave it to the new owner.
     """
     try:
-        if job.kind not in KINDS:
+        if job.kind not in HANDLERS:
             # A newer version has asked for it, which runs beside this one or was rolled back.
-            raise Wait(f"this version knows no jobs of the kind {job.kind}", UNKNOWN_SECONDS)
-        return KINDS[job.kind](service, job) or 0
+            raise RetryLater(f"this version knows no jobs of the kind {job.kind}", UNKNOWN_KIND_RETRY_SECONDS)
+        return HANDLERS[job.kind](service, job) or 0
     except LeaseLost:
         log.warning("job %s:%s was taken over by another worker", job.kind, job.subject)
-    except Wait as wait:
-        service.lanes.close(job.lane, wait.delay)
-        _postpone(service, job, str(wait), delay=wait.delay, counts=False)
+    except RetryLater as wait:
+        service.paused_queues.pause(job.queue, wait.delay)
+        _postpone(service, job, str(wait), delay=wait.delay, count_attempt=False)
     except Exception as failure:
-        why = words(failure)
+        why = safe_message(failure)
         unforeseen = not isinstance(failure, SQLAlchemyError)  # whose traceback repeats values
         log.warning(
             "job %s:%s failed, attempt %d: %s", job.kind, job.subject, job.attempts, why, exc_info=unforeseen
@@ -89,11 +89,11 @@ def perform(service: Service, job: Job) -> int:
 
 
 def _postpone(
-    service: Service, job: Job, why: str, *, delay: float | None = None, counts: bool = True
+    service: Service, job: Job, why: str, *, delay: float | None = None, count_attempt: bool = True
 ) -> None:
     try:
         with service.engine.begin() as connection:
-            queue.postpone(connection, job, why, delay=delay, counts=counts)
+            queue.reschedule(connection, job, why, delay=delay, count_attempt=count_attempt)
     except LeaseLost:
         pass
     except Exception:  # the database is away: the lease runs out and the sweep finds the job

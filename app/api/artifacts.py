@@ -12,11 +12,11 @@ from marshmallow.validate import OneOf
 from sqlalchemy import select
 from werkzeug.wsgi import wrap_file
 
-from app.api.blueprint import Blueprint, actor, bell, service
+from app.api.blueprint import Blueprint, actor, dispatcher, service
 from app.api.lists import ListQuery, OutputSchema, Record, list_schema, paginate
 from app.api.problems import ProblemError
 from models import Artifact as Row
-from pipeline.access.audit import note
+from pipeline.access.audit import log_action
 from pipeline.artifacts import fetch_file
 
 blueprint = Blueprint("artifacts", "Files that responses point to")
@@ -140,11 +140,11 @@ def retry_artifact(artifact_id: UUID) -> Any:
     """Fetch a failed file again; one that is stored is read again"""
     with service().engine.begin() as connection:
         try:
-            asked = fetch_file.retry(connection, artifact_id)
+            job_ids = fetch_file.retry(connection, artifact_id)
         except LookupError:
             raise _missing(artifact_id) from None
-        note(connection, actor(), "artifact.retry", str(artifact_id))
-    bell().ring(asked)
+        log_action(connection, actor(), "artifact.retry", str(artifact_id))
+    dispatcher().dispatch(job_ids)
     return _row(artifact_id)
 
 

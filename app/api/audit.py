@@ -17,14 +17,14 @@ blueprint = Blueprint("audit", "What people decided, newest first")
 
 class AuditEntry(OutputSchema):
     at = Timestamp()
-    who = fields.String(metadata={"description": "The name of the token, or of the person at a terminal"})
+    actor = fields.String(metadata={"description": "The name of the token, or of the person at a terminal"})
     action = fields.String(metadata={"description": "follow-up.approve, delivery.replay, workflow.pause …"})
     subject = fields.String(metadata={"description": "The id or name of what it was done to"})
     details = fields.Dict(allow_none=True)
 
 
 class AuditQuery(ListQuery):
-    who = fields.String()
+    actor = fields.String()
     action = fields.String()
     subject = fields.String()
 
@@ -34,8 +34,8 @@ class AuditQuery(ListQuery):
 @blueprint.response(200, list_schema(AuditEntry))
 def list_audit(query: Mapping[str, Any]) -> Record:
     """Decisions, newest first"""
-    statement = select(Row.id, Row.at, Row.who, Row.action, Row.subject, Row.details)
-    for name in ("who", "action", "subject"):
+    statement = select(Row.id, Row.at, Row.actor, Row.action, Row.subject, Row.details)
+    for name in ("actor", "action", "subject"):
         if name in query:
             statement = statement.where(getattr(Row, name) == query[name])
     with service().reader.begin() as connection:

@@ -16,7 +16,7 @@ from app.api.problems import ProblemError
 from app.api.tokens import authenticate
 from pipeline.db.json import dumps
 from pipeline.service import Service
-from workers.dispatcher import Bell
+from workers.dispatcher import JobDispatcher
 
 
 class Arguments(FlaskParser):
@@ -53,8 +53,8 @@ def service() -> Service:
     return found
 
 
-def bell() -> Bell:
-    found: Bell = current_app.extensions["bell"]
+def dispatcher() -> JobDispatcher:
+    found: JobDispatcher = current_app.extensions["dispatcher"]
     return found
 
 

@@ -13,13 +13,13 @@ from marshmallow.validate import OneOf
 from sqlalchemy import ColumnElement, select, text
 
 from app.api.artifacts import SAFE_HEADERS
-from app.api.blueprint import Blueprint, actor, bell, service
+from app.api.blueprint import Blueprint, actor, dispatcher, service
 from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
 from app.api.problems import ProblemError
 from models import Delivery as Row
-from pipeline.access.audit import note
+from pipeline.access.audit import log_action
 from pipeline.receive import replay
-from pipeline.receive.receive import Busy
+from pipeline.receive.receive import DatabaseBusy
 from pipeline.receive.replay import Replay
 
 blueprint = Blueprint("deliveries", "Callbacks as they were received, newest first")
@@ -117,11 +117,13 @@ def replay_delivery(delivery_id: UUID) -> Record:
     _row(delivery_id, Row.id)
     try:
         replayed = replay.replay(service(), delivery_id)
-    except Busy:
+    except DatabaseBusy:
         raise ProblemError(503, "the task's row is in use; try again", Retry_After="5") from None
     with service().engine.begin() as connection:
-        note(connection, actor(), "delivery.replay", str(delivery_id), {"status": replayed.receipt.status})
-    bell().ring(replayed.receipt.jobs)
+        log_action(
+            connection, actor(), "delivery.replay", str(delivery_id), {"status": replayed.receipt.status}
+        )
+    dispatcher().dispatch(replayed.receipt.jobs)
     return _replayed(delivery_id, replayed)
 
 
@@ -144,16 +146,16 @@ def replay_deliveries(query: Mapping[str, Any]) -> Record:
     replays = replay.replay_many(service(), *conditions, after=after)
     done: list[Record] = []
     for delivery_id, replayed in islice(replays, query["limit"]):
-        if isinstance(replayed, Busy):
+        if isinstance(replayed, DatabaseBusy):
             done.append(
                 {"delivery_id": delivery_id, "status": None, "before": None, "after": None, "changed": None}
             )
             continue
         with service().engine.begin() as connection:
-            note(
+            log_action(
                 connection, actor(), "delivery.replay", str(delivery_id), {"status": replayed.receipt.status}
             )
-        bell().ring(replayed.receipt.jobs)
+        dispatcher().dispatch(replayed.receipt.jobs)
         done.append(_replayed(delivery_id, replayed))
     whole = len(done) == query["limit"]
     return {"data": done, "next_cursor": str(done[-1]["delivery_id"]) if whole else None}

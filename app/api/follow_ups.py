@@ -10,7 +10,7 @@ from marshmallow import fields
 from marshmallow.validate import OneOf
 from sqlalchemy import Connection, select
 
-from app.api.blueprint import Blueprint, actor, bell, service
+from app.api.blueprint import Blueprint, actor, dispatcher, service
 from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
 from app.api.problems import ProblemError
 from models import FollowUp as Row
@@ -104,13 +104,13 @@ def retry_follow_up(unique_id: str) -> Any:
 def _decided(decide: Callable[[Connection, str, str], list[UUID]], unique_id: str) -> Any:
     try:
         with service().engine.begin() as connection:
-            asked = decide(connection, unique_id, actor())
+            job_ids = decide(connection, unique_id, actor())
             row = _row(connection, unique_id)
     except LookupError:
         raise _missing(unique_id) from None
     except InvalidTransition as refused:
         raise ProblemError(409, str(refused)) from None
-    bell().ring(asked)
+    dispatcher().dispatch(job_ids)
     return row
 
 

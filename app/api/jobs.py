@@ -10,11 +10,11 @@ from marshmallow import fields
 from marshmallow.validate import OneOf
 from sqlalchemy import select
 
-from app.api.blueprint import Blueprint, actor, bell, service
+from app.api.blueprint import Blueprint, actor, dispatcher, service
 from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
 from app.api.problems import ProblemError
 from models import Job as Row
-from pipeline.access.audit import note
+from pipeline.access.audit import log_action
 from pipeline.jobs import queue
 
 blueprint = Blueprint("jobs", "Work that is to be done; a job that succeeded is gone")
@@ -67,6 +67,6 @@ def retry_job(job_id: UUID) -> Any:
             raise ProblemError(404, f"there is no job {job_id}: one that succeeded is gone")
         if not retried:
             raise ProblemError(409, "the job is running; its outcome will show here")
-        note(connection, actor(), "job.retry", f"{row['kind']}:{row['subject']}")
-    bell().ring([job_id])
+        log_action(connection, actor(), "job.retry", f"{row['kind']}:{row['subject']}")
+    dispatcher().dispatch([job_id])
     return row

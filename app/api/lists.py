@@ -16,7 +16,7 @@ from sqlalchemy.types import TypeEngine
 
 from app.api.problems import ProblemError
 from models.columns import PREFIX, UtcDateTime
-from pipeline.db.ids import instant
+from pipeline.db.ids import format_timestamp
 
 Record = dict[str, Any]
 
@@ -27,7 +27,7 @@ class Timestamp(fields.DateTime):
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         if value is None:
             return None
-        return instant(value)
+        return format_timestamp(value)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         try:

@@ -12,10 +12,10 @@ from marshmallow.validate import Length, OneOf, Regexp
 from app.api.blueprint import Blueprint, actor, service
 from app.api.lists import OutputSchema, Record
 from app.api.problems import ProblemError
-from pipeline.access.audit import note
+from pipeline.access.audit import log_action
 from pipeline.follow_ups import submit
 from pipeline.follow_ups.submit import ALREADY_EXISTS, CREATED
-from pipeline.jobs.queue import Wait
+from pipeline.jobs.queue import RetryLater
 from scale.client import PermanentError, ScaleError, Throttled
 
 blueprint = Blueprint("submit", "Tasks that are not asked for by a workflow")
@@ -57,7 +57,7 @@ def submit_task(given: Mapping[str, Any]) -> Record:
         raise ProblemError(422, one.fault)
     try:
         outcome = submit.submit_once(service(), given["environment"], one)
-    except Wait as later:
+    except RetryLater as later:
         raise ProblemError(409, str(later), Retry_After=str(math.ceil(later.delay))) from None
     except Throttled as slow:
         seconds = math.ceil(slow.retry_after or submit.THROTTLED_SECONDS)
@@ -69,5 +69,5 @@ def submit_task(given: Mapping[str, Any]) -> Record:
     except ScaleError as doubt:
         raise ProblemError(502, f"Scale says: {doubt.message}; send the same request again") from None
     with service().engine.begin() as connection:
-        note(connection, actor(), "tasks.submit", outcome.unique_id, {"outcome": outcome.outcome})
+        log_action(connection, actor(), "tasks.submit", outcome.unique_id, {"outcome": outcome.outcome})
     return outcome._asdict()

@@ -10,13 +10,13 @@ from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf
 from sqlalchemy import Connection, select
 
-from app.api.blueprint import Blueprint, actor, bell, service
+from app.api.blueprint import Blueprint, actor, dispatcher, service
 from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
 from app.api.problems import ProblemError
 from models import Notification as NotificationRow
 from models import Subscriber as Row
 from pipeline.events import outbox, subscriptions
-from pipeline.events.subscriptions import EVENTS, Unfit
+from pipeline.events.subscriptions import EVENTS, InvalidSubscriber
 
 blueprint = Blueprint("subscribers", "Outbound webhooks, signed by the Standard Webhooks scheme")
 
@@ -77,7 +77,7 @@ class Notification(OutputSchema):
     id = fields.UUID()
     event = fields.String()
     state = fields.String(validate=OneOf(STATES))
-    tries = fields.List(fields.Nested(Attempt), metadata={"description": "The last of them, oldest first"})
+    attempts = fields.List(fields.Nested(Attempt), metadata={"description": "The last of them, oldest first"})
     delivery_id = fields.UUID(
         allow_none=True, metadata={"description": "The delivery that is passed on as it came"}
     )
@@ -113,7 +113,7 @@ def add_subscriber(wanted: Mapping[str, Any]) -> Record:
     try:
         with service().engine.begin() as connection:
             row = subscriptions.add(connection, service().settings, actor(), **wanted)
-    except Unfit as unfit:
+    except InvalidSubscriber as unfit:
         raise ProblemError(422, str(unfit)) from None
     return shown(row) | {"secret": row["secret"]}
 
@@ -155,10 +155,10 @@ def test_subscriber(subscriber_id: UUID) -> Record:
     """Send it `test.sent`, to see whether that arrives"""
     with service().engine.begin() as connection:
         found = find(connection, subscriber_id)
-        asked = outbox.send_test(connection, subscriptions.load_subscriptions(connection), subscriber_id)
-    if not asked:
+        job_ids = outbox.send_test(connection, subscriptions.load_subscriptions(connection), subscriber_id)
+    if not job_ids:
         raise ProblemError(409, "the subscriber is disabled; POST …/enable first")
-    bell().ring(asked)
+    dispatcher().dispatch(job_ids)
     return found
 
 
@@ -180,8 +180,8 @@ def list_notifications(query: Mapping[str, Any], subscriber_id: UUID) -> Record:
 @blueprint.response(202, Notification)
 def replay_notification(notification_id: UUID) -> Any:
     """Send a notification again, under its own id"""
-    asked = _changed(lambda connection: subscriptions.replay(connection, actor(), notification_id))
-    bell().ring(asked)
+    job_ids = _changed(lambda connection: subscriptions.replay(connection, actor(), notification_id))
+    dispatcher().dispatch(job_ids)
     statement = select(*NOTIFICATIONS).where(NotificationRow.id == notification_id)
     with service().reader.begin() as connection:
         return connection.execute(statement).mappings().one()

@@ -134,7 +134,7 @@ class Join(OutputSchema):
     id = fields.String()
     workflow = fields.String()
     step = fields.String()
-    of_step = fields.String(metadata={"description": "The step whose follow-ups are waited for"})
+    awaited_step = fields.String(metadata={"description": "The step whose follow-ups are waited for"})
     source_task_id = fields.String()
     source_annotation = fields.String(allow_none=True)
     expected = fields.Integer(
@@ -248,7 +248,7 @@ def detail(connection: Connection, task_id: str) -> Record:
         **summary(row),
         "warnings": row["warnings"] or [],
         "global_attributes": answer.get("global_attributes") if isinstance(answer, dict) else None,
-        "source": _source(connection, row["follow_up"]),
+        "source": _source(connection, row["follow_up_unique_id"]),
         "follow_ups": connection.execute(follow_ups).mappings().all(),
         "artifacts": connection.execute(files).mappings().all() if row["response_id"] else [],
     }

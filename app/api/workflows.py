@@ -8,10 +8,10 @@ from typing import Any
 from marshmallow import fields
 from sqlalchemy import Connection
 
-from app.api.blueprint import Blueprint, actor, bell, service
+from app.api.blueprint import Blueprint, actor, dispatcher, service
 from app.api.lists import OutputSchema, Record, list_schema
 from app.api.problems import ProblemError
-from pipeline.db.state import recall
+from pipeline.db.state import get_state
 from pipeline.follow_ups import decisions, pauses
 from pipeline.follow_ups.pauses import STOPPED
 from workflows.definition.document import FileProblem as Finding
@@ -76,8 +76,8 @@ def resume_workflow(name: str) -> Record:
     """Plan again, also for what changed during the pause"""
     found = _find(name)
     with service().engine.begin() as connection:
-        asked = decisions.resume(connection, name, actor())
-    bell().ring(asked)
+        job_ids = decisions.resume(connection, name, actor())
+    dispatcher().dispatch(job_ids)
     return _shown(found, ())
 
 
@@ -144,10 +144,10 @@ def _problems(findings: Iterable[Finding]) -> list[Mapping[str, Any]]:
 
 
 def _creating(connection: Connection) -> Record:
-    stopped = recall(connection, STOPPED)
+    stopped = get_state(connection, STOPPED)
     return {
         "stopped": stopped is not None,
-        "stopped_by": (stopped or {}).get("who"),
+        "stopped_by": (stopped or {}).get("actor"),
         "stopped_at": (stopped or {}).get("at"),
         "pauses": pauses.active_throttles(connection),
     }

@@ -13,7 +13,7 @@ from app.api.artifacts import SHOWN, STATES, Artifact
 from app.commands.group import Group, actor, dispatch_now, service
 from app.commands.output import as_json, fetch_rows, limit, print_rows
 from models import Artifact as Row
-from pipeline.access.audit import note
+from pipeline.access.audit import log_action
 from pipeline.artifacts.fetch_file import retry
 
 LISTED = ("id", "task_id", "role", "state", "attempts", "size_bytes", "annotation_count", "reason")
@@ -50,13 +50,13 @@ def retry_artifacts(artifact_ids: tuple[UUID, ...], failed: bool, task_id: str |
     if bool(artifact_ids) == failed:
         raise click.UsageError("Name files by their ids, or say --failed.")
     found = chosen(state="failed", task_id=task_id) if failed else iter([Row.id.in_(artifact_ids)])
-    asked: list[UUID] = []
+    job_ids: list[UUID] = []
     with service().engine.begin() as connection:
         ids = connection.scalars(select(Row.id).where(*found)).all()
         for artifact_id in ids:
-            asked += retry(connection, artifact_id)
-            note(connection, actor(), "artifact.retry", str(artifact_id))
-    dispatch_now(asked)
+            job_ids += retry(connection, artifact_id)
+            log_action(connection, actor(), "artifact.retry", str(artifact_id))
+    dispatch_now(job_ids)
     click.echo(f"{len(ids)} are brought in again.")
     if unknown := set(artifact_ids) - set(ids):
         raise click.ClickException(f"These are not known: {', '.join(map(str, sorted(unknown)))}")

@@ -6,7 +6,7 @@ import click
 
 from app.commands.group import Group, actor, service
 from app.commands.output import as_json, print_json
-from pipeline.db.state import recall
+from pipeline.db.state import get_state
 from pipeline.follow_ups import decisions
 from pipeline.follow_ups.pauses import STOPPED, active_throttles
 
@@ -37,14 +37,14 @@ def start() -> None:
 def status(as_json: bool) -> None:
     """Say whether tasks are created, and what Scale asked to wait for."""
     with service().reader.begin() as connection:
-        stopped = recall(connection, STOPPED)
+        stopped = get_state(connection, STOPPED)
         pauses = active_throttles(connection)
     if as_json:
         print_json({"stopped": stopped is not None, **(stopped or {}), "pauses": pauses})
         return
     if stopped is not None:
         click.echo(
-            f"Stopped by {stopped.get('who')} at {stopped.get('at')}; `flask creating start` starts it."
+            f"Stopped by {stopped.get('actor')} at {stopped.get('at')}; `flask creating start` starts it."
         )
     else:
         click.echo("Tasks are created.")

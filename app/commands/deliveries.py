@@ -19,9 +19,9 @@ from app.commands.group import Group, actor, database_fault, dispatch_now, servi
 from app.commands.output import as_json, fetch_rows, limit, print_json, print_record, print_rows, printable
 from app.commands.timestamps import TIMESTAMP
 from models import Delivery as Row
-from pipeline.access.audit import note
-from pipeline.receive.receive import Busy
-from pipeline.receive.replay import Replay, ids, replay
+from pipeline.access.audit import log_action
+from pipeline.receive.receive import DatabaseBusy
+from pipeline.receive.replay import Replay, iter_ids, replay
 
 LOOK_SECONDS = 0.5
 LISTED = (
@@ -159,7 +159,7 @@ def replay_deliveries(
     if bool(delivery_ids) == any(value is not None for value in wanted.values()):
         raise click.UsageError("Name deliveries, or choose them by options such as --quarantined or --task.")
     outcomes: list[dict[str, Any]] = []
-    for delivery_id in delivery_ids or ids(service(), *chosen(**wanted)):
+    for delivery_id in delivery_ids or iter_ids(service(), *chosen(**wanted)):
         outcome = {"delivery_id": str(delivery_id)} if dry_run else taken_again(delivery_id)
         outcomes.append(outcome)
         if not as_json:
@@ -177,10 +177,10 @@ def taken_again(delivery_id: UUID) -> dict[str, Any]:
         done: Replay = replay(service(), delivery_id)
     except LookupError:
         raise unknown(delivery_id) from None
-    except Busy as busy:
+    except DatabaseBusy as busy:
         return {"delivery_id": str(delivery_id), "error": f"the task's row is in use, try again: {busy}"}
     with service().engine.begin() as connection:
-        note(connection, actor(), "delivery.replay", str(delivery_id), {"status": done.receipt.status})
+        log_action(connection, actor(), "delivery.replay", str(delivery_id), {"status": done.receipt.status})
     dispatch_now(done.receipt.jobs)
     changed = {name: list(values) for name, values in done.changed.items()}
     return {"delivery_id": str(delivery_id), "status": done.receipt.status, "changed": changed}

@@ -18,13 +18,13 @@ from rich.text import Text
 from sqlalchemy import Connection, exists, func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.commands.group import Command, bell, database_fault, service
+from app.commands.group import Command, database_fault, dispatcher, service
 from app.commands.output import as_json, console, print_json, printable
-from config.deployment import unfit
-from models import ApiToken, Delivery, FollowUp, Job, State
-from pipeline.db.ids import now
+from config.deployment import deployment_problems
+from models import ApiToken, Delivery, FollowUp, Job, KeyValue
+from pipeline.db.ids import utcnow
 from pipeline.db.migrations import revisions
-from pipeline.db.state import recall
+from pipeline.db.state import get_state
 from pipeline.follow_ups.pauses import STOPPED
 from pipeline.operations.health import HEARTBEAT, SILENT_SECONDS
 from pipeline.service import Service
@@ -72,7 +72,7 @@ def doctor(as_json: bool) -> None:
 
 def settings(of: Service) -> Findings:
     yield Finding("settings", OK, "all can be read")
-    for name, why in unfit(of.settings).items():
+    for name, why in deployment_problems(of.settings).items():
         yield Finding(name, PROBLEM, why)
 
 
@@ -108,16 +108,16 @@ def database(of: Service) -> Findings:
 
 
 def worker(of: Service, connection: Connection) -> Findings:
-    beat = connection.scalar(select(func.max(State.changed_at)).where(State.key.startswith(HEARTBEAT)))
+    beat = connection.scalar(select(func.max(KeyValue.changed_at)).where(KeyValue.key.startswith(HEARTBEAT)))
     start = "Start one: celery -A workers.celery_app worker (or `make run`, which has one)"
     if beat is None:
         yield Finding("worker", PROBLEM, "none has ever given a sign of life here", start)
-    elif now() - beat > timedelta(seconds=SILENT_SECONDS):
+    elif utcnow() - beat > timedelta(seconds=SILENT_SECONDS):
         yield Finding(
             "worker", PROBLEM, f"none has given a sign of life since {beat:%Y-%m-%d %H:%M:%S} UTC", start
         )
     else:
-        yield Finding("worker", OK, f"gave a sign of life {max(0, (now() - beat).seconds)} s ago")
+        yield Finding("worker", OK, f"gave a sign of life {max(0, (utcnow() - beat).seconds)} s ago")
 
 
 def tokens(of: Service, connection: Connection) -> Findings:
@@ -168,16 +168,16 @@ def work(of: Service, connection: Connection) -> Findings:
         )
     if held := count(FollowUp, "state", "held"):
         yield Finding("follow-ups", WARNING, f"{held} held", "flask follow-ups list --state held says why")
-    if (stopped := recall(connection, STOPPED)) is not None:
+    if (stopped := get_state(connection, STOPPED)) is not None:
         yield Finding(
-            "creating", WARNING, f"stopped by {stopped.get('who', 'somebody')}", "flask creating start"
+            "creating", WARNING, f"stopped by {stopped.get('actor', 'somebody')}", "flask creating start"
         )
 
 
 def broker(of: Service) -> Findings:
     if of.settings.embedded:
         yield Finding("broker", OK, "none is needed: REDIS_URL is not set, the worker rings for itself")
-    elif bell().reachable():
+    elif dispatcher().reachable():
         yield Finding(
             "broker", OK, f"Redis at {urlsplit(of.settings.redis_url or '').hostname or 'its socket'}"
         )

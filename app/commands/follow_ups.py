@@ -90,17 +90,17 @@ def decision(
                 click.confirm(f"{name} {len(unique_ids)} follow-ups?", abort=True)
         decided, refused = 0, []
         for start in range(0, len(unique_ids), AT_ONCE):
-            asked: list[UUID] = []
+            job_ids: list[UUID] = []
             with service().engine.begin() as connection:
                 for unique_id in unique_ids[start : start + AT_ONCE]:
                     try:
-                        asked += decide(connection, unique_id, actor())
+                        job_ids += decide(connection, unique_id, actor())
                         decided += 1
                     except LookupError:
                         refused.append(unknown(unique_id))
                     except InvalidTransition as why:
                         refused.append(f"{unique_id}: {why}")
-            dispatch_now(asked)
+            dispatch_now(job_ids)
         click.echo(f"{decided} {done}.")
         if refused:
             raise click.ClickException("\n".join(refused))

@@ -14,21 +14,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.service import Service
 from scale.client import ScaleError
-from workers.dispatcher import Bell
+from workers.dispatcher import JobDispatcher
 
 
 def service() -> Service:
     return cast(Service, current_app.extensions["weighbridge"])
 
 
-def bell() -> Bell:
-    return cast(Bell, current_app.extensions["bell"])
+def dispatcher() -> JobDispatcher:
+    return cast(JobDispatcher, current_app.extensions["dispatcher"])
 
 
 def dispatch_now(job_ids: Sequence[UUID]) -> None:
     """Ring for jobs that were committed, now: this process may end before a thread of its own would."""
-    if job_ids and not bell().embedded:
-        bell().publish(job_ids)
+    if job_ids and not dispatcher().embedded:
+        dispatcher().publish(job_ids)
 
 
 def actor() -> str:

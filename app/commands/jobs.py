@@ -13,7 +13,7 @@ from app.api.jobs import COLUMNS, STATES, Job
 from app.commands.group import Group, actor, dispatch_now, service
 from app.commands.output import as_json, fetch_rows, limit, print_rows
 from models import Job as Row
-from pipeline.access.audit import note
+from pipeline.access.audit import log_action
 from pipeline.jobs.queue import MAX_ATTEMPTS, retry
 
 LISTED = ("id", "kind", "subject", "state", "attempts", "run_at", "last_error")
@@ -55,7 +55,7 @@ def retry_jobs(job_ids: tuple[UUID, ...], dead: bool, kind: str | None) -> None:
         rows = connection.execute(select(Row.id, Row.kind, Row.subject).where(*found)).all()
         for job_id, kind_of_job, subject in rows:
             if retry(connection, job_id):
-                note(connection, actor(), "job.retry", f"{kind_of_job}:{subject}")
+                log_action(connection, actor(), "job.retry", f"{kind_of_job}:{subject}")
                 retried.append(job_id)
     dispatch_now(retried)
     click.echo(f"{len(retried)} run again now.")

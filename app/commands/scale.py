@@ -15,7 +15,7 @@ import click
 from app.commands.group import Group, actor, service
 from app.commands.output import as_json, print_json, print_rows
 from app.commands.timestamps import TIMESTAMP
-from pipeline.access.audit import note
+from pipeline.access.audit import log_action
 from scale.client import Client
 
 TASK_COLUMNS = ("task_id", "type", "status", "project", "batch", "unique_id", "created_at", "completed_at")
@@ -57,7 +57,7 @@ def call(command: Callable[..., Any]) -> Callable[..., Any]:
 def changed(action: str, subject: str, answer: Any, **details: Any) -> None:
     """Print the answer to a call that changed something, and note in the audit log who made it."""
     with service().engine.begin() as connection:
-        note(connection, actor(), f"scale.{action}", subject, details or None)
+        log_action(connection, actor(), f"scale.{action}", subject, details or None)
     print_json(answer)
 
 

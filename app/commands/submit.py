@@ -16,11 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from app.commands.group import Command, actor, service
 from app.commands.output import as_json, console, print_json, printable
-from pipeline.access.audit import note
+from pipeline.access.audit import log_action
 from pipeline.follow_ups import submit as domain
 from pipeline.follow_ups.recording import missing_setting
 from pipeline.follow_ups.submit import REFUSED, InvalidInput, Outcome, SubmittedTask
-from pipeline.jobs.queue import Wait
+from pipeline.jobs.queue import RetryLater
 from scale.client import Unauthorized
 from workflows.definition.expressions import Template, compile_template, expressions_in
 
@@ -105,7 +105,7 @@ def submit(
     finally:  # also what was created before it broke off is written down
         done = Counter(outcome.outcome for outcome in outcomes)
         with service().engine.begin() as connection:
-            note(connection, actor(), "tasks.submit", file.name, dict(done))
+            log_action(connection, actor(), "tasks.submit", file.name, dict(done))
     tell(outcomes, done, as_json)
 
 
@@ -177,7 +177,7 @@ def create(
 def finished(future: Future[Outcome]) -> Outcome:
     try:
         return future.result()
-    except (Wait, Unauthorized) as ends:
+    except (RetryLater, Unauthorized) as ends:
         raise click.ClickException(f"{ends}. The same file again goes on where this has ended.") from None
 
 

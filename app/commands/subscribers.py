@@ -17,7 +17,7 @@ from pipeline.events import outbox
 from pipeline.events import subscriptions as registry
 
 LISTED = ("id", "url", "events", "enabled", "reason", "created_at")
-HISTORY = ("id", "event", "state", "tries", "created_at", "delivered_at")
+HISTORY = ("id", "event", "state", "attempts", "created_at", "delivered_at")
 
 
 @click.group(cls=Group)
@@ -58,7 +58,7 @@ def add(
                 secret=secret,
                 headers={name.strip(): value.strip() for name, value in given.items()},
             )
-    except registry.Unfit as unfit:
+    except registry.InvalidSubscriber as unfit:
         raise click.ClickException(str(unfit)) from None
     print_record({**Subscriber().dump(shown(row)), "secret": row["secret"]}, as_json)
 
@@ -92,10 +92,10 @@ def disable(subscriber_id: UUID) -> None:
 def test(subscriber_id: UUID) -> None:
     """Send `test.sent`, to see whether that arrives."""
     with service().engine.begin() as connection:
-        asked = outbox.send_test(connection, registry.load_subscriptions(connection), subscriber_id)
-    if not asked:
+        job_ids = outbox.send_test(connection, registry.load_subscriptions(connection), subscriber_id)
+    if not job_ids:
         raise click.ClickException(f"No subscriber {subscriber_id} is enabled.")
-    dispatch_now(asked)
+    dispatch_now(job_ids)
     click.echo(f"Sent; `flask subscribers history {subscriber_id}` shows what became of it.")
 
 
@@ -113,7 +113,7 @@ def history(subscriber_id: UUID, state: str | None, limit: int, as_json: bool) -
         Notification, NOTIFICATIONS, where, NotificationRow.id.desc(), limit
     )
     if not as_json:
-        rows = [{**row, "tries": "; ".join(map(_said, row["tries"]))} for row in rows]
+        rows = [{**row, "attempts": "; ".join(map(_said, row["attempts"]))} for row in rows]
     print_rows(rows, HISTORY, as_json, "It was told nothing so far.")
 
 

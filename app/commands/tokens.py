@@ -10,7 +10,7 @@ from app.commands.group import Group, actor, service
 from app.commands.output import as_json, fetch_rows, print_rows
 from models import ApiToken
 from pipeline.access import tokens as registry
-from pipeline.access.audit import note
+from pipeline.access.audit import log_action
 
 
 class Token(Schema):
@@ -42,7 +42,7 @@ def create(name: str, scopes: tuple[str, ...]) -> None:
     """Make a token for NAME, and print it: it is shown this once."""
     with service().engine.begin() as connection:
         token = registry.issue(connection, name, scopes)
-        note(connection, actor(), "token.create", name, {"scopes": sorted(set(scopes))})
+        log_action(connection, actor(), "token.create", name, {"scopes": sorted(set(scopes))})
     click.echo(token)
 
 
@@ -64,7 +64,7 @@ def revoke(name: str) -> None:
     with service().engine.begin() as connection:
         ended = registry.revoke(connection, name)
         if ended:
-            note(connection, actor(), "token.revoke", name)
+            log_action(connection, actor(), "token.revoke", name)
     if not ended:
         raise click.ClickException(f"No token of {name} is in use. `flask tokens list` shows those that are.")
     click.echo(f"{ended} ended.")

@@ -309,9 +309,9 @@ def pause(name: str) -> None:
 def resume(name: str) -> None:
     """Plan again, also for what changed during the pause."""
     with service().engine.begin() as connection:
-        asked = decisions.resume(connection, known(name), actor())
-    dispatch_now(asked)
-    click.echo(f"{name} runs again; {len(asked)} tasks that changed meanwhile are looked at now.")
+        job_ids = decisions.resume(connection, known(name), actor())
+    dispatch_now(job_ids)
+    click.echo(f"{name} runs again; {len(job_ids)} tasks that changed meanwhile are looked at now.")
 
 
 def known(name: str) -> str:

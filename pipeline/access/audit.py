@@ -8,15 +8,15 @@ from sqlalchemy import Connection
 
 from models import AuditEntry
 from pipeline.db.dialect import insert
-from pipeline.db.ids import new_id, now
+from pipeline.db.ids import new_id, utcnow
 
 
-def note(
-    connection: Connection, who: str, action: str, subject: str, details: dict[str, Any] | None = None
+def log_action(
+    connection: Connection, actor: str, action: str, subject: str, details: dict[str, Any] | None = None
 ) -> None:
-    """`who` did `action` to `subject`; an action reads `follow-up.approve`, `delivery.replay` …"""
+    """`actor` did `action` to `subject`; an action reads `follow-up.approve`, `delivery.replay` …"""
     connection.execute(
         insert(connection, AuditEntry).values(
-            id=new_id(), at=now(), who=who, action=action, subject=subject, details=details
+            id=new_id(), at=utcnow(), actor=actor, action=action, subject=subject, details=details
         )
     )

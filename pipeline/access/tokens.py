@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select, update
 
 from models import ApiToken
 from pipeline.db.dialect import insert
-from pipeline.db.ids import new_id, now
+from pipeline.db.ids import new_id, utcnow
 
 SCOPES = READ, WRITE = ("read", "write")
 
@@ -38,7 +38,7 @@ def issue(connection: Connection, name: str, scopes: Sequence[str] = SCOPES) -> 
     token = f"wb_{secrets.token_urlsafe(32)}"
     connection.execute(
         insert(connection, ApiToken).values(
-            id=new_id(), name=name, digest=digest(token), scopes=sorted(set(scopes)), created_at=now()
+            id=new_id(), name=name, digest=digest(token), scopes=sorted(set(scopes)), created_at=utcnow()
         )
     )
     return token
@@ -47,7 +47,7 @@ def issue(connection: Connection, name: str, scopes: Sequence[str] = SCOPES) -> 
 def revoke(connection: Connection, name: str) -> int:
     """Every token of that name ends now; how many did."""
     statement = update(ApiToken).where(ApiToken.name == name, ApiToken.revoked_at.is_(None))
-    return connection.execute(statement.values(revoked_at=now())).rowcount
+    return connection.execute(statement.values(revoked_at=utcnow())).rowcount
 
 
 def holder(connection: Connection, token: str) -> Holder | None:

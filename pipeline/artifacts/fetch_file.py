@@ -20,13 +20,13 @@ from sqlalchemy import Connection, bindparam, delete, func, select, update
 from models import Annotation as AnnotationRow
 from models import Artifact, Response, Task
 from pipeline.artifacts.store import Incoming, path
-from pipeline.db.annotation_rows import ROWS_AT_ONCE, write_annotations
-from pipeline.db.ids import now
+from pipeline.db.annotation_rows import ANNOTATION_BATCH_SIZE, write_annotations
+from pipeline.db.ids import utcnow
 from pipeline.db.json import dumps
-from pipeline.db.state import forget, recall, remember
+from pipeline.db.state import delete_state, get_state, set_state
 from pipeline.http.download import DownloadRefused, Unavailable, Unreachable, fetch
 from pipeline.jobs import queue
-from pipeline.jobs.queue import Job, Wait
+from pipeline.jobs.queue import Job, RetryLater
 from pipeline.service import Service
 from scale.annotations import Annotation
 from scale.envelope import storable
@@ -101,7 +101,7 @@ def fetch_artifact(service: Service, job: Job) -> None:
     file = begin(service, job)
     if file is None:
         return
-    with queue.kept_leased(service.engine, job, service.settings.lease_seconds) as still_leased:
+    with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as still_leased:
         try:
             if file.state == "pending":
                 if file.sha256 is None or not service.store.exists(file.sha256):
@@ -151,7 +151,9 @@ def begin(service: Service, job: Job) -> File | None:
             file = replace(file, state="pending", sha256=None, attempts=0, first_attempt_at=None)
         if file.state == "pending" and file.sha256 is None:
             check_host_available(connection, file)
-            file = replace(file, attempts=file.attempts + 1, first_attempt_at=file.first_attempt_at or now())
+            file = replace(
+                file, attempts=file.attempts + 1, first_attempt_at=file.first_attempt_at or utcnow()
+            )
         update_artifact(
             connection,
             file,
@@ -184,7 +186,7 @@ def download(service: Service, job: Job, file: File, still_leased: Check) -> Fil
             media_type=fetched.media_type,
             path=path(fetched.sha256),
         )
-        forget(connection, UNREACHABLE + host(file))
+        delete_state(connection, UNREACHABLE + host(file))
     return replace(file, sha256=fetched.sha256)
 
 
@@ -211,19 +213,22 @@ def host(file: File) -> str:
 
 def check_host_available(connection: Connection, file: File) -> None:
     """Raises Wait while the file's host is left alone."""
-    pause = recall(connection, UNREACHABLE + host(file))
-    if pause is not None and (left := (datetime.fromisoformat(pause["until"]) - now()).total_seconds()) > 0:
-        raise Wait(f"{host(file)} does not answer", left * random.uniform(1.0, 1.2))
+    pause = get_state(connection, UNREACHABLE + host(file))
+    if (
+        pause is not None
+        and (left := (datetime.fromisoformat(pause["until"]) - utcnow()).total_seconds()) > 0
+    ):
+        raise RetryLater(f"{host(file)} does not answer", left * random.uniform(1.0, 1.2))
 
 
 def back_off_host(service: Service, file: File) -> None:
     """Ask this host for nothing for a while, and longer each time."""
     key = UNREACHABLE + host(file)
     with service.engine.begin() as connection:
-        known = recall(connection, key)
+        known = get_state(connection, key)
         seconds = min(2 * known["seconds"], MAX_PAUSE) if known else FIRST_PAUSE
-        until = (now() + timedelta(seconds=seconds)).isoformat()
-        remember(connection, key, {"until": until, "seconds": seconds})
+        until = (utcnow() + timedelta(seconds=seconds)).isoformat()
+        set_state(connection, key, {"until": until, "seconds": seconds})
 
 
 # From content to rows.
@@ -277,7 +282,7 @@ def batches(rows: Iterator[Annotation]) -> Iterator[list[Annotation]]:
         written = dumps((*row,))
         some.append(Annotation(*storable([*row])) if "\\u0000" in written else row)
         characters += len(written)
-        if len(some) == ROWS_AT_ONCE or characters > BATCH_CHARACTERS:
+        if len(some) == ANNOTATION_BATCH_SIZE or characters > BATCH_CHARACTERS:
             yield some
             some, characters = [], 0
     yield some
@@ -287,9 +292,9 @@ def delete_rows(service: Service, job: Job, file: File) -> None:
     """Delete what an earlier attempt has read from this file."""
     columns = AnnotationRow.__table__.c
     ours = (columns.response_id == file.response_id, columns.file == file.ordinal)
-    gone = ROWS_AT_ONCE
-    while gone == ROWS_AT_ONCE:
-        some = select(columns.position).where(*ours).limit(ROWS_AT_ONCE).scalar_subquery()
+    gone = ANNOTATION_BATCH_SIZE
+    while gone == ANNOTATION_BATCH_SIZE:
+        some = select(columns.position).where(*ours).limit(ANNOTATION_BATCH_SIZE).scalar_subquery()
         with service.engine.begin() as connection:
             lock(connection, job, file)
             gone = connection.execute(delete(AnnotationRow).where(*ours, columns.position.in_(some))).rowcount
@@ -395,14 +400,14 @@ def extended_is_read(connection: Connection, file: File) -> bool:
 
 def retry_later(service: Service, job: Job, file: File, reason: str) -> None:
     """Try again later, with longer and longer pauses; after a day and an hour it has failed."""
-    first_attempt_at = file.first_attempt_at or now()  # none where content was lost that had been here
-    if now() - first_attempt_at > RETRY_PERIOD:
+    first_attempt_at = file.first_attempt_at or utcnow()  # none where content was lost that had been here
+    if utcnow() - first_attempt_at > RETRY_PERIOD:
         return fail(
             service, job, file, f"{reason}, and so it was for {RETRY_PERIOD.total_seconds() / 3600:.0f} hours"
         )
     with service.engine.begin() as connection:
         update_artifact(connection, file, reason=reason, first_attempt_at=first_attempt_at)
-        queue.postpone(connection, job, reason, delay=queue.backoff(file.attempts), counts=False)
+        queue.reschedule(connection, job, reason, delay=queue.backoff(file.attempts), count_attempt=False)
 
 
 def fail(service: Service, job: Job, file: File, reason: str) -> None:
@@ -414,7 +419,7 @@ def fail(service: Service, job: Job, file: File, reason: str) -> None:
             return queue.finish(connection, job)
         update_artifact(connection, file, state="failed", reason=reason[:MAX_REASON_LENGTH])
         enqueue_plan_if_complete(connection, service, known)
-        queue.bury(connection, job, reason[:MAX_REASON_LENGTH])
+        queue.mark_dead(connection, job, reason[:MAX_REASON_LENGTH])
     if file.of_segmentation:
         compare_label_images(service, file.response_id)
 
@@ -422,21 +427,21 @@ def fail(service: Service, job: Job, file: File, reason: str) -> None:
 def enqueue_plan_if_complete(connection: Connection, service: Service, known: dict[str, Any]) -> None:
     """Plan what follows from the task when this was the last file of its current response."""
     if known["current"] != known["response_id"] or not (
-        known["follow_up"] or service.interested(known["type"])
+        known["follow_up_unique_id"] or service.has_workflow_for(known["type"])
     ):
         return
     pending = select(func.count()).where(
         Artifact.response_id == known["response_id"], Artifact.state == "pending"
     )
     if not connection.scalar(pending):
-        queue.ask(connection, queue.PLAN, [known["task_id"]])
+        queue.enqueue(connection, queue.PLAN, [known["task_id"]])
 
 
 def lock(connection: Connection, job: Job, file: File) -> dict[str, Any]:
     """Lock the task and see that file and job are still ours. Raises Replaced or LeaseLost."""
     task = (
         connection.execute(
-            select(Task.task_id, Task.type, Task.follow_up, Task.response_id.label("current"))
+            select(Task.task_id, Task.type, Task.follow_up_unique_id, Task.response_id.label("current"))
             .where(Task.task_id == file.task_id)
             .with_for_update()
         )
@@ -450,7 +455,7 @@ def lock(connection: Connection, job: Job, file: File) -> dict[str, Any]:
     ).one_or_none()
     if known is None:
         raise ArtifactSuperseded
-    queue.still_ours(connection, job)
+    queue.check_lease(connection, job)
     return {**task, **known._mapping}
 
 
@@ -468,7 +473,7 @@ def requeue_masks(connection: Connection, response_id: UUID) -> list[UUID]:
         .values(state="pending")
     )
     ids = connection.scalars(statement.returning(Artifact.id)).all()
-    return queue.ask(connection, queue.FETCH, map(str, ids))
+    return queue.enqueue(connection, queue.FETCH, map(str, ids))
 
 
 # A person's decision.
@@ -486,7 +491,7 @@ def retry(connection: Connection, artifact_id: UUID) -> list[UUID]:
     if state == "failed":
         values["sha256"] = None
     connection.execute(update(Artifact).where(Artifact.id == artifact_id).values(**values))
-    asked = queue.ask(connection, queue.FETCH, [str(artifact_id)])
-    for job_id in asked:  # also where the job waits for its time
+    job_ids = queue.enqueue(connection, queue.FETCH, [str(artifact_id)])
+    for job_id in job_ids:  # also where the job waits for its time
         queue.retry(connection, job_id)
-    return asked
+    return job_ids

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from pipeline.db.json import dumps
 from scale.annotations import Annotation
 
-ROWS_AT_ONCE = 5_000
+ANNOTATION_BATCH_SIZE = 5_000
 
 COLUMNS = "response_id, file, position, type, label, uuid, frame, attributes, geometry, warning"
 FROM_ARRAYS = """
@@ -30,7 +30,7 @@ def write_annotations(
     written = 0
     postgresql = connection.dialect.name == "postgresql"
     rows = iter(annotations)
-    while some := list(islice(rows, ROWS_AT_ONCE)):
+    while some := list(islice(rows, ANNOTATION_BATCH_SIZE)):
         if postgresql:
             connection.exec_driver_sql(_POSTGRESQL, (response_id, file, arrays(some)))
         else:

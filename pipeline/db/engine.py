@@ -24,8 +24,8 @@ LOCK_TIMEOUT_MS = 3_000
 STATEMENT_TIMEOUT_MS = 15_000
 IDLE_TIMEOUT_MS = 60_000
 """A process that is frozen within a transaction gives its locks back."""
-BUSY_TIMEOUT_S = 5.0
-IDLE_SECONDS = 5.0
+BUSY_TIMEOUT_SECONDS = 5.0
+PING_AFTER_IDLE_SECONDS = 5.0
 
 
 def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
@@ -39,7 +39,7 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
         Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(
             url,
-            connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+            connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
             json_serializer=dumps,
             json_deserializer=loads,
             pool_size=pool_size,
@@ -79,17 +79,17 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
     return engine
 
 
-ALONE = {"weighbridge_alone": True}
+AUTOCOMMIT = {"weighbridge_alone": True}
 """Execution options of a connection whose statements need no transaction around them."""
 
 
-def reading(engine: Engine) -> Engine:
+def read_only(engine: Engine) -> Engine:
     """The same engine for those who only read. On SQLite they never wait for a writer; on PostgreSQL each statement sees
     the newest commit anyway, and is spared the two round trips of a transaction."""
-    return engine.execution_options(**ALONE)
+    return engine.execution_options(**AUTOCOMMIT)
 
 
-def carries_much(connection: Connection) -> None:
+def close_on_return(connection: Connection) -> None:
     """Close this connection when it is given back: libpq keeps buffers as large as the largest value that went through."""
     connection.info["carried_much"] = True
 
@@ -102,7 +102,7 @@ def _remember_checkin(_connection: Any, record: Any) -> None:
 
 def _ping_if_idle(connection: Any, record: Any, _proxy: Any) -> None:
     """Asking before each use whether the server is still there would cost the usual callback a tenth of its time."""
-    if time.monotonic() - record.info.get("checked_in", time.monotonic()) < IDLE_SECONDS:
+    if time.monotonic() - record.info.get("checked_in", time.monotonic()) < PING_AFTER_IDLE_SECONDS:
         return
     try:
         connection.execute("SELECT 1")
@@ -118,12 +118,12 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    alone = ALONE.items() <= connection.get_execution_options().items()
+    alone = AUTOCOMMIT.items() <= connection.get_execution_options().items()
     connection.exec_driver_sql("BEGIN" if alone else "BEGIN IMMEDIATE")
 
 
 def _begin_postgresql(connection: Connection) -> None:
-    if not ALONE.items() <= connection.get_execution_options().items():
+    if not AUTOCOMMIT.items() <= connection.get_execution_options().items():
         connection.exec_driver_sql("BEGIN")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-PASSING = ("08", "40", "53", "55", "57", "58")
+TRANSIENT_SQLSTATE_CLASSES = ("08", "40", "53", "55", "57", "58")
 """Classes of SQLSTATE: connections, rollbacks, resources, locks, interventions, the system. Source: PostgreSQL, "Error Codes"."""
 
 
@@ -19,18 +19,18 @@ def rolled_back(connection: Connection) -> bool:
     return connection.dialect.name == "sqlite" and not driver.in_transaction
 
 
-def passing(error: DBAPIError) -> bool:
+def is_transient(error: DBAPIError) -> bool:
     """Whether the same statement may succeed a little later: a lock, a time-out, a server that is full or stops."""
     state: str | None = getattr(error.orig, "sqlstate", None)
     if state is not None:
-        return state[:2] in PASSING
+        return state[:2] in TRANSIENT_SQLSTATE_CLASSES
     return (
         isinstance(error, OperationalError)
         and getattr(error.orig, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR
     )
 
 
-def words(error: BaseException) -> str:
+def safe_message(error: BaseException) -> str:
     """What the database says, without the lines that repeat values: those may open files."""
     said = error.orig if isinstance(error, DBAPIError) else error
     return f"{type(said).__name__}: {str(said).partition(chr(10))[0]}"

@@ -13,11 +13,11 @@ def new_id() -> UUID:
     return uuid_utils.compat.uuid7()
 
 
-def now() -> datetime:
+def utcnow() -> datetime:
     """The present, aware, in UTC."""
     return datetime.now(UTC)
 
 
-def instant(moment: datetime) -> str:
+def format_timestamp(moment: datetime) -> str:
     """UTC, milliseconds, `Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

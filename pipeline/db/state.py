@@ -6,13 +6,13 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select
 
-from models import State
+from models import KeyValue
 from pipeline.db.dialect import from_now, insert
 
 
-def remember(connection: Connection, key: str, value: dict[str, Any]) -> None:
+def set_state(connection: Connection, key: str, value: dict[str, Any]) -> None:
     """Write the fact, with the time by the database's clock."""
-    statement = insert(connection, State).values(key=key, value=value, changed_at=from_now())
+    statement = insert(connection, KeyValue).values(key=key, value=value, changed_at=from_now())
     new = statement.excluded
     connection.execute(
         statement.on_conflict_do_update(
@@ -21,10 +21,10 @@ def remember(connection: Connection, key: str, value: dict[str, Any]) -> None:
     )
 
 
-def recall(connection: Connection, key: str) -> dict[str, Any] | None:
+def get_state(connection: Connection, key: str) -> dict[str, Any] | None:
     """The fact, None when there is none."""
-    return connection.scalar(select(State.value).where(State.key == key))
+    return connection.scalar(select(KeyValue.value).where(KeyValue.key == key))
 
 
-def forget(connection: Connection, key: str) -> None:
-    connection.execute(delete(State).where(State.key == key))
+def delete_state(connection: Connection, key: str) -> None:
+    connection.execute(delete(KeyValue).where(KeyValue.key == key))

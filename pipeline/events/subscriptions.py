@@ -16,9 +16,9 @@ from sqlalchemy import Connection, Engine, delete, select, update
 
 from config import Settings
 from models import Notification, Subscriber
-from pipeline.access.audit import note
+from pipeline.access.audit import log_action
 from pipeline.db.dialect import insert
-from pipeline.db.ids import new_id, now
+from pipeline.db.ids import new_id, utcnow
 from pipeline.http.download import DownloadRefused, check_allowed
 from pipeline.jobs import queue
 from pipeline.jobs.queue import NOTIFY
@@ -33,10 +33,10 @@ EVENTS: Mapping[str, str] = {
 }
 """Groups of events; a subscriber names groups, or single events."""
 DELIVERY, TASK, RESPONSE, FOLLOW_UP, WORKFLOW, TEST = EVENTS
-CACHED_SECONDS = 2.0
+CACHE_SECONDS = 2.0
 
 
-class Unfit(Exception):
+class InvalidSubscriber(Exception):
     """A subscriber can't be registered so. args[0] says what is wrong and what to do."""
 
 
@@ -45,7 +45,7 @@ class Subscription:
     id: UUID
     events: tuple[str, ...]
 
-    def hears(self, event: str) -> bool:
+    def matches(self, event: str) -> bool:
         return event in self.events or event.partition(".")[0] in self.events
 
 
@@ -59,12 +59,12 @@ def load_subscriptions(connection: Connection) -> Subscriptions:
     return tuple(Subscription(row.id, tuple(row.events)) for row in rows)
 
 
-def anyone(among: Subscriptions, group: str) -> bool:
-    """Whether somebody hears some event of a group: asked before anything is written for them."""
-    return any(event.partition(".")[0] == group for one in among for event in one.events)
+def has_subscriber(subscriptions: Subscriptions, group: str) -> bool:
+    """Whether somebody matches some event of a group: asked before anything is written for them."""
+    return any(event.partition(".")[0] == group for one in subscriptions for event in one.events)
 
 
-class Registered:
+class SubscriptionCache:
     """The subscriptions as they were a moment ago, so that a callback need not ask for them."""
 
     def __init__(self, engine: Engine) -> None:
@@ -77,7 +77,7 @@ class Registered:
             # Each for itself: waiting for another's look at a database that hangs is waiting one after another.
             with self._engine.begin() as connection:
                 self._known = load_subscriptions(connection)
-            self._until = time.monotonic() + CACHED_SECONDS
+            self._until = time.monotonic() + CACHE_SECONDS
         return self._known
 
     def forget(self) -> None:
@@ -101,14 +101,14 @@ def add(
     unknown = [event for event in events if event.partition(".")[0] not in EVENTS]
     if unknown or not events:
         said = f"no event is called {', '.join(unknown)}" if unknown else "no event is named"
-        raise Unfit(f"{said}; there is {', '.join(EVENTS)}, and each event of these")
+        raise InvalidSubscriber(f"{said}; there is {', '.join(EVENTS)}, and each event of these")
     try:
         check_allowed(url, settings.subscriber_hosts)
     except DownloadRefused as refused:
-        raise Unfit(f"{refused}: SUBSCRIBER_HOSTS names whom this service may tell") from None
+        raise InvalidSubscriber(f"{refused}: SUBSCRIBER_HOSTS names whom this service may tell") from None
     for name, value in (headers or {}).items():
         if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name) or not re.fullmatch(r"[ -~]{0,1000}", value):
-            raise Unfit(
+            raise InvalidSubscriber(
                 f"{name!r} can't be a header: its name has letters, digits and -, its value one line of ASCII"
             )
     row = {
@@ -118,11 +118,11 @@ def add(
         "secret": secret or f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
         "headers": dict(headers or {}) or None,
         "enabled": True,
-        "created_at": now(),
+        "created_at": utcnow(),
     }
     _check(str(row["secret"]))
     connection.execute(insert(connection, Subscriber).values(**row))
-    note(connection, actor, "subscriber.add", str(row["id"]), {"url": url, "events": row["events"]})
+    log_action(connection, actor, "subscriber.add", str(row["id"]), {"url": url, "events": row["events"]})
     return {**row, "reason": None}
 
 
@@ -133,7 +133,9 @@ def _check(secret: str) -> None:
     except binascii.Error:
         size = 0
     if not secret.startswith("whsec_") or not 24 <= size <= 64:
-        raise Unfit("a secret is whsec_ and 24 to 64 random bytes in base64; left out, one is made")
+        raise InvalidSubscriber(
+            "a secret is whsec_ and 24 to 64 random bytes in base64; left out, one is made"
+        )
 
 
 def enable(connection: Connection, actor: str, subscriber_id: UUID, enabled: bool) -> None:
@@ -141,7 +143,7 @@ def enable(connection: Connection, actor: str, subscriber_id: UUID, enabled: boo
     statement = update(Subscriber).where(Subscriber.id == subscriber_id).values(enabled=enabled, reason=None)
     if not connection.execute(statement).rowcount:
         raise LookupError(f"there is no subscriber {subscriber_id}")
-    note(connection, actor, f"subscriber.{'enable' if enabled else 'disable'}", str(subscriber_id))
+    log_action(connection, actor, f"subscriber.{'enable' if enabled else 'disable'}", str(subscriber_id))
 
 
 def remove(connection: Connection, actor: str, subscriber_id: UUID) -> None:
@@ -149,7 +151,7 @@ def remove(connection: Connection, actor: str, subscriber_id: UUID) -> None:
     if not connection.execute(delete(Subscriber).where(Subscriber.id == subscriber_id)).rowcount:
         raise LookupError(f"there is no subscriber {subscriber_id}")
     connection.execute(delete(Notification).where(Notification.subscriber_id == subscriber_id))
-    note(connection, actor, "subscriber.remove", str(subscriber_id))
+    log_action(connection, actor, "subscriber.remove", str(subscriber_id))
 
 
 def replay(connection: Connection, actor: str, notification_id: UUID) -> list[UUID]:
@@ -157,5 +159,5 @@ def replay(connection: Connection, actor: str, notification_id: UUID) -> list[UU
     again = update(Notification).where(Notification.id == notification_id).values(state="pending")
     if not connection.execute(again).rowcount:
         raise LookupError(f"there is no notification {notification_id}")
-    note(connection, actor, "notification.replay", str(notification_id))
-    return queue.ask(connection, NOTIFY, [str(notification_id)])
+    log_action(connection, actor, "notification.replay", str(notification_id))
+    return queue.enqueue(connection, NOTIFY, [str(notification_id)])

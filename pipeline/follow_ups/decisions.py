@@ -11,10 +11,10 @@ from uuid import UUID
 from sqlalchemy import Connection, RowMapping, select, update
 
 from models import FollowUp
-from pipeline.access.audit import note
-from pipeline.db.ids import instant, now
-from pipeline.db.state import forget, recall, remember
-from pipeline.events.outbox import follow_ups_changed, look_for_end
+from pipeline.access.audit import log_action
+from pipeline.db.ids import format_timestamp, utcnow
+from pipeline.db.state import delete_state, get_state, set_state
+from pipeline.events.outbox import enqueue_run_check, follow_ups_changed
 from pipeline.events.subscriptions import load_subscriptions
 from pipeline.follow_ups import joins
 from pipeline.follow_ups.pauses import PAUSED, STOPPED, replay_missed
@@ -31,22 +31,25 @@ class InvalidTransition(Exception):
 def approve(connection: Connection, unique_id: str, actor: str) -> list[UUID]:
     """A held follow-up may be created, whatever it was held for: limits, age, `hold`."""
     follow_up = _decide(connection, unique_id, actor, "approve", ("held",), state="planned", reason=None)
-    asked = queue.ask(connection, queue.CREATE, [unique_id], lane=follow_up["environment"])
-    return [*_publish_change(connection, unique_id), *asked]
+    job_ids = queue.enqueue(connection, queue.CREATE, [unique_id], queue=follow_up["environment"])
+    return [*_publish_change(connection, unique_id), *job_ids]
 
 
 def cancel(connection: Connection, unique_id: str, actor: str) -> list[UUID]:
     """A follow-up that is held or planned is never created; one that was created is canceled at Scale by a job."""
     follow_up = _decide(connection, unique_id, actor, "cancel", ("held", "planned", "created"))
     if follow_up["state"] == "created":
-        return queue.ask(connection, queue.CANCEL, [unique_id])
+        return queue.enqueue(connection, queue.CANCEL, [unique_id])
     connection.execute(
         update(FollowUp)
         .where(FollowUp.unique_id == unique_id)
         .values(state="canceled", reason=f"canceled by {actor}")
     )
-    asked = [*_publish_change(connection, unique_id), *joins.recheck_joins(connection, follow_up)]
-    return [*asked, *look_for_end(connection, load_subscriptions(connection), follow_up["source_task_id"])]
+    job_ids = [*_publish_change(connection, unique_id), *joins.recheck_joins(connection, follow_up)]
+    return [
+        *job_ids,
+        *enqueue_run_check(connection, load_subscriptions(connection), follow_up["source_task_id"]),
+    ]
 
 
 def retry(connection: Connection, unique_id: str, actor: str) -> list[UUID]:
@@ -54,8 +57,8 @@ def retry(connection: Connection, unique_id: str, actor: str) -> list[UUID]:
     follow_up = _decide(
         connection, unique_id, actor, "retry", ("failed", "planned"), state="planned", reason=None
     )
-    asked = queue.ask(connection, queue.CREATE, [unique_id], lane=follow_up["environment"])
-    return [*_publish_change(connection, unique_id), *asked]
+    job_ids = queue.enqueue(connection, queue.CREATE, [unique_id], queue=follow_up["environment"])
+    return [*_publish_change(connection, unique_id), *job_ids]
 
 
 def _publish_change(connection: Connection, unique_id: str) -> list[UUID]:
@@ -84,9 +87,9 @@ def _decide(
     connection.execute(
         update(FollowUp)
         .where(FollowUp.unique_id == unique_id)
-        .values(decided_by=actor, decided_at=now(), **values)
+        .values(decided_by=actor, decided_at=utcnow(), **values)
     )
-    note(connection, actor, f"follow-up.{action}", unique_id, {"state": state})
+    log_action(connection, actor, f"follow-up.{action}", unique_id, {"state": state})
     return follow_up
 
 
@@ -95,18 +98,18 @@ def _decide(
 
 def pause(connection: Connection, workflow: str, actor: str) -> None:
     """Plan nothing for this workflow until it is resumed. What is planned already goes on."""
-    if recall(connection, PAUSED + workflow) is None:
-        remember(connection, PAUSED + workflow, {"who": actor, "at": instant(now())})
-        note(connection, actor, "workflow.pause", workflow)
+    if get_state(connection, PAUSED + workflow) is None:
+        set_state(connection, PAUSED + workflow, {"actor": actor, "at": format_timestamp(utcnow())})
+        log_action(connection, actor, "workflow.pause", workflow)
 
 
 def resume(connection: Connection, workflow: str, actor: str) -> list[UUID]:
     """Plan again, and first of all for the tasks that changed during the pause."""
-    forget(connection, PAUSED + workflow)
-    asked = replay_missed(connection, workflow)
-    note(connection, actor, "workflow.resume", workflow, {"tasks": len(asked)})
+    delete_state(connection, PAUSED + workflow)
+    job_ids = replay_missed(connection, workflow)
+    log_action(connection, actor, "workflow.resume", workflow, {"tasks": len(job_ids)})
     joins.recheck_workflow_joins(connection, workflow)
-    return asked
+    return job_ids
 
 
 # Creating: the one switch.
@@ -114,13 +117,13 @@ def resume(connection: Connection, workflow: str, actor: str) -> list[UUID]:
 
 def pause_creation(connection: Connection, actor: str) -> None:
     """Keep receiving and planning, create nothing."""
-    if recall(connection, STOPPED) is None:
-        remember(connection, STOPPED, {"who": actor, "at": instant(now())})
-        note(connection, actor, "creating.stop", "creating")
+    if get_state(connection, STOPPED) is None:
+        set_state(connection, STOPPED, {"actor": actor, "at": format_timestamp(utcnow())})
+        log_action(connection, actor, "creating.stop", "creating")
 
 
 def resume_creation(connection: Connection, actor: str) -> None:
     """Create again. The jobs that waited look once a minute."""
-    if recall(connection, STOPPED) is not None:
-        forget(connection, STOPPED)
-        note(connection, actor, "creating.start", "creating")
+    if get_state(connection, STOPPED) is not None:
+        delete_state(connection, STOPPED)
+        log_action(connection, actor, "creating.start", "creating")

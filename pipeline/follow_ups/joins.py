@@ -14,13 +14,13 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, exist
 
 from models import Artifact, FollowUp, Join, Response, Task
 from pipeline.db.dialect import from_now, insert
-from pipeline.db.ids import now
+from pipeline.db.ids import utcnow
 from pipeline.events import outbox
 from pipeline.follow_ups.pauses import paused_workflows
 from pipeline.follow_ups.recording import enqueue_within_limits, insert_follow_ups
 from pipeline.follow_ups.views import TaskSnapshot, load_parent, load_snapshot
 from pipeline.jobs import queue
-from pipeline.jobs.queue import Job, Wait
+from pipeline.jobs.queue import Job, RetryLater
 from pipeline.service import Service
 from workflows.definition.model import RECALLED, Step, Workflow
 from workflows.planning.joins import (
@@ -82,25 +82,25 @@ def open_joins(
 def enqueue_joins(connection: Connection, opened: Iterable[Opened]) -> None:
     """Jobs come last in the one order in which rows are locked: follow-ups, joins, counters of limits, jobs."""
     for waiting, deadlines in opened:
-        queue.ask(connection, queue.JOIN, waiting)
+        queue.enqueue(connection, queue.JOIN, waiting)
         for opening in deadlines:
-            queue.ask(connection, queue.DEADLINE, [opening.key], delay=opening.within or 0)
+            queue.enqueue(connection, queue.DEADLINE, [opening.key], delay=opening.within or 0)
 
 
 def _row(workflow: Workflow, opening: NewJoin, response_id: UUID | None) -> dict[str, Any]:
     step = workflow.step(opening.step)
     assert step is not None
     assert step.after is not None
-    of_step = workflow.step(step.after.step[0])
+    awaited_step = workflow.step(step.after.step[0])
     return {
         "id": opening.key,
         "workflow": opening.workflow,
         "step": opening.step,
-        "of_step": step.after.step[0],
+        "awaited_step": step.after.step[0],
         "source_task_id": opening.source_task_id,
         "source_response_id": response_id,
         "source_annotation": opening.part,
-        "one_response": of_step is not None and of_step.each_response,
+        "per_response": awaited_step is not None and awaited_step.each_response,
         "opened_at": from_now(),
         "deadline": None if opening.within is None else from_now(opening.within),
     }
@@ -111,12 +111,12 @@ def recheck_joins(connection: Connection, follow_up: Mapping[Any, Any]) -> list[
     waiting = select(JOINS.c.id).where(
         JOINS.c.source_task_id == follow_up["source_task_id"],
         JOINS.c.workflow == follow_up["workflow"],
-        JOINS.c.of_step == follow_up["step"],
+        JOINS.c.awaited_step == follow_up["step"],
         JOINS.c.fired_at.is_(None),
         JOINS.c.source_annotation.is_(None)
         | JOINS.c.source_annotation.is_not_distinct_from(follow_up["source_annotation"]),
     )
-    return queue.ask(connection, queue.JOIN, connection.scalars(waiting))
+    return queue.enqueue(connection, queue.JOIN, connection.scalars(waiting))
 
 
 def close(connection: Connection, task_id: str, workflow: str, steps: Sequence[str]) -> None:
@@ -124,7 +124,7 @@ def close(connection: Connection, task_id: str, workflow: str, steps: Sequence[s
     theirs = (
         JOINS.c.source_task_id == task_id,
         JOINS.c.workflow == workflow,
-        JOINS.c.of_step.in_(steps),
+        JOINS.c.awaited_step.in_(steps),
     )
     connection.execute(JOINS.delete().where(*theirs, JOINS.c.fired_at.is_(None)))
 
@@ -143,7 +143,7 @@ def evaluate_join(service: Service, job: Job) -> int:
         verdict = decide_join(workflow, step, [_child(row) for row in children], _left(join) <= 0)
     if verdict is None or verdict.do == WAIT:
         if job.kind == queue.DEADLINE and _left(join) > 0:
-            raise Wait("the deadline was moved", _left(join))
+            raise RetryLater("the deadline was moved", _left(join))
         return _nothing(service, job)
     seen, wanted, outcome = _plan(service, workflow, step, join, verdict)
     with service.engine.begin() as connection:
@@ -152,19 +152,19 @@ def evaluate_join(service: Service, job: Job) -> int:
             queue.finish(connection, job)
             return 0
         if still != join or _children(connection, join) != children:
-            queue.ask(connection, job.kind, [job.subject])  # something has changed meanwhile: once more
+            queue.enqueue(connection, job.kind, [job.subject])  # something has changed meanwhile: once more
             queue.finish(connection, job)
             return 0
         new = insert_follow_ups(connection, service, seen, wanted)
         fired = update(JOINS).where(JOINS.c.id == job.subject)
-        connection.execute(fired.values(fired_at=now(), **outcome))
+        connection.execute(fired.values(fired_at=utcnow(), **outcome))
         fanned_out = joins_for(wanted, workflow, service.settings.unique_id_prefix)
         opened = open_joins(connection, workflow, fanned_out, seen.response_id)
         enqueue_within_limits(connection, service, seen.view.environment, new.planned)
         outbox.changed(connection, service, new.unique_ids)
         enqueue_joins(connection, [opened])
         queue.finish(connection, job)
-        outbox.look_for_end(connection, service.subscriptions, join["source_task_id"])
+        outbox.enqueue_run_check(connection, service.subscriptions, join["source_task_id"])
     return len(new.unique_ids)
 
 
@@ -177,7 +177,7 @@ def _nothing(service: Service, job: Job) -> int:
 def recheck_workflow_joins(connection: Connection, workflow: str) -> list[UUID]:
     """The workflow is not paused any more: look at its joins."""
     waiting = select(JOINS.c.id).where(JOINS.c.workflow == workflow, JOINS.c.fired_at.is_(None))
-    return queue.ask(connection, queue.JOIN, connection.scalars(waiting))
+    return queue.enqueue(connection, queue.JOIN, connection.scalars(waiting))
 
 
 def _of(connection: Connection, service: Service, join: RowMapping) -> tuple[Workflow, Step]:
@@ -185,17 +185,17 @@ def _of(connection: Connection, service: Service, join: RowMapping) -> tuple[Wor
     workflow = service.workflows.workflow(join["workflow"])
     step = workflow.step(join["step"]) if workflow else None
     if workflow is None or step is None or step.join is None or step.after is None:
-        raise Wait(
+        raise RetryLater(
             f"the step {join['workflow']}.{join['step']} is not among the workflows", PAUSED_RETRY_SECONDS
         )
     if workflow.name in paused_workflows(connection, service):
-        raise Wait(f"{workflow.name} is paused", PAUSED_RETRY_SECONDS)
+        raise RetryLater(f"{workflow.name} is paused", PAUSED_RETRY_SECONDS)
     return workflow, step
 
 
 def _left(join: RowMapping) -> float:
     """Seconds to the deadline."""
-    return (join["deadline"] - now()).total_seconds() if join["deadline"] is not None else float("inf")
+    return (join["deadline"] - utcnow()).total_seconds() if join["deadline"] is not None else float("inf")
 
 
 def _plan(
@@ -229,11 +229,11 @@ def _children_of(join: Mapping[Any, Any]) -> ColumnElement[bool]:
     theirs = [
         FOLLOW_UPS.c.source_task_id == join["source_task_id"],
         FOLLOW_UPS.c.workflow == join["workflow"],
-        FOLLOW_UPS.c.step == join["of_step"],
+        FOLLOW_UPS.c.step == join["awaited_step"],
     ]
     if join["source_annotation"] is not None:
         theirs.append(FOLLOW_UPS.c.source_annotation == join["source_annotation"])
-    if join["one_response"]:
+    if join["per_response"]:
         theirs.append(FOLLOW_UPS.c.source_response_id == join["source_response_id"])
     return and_(*theirs)
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select, update
 
-from models import State
+from models import KeyValue
 from pipeline.db.dialect import insert
-from pipeline.db.ids import now
+from pipeline.db.ids import utcnow
 from workflows.definition.model import Limit
 
 
@@ -26,31 +26,33 @@ def reserve(connection: Connection, limits: Sequence[Limit], wished: int) -> tup
         if left < granted:
             granted, reason = left, limit_reason(keys[key])
     if granted:
-        counters = update(State).where(State.key.in_(keys))
-        connection.execute(counters.values(count=State.count + granted))
+        counters = update(KeyValue).where(KeyValue.key.in_(keys))
+        connection.execute(counters.values(count=KeyValue.count + granted))
     return granted, reason
 
 
 def _all_of(connection: Connection, limit: Limit, wished: int) -> bool:
     """The usual case in one statement: the counter is there, and far from its limit."""
-    far = (State.key == _key(limit), State.count + wished <= limit.most)
-    return bool(connection.execute(update(State).where(*far).values(count=State.count + wished)).rowcount)
+    far = (KeyValue.key == _key(limit), KeyValue.count + wished <= limit.most)
+    return bool(
+        connection.execute(update(KeyValue).where(*far).values(count=KeyValue.count + wished)).rowcount
+    )
 
 
 def remaining(connection: Connection, limit: Limit) -> int:
     """How many more a limit would grant now."""
-    return limit.most - (connection.scalar(select(State.count).where(State.key == _key(limit))) or 0)
+    return limit.most - (connection.scalar(select(KeyValue.count).where(KeyValue.key == _key(limit))) or 0)
 
 
 def _key(limit: Limit) -> str:
-    return f"granted:{limit.counter}" + (f":{now():%Y-%m-%d}" if limit.period == "day" else "")
+    return f"granted:{limit.counter}" + (f":{utcnow():%Y-%m-%d}" if limit.period == "day" else "")
 
 
 def _lock(connection: Connection, key: str) -> int:
     """What was granted so far."""
-    statement = insert(connection, State).values(key=key, value={}, changed_at=now())
-    statement = statement.on_conflict_do_update(index_elements=["key"], set_={"changed_at": now()})
-    return int(connection.scalars(statement.returning(State.count)).one())
+    statement = insert(connection, KeyValue).values(key=key, value={}, changed_at=utcnow())
+    statement = statement.on_conflict_do_update(index_elements=["key"], set_={"changed_at": utcnow()})
+    return int(connection.scalars(statement.returning(KeyValue.count)).one())
 
 
 def limit_reason(limit: Limit) -> str:

@@ -62,7 +62,7 @@ def _up(connection: Connection, task_id: str | None) -> list[Row]:
                 FollowUp.source_task_id,
                 FollowUp.source_annotation,
             )
-            .outerjoin(FollowUp, FollowUp.unique_id == Task.follow_up)
+            .outerjoin(FollowUp, FollowUp.unique_id == Task.follow_up_unique_id)
             .where(Task.task_id == task_id)
         )
         row = connection.execute(statement).mappings().one_or_none()
@@ -129,7 +129,7 @@ def _joins(connection: Connection, ids: Sequence[str]) -> list[RowMapping]:
         Join.id,
         Join.workflow,
         Join.step,
-        Join.of_step,
+        Join.awaited_step,
         Join.source_task_id,
         Join.source_annotation,
         Join.expected,

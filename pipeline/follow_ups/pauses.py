@@ -10,13 +10,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, delete, select
 
-from models import State
+from models import KeyValue
 from pipeline.db.dialect import insert
-from pipeline.db.ids import instant, now
-from pipeline.db.state import recall, remember
+from pipeline.db.ids import format_timestamp, utcnow
+from pipeline.db.state import get_state, set_state
 from pipeline.follow_ups.recording import missing_setting
 from pipeline.jobs import queue
-from pipeline.jobs.queue import Wait
+from pipeline.jobs.queue import RetryLater
 from pipeline.service import Service
 
 PAUSED = "paused:"
@@ -32,7 +32,7 @@ STOPPED_SECONDS = 60.0
 
 def paused(connection: Connection) -> dict[str, dict[str, Any]]:
     """Name of each paused workflow → {who, at}."""
-    rows = connection.execute(select(State.key, State.value).where(State.key.startswith(PAUSED)))
+    rows = connection.execute(select(KeyValue.key, KeyValue.value).where(KeyValue.key.startswith(PAUSED)))
     return {key.removeprefix(PAUSED): value for key, value in rows}
 
 
@@ -40,7 +40,8 @@ def paused_workflows(connection: Connection, service: Service) -> set[str]:
     """Names of the loaded workflows that are paused."""
     keys = [PAUSED + workflow.name for workflow in service.workflows.loaded]
     return {
-        key.removeprefix(PAUSED) for key in connection.scalars(select(State.key).where(State.key.in_(keys)))
+        key.removeprefix(PAUSED)
+        for key in connection.scalars(select(KeyValue.key).where(KeyValue.key.in_(keys)))
     }
 
 
@@ -53,21 +54,21 @@ def record_missed(connection: Connection, workflows: Iterable[str], task_id: str
     """These workflows would have looked at the task, had they not been paused, or broken."""
     for workflow in sorted(workflows):
         missed = {"workflow": workflow, "task_id": task_id}
-        row = {"key": f"{MISSED}{workflow}:{task_id}", "value": missed, "changed_at": now()}
-        statement = insert(connection, State).values(row)
+        row = {"key": f"{MISSED}{workflow}:{task_id}", "value": missed, "changed_at": utcnow()}
+        statement = insert(connection, KeyValue).values(row)
         connection.execute(statement.on_conflict_do_nothing(index_elements=["key"]))
 
 
 def replay_missed(connection: Connection, workflow: str) -> list[UUID]:
     """Ask again for every task that this workflow missed."""
-    theirs = State.key.startswith(f"{MISSED}{workflow}:", autoescape=True)
-    missed = connection.scalars(delete(State).where(theirs).returning(State.value)).all()
-    return queue.ask(connection, queue.PLAN, [one["task_id"] for one in missed])
+    theirs = KeyValue.key.startswith(f"{MISSED}{workflow}:", autoescape=True)
+    missed = connection.scalars(delete(KeyValue).where(theirs).returning(KeyValue.value)).all()
+    return queue.enqueue(connection, queue.PLAN, [one["task_id"] for one in missed])
 
 
 def replay_missed_of_fixed_files(connection: Connection, service: Service) -> list[UUID]:
     """Ask again for every task that was missed by a file which is broken no more."""
-    missed = connection.scalars(select(State.value).where(State.key.startswith(f"{MISSED}{FILE}")))
+    missed = connection.scalars(select(KeyValue.value).where(KeyValue.key.startswith(f"{MISSED}{FILE}")))
     mended = {one["workflow"] for one in missed} - broken_files(service)
     return [job_id for file in sorted(mended) for job_id in replay_missed(connection, file)]
 
@@ -83,15 +84,18 @@ def check_creation_allowed(connection: Connection, service: Service, environment
     keys = (STOPPED, f"{CREATING}:{environment}")
     known = {
         row.key: row.value
-        for row in connection.execute(select(State.key, State.value).where(State.key.in_(keys)))
+        for row in connection.execute(select(KeyValue.key, KeyValue.value).where(KeyValue.key.in_(keys)))
     }
     if STOPPED in known:
-        raise Wait("creating is stopped; `flask creating start` starts it", STOPPED_SECONDS)
+        raise RetryLater("creating is stopped; `flask creating start` starts it", STOPPED_SECONDS)
     if why := missing_setting(service, environment):
-        raise Wait(why, STOPPED_SECONDS)
+        raise RetryLater(why, STOPPED_SECONDS)
     pause = known.get(f"{CREATING}:{environment}")
-    if pause is not None and (left := (datetime.fromisoformat(pause["until"]) - now()).total_seconds()) > 0:
-        raise Wait(pause["reason"], left * random.uniform(1.0, 1.2))
+    if (
+        pause is not None
+        and (left := (datetime.fromisoformat(pause["until"]) - utcnow()).total_seconds()) > 0
+    ):
+        raise RetryLater(pause["reason"], left * random.uniform(1.0, 1.2))
     return pause is not None
 
 
@@ -100,14 +104,14 @@ def active_throttles(connection: Connection) -> list[dict[str, Any]]:
     return [
         {"environment": environment, **pause}
         for environment in ("live", "test")
-        if (pause := recall(connection, f"{CREATING}:{environment}"))
-        and datetime.fromisoformat(pause["until"]) > now()
+        if (pause := get_state(connection, f"{CREATING}:{environment}"))
+        and datetime.fromisoformat(pause["until"]) > utcnow()
     ]
 
 
 def throttle_creation(service: Service, environment: str, reason: str, seconds: float) -> NoReturn:
     """Every worker waits `seconds` before the next create call of this environment. Raises Wait."""
-    until = instant(now() + timedelta(seconds=seconds))
+    until = format_timestamp(utcnow() + timedelta(seconds=seconds))
     with service.engine.begin() as connection:
-        remember(connection, f"{CREATING}:{environment}", {"reason": reason, "until": until})
-    raise Wait(reason, seconds)
+        set_state(connection, f"{CREATING}:{environment}", {"reason": reason, "until": until})
+    raise RetryLater(reason, seconds)

@@ -59,7 +59,7 @@ def plan_task(service: Service, job: Job) -> int:
         for workflow in workflows.loaded
         if workflow.name in paused and _could_want(seen, workflow)
     }
-    with queue.kept_leased(service.engine, job, service.settings.lease_seconds) as still_leased:
+    with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as still_leased:
         for workflow in workflows.loaded:
             if workflow.name not in paused:
                 try:
@@ -82,7 +82,7 @@ def plan_task(service: Service, job: Job) -> int:
                     record_missed(connection, missing | broken_files(service), job.subject)
                     _recheck_joins(connection, seen)
                     above = seen.view.source.task_id if seen.view.source else job.subject
-                    outbox.look_for_end(connection, service.subscriptions, above)
+                    outbox.enqueue_run_check(connection, service.subscriptions, above)
                 if last and not failures:
                     queue.finish(connection, job)
     if failures:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select, update
 
 from models import FollowUp
 from pipeline.db.dialect import insert
-from pipeline.db.ids import new_id, now
+from pipeline.db.ids import new_id, utcnow
 from pipeline.follow_ups.limits import reserve
 from pipeline.follow_ups.views import TaskSnapshot
 from pipeline.jobs import queue
@@ -83,7 +83,7 @@ def _row(seen: TaskSnapshot, follow_up: Wanted, held: str | None) -> dict[str, A
         "task_type": follow_up.task_type,
         "request": follow_up.request,
         "depth": follow_up.depth,
-        "planned_at": now(),
+        "planned_at": utcnow(),
     }
 
 
@@ -113,7 +113,7 @@ def enqueue_within_limits(
         step = workflow.step(step_name) if workflow else None
         counters = limits_for(workflow, step) if workflow and step else ()
         granted, reason = reserve(connection, counters, len(unique_ids))
-        queue.ask(connection, queue.CREATE, unique_ids[:granted], lane=environment)
+        queue.enqueue(connection, queue.CREATE, unique_ids[:granted], queue=environment)
         for some in _some(unique_ids[granted:]):
             held = update(FollowUp).where(FollowUp.unique_id.in_(some))
             connection.execute(held.values(state="held", reason=reason))
@@ -133,7 +133,7 @@ def cancel_for_recall(connection: Connection, task_id: str, workflow: str, steps
         taken = update(FollowUp).where(FollowUp.unique_id.in_(some))
         connection.execute(taken.values(reason=RECALLED))
         connection.execute(taken.where(FollowUp.state != "created").values(state="canceled"))
-    queue.ask(connection, queue.CANCEL, created)
+    queue.enqueue(connection, queue.CANCEL, created)
     return list(states)
 
 

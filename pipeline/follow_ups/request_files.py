@@ -15,7 +15,7 @@ from sqlalchemy import RowMapping, select
 
 from models import Artifact, RequestFile, Response, Task
 from pipeline.db.dialect import insert
-from pipeline.db.ids import now
+from pipeline.db.ids import utcnow
 from pipeline.follow_ups.signed_urls import parse_own_url, refresh_urls, signed_url
 from pipeline.follow_ups.views import annotations_of_files
 from pipeline.http.download import fetch
@@ -48,7 +48,7 @@ def with_files(service: Service, job: Job, follow_up: RowMapping) -> dict[str, A
     request = follow_up["request"]
     addresses = {}
     if needed := list(files(request)):
-        with queue.kept_leased(service.engine, job, service.settings.lease_seconds) as still_leased:
+        with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as still_leased:
             for file in needed:
                 made = build_file(service, follow_up["source_task_id"], file.recipe)
                 still_leased()
@@ -66,11 +66,11 @@ def build_file(service: Service, task_id: str, recipe: Mapping[str, Any]) -> Bui
                 RequestFile.sha256, RequestFile.size_bytes, RequestFile.media_type, RequestFile.made_at
             ).where(RequestFile.recipe == digest)
         ).one_or_none()
-    if row and now() - row.made_at < CACHE_TTL and service.store.exists(row.sha256):
+    if row and utcnow() - row.made_at < CACHE_TTL and service.store.exists(row.sha256):
         return BuiltFile(row.sha256, row.size_bytes, row.media_type)
     made = BUILDERS[recipe["make"]](service, task_id, recipe)
     with service.engine.begin() as connection:
-        statement = insert(connection, RequestFile).values(recipe=digest, made_at=now(), **made._asdict())
+        statement = insert(connection, RequestFile).values(recipe=digest, made_at=utcnow(), **made._asdict())
         new = statement.excluded
         fresh = {name: new[name] for name in ("sha256", "size_bytes", "media_type", "made_at")}
         connection.execute(statement.on_conflict_do_update(index_elements=["recipe"], set_=fresh))

@@ -36,7 +36,7 @@ def root_of(connection: Connection, task_id: str) -> str:
     while True:
         above = connection.scalar(
             select(FollowUp.source_task_id)
-            .join(Task, Task.follow_up == FollowUp.unique_id)
+            .join(Task, Task.follow_up_unique_id == FollowUp.unique_id)
             .where(Task.task_id == task_id)
         )
         if above is None or above in seen:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 from models import FollowUp
 from pipeline.db.dialect import insert
 from pipeline.db.ids import new_id
-from pipeline.db.state import forget
+from pipeline.db.state import delete_state
 from pipeline.events import outbox
 from pipeline.follow_ups import joins
 from pipeline.follow_ups.pauses import CREATING, check_creation_allowed, throttle_creation
@@ -21,9 +21,9 @@ from pipeline.follow_ups.request_files import RequestFileError, with_files
 from pipeline.follow_ups.verification import SourceMismatch, verify
 from pipeline.http.download import DownloadRefused
 from pipeline.jobs import queue
-from pipeline.jobs.queue import Job, Wait
-from pipeline.receive.ordering import describe
-from pipeline.receive.rows import TASKS, join_follow_up, lock_task
+from pipeline.jobs.queue import Job, RetryLater
+from pipeline.receive.ordering import task_columns
+from pipeline.receive.rows import TASKS, link_follow_up, lock_task
 from pipeline.service import Service
 from scale.client import Client, Conflict, PermanentError, Throttled, Unauthorized
 from scale.envelope import parse_task, storable
@@ -76,7 +76,7 @@ def create_task(service: Service, job: Job) -> None:
             record_created(connection, follow_up["unique_id"], environment, task)
             outbox.changed(connection, service, [follow_up["unique_id"]])
             if waited:
-                forget(connection, f"{CREATING}:{environment}")
+                delete_state(connection, f"{CREATING}:{environment}")
             queue.finish(connection, job)
 
 
@@ -107,19 +107,26 @@ def record_created(connection: Connection, unique_id: str, environment: str, tas
     if not described.task_id:
         raise ValueError(f"Scale's answer to {unique_id} names no task_id")
     moment = clock or described.created_at
-    told = {**describe(described), "status": described.status, "clock": moment, "described_clock": moment}
+    told = {**task_columns(described), "status": described.status, "clock": moment, "described_clock": moment}
     told |= dict.fromkeys(("clock_delivery_id", "described_delivery_id"), new_id() if moment else None)
-    named = {"task_id": described.task_id, "id": new_id(), "environment": environment, "follow_up": unique_id}
+    named = {
+        "task_id": described.task_id,
+        "id": new_id(),
+        "environment": environment,
+        "follow_up_unique_id": unique_id,
+    }
     statement = insert(connection, TASKS).values(**named, **told)
-    statement = statement.on_conflict_do_update(index_elements=["task_id"], set_={"follow_up": unique_id})
+    statement = statement.on_conflict_do_update(
+        index_elements=["task_id"], set_={"follow_up_unique_id": unique_id}
+    )
     task_row = dict(connection.execute(statement.returning(TASKS)).mappings().one())
     if task_row["clock"] is None:  # it was named before, and not described
         connection.execute(update(TASKS).where(TASKS.c.task_id == described.task_id).values(told))
         task_row |= told
     state = connection.scalar(select(FollowUp.state).where(FollowUp.unique_id == unique_id).with_for_update())
-    join_follow_up(connection, task_row)
+    link_follow_up(connection, task_row)
     if state == "canceled":
-        queue.ask(connection, queue.CANCEL, [unique_id])
+        queue.enqueue(connection, queue.CANCEL, [unique_id])
 
 
 def fail_or_hold(service: Service, job: Job, follow_up: RowMapping, state: str, reason: str) -> None:
@@ -143,7 +150,7 @@ def cancel_task(service: Service, job: Job) -> None:
         return
     client = service.client(follow_up["environment"])
     if client is None:
-        raise Wait(f"{missing_setting(service, follow_up['environment'])}", REFUSED_SECONDS)
+        raise RetryLater(f"{missing_setting(service, follow_up['environment'])}", REFUSED_SECONDS)
     recalled = (follow_up["reason"] or "").startswith(RECALLED)
     try:
         client.cancel_task(follow_up["task_id"], clear_unique_id=recalled)
@@ -163,9 +170,11 @@ def cancel_task(service: Service, job: Job) -> None:
 def detach_task(connection: Connection, follow_up: RowMapping) -> dict[str, Any]:
     """Part a follow-up from its canceled task, so that a new answer of the source can ask for it again."""
     task = lock_task(connection, follow_up["task_id"], follow_up["environment"])
-    freed = {"follow_up": None, "unique_id": None, "status": "canceled"}
+    freed = {"follow_up_unique_id": None, "unique_id": None, "status": "canceled"}
     connection.execute(update(TASKS).where(TASKS.c.task_id == task["task_id"]).values(freed))
-    queue.ask(connection, queue.PLAN, [follow_up["source_task_id"]])  # that may have been answered meanwhile
+    queue.enqueue(
+        connection, queue.PLAN, [follow_up["source_task_id"]]
+    )  # that may have been answered meanwhile
     return {"task_id": None, "reason": f"{RECALLED}; its task {task['task_id']} was canceled"}
 
 
@@ -173,7 +182,7 @@ def _publish_change(connection: Connection, service: Service, follow_up: RowMapp
     """A follow-up has come to an end by itself: whoever waits for it looks again."""
     outbox.changed(connection, service, [follow_up["unique_id"]])
     joins.recheck_joins(connection, follow_up)
-    outbox.look_for_end(connection, service.subscriptions, follow_up["source_task_id"])
+    outbox.enqueue_run_check(connection, service.subscriptions, follow_up["source_task_id"])
 
 
 def _read(connection: Connection, unique_id: str) -> RowMapping | None:

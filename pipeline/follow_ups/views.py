@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, RowMapping, bindparam, func, select
 
 from models import Annotation, Artifact, Delivery, FollowUp, Response
 from models.columns import UtcDateTime
-from pipeline.db.ids import instant, now
+from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.receive.ordering import TYPED
 from pipeline.receive.rows import TASKS
 from workflows.planning.view import Source, View, view
@@ -120,7 +120,7 @@ def task_object(task: RowMapping) -> dict[str, Any]:
         found["customer_review_comments"] = task["review_comments"]
     for name in ("created_at", "updated_at", "completed_at"):
         if name in found:
-            found[name] = instant(found[name])
+            found[name] = format_timestamp(found[name])
     return {**(task["extra"] or {}), **found}
 
 
@@ -159,7 +159,7 @@ def annotations_of_files(connection: Connection, response_id: UUID) -> list[dict
 
 def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, int, UUID | None]:
     """The follow-up that asked for this task, how far the task is from the first one, and the response that it followed."""
-    if task["follow_up"] is None:
+    if task["follow_up_unique_id"] is None:
         return None, 0, None
     columns = (
         FollowUp.workflow,
@@ -175,7 +175,7 @@ def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, in
     asked = connection.execute(
         select(*columns)
         .outerjoin(Response, Response.id == FollowUp.source_response_id)
-        .where(FollowUp.unique_id == task["follow_up"])
+        .where(FollowUp.unique_id == task["follow_up_unique_id"])
     ).one_or_none()
     if asked is None:
         return None, 0, None
@@ -196,7 +196,7 @@ def _held(task: RowMapping) -> str | None:
     if task["how"] is None:
         return None
     replayed = task["how"] == "callback"
-    age = now() - (task["received_at"] if replayed else task["happened_at"])
+    age = utcnow() - (task["received_at"] if replayed else task["happened_at"])
     return (
         f"the result was {'replayed' if replayed else task['how']} {age.days} days after it happened"
         if age > MAX_RESULT_AGE

@@ -17,8 +17,8 @@ from sqlalchemy import Connection, Engine, and_, bindparam, case, delete, func, 
 
 from models import Job as Row
 from pipeline.db.dialect import from_now, insert
-from pipeline.db.engine import ALONE
-from pipeline.db.ids import new_id, now
+from pipeline.db.engine import AUTOCOMMIT
+from pipeline.db.ids import new_id, utcnow
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ DEADLINE = "deadline"
 """The same, since its time is over."""
 NOTIFY = "notify"
 """Tell a subscriber. Subject: the notification's id."""
-RUN = "run"
+CHECK_RUN = "run"
 """Look whether all that follows from one first task has ended, since a subscriber wants to know. Subject: a task_id of it."""
 RECONCILE = "reconcile"
 """Look through Scale's list of tasks. Subject: the environment."""
@@ -55,27 +55,27 @@ MAX_ATTEMPTS = {
     JOIN: 20,
     DEADLINE: 20,
     NOTIFY: 20,
-    RUN: 20,
+    CHECK_RUN: 20,
     RECONCILE: 40,
 }
 """40 tries with this back-off take 28 hours, longer than a day of somebody else's outage; 20 take 8, of our own."""
-OTHER_ATTEMPTS = 20
+DEFAULT_MAX_ATTEMPTS = 20
 """Of a kind that only a newer version knows."""
-LONGEST_BACKOFF = 3600.0
+MAX_BACKOFF_SECONDS = 3600.0
 
-LANES = ("", "live", "test")
-"""In this order jobs are taken. Creating waits in lanes of its own, one for each environment: of a fan-out there may be
-hundreds of thousands, and no callback shall wait behind them. While Scale asks to wait, their lane is passed by."""
+QUEUES = ("", "live", "test")
+"""In this order jobs are taken. Creating waits in queues of its own, one for each environment: of a fan-out there may be
+hundreds of thousands, and no callback shall wait behind them. While Scale asks to wait, their queue is passed by."""
 
 # In the words of the index: ready, or running with a lease that has run out.
-ready_or_expired = and_(Row.state != "dead", Row.run_at <= from_now())
+is_due = and_(Row.state != "dead", Row.run_at <= from_now())
 
 
 class LeaseLost(Exception):
     """Another worker has taken the job over: what this one was about to record is rolled back."""
 
 
-class Wait(Exception):
+class RetryLater(Exception):
     """The job is in order but its time has not come (a pause, a throttle, a missing key): again after `delay` seconds,
     and not counted as an attempt."""
 
@@ -92,13 +92,13 @@ class Job:
     kind: str
     subject: str
     attempts: int  # this one included
-    asked: int  # how often it had been asked for when it was claimed
+    enqueue_count: int  # how often it had been asked for when it was claimed
     owner: str  # made new for each claim; every later change is fenced by it
-    lane: str = ""
+    queue: str = ""
 
 
-def ask(
-    connection: Connection, kind: str, subjects: Iterable[str], *, delay: float = 0.0, lane: str = ""
+def enqueue(
+    connection: Connection, kind: str, subjects: Iterable[str], *, delay: float = 0.0, queue: str = ""
 ) -> list[UUID]:
     """Ask for work on each subject, `delay` seconds from now at the earliest; returns the jobs' ids.
 
@@ -106,18 +106,18 @@ def ask(
     more after this, a dead one gets a new life.
     """
     rows = [
-        {**row(kind, subject), "lane": lane, "delay": delay, "now": now()}
+        {**new_job_row(kind, subject), "queue": queue, "delay": delay, "now": utcnow()}
         for subject in sorted(set(subjects))  # one order for everyone: two transactions never wait crosswise
     ]
-    return list(connection.scalars(_asking(connection.dialect.name), rows)) if rows else []
+    return list(connection.scalars(_enqueue_statement(connection.dialect.name), rows)) if rows else []
 
 
 # Statements are built once: to build one costs several times what it costs to run it.
 
 
 @cache
-def _asking(dialect: str) -> Any:
-    names = ("id", "kind", "key", "subject", "lane")
+def _enqueue_statement(dialect: str) -> Any:
+    names = ("id", "kind", "key", "subject", "queue")
     statement = insert(dialect, Row).values(
         **{name: bindparam(name) for name in names},
         state="ready",
@@ -128,7 +128,7 @@ def _asking(dialect: str) -> Any:
     return statement.on_conflict_do_update(
         index_elements=["key"],
         set_={
-            "asked": Row.asked + 1,
+            "enqueue_count": Row.enqueue_count + 1,
             "state": case((Row.state == "dead", "ready"), else_=Row.state),
             "attempts": case((Row.state == "dead", 0), else_=Row.attempts),
             "run_at": case(
@@ -141,12 +141,12 @@ def _asking(dialect: str) -> Any:
 
 
 @cache
-def _claiming(lanes: Sequence[str]) -> Any:
-    """Of the first lane that has a due job, the one that has waited longest. Without lanes the named job."""
-    chosen = [Row.lane == lane for lane in lanes] or [Row.id == bindparam("job")]
+def _claim_statement(queues: Sequence[str]) -> Any:
+    """Of the first queue that has a due job, the one that has waited longest. Without queues the named job."""
+    chosen = [Row.queue == queue for queue in queues] or [Row.id == bindparam("job")]
     candidates = [
         select(Row.id)
-        .where(one, ready_or_expired)
+        .where(one, is_due)
         .order_by(Row.run_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -162,35 +162,37 @@ def _claiming(lanes: Sequence[str]) -> Any:
             lease_owner=bindparam("owner"),
             run_at=from_now(bindparam("lease")),
         )
-        .returning(Row.id, Row.kind, Row.subject, Row.attempts, Row.asked, Row.lane)
+        .returning(Row.id, Row.kind, Row.subject, Row.attempts, Row.enqueue_count, Row.queue)
     )
 
 
 _FINISH = delete(Row).where(
-    Row.id == bindparam("job"), Row.lease_owner == bindparam("owner"), Row.asked == bindparam("asked")
+    Row.id == bindparam("job"),
+    Row.lease_owner == bindparam("owner"),
+    Row.enqueue_count == bindparam("enqueue_count"),
 )
 
 
-def most_attempts(kind: str) -> int:
-    return MAX_ATTEMPTS.get(kind, OTHER_ATTEMPTS)
+def max_attempts(kind: str) -> int:
+    return MAX_ATTEMPTS.get(kind, DEFAULT_MAX_ATTEMPTS)
 
 
-def row(kind: str, subject: str) -> dict[str, Any]:
+def new_job_row(kind: str, subject: str) -> dict[str, Any]:
     """A new job's identity."""
     return {"id": new_id(), "kind": kind, "key": f"{kind}:{subject}", "subject": subject}
 
 
 def claim(
-    engine: Engine, lease_seconds: float, *, job_id: UUID | None = None, lanes: Sequence[str] = LANES
+    engine: Engine, lease_seconds: float, *, job_id: UUID | None = None, queues: Sequence[str] = QUEUES
 ) -> Job | None:
-    """Lease one due job, the named one or the next of these lanes; None when there is none.
+    """Lease one due job, the named one or the next of these queues; None when there is none.
 
     One statement, which commits by itself. The attempt counts now: a job that kills its worker is dead after its last.
     """
-    statement = _claiming(tuple(lanes) if job_id is None else ())
+    statement = _claim_statement(tuple(queues) if job_id is None else ())
     while True:
         owner = uuid4().hex
-        with engine.execution_options(**ALONE).begin() as connection:
+        with engine.execution_options(**AUTOCOMMIT).begin() as connection:
             parameters = {"owner": owner, "lease": float(lease_seconds), "job": job_id}
             claimed = connection.execute(statement, parameters).one_or_none()
             if claimed is None:
@@ -200,18 +202,20 @@ def claim(
                 claimed.kind,
                 claimed.subject,
                 claimed.attempts,
-                claimed.asked,
+                claimed.enqueue_count,
                 owner,
-                claimed.lane,
+                claimed.queue,
             )
-            if job.attempts <= most_attempts(job.kind):
+            if job.attempts <= max_attempts(job.kind):
                 return job
-            bury(connection, job, f"its worker vanished: {job.attempts - 1} attempts and no end")
+            mark_dead(connection, job, f"its worker vanished: {job.attempts - 1} attempts and no end")
 
 
 def finish(connection: Connection, job: Job) -> None:
     """The job is done, in the transaction that records what it did. Asked for again meanwhile, it runs once more."""
-    if connection.execute(_FINISH, {"job": job.id, "owner": job.owner, "asked": job.asked}).rowcount:
+    if connection.execute(
+        _FINISH, {"job": job.id, "owner": job.owner, "enqueue_count": job.enqueue_count}
+    ).rowcount:
         return
     ours = and_(Row.id == job.id, Row.lease_owner == job.owner)
     again = update(Row).where(ours).values(state="ready", run_at=from_now(), attempts=0, lease_owner=None)
@@ -219,15 +223,20 @@ def finish(connection: Connection, job: Job) -> None:
         raise LeaseLost(f"{job.kind}:{job.subject}")
 
 
-def postpone(
-    connection: Connection, job: Job, error: str | None, *, delay: float | None = None, counts: bool = True
+def reschedule(
+    connection: Connection,
+    job: Job,
+    error: str | None,
+    *,
+    delay: float | None = None,
+    count_attempt: bool = True,
 ) -> None:
     """Try the job again later: after `delay` seconds, or by exponential back-off; dead when the attempts are used up.
 
-    `counts=False` gives the attempt back: waiting for a pause or a throttle to end is nobody's failure.
+    `count_attempt=False` gives the attempt back: waiting for a pause or a throttle to end is nobody's failure.
     """
-    if counts and job.attempts >= most_attempts(job.kind):
-        bury(connection, job, error or "no attempts left")
+    if count_attempt and job.attempts >= max_attempts(job.kind):
+        mark_dead(connection, job, error or "no attempts left")
         return
     if delay is None:
         delay = backoff(job.attempts)
@@ -236,12 +245,12 @@ def postpone(
         "run_at": from_now(delay),
         "lease_owner": None,
         "last_error": error,
-        "attempts": Row.attempts if counts else Row.attempts - 1,
+        "attempts": Row.attempts if count_attempt else Row.attempts - 1,
     }
     _fenced(connection, job, values)
 
 
-def bury(connection: Connection, job: Job, error: str) -> None:
+def mark_dead(connection: Connection, job: Job, error: str) -> None:
     """The job is dead: it waits for a person, with the reason."""
     _fenced(connection, job, {"state": "dead", "lease_owner": None, "last_error": error})
 
@@ -252,7 +261,7 @@ def renew(engine: Engine, job: Job, lease_seconds: float) -> None:
         _fenced(connection, job, {"run_at": from_now(lease_seconds)})
 
 
-def still_ours(connection: Connection, job: Job) -> None:
+def check_lease(connection: Connection, job: Job) -> None:
     """Fence a step in the middle of a long job: nobody takes the job over before this transaction ends. Raises LeaseLost."""
     ours = select(Row.id).where(Row.id == job.id, Row.lease_owner == job.owner).with_for_update()
     if connection.scalar(ours) is None:
@@ -260,7 +269,7 @@ def still_ours(connection: Connection, job: Job) -> None:
 
 
 @contextmanager
-def kept_leased(engine: Engine, job: Job, lease_seconds: float) -> Iterator[Callable[[], None]]:
+def keep_lease(engine: Engine, job: Job, lease_seconds: float) -> Iterator[Callable[[], None]]:
     """Renew the lease from a thread for as long as the block runs, whatever it waits for.
 
     Gives a function for the block to call now and then: it raises LeaseLost once somebody else has the job.
@@ -290,17 +299,17 @@ def kept_leased(engine: Engine, job: Job, lease_seconds: float) -> Iterator[Call
         thread.join()
 
 
-def drop(connection: Connection, kind: str, subjects: Iterable[str]) -> None:
+def delete_pending(connection: Connection, kind: str, subjects: Iterable[str]) -> None:
     """What these jobs worked on is gone. One that runs finds that out by itself."""
     keys = [f"{kind}:{subject}" for subject in subjects]
     connection.execute(delete(Row).where(Row.key.in_(keys), Row.state != "running"))
 
 
-def due(connection: Connection, limit: int, lanes: Sequence[str] = LANES) -> list[UUID]:
-    """Ids of jobs that could run now, lane by lane, those that have waited longest first."""
+def due(connection: Connection, limit: int, queues: Sequence[str] = QUEUES) -> list[UUID]:
+    """Ids of jobs that could run now, queue by queue, those that have waited longest first."""
     found: list[UUID] = []
-    for lane in lanes:
-        waiting = select(Row.id).where(Row.lane == lane, ready_or_expired).order_by(Row.run_at)
+    for queue in queues:
+        waiting = select(Row.id).where(Row.queue == queue, is_due).order_by(Row.run_at)
         found += connection.scalars(waiting.limit(limit - len(found)))
         if len(found) >= limit:
             break
@@ -325,7 +334,7 @@ def counts(connection: Connection) -> dict[tuple[str, str], int]:
 
 def backoff(attempts: int) -> float:
     """Seconds before the next attempt: 1, 2, 4 … up to an hour, each spread by a quarter so that jobs part ways."""
-    return min(2.0 ** (attempts - 1), LONGEST_BACKOFF) * random.uniform(0.75, 1.25)
+    return min(2.0 ** (attempts - 1), MAX_BACKOFF_SECONDS) * random.uniform(0.75, 1.25)
 
 
 def _fenced(connection: Connection, job: Job, values: Mapping[str, object]) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from scale.annotations import Annotation
 
-LEAST_OVERLAP = 0.5
+MIN_OVERLAP = 0.5
 """IoU of two bounding boxes from which on they may be one annotation that was moved."""
 NEAR_PIXELS = 20.0
 NEAR_METRES = 2.0
@@ -160,7 +160,7 @@ _AREAS = _Kind(
     lambda places: (places[:, 0] + places[:, 2]) / 2,
     lambda places: places[:, 2] - places[:, 0] + 1,
     _overlap,
-    LEAST_OVERLAP,
+    MIN_OVERLAP,
 )
 _KINDS = {2: _spots(NEAR_PIXELS), 3: _spots(NEAR_METRES), 4: _AREAS}
 """By the numbers that a place has."""

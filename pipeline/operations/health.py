@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, func, select
 
-from models import Job, State
+from models import Job, KeyValue
 from pipeline.db.dialect import from_now
 from pipeline.follow_ups.pauses import CREATING, STOPPED
 from pipeline.service import Service
@@ -20,16 +20,16 @@ FORGOTTEN_SECONDS = 86_400.0
 def degradations(service: Service, connection: Connection) -> list[str]:
     """Sentences, each naming what suffers and what to do; none when all is well."""
     problems = []
-    beats = select(func.max(State.changed_at), from_now()).where(State.key.startswith(HEARTBEAT))
+    beats = select(func.max(KeyValue.changed_at), from_now()).where(KeyValue.key.startswith(HEARTBEAT))
     beat, present = connection.execute(beats).one()
     if beat is None:
         problems.append("worker: none has ever reported; start one (`celery -A workers.celery_app worker`)")
     elif present - beat > timedelta(seconds=SILENT_SECONDS):
         problems.append(f"worker: none has reported since {beat:%Y-%m-%d %H:%M:%S} UTC; start one")
-    creating = (State.key, State.value)
-    for key, value in connection.execute(select(*creating).where(State.key.startswith("creating"))):
+    creating = (KeyValue.key, KeyValue.value)
+    for key, value in connection.execute(select(*creating).where(KeyValue.key.startswith("creating"))):
         if key == STOPPED:
-            problems.append(f"creating: stopped by {value.get('who')}; `flask creating start` starts it")
+            problems.append(f"creating: stopped by {value.get('actor')}; `flask creating start` starts it")
         elif datetime.fromisoformat(value["until"]) > present:
             environment = key.removeprefix(f"{CREATING}:")
             problems.append(f"creating: {environment} tasks wait until {value['until']}: {value['reason']}")
@@ -41,5 +41,5 @@ def degradations(service: Service, connection: Connection) -> list[str]:
 
 def forget_the_silent(connection: Connection) -> None:
     """Workers that have not reported for a day are gone: each has a name of its own."""
-    silent = State.changed_at < from_now(-FORGOTTEN_SECONDS)
-    connection.execute(delete(State).where(State.key.startswith(HEARTBEAT), silent))
+    silent = KeyValue.changed_at < from_now(-FORGOTTEN_SECONDS)
+    connection.execute(delete(KeyValue).where(KeyValue.key.startswith(HEARTBEAT), silent))

@@ -15,19 +15,19 @@ from sqlalchemy import Engine
 
 from models import Annotation, Delivery, Job, Response, Task
 from pipeline.db.annotation_rows import COLUMNS, FROM_ARRAYS, arrays
-from pipeline.db.engine import ALONE
-from pipeline.db.errors import words
+from pipeline.db.engine import AUTOCOMMIT
+from pipeline.db.errors import safe_message
 from pipeline.db.ids import new_id
 from pipeline.db.json import dumps
 from pipeline.jobs import queue
-from pipeline.receive.ordering import settle
-from pipeline.receive.rows import TASKS, Received, delivery_row, version_row
+from pipeline.receive.ordering import task_changes
+from pipeline.receive.rows import TASKS, DeliveryMeta, delivery_row, version_row
 from scale.envelope import ABSENT, Callback, InvalidCallback, response_digest
 from scale.task_types import parse_response
 
 log = logging.getLogger(__name__)
 
-UNKNOWN: Mapping[str, Any] = dict.fromkeys(TASKS.c.keys())
+EMPTY_TASK: Mapping[str, Any] = dict.fromkeys(TASKS.c.keys())
 """The row of a task that nobody has heard of."""
 
 _delivery_columns = ", ".join(column.name for column in Delivery.__table__.columns if column.name != "body")
@@ -57,13 +57,13 @@ SELECT count(*) FROM task
 """
 
 
-def receive_first(
+def insert_first_callback(
     engine: Engine,
-    delivery: Received,
+    delivery: DeliveryMeta,
     body: bytes,
     headers: Mapping[str, str],
     reading: Callback | InvalidCallback | None,
-    interested: Callable[[str | None], bool],
+    has_workflow_for: Callable[[str | None], bool],
 ) -> list[UUID] | None:
     """Take the first callback of a task in, when nothing about it is special; the jobs that must follow.
 
@@ -90,9 +90,9 @@ def receive_first(
             "id": new_id(),
             "environment": reading.environment,
             "response_count": 1 if response else 0,
-            **settle(UNKNOWN, reading, moment, version_id),
+            **task_changes(EMPTY_TASK, reading, moment, version_id),
         }
-        job = queue.row(queue.PLAN, reading.task_id) if interested(task.type) else {}
+        job = queue.new_job_row(queue.PLAN, reading.task_id) if has_workflow_for(task.type) else {}
         values = (
             dumps(row),
             body,
@@ -103,15 +103,15 @@ def receive_first(
             dumps(job),
         )
     except Exception as failure:
-        log.info("delivery %s goes the long way: %s", delivery.id, words(failure))
+        log.info("delivery %s goes the long way: %s", delivery.id, safe_message(failure))
         return None
     # Not within a `try`: who gets no connection here gets none for the long way, after waiting once more.
     with engine.connect() as connection:
-        connection = connection.execution_options(**ALONE)
+        connection = connection.execution_options(**AUTOCOMMIT)
         try:
             new = connection.exec_driver_sql(STATEMENT, values).scalar()
         except Exception as refused:
-            log.info("delivery %s goes the long way: %s", delivery.id, words(refused))
+            log.info("delivery %s goes the long way: %s", delivery.id, safe_message(refused))
             return None
     if not new:
         return None

@@ -14,12 +14,12 @@ from uuid import UUID
 
 from scale.envelope import Callback, TaskObject
 
-Moment = tuple[datetime, UUID]
+OrderKey = tuple[datetime, UUID]
 """(Scale's clock, the delivery's UUIDv7): newer deliveries are greater; receipt decides between equal clocks."""
 
 
-def settle(
-    stored: Mapping[str, Any], callback: Callback, moment: Moment, version_id: UUID | None
+def task_changes(
+    stored: Mapping[str, Any], callback: Callback, moment: OrderKey, version_id: UUID | None
 ) -> dict[str, Any]:
     """The columns of the task that this delivery changes.
 
@@ -43,7 +43,7 @@ def settle(
         changes["status"] = callback.status
     if callback.task is not None and newest("described"):
         remember("described")
-        changes |= describe(callback.task)
+        changes |= task_columns(callback.task)
     if callback.event == "recalled":
         if newest("recalled"):
             remember("recalled")
@@ -64,7 +64,7 @@ def _current(task: Mapping[str, Any]) -> UUID | None:
     return task["latest_response_id"] if latest_response > recalled else None
 
 
-def describe(task: TaskObject) -> dict[str, Any]:
+def task_columns(task: TaskObject) -> dict[str, Any]:
     """The columns that Scale's task object fills. What it leaves out is null: tags that were taken off are gone.
 
     `extra` keeps what has no column, and what a column could not take because its form was wrong.

@@ -16,13 +16,13 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, LargeBinary, exists, func, select, update
 
 from models import Delivery, Response, Task
-from pipeline.db.engine import carries_much
+from pipeline.db.engine import close_on_return
 from pipeline.db.ids import new_id
-from pipeline.events.outbox import teller
+from pipeline.events.outbox import event_publisher
 from pipeline.jobs import queue
-from pipeline.jobs.queue import Job, Wait
-from pipeline.receive.receive import Busy, Receipt, read, receive, take_or_quarantine
-from pipeline.receive.rows import Received, mark, told
+from pipeline.jobs.queue import Job, RetryLater
+from pipeline.receive.receive import DatabaseBusy, Receipt, apply_or_quarantine, parse_body, receive
+from pipeline.receive.rows import DeliveryMeta, parsed_columns, update_delivery
 from pipeline.service import Service
 from scale.client import PermanentError
 from scale.envelope import Callback, InvalidCallback
@@ -30,9 +30,9 @@ from scale.envelope import Callback, InvalidCallback
 log = logging.getLogger(__name__)
 
 NO_KEY_SECONDS = 900.0
-IDS_AT_ONCE = 500
-PIECE_BYTES = 1024 * 1024
-ANOTHER_SECONDS = 0.5
+IDS_BATCH_SIZE = 500
+CHUNK_BYTES = 1024 * 1024
+LARGE_BODY_RETRY_SECONDS = 0.5
 _large_body = threading.Lock()
 
 
@@ -52,16 +52,16 @@ class Replay:
         }
 
 
-def parse(service: Service, job: Job) -> None:
+def parse_delivery(service: Service, job: Job) -> None:
     """Read a delivery that was only stored when it was answered."""
-    leased = queue.kept_leased(service.engine, job, service.settings.lease_seconds)
+    leased = queue.keep_lease(service.engine, job, service.settings.lease_seconds)
     with leased, _one_large_body(), _without_collection():
         delivery, reading = _read_again(service, UUID(job.subject))
         with service.engine.begin() as connection:
-            carries_much(connection)
+            close_on_return(connection)
             if _delivery(connection, delivery.id).status == "stored":
-                _take_again(connection, service, delivery, reading, reread=False)
-                if (tell := teller(service)) is not None:
+                _take_again(connection, service, delivery, reading, reparse=False)
+                if (tell := event_publisher(service)) is not None:
                     tell(connection, delivery, reading)
             queue.finish(connection, job)
 
@@ -74,22 +74,22 @@ def replay(service: Service, delivery_id: UUID) -> Replay:
     delivery, reading = _read_again(service, delivery_id)
     with service.engine.begin() as connection:
         before = _standing(connection, delivery_id)
-        receipt = _take_again(connection, service, delivery, reading, reread=True)
+        receipt = _take_again(connection, service, delivery, reading, reparse=True)
         return Replay(receipt, before, _standing(connection, delivery_id))
 
 
 def replay_many(
     service: Service, *conditions: ColumnElement[bool], after: UUID | None = None
-) -> Iterator[tuple[UUID, Replay | Busy]]:
+) -> Iterator[tuple[UUID, Replay | DatabaseBusy]]:
     """Replay the deliveries that meet all `conditions`, each by itself; Busy for one whose task is in use for too long."""
-    for delivery_id in ids(service, *conditions, after=after):
+    for delivery_id in iter_ids(service, *conditions, after=after):
         try:
             yield delivery_id, replay(service, delivery_id)
-        except Busy as busy:
+        except DatabaseBusy as busy:
             yield delivery_id, busy
 
 
-def ids(service: Service, *conditions: ColumnElement[bool], after: UUID | None = None) -> Iterator[UUID]:
+def iter_ids(service: Service, *conditions: ColumnElement[bool], after: UUID | None = None) -> Iterator[UUID]:
     """Ids of the deliveries that meet all `conditions` (on columns of Delivery), oldest first, behind `after`.
 
     They are looked for page by page: what is replayed meanwhile may leave the choice, and what comes in does not join it.
@@ -100,14 +100,14 @@ def ids(service: Service, *conditions: ColumnElement[bool], after: UUID | None =
         if after is not None:
             some = some.where(Delivery.id > after)
         with service.reader.begin() as connection:
-            page = connection.scalars(some.limit(IDS_AT_ONCE)).all()
+            page = connection.scalars(some.limit(IDS_BATCH_SIZE)).all()
         yield from page
-        if len(page) < IDS_AT_ONCE:
+        if len(page) < IDS_BATCH_SIZE:
             return
         after = page[-1]
 
 
-def complete(service: Service, job: Job) -> None:
+def complete_task(service: Service, job: Job) -> None:
     """Ask Scale for a task that a delivery named without describing it, and take the answer as one more delivery."""
     with service.reader.begin() as connection:
         task = connection.execute(
@@ -116,7 +116,7 @@ def complete(service: Service, job: Job) -> None:
     if task is not None and task.type is None:
         client = service.client(task.environment)
         if client is None:
-            raise Wait(f"no API key for {task.environment} tasks is set", NO_KEY_SECONDS)
+            raise RetryLater(f"no API key for {task.environment} tasks is set", NO_KEY_SECONDS)
         try:
             receive_task(service, client.get_task(job.subject), task.environment)
         except PermanentError as unknown:
@@ -131,16 +131,16 @@ def receive_task(
     """Take a task object from Scale's API or an export the way a callback with it would be taken."""
     return receive(
         service.engine,
-        canonical(task),
+        canonical_json(task),
         environment,
-        interested=service.interested,
+        has_workflow_for=service.has_workflow_for,
         inline_bytes=service.settings.inline_callback_bytes,
         kind=kind,
-        tell=teller(service),
+        tell=event_publisher(service),
     )
 
 
-def canonical(value: Any) -> bytes:
+def canonical_json(value: Any) -> bytes:
     """JSON that is the same bytes whenever it is the same value: what comes twice is a duplicate."""
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
@@ -157,7 +157,7 @@ def _delivery(connection: Connection, delivery_id: UUID) -> Any:
     return found
 
 
-def _read_again(service: Service, delivery_id: UUID) -> tuple[Received, Callback | InvalidCallback]:
+def _read_again(service: Service, delivery_id: UUID) -> tuple[DeliveryMeta, Callback | InvalidCallback]:
     """A kept delivery, read with the code as it is now, before the transaction that takes it: bodies may be large."""
     columns = (Delivery.id, Delivery.kind, Delivery.environment, Delivery.received_at, Delivery.size_bytes)
     with service.reader.begin() as connection:
@@ -165,14 +165,14 @@ def _read_again(service: Service, delivery_id: UUID) -> tuple[Received, Callback
         if row is None:
             raise LookupError(f"there is no delivery {delivery_id}")
         body = _body(connection, delivery_id, row.size_bytes)
-    return Received(row.id, row.kind, row.environment, row.received_at), read(body, row.environment)
+    return DeliveryMeta(row.id, row.kind, row.environment, row.received_at), parse_body(body, row.environment)
 
 
 def _body(connection: Connection, delivery_id: UUID, size: int) -> bytes:
     """The bytes of a delivery, piece by piece: read as one value they would be in memory six times."""
     body = bytearray()
     while len(body) < size:
-        piece = func.substr(Delivery.body, len(body) + 1, PIECE_BYTES, type_=LargeBinary)
+        piece = func.substr(Delivery.body, len(body) + 1, CHUNK_BYTES, type_=LargeBinary)
         body += connection.scalars(select(piece).where(Delivery.id == delivery_id)).one()
     return bytes(body)
 
@@ -181,7 +181,7 @@ def _body(connection: Connection, delivery_id: UUID, size: int) -> bytes:
 def _one_large_body() -> Iterator[None]:
     """A body takes eight times its size while it is read: one at a time a process. Raises Wait while there is another."""
     if not _large_body.acquire(blocking=False):
-        raise Wait("another large body is being read", ANOTHER_SECONDS)
+        raise RetryLater("another large body is being read", LARGE_BODY_RETRY_SECONDS)
     try:
         yield
     finally:
@@ -203,12 +203,12 @@ def _without_collection() -> Iterator[None]:
 def _take_again(
     connection: Connection,
     service: Service,
-    delivery: Received,
+    delivery: DeliveryMeta,
     reading: Callback | InvalidCallback,
     *,
-    reread: bool,
+    reparse: bool,
 ) -> Receipt:
-    mark(connection, delivery.id, **told(delivery, reading))
+    update_delivery(connection, delivery.id, **parsed_columns(delivery, reading))
     if isinstance(reading, Callback) and reading.environment != delivery.environment:
         other = Delivery.__table__.alias()
         doubled = exists().where(
@@ -219,7 +219,7 @@ def _take_again(
             .where(Delivery.id == delivery.id, ~doubled)
             .values(environment=reading.environment)
         )
-    return take_or_quarantine(connection, delivery, reading, service.interested, reread=reread)
+    return apply_or_quarantine(connection, delivery, reading, service.has_workflow_for, reparse=reparse)
 
 
 def _standing(connection: Connection, delivery_id: UUID) -> dict[str, Any]:

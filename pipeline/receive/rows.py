@@ -18,10 +18,10 @@ from models import Annotation, Artifact, Batch, Delivery, FollowUp, Response, Ta
 from pipeline.artifacts.fetch_file import requeue_masks
 from pipeline.db.annotation_rows import write_annotations
 from pipeline.db.dialect import from_now, insert
-from pipeline.db.engine import carries_much
+from pipeline.db.engine import close_on_return
 from pipeline.db.ids import new_id
 from pipeline.jobs import queue
-from pipeline.receive.ordering import Moment
+from pipeline.receive.ordering import OrderKey
 from scale.envelope import Callback, InvalidCallback
 from scale.results import ParsedResponse
 from scale.task_types import parse_response
@@ -30,7 +30,7 @@ TASKS = cast(Table, Task.__table__)
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class DeliveryMeta:
     """The identity and the moment of one delivery."""
 
     id: UUID
@@ -39,16 +39,16 @@ class Received:
     received_at: datetime
 
 
-def keep(
+def insert_delivery(
     connection: Connection,
-    delivery: Received,
+    delivery: DeliveryMeta,
     body: bytes,
     headers: Mapping[str, str],
     reading: Callback | InvalidCallback | None,
 ) -> UUID | None:
     """Write the raw delivery; the id of the first one instead when the same bytes came before, which is counted."""
     if reading is None:
-        carries_much(connection)
+        close_on_return(connection)
     statement = insert(connection, Delivery).on_conflict_do_update(
         index_elements=["environment", "sha256"],
         set_={"duplicates": Delivery.duplicates + 1, "last_received_at": delivery.received_at},
@@ -59,7 +59,10 @@ def keep(
 
 
 def delivery_row(
-    delivery: Received, body: bytes, headers: Mapping[str, str], reading: Callback | InvalidCallback | None
+    delivery: DeliveryMeta,
+    body: bytes,
+    headers: Mapping[str, str],
+    reading: Callback | InvalidCallback | None,
 ) -> dict[str, Any]:
     """The delivery's columns, without the body itself."""
     return {
@@ -72,11 +75,11 @@ def delivery_row(
         "received_at": delivery.received_at,
         "last_received_at": delivery.received_at,
         "duplicates": 0,
-        **told(delivery, reading),
+        **parsed_columns(delivery, reading),
     }
 
 
-def told(delivery: Received, reading: Callback | InvalidCallback | None) -> dict[str, Any]:
+def parsed_columns(delivery: DeliveryMeta, reading: Callback | InvalidCallback | None) -> dict[str, Any]:
     """The columns of a delivery that say what was understood of it."""
     if reading is None:
         return {"status": "stored"}
@@ -99,7 +102,7 @@ def told(delivery: Received, reading: Callback | InvalidCallback | None) -> dict
     }
 
 
-def mark(connection: Connection, delivery_id: UUID, **values: Any) -> None:
+def update_delivery(connection: Connection, delivery_id: UUID, **values: Any) -> None:
     connection.execute(update(Delivery).where(Delivery.id == delivery_id).values(**values))
 
 
@@ -112,8 +115,8 @@ def lock_task(connection: Connection, task_id: str, environment: str) -> dict[st
     return dict(connection.execute(statement.returning(TASKS)).mappings().one())
 
 
-def seen_version(
-    connection: Connection, task_id: str, digest: str, event: str, moment: Moment
+def find_version(
+    connection: Connection, task_id: str, digest: str, event: str, moment: OrderKey
 ) -> UUID | None:
     """The version that holds this response already; its event is what the earliest delivery of it told."""
     known = connection.execute(
@@ -126,12 +129,12 @@ def seen_version(
     if moment < (known.clock, known.delivery_id):
         earlier = {"event": event, "clock": moment[0], "delivery_id": moment[1]}
         connection.execute(update(Response).where(Response.id == known.id).values(**earlier))
-        number_by_clock(connection, task_id)
+        renumber_versions(connection, task_id)
     seen: UUID = known.id
     return seen
 
 
-def number_by_clock(connection: Connection, task_id: str) -> None:
+def renumber_versions(connection: Connection, task_id: str) -> None:
     """Number the versions of a task in the order in which they came about, however late each was received."""
     versions = connection.execute(
         select(Response.id, Response.number)
@@ -149,7 +152,7 @@ def write_version(
     version_id: UUID,
     number: int,
     digest: str,
-    delivery: Received,
+    delivery: DeliveryMeta,
     callback: Callback,
     result: ParsedResponse,
 ) -> None:
@@ -160,7 +163,12 @@ def write_version(
 
 
 def version_row(
-    version_id: UUID, number: int, digest: str, delivery: Received, callback: Callback, result: ParsedResponse
+    version_id: UUID,
+    number: int,
+    digest: str,
+    delivery: DeliveryMeta,
+    callback: Callback,
+    result: ParsedResponse,
 ) -> dict[str, Any]:
     """The columns of a response version."""
     return {
@@ -173,11 +181,11 @@ def version_row(
         "clock": callback.clock or delivery.received_at,
         "received_at": delivery.received_at,
         "response": callback.response,
-        **understood(result),
+        **result_columns(result),
     }
 
 
-def understood(result: ParsedResponse) -> dict[str, Any]:
+def result_columns(result: ParsedResponse) -> dict[str, Any]:
     """The columns of a version that depend on how well its response is understood."""
     return {
         "error": result.error,
@@ -207,7 +215,7 @@ def write_artifacts(
         for artifact in result.artifacts
     ]
     connection.execute(insert(connection, Artifact), rows)
-    return queue.ask(connection, queue.FETCH, [str(row["id"]) for row in rows])
+    return queue.enqueue(connection, queue.FETCH, [str(row["id"]) for row in rows])
 
 
 def reparse_versions(
@@ -221,7 +229,7 @@ def reparse_versions(
 
     Files that are still pointed to at the same address keep their rows and what was read from them.
     """
-    asked: list[UUID] = []
+    job_ids: list[UUID] = []
     versions = select(Response.id, Response.response).where(Response.task_id == task_id)
     if version_id is not None:
         versions = versions.where(Response.id == version_id)
@@ -241,27 +249,27 @@ def reparse_versions(
             )
         )
         write_annotations(connection, known_id, 0, result.annotations)
-        columns = understood(result)
+        columns = result_columns(result)
         if same_files:
             columns["annotation_count"] += sum(file.annotation_count or 0 for file in files)
-            asked += requeue_masks(connection, known_id)
+            job_ids += requeue_masks(connection, known_id)
         else:
             gone = connection.scalars(
                 delete(Artifact).where(Artifact.response_id == known_id).returning(Artifact.id)
             )
-            queue.drop(connection, queue.FETCH, map(str, gone))
-            asked += write_artifacts(connection, known_id, task_id, result)
+            queue.delete_pending(connection, queue.FETCH, map(str, gone))
+            job_ids += write_artifacts(connection, known_id, task_id, result)
         connection.execute(update(Response).where(Response.id == known_id), columns)
-    return asked
+    return job_ids
 
 
-def join_follow_up(connection: Connection, task: Mapping[str, Any], named: str | None = None) -> str | None:
+def link_follow_up(connection: Connection, task: Mapping[str, Any], named: str | None = None) -> str | None:
     """Tell the follow-up that asked for this task how it goes; its unique_id, or None when nobody here asked for it.
 
     Found by unique_id, so that a callback which overtakes the answer to the create call finds it as well. `named` is the
     unique_id in a delivery, which a newer one may have lost.
     """
-    unique_id: str | None = task["follow_up"] or named or task["unique_id"]
+    unique_id: str | None = task["follow_up_unique_id"] or named or task["unique_id"]
     if unique_id is None:
         return None
     failed = task["status"] == "error"
@@ -289,7 +297,7 @@ def join_follow_up(connection: Connection, task: Mapping[str, Any], named: str |
     return unique_id if connection.execute(statement).rowcount else None
 
 
-def update_batch(connection: Connection, callback: Callback, delivery: Received) -> None:
+def upsert_batch(connection: Connection, callback: Callback, delivery: DeliveryMeta) -> None:
     """A body that names only a batch: the newest one is what the batch is, in the project that any of them names."""
     statement = insert(connection, Batch).values(
         environment=callback.environment,

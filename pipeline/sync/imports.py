@@ -15,7 +15,7 @@ from uuid import UUID
 
 import ijson
 
-from pipeline.db.state import forget, recall, remember
+from pipeline.db.state import delete_state, get_state, set_state
 from pipeline.service import Service
 from pipeline.sync.reconcile import receive_differences
 
@@ -57,7 +57,7 @@ def import_file(
     """
     key = IMPORTING + fingerprint(file)
     with service.reader.begin() as connection:
-        kept = recall(connection, key) if resume and not dry_run else None
+        kept = get_state(connection, key) if resume and not dry_run else None
     counted = _Counted(file)
     everything = objects(counted)
     state = Import()
@@ -84,9 +84,9 @@ def import_file(
         if not dry_run:
             with service.engine.begin() as connection:
                 if ended:
-                    forget(connection, key)
+                    delete_state(connection, key)
                 else:
-                    remember(connection, key, {"objects": state.objects})
+                    set_state(connection, key, {"objects": state.objects})
         yield state
         if fault is not None:
             raise UnreadableImport(f"after {state.objects} objects it is not JSON: {_first_line(fault)}")

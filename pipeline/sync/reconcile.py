@@ -15,13 +15,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select
 
-from models import Response, State, Task
-from pipeline.db.ids import now
-from pipeline.db.state import forget, recall, remember
+from models import KeyValue, Response, Task
+from pipeline.db.ids import utcnow
+from pipeline.db.state import delete_state, get_state, set_state
 from pipeline.jobs import queue
-from pipeline.jobs.queue import Job, Wait
-from pipeline.receive.receive import read
-from pipeline.receive.replay import canonical, receive_task
+from pipeline.jobs.queue import Job, RetryLater
+from pipeline.receive.receive import parse_body
+from pipeline.receive.replay import canonical_json, receive_task
 from pipeline.service import Service
 from scale.client import PermanentError, Throttled, Unauthorized
 from scale.envelope import ABSENT, Callback, InvalidCallback, response_digest
@@ -87,9 +87,9 @@ def begin(
     asked_by: str = "person",
 ) -> ReconcileRun:
     """A new run, or the one like it that was interrupted."""
-    fresh = ReconcileRun(asked_by, environment, project, since, now(), {})
+    fresh = ReconcileRun(asked_by, environment, project, since, utcnow(), {})
     with service.reader.begin() as connection:
-        kept = recall(connection, fresh.key)
+        kept = get_state(connection, fresh.key)
     if kept is None:
         return fresh
     dates = {name: kept[name] and datetime.fromisoformat(kept[name]) for name in ("since", "started_at")}
@@ -147,10 +147,10 @@ def next_position(page: Mapping[str, Any], position: Mapping[str, Any]) -> dict[
 def save_progress(service: Service, run: ReconcileRun) -> None:
     with service.engine.begin() as connection:
         if run.finished:
-            forget(connection, run.key)
+            delete_state(connection, run.key)
         else:
             dates = {"since": run.since and run.since.isoformat(), "started_at": run.started_at.isoformat()}
-            remember(connection, run.key, {**asdict(replace(run, found=())), **dates})
+            set_state(connection, run.key, {**asdict(replace(run, found=())), **dates})
 
 
 # Task objects, from the list or from a file.
@@ -160,7 +160,7 @@ def receive_differences(
     service: Service, docs: Sequence[Any], environment: str, *, kind: str, dry_run: bool = False
 ) -> list[Difference]:
     """Receive those of the objects that say something new."""
-    readings = [read(canonical(doc), environment) for doc in docs]
+    readings = [parse_body(canonical_json(doc), environment) for doc in docs]
     ids = [reading.task_id for reading in readings if isinstance(reading, Callback) and reading.task_id]
     with service.reader.begin() as connection:
         stored = load_stored(connection, ids)
@@ -242,34 +242,34 @@ def enqueue_due_runs(connection: Connection, service: Service) -> None:
     if not every:
         return
     for environment in ("live", "test"):
-        asked_at = connection.scalar(select(State.changed_at).where(State.key == ASKED + environment))
-        due = asked_at is None or now() - asked_at >= timedelta(seconds=every)
+        asked_at = connection.scalar(select(KeyValue.changed_at).where(KeyValue.key == ASKED + environment))
+        due = asked_at is None or utcnow() - asked_at >= timedelta(seconds=every)
         if due and service.client(environment) is not None:
-            remember(connection, ASKED + environment, {})
-            queue.ask(connection, queue.RECONCILE, [environment])
+            set_state(connection, ASKED + environment, {})
+            queue.enqueue(connection, queue.RECONCILE, [environment])
 
 
 def run_job(service: Service, job: Job) -> None:
     """Go on with the scheduled run of one environment, for some pages; what is left comes after other jobs."""
     environment = job.subject
     with service.reader.begin() as connection:
-        last = recall(connection, RECONCILED + environment)
-    since = datetime.fromisoformat(last["until"]) - OVERLAP if last else now() - FIRST_LOOK_BACK
+        last = get_state(connection, RECONCILED + environment)
+    since = datetime.fromisoformat(last["until"]) - OVERLAP if last else utcnow() - FIRST_LOOK_BACK
     run = begin(service, environment, since=since, asked_by="schedule")
-    with queue.kept_leased(service.engine, job, service.settings.lease_seconds) as still_leased:
+    with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as still_leased:
         try:
             for page in islice(reconcile(service, run), PAGE_BATCH_SIZE):
                 still_leased()
                 run = page
         except Throttled as slow:
-            raise Wait("Scale asks to slow down", slow.retry_after or THROTTLED_SECONDS) from slow
+            raise RetryLater("Scale asks to slow down", slow.retry_after or THROTTLED_SECONDS) from slow
         except Unauthorized as refused:
-            raise Wait(f"Scale refuses the API key: {refused.message}", REFUSED_SECONDS) from refused
+            raise RetryLater(f"Scale refuses the API key: {refused.message}", REFUSED_SECONDS) from refused
         except NoKey as gone:
-            raise Wait(str(gone), REFUSED_SECONDS) from gone
+            raise RetryLater(str(gone), REFUSED_SECONDS) from gone
     with service.engine.begin() as connection:
         if run.finished:
-            remember(connection, RECONCILED + environment, {"until": run.started_at.isoformat()})
+            set_state(connection, RECONCILED + environment, {"until": run.started_at.isoformat()})
             queue.finish(connection, job)
         else:
-            queue.postpone(connection, job, None, delay=0, counts=False)
+            queue.reschedule(connection, job, None, delay=0, count_attempt=False)

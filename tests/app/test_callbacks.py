@@ -282,7 +282,7 @@ def test_a_task_type_whose_code_raises_is_quarantined_and_replayed_when_mended(
 
 def test_a_large_body_is_stored_and_left_to_the_worker(app: Flask, post: Post) -> None:
     from pipeline.jobs import queue
-    from workers.runner import perform
+    from workers.runner import run_job
 
     body = payload("annotation/boxes_of_2017.json")
     body["response"]["annotations"] = [
@@ -297,7 +297,7 @@ def test_a_large_body_is_stored_and_left_to_the_worker(app: Flask, post: Post) -
     service = app.extensions["weighbridge"]
     job = queue.claim(service.engine, 60)
     assert job is not None
-    perform(service, job)
+    run_job(service, job)
     assert delivery(app, answer.json["delivery_id"]).status == "processed"
     assert count(app, Annotation) == 2_000
 

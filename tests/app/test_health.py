@@ -10,7 +10,7 @@ from sqlalchemy import text, update
 from app import create_app
 from config import load_settings
 from models import Job
-from pipeline.db.state import remember
+from pipeline.db.state import set_state
 from pipeline.jobs import queue
 from pipeline.operations.health import HEARTBEAT
 
@@ -29,7 +29,7 @@ def make_app(database_url: str, tmp_path: Path) -> Make:
         }
         app = create_app(load_settings({**given, **environment}))
         with app.extensions["weighbridge"].engine.begin() as connection:
-            remember(connection, f"{HEARTBEAT}here", {})
+            set_state(connection, f"{HEARTBEAT}here", {})
         return app
 
     return make
@@ -73,7 +73,7 @@ def test_a_worker_that_was_never_there_a_broken_workflow_and_dead_jobs_are_named
     (tmp_path / "workflows/odd.yaml").write_text("workflow: odd\nsteps: 7\n")
     with app.extensions["weighbridge"].engine.begin() as connection:
         connection.execute(text("DELETE FROM state"))
-        queue.ask(connection, queue.PARSE, ["a"])
+        queue.enqueue(connection, queue.PARSE, ["a"])
         connection.execute(update(Job).values(state="dead"))
     status, word, problems = ready(app)
     assert (status, word) == (200, "degraded")

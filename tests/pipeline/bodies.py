@@ -47,7 +47,7 @@ def boxes(*labels: str) -> dict[str, Any]:
 def take(service: Service, body: bytes, environment: str = "live", **options: Any) -> Receipt:
     """Receive a body as the callback endpoint does."""
     options = {
-        "interested": service.interested,
+        "has_workflow_for": service.has_workflow_for,
         "inline_bytes": service.settings.inline_callback_bytes,
         **options,
     }

@@ -12,11 +12,11 @@ from models import FollowUp, Job, Join
 from pipeline.db.dialect import from_now
 from pipeline.jobs import queue
 from pipeline.receive.receive import Receipt
-from pipeline.service import Lanes, Service
+from pipeline.service import PausedQueues, Service
 from sandbox.pytest_plugin import ScaleSandbox
 from tests.pipeline.bodies import callback, take
 from tests.pipeline.rows import table
-from workers.runner import work
+from workers.runner import run_due_jobs
 
 ROOT = "5f1e9b000000000000000001"
 Steps = dict[str, Any]
@@ -75,7 +75,7 @@ class Pipeline:
     def work(self) -> None:
         """Run every job that is due."""
         while self.due():
-            work(self.service)
+            run_due_jobs(self.service)
 
     def work_with(self, workers: int) -> None:
         """The same with several workers at once."""
@@ -88,11 +88,11 @@ class Pipeline:
     def due(self) -> bool:
         """Whether there is a job that a worker would take now."""
         with self.service.reader.begin() as connection:
-            return bool(queue.due(connection, 1, self.service.lanes.open()))
+            return bool(queue.due(connection, 1, self.service.paused_queues.runnable()))
 
     def skip_waiting(self) -> None:
         """Whatever waits for its time is due now, and done."""
-        self.service.lanes = Lanes()
+        self.service.paused_queues = PausedQueues()
         with self.service.engine.begin() as connection:
             connection.execute(update(Job).where(Job.state == "ready").values(run_at=from_now()))
         self.work()

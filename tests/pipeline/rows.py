@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import delete, select
 
 from models import Annotation, Artifact, Base, Batch, Delivery, Job, Response, Task
-from pipeline.db.ids import now
+from pipeline.db.ids import utcnow
 from pipeline.service import Service
 
 CLOCKS = timedelta(seconds=1)
@@ -39,11 +39,11 @@ class Meanwhile:
     something that was done within, however long that took."""
 
     def __enter__(self) -> Self:
-        self.began = now()
+        self.began = utcnow()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.ended = now()
+        self.ended = utcnow()
 
     def plus(self, least: float, most: float | None = None) -> Self:
         """The same span, so many seconds later."""

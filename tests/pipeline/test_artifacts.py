@@ -19,9 +19,9 @@ from PIL import Image
 from pycocotools import mask as coco
 from sqlalchemy import update
 
-from models import Annotation, Artifact, Job, Response, State
+from models import Annotation, Artifact, Job, KeyValue, Response
 from pipeline.artifacts import fetch_file
-from pipeline.db.ids import now
+from pipeline.db.ids import utcnow
 from pipeline.follow_ups.views import load_snapshot
 from pipeline.jobs import queue
 from pipeline.receive import replay
@@ -30,7 +30,7 @@ from scale.annotations import Annotation as Value
 from tests.peer import Answer, Asked, Peer, reply
 from tests.pipeline.bodies import PAYLOADS, callback, take
 from tests.pipeline.rows import Meanwhile, only, table
-from workers.runner import perform, work
+from workers.runner import run_due_jobs, run_job
 
 FILES = PAYLOADS / "files"
 CASES = sorted(path.name.removesuffix(".rows.json") for path in FILES.glob("*.rows.json"))
@@ -103,7 +103,7 @@ def work_without_planning(service: Service) -> None:
     """Run the fetches; the plans that they ask for stay, to be counted."""
     for row in table(service, Job):
         if row["kind"] == queue.FETCH and (job := queue.claim(service.engine, 60, job_id=row["id"])):
-            perform(service, job)
+            run_job(service, job)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -113,7 +113,7 @@ def test_a_recorded_file_is_fetched_kept_and_read_into_rows(case: str, here: Ser
     files.has["/result"] = reply(content, Content_Type="application/json; charset=utf-8")
     response = {expected["role"]: {"url": files.url("/result")}}
     take(here, callback(response, type=expected["task_type"], params=expected["params"]))
-    work(here)
+    run_due_jobs(here)
     artifact, count = only(here, Artifact), len(expected["rows"])
     digest = hashlib.sha256(content).hexdigest()
     assert {
@@ -145,13 +145,13 @@ def test_the_last_file_makes_the_response_whole_and_asks_for_planning(here: Serv
     take(here, video(files, "/a", "/b"))
     for row in table(here, Job):  # the plan that the callback itself asked for
         if row["kind"] == queue.PLAN and (job := queue.claim(here.engine, 60, job_id=row["id"])):
-            perform(here, job)
+            run_job(here, job)
     assert kinds(here) == [queue.FETCH, queue.FETCH]
-    perform(here, claim(here))
+    run_job(here, claim(here))
     assert kinds(here) == [queue.FETCH]
     with here.reader.begin() as connection:
         assert load_snapshot(connection, TASK_ID) is None
-    perform(here, claim(here))
+    run_job(here, claim(here))
     assert kinds(here) == [queue.PLAN]
     with here.reader.begin() as connection:
         seen = load_snapshot(connection, TASK_ID)
@@ -164,19 +164,19 @@ def test_files_of_a_version_that_is_not_current_ask_for_no_planning(here: Servic
     files.has = {"/old": [], "/new": []}
     take(here, video(files, "/new", updated_at="2026-01-02T00:00:00Z"))
     take(here, video(files, "/old"))
-    work(here)
+    run_due_jobs(here)
     take(here, video(files, "/older", updated_at="2025-12-31T00:00:00Z", completed_at=None))
     files.has["/older"] = []
     for job in [row for row in table(here, Job) if row["kind"] == queue.PLAN]:
-        perform(here, queue.claim(here.engine, 60, job_id=job["id"]))  # type: ignore[arg-type]
-    perform(here, claim(here))
+        run_job(here, queue.claim(here.engine, 60, job_id=job["id"]))  # type: ignore[arg-type]
+    run_job(here, claim(here))
     assert kinds(here) == []
 
 
 def test_a_type_that_no_workflow_looks_at_is_not_planned(here: Service, files: Files) -> None:
     files.has["/a"] = []
     take(here, video(files, "/a", type="videoboxannotation"))
-    perform(here, claim(here))
+    run_job(here, claim(here))
     assert kinds(here) == []
 
 
@@ -205,7 +205,7 @@ def test_a_host_that_is_not_named_is_refused_at_once_with_the_reason(
     files.has["/a"] = [{"annotations": [BOX]}]
     here = open_service(artifact_hosts=("scale.example",))
     take(here, video(files, "/a"))
-    perform(here, claim(here))
+    run_job(here, claim(here))
     artifact = only(here, Artifact)
     assert (artifact["state"], artifact["reason"]) == (
         "failed",
@@ -239,11 +239,11 @@ def test_a_refused_file_is_fetched_when_a_person_asks_for_its_job_again(
     files.has["/a"] = [{"annotations": [BOX]}]
     before = open_service(artifact_hosts=())
     take(before, video(files, "/a"))
-    perform(before, claim(before))
+    run_job(before, claim(before))
     here = open_service(artifact_hosts=(files.host,))
     with here.engine.begin() as connection:
         assert queue.retry(connection, only(here, Job)["id"])
-    perform(here, claim(here))
+    run_job(here, claim(here))
     assert (only(here, Artifact)["state"], only(here, Artifact)["reason"]) == ("stored", None)
     assert only(here, Response)["annotation_count"] == 1
     assert table(here, Job) == []
@@ -266,9 +266,9 @@ def test_what_may_be_there_later_is_asked_for_again_with_back_off(
     take(here, video(files, "/a", type="videoboxannotation"))
     for attempt in (1, 2, 3):
         with here.engine.begin() as connection:
-            connection.execute(State.__table__.delete())  # the pause for its host
+            connection.execute(KeyValue.__table__.delete())  # the pause for its host
         with Meanwhile() as then:
-            perform(here, claim(here))
+            run_job(here, claim(here))
         artifact, job = only(here, Artifact), only(here, Job)
         assert (artifact["state"], artifact["attempts"]) == ("pending", attempt)
         assert reason in artifact["reason"]
@@ -278,19 +278,19 @@ def test_what_may_be_there_later_is_asked_for_again_with_back_off(
             queue.retry(connection, job["id"])
     files.has["/a"] = [{"annotations": [BOX]}]
     with here.engine.begin() as connection:
-        connection.execute(State.__table__.delete())
-    perform(here, claim(here))
+        connection.execute(KeyValue.__table__.delete())
+    run_job(here, claim(here))
     assert (only(here, Artifact)["state"], only(here, Artifact)["reason"]) == ("stored", None)
 
 
 def test_a_file_is_given_up_after_more_than_a_day_and_not_before(here: Service, files: Files) -> None:
     take(here, video(files, "/never", type="videoboxannotation"))
     for hours, state in ((24, "pending"), (26, "failed")):
-        perform(here, claim(here))
+        run_job(here, claim(here))
         with here.engine.begin() as connection:
-            connection.execute(update(Artifact).values(first_attempt_at=now() - timedelta(hours=hours)))
+            connection.execute(update(Artifact).values(first_attempt_at=utcnow() - timedelta(hours=hours)))
             queue.retry(connection, only(here, Job)["id"])
-        perform(here, claim(here))
+        run_job(here, claim(here))
         assert only(here, Artifact)["state"] == state
         if state == "pending":
             with here.engine.begin() as connection:
@@ -299,16 +299,16 @@ def test_a_file_is_given_up_after_more_than_a_day_and_not_before(here: Service, 
     files.has["/never"] = []
     with here.engine.begin() as connection:
         fetch_file.retry(connection, only(here, Artifact)["id"])
-    perform(here, claim(here))
+    run_job(here, claim(here))
     assert only(here, Artifact)["state"] == "stored"
 
 
 def test_waiting_for_a_file_uses_up_no_attempts_of_its_job(here: Service, files: Files) -> None:
     take(here, video(files, "/never", type="videoboxannotation"))
     for _ in range(queue.MAX_ATTEMPTS[queue.FETCH] + 5):
-        perform(here, claim(here))
+        run_job(here, claim(here))
         with here.engine.begin() as connection:
-            connection.execute(update(Job).values(run_at=now() - timedelta(seconds=1)))
+            connection.execute(update(Job).values(run_at=utcnow() - timedelta(seconds=1)))
     assert only(here, Job)["state"] == "ready"
 
 
@@ -324,37 +324,37 @@ def test_a_host_that_does_not_answer_is_left_alone_for_a_while_and_longer_each_t
     for n, name in enumerate(names):
         take(here, video(files, name, type="videoboxannotation", task_id=f"task-{n}"))
     with Meanwhile() as then:
-        work(here)
+        run_due_jobs(here)
     assert len(files.asked) == 1
     waiting = [row for row in table(here, Job) if row["last_error"] == f"{files.host} does not answer"]
     assert [row["attempts"] for row in waiting] == [0] * 4
     assert sorted(row["attempts"] for row in table(here, Artifact)) == [0, 0, 0, 0, 1]
-    past = now() - timedelta(seconds=5)
+    past = utcnow() - timedelta(seconds=5)
     for tries, seconds in enumerate((15, 30, 60), 1):
-        pause = only(here, State)
+        pause = only(here, KeyValue)
         until = datetime.fromisoformat(pause["value"]["until"])
         assert until in then.plus(seconds)
         assert len(files.asked) == tries
         with here.engine.begin() as connection:
-            connection.execute(update(State).values(value={**pause["value"], "until": past.isoformat()}))
+            connection.execute(update(KeyValue).values(value={**pause["value"], "until": past.isoformat()}))
             connection.execute(update(Job).values(run_at=past))
         with Meanwhile() as then:
-            work(here)
+            run_due_jobs(here)
     files.has = dict.fromkeys(names, reply([{"annotations": [BOX]}]))
     with here.engine.begin() as connection:
-        connection.execute(State.__table__.delete())
+        connection.execute(KeyValue.__table__.delete())
         connection.execute(update(Job).values(run_at=past))
-    work(here)
+    run_due_jobs(here)
     assert {row["state"] for row in table(here, Artifact)} == {"stored"}
-    assert table(here, State) == []
+    assert table(here, KeyValue) == []
 
 
 def test_a_file_that_is_missing_is_no_reason_to_leave_its_host_alone(here: Service, files: Files) -> None:
     files.has = {"/there": []}
     take(here, video(files, "/not-there", "/there", type="videoboxannotation"))
-    work(here)
+    run_due_jobs(here)
     assert sorted(row["state"] for row in table(here, Artifact)) == ["pending", "stored"]
-    assert table(here, State) == []
+    assert table(here, KeyValue) == []
 
 
 def test_a_file_larger_than_allowed_is_refused_and_leaves_nothing(
@@ -385,7 +385,7 @@ def test_no_secret_of_an_address_gets_into_a_reason(here: Service, files: Files)
         here,
         callback({"annotations": {"url": files.url("/a?X-Amz-Signature=secret")}}, type="videoboxannotation"),
     )
-    perform(here, claim(here))
+    run_job(here, claim(here))
     assert "secret" not in repr([only(here, Artifact)["reason"], only(here, Job)])
 
 
@@ -400,7 +400,7 @@ def test_no_secret_of_an_address_gets_into_a_reason(here: Service, files: Files)
 def test_a_file_that_cannot_be_read_has_failed_and_leaves_no_row(
     content: bytes, reason: str, here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_file, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(fetch_file, "ANNOTATION_BATCH_SIZE", 1)
     files.has["/a"] = content
     take(here, video(files, "/a"))
     work_without_planning(here)
@@ -428,7 +428,7 @@ def test_a_mistake_of_our_own_about_a_file_is_its_reason_and_it_is_read_when_it_
     take(here, video(files, "/a", type="videoboxannotation"))
     with monkeypatch.context() as broken:
         broken.setattr(fetch_file, "read", mistaken)
-        perform(here, claim(here))
+        run_job(here, claim(here))
     assert (only(here, Artifact)["state"], only(here, Artifact)["reason"]) == (
         "failed",
         "reading it failed: KeyError: 'a mistake'",
@@ -436,25 +436,25 @@ def test_a_mistake_of_our_own_about_a_file_is_its_reason_and_it_is_read_when_it_
     assert table(here, Annotation) == []
     with here.engine.begin() as connection:
         queue.retry(connection, only(here, Job)["id"])
-    perform(here, claim(here))
+    run_job(here, claim(here))
     assert len(table(here, Annotation)) == 3
 
 
 def test_content_that_was_lost_from_the_store_is_fetched_anew(here: Service, files: Files) -> None:
     files.has["/a"] = [{"annotations": [BOX]}]
     take(here, video(files, "/a", type="videoboxannotation"))
-    perform(here, claim(here))
+    run_job(here, claim(here))
     here.store.delete(only(here, Artifact)["sha256"])
     files.has = {}
     with here.engine.begin() as connection:
         connection.execute(update(Artifact).values(first_attempt_at=None))
         fetch_file.retry(connection, only(here, Artifact)["id"])
-    perform(here, claim(here))
+    run_job(here, claim(here))
     assert (only(here, Artifact)["state"], len(table(here, Annotation))) == ("pending", 1)
     files.has["/a"] = [{"annotations": [BOX] * 2}]
     with here.engine.begin() as connection:
         queue.retry(connection, only(here, Job)["id"])
-    perform(here, claim(here))
+    run_job(here, claim(here))
     assert (only(here, Artifact)["state"], only(here, Response)["annotation_count"]) == ("stored", 2)
 
 
@@ -474,7 +474,7 @@ def test_what_postgresql_does_not_store_is_replaced(here: Service, files: Files)
 def test_a_worker_that_vanishes_while_reading_leaves_no_row_twice(
     here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_file, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(fetch_file, "ANNOTATION_BATCH_SIZE", 2)
     files.has["/a"] = [{"annotations": [BOX] * 5}]
     take(here, video(files, "/a", type="videoboxannotation"))
     written = fetch_file.write_annotations
@@ -487,13 +487,13 @@ def test_a_worker_that_vanishes_while_reading_leaves_no_row_twice(
     monkeypatch.setattr(fetch_file, "write_annotations", vanish_at_the_third)
     first = claim(here)
     with pytest.raises(SystemExit):
-        perform(here, first)
+        run_job(here, first)
     assert len(table(here, Annotation)) == 4
     assert only(here, Response)["annotation_count"] == 0
     monkeypatch.setattr(fetch_file, "write_annotations", written)
     with here.engine.begin() as connection:
-        connection.execute(update(Job).values(run_at=now() - timedelta(seconds=1)))
-    perform(here, claim(here))
+        connection.execute(update(Job).values(run_at=utcnow() - timedelta(seconds=1)))
+    run_job(here, claim(here))
     assert sorted(row["position"] for row in table(here, Annotation)) == [0, 1, 2, 3, 4]
     assert only(here, Response)["annotation_count"] == 5
     assert files.asked == ["/a"]  # what was kept is not fetched again
@@ -502,7 +502,7 @@ def test_a_worker_that_vanishes_while_reading_leaves_no_row_twice(
 def test_a_worker_that_lost_its_lease_writes_nothing_more(
     here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_file, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(fetch_file, "ANNOTATION_BATCH_SIZE", 1)
     files.has["/a"] = [{"annotations": [BOX] * 3}]
     take(here, video(files, "/a", type="videoboxannotation"))
     late, rows, written = claim(here), [], fetch_file.write_annotations
@@ -517,13 +517,13 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(
             rows.append(len(piece))
             if len(rows) == 1:
                 with here.engine.begin() as connection:
-                    connection.execute(update(Job).values(run_at=now() - timedelta(seconds=1)))
-                perform(here, claim(here))
+                    connection.execute(update(Job).values(run_at=utcnow() - timedelta(seconds=1)))
+                run_job(here, claim(here))
 
     pieces = fetch_file.batches
     monkeypatch.setattr(fetch_file, "batches", lambda some: expire(some) if not rows else pieces(some))
     monkeypatch.setattr(fetch_file, "write_annotations", lose)
-    perform(here, late)
+    run_job(here, late)
     assert sorted(row["position"] for row in table(here, Annotation)) == [0, 1, 2]
     assert only(here, Response)["annotation_count"] == 3
     assert table(here, Job) == []
@@ -547,7 +547,7 @@ def test_a_fetch_longer_than_its_lease_stays_leased(
     take(here, video(files, "/a", type="videoboxannotation"))
     job = queue.claim(here.engine, 1)
     assert job is not None
-    perform(here, job)
+    run_job(here, job)
     assert stolen == [None] * 10
     assert only(here, Artifact)["state"] == "stored"
 
@@ -565,7 +565,7 @@ def test_files_of_a_response_that_is_understood_anew_meanwhile_are_dropped(
         yield from pieces(some)
 
     monkeypatch.setattr(fetch_file, "batches", replaced)
-    perform(here, fetching)
+    run_job(here, fetching)
     assert table(here, Annotation) == []
     assert table(here, Job) == []
 
@@ -573,11 +573,11 @@ def test_files_of_a_response_that_is_understood_anew_meanwhile_are_dropped(
 def test_a_file_that_is_here_can_be_read_anew_without_being_fetched(here: Service, files: Files) -> None:
     files.has["/a"] = [{"annotations": [BOX] * 3}]
     take(here, video(files, "/a", type="videoboxannotation"))
-    perform(here, claim(here))
+    run_job(here, claim(here))
     with here.engine.begin() as connection:
         connection.execute(Annotation.__table__.delete())
         fetch_file.retry(connection, only(here, Artifact)["id"])
-    perform(here, claim(here))
+    run_job(here, claim(here))
     assert len(table(here, Annotation)) == only(here, Response)["annotation_count"] == 3
     assert files.asked == ["/a"]
 
@@ -603,7 +603,7 @@ def test_two_workers_that_end_with_the_last_two_files_plan_once_and_count_all(
         for row in table(here, Job)
         if row["kind"] == queue.FETCH
     ]
-    threads = [threading.Thread(target=perform, args=(here, job)) for job in claimed]
+    threads = [threading.Thread(target=run_job, args=(here, job)) for job in claimed]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -664,7 +664,7 @@ def test_an_index_image_completes_one_mask_row_an_index(role: str, here: Service
     files.has[f"/{role}"] = png(SCENE) if role == "indexedImage" else extended(SCENE)
     take(here, segmentation(files, role))
     assert masks(here)[0] == ("mask", "road", None, None, None, None, None)
-    work(here)
+    run_due_jobs(here)
     assert masks(here) == MEASURED
     for row in table(here, Annotation):
         rle = row["geometry"]["rle"]
@@ -682,7 +682,7 @@ def test_the_extended_index_image_wins_in_either_order(first: int, here: Service
     by_role = {str(row["id"]): row["role"] for row in table(here, Artifact)}
     waiting = {by_role[row["subject"]]: row["id"] for row in table(here, Job)}
     for role in (fetch_file.INDEX_IMAGES[first], fetch_file.INDEX_IMAGES[1 - first]):
-        perform(here, queue.claim(here.engine, 60, job_id=waiting[role]))  # type: ignore[arg-type]
+        run_job(here, queue.claim(here.engine, 60, job_id=waiting[role]))  # type: ignore[arg-type]
     assert masks(here) == MEASURED
 
 
@@ -691,7 +691,7 @@ def test_the_plain_index_image_counts_where_the_extended_one_cannot_be_read(
 ) -> None:
     files.has = {"/indexedImage": png(SCENE), "/extendedIndexedImage": b"no image"}
     take(here, segmentation(files, *fetch_file.INDEX_IMAGES))
-    work(here)
+    run_due_jobs(here)
     assert masks(here) == MEASURED
     failed = next(row for row in table(here, Artifact) if row["state"] == "failed")
     assert failed["reason"] == "it is not a PNG image"
@@ -701,7 +701,7 @@ def test_what_mapping_counts_and_pixels_disagree_about_is_said(here: Service, fi
     files.has["/indexedImage"] = png(np.where(SCENE == 3, 9, SCENE))
     mapping = {**MAPPING, "road": {"index": 1, "numPixels": 5}}
     take(here, segmentation(files, "indexedImage", mapping=mapping))
-    work(here)
+    run_due_jobs(here)
     assert only(here, Artifact)["reason"] == (
         "label 'road', index 1: numPixels says 5, the image has 4; "
         "index 9 has 1 pixels and no entry in labelMapping"
@@ -733,7 +733,7 @@ def test_the_images_of_labels_are_compared_once_all_are_here_in_any_order(
         )
         of_role = {str(row["id"]): row["role"] for row in table(here, Artifact) if row["state"] == "pending"}
         for row in sorted(table(here, Job), key=lambda row: of_role[row["subject"]] == last):
-            perform(here, queue.claim(here.engine, 60, job_id=row["id"]))  # type: ignore[arg-type]
+            run_job(here, queue.claim(here.engine, 60, job_id=row["id"]))  # type: ignore[arg-type]
     reasons = {(row["task_id"][-1], row["role"]): row["reason"] for row in table(here, Artifact)}
     for number in "01":
         assert {role: reason for (at, role), reason in reasons.items() if at == number} == {
@@ -750,10 +750,10 @@ def test_the_images_of_labels_are_compared_once_all_are_here_in_any_order(
 def test_a_replay_measures_the_masks_again_without_fetching(here: Service, files: Files) -> None:
     files.has["/indexedImage"] = png(SCENE)
     receipt = take(here, segmentation(files, "indexedImage"))
-    work(here)
+    run_due_jobs(here)
     replay.replay(here, receipt.delivery_id)
     assert only(here, Artifact)["state"] == "pending"
-    work(here)
+    run_due_jobs(here)
     assert masks(here) == MEASURED
     assert files.asked == ["/indexedImage"]
     assert table(here, Job) == []
@@ -763,7 +763,7 @@ def test_a_mask_bomb_is_refused(here: Service, files: Files) -> None:
     width = (100_000).to_bytes(4, "big")
     files.has["/indexedImage"] = png(SCENE)[:16] + width + width + png(SCENE)[24:]
     take(here, segmentation(files, "indexedImage"))
-    work(here)
+    run_due_jobs(here)
     assert "100,000 × 100,000 pixels are more than" in only(here, Artifact)["reason"]
 
 
@@ -788,7 +788,7 @@ with service.reader.begin() as connection:
     connection.execute(select(Artifact)).all()
 idle = psutil.Process().memory_info().vms
 resource.setrlimit(resource.RLIMIT_AS, (idle + int(megabytes) * 2**20,) * 2)
-perform(service, jobs.claim(service.engine, 60))
+run_job(service, jobs.claim(service.engine, 60))
 with service.reader.begin() as connection:
     print(*connection.execute(select(Artifact.state, Artifact.reason, Response.annotation_count)).one(), sep="|")
 """

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.db.ids import now
-from pipeline.db.state import recall
+from pipeline.db.ids import utcnow
+from pipeline.db.state import get_state, set_state
 from pipeline.follow_ups import decisions, task_creation
 from pipeline.follow_ups.pauses import CREATING
 from pipeline.jobs import queue
@@ -23,7 +23,7 @@ ASK = f"w.ask.{ROOT}"
 
 def pause_of(pipeline: Pipeline) -> dict[str, Any] | None:
     with pipeline.service.reader.begin() as connection:
-        return recall(connection, f"{CREATING}:live")
+        return get_state(connection, f"{CREATING}:live")
 
 
 @pytest.mark.parametrize("fault", ["error_before", "error_after", "reset", "reset_after"])
@@ -91,10 +91,8 @@ def test_a_refused_key_pauses_creating_altogether_and_it_goes_on_by_itself(
 
 
 def end_pause(pipeline: Pipeline) -> None:
-    from pipeline.db.state import remember
-
     with pipeline.service.engine.begin() as connection:
-        remember(connection, f"{CREATING}:live", {"reason": "it was so", "until": now().isoformat()})
+        set_state(connection, f"{CREATING}:live", {"reason": "it was so", "until": utcnow().isoformat()})
     pipeline.skip_waiting()
 
 

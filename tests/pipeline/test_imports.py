@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models import Annotation, Delivery, State, Task
+from models import Annotation, Delivery, KeyValue, Task
 from pipeline.service import Service
 from pipeline.sync import imports
 from pipeline.sync.imports import Import, UnreadableImport, import_file
@@ -86,7 +86,7 @@ def test_an_older_response_is_kept_as_an_older_version(here: Service) -> None:
 def test_a_dry_run_takes_nothing_and_counts(here: Service) -> None:
     state = whole(here, tasks(3), dry_run=True)
     assert (state.missing, state.taken) == (3, 0)
-    assert table(here, Delivery) == table(here, State) == []
+    assert table(here, Delivery) == table(here, KeyValue) == []
 
 
 def test_the_environment_is_the_chosen_one_unless_a_task_says_is_test(here: Service) -> None:
@@ -131,7 +131,7 @@ def test_an_interrupted_import_goes_on_where_it_stopped(
             break
     resumed = whole(here, content)
     assert (resumed.skipped, resumed.objects, resumed.taken) == (4, 7, 3)
-    assert table(here, State) == []
+    assert table(here, KeyValue) == []
     again = whole(here, content)
     assert (again.skipped, again.objects, again.taken) == (0, 7, 0)
 

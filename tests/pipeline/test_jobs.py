@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
-from models import Job, State
-from pipeline.db.ids import now
+from models import Job, KeyValue
+from pipeline.db.ids import utcnow
 from pipeline.jobs import queue
-from pipeline.jobs.queue import LeaseLost, Wait
+from pipeline.jobs.queue import LeaseLost, RetryLater
 from pipeline.service import Service
 from tests.pipeline.rows import Meanwhile, only, table
 from workers import runner
@@ -19,7 +19,7 @@ from workers import runner
 
 def ask(service: Service, *subjects: str, kind: str = queue.PLAN, delay: float = 0) -> None:
     with service.engine.begin() as connection:
-        queue.ask(connection, kind, subjects, delay=delay)
+        queue.enqueue(connection, kind, subjects, delay=delay)
 
 
 def claim(service: Service, lease: float = 60) -> queue.Job:
@@ -36,7 +36,7 @@ def finish(service: Service, job: queue.Job) -> None:
 def expire(service: Service) -> None:
     """Let the lease, or the pause, of every job be over."""
     with service.engine.begin() as connection:
-        connection.execute(update(Job).values(run_at=now() - timedelta(seconds=1)))
+        connection.execute(update(Job).values(run_at=utcnow() - timedelta(seconds=1)))
 
 
 # Asking.
@@ -45,12 +45,15 @@ def expire(service: Service) -> None:
 def test_the_same_work_is_one_row_however_often_it_is_asked_for(here: Service) -> None:
     ask(here, "a", "b", "a")
     ask(here, "a")
-    assert sorted((row["key"], row["asked"]) for row in table(here, Job)) == [("plan:a", 2), ("plan:b", 1)]
+    assert sorted((row["key"], row["enqueue_count"]) for row in table(here, Job)) == [
+        ("plan:a", 2),
+        ("plan:b", 1),
+    ]
 
 
 def test_a_thousand_subjects_are_asked_for_at_once(here: Service) -> None:
     with here.engine.begin() as connection:
-        ids = queue.ask(connection, queue.PLAN, (f"s{n}" for n in range(1_200)))
+        ids = queue.enqueue(connection, queue.PLAN, (f"s{n}" for n in range(1_200)))
     assert len(set(ids)) == len(table(here, Job)) == 1_200
 
 
@@ -65,7 +68,7 @@ def test_a_waiting_job_runs_at_the_earlier_of_two_times(here: Service) -> None:
 
 def test_a_job_that_is_asked_for_in_a_transaction_that_fails_was_never_asked_for(here: Service) -> None:
     with here.engine.connect() as connection:
-        queue.ask(connection, queue.PLAN, ["a"])
+        queue.enqueue(connection, queue.PLAN, ["a"])
         connection.rollback()
     assert table(here, Job) == []
 
@@ -173,7 +176,7 @@ def test_a_job_that_was_deleted_meanwhile_is_lost_as_well(here: Service) -> None
 def test_a_lease_is_renewed_for_as_long_as_the_work_takes(here: Service) -> None:
     ask(here, "a")
     job = claim(here, lease=1)
-    with queue.kept_leased(here.engine, job, 1) as still_leased:
+    with queue.keep_lease(here.engine, job, 1) as still_leased:
         for _ in range(8):
             threading.Event().wait(0.25)
             still_leased()
@@ -186,7 +189,7 @@ def test_long_work_learns_that_somebody_else_has_its_job(here: Service) -> None:
     job = claim(here)
     expire(here)
     claim(here)
-    with queue.kept_leased(here.engine, job, 0.3) as still_leased:
+    with queue.keep_lease(here.engine, job, 0.3) as still_leased:
         threading.Event().wait(0.5)
         with pytest.raises(LeaseLost):
             still_leased()
@@ -226,7 +229,7 @@ def test_a_postponed_job_waits_keeps_its_error_and_counts(here: Service) -> None
     ask(here, "a")
     job = claim(here)
     with Meanwhile() as then, here.engine.begin() as connection:
-        queue.postpone(connection, job, "no luck", delay=30)
+        queue.reschedule(connection, job, "no luck", delay=30)
     row = only(here, Job)
     assert (row["state"], row["attempts"], row["last_error"], row["lease_owner"]) == (
         "ready",
@@ -242,7 +245,7 @@ def test_waiting_in_order_gives_the_attempt_back(here: Service) -> None:
     for _ in range(queue.MAX_ATTEMPTS[queue.PLAN] + 5):
         job = claim(here)
         with here.engine.begin() as connection:
-            queue.postpone(connection, job, "a pause", delay=0, counts=False)
+            queue.reschedule(connection, job, "a pause", delay=0, count_attempt=False)
     assert (only(here, Job)["state"], only(here, Job)["attempts"]) == ("ready", 0)
 
 
@@ -251,7 +254,7 @@ def test_a_job_is_dead_after_its_last_attempt_and_says_why(here: Service) -> Non
     for attempt in range(queue.MAX_ATTEMPTS[queue.PLAN]):
         job = claim(here)
         with here.engine.begin() as connection:
-            queue.postpone(connection, job, f"failure {attempt}", delay=0)
+            queue.reschedule(connection, job, f"failure {attempt}", delay=0)
     row = only(here, Job)
     assert (row["state"], row["last_error"]) == ("dead", f"failure {queue.MAX_ATTEMPTS[queue.PLAN] - 1}")
     assert queue.claim(here.engine, 60) is None
@@ -273,7 +276,7 @@ def test_a_dead_job_has_a_new_life_when_it_is_asked_for_again_or_retried(here: S
         ask(here, "a")
         job = claim(here)
         with here.engine.begin() as connection:
-            queue.bury(connection, job, "dead")
+            queue.mark_dead(connection, job, "dead")
         revive()
         assert claim(here).attempts == 1
         expire(here)
@@ -303,7 +306,7 @@ def test_jobs_whose_subject_is_gone_are_dropped_unless_they_run(here: Service) -
     claim(here)
     ask(here, "waits", "stays")
     with here.engine.begin() as connection:
-        queue.drop(connection, queue.PLAN, ["runs", "waits", "unknown"])
+        queue.delete_pending(connection, queue.PLAN, ["runs", "waits", "unknown"])
     assert sorted(row["subject"] for row in table(here, Job)) == ["runs", "stays"]
 
 
@@ -331,7 +334,7 @@ def test_no_job_is_dead_for_an_hour_of_trouble(kind: str) -> None:
 @pytest.fixture
 def performed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`performed(function)`: plans are made by this function instead."""
-    return lambda function: monkeypatch.setitem(runner.KINDS, queue.PLAN, function)
+    return lambda function: monkeypatch.setitem(runner.HANDLERS, queue.PLAN, function)
 
 
 def test_a_job_that_raises_is_tried_again_later(here: Service, performed: Callable[..., None]) -> None:
@@ -341,7 +344,7 @@ def test_a_job_that_raises_is_tried_again_later(here: Service, performed: Callab
     performed(fail)
     ask(here, "a")
     with Meanwhile() as then:
-        runner.work(here)
+        runner.run_due_jobs(here)
     row = only(here, Job)
     assert (row["state"], row["attempts"], row["last_error"]) == ("ready", 1, "ValueError: not today")
     assert row["run_at"] in then.plus(0, 2)
@@ -351,14 +354,14 @@ def test_what_the_database_refuses_a_job_is_told_without_the_values(
     here: Service, performed: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     def write_twice(service: Service, _: queue.Job) -> None:
-        row = {"key": "secret", "value": {}, "changed_at": now()}
+        row = {"key": "secret", "value": {}, "changed_at": utcnow()}
         with service.engine.begin() as connection:
             for _ in range(2):
-                connection.execute(insert(State).values(row))
+                connection.execute(insert(KeyValue).values(row))
 
     performed(write_twice)
     ask(here, "a")
-    runner.work(here)
+    runner.run_due_jobs(here)
     error = only(here, Job)["last_error"]
     assert error in (
         "IntegrityError: UNIQUE constraint failed: state.key",
@@ -370,12 +373,12 @@ def test_what_the_database_refuses_a_job_is_told_without_the_values(
 
 def test_a_job_that_waits_in_order_says_for_what(here: Service, performed: Callable[..., None]) -> None:
     def wait(*_: Any) -> None:
-        raise Wait("Scale asks to slow down", 90)
+        raise RetryLater("Scale asks to slow down", 90)
 
     performed(wait)
     ask(here, "a")
     with Meanwhile() as then:
-        runner.work(here)
+        runner.run_due_jobs(here)
     assert (only(here, Job)["attempts"], only(here, Job)["last_error"]) == (0, "Scale asks to slow down")
     assert only(here, Job)["run_at"] in then.plus(90)
 
@@ -391,7 +394,7 @@ def test_a_worker_that_has_finished_a_job_looks_for_the_next(
 
     performed(plan)
     ask(here, "a", "b", "c")
-    assert runner.work(here) == []
+    assert runner.run_due_jobs(here) == []
     assert sorted(seen) == ["a", "b", "c"]
 
 
@@ -402,7 +405,7 @@ def test_a_job_of_a_kind_that_only_a_newer_version_knows_waits_and_holds_nobody_
     ask(here, "later", kind="newer", delay=-10)
     ask(here, "a")
     with Meanwhile() as then:
-        runner.work(here)
+        runner.run_due_jobs(here)
     row = only(here, Job)
     assert (row["key"], row["state"], row["attempts"]) == ("newer:later", "ready", 0)
     assert "newer" in row["last_error"]
@@ -416,10 +419,10 @@ def test_what_a_job_did_is_undone_when_it_has_lost_its_lease(
         expire(service)
         claim(service)
         with service.engine.begin() as connection:
-            queue.ask(connection, queue.CREATE, ["twice"])
+            queue.enqueue(connection, queue.CREATE, ["twice"])
             queue.finish(connection, job)
 
     performed(too_late)
     ask(here, "a")
-    runner.perform(here, claim(here))
+    runner.run_job(here, claim(here))
     assert [row["key"] for row in table(here, Job)] == ["plan:a"]

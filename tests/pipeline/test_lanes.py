@@ -1,4 +1,4 @@
-"""However much is to be created, no callback waits behind it, and a lane that Scale has closed is passed by."""
+"""However much is to be created, no callback waits behind it, and a queue that Scale has closed is passed by."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,13 +7,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from pipeline.db.ids import now
+from pipeline.db.ids import utcnow
 from pipeline.follow_ups import decisions
 from pipeline.jobs import queue
 from pipeline.operations.health import degradations
 from tests.pipeline.bodies import boxes, callback, take
 from tests.pipeline.pipelines import Pipeline, asks
-from workers.runner import perform, work
+from workers.runner import run_due_jobs, run_job
 
 MANY = 20_000
 
@@ -23,14 +23,14 @@ def test_what_came_last_is_planned_before_what_has_long_waited_to_be_created(pip
     take(pipeline.service, callback(boxes(*["car"] * 30)))
     planned = queue.claim(pipeline.service.engine, 60)
     assert planned is not None
-    perform(pipeline.service, planned)
+    run_job(pipeline.service, planned)
     take(pipeline.service, callback(boxes("car"), task_id="5f1e9b000000000000000002"))
     following = queue.claim(pipeline.service.engine, 60)
     assert following is not None
     assert (following.kind, following.subject) == (queue.PLAN, "5f1e9b000000000000000002")
     created = queue.claim(pipeline.service.engine, 60)
     assert created is not None
-    assert (created.kind, created.lane) == (queue.CREATE, "live")
+    assert (created.kind, created.queue) == (queue.CREATE, "live")
 
 
 def test_while_scale_asks_to_wait_jobs_are_not_woken_in_vain_and_planning_goes_on(pipeline: Pipeline) -> None:
@@ -41,22 +41,22 @@ def test_while_scale_asks_to_wait_jobs_are_not_woken_in_vain_and_planning_goes_o
     assert Counter(pipeline.states().values()) == {"planned": 41}
     woken = [job for job in pipeline.jobs() if job["last_error"]]
     assert len(woken) == 1
-    assert len([job for job in pipeline.jobs() if job["run_at"] <= now()]) == 40
+    assert len([job for job in pipeline.jobs() if job["run_at"] <= utcnow()]) == 40
 
 
-@pytest.mark.parametrize("lane", ["", "live"])
-def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipeline, lane: str) -> None:
+@pytest.mark.parametrize("queue", ["", "live"])
+def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipeline, queue: str) -> None:
     numbers = "WITH RECURSIVE n(g) AS (SELECT 1 UNION ALL SELECT g + 1 FROM n WHERE g < :many)"
-    columns = "id, kind, key, subject, lane, state, run_at, created_at"
+    columns = "id, kind, key, subject, queue, state, run_at, created_at"
     moment = "'2026-01-01 10:00:00.000000'"
     postgresql = pipeline.service.engine.dialect.name == "postgresql"
     made_id = "gen_random_uuid()" if postgresql else "lower(hex(randomblob(16)))"
-    fill = f"INSERT INTO jobs ({columns}) {numbers} SELECT {made_id}, 'create', 'create:' || g, g, :lane, 'ready', {moment}, {moment} FROM n"
+    fill = f"INSERT INTO jobs ({columns}) {numbers} SELECT {made_id}, 'create', 'create:' || g, g, :queue, 'ready', {moment}, {moment} FROM n"
     with pipeline.service.engine.begin() as connection:
-        connection.execute(text(fill), {"many": MANY, "lane": lane})
+        connection.execute(text(fill), {"many": MANY, "queue": queue})
     with pipeline.service.engine.connect() as connection:
         connection.exec_driver_sql("ANALYZE jobs")
-        statement = queue._claiming(queue.LANES)
+        statement = queue._claim_statement(queue.QUEUES)
         written = statement.compile(connection, compile_kwargs={"render_postcompile": True})
         explain = "EXPLAIN " if postgresql else "EXPLAIN QUERY PLAN "
         parameters = written.construct_params({"owner": "me", "lease": 60.0})
@@ -67,7 +67,7 @@ def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipe
                 explain + str(written), tuple(parameters[name] for name in written.positiontup or ())
             ).all()
     told = " ".join(str(row) for row in rows)
-    assert told.count("ix_jobs_due") == len(queue.LANES)
+    assert told.count("ix_jobs_due") == len(queue.QUEUES)
     assert "Sort" not in told
     assert "TEMP B-TREE" not in told
 
@@ -77,10 +77,10 @@ def test_a_plan_of_many_rings_for_the_other_workers_at_once(open_pipeline: Calla
     pipeline.workflow({"each": asks(for_each="annotation")})
     rung: list[list[UUID]] = []
     take(pipeline.service, callback(boxes("car")))
-    work(pipeline.service, ring=lambda ids: rung.append(list(ids)))
+    run_due_jobs(pipeline.service, dispatch=lambda ids: rung.append(list(ids)))
     assert rung == []
     take(pipeline.service, callback(boxes(*["car"] * 30), task_id="5f1e9b000000000000000002"))
-    work(pipeline.service, ring=lambda ids: rung.append(list(ids)))
+    run_due_jobs(pipeline.service, dispatch=lambda ids: rung.append(list(ids)))
     assert [len(ids) for ids in rung] == [3]
 
 

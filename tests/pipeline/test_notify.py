@@ -11,8 +11,8 @@ from standardwebhooks.webhooks import Webhook
 from models import AuditEntry, Job, Notification, Subscriber
 from pipeline.db.dialect import from_now
 from pipeline.events import outbox, subscriptions
-from pipeline.events.outbox import teller
-from pipeline.events.subscriptions import Unfit, load_subscriptions
+from pipeline.events.outbox import event_publisher
+from pipeline.events.subscriptions import InvalidSubscriber, load_subscriptions
 from pipeline.follow_ups import decisions
 from pipeline.jobs import queue
 from tests.peer import Peer, reply
@@ -58,12 +58,12 @@ def subscribe(chain: Pipeline, receiver: Receiver, *events: str, **given: Any) -
 
 
 def receive(chain: Pipeline, body: bytes) -> None:
-    take(chain.service, body, tell=teller(chain.service))
+    take(chain.service, body, tell=event_publisher(chain.service))
     chain.work()
 
 
 def test_nobody_is_told_and_receiving_goes_its_shortest_way_while_nobody_asks(chain: Pipeline) -> None:
-    assert teller(chain.service) is None
+    assert event_publisher(chain.service) is None
     receive(chain, callback(boxes("car")))
     assert table(chain.service, Notification) == []
 
@@ -167,11 +167,11 @@ def test_what_is_not_taken_is_sent_again_with_the_same_id_and_its_history_kept(
     receiver.status = 500
     receive(chain, callback(boxes("car")))
     row = only(chain.service, Notification)
-    assert (row["state"], [attempt["status"] for attempt in row["tries"]]) == ("pending", [500])
+    assert (row["state"], [attempt["status"] for attempt in row["attempts"]]) == ("pending", [500])
     receiver.status = 204
     chain.skip_waiting()
     row = only(chain.service, Notification)
-    assert (row["state"], [attempt["error"] for attempt in row["tries"]]) == (
+    assert (row["state"], [attempt["error"] for attempt in row["attempts"]]) == (
         "delivered",
         ["the receiver answered 500", None],
     )
@@ -188,7 +188,7 @@ def test_after_the_last_attempt_a_notification_has_failed_and_can_be_replayed(
     for _ in range(queue.MAX_ATTEMPTS[queue.NOTIFY]):
         chain.skip_waiting()
     row = only(chain.service, Notification)
-    assert (row["state"], len(row["tries"])) == ("failed", queue.MAX_ATTEMPTS[queue.NOTIFY])
+    assert (row["state"], len(row["attempts"])) == ("failed", queue.MAX_ATTEMPTS[queue.NOTIFY])
     assert chain.jobs() == []
     receiver.status = 200
     with chain.service.engine.begin() as connection:
@@ -225,7 +225,7 @@ def test_redirects_are_not_followed(chain: Pipeline, receiver: Receiver) -> None
     subscribe(chain, receiver, "task")
     receiver.status, receiver.headers = 307, {"Location": "http://169.254.169.254/"}
     receive(chain, callback(boxes("car")))
-    (attempt,) = only(chain.service, Notification)["tries"]
+    (attempt,) = only(chain.service, Notification)["attempts"]
     assert attempt["error"] == "the receiver answered 307"
 
 
@@ -244,7 +244,7 @@ def test_redirects_are_not_followed(chain: Pipeline, receiver: Receiver) -> None
 def test_what_cannot_be_a_subscriber_is_refused_in_words(
     chain: Pipeline, receiver: Receiver, url: str | None, events: list[str], given: dict[str, Any], why: str
 ) -> None:
-    with pytest.raises(Unfit, match=why), chain.service.engine.begin() as connection:
+    with pytest.raises(InvalidSubscriber, match=why), chain.service.engine.begin() as connection:
         subscriptions.add(connection, chain.service.settings, "ana", url or receiver.url, events, **given)
     assert table(chain.service, Subscriber) == []
 
@@ -256,7 +256,7 @@ def test_a_host_that_is_named_no_more_is_not_told(chain: Pipeline, receiver: Rec
     receive(chain, callback(boxes("car")))
     row = only(chain.service, Notification)
     assert row["state"] == "failed"
-    assert "127.0.0.1:1 is not among the hosts" in row["tries"][0]["error"]
+    assert "127.0.0.1:1 is not among the hosts" in row["attempts"][0]["error"]
 
 
 def test_a_fault_of_ours_in_telling_does_not_stop_a_callback(
@@ -264,7 +264,7 @@ def test_a_fault_of_ours_in_telling_does_not_stop_a_callback(
 ) -> None:
     subscribe(chain, receiver, "task")
     monkeypatch.setattr(outbox, "publish", lambda *given, **more: 1 / 0)
-    receipt = take(chain.service, callback(boxes("car")), tell=teller(chain.service))
+    receipt = take(chain.service, callback(boxes("car")), tell=event_publisher(chain.service))
     assert receipt.status == "processed"
 
 
@@ -279,7 +279,7 @@ def test_a_person_can_send_a_test(chain: Pipeline, receiver: Receiver) -> None:
 
 def test_a_large_body_is_told_of_when_it_was_read(chain: Pipeline, receiver: Receiver) -> None:
     secret = subscribe(chain, receiver, "task", "delivery")
-    take(chain.service, callback(boxes("car")), inline_bytes=10, tell=teller(chain.service))
+    take(chain.service, callback(boxes("car")), inline_bytes=10, tell=event_publisher(chain.service))
     assert table(chain.service, Notification) == []
     chain.work()
     assert [json.loads(asked.body).get("type", "raw") for asked in receiver.peer.asked] == [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models import State, Task
+from models import KeyValue, Task
 from pipeline.follow_ups import decisions, pauses, plan_task
 from pipeline.follow_ups.pauses import replay_missed_of_fixed_files
 from pipeline.jobs import queue
@@ -56,7 +56,7 @@ def test_four_workers_never_go_beyond_a_limit(pipeline: Pipeline) -> None:
     assert counted["each", "created"] + counted["once", "created"] <= 20
     assert counted["each", "created"] + counted["each", "held"] == 30
     granted = {
-        row["key"].split(":")[1]: row["count"] for row in table(pipeline.service, State) if row["count"]
+        row["key"].split(":")[1]: row["count"] for row in table(pipeline.service, KeyValue) if row["count"]
     }
     assert granted == {
         "w.each": counted["each", "created"],
@@ -165,12 +165,12 @@ def test_an_answer_that_comes_before_the_cancellation_is_followed_all_the_same(p
 
 
 def run_plan_only(pipeline: Pipeline) -> None:
-    from workers.runner import perform
+    from workers.runner import run_job
 
     (job_id,) = [row["id"] for row in pipeline.jobs() if row["kind"] == queue.PLAN]
     job = queue.claim(pipeline.service.engine, 60, job_id=job_id)
     assert job is not None
-    perform(pipeline.service, job)
+    run_job(pipeline.service, job)
 
 
 def test_a_join_over_what_was_taken_back_begins_anew(pipeline: Pipeline) -> None:

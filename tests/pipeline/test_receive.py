@@ -14,7 +14,7 @@ from config import Settings
 from models import Annotation, Batch, Delivery, Job, Response, Task
 from pipeline.jobs import queue
 from pipeline.receive import replay
-from pipeline.receive.receive import Receipt, read
+from pipeline.receive.receive import Receipt, parse_body
 from pipeline.service import Service
 from sandbox.pytest_plugin import ScaleSandbox
 from scale import task_types
@@ -22,7 +22,7 @@ from scale.envelope import LARGE_BYTES, InvalidCallback, parse_json
 from scale.task_types import TaskType
 from tests.pipeline.bodies import RECORDED, boxes, callback, take
 from tests.pipeline.rows import empty, only, standing, table
-from workers.runner import perform, work
+from workers.runner import run_due_jobs, run_job
 
 TASK_ID = "5f1e9b000000000000000001"
 
@@ -82,7 +82,7 @@ def test_fifty_events_of_one_task_at_once_are_all_kept(here: Service) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    work(here)  # a delivery that waited too long for its task was left to the worker
+    run_due_jobs(here)  # a delivery that waited too long for its task was left to the worker
     assert {row["status"] for row in table(here, Delivery)} == {"processed"}
     versions = sorted(table(here, Response), key=lambda row: row["number"])
     assert [(row["number"], row["annotation_count"]) for row in versions] == [(n + 1, n) for n in range(50)]
@@ -324,7 +324,7 @@ def test_a_test_callback_for_a_live_task_is_quarantined(here: Service) -> None:
 def test_a_task_that_says_is_test_is_one_whatever_the_key(here: Service) -> None:
     for number, options in enumerate(({}, {"inline_bytes": 0})):
         take(here, callback(boxes("car"), is_test=True, task_id=f"task-{number}"), "live", **options)
-    work(here)
+    run_due_jobs(here)
     assert {row["environment"] for row in table(here, Task)} == {"test"}
     assert {row["environment"] for row in table(here, Delivery)} == {"test"}
 
@@ -427,7 +427,7 @@ def test_a_task_first_seen_without_its_description_is_completed_from_scale(
     body = {"task_id": created["task_id"], "response": response, "status": "completed"}
     take(here, json.dumps(body).encode(), "test")
     assert only(here, Task)["type"] is None
-    work(here)
+    run_due_jobs(here)
     task = only(here, Task)
     assert (task["type"], task["environment"]) == ("annotation", "test")
     assert task["params"]["attachment"] == "https://example.com/a.png"
@@ -440,7 +440,7 @@ def test_a_task_first_seen_without_its_description_is_completed_from_scale(
 
 def test_without_an_api_key_a_task_waits_to_be_completed(here: Service) -> None:
     take(here, json.dumps({"task_id": TASK_ID, "response": {}}).encode())
-    work(here)
+    run_due_jobs(here)
     job = only(here, Job)
     assert (job["state"], job["attempts"], job["last_error"]) == (
         "ready",
@@ -456,7 +456,7 @@ def test_a_large_body_is_only_stored_and_then_read_by_the_worker(here: Service) 
     body = callback(boxes("car"))
     assert take(here, body, inline_bytes=len(body) - 1).status == "stored"
     assert table(here, Task) == []
-    work(here)
+    run_due_jobs(here)
     assert (only(here, Delivery)["status"], only(here, Task)["status"]) == ("processed", "completed")
     assert table(here, Job) == []
 
@@ -476,7 +476,7 @@ def test_a_large_body_that_takes_longer_than_a_lease_to_read_stays_with_its_work
 ) -> None:
     def slowly(*given: Any) -> Any:
         assert not taken_over.wait(2.5)
-        return read(*given)
+        return parse_body(*given)
 
     def take_over() -> None:
         while not taken_over.wait(0.1) and len(table(here, Job)) == 1:
@@ -484,20 +484,20 @@ def test_a_large_body_that_takes_longer_than_a_lease_to_read_stays_with_its_work
                 taken_over.set()
 
     taken_over = threading.Event()
-    monkeypatch.setattr(replay, "read", slowly)
+    monkeypatch.setattr(replay, "parse_body", slowly)
     take(here, callback(boxes("car")), inline_bytes=0)
     job = queue.claim(here.engine, 1)
     assert job is not None
     other = threading.Thread(target=take_over)
     other.start()
-    perform(dataclasses.replace(here, settings=dataclasses.replace(here.settings, lease_seconds=1)), job)
+    run_job(dataclasses.replace(here, settings=dataclasses.replace(here.settings, lease_seconds=1)), job)
     other.join()
     assert (only(here, Delivery)["status"], table(here, Job)) == ("processed", [])
 
 
 def test_a_large_body_that_is_no_callback_is_quarantined_by_the_worker(here: Service) -> None:
     take(here, b"nothing at all", inline_bytes=3)
-    work(here)
+    run_due_jobs(here)
     assert "not JSON" in only(here, Delivery)["reason"]
     assert table(here, Job) == []
 
@@ -512,12 +512,12 @@ def test_a_replay_creates_nothing_twice_and_says_what_changed(here: Service) -> 
 def test_a_replay_by_filter_goes_through_all_of_them_oldest_first_and_can_go_on(here: Service) -> None:
     ids = [take(here, callback(boxes("car"), task_id=f"task-{n}")).delivery_id for n in range(7)]
     take(here, b"{}")
-    replay.IDS_AT_ONCE, before = 3, replay.IDS_AT_ONCE
+    replay.IDS_BATCH_SIZE, before = 3, replay.IDS_BATCH_SIZE
     try:
         replays = list(replay.replay_many(here, Delivery.status == "processed"))
         rest = list(replay.replay_many(here, Delivery.status == "processed", after=ids[4]))
     finally:
-        replay.IDS_AT_ONCE = before
+        replay.IDS_BATCH_SIZE = before
     assert [delivery_id for delivery_id, _ in replays] == ids
     assert [delivery_id for delivery_id, _ in rest] == ids[5:]
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, select, update
 
-from models import Annotation, Artifact, Delivery, FollowUp, Job, Response, State, Task
-from pipeline.db.ids import now
-from pipeline.db.state import recall
+from models import Annotation, Artifact, Delivery, FollowUp, Job, KeyValue, Response, Task
+from pipeline.db.ids import utcnow
+from pipeline.db.state import get_state
 from pipeline.jobs import queue
 from pipeline.service import Service
 from pipeline.sync import reconcile
@@ -22,7 +22,7 @@ from tests.pipeline.bodies import boxes, callback, take, task
 from tests.pipeline.rows import Meanwhile, only, standing, table
 from tests.servers import wait_until
 from tests.service import Service as Processes
-from workers.runner import perform, work
+from workers.runner import run_due_jobs, run_job
 
 
 def annotation(scale: ScaleSandbox, **fields: Any) -> dict[str, Any]:
@@ -134,8 +134,8 @@ def test_a_project_and_a_time_can_be_chosen(here: Service, scale: ScaleSandbox) 
     annotation(scale)
     assert counts(run(here, project="streets")) == (1, 1, 0, 1)
     assert only(here, Task)["task_id"] == inside
-    assert run(here, since=now() + timedelta(hours=1)).seen == 0
-    assert run(here, since=now() - timedelta(hours=1)).seen == 2
+    assert run(here, since=utcnow() + timedelta(hours=1)).seen == 0
+    assert run(here, since=utcnow() - timedelta(hours=1)).seen == 2
 
 
 def test_files_of_reconciled_results_are_fetched_like_those_of_callbacks(
@@ -154,7 +154,7 @@ def test_files_of_reconciled_results_are_fetched_like_those_of_callbacks(
     )
     scale.wait_for(lambda: scale.task(created["task_id"])["status"] == "completed")
     run(here)
-    work(here)
+    run_due_jobs(here)
     masks = table(here, Annotation)
     assert {row["type"] for row in masks} == {"mask"}
     assert all("rle" in row["geometry"] for row in masks)
@@ -167,8 +167,8 @@ def test_an_old_result_that_was_reconciled_waits_for_a_person_before_it_costs_mo
         "workflow: again\nsteps:\n  once:\n    after: {type: imageannotation}\n    create: {type: categorization,"
         " params: {instruction: i, attachment: a, attachment_type: text, categories: [x]}}\n"
     )
-    old = (now() - timedelta(days=8)).isoformat()
-    new = now().isoformat()
+    old = (utcnow() - timedelta(days=8)).isoformat()
+    new = utcnow().isoformat()
     listed = [
         task(task_id="old", response=boxes("car"), completed_at=old, updated_at=old),
         task(task_id="new", response=boxes("car"), completed_at=new, updated_at=new),
@@ -178,7 +178,7 @@ def test_an_old_result_that_was_reconciled_waits_for_a_person_before_it_costs_mo
         run(here)
     for row in table(here, Job):
         if row["kind"] == queue.PLAN and (job := queue.claim(here.engine, 60, job_id=row["id"])):
-            perform(here, job)
+            run_job(here, job)
     states = {row["source_task_id"]: (row["state"], row["reason"]) for row in table(here, FollowUp)}
     assert states["new"][0] == "planned"
     assert states["old"] == ("held", "the result was reconciled 8 days after it happened")
@@ -261,13 +261,13 @@ def test_an_interrupted_run_goes_on_behind_the_last_page(
     assert (resumed.seen, resumed.repaired) == (4, 4)
     assert counts(run(here)) == (7, 7, 0, 7)
     assert len(server.asked) == 4
-    assert table(here, State) == []
+    assert table(here, KeyValue) == []
     assert begin(here, "live").seen == 0
 
 
 def test_a_run_of_another_time_or_project_begins_anew(open_service: Open, pages: Serve) -> None:
     here = open_service(scale_api_url=pages(many(5)).peer.url, scale_api_key="k")
-    since = now() - timedelta(days=3)
+    since = utcnow() - timedelta(days=3)
     next(reconcile.reconcile(here, begin(here, "live", since=since)))
     assert begin(here, "live", since=since + timedelta(hours=2)).seen == 2
     for other in ({"since": since - timedelta(days=2)}, {}, {"since": since, "project": "p"}):
@@ -381,7 +381,7 @@ def test_a_run_is_asked_for_when_its_time_has_come(open_service: Open) -> None:
         connection.execute(Job.__table__.delete())
     assert due(here) == []
     with here.engine.begin() as connection:
-        connection.execute(update(State).values(changed_at=now() - timedelta(seconds=601)))
+        connection.execute(update(KeyValue).values(changed_at=utcnow() - timedelta(seconds=601)))
     assert due(here) == ["reconcile:live"]
 
 
@@ -392,15 +392,15 @@ def test_a_scheduled_run_looks_back_a_month_at_first_and_then_to_the_run_before(
     here = open_service(scale_api_url=server.peer.url, scale_api_key="k", reconcile_every_seconds=1)
     for _ in range(2):
         due(here)
-        work(here)
+        run_due_jobs(here)
         assert table(here, Job) == []
         with here.engine.begin() as connection:
-            connection.execute(update(State).values(changed_at=now() - timedelta(seconds=5)))
+            connection.execute(update(KeyValue).values(changed_at=utcnow() - timedelta(seconds=5)))
     since = [
         datetime.fromisoformat(one["updated_after"][0]) for one in server.asked if "next_token" not in one
     ]
-    assert abs(now() - since[0] - timedelta(days=30)) < timedelta(minutes=5)
-    assert abs(now() - since[1] - timedelta(hours=1)) < timedelta(minutes=5)
+    assert abs(utcnow() - since[0] - timedelta(days=30)) < timedelta(minutes=5)
+    assert abs(utcnow() - since[1] - timedelta(hours=1)) < timedelta(minutes=5)
     assert len(table(here, Task)) == 3
 
 
@@ -412,7 +412,7 @@ def test_a_scheduled_run_lets_others_run_after_some_pages_and_goes_on(
     due(here)
     seen = []
     while (job := queue.claim(here.engine, 60)) is not None:
-        perform(here, job)
+        run_job(here, job)
         seen.append(len(table(here, Task)))
     assert seen == [4, 8, 9]
     assert table(here, Job) == []
@@ -424,16 +424,16 @@ def test_a_scheduled_run_waits_as_long_as_scale_asks_for(open_service: Open, pag
     here = open_service(scale_api_url=server.peer.url, scale_api_key="k", reconcile_every_seconds=60)
     due(here)
     with Meanwhile() as then:
-        work(here)
+        run_due_jobs(here)
     job = only(here, Job)
     assert (job["state"], job["attempts"], job["last_error"]) == ("ready", 0, "Scale asks to slow down")
     assert job["run_at"] in then.plus(40)
     with here.engine.begin() as connection:
         queue.retry(connection, job["id"])
-    work(here)
+    run_due_jobs(here)
     assert len(table(here, Task)) == 5
     with here.reader.begin() as connection:
-        kept = recall(connection, "reconciled:live")
+        kept = get_state(connection, "reconciled:live")
     assert kept is not None
     assert datetime.fromisoformat(kept["until"]) < datetime.now(UTC)
 

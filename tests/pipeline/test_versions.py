@@ -237,7 +237,7 @@ def test_a_follow_up_finds_its_task_although_the_newest_event_does_not_name_it_a
             connection.execute(insert(FollowUp).values(**FOLLOW_UP, unique_id="w.s.1"))
         for body in order:
             take(here, body)
-        assert (only(here, FollowUp)["state"], only(here, Task)["follow_up"]) == ("error", "w.s.1")
+        assert (only(here, FollowUp)["state"], only(here, Task)["follow_up_unique_id"]) == ("error", "w.s.1")
 
 
 def test_an_event_of_yesterday_changes_neither_status_nor_review_nor_current(here: Service) -> None:
@@ -258,7 +258,7 @@ def test_every_way_of_receiving_writes_the_same_rows_of_every_recorded_body(
         take(here, body)
         usual = standing(here, receipt=True)
         with monkeypatch.context() as steps_only:
-            steps_only.setattr(receive, "receive_first", lambda *_: None)
+            steps_only.setattr(receive, "insert_first_callback", lambda *_: None)
             empty(here)
             take(here, body)
             assert standing(here, receipt=True) == usual, path
@@ -270,9 +270,9 @@ def test_every_way_of_receiving_writes_the_same_rows_of_every_recorded_body(
 
 def run(service: Service, kind: str) -> None:
     """Run the one job that there is."""
-    from workers.runner import perform
+    from workers.runner import run_job
 
     job = queue.claim(service.engine, 60)
     assert job is not None
     assert job.kind == kind
-    perform(service, job)
+    run_job(service, job)

@@ -1,4 +1,4 @@
-"""Whatever happens to Redis, callbacks are answered in time and every follow-up is made once: it is only the bell."""
+"""Whatever happens to Redis, callbacks are answered in time and every follow-up is made once: it is only the dispatcher."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

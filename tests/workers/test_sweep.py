@@ -13,14 +13,14 @@ import time_machine
 from sqlalchemy import select, update
 
 from config import Settings
-from models import State
-from pipeline.db.ids import now
-from pipeline.db.state import remember
+from models import KeyValue
+from pipeline.db.ids import utcnow
+from pipeline.db.state import set_state
 from pipeline.jobs import queue
 from pipeline.operations.health import HEARTBEAT, degradations
 from pipeline.service import Service
 from pipeline.sync import reconcile
-from workers.dispatcher import Bell
+from workers.dispatcher import JobDispatcher
 from workers.sweep import Sweep
 
 Start = Callable[[], Sweep]
@@ -40,18 +40,18 @@ def new_sweep(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Sta
     started: list[Sweep] = []
 
     def start() -> Sweep:
-        started.append(Sweep(Service.open(settings), Bell(settings)))
+        started.append(Sweep(Service.open(settings), JobDispatcher(settings)))
         return started[-1]
 
     yield start
     for one in started:
-        one.bell.celery.close()
+        one.dispatcher.celery.close()
         one.service.engine.dispose()
 
 
 def ask(sweep: Sweep, count: int) -> None:
     with sweep.service.engine.begin() as connection:
-        queue.ask(connection, queue.PLAN, (f"task-{n}" for n in range(count)))
+        queue.enqueue(connection, queue.PLAN, (f"task-{n}" for n in range(count)))
 
 
 def rung(redis_url: str) -> int:
@@ -61,7 +61,7 @@ def rung(redis_url: str) -> int:
 
 def beats(sweep: Sweep) -> list[str]:
     with sweep.service.reader.begin() as connection:
-        return list(connection.scalars(select(State.key).where(State.key.startswith(HEARTBEAT))))
+        return list(connection.scalars(select(KeyValue.key).where(KeyValue.key.startswith(HEARTBEAT))))
 
 
 def test_each_worker_rings_for_twice_what_it_can_take_and_not_again_at_once(
@@ -94,33 +94,33 @@ def test_what_else_goes_wrong_in_its_round_silences_no_bell(
     with pytest.raises(ValueError, match="a bug"):
         one.sweep()
     assert rung(redis_url) == 1
-    assert beats(one) == [f"{HEARTBEAT}{one.name_of_worker}"]
+    assert beats(one) == [f"{HEARTBEAT}{one.worker_name}"]
 
 
 def test_workers_that_are_gone_are_forgotten_after_a_day(new_sweep: Start) -> None:
     one = new_sweep()
     with one.service.engine.begin() as connection:
         for name, hours in (("gone", 25), ("just now", 1)):
-            remember(connection, f"{HEARTBEAT}{name}", {})
-            moment = now() - timedelta(hours=hours)
+            set_state(connection, f"{HEARTBEAT}{name}", {})
+            moment = utcnow() - timedelta(hours=hours)
             connection.execute(
-                update(State).where(State.key == f"{HEARTBEAT}{name}").values(changed_at=moment)
+                update(KeyValue).where(KeyValue.key == f"{HEARTBEAT}{name}").values(changed_at=moment)
             )
     one.sweep()
-    assert sorted(beats(one)) == sorted([f"{HEARTBEAT}just now", f"{HEARTBEAT}{one.name_of_worker}"])
+    assert sorted(beats(one)) == sorted([f"{HEARTBEAT}just now", f"{HEARTBEAT}{one.worker_name}"])
 
 
 def test_a_silent_worker_is_noticed_by_the_clock_of_the_database(new_sweep: Start) -> None:
     """The clocks of two machines differ."""
     one = new_sweep()
     for late in (-2, 2):
-        with time_machine.travel(now() + timedelta(hours=late)):
+        with time_machine.travel(utcnow() + timedelta(hours=late)):
             one._next_beat = 0.0
             one.sweep()
         with one.service.reader.begin() as connection:
             assert degradations(one.service, connection) == []
     with one.service.engine.begin() as connection:
-        connection.execute(update(State).values(changed_at=now() - timedelta(minutes=2)))
+        connection.execute(update(KeyValue).values(changed_at=utcnow() - timedelta(minutes=2)))
     with one.service.reader.begin() as connection:
         assert "none has reported since" in degradations(one.service, connection)[0]
 
@@ -137,7 +137,7 @@ def test_a_process_that_is_made_during_a_round_can_write(
 
     monkeypatch.setattr(reconcile, "enqueue_due_runs", slowly)  # called in a transaction
     settings = Settings(database_url=sqlite_url, workflows_dir="config/workflows", secret_key="s")
-    sweep = Sweep(Service.open(settings), Bell(settings))
+    sweep = Sweep(Service.open(settings), JobDispatcher(settings))
     sweep.start()
     assert within.wait(10)
     threading.Timer(0.5, go_on.set).start()

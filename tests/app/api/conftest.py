@@ -86,7 +86,7 @@ def deliver(service: Service) -> Deliver:
             service.engine,
             body,
             environment,
-            interested=service.interested,
+            has_workflow_for=service.has_workflow_for,
             inline_bytes=service.settings.inline_callback_bytes,
             headers={"User-Agent": "recorded"},
             kind=kind,

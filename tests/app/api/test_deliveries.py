@@ -88,7 +88,7 @@ def test_a_replay_brings_in_what_the_code_understands_by_now(
     assert again["changed"] == {}
     assert get("/tasks/t")["response_count"] == 1
     with service.reader.begin() as connection:
-        done = connection.execute(select(AuditEntry.who, AuditEntry.action, AuditEntry.subject)).all()
+        done = connection.execute(select(AuditEntry.actor, AuditEntry.action, AuditEntry.subject)).all()
     assert done == [("API_TOKEN", "delivery.replay", str(receipt.delivery_id))] * 2
 
 
@@ -97,7 +97,7 @@ def test_a_replay_rings_for_the_jobs_that_follow(
 ) -> None:
     receipt = deliver("videoannotation/file_of_frames", task_id="t")
     rung: list[Any] = []
-    monkeypatch.setattr(client.application.extensions["bell"], "ring", rung.extend)
+    monkeypatch.setattr(client.application.extensions["dispatcher"], "dispatch", rung.extend)
     client.post(f"/api/v1/deliveries/{receipt.delivery_id}/replay")
     client.post(f"/api/v1/jobs/{receipt.jobs[0]}/retry")
     assert rung == [receipt.jobs[0]]

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import insert, select
 
 from models import FollowUp, Job, Join
-from pipeline.db.ids import new_id, now
+from pipeline.db.ids import new_id, utcnow
 from pipeline.follow_ups import pauses
 from pipeline.jobs import queue
 from pipeline.service import Service
@@ -46,7 +46,7 @@ def plan(service: Service) -> Plan:
             "source_task_id": "source",
             "task_type": "annotation",
             "request": {"instruction": "Draw"},
-            "planned_at": now(),
+            "planned_at": utcnow(),
             **values,
         }
         with service.engine.begin() as connection:
@@ -64,7 +64,7 @@ def jobs_of(service: Service, unique_id: str) -> list[str]:
 def audited(get: Get, **query: str) -> list[tuple[str, str, str]]:
     """Oldest first."""
     entries = get("/audit", **query)["data"]
-    return [(entry["who"], entry["action"], entry["subject"]) for entry in reversed(entries)]
+    return [(entry["actor"], entry["action"], entry["subject"]) for entry in reversed(entries)]
 
 
 def test_a_follow_up_is_listed_and_shown_with_its_request(plan: Plan, get: Get) -> None:
@@ -196,7 +196,7 @@ def test_a_workflow_is_paused_and_resumed(
         ("API_TOKEN", "workflow.resume", "chain"),
     ]
     assert audited(get, action="workflow.pause") == [("API_TOKEN", "workflow.pause", "chain")]
-    assert audited(get, subject="none") == audited(get, who="nobody") == []
+    assert audited(get, subject="none") == audited(get, actor="nobody") == []
     assert client.post("/api/v1/workflows/none/pause").status_code == 404
 
 
@@ -211,7 +211,7 @@ def test_creating_is_stopped_and_started(get: Get, client: FlaskClient) -> None:
 
 def test_a_pause_that_scale_asked_for_is_shown_until_it_is_over(get: Get, service: Service) -> None:
     def ask_to_wait(seconds: float) -> None:
-        with pytest.raises(queue.Wait):
+        with pytest.raises(queue.RetryLater):
             pauses.throttle_creation(service, "live", "Scale asks to slow down", seconds)
 
     ask_to_wait(600)
@@ -284,8 +284,8 @@ def test_a_join_that_waits_keeps_its_run_open(
     deliver: Deliver, get: Get, service: Service, verdict: str | None, state: str
 ) -> None:
     deliver("polygonannotation/polygons", task_id="root")
-    row = {"id": "chain.vote.root", "workflow": "chain", "step": "vote", "of_step": "ask", "expected": 3}
-    values = {"source_task_id": "root", "opened_at": now(), "verdict": verdict, "result": {"label": "car"}}
+    row = {"id": "chain.vote.root", "workflow": "chain", "step": "vote", "awaited_step": "ask", "expected": 3}
+    values = {"source_task_id": "root", "opened_at": utcnow(), "verdict": verdict, "result": {"label": "car"}}
     with service.engine.begin() as connection:
         connection.execute(insert(Join), [{**row, **values}])
     found = get("/tasks/root/lineage")

@@ -10,7 +10,7 @@ from app import create_app
 from config import load_settings
 from tests.app.api.conftest import TOKEN
 from tests.peer import Peer, reply
-from workers.runner import work
+from workers.runner import run_due_jobs
 
 
 @pytest.fixture
@@ -50,13 +50,13 @@ def test_a_subscriber_is_registered_told_and_forgotten(
         assert "secret" not in shown
         assert "hush" not in str(shown)
     assert client.post(f"{address}/test").status_code == 202
-    work(app.extensions["weighbridge"])
+    run_due_jobs(app.extensions["weighbridge"])
     (asked,) = receiver.asked
     assert asked.headers["x-key"] == "hush"
     (notification,) = client.get(f"{address}/notifications", query_string={"state": "delivered"}).json["data"]
-    assert (notification["event"], notification["tries"][0]["status"]) == ("test.sent", 200)
+    assert (notification["event"], notification["attempts"][0]["status"]) == ("test.sent", 200)
     assert client.post(f"/api/v1/notifications/{notification['id']}/replay").json["state"] == "pending"
-    work(app.extensions["weighbridge"])
+    run_due_jobs(app.extensions["weighbridge"])
     assert [one.headers["webhook-id"] for one in receiver.asked] == [asked.headers["webhook-id"]] * 2
     assert client.post(f"{address}/disable").json["enabled"] is False
     assert client.post(f"{address}/test").status_code == 409

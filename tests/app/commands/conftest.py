@@ -117,7 +117,7 @@ def deliver(service: Service) -> Deliver:
             service.engine,
             case,
             "live",
-            interested=service.interested,
+            has_workflow_for=service.has_workflow_for,
             inline_bytes=service.settings.inline_callback_bytes,
         )
 

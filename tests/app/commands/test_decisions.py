@@ -12,14 +12,14 @@ from pipeline.access.tokens import holder
 from pipeline.jobs import queue
 from pipeline.service import Service
 from tests.app.commands.conftest import Deliver, Flasks
-from workers.runner import work
+from workers.runner import run_due_jobs
 
 
 @pytest.fixture
 def held(deliver: Deliver, service: Service) -> str:
     """The unique_id of a follow-up that is held, because no API key is set."""
     deliver("polygonannotation/polygons")
-    work(service)
+    run_due_jobs(service)
     with service.reader.begin() as connection:
         return connection.execute(select(FollowUp.unique_id).where(FollowUp.state == "held")).scalar_one()
 
@@ -69,7 +69,7 @@ def test_a_decision_that_does_not_fit_says_why(flask: Flasks, held: str) -> None
 def dead(service: Service) -> Sequence[UUID]:
     """Two dead jobs."""
     with service.engine.begin() as connection:
-        ids = queue.ask(connection, queue.PLAN, ["one"]) + queue.ask(connection, queue.FETCH, ["two"])
+        ids = queue.enqueue(connection, queue.PLAN, ["one"]) + queue.enqueue(connection, queue.FETCH, ["two"])
         connection.execute(update(Job).values(state="dead", last_error="it went wrong"))
     return ids
 
@@ -108,7 +108,7 @@ def test_the_one_switch_stops_creating_and_starts_it_again(flask: Flasks) -> Non
     flask("creating", "stop")
     stopped = json.loads(flask("creating", "status", "--json").stdout)
     assert stopped["stopped"]
-    assert stopped["who"].startswith("cli")
+    assert stopped["actor"].startswith("cli")
     assert "Stopped by cli" in flask("creating", "status").stdout
     flask("creating", "start")
     assert flask("creating", "status").stdout == "Tasks are created.\n"

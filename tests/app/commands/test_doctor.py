@@ -10,10 +10,10 @@ from flask import Flask
 from sqlalchemy import update
 
 from config import load_settings
-from config.deployment import unfit
+from config.deployment import deployment_problems
 from models import Job
 from pipeline.db.migrations import migrate
-from pipeline.db.state import remember
+from pipeline.db.state import set_state
 from pipeline.follow_ups.pauses import STOPPED
 from pipeline.jobs import queue
 from pipeline.operations.health import HEARTBEAT
@@ -54,7 +54,7 @@ def scale() -> Any:
 def working(service: Service, tmp_path: Path) -> dict[str, str]:
     """A worker that has just given a sign of life, and settings shared by several machines."""
     with service.engine.begin() as connection:
-        remember(connection, f"{HEARTBEAT}worker:1", {"pid": 1})
+        set_state(connection, f"{HEARTBEAT}worker:1", {"pid": 1})
     return {**HEALTHY, "ARTIFACT_STORE": str(tmp_path / "shared")}
 
 
@@ -116,9 +116,9 @@ def test_without_a_worker_that_is_a_problem(app: Flask) -> None:
 def test_what_waits_for_a_person_is_told(app: Flask, service: Service, deliver: Deliver) -> None:
     deliver(b"no JSON")
     with service.engine.begin() as connection:
-        queue.ask(connection, queue.PLAN, ["one", "two"])
+        queue.enqueue(connection, queue.PLAN, ["one", "two"])
         connection.execute(update(Job).values(state="dead"))
-        remember(connection, STOPPED, {"who": "cli:me"})
+        set_state(connection, STOPPED, {"actor": "cli:me"})
     _, found = looked_at(app)
     assert found["jobs"]["state"] == "problem"
     assert "2 dead" in found["jobs"]["said"]
@@ -186,11 +186,11 @@ def test_rows_that_a_migration_loses_are_missed(
 
 def test_a_folder_of_one_machine_is_no_place_for_what_several_share() -> None:
     shared = load_settings({"DATABASE_URL": "postgresql://host/name"})
-    assert set(unfit(shared)) == {"SECRET_KEY", "ARTIFACT_STORE"}
+    assert set(deployment_problems(shared)) == {"SECRET_KEY", "ARTIFACT_STORE"}
     mounted = load_settings(
         {"DATABASE_URL": "postgresql://host/name", "SECRET_KEY": "secret", "ARTIFACT_STORE": "/mnt/shared"}
     )
-    assert unfit(mounted) == {}
+    assert deployment_problems(mounted) == {}
     on_heroku = load_settings(
         {
             "DATABASE_URL": "postgresql://host/name",
@@ -199,5 +199,5 @@ def test_a_folder_of_one_machine_is_no_place_for_what_several_share() -> None:
             "DYNO": "web.1",
         }
     )
-    assert set(unfit(on_heroku)) == {"ARTIFACT_STORE"}
-    assert unfit(load_settings({})) == {}
+    assert set(deployment_problems(on_heroku)) == {"ARTIFACT_STORE"}
+    assert deployment_problems(load_settings({})) == {}

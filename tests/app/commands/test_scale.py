@@ -16,7 +16,7 @@ from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
 from scale.client import ScaleError
 from tests.app.commands.conftest import Flasks, commands_of
 from tests.peer import Peer, reply
-from workers.runner import work
+from workers.runner import run_due_jobs
 
 PAYLOADS = Path(__file__).parents[2] / "payloads"
 REQUEST = {
@@ -174,9 +174,9 @@ def test_who_changed_something_at_scale_is_kept(flask: Flasks, scale: ScaleSandb
     flask("scale", "retrieve", task_id)
     flask("scale", "cancel", task_id)
     with service.reader.begin() as connection:
-        entry = connection.execute(select(AuditEntry.action, AuditEntry.subject, AuditEntry.who)).one()
+        entry = connection.execute(select(AuditEntry.action, AuditEntry.subject, AuditEntry.actor)).one()
     assert tuple(entry)[:2] == ("scale.cancel", task_id)
-    assert entry.who.startswith("cli")
+    assert entry.actor.startswith("cli")
 
 
 # flask reconcile, flask import
@@ -290,7 +290,7 @@ def test_files_are_listed_and_one_that_failed_is_brought_in_again(
     assert one.stdout == "1 are brought in again.\n"
     rest = flask("artifacts", "retry", "--failed", "--task", made["task_id"])
     assert rest.stdout == f"{len(listed) - 1} are brought in again.\n"
-    work(service)
+    run_due_jobs(service)
     assert flask("artifacts", "list", "--state", "failed").stdout == "No file is like that.\n"
     with service.reader.begin() as connection:
         assert all("rle" in geometry for geometry in connection.scalars(select(Annotation.geometry)))

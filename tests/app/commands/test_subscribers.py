@@ -7,7 +7,7 @@ from flask import Flask
 
 from tests.app.commands.conftest import commands_of
 from tests.peer import Peer, reply
-from workers.runner import work
+from workers.runner import run_due_jobs
 
 
 def test_a_subscriber_is_added_tested_and_removed(make_app: Callable[..., Flask]) -> None:
@@ -23,13 +23,13 @@ def test_a_subscriber_is_added_tested_and_removed(make_app: Callable[..., Flask]
         assert url in listed
         assert added["secret"] not in listed
         assert flask("subscribers", "test", added["id"]).exit_code == 0
-        work(app.extensions["weighbridge"])
+        run_due_jobs(app.extensions["weighbridge"])
         assert receiver.asked[0].headers["x-key"] == "hush"
         history = flask("subscribers", "history", added["id"]).stdout
         assert "delivered" in history
         (row,) = json.loads(flask("subscribers", "history", added["id"], "--json").stdout)
         assert flask("subscribers", "replay", row["id"]).exit_code == 0
-        work(app.extensions["weighbridge"])
+        run_due_jobs(app.extensions["weighbridge"])
         assert len(receiver.asked) == 2
         assert flask("subscribers", "disable", added["id"]).exit_code == 0
         assert flask("subscribers", "test", added["id"]).exit_code == 1

@@ -13,7 +13,7 @@ from models import FollowUp
 from pipeline.service import Service
 from scale.task_types import TASK_TYPES
 from tests.app.commands.conftest import PAYLOADS, Deliver, Flasks, commands_of
-from workers.runner import work
+from workers.runner import run_due_jobs
 
 POLYGONS = PAYLOADS / "polygonannotation/polygons.json"
 TASK = json.loads(POLYGONS.read_text())["task"]["task_id"]
@@ -106,7 +106,7 @@ def test_what_would_be_planned_and_what_is_there_already_differ(
     flask: Flasks, deliver: Deliver, service: Service
 ) -> None:
     deliver("polygonannotation/polygons")
-    work(service)
+    run_due_jobs(service)
     assert "already_exists" in flask("workflows", "plan", "--task", TASK).stdout
     told = flask("workflows", "explain", TASK).stdout
     assert "yes           after.type" in told
@@ -140,7 +140,7 @@ def test_a_workflow_is_paused_and_resumed(flask: Flasks) -> None:
 
 def test_a_task_is_shown_with_its_tree(flask: Flasks, deliver: Deliver, service: Service) -> None:
     deliver("polygonannotation/polygons")
-    work(service)
+    run_due_jobs(service)
     assert "polygonannotation" in flask("tasks", "show", TASK).stdout
     shown = json.loads(flask("tasks", "show", TASK, "--json").stdout)
     assert [follow_up["step"] for follow_up in shown["follow_ups"]] == ["boxes"]
@@ -189,6 +189,6 @@ def test_what_a_join_waits_for_is_explained(
     }
     body["response"] = body["task"]["response"] = {"category": "cars"}
     deliver(json.dumps(body).encode())
-    work(service)
+    run_due_jobs(service)
     told = flask("workflows", "explain", body["task_id"], "--workflow", "three-way-consensus").stdout
     assert "three-way-consensus.agreed\n  no            join: wait: 0 of 3 are completed; waits for 3" in told

@@ -1,0 +1,65 @@
+"""The dispatcher: messages that carry a job's id, never more of them than somebody could hear."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from config import Settings
+from pipeline.db.ids import new_id
+from tests.servers import OwnRedis
+from workers.dispatcher import DISPATCH_BATCH_SIZE, MAX_QUEUE_LENGTH, JobDispatcher
+
+
+@pytest.fixture
+def dispatcher(redis_url: str) -> Iterator[JobDispatcher]:
+    """A dispatcher that nobody hears."""
+    one = JobDispatcher(Settings(redis_url=redis_url, secret_key="s"))
+    yield one
+    one.celery.close()
+
+
+def rung(redis_url: str) -> int:
+    with redis.Redis.from_url(redis_url) as client:
+        return int(client.llen("weighbridge"))
+
+
+def test_each_job_is_rung_for_by_a_message_of_its_own(dispatcher: JobDispatcher, redis_url: str) -> None:
+    dispatcher.publish([new_id() for _ in range(5)])
+    assert rung(redis_url) == 5
+
+
+def test_while_no_worker_listens_messages_do_not_pile_up(dispatcher: JobDispatcher, redis_url: str) -> None:
+    """They expire only when somebody reads them, and workers cannot start with a Redis that is full."""
+    for _ in range(MAX_QUEUE_LENGTH // DISPATCH_BATCH_SIZE + 20):
+        dispatcher.publish([new_id() for _ in range(DISPATCH_BATCH_SIZE)])
+    assert MAX_QUEUE_LENGTH <= rung(redis_url) < MAX_QUEUE_LENGTH + DISPATCH_BATCH_SIZE
+
+
+def test_after_a_restart_of_redis_the_next_message_is_sent(own_redis: OwnRedis) -> None:
+    dispatcher = JobDispatcher(Settings(redis_url=own_redis.url, secret_key="s"))
+    dispatcher.publish([new_id()])
+    own_redis.kill()
+    own_redis.start()
+    dispatcher.publish([new_id()])
+    assert rung(own_redis.url) == 1
+    dispatcher.celery.close()
+
+
+def test_a_broker_that_does_not_answer_is_asked_once_and_not_by_each_who_wants_to_know() -> None:
+    """/readyz has the threads of callbacks: many who ask must not hold them all."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        dispatcher = JobDispatcher(
+            Settings(redis_url=f"redis://127.0.0.1:{silent.getsockname()[1]}", secret_key="s")
+        )
+        assert not dispatcher.reachable()
+        silent.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                silent.accept()
+        assert not any(dispatcher.reachable() for _ in range(10))
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+        dispatcher.celery.close()
