@@ -9,7 +9,7 @@ import pytest
 from config import Settings
 from pipeline.service import Service
 from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
-from tests.pipeline.pipelines import Pipeline
+from tests.factories.pipelines import Pipeline
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def open_service(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Se
 
 
 @pytest.fixture
-def here(open_service: Callable[..., Service]) -> Service:
+def service(open_service: Callable[..., Service]) -> Service:
     """The service with its default settings."""
     return open_service()
 

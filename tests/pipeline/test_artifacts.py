@@ -27,9 +27,9 @@ from pipeline.jobs import queue
 from pipeline.receive import replay
 from pipeline.service import Service
 from scale.annotations import Annotation as Value
+from tests.assertions import TimeSpan, only, table
+from tests.factories.callbacks import PAYLOADS, callback, receive_callback
 from tests.peer import Answer, Asked, Peer, reply
-from tests.pipeline.bodies import PAYLOADS, callback, take
-from tests.pipeline.rows import Meanwhile, only, table
 from workers.runner import run_due_jobs, run_job
 
 FILES = PAYLOADS / "files"
@@ -71,7 +71,7 @@ def files() -> Iterator[Files]:
 
 
 @pytest.fixture
-def here(open_service: Callable[..., Service], files: Files, tmp_path: Path) -> Service:
+def service(open_service: Callable[..., Service], files: Files, tmp_path: Path) -> Service:
     """A service that may fetch from `files`, with a workflow that looks at every completed video."""
     (tmp_path / "workflows" / "videos.yaml").write_text(
         "workflow: videos\nsteps:\n  look:\n    after: {type: videoannotation}\n    dry_run: true\n"
@@ -107,14 +107,16 @@ def work_without_planning(service: Service) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_recorded_file_is_fetched_kept_and_read_into_rows(case: str, here: Service, files: Files) -> None:
+def test_a_recorded_file_is_fetched_kept_and_read_into_rows(
+    case: str, service: Service, files: Files
+) -> None:
     expected = json.loads((FILES / f"{case}.rows.json").read_text())
     content = (FILES / f"{case}.json").read_bytes()
     files.has["/result"] = reply(content, Content_Type="application/json; charset=utf-8")
     response = {expected["role"]: {"url": files.url("/result")}}
-    take(here, callback(response, type=expected["task_type"], params=expected["params"]))
-    run_due_jobs(here)
-    artifact, count = only(here, Artifact), len(expected["rows"])
+    receive_callback(service, callback(response, type=expected["task_type"], params=expected["params"]))
+    run_due_jobs(service)
+    artifact, count = only(service, Artifact), len(expected["rows"])
     digest = hashlib.sha256(content).hexdigest()
     assert {
         name: artifact[name] for name in ("state", "role", "sha256", "size_bytes", "media_type", "path")
@@ -126,74 +128,74 @@ def test_a_recorded_file_is_fetched_kept_and_read_into_rows(case: str, here: Ser
         "media_type": "application/json",
         "path": f"{digest[:2]}/{digest[2:4]}/{digest}",
     }
-    rows = sorted(table(here, Annotation), key=lambda row: row["position"])
+    rows = sorted(table(service, Annotation), key=lambda row: row["position"])
     assert [{name: row[name] for name in Value._fields} for row in rows] == expected["rows"]
     assert {row["file"] for row in rows} <= {1}
-    assert artifact["annotation_count"] == only(here, Response)["annotation_count"] == count
+    assert artifact["annotation_count"] == only(service, Response)["annotation_count"] == count
     assert (artifact["reason"] or "") == "; ".join(expected["warnings"])
     assert (artifact["details"] or {}).get("global_attributes", []) == expected["global_attributes"]
-    with here.store.open(digest) as kept:
+    with service.store.open(digest) as kept:
         assert kept.read() == content
-    assert kinds(here) == kinds(here, "dead") == []
+    assert kinds(service) == kinds(service, "dead") == []
 
 
-def test_the_last_file_makes_the_response_whole_and_asks_for_planning(here: Service, files: Files) -> None:
+def test_the_last_file_makes_the_response_whole_and_asks_for_planning(service: Service, files: Files) -> None:
     files.has = {
         "/a": [{"annotations": [BOX]}],
         "/b": {"events": [{"label": "turn", "type": "point", "start": 1}]},
     }
-    take(here, video(files, "/a", "/b"))
-    for row in table(here, Job):  # the plan that the callback itself asked for
-        if row["kind"] == queue.PLAN and (job := queue.claim(here.engine, 60, job_id=row["id"])):
-            run_job(here, job)
-    assert kinds(here) == [queue.FETCH, queue.FETCH]
-    run_job(here, claim(here))
-    assert kinds(here) == [queue.FETCH]
-    with here.reader.begin() as connection:
+    receive_callback(service, video(files, "/a", "/b"))
+    for row in table(service, Job):  # the plan that the callback itself asked for
+        if row["kind"] == queue.PLAN and (job := queue.claim(service.engine, 60, job_id=row["id"])):
+            run_job(service, job)
+    assert kinds(service) == [queue.FETCH, queue.FETCH]
+    run_job(service, claim(service))
+    assert kinds(service) == [queue.FETCH]
+    with service.reader.begin() as connection:
         assert load_snapshot(connection, TASK_ID) is None
-    run_job(here, claim(here))
-    assert kinds(here) == [queue.PLAN]
-    with here.reader.begin() as connection:
+    run_job(service, claim(service))
+    assert kinds(service) == [queue.PLAN]
+    with service.reader.begin() as connection:
         seen = load_snapshot(connection, TASK_ID)
     assert seen is not None
     assert [row["label"] for row in seen.view.annotations] == ["car", "turn"]
-    assert only(here, Response)["annotation_count"] == 2
+    assert only(service, Response)["annotation_count"] == 2
 
 
-def test_files_of_a_version_that_is_not_current_ask_for_no_planning(here: Service, files: Files) -> None:
+def test_files_of_a_version_that_is_not_current_ask_for_no_planning(service: Service, files: Files) -> None:
     files.has = {"/old": [], "/new": []}
-    take(here, video(files, "/new", updated_at="2026-01-02T00:00:00Z"))
-    take(here, video(files, "/old"))
-    run_due_jobs(here)
-    take(here, video(files, "/older", updated_at="2025-12-31T00:00:00Z", completed_at=None))
+    receive_callback(service, video(files, "/new", updated_at="2026-01-02T00:00:00Z"))
+    receive_callback(service, video(files, "/old"))
+    run_due_jobs(service)
+    receive_callback(service, video(files, "/older", updated_at="2025-12-31T00:00:00Z", completed_at=None))
     files.has["/older"] = []
-    for job in [row for row in table(here, Job) if row["kind"] == queue.PLAN]:
-        run_job(here, queue.claim(here.engine, 60, job_id=job["id"]))  # type: ignore[arg-type]
-    run_job(here, claim(here))
-    assert kinds(here) == []
+    for job in [row for row in table(service, Job) if row["kind"] == queue.PLAN]:
+        run_job(service, queue.claim(service.engine, 60, job_id=job["id"]))  # type: ignore[arg-type]
+    run_job(service, claim(service))
+    assert kinds(service) == []
 
 
-def test_a_type_that_no_workflow_looks_at_is_not_planned(here: Service, files: Files) -> None:
+def test_a_type_that_no_workflow_looks_at_is_not_planned(service: Service, files: Files) -> None:
     files.has["/a"] = []
-    take(here, video(files, "/a", type="videoboxannotation"))
-    run_job(here, claim(here))
-    assert kinds(here) == []
+    receive_callback(service, video(files, "/a", type="videoboxannotation"))
+    run_job(service, claim(service))
+    assert kinds(service) == []
 
 
-def test_no_transaction_is_open_while_the_file_is_fetched(here: Service, files: Files) -> None:
+def test_no_transaction_is_open_while_the_file_is_fetched(service: Service, files: Files) -> None:
     body = reply([{"annotations": [BOX]}])
     taken: list[str] = []
 
     def slowly(_: Asked) -> Iterator[bytes]:
         yield body[:-5]
-        taken.append(take(here, callback({"annotations": []}, task_id="another")).status)
+        taken.append(receive_callback(service, callback({"annotations": []}, task_id="another")).status)
         yield body[-5:]
 
     files.has["/a"] = lambda asked: slowly(asked)
-    take(here, video(files, "/a"))
-    work_without_planning(here)
+    receive_callback(service, video(files, "/a"))
+    work_without_planning(service)
     assert taken == ["processed"]
-    assert only(here, Artifact)["state"] == "stored"
+    assert only(service, Artifact)["state"] == "stored"
 
 
 # What cannot be had.
@@ -203,34 +205,34 @@ def test_a_host_that_is_not_named_is_refused_at_once_with_the_reason(
     open_service: Callable[..., Service], files: Files
 ) -> None:
     files.has["/a"] = [{"annotations": [BOX]}]
-    here = open_service(artifact_hosts=("scale.example",))
-    take(here, video(files, "/a"))
-    run_job(here, claim(here))
-    artifact = only(here, Artifact)
+    service = open_service(artifact_hosts=("scale.example",))
+    receive_callback(service, video(files, "/a"))
+    run_job(service, claim(service))
+    artifact = only(service, Artifact)
     assert (artifact["state"], artifact["reason"]) == (
         "failed",
         f"{files.host} is not among the hosts that files may be fetched from",
     )
     assert files.asked == []
-    assert kinds(here, "dead") == [queue.FETCH]
-    assert only(here, Job)["last_error"] == artifact["reason"]
+    assert kinds(service, "dead") == [queue.FETCH]
+    assert only(service, Job)["last_error"] == artifact["reason"]
 
 
-def test_a_failed_file_makes_the_response_whole_too(here: Service, files: Files) -> None:
+def test_a_failed_file_makes_the_response_whole_too(service: Service, files: Files) -> None:
     files.has = {"/a": [{"annotations": [BOX]}]}
-    take(
-        here,
+    receive_callback(
+        service,
         callback(
             {"annotations": {"url": files.url("/a")}, "events": {"url": "file:///etc/passwd"}},
             type="videoannotation",
         ),
     )
-    work_without_planning(here)
-    assert sorted((row["role"], row["state"]) for row in table(here, Artifact)) == [
+    work_without_planning(service)
+    assert sorted((row["role"], row["state"]) for row in table(service, Artifact)) == [
         ("annotations", "stored"),
         ("events", "failed"),
     ]
-    assert kinds(here) == [queue.PLAN]
+    assert kinds(service) == [queue.PLAN]
 
 
 def test_a_refused_file_is_fetched_when_a_person_asks_for_its_job_again(
@@ -238,15 +240,15 @@ def test_a_refused_file_is_fetched_when_a_person_asks_for_its_job_again(
 ) -> None:
     files.has["/a"] = [{"annotations": [BOX]}]
     before = open_service(artifact_hosts=())
-    take(before, video(files, "/a"))
+    receive_callback(before, video(files, "/a"))
     run_job(before, claim(before))
-    here = open_service(artifact_hosts=(files.host,))
-    with here.engine.begin() as connection:
-        assert queue.retry(connection, only(here, Job)["id"])
-    run_job(here, claim(here))
-    assert (only(here, Artifact)["state"], only(here, Artifact)["reason"]) == ("stored", None)
-    assert only(here, Response)["annotation_count"] == 1
-    assert table(here, Job) == []
+    service = open_service(artifact_hosts=(files.host,))
+    with service.engine.begin() as connection:
+        assert queue.retry(connection, only(service, Job)["id"])
+    run_job(service, claim(service))
+    assert (only(service, Artifact)["state"], only(service, Artifact)["reason"]) == ("stored", None)
+    assert only(service, Response)["annotation_count"] == 1
+    assert table(service, Job) == []
 
 
 @pytest.mark.parametrize(
@@ -260,56 +262,56 @@ def test_a_refused_file_is_fetched_when_a_person_asks_for_its_job_again(
     ],
 )
 def test_what_may_be_there_later_is_asked_for_again_with_back_off(
-    answer: bytes, reason: str, here: Service, files: Files
+    answer: bytes, reason: str, service: Service, files: Files
 ) -> None:
     files.has["/a"] = answer if b"close" not in answer else lambda _: iter([answer])
-    take(here, video(files, "/a", type="videoboxannotation"))
+    receive_callback(service, video(files, "/a", type="videoboxannotation"))
     for attempt in (1, 2, 3):
-        with here.engine.begin() as connection:
+        with service.engine.begin() as connection:
             connection.execute(KeyValue.__table__.delete())  # the pause for its host
-        with Meanwhile() as then:
-            run_job(here, claim(here))
-        artifact, job = only(here, Artifact), only(here, Job)
+        with TimeSpan() as then:
+            run_job(service, claim(service))
+        artifact, job = only(service, Artifact), only(service, Job)
         assert (artifact["state"], artifact["attempts"]) == ("pending", attempt)
         assert reason in artifact["reason"]
         assert (job["state"], job["last_error"]) == ("ready", artifact["reason"])
-        assert job["run_at"] in then.plus(0.75 * 2 ** (attempt - 1), 1.25 * 2 ** (attempt - 1))
-        with here.engine.begin() as connection:
+        assert job["run_at"] in then.shift(0.75 * 2 ** (attempt - 1), 1.25 * 2 ** (attempt - 1))
+        with service.engine.begin() as connection:
             queue.retry(connection, job["id"])
     files.has["/a"] = [{"annotations": [BOX]}]
-    with here.engine.begin() as connection:
+    with service.engine.begin() as connection:
         connection.execute(KeyValue.__table__.delete())
-    run_job(here, claim(here))
-    assert (only(here, Artifact)["state"], only(here, Artifact)["reason"]) == ("stored", None)
+    run_job(service, claim(service))
+    assert (only(service, Artifact)["state"], only(service, Artifact)["reason"]) == ("stored", None)
 
 
-def test_a_file_is_given_up_after_more_than_a_day_and_not_before(here: Service, files: Files) -> None:
-    take(here, video(files, "/never", type="videoboxannotation"))
+def test_a_file_is_given_up_after_more_than_a_day_and_not_before(service: Service, files: Files) -> None:
+    receive_callback(service, video(files, "/never", type="videoboxannotation"))
     for hours, state in ((24, "pending"), (26, "failed")):
-        run_job(here, claim(here))
-        with here.engine.begin() as connection:
+        run_job(service, claim(service))
+        with service.engine.begin() as connection:
             connection.execute(update(Artifact).values(first_attempt_at=utcnow() - timedelta(hours=hours)))
-            queue.retry(connection, only(here, Job)["id"])
-        run_job(here, claim(here))
-        assert only(here, Artifact)["state"] == state
+            queue.retry(connection, only(service, Job)["id"])
+        run_job(service, claim(service))
+        assert only(service, Artifact)["state"] == state
         if state == "pending":
-            with here.engine.begin() as connection:
-                queue.retry(connection, only(here, Job)["id"])
-    assert only(here, Artifact)["reason"] == f"{files.host} answered 404, and so it was for 25 hours"
+            with service.engine.begin() as connection:
+                queue.retry(connection, only(service, Job)["id"])
+    assert only(service, Artifact)["reason"] == f"{files.host} answered 404, and so it was for 25 hours"
     files.has["/never"] = []
-    with here.engine.begin() as connection:
-        fetch_file.retry(connection, only(here, Artifact)["id"])
-    run_job(here, claim(here))
-    assert only(here, Artifact)["state"] == "stored"
+    with service.engine.begin() as connection:
+        fetch_file.retry(connection, only(service, Artifact)["id"])
+    run_job(service, claim(service))
+    assert only(service, Artifact)["state"] == "stored"
 
 
-def test_waiting_for_a_file_uses_up_no_attempts_of_its_job(here: Service, files: Files) -> None:
-    take(here, video(files, "/never", type="videoboxannotation"))
+def test_waiting_for_a_file_uses_up_no_attempts_of_its_job(service: Service, files: Files) -> None:
+    receive_callback(service, video(files, "/never", type="videoboxannotation"))
     for _ in range(queue.MAX_ATTEMPTS[queue.FETCH] + 5):
-        run_job(here, claim(here))
-        with here.engine.begin() as connection:
+        run_job(service, claim(service))
+        with service.engine.begin() as connection:
             connection.execute(update(Job).values(run_at=utcnow() - timedelta(seconds=1)))
-    assert only(here, Job)["state"] == "ready"
+    assert only(service, Job)["state"] == "ready"
 
 
 def silent(_: Asked) -> bytes:
@@ -317,76 +319,76 @@ def silent(_: Asked) -> bytes:
 
 
 def test_a_host_that_does_not_answer_is_left_alone_for_a_while_and_longer_each_time(
-    here: Service, files: Files
+    service: Service, files: Files
 ) -> None:
     names = [f"/{n}" for n in range(5)]
     files.has = dict.fromkeys(names, silent)
     for n, name in enumerate(names):
-        take(here, video(files, name, type="videoboxannotation", task_id=f"task-{n}"))
-    with Meanwhile() as then:
-        run_due_jobs(here)
+        receive_callback(service, video(files, name, type="videoboxannotation", task_id=f"task-{n}"))
+    with TimeSpan() as then:
+        run_due_jobs(service)
     assert len(files.asked) == 1
-    waiting = [row for row in table(here, Job) if row["last_error"] == f"{files.host} does not answer"]
+    waiting = [row for row in table(service, Job) if row["last_error"] == f"{files.host} does not answer"]
     assert [row["attempts"] for row in waiting] == [0] * 4
-    assert sorted(row["attempts"] for row in table(here, Artifact)) == [0, 0, 0, 0, 1]
+    assert sorted(row["attempts"] for row in table(service, Artifact)) == [0, 0, 0, 0, 1]
     past = utcnow() - timedelta(seconds=5)
     for tries, seconds in enumerate((15, 30, 60), 1):
-        pause = only(here, KeyValue)
+        pause = only(service, KeyValue)
         until = datetime.fromisoformat(pause["value"]["until"])
-        assert until in then.plus(seconds)
+        assert until in then.shift(seconds)
         assert len(files.asked) == tries
-        with here.engine.begin() as connection:
+        with service.engine.begin() as connection:
             connection.execute(update(KeyValue).values(value={**pause["value"], "until": past.isoformat()}))
             connection.execute(update(Job).values(run_at=past))
-        with Meanwhile() as then:
-            run_due_jobs(here)
+        with TimeSpan() as then:
+            run_due_jobs(service)
     files.has = dict.fromkeys(names, reply([{"annotations": [BOX]}]))
-    with here.engine.begin() as connection:
+    with service.engine.begin() as connection:
         connection.execute(KeyValue.__table__.delete())
         connection.execute(update(Job).values(run_at=past))
-    run_due_jobs(here)
-    assert {row["state"] for row in table(here, Artifact)} == {"stored"}
-    assert table(here, KeyValue) == []
+    run_due_jobs(service)
+    assert {row["state"] for row in table(service, Artifact)} == {"stored"}
+    assert table(service, KeyValue) == []
 
 
-def test_a_file_that_is_missing_is_no_reason_to_leave_its_host_alone(here: Service, files: Files) -> None:
+def test_a_file_that_is_missing_is_no_reason_to_leave_its_host_alone(service: Service, files: Files) -> None:
     files.has = {"/there": []}
-    take(here, video(files, "/not-there", "/there", type="videoboxannotation"))
-    run_due_jobs(here)
-    assert sorted(row["state"] for row in table(here, Artifact)) == ["pending", "stored"]
-    assert table(here, KeyValue) == []
+    receive_callback(service, video(files, "/not-there", "/there", type="videoboxannotation"))
+    run_due_jobs(service)
+    assert sorted(row["state"] for row in table(service, Artifact)) == ["pending", "stored"]
+    assert table(service, KeyValue) == []
 
 
 def test_a_file_larger_than_allowed_is_refused_and_leaves_nothing(
     open_service: Callable[..., Service], files: Files, tmp_path: Path
 ) -> None:
-    here = open_service(artifact_hosts=(files.host,), max_artifact_bytes=100_000)
+    service = open_service(artifact_hosts=(files.host,), max_artifact_bytes=100_000)
     bomb = gzip.compress(b"[" + b" " * 10_000_000 + b"]")
     files.has = {"/bomb": reply(bomb, Content_Encoding="gzip"), "/large": b" " * 100_001}
-    take(here, video(files, "/bomb", "/large"))
-    work_without_planning(here)
-    for artifact in table(here, Artifact):
+    receive_callback(service, video(files, "/bomb", "/large"))
+    work_without_planning(service)
+    for artifact in table(service, Artifact):
         assert artifact["state"] == "failed"
         assert "larger than 100,000 bytes" in artifact["reason"]
     assert [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()] == []
 
 
-def test_a_redirect_to_a_private_address_is_refused(here: Service, files: Files) -> None:
+def test_a_redirect_to_a_private_address_is_refused(service: Service, files: Files) -> None:
     files.has["/a"] = reply(status=302, Location="http://169.254.169.254/latest/meta-data")
-    take(here, video(files, "/a"))
-    work_without_planning(here)
-    assert only(here, Artifact)["reason"] == (
+    receive_callback(service, video(files, "/a"))
+    work_without_planning(service)
+    assert only(service, Artifact)["reason"] == (
         "169.254.169.254:80 is not among the hosts that files may be fetched from"
     )
 
 
-def test_no_secret_of_an_address_gets_into_a_reason(here: Service, files: Files) -> None:
-    take(
-        here,
+def test_no_secret_of_an_address_gets_into_a_reason(service: Service, files: Files) -> None:
+    receive_callback(
+        service,
         callback({"annotations": {"url": files.url("/a?X-Amz-Signature=secret")}}, type="videoboxannotation"),
     )
-    run_job(here, claim(here))
-    assert "secret" not in repr([only(here, Artifact)["reason"], only(here, Job)])
+    run_job(service, claim(service))
+    assert "secret" not in repr([only(service, Artifact)["reason"], only(service, Job)])
 
 
 @pytest.mark.parametrize(
@@ -398,73 +400,73 @@ def test_no_secret_of_an_address_gets_into_a_reason(here: Service, files: Files)
     ],
 )
 def test_a_file_that_cannot_be_read_has_failed_and_leaves_no_row(
-    content: bytes, reason: str, here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
+    content: bytes, reason: str, service: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch_file, "ANNOTATION_BATCH_SIZE", 1)
     files.has["/a"] = content
-    take(here, video(files, "/a"))
-    work_without_planning(here)
-    artifact = only(here, Artifact)
+    receive_callback(service, video(files, "/a"))
+    work_without_planning(service)
+    artifact = only(service, Artifact)
     assert artifact["state"] == "failed"
     assert reason in artifact["reason"]
-    assert table(here, Annotation) == []
-    assert only(here, Response)["annotation_count"] == 0
-    assert here.store.exists(artifact["sha256"])
+    assert table(service, Annotation) == []
+    assert only(service, Response)["annotation_count"] == 0
+    assert service.store.exists(artifact["sha256"])
     files.has["/a"] = [{"annotations": [BOX]}]
-    with here.engine.begin() as connection:
+    with service.engine.begin() as connection:
         fetch_file.retry(connection, artifact["id"])
-    work_without_planning(here)
-    assert (only(here, Artifact)["state"], len(table(here, Annotation))) == ("stored", 1)
+    work_without_planning(service)
+    assert (only(service, Artifact)["state"], len(table(service, Annotation))) == ("stored", 1)
 
 
 def test_a_mistake_of_our_own_about_a_file_is_its_reason_and_it_is_read_when_it_is_mended(
-    here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
+    service: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def mistaken(*_: Any) -> Iterator[Any]:
         yield Value(0, "box", "car", None, 0, None, {}, None)
         raise KeyError("a mistake")
 
     files.has["/a"] = [{"annotations": [BOX] * 3}]
-    take(here, video(files, "/a", type="videoboxannotation"))
+    receive_callback(service, video(files, "/a", type="videoboxannotation"))
     with monkeypatch.context() as broken:
         broken.setattr(fetch_file, "read", mistaken)
-        run_job(here, claim(here))
-    assert (only(here, Artifact)["state"], only(here, Artifact)["reason"]) == (
+        run_job(service, claim(service))
+    assert (only(service, Artifact)["state"], only(service, Artifact)["reason"]) == (
         "failed",
         "reading it failed: KeyError: 'a mistake'",
     )
-    assert table(here, Annotation) == []
-    with here.engine.begin() as connection:
-        queue.retry(connection, only(here, Job)["id"])
-    run_job(here, claim(here))
-    assert len(table(here, Annotation)) == 3
+    assert table(service, Annotation) == []
+    with service.engine.begin() as connection:
+        queue.retry(connection, only(service, Job)["id"])
+    run_job(service, claim(service))
+    assert len(table(service, Annotation)) == 3
 
 
-def test_content_that_was_lost_from_the_store_is_fetched_anew(here: Service, files: Files) -> None:
+def test_content_that_was_lost_from_the_store_is_fetched_anew(service: Service, files: Files) -> None:
     files.has["/a"] = [{"annotations": [BOX]}]
-    take(here, video(files, "/a", type="videoboxannotation"))
-    run_job(here, claim(here))
-    here.store.delete(only(here, Artifact)["sha256"])
+    receive_callback(service, video(files, "/a", type="videoboxannotation"))
+    run_job(service, claim(service))
+    service.store.delete(only(service, Artifact)["sha256"])
     files.has = {}
-    with here.engine.begin() as connection:
+    with service.engine.begin() as connection:
         connection.execute(update(Artifact).values(first_attempt_at=None))
-        fetch_file.retry(connection, only(here, Artifact)["id"])
-    run_job(here, claim(here))
-    assert (only(here, Artifact)["state"], len(table(here, Annotation))) == ("pending", 1)
+        fetch_file.retry(connection, only(service, Artifact)["id"])
+    run_job(service, claim(service))
+    assert (only(service, Artifact)["state"], len(table(service, Annotation))) == ("pending", 1)
     files.has["/a"] = [{"annotations": [BOX] * 2}]
-    with here.engine.begin() as connection:
-        queue.retry(connection, only(here, Job)["id"])
-    run_job(here, claim(here))
-    assert (only(here, Artifact)["state"], only(here, Response)["annotation_count"]) == ("stored", 2)
+    with service.engine.begin() as connection:
+        queue.retry(connection, only(service, Job)["id"])
+    run_job(service, claim(service))
+    assert (only(service, Artifact)["state"], only(service, Response)["annotation_count"]) == ("stored", 2)
 
 
-def test_what_postgresql_does_not_store_is_replaced(here: Service, files: Files) -> None:
+def test_what_postgresql_does_not_store_is_replaced(service: Service, files: Files) -> None:
     files.has["/a"] = (
         b'[{"annotations": [{"type": "point", "label": "a\\u0000b", "x": 1, "y": 2, "n\\u0000": "\\\\u0000"}]}]'
     )
-    take(here, video(files, "/a"))
-    work_without_planning(here)
-    row = only(here, Annotation)
+    receive_callback(service, video(files, "/a"))
+    work_without_planning(service)
+    row = only(service, Annotation)
     assert (row["label"], row["geometry"]) == ("a\ufffdb", {"x": 1, "y": 2, "n\ufffd": "\\u0000"})
 
 
@@ -472,40 +474,40 @@ def test_what_postgresql_does_not_store_is_replaced(here: Service, files: Files)
 
 
 def test_a_worker_that_vanishes_while_reading_leaves_no_row_twice(
-    here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
+    service: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch_file, "ANNOTATION_BATCH_SIZE", 2)
     files.has["/a"] = [{"annotations": [BOX] * 5}]
-    take(here, video(files, "/a", type="videoboxannotation"))
+    receive_callback(service, video(files, "/a", type="videoboxannotation"))
     written = fetch_file.write_annotations
 
     def vanish_at_the_third(*given: Any) -> int:
-        if len(table(here, Annotation)) == 4:
+        if len(table(service, Annotation)) == 4:
             raise SystemExit
         return written(*given)
 
     monkeypatch.setattr(fetch_file, "write_annotations", vanish_at_the_third)
-    first = claim(here)
+    first = claim(service)
     with pytest.raises(SystemExit):
-        run_job(here, first)
-    assert len(table(here, Annotation)) == 4
-    assert only(here, Response)["annotation_count"] == 0
+        run_job(service, first)
+    assert len(table(service, Annotation)) == 4
+    assert only(service, Response)["annotation_count"] == 0
     monkeypatch.setattr(fetch_file, "write_annotations", written)
-    with here.engine.begin() as connection:
+    with service.engine.begin() as connection:
         connection.execute(update(Job).values(run_at=utcnow() - timedelta(seconds=1)))
-    run_job(here, claim(here))
-    assert sorted(row["position"] for row in table(here, Annotation)) == [0, 1, 2, 3, 4]
-    assert only(here, Response)["annotation_count"] == 5
+    run_job(service, claim(service))
+    assert sorted(row["position"] for row in table(service, Annotation)) == [0, 1, 2, 3, 4]
+    assert only(service, Response)["annotation_count"] == 5
     assert files.asked == ["/a"]  # what was kept is not fetched again
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing_more(
-    here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
+    service: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch_file, "ANNOTATION_BATCH_SIZE", 1)
     files.has["/a"] = [{"annotations": [BOX] * 3}]
-    take(here, video(files, "/a", type="videoboxannotation"))
-    late, rows, written = claim(here), [], fetch_file.write_annotations
+    receive_callback(service, video(files, "/a", type="videoboxannotation"))
+    late, rows, written = claim(service), [], fetch_file.write_annotations
 
     def lose(*given: Any) -> int:
         monkeypatch.setattr(fetch_file, "write_annotations", written)
@@ -516,23 +518,23 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(
             yield piece
             rows.append(len(piece))
             if len(rows) == 1:
-                with here.engine.begin() as connection:
+                with service.engine.begin() as connection:
                     connection.execute(update(Job).values(run_at=utcnow() - timedelta(seconds=1)))
-                run_job(here, claim(here))
+                run_job(service, claim(service))
 
     pieces = fetch_file.batches
     monkeypatch.setattr(fetch_file, "batches", lambda some: expire(some) if not rows else pieces(some))
     monkeypatch.setattr(fetch_file, "write_annotations", lose)
-    run_job(here, late)
-    assert sorted(row["position"] for row in table(here, Annotation)) == [0, 1, 2]
-    assert only(here, Response)["annotation_count"] == 3
-    assert table(here, Job) == []
+    run_job(service, late)
+    assert sorted(row["position"] for row in table(service, Annotation)) == [0, 1, 2]
+    assert only(service, Response)["annotation_count"] == 3
+    assert table(service, Job) == []
 
 
 def test_a_fetch_longer_than_its_lease_stays_leased(
     open_service: Callable[..., Service], files: Files
 ) -> None:
-    here = open_service(artifact_hosts=(files.host,), lease_seconds=1)
+    service = open_service(artifact_hosts=(files.host,), lease_seconds=1)
     body = reply([{"annotations": [BOX]}])
     stolen: list[Any] = []
 
@@ -540,55 +542,55 @@ def test_a_fetch_longer_than_its_lease_stays_leased(
         yield body[:-1]
         for _ in range(10):
             files.peer.wait(0.25)
-            stolen.append(queue.claim(here.engine, 60))
+            stolen.append(queue.claim(service.engine, 60))
         yield body[-1:]
 
     files.has["/a"] = slowly
-    take(here, video(files, "/a", type="videoboxannotation"))
-    job = queue.claim(here.engine, 1)
+    receive_callback(service, video(files, "/a", type="videoboxannotation"))
+    job = queue.claim(service.engine, 1)
     assert job is not None
-    run_job(here, job)
+    run_job(service, job)
     assert stolen == [None] * 10
-    assert only(here, Artifact)["state"] == "stored"
+    assert only(service, Artifact)["state"] == "stored"
 
 
 def test_files_of_a_response_that_is_understood_anew_meanwhile_are_dropped(
-    here: Service, files: Files, monkeypatch: pytest.MonkeyPatch
+    service: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files.has["/a"] = [{"annotations": [BOX] * 3}]
-    take(here, video(files, "/a", type="videoboxannotation"))
-    fetching, pieces = claim(here), fetch_file.batches
+    receive_callback(service, video(files, "/a", type="videoboxannotation"))
+    fetching, pieces = claim(service), fetch_file.batches
 
     def replaced(some: Any) -> Iterator[Any]:
-        with here.engine.begin() as connection:
+        with service.engine.begin() as connection:
             connection.execute(Artifact.__table__.delete())
         yield from pieces(some)
 
     monkeypatch.setattr(fetch_file, "batches", replaced)
-    run_job(here, fetching)
-    assert table(here, Annotation) == []
-    assert table(here, Job) == []
+    run_job(service, fetching)
+    assert table(service, Annotation) == []
+    assert table(service, Job) == []
 
 
-def test_a_file_that_is_here_can_be_read_anew_without_being_fetched(here: Service, files: Files) -> None:
+def test_a_file_that_is_here_can_be_read_anew_without_being_fetched(service: Service, files: Files) -> None:
     files.has["/a"] = [{"annotations": [BOX] * 3}]
-    take(here, video(files, "/a", type="videoboxannotation"))
-    run_job(here, claim(here))
-    with here.engine.begin() as connection:
+    receive_callback(service, video(files, "/a", type="videoboxannotation"))
+    run_job(service, claim(service))
+    with service.engine.begin() as connection:
         connection.execute(Annotation.__table__.delete())
-        fetch_file.retry(connection, only(here, Artifact)["id"])
-    run_job(here, claim(here))
-    assert len(table(here, Annotation)) == only(here, Response)["annotation_count"] == 3
+        fetch_file.retry(connection, only(service, Artifact)["id"])
+    run_job(service, claim(service))
+    assert len(table(service, Annotation)) == only(service, Response)["annotation_count"] == 3
     assert files.asked == ["/a"]
 
 
-def test_retrying_a_file_that_is_not_known_is_an_error(here: Service) -> None:
-    with here.engine.begin() as connection, pytest.raises(LookupError):
+def test_retrying_a_file_that_is_not_known_is_an_error(service: Service) -> None:
+    with service.engine.begin() as connection, pytest.raises(LookupError):
         fetch_file.retry(connection, UUID(int=1))
 
 
 def test_two_workers_that_end_with_the_last_two_files_plan_once_and_count_all(
-    here: Service, files: Files
+    service: Service, files: Files
 ) -> None:
     together = threading.Barrier(2)
 
@@ -597,19 +599,19 @@ def test_two_workers_that_end_with_the_last_two_files_plan_once_and_count_all(
         return reply([{"annotations": [BOX]}])
 
     files.has = {"/a": held, "/b": held}
-    take(here, video(files, "/a", "/b"))
+    receive_callback(service, video(files, "/a", "/b"))
     claimed = [
-        queue.claim(here.engine, 60, job_id=row["id"])
-        for row in table(here, Job)
+        queue.claim(service.engine, 60, job_id=row["id"])
+        for row in table(service, Job)
         if row["kind"] == queue.FETCH
     ]
-    threads = [threading.Thread(target=run_job, args=(here, job)) for job in claimed]
+    threads = [threading.Thread(target=run_job, args=(service, job)) for job in claimed]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert kinds(here) == [queue.PLAN]
-    assert only(here, Response)["annotation_count"] == 2
+    assert kinds(service) == [queue.PLAN]
+    assert only(service, Response)["annotation_count"] == 2
 
 
 # Masks.
@@ -660,56 +662,56 @@ MEASURED = [
 
 
 @pytest.mark.parametrize("role", fetch_file.INDEX_IMAGES)
-def test_an_index_image_completes_one_mask_row_an_index(role: str, here: Service, files: Files) -> None:
+def test_an_index_image_completes_one_mask_row_an_index(role: str, service: Service, files: Files) -> None:
     files.has[f"/{role}"] = png(SCENE) if role == "indexedImage" else extended(SCENE)
-    take(here, segmentation(files, role))
-    assert masks(here)[0] == ("mask", "road", None, None, None, None, None)
-    run_due_jobs(here)
-    assert masks(here) == MEASURED
-    for row in table(here, Annotation):
+    receive_callback(service, segmentation(files, role))
+    assert masks(service)[0] == ("mask", "road", None, None, None, None, None)
+    run_due_jobs(service)
+    assert masks(service) == MEASURED
+    for row in table(service, Annotation):
         rle = row["geometry"]["rle"]
         assert (coco.decode(rle) == (row["geometry"]["index"] == SCENE)).all()
-    artifact = only(here, Artifact)
+    artifact = only(service, Artifact)
     assert artifact["details"] == {"width": 5, "height": 3, "unlabeled_pixels": 7}
     assert (artifact["state"], artifact["reason"], artifact["annotation_count"]) == ("stored", None, None)
-    assert only(here, Response)["annotation_count"] == 4
+    assert only(service, Response)["annotation_count"] == 4
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_the_extended_index_image_wins_in_either_order(first: int, here: Service, files: Files) -> None:
+def test_the_extended_index_image_wins_in_either_order(first: int, service: Service, files: Files) -> None:
     files.has = {"/indexedImage": png(SCENE % 2), "/extendedIndexedImage": extended(SCENE)}
-    take(here, segmentation(files, *fetch_file.INDEX_IMAGES))
-    by_role = {str(row["id"]): row["role"] for row in table(here, Artifact)}
-    waiting = {by_role[row["subject"]]: row["id"] for row in table(here, Job)}
+    receive_callback(service, segmentation(files, *fetch_file.INDEX_IMAGES))
+    by_role = {str(row["id"]): row["role"] for row in table(service, Artifact)}
+    waiting = {by_role[row["subject"]]: row["id"] for row in table(service, Job)}
     for role in (fetch_file.INDEX_IMAGES[first], fetch_file.INDEX_IMAGES[1 - first]):
-        run_job(here, queue.claim(here.engine, 60, job_id=waiting[role]))  # type: ignore[arg-type]
-    assert masks(here) == MEASURED
+        run_job(service, queue.claim(service.engine, 60, job_id=waiting[role]))  # type: ignore[arg-type]
+    assert masks(service) == MEASURED
 
 
 def test_the_plain_index_image_counts_where_the_extended_one_cannot_be_read(
-    here: Service, files: Files
+    service: Service, files: Files
 ) -> None:
     files.has = {"/indexedImage": png(SCENE), "/extendedIndexedImage": b"no image"}
-    take(here, segmentation(files, *fetch_file.INDEX_IMAGES))
-    run_due_jobs(here)
-    assert masks(here) == MEASURED
-    failed = next(row for row in table(here, Artifact) if row["state"] == "failed")
+    receive_callback(service, segmentation(files, *fetch_file.INDEX_IMAGES))
+    run_due_jobs(service)
+    assert masks(service) == MEASURED
+    failed = next(row for row in table(service, Artifact) if row["state"] == "failed")
     assert failed["reason"] == "it is not a PNG image"
 
 
-def test_what_mapping_counts_and_pixels_disagree_about_is_said(here: Service, files: Files) -> None:
+def test_what_mapping_counts_and_pixels_disagree_about_is_said(service: Service, files: Files) -> None:
     files.has["/indexedImage"] = png(np.where(SCENE == 3, 9, SCENE))
     mapping = {**MAPPING, "road": {"index": 1, "numPixels": 5}}
-    take(here, segmentation(files, "indexedImage", mapping=mapping))
-    run_due_jobs(here)
-    assert only(here, Artifact)["reason"] == (
+    receive_callback(service, segmentation(files, "indexedImage", mapping=mapping))
+    run_due_jobs(service)
+    assert only(service, Artifact)["reason"] == (
         "label 'road', index 1: numPixels says 5, the image has 4; "
         "index 9 has 1 pixels and no entry in labelMapping"
     )
 
 
 def test_the_images_of_labels_are_compared_once_all_are_here_in_any_order(
-    here: Service, files: Files
+    service: Service, files: Files
 ) -> None:
     files.has = {
         "/indexedImage": png(SCENE),
@@ -725,16 +727,18 @@ def test_the_images_of_labels_are_compared_once_all_are_here_in_any_order(
         "sky": files.url("/broken"),
     }
     for number, last in enumerate(("indexedImage", "labeled:road")):
-        take(
-            here,
+        receive_callback(
+            service,
             segmentation(files, "indexedImage", labeled=labeled, unlabeled=True).replace(
                 b"0001", b"000%d" % number
             ),
         )
-        of_role = {str(row["id"]): row["role"] for row in table(here, Artifact) if row["state"] == "pending"}
-        for row in sorted(table(here, Job), key=lambda row: of_role[row["subject"]] == last):
-            run_job(here, queue.claim(here.engine, 60, job_id=row["id"]))  # type: ignore[arg-type]
-    reasons = {(row["task_id"][-1], row["role"]): row["reason"] for row in table(here, Artifact)}
+        of_role = {
+            str(row["id"]): row["role"] for row in table(service, Artifact) if row["state"] == "pending"
+        }
+        for row in sorted(table(service, Job), key=lambda row: of_role[row["subject"]] == last):
+            run_job(service, queue.claim(service.engine, 60, job_id=row["id"]))  # type: ignore[arg-type]
+    reasons = {(row["task_id"][-1], row["role"]): row["reason"] for row in table(service, Artifact)}
     for number in "01":
         assert {role: reason for (at, role), reason in reasons.items() if at == number} == {
             "indexedImage": None,
@@ -744,27 +748,27 @@ def test_the_images_of_labels_are_compared_once_all_are_here_in_any_order(
             "labeled:sky": "it is not a PNG image",
             "unlabeled": None,
         }
-    assert {row["state"] for row in table(here, Artifact)} == {"stored"}
+    assert {row["state"] for row in table(service, Artifact)} == {"stored"}
 
 
-def test_a_replay_measures_the_masks_again_without_fetching(here: Service, files: Files) -> None:
+def test_a_replay_measures_the_masks_again_without_fetching(service: Service, files: Files) -> None:
     files.has["/indexedImage"] = png(SCENE)
-    receipt = take(here, segmentation(files, "indexedImage"))
-    run_due_jobs(here)
-    replay.replay(here, receipt.delivery_id)
-    assert only(here, Artifact)["state"] == "pending"
-    run_due_jobs(here)
-    assert masks(here) == MEASURED
+    receipt = receive_callback(service, segmentation(files, "indexedImage"))
+    run_due_jobs(service)
+    replay.replay(service, receipt.delivery_id)
+    assert only(service, Artifact)["state"] == "pending"
+    run_due_jobs(service)
+    assert masks(service) == MEASURED
     assert files.asked == ["/indexedImage"]
-    assert table(here, Job) == []
+    assert table(service, Job) == []
 
 
-def test_a_mask_bomb_is_refused(here: Service, files: Files) -> None:
+def test_a_mask_bomb_is_refused(service: Service, files: Files) -> None:
     width = (100_000).to_bytes(4, "big")
     files.has["/indexedImage"] = png(SCENE)[:16] + width + width + png(SCENE)[24:]
-    take(here, segmentation(files, "indexedImage"))
-    run_due_jobs(here)
-    assert "100,000 × 100,000 pixels are more than" in only(here, Artifact)["reason"]
+    receive_callback(service, segmentation(files, "indexedImage"))
+    run_due_jobs(service)
+    assert "100,000 × 100,000 pixels are more than" in only(service, Artifact)["reason"]
 
 
 # Size.
@@ -797,7 +801,7 @@ with service.reader.begin() as connection:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_large_file_becomes_rows_within_300_mb_over_the_idle_worker(
-    here: Service, files: Files, database_url: str, tmp_path: Path
+    service: Service, files: Files, database_url: str, tmp_path: Path
 ) -> None:
     vertices = ",".join(f'{{"x":{n}.5,"y":{n}}}' for n in range(300))
     shape = f'{{"type":"polygon","label":"road","uuid":"u","vertices":[{vertices}]}}'
@@ -811,8 +815,8 @@ def test_a_large_file_becomes_rows_within_300_mb_over_the_idle_worker(
         yield frame + b"]"
 
     files.has["/large"] = large
-    take(here, video(files, "/large", type="videopolygonannotation"))
-    here.engine.dispose()
+    receive_callback(service, video(files, "/large", type="videopolygonannotation"))
+    service.engine.dispose()
     command = [
         sys.executable,
         "-c",

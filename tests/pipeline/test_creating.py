@@ -13,9 +13,9 @@ from pipeline.follow_ups import decisions, task_creation
 from pipeline.follow_ups.pauses import CREATING
 from pipeline.jobs import queue
 from scale.client import Client
-from tests.pipeline.bodies import boxes
-from tests.pipeline.pipelines import ROOT, Pipeline, asks
-from tests.pipeline.rows import Meanwhile
+from tests.assertions import TimeSpan
+from tests.factories.callbacks import boxes
+from tests.factories.pipelines import ROOT, Pipeline, asks
 
 EACH = asks(for_each="annotation")
 ASK = f"w.ask.{ROOT}"
@@ -76,13 +76,13 @@ def test_a_refused_key_pauses_creating_altogether_and_it_goes_on_by_itself(
 ) -> None:
     pipeline.workflow({"each": EACH})
     pipeline.sandbox.add_fault("refused", status=status)
-    with Meanwhile() as then:
+    with TimeSpan() as then:
         pipeline.receive(boxes(*["car"] * 8))
     assert Counter(pipeline.states().values()) == {"planned": 8}
     pause = pause_of(pipeline)
     assert pause is not None
     assert pause["reason"].startswith("Scale refuses the API key: ")
-    assert datetime.fromisoformat(pause["until"]) in then.plus(60)
+    assert datetime.fromisoformat(pause["until"]) in then.shift(60)
     assert all(job["attempts"] == 0 for job in pipeline.jobs())
     pipeline.sandbox.clear_faults()
     end_pause(pipeline)
@@ -99,7 +99,7 @@ def end_pause(pipeline: Pipeline) -> None:
 def test_a_throttle_slows_every_worker_down(pipeline: Pipeline) -> None:
     pipeline.workflow({"each": EACH})
     pipeline.sandbox.add_fault("throttled", retry_after=30, times=1)
-    with Meanwhile() as then:
+    with TimeSpan() as then:
         pipeline.receive(boxes("car"))
         pipeline.receive(boxes(*["car"] * 8), task_id="5f1e9b000000000000000002")
         pipeline.work_with(4)
@@ -107,7 +107,7 @@ def test_a_throttle_slows_every_worker_down(pipeline: Pipeline) -> None:
     pause = pause_of(pipeline)
     assert pause is not None
     assert pause["reason"] == "Scale asks to slow down"
-    assert datetime.fromisoformat(pause["until"]) in then.plus(30)
+    assert datetime.fromisoformat(pause["until"]) in then.shift(30)
     end_pause(pipeline)
     assert len(pipeline.sandbox.tasks()) == 9
 

@@ -14,8 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from config import Settings
 from models import Batch, Delivery, Job
 from pipeline.service import Service
-from tests.pipeline.bodies import boxes, callback, take
-from tests.pipeline.rows import table
+from tests.assertions import table
+from tests.factories.callbacks import boxes, callback, receive_callback
 
 
 def open_on(database_url: str) -> Service:
@@ -45,34 +45,34 @@ def test_on_a_full_disk_what_was_acknowledged_is_there(migrated_sqlite_file: Pat
     """Where the file is full, SQLite takes back the whole transaction and not only the statement that did not fit."""
     body = callback(boxes(*["car"] * 3_000))
     outcomes = []
-    for here in full_disks(migrated_sqlite_file, tmp_path, range(0, 400, 16)):
+    for service in full_disks(migrated_sqlite_file, tmp_path, range(0, 400, 16)):
         try:
-            receipt = take(here, body)
+            receipt = receive_callback(service, body)
         except SQLAlchemyError:
             outcomes.append("503")
-            assert table(here, Delivery) == table(here, Job) == []
+            assert table(service, Delivery) == table(service, Job) == []
         else:
             outcomes.append(receipt.status)
-            assert [row["id"] for row in table(here, Delivery)] == [receipt.delivery_id]
+            assert [row["id"] for row in table(service, Delivery)] == [receipt.delivery_id]
     assert outcomes == sorted(outcomes)
     assert (outcomes[0], outcomes[-1]) == ("503", "processed")
 
 
 def test_who_reads_never_waits_for_a_writer(sqlite_url: str) -> None:
-    here = open_on(sqlite_url)
-    take(here, callback(boxes("car")))
-    with here.engine.begin() as writer:
+    service = open_on(sqlite_url)
+    receive_callback(service, callback(boxes("car")))
+    with service.engine.begin() as writer:
         writer.execute(text("UPDATE deliveries SET duplicates = 7"))
-        assert [row["duplicates"] for row in table(here, Delivery)] == [0]
-    here.engine.dispose()
+        assert [row["duplicates"] for row in table(service, Delivery)] == [0]
+    service.engine.dispose()
 
 
 # PostgreSQL.
 
 
 def test_no_wait_for_the_server_is_without_an_end(postgres_url: str) -> None:
-    here = open_on(postgres_url)
-    with here.engine.connect() as connection:
+    service = open_on(postgres_url)
+    with service.engine.connect() as connection:
         driver: Any = connection.connection.dbapi_connection
         asked = driver.info.get_parameters()
         names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
@@ -85,7 +85,7 @@ def test_no_wait_for_the_server_is_without_an_end(postgres_url: str) -> None:
         "keepalives_idle": 10,
         "tcp_user_timeout": 20_000,
     }
-    here.engine.dispose()
+    service.engine.dispose()
 
 
 # What the database says.
@@ -93,19 +93,22 @@ def test_no_wait_for_the_server_is_without_an_end(postgres_url: str) -> None:
 
 def test_what_the_database_refuses_for_good_is_quarantined_with_its_words(postgres_url: str) -> None:
     """A name that is too long for its index is an OperationalError like a lock that is held too long."""
-    here = open_on(postgres_url)
+    service = open_on(postgres_url)
     name = random.Random(1).randbytes(4_000).hex()
-    assert take(here, json.dumps({"batch": name, "status": "completed"}).encode()).status == "quarantined"
-    assert table(here, Batch) == table(here, Job) == []
-    (delivery,) = table(here, Delivery)
+    assert (
+        receive_callback(service, json.dumps({"batch": name, "status": "completed"}).encode()).status
+        == "quarantined"
+    )
+    assert table(service, Batch) == table(service, Job) == []
+    (delivery,) = table(service, Delivery)
     assert "index row" in delivery["reason"]
-    here.engine.dispose()
+    service.engine.dispose()
 
 
-def test_an_error_of_the_database_repeats_no_values(here: Service) -> None:
+def test_an_error_of_the_database_repeats_no_values(service: Service) -> None:
     """They hold whole bodies, and with them addresses that open files."""
     statement = text("INSERT INTO nowhere (response) VALUES (:response)")
-    with pytest.raises(SQLAlchemyError) as refused, here.engine.begin() as connection:
+    with pytest.raises(SQLAlchemyError) as refused, service.engine.begin() as connection:
         connection.execute(statement, {"response": "secret"})
     assert "secret" not in str(refused.value)
 
@@ -115,18 +118,20 @@ def test_a_column_that_the_code_does_not_know_costs_no_delivery_and_tells_no_sec
 ) -> None:
     """As when an old version runs on after a migration, or was rolled back to."""
     caplog.set_level("INFO")
-    here = open_on(postgres_url)
+    service = open_on(postgres_url)
     signed = {"annotations": {"indexedImage": "https://example.com/i.png?X-Amz-Signature=secret"}}
     body = callback(signed, type="newtype")
-    with here.engine.begin() as connection:
+    with service.engine.begin() as connection:
         connection.execute(text("ALTER TABLE deliveries ADD COLUMN later TEXT NOT NULL DEFAULT 'x'"))
         connection.execute(text("ALTER TABLE tasks ADD COLUMN later TEXT NOT NULL DEFAULT 'x'"))
         connection.execute(text("ALTER TABLE responses ADD COLUMN later TEXT NOT NULL DEFAULT 'x'"))
-    assert take(here, body).status == "processed"
-    with here.engine.begin() as connection:
+    assert receive_callback(service, body).status == "processed"
+    with service.engine.begin() as connection:
         connection.execute(text("ALTER TABLE responses ALTER COLUMN later DROP DEFAULT"))
-    assert take(here, callback(signed, type="newtype", task_id="another")).status == "quarantined"
-    delivery = next(row for row in table(here, Delivery) if row["status"] == "quarantined")
+    assert (
+        receive_callback(service, callback(signed, type="newtype", task_id="another")).status == "quarantined"
+    )
+    delivery = next(row for row in table(service, Delivery) if row["status"] == "quarantined")
     assert 'null value in column "later"' in delivery["reason"]
     assert "secret" not in delivery["reason"] + caplog.text
-    here.engine.dispose()
+    service.engine.dispose()

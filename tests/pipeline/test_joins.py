@@ -8,8 +8,8 @@ from sqlalchemy import update
 
 from models import Join
 from pipeline.db.dialect import from_now
-from tests.pipeline.bodies import boxes
-from tests.pipeline.pipelines import ROOT, Pipeline, asks
+from tests.factories.callbacks import boxes
+from tests.factories.pipelines import ROOT, Pipeline, asks
 
 SUMMARY = {
     "instruction": "All in all?",

@@ -11,8 +11,8 @@ from pipeline.db.ids import utcnow
 from pipeline.follow_ups import decisions
 from pipeline.jobs import queue
 from pipeline.operations.health import degradations
-from tests.pipeline.bodies import boxes, callback, take
-from tests.pipeline.pipelines import Pipeline, asks
+from tests.factories.callbacks import boxes, callback, receive_callback
+from tests.factories.pipelines import Pipeline, asks
 from workers.runner import run_due_jobs, run_job
 
 MANY = 20_000
@@ -20,11 +20,11 @@ MANY = 20_000
 
 def test_what_came_last_is_planned_before_what_has_long_waited_to_be_created(pipeline: Pipeline) -> None:
     pipeline.workflow({"each": asks(for_each="annotation")})
-    take(pipeline.service, callback(boxes(*["car"] * 30)))
+    receive_callback(pipeline.service, callback(boxes(*["car"] * 30)))
     planned = queue.claim(pipeline.service.engine, 60)
     assert planned is not None
     run_job(pipeline.service, planned)
-    take(pipeline.service, callback(boxes("car"), task_id="5f1e9b000000000000000002"))
+    receive_callback(pipeline.service, callback(boxes("car"), task_id="5f1e9b000000000000000002"))
     following = queue.claim(pipeline.service.engine, 60)
     assert following is not None
     assert (following.kind, following.subject) == (queue.PLAN, "5f1e9b000000000000000002")
@@ -76,10 +76,10 @@ def test_a_plan_of_many_rings_for_the_other_workers_at_once(open_pipeline: Calla
     pipeline = open_pipeline(worker_concurrency=4)
     pipeline.workflow({"each": asks(for_each="annotation")})
     rung: list[list[UUID]] = []
-    take(pipeline.service, callback(boxes("car")))
+    receive_callback(pipeline.service, callback(boxes("car")))
     run_due_jobs(pipeline.service, dispatch=lambda ids: rung.append(list(ids)))
     assert rung == []
-    take(pipeline.service, callback(boxes(*["car"] * 30), task_id="5f1e9b000000000000000002"))
+    receive_callback(pipeline.service, callback(boxes(*["car"] * 30), task_id="5f1e9b000000000000000002"))
     run_due_jobs(pipeline.service, dispatch=lambda ids: rung.append(list(ids)))
     assert [len(ids) for ids in rung] == [3]
 

@@ -15,10 +15,10 @@ from pipeline.events.outbox import event_publisher
 from pipeline.events.subscriptions import InvalidSubscriber, load_subscriptions
 from pipeline.follow_ups import decisions
 from pipeline.jobs import queue
+from tests.assertions import only, table
+from tests.factories.callbacks import boxes, callback, receive_callback
+from tests.factories.pipelines import ROOT, Pipeline, asks
 from tests.peer import Peer, reply
-from tests.pipeline.bodies import boxes, callback, take
-from tests.pipeline.pipelines import ROOT, Pipeline, asks
-from tests.pipeline.rows import only, table
 
 EACH = asks(for_each="annotation")
 
@@ -58,7 +58,7 @@ def subscribe(chain: Pipeline, receiver: Receiver, *events: str, **given: Any) -
 
 
 def receive(chain: Pipeline, body: bytes) -> None:
-    take(chain.service, body, tell=event_publisher(chain.service))
+    receive_callback(chain.service, body, tell=event_publisher(chain.service))
     chain.work()
 
 
@@ -264,7 +264,7 @@ def test_a_fault_of_ours_in_telling_does_not_stop_a_callback(
 ) -> None:
     subscribe(chain, receiver, "task")
     monkeypatch.setattr(outbox, "publish", lambda *given, **more: 1 / 0)
-    receipt = take(chain.service, callback(boxes("car")), tell=event_publisher(chain.service))
+    receipt = receive_callback(chain.service, callback(boxes("car")), tell=event_publisher(chain.service))
     assert receipt.status == "processed"
 
 
@@ -279,7 +279,9 @@ def test_a_person_can_send_a_test(chain: Pipeline, receiver: Receiver) -> None:
 
 def test_a_large_body_is_told_of_when_it_was_read(chain: Pipeline, receiver: Receiver) -> None:
     secret = subscribe(chain, receiver, "task", "delivery")
-    take(chain.service, callback(boxes("car")), inline_bytes=10, tell=event_publisher(chain.service))
+    receive_callback(
+        chain.service, callback(boxes("car")), inline_bytes=10, tell=event_publisher(chain.service)
+    )
     assert table(chain.service, Notification) == []
     chain.work()
     assert [json.loads(asked.body).get("type", "raw") for asked in receiver.peer.asked] == [

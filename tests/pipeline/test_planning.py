@@ -11,9 +11,9 @@ from models import KeyValue, Task
 from pipeline.follow_ups import decisions, pauses, plan_task
 from pipeline.follow_ups.pauses import replay_missed_of_fixed_files
 from pipeline.jobs import queue
-from tests.pipeline.bodies import boxes, callback, take
-from tests.pipeline.pipelines import ROOT, Pipeline, asks
-from tests.pipeline.rows import table
+from tests.assertions import table
+from tests.factories.callbacks import boxes, callback, receive_callback
+from tests.factories.pipelines import ROOT, Pipeline, asks
 
 EACH = asks(for_each="annotation")
 
@@ -48,7 +48,7 @@ def test_four_workers_never_go_beyond_a_limit(pipeline: Pipeline) -> None:
     steps = {"each": {**EACH, "limits": {"total": 13}}, "once": asks()}
     pipeline.workflow(steps, limits={"per_day": 20})
     for number in range(10):
-        take(pipeline.service, callback(boxes("car", "car", "car"), task_id=root(number)))
+        receive_callback(pipeline.service, callback(boxes("car", "car", "car"), task_id=root(number)))
     pipeline.work_with(4)
     rows = pipeline.follow_ups().values()
     counted = Counter((row["step"], row["state"]) for row in rows)
@@ -154,9 +154,9 @@ def test_an_answer_that_comes_before_the_cancellation_is_followed_all_the_same(p
     pipeline.receive(boxes("car"), updated_at=at(10))
     (first,) = pipeline.children("each")
     body = callback(status="pending", updated_at=at(11), completed_at=None)
-    take(pipeline.service, body)
+    receive_callback(pipeline.service, body)
     run_plan_only(pipeline)
-    take(pipeline.service, callback(boxes("car"), updated_at=at(12)))
+    receive_callback(pipeline.service, callback(boxes("car"), updated_at=at(12)))
     pipeline.work()
     (row,) = pipeline.follow_ups().values()
     assert row["state"] == "created"
@@ -356,7 +356,7 @@ def test_a_large_fan_out_is_recorded_in_several_transactions(
 
 def test_a_result_that_comes_by_import_late_waits_for_a_person(pipeline: Pipeline) -> None:
     pipeline.workflow({"ask": asks()})
-    take(pipeline.service, callback(boxes("car")), kind="imported")
+    receive_callback(pipeline.service, callback(boxes("car")), kind="imported")
     pipeline.work()
     (row,) = pipeline.follow_ups().values()
     assert row["state"] == "held"

@@ -20,8 +20,8 @@ from sandbox.pytest_plugin import ScaleSandbox
 from scale import task_types
 from scale.envelope import LARGE_BYTES, InvalidCallback, parse_json
 from scale.task_types import TaskType
-from tests.pipeline.bodies import RECORDED, boxes, callback, take
-from tests.pipeline.rows import empty, only, standing, table
+from tests.assertions import empty, only, stored_rows, table
+from tests.factories.callbacks import RECORDED, boxes, callback, receive_callback
 from workers.runner import run_due_jobs, run_job
 
 TASK_ID = "5f1e9b000000000000000001"
@@ -29,7 +29,7 @@ TASK_ID = "5f1e9b000000000000000001"
 
 def quarantined(service: Service, body: bytes, environment: str = "live") -> str:
     """Take a body that must end in quarantine, with nothing written but itself; why it is there."""
-    receipt = take(service, body, environment)
+    receipt = receive_callback(service, body, environment)
     assert receipt.status == "quarantined"
     delivery = next(row for row in table(service, Delivery) if row["id"] == receipt.delivery_id)
     assert (delivery["status"], delivery["body"]) == ("quarantined", body)
@@ -40,63 +40,69 @@ def quarantined(service: Service, body: bytes, environment: str = "live") -> str
 # Duplicates.
 
 
-def test_the_same_body_20_times_is_one_delivery_with_19_duplicates(here: Service) -> None:
+def test_the_same_body_20_times_is_one_delivery_with_19_duplicates(service: Service) -> None:
     body = callback(boxes("car"))
-    receipts = [take(here, body) for _ in range(20)]
+    receipts = [receive_callback(service, body) for _ in range(20)]
     assert [receipt.status for receipt in receipts] == ["processed"] + ["duplicate"] * 19
     assert len({receipt.delivery_id for receipt in receipts}) == 1
-    delivery = only(here, Delivery)
+    delivery = only(service, Delivery)
     assert delivery["duplicates"] == 19
     assert delivery["last_received_at"] > delivery["received_at"]
-    assert (len(table(here, Response)), len(table(here, Annotation))) == (1, 1)
+    assert (len(table(service, Response)), len(table(service, Annotation))) == (1, 1)
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_the_same_body_50_times_at_once_is_one_response(known: bool, here: Service) -> None:
+def test_the_same_body_50_times_at_once_is_one_response(known: bool, service: Service) -> None:
     """Of a task that is new (PostgreSQL's one statement) and of one that is known (the steps)."""
     if known:
-        take(here, callback(boxes("bicycle"), updated_at="2025-12-31T00:00:00Z"))
+        receive_callback(service, callback(boxes("bicycle"), updated_at="2025-12-31T00:00:00Z"))
     body = callback(boxes("car", "pedestrian"))
-    before = len(table(here, Delivery))
+    before = len(table(service, Delivery))
     receipts: list[Receipt] = []
-    threads = [threading.Thread(target=lambda: receipts.append(take(here, body))) for _ in range(50)]
+    threads = [
+        threading.Thread(target=lambda: receipts.append(receive_callback(service, body))) for _ in range(50)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(receipt.status for receipt in receipts) == ["duplicate"] * 49 + ["processed"]
     assert len({receipt.delivery_id for receipt in receipts}) == 1
-    assert len(table(here, Delivery)) == before + 1
-    assert sum(row["duplicates"] for row in table(here, Delivery)) == 49
-    assert len(table(here, Response)) == before + 1
-    assert len(table(here, Annotation)) == before + 2
+    assert len(table(service, Delivery)) == before + 1
+    assert sum(row["duplicates"] for row in table(service, Delivery)) == 49
+    assert len(table(service, Response)) == before + 1
+    assert len(table(service, Annotation)) == before + 2
 
 
-def test_fifty_events_of_one_task_at_once_are_all_kept(here: Service) -> None:
+def test_fifty_events_of_one_task_at_once_are_all_kept(service: Service) -> None:
     bodies = [callback(boxes(*["car"] * n), updated_at=f"2026-01-01T10:{n:02}:00Z") for n in range(50)]
     statuses: list[str] = []
     threads = [
-        threading.Thread(target=lambda one=one: statuses.append(take(here, one).status)) for one in bodies
+        threading.Thread(target=lambda one=one: statuses.append(receive_callback(service, one).status))
+        for one in bodies
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    run_due_jobs(here)  # a delivery that waited too long for its task was left to the worker
-    assert {row["status"] for row in table(here, Delivery)} == {"processed"}
-    versions = sorted(table(here, Response), key=lambda row: row["number"])
+    run_due_jobs(service)  # a delivery that waited too long for its task was left to the worker
+    assert {row["status"] for row in table(service, Delivery)} == {"processed"}
+    versions = sorted(table(service, Response), key=lambda row: row["number"])
     assert [(row["number"], row["annotation_count"]) for row in versions] == [(n + 1, n) for n in range(50)]
-    assert only(here, Task)["response_id"] == versions[-1]["id"]
+    assert only(service, Task)["response_id"] == versions[-1]["id"]
 
 
-def test_the_same_bytes_of_both_environments_are_two_deliveries(here: Service) -> None:
+def test_the_same_bytes_of_both_environments_are_two_deliveries(service: Service) -> None:
     body = b"[]"
-    assert take(here, body, "live").delivery_id != take(here, body, "test").delivery_id
+    assert (
+        receive_callback(service, body, "live").delivery_id
+        != receive_callback(service, body, "test").delivery_id
+    )
 
 
-def test_a_body_that_was_quarantined_is_a_duplicate_when_it_comes_again(here: Service) -> None:
-    quarantined(here, b"nothing")
-    assert take(here, b"nothing").status == "duplicate"
+def test_a_body_that_was_quarantined_is_a_duplicate_when_it_comes_again(service: Service) -> None:
+    quarantined(service, b"nothing")
+    assert receive_callback(service, b"nothing").status == "duplicate"
 
 
 # Quarantine.
@@ -120,9 +126,11 @@ def test_a_body_that_was_quarantined_is_a_duplicate_when_it_comes_again(here: Se
         (b'{"task_id": "1", "a": %s1%s}' % (b'{"b":' * 300, b"}" * 300), "nested deeper than 200 levels"),
     ],
 )
-def test_what_is_no_callback_is_kept_whole_with_the_reason(body: bytes, reason: str, here: Service) -> None:
-    assert reason in quarantined(here, body)
-    assert table(here, Task) == table(here, Response) == table(here, Job) == []
+def test_what_is_no_callback_is_kept_whole_with_the_reason(
+    body: bytes, reason: str, service: Service
+) -> None:
+    assert reason in quarantined(service, body)
+    assert table(service, Task) == table(service, Response) == table(service, Job) == []
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -199,7 +207,7 @@ REFUSED = {("task",), ("task_id",), ("task", "task_id")}
 
 @pytest.mark.parametrize("place", list(places(RICH)), ids=lambda place: ".".join(map(str, place)))
 def test_a_field_of_any_wrong_form_costs_that_field_and_never_the_callback(
-    place: tuple[Any, ...], here: Service
+    place: tuple[Any, ...], service: Service
 ) -> None:
     for number, wrong in enumerate(WRONG):
         body = copy.deepcopy(RICH)
@@ -208,9 +216,9 @@ def test_a_field_of_any_wrong_form_costs_that_field_and_never_the_callback(
         for key in place[:-1]:
             where = where[key]
         where[place[-1]] = wrong
-        receipt = take(here, json.dumps(body).encode())
+        receipt = receive_callback(service, json.dumps(body).encode())
         assert receipt.status == "processed" or place in REFUSED, f"{place} is {wrong!r}"
-    assert {row["status"] for row in table(here, Task)} <= {
+    assert {row["status"] for row in table(service, Task)} <= {
         "completed",
         "pending",
         "text",
@@ -238,7 +246,7 @@ def test_a_field_of_any_wrong_form_costs_that_field_and_never_the_callback(
     ],
     ids=lambda odd: odd[:30].decode(),
 )
-def test_values_that_databases_refuse_are_taken_wherever_they_stand(odd: bytes, here: Service) -> None:
+def test_values_that_databases_refuse_are_taken_wherever_they_stand(odd: bytes, service: Service) -> None:
     for number, place in enumerate(places(RICH)):
         body = copy.deepcopy(RICH)
         body["task_id"] = body["task"]["task_id"] = f"task-{number}"
@@ -246,26 +254,28 @@ def test_values_that_databases_refuse_are_taken_wherever_they_stand(odd: bytes, 
         for key in place[:-1]:
             where = where[key]
         where[place[-1]] = "HERE"
-        receipt = take(here, json.dumps(body).encode().replace(b'"HERE"', odd))
+        receipt = receive_callback(service, json.dumps(body).encode().replace(b'"HERE"', odd))
         assert receipt.status == "processed" or place in REFUSED, place
         keyed = (
             json.dumps(body)
             .encode()
             .replace(b'"HERE"', b"{%s: 1}" % (odd if odd[:1] == b'"' else b'"%s"' % odd))
         )
-        assert take(here, keyed).status in (
+        assert receive_callback(service, keyed).status in (
             "processed",
             "quarantined" if place in REFUSED else "processed",
         ), place
 
 
-def test_of_equal_keys_the_last_one_counts(here: Service) -> None:
-    take(here, b'{"task_id": "a", "task_id": "%s", "response": {"x": 1, "x": 2}}' % TASK_ID.encode())
-    assert (only(here, Task)["task_id"], only(here, Response)["response"]) == (TASK_ID, {"x": 2})
+def test_of_equal_keys_the_last_one_counts(service: Service) -> None:
+    receive_callback(
+        service, b'{"task_id": "a", "task_id": "%s", "response": {"x": 1, "x": 2}}' % TASK_ID.encode()
+    )
+    assert (only(service, Task)["task_id"], only(service, Response)["response"]) == (TASK_ID, {"x": 2})
 
 
-def test_a_byte_order_mark_is_passed_over(here: Service) -> None:
-    assert take(here, b"\xef\xbb\xbf" + callback(boxes("car"))).status == "processed"
+def test_a_byte_order_mark_is_passed_over(service: Service) -> None:
+    assert receive_callback(service, b"\xef\xbb\xbf" + callback(boxes("car"))).status == "processed"
 
 
 class Broken:
@@ -280,53 +290,56 @@ class Broken:
 
 @pytest.mark.parametrize("failure", [KeyError("nope"), RecursionError("too deep"), MemoryError()])
 def test_a_task_type_whose_code_raises_costs_nothing_but_its_callbacks(
-    failure: Exception, here: Service, monkeypatch: pytest.MonkeyPatch
+    failure: Exception, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known: TaskType = task_types.task_type("imageannotation")
     monkeypatch.setitem(
         task_types._BY_NAME, "imageannotation", dataclasses.replace(known, parse=Broken(failure))
     )
-    reason = quarantined(here, callback(boxes("car")))
+    reason = quarantined(service, callback(boxes("car")))
     assert type(failure).__name__ in reason
-    assert table(here, Task) == table(here, Response) == []
+    assert table(service, Task) == table(service, Response) == []
     assert (
-        take(here, callback({"category": "a"}, type="categorization", task_id="other")).status == "processed"
+        receive_callback(service, callback({"category": "a"}, type="categorization", task_id="other")).status
+        == "processed"
     )
     monkeypatch.undo()
-    ((_, replayed),) = replay.replay_many(here, Delivery.status == "quarantined")
+    ((_, replayed),) = replay.replay_many(service, Delivery.status == "quarantined")
     assert isinstance(replayed, replay.Replay)
     assert replayed.changed["delivery"] == ("quarantined", "processed")
-    assert len(table(here, Annotation)) == 1
+    assert len(table(service, Annotation)) == 1
 
 
 def test_what_the_code_raises_for_a_known_task_leaves_the_task_as_it_was(
-    here: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take(here, callback(boxes("car")))
-    before = {name: rows for name, rows in standing(here).items() if name != "deliveries"}
+    receive_callback(service, callback(boxes("car")))
+    before = {name: rows for name, rows in stored_rows(service).items() if name != "deliveries"}
     known = task_types.task_type("imageannotation")
     monkeypatch.setitem(
         task_types._BY_NAME,
         "imageannotation",
         dataclasses.replace(known, parse=Broken(ValueError("no"))),
     )
-    quarantined(here, callback(boxes("bicycle"), updated_at="2026-01-02T00:00:00Z"))
-    assert {name: rows for name, rows in standing(here).items() if name != "deliveries"} == before
+    quarantined(service, callback(boxes("bicycle"), updated_at="2026-01-02T00:00:00Z"))
+    assert {name: rows for name, rows in stored_rows(service).items() if name != "deliveries"} == before
 
 
-def test_a_test_callback_for_a_live_task_is_quarantined(here: Service) -> None:
-    take(here, callback(boxes("car")))
-    reason = quarantined(here, callback(boxes("car", "car")), "test")
+def test_a_test_callback_for_a_live_task_is_quarantined(service: Service) -> None:
+    receive_callback(service, callback(boxes("car")))
+    reason = quarantined(service, callback(boxes("car", "car")), "test")
     assert reason == f"it came as test, but its task {TASK_ID} is known as live"
-    assert (only(here, Task)["environment"], len(table(here, Response))) == ("live", 1)
+    assert (only(service, Task)["environment"], len(table(service, Response))) == ("live", 1)
 
 
-def test_a_task_that_says_is_test_is_one_whatever_the_key(here: Service) -> None:
+def test_a_task_that_says_is_test_is_one_whatever_the_key(service: Service) -> None:
     for number, options in enumerate(({}, {"inline_bytes": 0})):
-        take(here, callback(boxes("car"), is_test=True, task_id=f"task-{number}"), "live", **options)
-    run_due_jobs(here)
-    assert {row["environment"] for row in table(here, Task)} == {"test"}
-    assert {row["environment"] for row in table(here, Delivery)} == {"test"}
+        receive_callback(
+            service, callback(boxes("car"), is_test=True, task_id=f"task-{number}"), "live", **options
+        )
+    run_due_jobs(service)
+    assert {row["environment"] for row in table(service, Task)} == {"test"}
+    assert {row["environment"] for row in table(service, Delivery)} == {"test"}
 
 
 # Batches.
@@ -341,17 +354,17 @@ def test_a_task_that_says_is_test_is_one_whatever_the_key(here: Service) -> None
         {"batch_name": "night", "status": "completed"},
     ],
 )
-def test_a_body_that_names_only_a_batch_updates_it(body: dict[str, Any], here: Service) -> None:
-    assert take(here, json.dumps(body).encode()).status == "processed"
-    batch = only(here, Batch)
+def test_a_body_that_names_only_a_batch_updates_it(body: dict[str, Any], service: Service) -> None:
+    assert receive_callback(service, json.dumps(body).encode()).status == "processed"
+    batch = only(service, Batch)
     assert (batch["environment"], batch["name"], batch["status"]) == ("live", "night", "completed")
     assert batch["project"] == ("streets" if "project" in str(body) else None)
     assert batch["details"] == (body["batch"] if isinstance(body.get("batch"), dict) else body)
-    assert only(here, Delivery)["event"] == "batch"
-    assert table(here, Task) == []
+    assert only(service, Delivery)["event"] == "batch"
+    assert table(service, Task) == []
 
 
-def test_an_older_word_of_a_batch_changes_nothing(here: Service) -> None:
+def test_an_older_word_of_a_batch_changes_nothing(service: Service) -> None:
     for status, day in (("completed", 2), ("in_progress", 1)):
         body = {
             "batch": "night",
@@ -359,13 +372,13 @@ def test_an_older_word_of_a_batch_changes_nothing(here: Service) -> None:
             "updated_at": f"2026-01-0{day}T00:00:00Z",
             "project": "streets",
         }
-        take(here, json.dumps(body).encode())
-    assert only(here, Batch)["status"] == "completed"
-    take(here, b'{"batch": "night", "status": "paused"}')
-    assert (only(here, Batch)["status"], only(here, Batch)["project"]) == ("paused", "streets")
+        receive_callback(service, json.dumps(body).encode())
+    assert only(service, Batch)["status"] == "completed"
+    receive_callback(service, b'{"batch": "night", "status": "paused"}')
+    assert (only(service, Batch)["status"], only(service, Batch)["project"]) == ("paused", "streets")
 
 
-def test_the_words_of_a_batch_in_any_order_end_in_the_same_row(here: Service) -> None:
+def test_the_words_of_a_batch_in_any_order_end_in_the_same_row(service: Service) -> None:
     words = [
         {
             "batch": "night",
@@ -378,10 +391,10 @@ def test_the_words_of_a_batch_in_any_order_end_in_the_same_row(here: Service) ->
     ]
     found = []
     for order in itertools.permutations(words):
-        empty(here)
+        empty(service)
         for word in order:
-            take(here, json.dumps(word).encode())
-        found.append(only(here, Batch))
+            receive_callback(service, json.dumps(word).encode())
+        found.append(only(service, Batch))
     assert found == [found[0]] * 6
     assert (found[0]["status"], found[0]["project"]) == ("completed", "streets")
 
@@ -389,26 +402,26 @@ def test_the_words_of_a_batch_in_any_order_end_in_the_same_row(here: Service) ->
 # A body without a task object.
 
 
-def test_without_a_task_object_what_is_stored_of_the_task_counts(here: Service) -> None:
-    take(here, callback(boxes("car"), type="polygonannotation"))
-    take(
-        here,
+def test_without_a_task_object_what_is_stored_of_the_task_counts(service: Service) -> None:
+    receive_callback(service, callback(boxes("car"), type="polygonannotation"))
+    receive_callback(
+        service,
         json.dumps(
             {"task_id": TASK_ID, "response": {"annotations": [{"vertices": [{"x": 1, "y": 2}] * 3}]}}
         ).encode(),
     )
-    assert sorted((row["type"], row["warning"] is None) for row in table(here, Annotation))[-1] == (
+    assert sorted((row["type"], row["warning"] is None) for row in table(service, Annotation))[-1] == (
         "polygon",
         True,
     )
-    assert only(here, Task)["type"] == "polygonannotation"
-    assert table(here, Job) == []
+    assert only(service, Task)["type"] == "polygonannotation"
+    assert table(service, Job) == []
 
 
-def test_a_task_that_nobody_has_described_is_asked_for_once(here: Service) -> None:
+def test_a_task_that_nobody_has_described_is_asked_for_once(service: Service) -> None:
     for n in range(3):
-        take(here, json.dumps({"task_id": TASK_ID, "response": {"n": n}}).encode())
-    assert [row["key"] for row in table(here, Job) if row["kind"] != queue.PLAN] == [f"complete:{TASK_ID}"]
+        receive_callback(service, json.dumps({"task_id": TASK_ID, "response": {"n": n}}).encode())
+    assert [row["key"] for row in table(service, Job) if row["kind"] != queue.PLAN] == [f"complete:{TASK_ID}"]
 
 
 def test_a_task_first_seen_without_its_description_is_completed_from_scale(
@@ -422,26 +435,26 @@ def test_a_task_first_seen_without_its_description_is_completed_from_scale(
         objects_to_annotate=["car"],
         with_labels=True,
     )
-    here = open_service(scale_api_url=scale.api_url, scale_test_api_key=scale.test_key)
+    service = open_service(scale_api_url=scale.api_url, scale_test_api_key=scale.test_key)
     response = {"annotations": [{"label": "car", "left": 1, "top": 2, "width": 3, "height": 4}]}
     body = {"task_id": created["task_id"], "response": response, "status": "completed"}
-    take(here, json.dumps(body).encode(), "test")
-    assert only(here, Task)["type"] is None
-    run_due_jobs(here)
-    task = only(here, Task)
+    receive_callback(service, json.dumps(body).encode(), "test")
+    assert only(service, Task)["type"] is None
+    run_due_jobs(service)
+    task = only(service, Task)
     assert (task["type"], task["environment"]) == ("annotation", "test")
     assert task["params"]["attachment"] == "https://example.com/a.png"
-    assert sorted(row["kind"] for row in table(here, Delivery)) == ["callback", "reconciled"]
-    first = next(row for row in table(here, Response) if row["response"] == response)
-    mine = [row for row in table(here, Annotation) if row["response_id"] == first["id"]]
+    assert sorted(row["kind"] for row in table(service, Delivery)) == ["callback", "reconciled"]
+    first = next(row for row in table(service, Response) if row["response"] == response)
+    mine = [row for row in table(service, Annotation) if row["response_id"] == first["id"]]
     assert [(row["type"], row["label"]) for row in mine] == [("box", "car")]
-    assert table(here, Job) == []
+    assert table(service, Job) == []
 
 
-def test_without_an_api_key_a_task_waits_to_be_completed(here: Service) -> None:
-    take(here, json.dumps({"task_id": TASK_ID, "response": {}}).encode())
-    run_due_jobs(here)
-    job = only(here, Job)
+def test_without_an_api_key_a_task_waits_to_be_completed(service: Service) -> None:
+    receive_callback(service, json.dumps({"task_id": TASK_ID, "response": {}}).encode())
+    run_due_jobs(service)
+    job = only(service, Job)
     assert (job["state"], job["attempts"], job["last_error"]) == (
         "ready",
         0,
@@ -452,13 +465,13 @@ def test_without_an_api_key_a_task_waits_to_be_completed(here: Service) -> None:
 # What is read later.
 
 
-def test_a_large_body_is_only_stored_and_then_read_by_the_worker(here: Service) -> None:
+def test_a_large_body_is_only_stored_and_then_read_by_the_worker(service: Service) -> None:
     body = callback(boxes("car"))
-    assert take(here, body, inline_bytes=len(body) - 1).status == "stored"
-    assert table(here, Task) == []
-    run_due_jobs(here)
-    assert (only(here, Delivery)["status"], only(here, Task)["status"]) == ("processed", "completed")
-    assert table(here, Job) == []
+    assert receive_callback(service, body, inline_bytes=len(body) - 1).status == "stored"
+    assert table(service, Task) == []
+    run_due_jobs(service)
+    assert (only(service, Delivery)["status"], only(service, Task)["status"]) == ("processed", "completed")
+    assert table(service, Job) == []
 
 
 def test_a_large_body_is_read_as_a_small_one_is() -> None:
@@ -472,59 +485,63 @@ def test_a_large_body_is_read_as_a_small_one_is() -> None:
 
 
 def test_a_large_body_that_takes_longer_than_a_lease_to_read_stays_with_its_worker(
-    here: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slowly(*given: Any) -> Any:
         assert not taken_over.wait(2.5)
         return parse_body(*given)
 
     def take_over() -> None:
-        while not taken_over.wait(0.1) and len(table(here, Job)) == 1:
-            if queue.claim(here.engine, 60) is not None:
+        while not taken_over.wait(0.1) and len(table(service, Job)) == 1:
+            if queue.claim(service.engine, 60) is not None:
                 taken_over.set()
 
     taken_over = threading.Event()
     monkeypatch.setattr(replay, "parse_body", slowly)
-    take(here, callback(boxes("car")), inline_bytes=0)
-    job = queue.claim(here.engine, 1)
+    receive_callback(service, callback(boxes("car")), inline_bytes=0)
+    job = queue.claim(service.engine, 1)
     assert job is not None
     other = threading.Thread(target=take_over)
     other.start()
-    run_job(dataclasses.replace(here, settings=dataclasses.replace(here.settings, lease_seconds=1)), job)
+    run_job(
+        dataclasses.replace(service, settings=dataclasses.replace(service.settings, lease_seconds=1)), job
+    )
     other.join()
-    assert (only(here, Delivery)["status"], table(here, Job)) == ("processed", [])
+    assert (only(service, Delivery)["status"], table(service, Job)) == ("processed", [])
 
 
-def test_a_large_body_that_is_no_callback_is_quarantined_by_the_worker(here: Service) -> None:
-    take(here, b"nothing at all", inline_bytes=3)
-    run_due_jobs(here)
-    assert "not JSON" in only(here, Delivery)["reason"]
-    assert table(here, Job) == []
+def test_a_large_body_that_is_no_callback_is_quarantined_by_the_worker(service: Service) -> None:
+    receive_callback(service, b"nothing at all", inline_bytes=3)
+    run_due_jobs(service)
+    assert "not JSON" in only(service, Delivery)["reason"]
+    assert table(service, Job) == []
 
 
-def test_a_replay_creates_nothing_twice_and_says_what_changed(here: Service) -> None:
-    receipt = take(here, callback(boxes("car")))
-    before = standing(here)
-    assert replay.replay(here, receipt.delivery_id).changed == {}
-    assert standing(here) == before
+def test_a_replay_creates_nothing_twice_and_says_what_changed(service: Service) -> None:
+    receipt = receive_callback(service, callback(boxes("car")))
+    before = stored_rows(service)
+    assert replay.replay(service, receipt.delivery_id).changed == {}
+    assert stored_rows(service) == before
 
 
-def test_a_replay_by_filter_goes_through_all_of_them_oldest_first_and_can_go_on(here: Service) -> None:
-    ids = [take(here, callback(boxes("car"), task_id=f"task-{n}")).delivery_id for n in range(7)]
-    take(here, b"{}")
+def test_a_replay_by_filter_goes_through_all_of_them_oldest_first_and_can_go_on(service: Service) -> None:
+    ids = [
+        receive_callback(service, callback(boxes("car"), task_id=f"task-{n}")).delivery_id for n in range(7)
+    ]
+    receive_callback(service, b"{}")
     replay.IDS_BATCH_SIZE, before = 3, replay.IDS_BATCH_SIZE
     try:
-        replays = list(replay.replay_many(here, Delivery.status == "processed"))
-        rest = list(replay.replay_many(here, Delivery.status == "processed", after=ids[4]))
+        replays = list(replay.replay_many(service, Delivery.status == "processed"))
+        rest = list(replay.replay_many(service, Delivery.status == "processed", after=ids[4]))
     finally:
         replay.IDS_BATCH_SIZE = before
     assert [delivery_id for delivery_id, _ in replays] == ids
     assert [delivery_id for delivery_id, _ in rest] == ids[5:]
 
 
-def test_a_replay_of_a_delivery_that_is_not_known_is_an_error(here: Service) -> None:
+def test_a_replay_of_a_delivery_that_is_not_known_is_an_error(service: Service) -> None:
     with pytest.raises(LookupError):
-        replay.replay(here, queue.new_id())
+        replay.replay(service, queue.new_id())
 
 
 def test_both_kinds_of_database_hold_the_same_rows_of_every_recorded_body(
@@ -538,8 +555,8 @@ def test_both_kinds_of_database_hold_the_same_rows_of_every_recorded_body(
         found = []
         for one in kinds:
             empty(one)
-            take(one, path.read_bytes())
-            found.append(standing(one, receipt=True))
+            receive_callback(one, path.read_bytes())
+            found.append(stored_rows(one, receipt=True))
         assert found[0] == found[1], path
     for one in kinds:
         one.engine.dispose()

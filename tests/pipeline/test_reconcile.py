@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, select, update
+from sqlalchemy import update
 
-from models import Annotation, Artifact, Delivery, FollowUp, Job, KeyValue, Response, Task
+from models import Annotation, Delivery, FollowUp, Job, KeyValue, Response, Task
 from pipeline.db.ids import utcnow
 from pipeline.db.state import get_state
 from pipeline.jobs import queue
@@ -16,12 +16,10 @@ from pipeline.service import Service
 from pipeline.sync import reconcile
 from pipeline.sync.reconcile import NoKey, ReconcileRun, begin, enqueue_due_runs
 from sandbox.pytest_plugin import ScaleSandbox
-from scale.client import Client, Throttled, TransientError, Unauthorized
+from scale.client import Throttled, TransientError, Unauthorized
+from tests.assertions import TimeSpan, only, stored_rows, table
+from tests.factories.callbacks import boxes, callback, receive_callback, task
 from tests.peer import Asked, Peer, reply
-from tests.pipeline.bodies import boxes, callback, take, task
-from tests.pipeline.rows import Meanwhile, only, standing, table
-from tests.servers import wait_until
-from tests.service import Service as Processes
 from workers.runner import run_due_jobs, run_job
 
 
@@ -40,7 +38,7 @@ def annotation(scale: ScaleSandbox, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def here(open_service: Callable[..., Service], scale: ScaleSandbox) -> Service:
+def service(open_service: Callable[..., Service], scale: ScaleSandbox) -> Service:
     return open_service(scale_api_url=scale.api_url, scale_api_key=scale.live_key)
 
 
@@ -62,22 +60,22 @@ def counts(of: ReconcileRun) -> tuple[int, int, int, int]:
 
 
 def test_tasks_whose_callback_never_came_are_taken_from_the_list_once(
-    here: Service, scale: ScaleSandbox
+    service: Service, scale: ScaleSandbox
 ) -> None:
     tasks = [annotation(scale) for _ in range(3)]
-    assert counts(run(here, dry_run=True)) == (3, 3, 0, 0)
-    assert table(here, Task) == []
-    assert counts(run(here)) == (3, 3, 0, 3)
-    assert {row["task_id"] for row in table(here, Task)} == {one["task_id"] for one in tasks}
-    assert {(row["kind"], row["status"]) for row in table(here, Delivery)} == {("reconciled", "processed")}
-    assert {row["status"] for row in table(here, Task)} == {"completed"}
-    assert len(table(here, Annotation)) == sum(len(one["response"]["annotations"]) for one in tasks)
-    before = standing(here)
-    assert counts(run(here)) == (3, 0, 0, 0)
-    assert standing(here) == before
+    assert counts(run(service, dry_run=True)) == (3, 3, 0, 0)
+    assert table(service, Task) == []
+    assert counts(run(service)) == (3, 3, 0, 3)
+    assert {row["task_id"] for row in table(service, Task)} == {one["task_id"] for one in tasks}
+    assert {(row["kind"], row["status"]) for row in table(service, Delivery)} == {("reconciled", "processed")}
+    assert {row["status"] for row in table(service, Task)} == {"completed"}
+    assert len(table(service, Annotation)) == sum(len(one["response"]["annotations"]) for one in tasks)
+    before = stored_rows(service)
+    assert counts(run(service)) == (3, 0, 0, 0)
+    assert stored_rows(service) == before
 
 
-def test_a_list_of_several_pages_is_looked_through_to_its_end(here: Service, scale: ScaleSandbox) -> None:
+def test_a_list_of_several_pages_is_looked_through_to_its_end(service: Service, scale: ScaleSandbox) -> None:
     for _ in range(205):
         scale.create(
             "categorization",
@@ -88,35 +86,35 @@ def test_a_list_of_several_pages_is_looked_through_to_its_end(here: Service, sca
             categories=["x"],
         )
     scale.wait_for(lambda: not scale.tasks(status="pending"), 30)
-    assert counts(run(here)) == (205, 205, 0, 205)
+    assert counts(run(service)) == (205, 205, 0, 205)
 
 
-def test_what_callbacks_have_told_is_not_taken_again(here: Service, scale: ScaleSandbox) -> None:
+def test_what_callbacks_have_told_is_not_taken_again(service: Service, scale: ScaleSandbox) -> None:
     annotation(scale)
     came = scale.wait_for(scale.received)
-    take(here, json.dumps(came[0]["body"]).encode())
-    assert counts(run(here)) == (1, 0, 0, 0)
-    assert only(here, Delivery)["kind"] == "callback"
+    receive_callback(service, json.dumps(came[0]["body"]).encode())
+    assert counts(run(service)) == (1, 0, 0, 0)
+    assert only(service, Delivery)["kind"] == "callback"
 
 
 def test_a_review_a_fix_and_a_recall_that_were_missed_are_made_up_for(
-    here: Service, scale: ScaleSandbox
+    service: Service, scale: ScaleSandbox
 ) -> None:
     accepted, fixed, recalled = (annotation(scale)["task_id"] for _ in range(3))
-    run(here)
+    run(service)
     scale.set_speed("manual")
     scale.audit(accepted, "accepted", "good")
     scale.audit(fixed, "fixed", response=boxes("car", "car"))
     scale.recall(recalled)
-    assert counts(run(here)) == (3, 0, 3, 3)
-    found = {row["task_id"]: row for row in table(here, Task)}
+    assert counts(run(service)) == (3, 0, 3, 3)
+    found = {row["task_id"]: row for row in table(service, Task)}
     assert (found[accepted]["review_status"], found[accepted]["review_comments"]) == ("accepted", ["good"])
     assert (found[fixed]["review_status"], found[fixed]["response_count"]) == ("fixed", 2)
     assert (found[recalled]["status"], found[recalled]["response_id"]) == ("pending", None)
-    assert counts(run(here)) == (3, 0, 0, 0)
+    assert counts(run(service)) == (3, 0, 0, 0)
 
 
-def test_pending_tasks_that_are_not_known_miss_no_callback(here: Service, scale: ScaleSandbox) -> None:
+def test_pending_tasks_that_are_not_known_miss_no_callback(service: Service, scale: ScaleSandbox) -> None:
     scale.set_speed("manual")
     scale.create(
         "annotation",
@@ -124,24 +122,24 @@ def test_pending_tasks_that_are_not_known_miss_no_callback(here: Service, scale:
         attachment="https://example.com/a.png",
         objects_to_annotate=["car"],
     )
-    assert counts(run(here)) == (1, 0, 0, 0)
-    assert table(here, Task) == []
+    assert counts(run(service)) == (1, 0, 0, 0)
+    assert table(service, Task) == []
 
 
-def test_a_project_and_a_time_can_be_chosen(here: Service, scale: ScaleSandbox) -> None:
+def test_a_project_and_a_time_can_be_chosen(service: Service, scale: ScaleSandbox) -> None:
     scale.call("POST", "/v1/projects", {"name": "streets", "type": "annotation"})
     inside = annotation(scale, project="streets")["task_id"]
     annotation(scale)
-    assert counts(run(here, project="streets")) == (1, 1, 0, 1)
-    assert only(here, Task)["task_id"] == inside
-    assert run(here, since=utcnow() + timedelta(hours=1)).seen == 0
-    assert run(here, since=utcnow() - timedelta(hours=1)).seen == 2
+    assert counts(run(service, project="streets")) == (1, 1, 0, 1)
+    assert only(service, Task)["task_id"] == inside
+    assert run(service, since=utcnow() + timedelta(hours=1)).seen == 0
+    assert run(service, since=utcnow() - timedelta(hours=1)).seen == 2
 
 
 def test_files_of_reconciled_results_are_fetched_like_those_of_callbacks(
     open_service: Callable[..., Service], scale: ScaleSandbox
 ) -> None:
-    here = open_service(
+    service = open_service(
         scale_api_url=scale.api_url,
         scale_api_key=scale.live_key,
         artifact_hosts=(scale.url.removeprefix("http://"),),
@@ -153,9 +151,9 @@ def test_files_of_reconciled_results_are_fetched_like_those_of_callbacks(
         labels=["car", "road"],
     )
     scale.wait_for(lambda: scale.task(created["task_id"])["status"] == "completed")
-    run(here)
-    run_due_jobs(here)
-    masks = table(here, Annotation)
+    run(service)
+    run_due_jobs(service)
+    masks = table(service, Annotation)
     assert {row["type"] for row in masks} == {"mask"}
     assert all("rle" in row["geometry"] for row in masks)
 
@@ -174,12 +172,12 @@ def test_an_old_result_that_was_reconciled_waits_for_a_person_before_it_costs_mo
         task(task_id="new", response=boxes("car"), completed_at=new, updated_at=new),
     ]
     with Peer(lambda _: reply({"docs": listed, "has_more": False, "total": 2})) as peer:
-        here = open_service(scale_api_url=peer.url, scale_api_key="k", public_url="https://labels.example")
-        run(here)
-    for row in table(here, Job):
-        if row["kind"] == queue.PLAN and (job := queue.claim(here.engine, 60, job_id=row["id"])):
-            run_job(here, job)
-    states = {row["source_task_id"]: (row["state"], row["reason"]) for row in table(here, FollowUp)}
+        service = open_service(scale_api_url=peer.url, scale_api_key="k", public_url="https://labels.example")
+        run(service)
+    for row in table(service, Job):
+        if row["kind"] == queue.PLAN and (job := queue.claim(service.engine, 60, job_id=row["id"])):
+            run_job(service, job)
+    states = {row["source_task_id"]: (row["state"], row["reason"]) for row in table(service, FollowUp)}
     assert states["new"][0] == "planned"
     assert states["old"] == ("held", "the result was reconciled 8 days after it happened")
 
@@ -243,8 +241,8 @@ def many(count: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("tokens", [True, False])
 def test_both_ways_of_paging_come_to_the_end(tokens: bool, open_service: Open, pages: Serve) -> None:
     server = pages(many(7), tokens=tokens)
-    here = open_service(scale_api_url=server.peer.url, scale_api_key="k")
-    assert counts(run(here)) == (7, 7, 0, 7)
+    service = open_service(scale_api_url=server.peer.url, scale_api_key="k")
+    assert counts(run(service)) == (7, 7, 0, 7)
     assert len(server.asked) == 4
 
 
@@ -253,34 +251,34 @@ def test_an_interrupted_run_goes_on_behind_the_last_page(
     tokens: bool, open_service: Open, pages: Serve
 ) -> None:
     server = pages(many(7), tokens=tokens)
-    here = open_service(scale_api_url=server.peer.url, scale_api_key="k")
-    for page in reconcile.reconcile(here, begin(here, "live")):
+    service = open_service(scale_api_url=server.peer.url, scale_api_key="k")
+    for page in reconcile.reconcile(service, begin(service, "live")):
         if page.seen == 4:
             break
-    resumed = begin(here, "live")
+    resumed = begin(service, "live")
     assert (resumed.seen, resumed.repaired) == (4, 4)
-    assert counts(run(here)) == (7, 7, 0, 7)
+    assert counts(run(service)) == (7, 7, 0, 7)
     assert len(server.asked) == 4
-    assert table(here, KeyValue) == []
-    assert begin(here, "live").seen == 0
+    assert table(service, KeyValue) == []
+    assert begin(service, "live").seen == 0
 
 
 def test_a_run_of_another_time_or_project_begins_anew(open_service: Open, pages: Serve) -> None:
-    here = open_service(scale_api_url=pages(many(5)).peer.url, scale_api_key="k")
+    service = open_service(scale_api_url=pages(many(5)).peer.url, scale_api_key="k")
     since = utcnow() - timedelta(days=3)
-    next(reconcile.reconcile(here, begin(here, "live", since=since)))
-    assert begin(here, "live", since=since + timedelta(hours=2)).seen == 2
+    next(reconcile.reconcile(service, begin(service, "live", since=since)))
+    assert begin(service, "live", since=since + timedelta(hours=2)).seen == 2
     for other in ({"since": since - timedelta(days=2)}, {}, {"since": since, "project": "p"}):
-        assert begin(here, "live", **other).seen == 0  # type: ignore[arg-type]
+        assert begin(service, "live", **other).seen == 0  # type: ignore[arg-type]
 
 
 def test_a_token_that_has_become_too_old_begins_the_list_anew(open_service: Open, pages: Serve) -> None:
     server = pages(many(5))
-    here = open_service(scale_api_url=server.peer.url, scale_api_key="k")
-    next(reconcile.reconcile(here, begin(here, "live")))
+    service = open_service(scale_api_url=server.peer.url, scale_api_key="k")
+    next(reconcile.reconcile(service, begin(service, "live")))
     server.answers[2] = reply({"status_code": 400, "error": "next_token is not valid"}, status=400)
-    run(here)
-    assert len(table(here, Task)) == 5
+    run(service)
+    assert len(table(service, Task)) == 5
     assert ["next_token" in one for one in server.asked] == [False, True, False, True, True]
 
 
@@ -297,26 +295,26 @@ def test_what_scale_refuses_in_the_middle_is_raised_and_the_run_can_go_on(
 ) -> None:
     server = pages(many(5))
     server.answers[2] = answer
-    here = open_service(scale_api_url=server.peer.url, scale_api_key="k")
+    service = open_service(scale_api_url=server.peer.url, scale_api_key="k")
     with pytest.raises(error):
-        run(here)
-    assert len(table(here, Task)) == 2
-    assert counts(run(here)) == (5, 5, 0, 5)
+        run(service)
+    assert len(table(service, Task)) == 2
+    assert counts(run(service)) == (5, 5, 0, 5)
 
 
 def test_without_an_api_key_there_is_no_run(open_service: Open) -> None:
-    here = open_service()
+    service = open_service()
     with pytest.raises(NoKey):
-        run(here)
+        run(service)
 
 
 def test_objects_that_are_no_tasks_are_quarantined_and_the_others_taken(
     open_service: Open, pages: Serve
 ) -> None:
     server = pages([{"odd": 1}, task(response=boxes("car"))])
-    here = open_service(scale_api_url=server.peer.url, scale_api_key="k")
-    assert counts(run(here)) == (2, 1, 0, 1)
-    assert sorted(row["status"] for row in table(here, Delivery)) == ["processed", "quarantined"]
+    service = open_service(scale_api_url=server.peer.url, scale_api_key="k")
+    assert counts(run(service)) == (2, 1, 0, 1)
+    assert sorted(row["status"] for row in table(service, Delivery)) == ["processed", "quarantined"]
 
 
 @pytest.mark.parametrize(
@@ -347,21 +345,21 @@ def test_only_clock_status_review_and_response_count(
     doc = {
         name: value for name, value in {**task(response=boxes("car")), **listed}.items() if value is not None
     }
-    here = open_service(scale_api_url=pages([doc]).peer.url, scale_api_key="k")
-    take(here, callback(boxes("car")))
-    assert counts(run(here)) == (1, 0, int(differs), int(differs))
-    assert counts(run(here))[2] == 0
+    service = open_service(scale_api_url=pages([doc]).peer.url, scale_api_key="k")
+    receive_callback(service, callback(boxes("car")))
+    assert counts(run(service)) == (1, 0, int(differs), int(differs))
+    assert counts(run(service))[2] == 0
 
 
 def test_a_task_that_is_only_named_here_is_described_by_the_list(open_service: Open, pages: Serve) -> None:
     doc = task(response=boxes("car"))
-    here = open_service(scale_api_url=pages([doc]).peer.url, scale_api_key="k")
-    take(
-        here,
+    service = open_service(scale_api_url=pages([doc]).peer.url, scale_api_key="k")
+    receive_callback(
+        service,
         json.dumps({"task_id": doc["task_id"], "response": boxes("car"), "status": "completed"}).encode(),
     )
-    assert counts(run(here)) == (1, 0, 1, 1)
-    assert (only(here, Task)["type"], len(table(here, Response))) == ("imageannotation", 1)
+    assert counts(run(service)) == (1, 0, 1, 1)
+    assert (only(service, Task)["type"], len(table(service, Response))) == ("imageannotation", 1)
 
 
 # On a schedule.
@@ -375,88 +373,66 @@ def due(service: Service) -> list[str]:
 
 def test_a_run_is_asked_for_when_its_time_has_come(open_service: Open) -> None:
     assert due(open_service(scale_api_key="k")) == []
-    here = open_service(scale_api_key="k", reconcile_every_seconds=600)
-    assert due(here) == ["reconcile:live"]
-    with here.engine.begin() as connection:
+    service = open_service(scale_api_key="k", reconcile_every_seconds=600)
+    assert due(service) == ["reconcile:live"]
+    with service.engine.begin() as connection:
         connection.execute(Job.__table__.delete())
-    assert due(here) == []
-    with here.engine.begin() as connection:
+    assert due(service) == []
+    with service.engine.begin() as connection:
         connection.execute(update(KeyValue).values(changed_at=utcnow() - timedelta(seconds=601)))
-    assert due(here) == ["reconcile:live"]
+    assert due(service) == ["reconcile:live"]
 
 
 def test_a_scheduled_run_looks_back_a_month_at_first_and_then_to_the_run_before(
     open_service: Open, pages: Serve
 ) -> None:
     server = pages(many(3))
-    here = open_service(scale_api_url=server.peer.url, scale_api_key="k", reconcile_every_seconds=1)
+    service = open_service(scale_api_url=server.peer.url, scale_api_key="k", reconcile_every_seconds=1)
     for _ in range(2):
-        due(here)
-        run_due_jobs(here)
-        assert table(here, Job) == []
-        with here.engine.begin() as connection:
+        due(service)
+        run_due_jobs(service)
+        assert table(service, Job) == []
+        with service.engine.begin() as connection:
             connection.execute(update(KeyValue).values(changed_at=utcnow() - timedelta(seconds=5)))
     since = [
         datetime.fromisoformat(one["updated_after"][0]) for one in server.asked if "next_token" not in one
     ]
     assert abs(utcnow() - since[0] - timedelta(days=30)) < timedelta(minutes=5)
     assert abs(utcnow() - since[1] - timedelta(hours=1)) < timedelta(minutes=5)
-    assert len(table(here, Task)) == 3
+    assert len(table(service, Task)) == 3
 
 
 def test_a_scheduled_run_lets_others_run_after_some_pages_and_goes_on(
     open_service: Open, pages: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconcile, "PAGE_BATCH_SIZE", 2)
-    here = open_service(scale_api_url=pages(many(9)).peer.url, scale_api_key="k", reconcile_every_seconds=60)
-    due(here)
+    service = open_service(
+        scale_api_url=pages(many(9)).peer.url, scale_api_key="k", reconcile_every_seconds=60
+    )
+    due(service)
     seen = []
-    while (job := queue.claim(here.engine, 60)) is not None:
-        run_job(here, job)
-        seen.append(len(table(here, Task)))
+    while (job := queue.claim(service.engine, 60)) is not None:
+        run_job(service, job)
+        seen.append(len(table(service, Task)))
     assert seen == [4, 8, 9]
-    assert table(here, Job) == []
+    assert table(service, Job) == []
 
 
 def test_a_scheduled_run_waits_as_long_as_scale_asks_for(open_service: Open, pages: Serve) -> None:
     server = pages(many(5))
     server.answers[2] = reply({"error": "slow down"}, status=429, Retry_After="40")
-    here = open_service(scale_api_url=server.peer.url, scale_api_key="k", reconcile_every_seconds=60)
-    due(here)
-    with Meanwhile() as then:
-        run_due_jobs(here)
-    job = only(here, Job)
+    service = open_service(scale_api_url=server.peer.url, scale_api_key="k", reconcile_every_seconds=60)
+    due(service)
+    with TimeSpan() as then:
+        run_due_jobs(service)
+    job = only(service, Job)
     assert (job["state"], job["attempts"], job["last_error"]) == ("ready", 0, "Scale asks to slow down")
-    assert job["run_at"] in then.plus(40)
-    with here.engine.begin() as connection:
+    assert job["run_at"] in then.shift(40)
+    with service.engine.begin() as connection:
         queue.retry(connection, job["id"])
-    run_due_jobs(here)
-    assert len(table(here, Task)) == 5
-    with here.reader.begin() as connection:
+    run_due_jobs(service)
+    assert len(table(service, Task)) == 5
+    with service.reader.begin() as connection:
         kept = get_state(connection, "reconciled:live")
     assert kept is not None
     assert datetime.fromisoformat(kept["until"]) < datetime.now(UTC)
-
-
-def test_a_running_worker_makes_up_for_lost_callbacks_and_brings_their_files_in(
-    database_url: str, service: Callable[..., Processes]
-) -> None:
-    processes = ("sandbox", "worker")
-    here = service(database_url, processes=processes, env={"RECONCILE_EVERY_SECONDS": "1"})
-    client = Client(here.sandbox_url, here.env["SCALE_TEST_API_KEY"])
-    request = {"callback_url": "http://127.0.0.1:9/nowhere", "attachment": "https://example.com/a.png"}
-    client.create_task(
-        "segmentannotation", {**request, "labels": ["car", "road"], "instruction": "Colour it"}
-    )
-    engine = create_engine(database_url)
-
-    def measured() -> bool:
-        with engine.connect() as connection:
-            geometries = connection.execute(select(Annotation.geometry)).scalars().all()
-            states = set(connection.execute(select(Artifact.state)).scalars())
-        return bool(geometries) and all("rle" in one for one in geometries) and states == {"stored"}
-
-    wait_until(measured, 60)
-    with engine.connect() as connection:
-        assert connection.execute(select(Delivery.kind)).scalars().all() == ["reconciled"]
-    engine.dispose()

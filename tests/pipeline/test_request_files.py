@@ -15,8 +15,8 @@ from PIL import Image
 from app import create_app
 from pipeline.follow_ups import signed_urls, views
 from pipeline.follow_ups.request_files import RequestFileError, crop_image
+from tests.factories.pipelines import Pipeline
 from tests.peer import Asked, Peer, reply
-from tests.pipeline.pipelines import Pipeline
 
 PUBLIC = "http://127.0.0.1:9"
 QUESTION = {"instruction": "?", "attachment_type": "image", "attachment": "${{ task.params.attachment }}", "categories": ["a", "b"]}  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.service import Service
-from tests.pipeline.bodies import boxes, callback, take
+from tests.factories.callbacks import boxes, callback, receive_callback
 
 
 @pytest.fixture
@@ -22,16 +22,18 @@ def test_what_an_editor_leaves_beside_a_workflow_keeps_no_callback_out(
         "workflow: w\nsteps: {s: {after: {type: imageannotation}, create: {type: annotation, params: {}}}}"
     )
     (folder / ".#w.yaml").symlink_to("somebody@laptop.1234:1700000000")
-    here = open_service()
-    assert take(here, callback(boxes("car"))).status == "processed"
-    assert [one.path for one in (*here.workflows.loaded, *here.workflows.invalid)] == [str(folder / "w.yaml")]
+    service = open_service()
+    assert receive_callback(service, callback(boxes("car"))).status == "processed"
+    assert [one.path for one in (*service.workflows.loaded, *service.workflows.invalid)] == [
+        str(folder / "w.yaml")
+    ]
 
 
 def test_a_folder_that_is_gone_keeps_no_callback_out(
     open_service: Callable[..., Service], folder: Path
 ) -> None:
-    here = open_service()
+    service = open_service()
     folder.rmdir()
     folder.write_text("no folder any more")
-    assert take(here, callback(boxes("car"))).status == "processed"
-    assert [broken.path for broken in here.workflows.invalid] == [str(folder)]
+    assert receive_callback(service, callback(boxes("car"))).status == "processed"
+    assert [broken.path for broken in service.workflows.invalid] == [str(folder)]

@@ -13,8 +13,8 @@ from models import Delivery, FollowUp, Job, Response, Task
 from pipeline.jobs import queue
 from pipeline.receive import receive
 from pipeline.service import Service
-from tests.pipeline.bodies import RECORDED, boxes, callback, take
-from tests.pipeline.rows import empty, only, standing, table
+from tests.assertions import empty, only, stored_rows, table
+from tests.factories.callbacks import RECORDED, boxes, callback, receive_callback
 
 FIXED = {**boxes("car", "pedestrian"), "is_customer_fix": True}
 AGAIN = boxes("car", "pedestrian", "bicycle")
@@ -71,19 +71,19 @@ LIFE = (COMPLETED, ACCEPTED, FIXED_EVENT, RECALLED, COMPLETED_AGAIN)
 def after(service: Service, bodies: Iterable[bytes]) -> dict[str, Any]:
     empty(service)
     for body in bodies:
-        take(service, body)
-    return standing(service)
+        receive_callback(service, body)
+    return stored_rows(service)
 
 
-def test_all_orders_of_the_five_lifecycle_events_end_in_identical_rows(here: Service) -> None:
-    expected = after(here, LIFE)
+def test_all_orders_of_the_five_lifecycle_events_end_in_identical_rows(service: Service) -> None:
+    expected = after(service, LIFE)
     for order in itertools.permutations(LIFE):
-        assert after(here, order) == expected
+        assert after(service, order) == expected
 
 
-def test_all_orders_of_the_five_events_end_where_scale_is(here: Service) -> None:
-    after(here, reversed(LIFE))
-    task, versions = only(here, Task), sorted(table(here, Response), key=lambda row: row["number"])
+def test_all_orders_of_the_five_events_end_where_scale_is(service: Service) -> None:
+    after(service, reversed(LIFE))
+    task, versions = only(service, Task), sorted(table(service, Response), key=lambda row: row["number"])
     assert [(row["number"], row["event"], row["annotation_count"]) for row in versions] == [
         (1, "completed", 1),
         (2, "fixed", 2),
@@ -91,70 +91,70 @@ def test_all_orders_of_the_five_events_end_where_scale_is(here: Service) -> None
     ]
     assert task["response_id"] == versions[2]["id"]
     assert (task["status"], task["review_status"], task["response_count"]) == ("completed", None, 3)
-    reviews = {row["event"]: row["review"] for row in table(here, Delivery)}
+    reviews = {row["event"]: row["review"] for row in table(service, Delivery)}
     assert reviews["accepted"] == {"status": "accepted", "comments": ["well done"]}
     assert reviews["fixed"] == {"status": "fixed", "comments": None}
 
 
-def test_any_part_of_the_life_in_any_order_ends_in_identical_rows(here: Service) -> None:
+def test_any_part_of_the_life_in_any_order_ends_in_identical_rows(service: Service) -> None:
     for count in (2, 3):
         for part in itertools.combinations(LIFE, count):
-            expected = after(here, part)
+            expected = after(service, part)
             for order in itertools.permutations(part):
-                assert after(here, order) == expected
+                assert after(service, order) == expected
 
 
-def test_doubled_and_late_events_change_nothing_but_the_count(here: Service) -> None:
-    expected = after(here, [*LIFE, *LIFE])
+def test_doubled_and_late_events_change_nothing_but_the_count(service: Service) -> None:
+    expected = after(service, [*LIFE, *LIFE])
     assert [row["duplicates"] for row in expected["deliveries"]] == [1] * 5
     for number, order in enumerate(itertools.permutations(LIFE)):
         late = number % 5
         doubled = [*order[:late], *order, *order[late:]]
-        assert after(here, doubled) == expected
+        assert after(service, doubled) == expected
 
 
-def test_a_second_copy_that_differs_in_volatile_fields_is_no_second_version(here: Service) -> None:
+def test_a_second_copy_that_differs_in_volatile_fields_is_no_second_version(service: Service) -> None:
     again = callback(boxes("car"), updated_at=at(10), completed_at=at(10), callback_succeeded=False)
     for order in ((COMPLETED, again), (again, COMPLETED)):
-        after(here, order)
-        assert only(here, Response)["number"] == 1
-        assert [row["duplicates"] for row in table(here, Delivery)] == [0, 0]
+        after(service, order)
+        assert only(service, Response)["number"] == 1
+        assert [row["duplicates"] for row in table(service, Delivery)] == [0, 0]
 
 
-def test_a_recall_leaves_every_version_and_makes_none_current(here: Service) -> None:
+def test_a_recall_leaves_every_version_and_makes_none_current(service: Service) -> None:
     for order in itertools.permutations((COMPLETED, FIXED_EVENT, RECALLED)):
-        after(here, order)
-        assert (only(here, Task)["status"], only(here, Task)["response_id"]) == ("pending", None)
-        assert sorted(row["annotation_count"] for row in table(here, Response)) == [1, 2]
+        after(service, order)
+        assert (only(service, Task)["status"], only(service, Task)["response_id"]) == ("pending", None)
+        assert sorted(row["annotation_count"] for row in table(service, Response)) == [1, 2]
 
 
-def test_the_same_response_after_a_recall_is_current_again(here: Service) -> None:
+def test_the_same_response_after_a_recall_is_current_again(service: Service) -> None:
     same_again = callback(boxes("car"), updated_at=at(14), completed_at=at(14))
     for order in itertools.permutations((COMPLETED, RECALLED, same_again)):
-        after(here, order)
-        version = only(here, Response)
-        assert (only(here, Task)["response_id"], version["event"]) == (version["id"], "completed")
+        after(service, order)
+        version = only(service, Response)
+        assert (only(service, Task)["response_id"], version["event"]) == (version["id"], "completed")
         assert version["clock"] == datetime(2026, 1, 1, 10, tzinfo=UTC)
 
 
-def test_a_status_is_told_by_the_newest_delivery_that_names_one(here: Service) -> None:
+def test_a_status_is_told_by_the_newest_delivery_that_names_one(service: Service) -> None:
     nameless = [callback(response, outer={"task": None}) for response in (boxes("car"), boxes())]
     for order in itertools.permutations((*nameless, COMPLETED, RECALLED)):
-        after(here, order)
-        assert only(here, Task)["status"] == "pending"
+        after(service, order)
+        assert only(service, Task)["status"] == "pending"
 
 
-def test_a_version_that_is_received_late_takes_its_number_by_scales_clock(here: Service) -> None:
-    take(here, FIXED_EVENT)
-    (fixed,) = table(here, Response)
+def test_a_version_that_is_received_late_takes_its_number_by_scales_clock(service: Service) -> None:
+    receive_callback(service, FIXED_EVENT)
+    (fixed,) = table(service, Response)
     assert fixed["number"] == 1
-    take(here, COMPLETED)
-    numbers = {row["id"]: row["number"] for row in table(here, Response)}
+    receive_callback(service, COMPLETED)
+    numbers = {row["id"]: row["number"] for row in table(service, Response)}
     assert numbers.pop(fixed["id"]) == 2
     assert list(numbers.values()) == [1]
 
 
-def test_what_is_understood_follows_from_the_newest_description_in_any_order(here: Service) -> None:
+def test_what_is_understood_follows_from_the_newest_description_in_any_order(service: Service) -> None:
     shape = {
         "annotations": [{"label": "car", "vertices": [{"x": 1, "y": 2}, {"x": 3, "y": 4}, {"x": 5, "y": 6}]}]
     }
@@ -165,13 +165,13 @@ def test_what_is_understood_follows_from_the_newest_description_in_any_order(her
         callback(shape, updated_at=at(13), type=None),
     ]
     for count, type_name in ((2, "lineannotation"), (3, "polygonannotation"), (4, None)):
-        expected = after(here, described[:count])
-        assert only(here, Task)["type"] == type_name
+        expected = after(service, described[:count])
+        assert only(service, Task)["type"] == type_name
         for order in itertools.permutations(described[:count]):
-            found = after(here, order)
+            found = after(service, order)
             # Whether Scale is asked about the task depends on what was known of it in between.
             assert {**found, "jobs": []} == {**expected, "jobs": []}
-    assert queue.COMPLETE in {row["kind"] for row in table(here, Job)}
+    assert queue.COMPLETE in {row["kind"] for row in table(service, Job)}
 
 
 SEGMENTED = {
@@ -210,62 +210,65 @@ def random_event(chance: random.Random, hour: int) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_any_life_at_all_in_any_order_ends_in_identical_rows(seed: int, here: Service) -> None:
+def test_any_life_at_all_in_any_order_ends_in_identical_rows(seed: int, service: Service) -> None:
     chance = random.Random(seed)
     events = [random_event(chance, hour) for hour in range(10, 13)]
     found = []
     for order in itertools.permutations(events):
-        with here.engine.begin() as connection:
+        with service.engine.begin() as connection:
             connection.execute(delete(FollowUp))
             connection.execute(insert(FollowUp).values(**FOLLOW_UP, unique_id="w.s.1"))
-        rows = {**after(here, order), "jobs": []}  # what is asked for depends on what was known in between
-        follow_up = only(here, FollowUp)
+        rows = {**after(service, order), "jobs": []}  # what is asked for depends on what was known in between
+        follow_up = only(service, FollowUp)
         found.append({**rows, "follow_up": [follow_up["state"], follow_up["task_id"]]})
     assert found == [found[0]] * 6
 
 
 def test_a_follow_up_finds_its_task_although_the_newest_event_does_not_name_it_any_more(
-    here: Service,
+    service: Service,
 ) -> None:
     """Scale takes the unique_id off a task that fails, if it was asked to."""
     named = callback(updated_at=at(10), status="pending", unique_id="w.s.1")
     failed = callback({"error": "bad"}, updated_at=at(11), status="error")
     for order in ((named, failed), (failed, named)):
-        empty(here)
-        with here.engine.begin() as connection:
+        empty(service)
+        with service.engine.begin() as connection:
             connection.execute(delete(FollowUp))
             connection.execute(insert(FollowUp).values(**FOLLOW_UP, unique_id="w.s.1"))
         for body in order:
-            take(here, body)
-        assert (only(here, FollowUp)["state"], only(here, Task)["follow_up_unique_id"]) == ("error", "w.s.1")
+            receive_callback(service, body)
+        assert (only(service, FollowUp)["state"], only(service, Task)["follow_up_unique_id"]) == (
+            "error",
+            "w.s.1",
+        )
 
 
-def test_an_event_of_yesterday_changes_neither_status_nor_review_nor_current(here: Service) -> None:
+def test_an_event_of_yesterday_changes_neither_status_nor_review_nor_current(service: Service) -> None:
     for body in (FIXED_EVENT, ACCEPTED, COMPLETED):
-        take(here, body)
-    task = only(here, Task)
-    current = next(row for row in table(here, Response) if row["id"] == task["response_id"])
+        receive_callback(service, body)
+    task = only(service, Task)
+    current = next(row for row in table(service, Response) if row["id"] == task["response_id"])
     assert (task["review_status"], current["event"]) == ("fixed", "fixed")
 
 
 def test_every_way_of_receiving_writes_the_same_rows_of_every_recorded_body(
-    here: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one statement for PostgreSQL, the steps, and the worker with a body that was only stored."""
     for path in RECORDED:
         body = path.read_bytes()
-        empty(here)
-        take(here, body)
-        usual = standing(here, receipt=True)
+        empty(service)
+        receive_callback(service, body)
+        usual = stored_rows(service, receipt=True)
         with monkeypatch.context() as steps_only:
             steps_only.setattr(receive, "insert_first_callback", lambda *_: None)
-            empty(here)
-            take(here, body)
-            assert standing(here, receipt=True) == usual, path
-        empty(here)
-        assert take(here, body, inline_bytes=0).status == "stored"
-        run(here, queue.PARSE)
-        assert standing(here, receipt=True) == usual, path
+            empty(service)
+            receive_callback(service, body)
+            assert stored_rows(service, receipt=True) == usual, path
+        empty(service)
+        assert receive_callback(service, body, inline_bytes=0).status == "stored"
+        run(service, queue.PARSE)
+        assert stored_rows(service, receipt=True) == usual, path
 
 
 def run(service: Service, kind: str) -> None:

@@ -11,7 +11,7 @@ from flask import Flask
 from models import AuditEntry
 from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
 from tests.app.commands.conftest import Flasks, commands_of
-from tests.pipeline.rows import table
+from tests.assertions import table
 from tests.service import ROOT
 
 REQUEST = """

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from sqlalchemy import create_engine, text
 
-from tests.pipeline.bodies import callback
+from tests.factories.callbacks import callback
 from tests.servers import wait_until
 from tests.service import Service
 

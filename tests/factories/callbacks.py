@@ -44,7 +44,7 @@ def boxes(*labels: str) -> dict[str, Any]:
     return {"annotations": [{**BOX, "label": label, "uuid": f"b{n}"} for n, label in enumerate(labels)]}
 
 
-def take(service: Service, body: bytes, environment: str = "live", **options: Any) -> Receipt:
+def receive_callback(service: Service, body: bytes, environment: str = "live", **options: Any) -> Receipt:
     """Receive a body as the callback endpoint does."""
     options = {
         "has_workflow_for": service.has_workflow_for,

@@ -1,4 +1,4 @@
-"""What stands in the tables, in a form that can be compared: what differs from run to run is left out or renamed."""
+"""Rows of the tables in a form that tests compare: values that differ from run to run are left out or renamed."""
 
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -16,26 +16,26 @@ OF_RECEIPT = frozenset(("id", "received_at", "last_received_at"))
 
 
 def table(service: Service, model: type[Base]) -> list[dict[str, Any]]:
-    """All rows of one table, with every column."""
+    """Return all rows of one table, with every column."""
     with service.reader.begin() as connection:
         return [dict(row) for row in connection.execute(select(model.__table__)).mappings()]
 
 
 def empty(service: Service) -> None:
-    """Take every row away that receiving writes."""
+    """Delete every row that receiving writes."""
     with service.engine.begin() as connection:
         for model in (Delivery, Task, Response, Annotation, Artifact, Batch, Job):
             connection.execute(delete(model))
 
 
 def only(service: Service, model: type[Base]) -> dict[str, Any]:
-    """The one row of a table."""
+    """Return the single row of a table."""
     (row,) = table(service, model)
     return row
 
 
-class Meanwhile:
-    """`with Meanwhile() as then: …`; afterwards `moment in then.plus(30)` says whether a moment lies thirty seconds after
+class TimeSpan:
+    """`with Meanwhile() as then: …`; afterwards `moment in then.shift(30)` says whether a moment lies thirty seconds after
     something that was done within, however long that took."""
 
     def __enter__(self) -> Self:
@@ -45,8 +45,8 @@ class Meanwhile:
     def __exit__(self, *_: object) -> None:
         self.ended = utcnow()
 
-    def plus(self, least: float, most: float | None = None) -> Self:
-        """The same span, so many seconds later."""
+    def shift(self, least: float, most: float | None = None) -> Self:
+        """Return the span moved by `least` to `most` seconds."""
         later = type(self)()
         later.began = self.began + timedelta(seconds=least)
         later.ended = self.ended + timedelta(seconds=least if most is None else most)
@@ -56,9 +56,9 @@ class Meanwhile:
         return self.began - CLOCKS <= moment <= self.ended + CLOCKS
 
 
-def standing(service: Service, *, receipt: bool = False) -> dict[str, list[dict[str, Any]]]:
-    """Every row that receiving writes. Ids are replaced by what they stand for; receipt times are left out, and with
-    `receipt` clocks as well, which are those of the receipt where a body has no date."""
+def stored_rows(service: Service, *, receipt: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """Return every row that receiving writes, by table. Ids are replaced by names, times of receipt left out. With `receipt`
+    clocks are left out too: without a date in the body they are times of receipt."""
     names: dict[UUID, str] = {}
     deliveries = table(service, Delivery)
     for row in deliveries:

@@ -14,8 +14,8 @@ from pipeline.jobs import queue
 from pipeline.receive.receive import Receipt
 from pipeline.service import PausedQueues, Service
 from sandbox.pytest_plugin import ScaleSandbox
-from tests.pipeline.bodies import callback, take
-from tests.pipeline.rows import table
+from tests.assertions import table
+from tests.factories.callbacks import callback, receive_callback
 from workers.runner import run_due_jobs
 
 ROOT = "5f1e9b000000000000000001"
@@ -54,7 +54,7 @@ class Pipeline:
 
     def receive(self, response: Any = None, **fields: Any) -> Receipt:
         """A callback of the first task, and whatever follows from it."""
-        receipt = take(self.service, callback(response, **fields))
+        receipt = receive_callback(self.service, callback(response, **fields))
         self.work()
         return receipt
 
@@ -70,7 +70,7 @@ class Pipeline:
         body = {"task": task, "task_id": task_id}
         if "response" in task:
             body["response"] = task["response"]
-        take(self.service, json.dumps(body).encode())
+        receive_callback(self.service, json.dumps(body).encode())
 
     def work(self) -> None:
         """Run every job that is due."""
