@@ -21,7 +21,7 @@ except SettingsError as error:
 set_up_logging(settings)
 
 
-def every_address() -> str:
+def wildcard_host() -> str:
     """[::] takes IPv4 too, and is the only one that some platforms route to; containers may lack IPv6."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
@@ -31,7 +31,7 @@ def every_address() -> str:
     return "[::]"
 
 
-bind = f"{every_address()}:{settings.port}"
+bind = f"{wildcard_host()}:{settings.port}"
 workers = settings.web_concurrency
 threads = settings.web_threads
 
@@ -43,9 +43,11 @@ limit_request_fields = 100
 limit_request_field_size = 8190
 # Python's sendfile waits for ever for a client that does not read.
 sendfile = False
+# A client could set SCRIPT_NAME and change the routing where every proxy is trusted.
+forwarder_headers = ""
 
 
-def files_allowed(wanted: int) -> int:
+def raise_file_limit(wanted: int) -> int:
     """How many files this process may open, after asking for so many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -55,7 +57,7 @@ def files_allowed(wanted: int) -> int:
 
 
 # Each connection is a file, and so is each of the database's and of the logs. A worker that cannot open one more ends.
-worker_connections = max(threads + 1, min(2000, files_allowed(4000) - 100))
+worker_connections = max(threads + 1, min(2000, raise_file_limit(4000) - 100))
 
 # Longer than a router keeps its connections (Heroku 90 s, AWS 60 s): the side that sends must be the one that closes.
 keepalive = 95
@@ -69,14 +71,14 @@ if os.access("/dev/shm", os.W_OK):
 control_socket_disable = True
 
 
-class Log(Logger):
+class QuietLogger(Logger):  # type: ignore[misc]  # gunicorn is not typed
     def access(self, *request: Any) -> None:
         """There is no access log unless somebody asks for one: the log says what became of each callback."""
         if self.cfg.accesslog:
             super().access(*request)
 
 
-logger_class = Log
+logger_class = QuietLogger
 # gunicorn's own words go where all others go (blank entries hide gunicorn's defaults).
 logconfig_dict = {
     "root": {},
@@ -99,7 +101,11 @@ def on_starting(server: Any) -> None:
         server.log.warning("%s %s", name, why)
 
 
-def post_worker_init(worker: object) -> None:
+def post_worker_init(worker: Any) -> None:
+    from app.callbacks import authenticate
+
+    # The event loop buffers large bodies only of callbacks whose key is right.
+    worker.is_authentic_key = lambda key: authenticate(key, settings) is not None
     # What stands now stays: the collector need not look at it again beside the thousands of objects of each large body.
     gc.collect()
     gc.freeze()

@@ -1,241 +1,772 @@
-"""The web worker: a request waits here, without a thread, until it has arrived. The door that a callback comes in by.
+"""A gunicorn worker that buffers requests in its event loop, so that a thread never waits for an unknown client.
 
-gunicorn's gthread gives each accepted connection a thread and reads from it with no time limit, and it waits up to 2 s in
-its event loop for a client to hang up. So 500 connections that send nothing, or a byte now and then, hold every thread,
-and honest clients get no answer at all. Here the event loop itself collects what arrives; a thread sees whole requests.
+gunicorn's gthread gives each connection a thread and reads from it without a time limit: a few hundred clients that send
+a byte now and then stop all receiving. Here the event loop collects the request (pattern: request buffering, as in nginx).
+Only a complete request takes a thread. The one exception is a large callback whose key is right: its body is read by a
+pool of its own. Answers that a client does not read are sent by the event loop too.
+
+Each byte that arrives is examined once, and every buffer, queue and wait has a bound. docs/threat-model.md lists the
+attacks that this holds off; docs/decisions/010-request-buffering.md says why it is written by hand.
 """
 
+import contextlib
 import errno
-import re
+import logging
+import math
+import select
 import socket
-import struct
 import time
-from collections import deque
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
-from selectors import EVENT_READ
+from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
-from gunicorn.http.unreader import SocketUnreader
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.http import wsgi
+from gunicorn.http.errors import NoMoreData
+from gunicorn.http.message import Request
+from gunicorn.http.unreader import Unreader
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
-WAIT_SECONDS = 20
-"""How long a request may take to arrive, or its first ROOM_BYTES. Then 408."""
+HEADER_TIMEOUT_SECONDS = 20
+"""From the first byte of a request, or from the connection, to the end of its head. Then 408."""
 
-BODY_SECONDS = 30
-"""How long a body larger than ROOM_BYTES may take after that, in one of the few threads for such bodies."""
+BODY_TIMEOUT_SECONDS = 30
+"""From the end of the head to the last byte of the body that is buffered or read. Then 408."""
 
-ROOM_BYTES = 64 * 1024
-"""How much of a request is held before it gets a thread. With every connection at its limit: 64 KiB × worker_connections."""
+POOL_TIMEOUT_SECONDS = 15
+"""How long a complete request waits for a thread. Then 503."""
 
-LINGER_SECONDS = 2
-"""How long an answered client may take to hang up before it is cut off. Closing at once could cut off the answer."""
+SEND_TIMEOUT_SECONDS = 60
+"""How long a client may take to read what is buffered of an answer. Then the connection is reset."""
 
-SEND_SECONDS = 20
-"""How long a client may leave a part of an answer unread."""
+LINGER_TIMEOUT_SECONDS = 2
+"""How long an answered client may take to hang up. Closing at once could cut off the answer (RFC 9112, section 9.6)."""
 
-FIRST = (b"POST /callbacks/", b"GET /livez", b"GET /readyz")
-"""What never waits for a slow client: its answers are small."""
+MAX_HEAD_BYTES = 32 * 1024
+MAX_HEAD_LINES = 102
+"""The request line, gunicorn's limit of 100 fields, and the empty line. More bytes or lines: 431."""
 
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
-_EXPECT = re.compile(rb"\r\nexpect:[^\r]*\r\n(?:[^\r]+\r\n)*\r\n", re.IGNORECASE)
-_LAST_CHUNK = re.compile(rb"\r\n0[^\r\n]*\r\n")
-_TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+MAX_BODY_BYTES = 1024 * 1024
+"""Largest body of a request that is not a callback. More: 413."""
+
+REQUEST_BUFFER_BYTES = 64 * 1024
+"""Largest callback that is buffered whole. A larger one with a valid key is read by a thread."""
+
+RESPONSE_BUFFER_BYTES = 2 * 1024 * 1024
+"""How much of an answer is buffered for a slow client before the thread waits for it. More than any public page has."""
+
+REQUEST_BUDGET_BYTES = 32 * 1024 * 1024
+RESPONSE_BUDGET_BYTES = 64 * 1024 * 1024
+"""Bounds of all buffers of one process together. Beyond them the connection that waited longest is closed. Requests that
+wait for a thread of `slow_pool` may hold half of the first one, so that they leave room for callbacks."""
+
+SEND_BUFFER_BYTES = 128 * 1024
+"""The kernel's buffer for one connection. By default it grows to 4 MiB for a client that does not read."""
+
+PRIORITY_PREFIXES = (b"POST /callbacks/", b"GET /livez ", b"GET /readyz ")
+"""Requests that no other request delays."""
+
+CALLBACK_PREFIX = b"POST /callbacks/"
+KEY_HEADER = b"scale-callback-auth"
+
+RECEIVE_BYTES = 64 * 1024
+PARSER_CHUNK_BYTES = 8 * 1024
+"""gunicorn's parser of chunked bodies copies the rest of what it was given for each chunk: larger pieces cost more."""
+
+SERVER_HEADER = "Weighbridge"
+REPORT_SECONDS = 60
+
+_HEAD_END = b"\r\n\r\n"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-def is_whole(arrived: bytearray) -> bool:
-    """Whether one HTTP request is there. Only a guess: gunicorn parses it, and reads on if something is missing."""
-    head_end = arrived.find(b"\r\n\r\n")
-    if head_end < 0:
-        return False
-    head = arrived[: head_end + 2]
-    if _CHUNKED.search(head):
-        return _LAST_CHUNK.search(arrived, head_end + 2) is not None
-    length = _LENGTH.search(head)
-    return not length or len(arrived) - head_end - 4 >= int(length[1])
+def _error_response(status: int, title: str, detail: str, headers: str = "") -> bytes:
+    """Return a complete answer with a problem document (RFC 9457), as the application sends them."""
+    body = f'{{"title":"{title}","status":{status},"detail":"{detail}"}}'
+    return (
+        f"HTTP/1.1 {status} {title}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+        f"Content-Length: {len(body)}\r\n{headers}\r\n{body}"
+    ).encode()
 
 
-class Connection(TConn):
-    """One client, with what it has sent of its next request."""
-
-    def __init__(self, room: "BufferingThreadWorker", client: socket.socket, address: Any, server: Any):
-        super().__init__(room.cfg, client, address, server)
-        self.room = room
-        self.arrived = bytearray()
-        self.whole = False
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
-
-    def close(self, graceful: bool = False) -> None:
-        if graceful:
-            self.room.see_off(self.sock)
-        else:
-            super().close()
+REQUEST_TIMEOUT = _error_response(408, "Request Timeout", "The request did not arrive in time.")
+CONTENT_TOO_LARGE = _error_response(
+    413, "Content Too Large", f"The body is larger than {MAX_BODY_BYTES} bytes."
+)
+HEAD_TOO_LARGE = _error_response(
+    431,
+    "Request Header Fields Too Large",
+    f"The request line and headers are larger than {MAX_HEAD_BYTES} bytes or have more than 100 fields.",
+)
+UNAVAILABLE = _error_response(
+    503, "Service Unavailable", "All threads are busy; send the request again.", "Retry-After: 15\r\n"
+)
 
 
-class Unreader(SocketUnreader):
-    """Reads what is still to come of a request, until BODY_SECONDS have passed: then TimeoutError, an OSError."""
+# Requests
 
-    deadline = 0.0
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """What the event loop must know of a request line and its headers. gunicorn parses and validates them later."""
+
+    size: int
+    is_callback: bool = False
+    has_priority: bool = False
+    key: str | None = None
+    content_length: int = 0
+    is_chunked: bool = False
+    expects_continue: bool = False
+
+
+def parse_head(head: bytes) -> RequestHead | None:
+    """Parse a head that ends with an empty line. Return None if it has more than MAX_HEAD_LINES lines."""
+    lines = head.split(b"\r\n", MAX_HEAD_LINES)
+    if len(lines) > MAX_HEAD_LINES:
+        return None
+    keys: list[str] = []
+    content_length, is_chunked, expects_continue = 0, False, False
+    for line in lines[1:]:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        if name == KEY_HEADER:
+            keys.append(value.decode("latin-1"))
+        elif name == b"content-length":
+            # What is no number is refused by gunicorn, before anything reads the body.
+            content_length = int(value) if value.isdigit() and len(value) < 19 else 0
+        elif name == b"transfer-encoding":
+            is_chunked = True
+        elif name == b"expect":
+            expects_continue = value.lower() == b"100-continue" and lines[0].endswith(b"HTTP/1.1")
+    return RequestHead(
+        size=len(head),
+        is_callback=head.startswith(CALLBACK_PREFIX),
+        has_priority=head.startswith(PRIORITY_PREFIXES),
+        key=",".join(keys) if keys else None,
+        content_length=content_length,
+        is_chunked=is_chunked,
+        expects_continue=expects_continue,
+    )
+
+
+class ChunkScanner:
+    """Finds the end of a chunked body in a growing buffer. Examines each byte once."""
+
+    def __init__(self, start: int) -> None:
+        self.position = start
+        """Where the next chunk-size line begins."""
+        self.searched = start
+        """No line end is before this position."""
+        self.is_last = False
+
+    def end(self, buffer: bytearray) -> int | None:
+        """Return where the body ends, None while it is incomplete. Raises ValueError if it is malformed."""
+        while not self.is_last:
+            line_end = self._find(buffer, b"\r\n")
+            if line_end < 0:
+                return None
+            size = buffer[self.position : line_end].partition(b";")[0].rstrip(b" \t")
+            if not size.isalnum():  # int() takes signs and underscores
+                raise ValueError("malformed chunk size")
+            length = int(size, 16)
+            self.is_last = length == 0
+            # The trailer section ends with an empty line; the end of the size line may be the first half of it.
+            self.position = self.searched = line_end if self.is_last else line_end + length + 4
+        trailer_end = self._find(buffer, _HEAD_END)
+        return None if trailer_end < 0 else trailer_end + len(_HEAD_END)
+
+    def _find(self, buffer: bytearray, text: bytes) -> int:
+        found = buffer.find(text, self.searched)
+        if found < 0:
+            self.searched = max(self.searched, len(buffer) - len(text) + 1)
+        return found
+
+
+class BufferedRequest:
+    """One HTTP request as it arrives. Adding bytes costs time in proportion to the new bytes alone."""
+
+    buffer_type: type[bytearray] = bytearray
+
+    def __init__(self) -> None:
+        self.buffer = self.buffer_type()
+        self.head: RequestHead | None = None
+        self.is_head_too_large = False
+        self.end: int | None = None
+        """Where the request ends in the buffer; None while it is incomplete."""
+        self.is_malformed = False
+        """The body is not chunked as HTTP says. gunicorn refuses it when the application reads it."""
+        self._searched = 0
+        self._chunks: ChunkScanner | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Add received bytes."""
+        self.buffer += data
+        if self.head is None:
+            self._find_head()
+        if self.head is not None and self.end is None:
+            self._find_end(self.head)
+
+    def _find_head(self) -> None:
+        end = self.buffer.find(_HEAD_END, max(0, self._searched - 3), MAX_HEAD_BYTES)
+        self._searched = len(self.buffer)
+        if end >= 0:
+            self.head = parse_head(bytes(self.buffer[: end + len(_HEAD_END)]))
+        self.is_head_too_large = self.head is None and (end >= 0 or self._searched >= MAX_HEAD_BYTES)
+
+    def _find_end(self, head: RequestHead) -> None:
+        if not head.is_chunked:
+            end = head.size + head.content_length
+            self.end = end if len(self.buffer) >= end else None
+            return
+        self._chunks = self._chunks or ChunkScanner(head.size)
+        try:
+            self.end = self._chunks.end(self.buffer)
+        except ValueError:
+            self.is_malformed = True
+
+    @property
+    def body_size(self) -> int:
+        """Bytes of the body that arrived or were declared, whichever is more."""
+        if self.head is None:
+            return 0
+        return max(self.head.content_length, len(self.buffer) - self.head.size)
+
+    @property
+    def is_complete_request(self) -> bool:
+        """Whether no more bytes are needed to answer."""
+        return self.end is not None or self.is_malformed
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the buffer holds this request and nothing else, so that the next one may follow on its connection."""
+        return self.end == len(self.buffer)
+
+
+class RequestReader(Unreader):  # type: ignore[misc]  # gunicorn is not typed
+    """Gives gunicorn's parser the buffered request, then what the socket still receives until `deadline`."""
+
+    def __init__(self, sock: "ClientSocket", request: BufferedRequest, deadline: float) -> None:
+        super().__init__()
+        assert request.head is not None
+        self.sock, self.deadline = sock, deadline
+        self.buffered = memoryview(request.buffer)
+        self.position, self.head_size = 0, request.head.size
+        # Sent when the application reads the body: it may refuse the request by its head alone.
+        self.continue_expected = request.head.expects_continue and not request.is_complete_request
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        limit = self.sock.gettimeout()
-        left = self.deadline - time.monotonic()
-        if left <= 0:
+        """Return the next bytes, empty at the end. Raises TimeoutError when the request is not complete in time."""
+        if self.position >= len(self.buffered):
+            return self._receive(size_hint)
+        # The head comes in one piece, so that gunicorn's parser searches it once.
+        size = (
+            self.head_size
+            if self.position == 0
+            else max(PARSER_CHUNK_BYTES, min(size_hint or 0, RECEIVE_BYTES))
+        )
+        piece = self.buffered[self.position : self.position + size]
+        self.position += len(piece)
+        return bytes(piece)
+
+    def _receive(self, size_hint: int | None) -> bytes:
+        seconds = self.deadline - time.monotonic()
+        if seconds <= 0:
             raise TimeoutError("the request did not arrive in time")
-        self.sock.settimeout(left if limit is None else min(left, limit))
+        self.sock.settimeout(seconds)
         try:
-            return super().chunk(size_hint)
+            if self.continue_expected:
+                self.continue_expected = False
+                self.sock.send(_CONTINUE)
+            return self.sock.recv(max(PARSER_CHUNK_BYTES, min(size_hint or 0, 1024 * 1024)))
         finally:
-            self.sock.settimeout(limit)
+            self.sock.settimeout(0)
 
 
-class BufferingThreadWorker(ThreadWorker):
-    """gthread, with connections that wait in the event loop and leave through it."""
+# Connections
+
+
+class ClientSocket(socket.socket):
+    """A non-blocking socket that buffers what the client does not read at once."""
+
+    __slots__ = ("holds_headers", "outgoing")
+
+    def __init__(self, accepted: socket.socket) -> None:
+        super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        self.settimeout(0)
+        self.outgoing = bytearray()
+        self.holds_headers = False
+        """Whether the next bytes are headers: they are sent with the first bytes of the body."""
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """Send or buffer `data`. Waits only if more than RESPONSE_BUFFER_BYTES are unread. Raises OSError."""
+        self.outgoing += data
+        if self.holds_headers:
+            self.holds_headers = False
+            return
+        self.flush()
+        if len(self.outgoing) > RESPONSE_BUFFER_BYTES:
+            self._wait_until_read(RESPONSE_BUFFER_BYTES // 2)
+
+    def flush(self) -> None:
+        """Send what the kernel takes without waiting. Raises OSError if the client has gone."""
+        if self.outgoing:
+            try:
+                sent = self.send(self.outgoing)
+            except BlockingIOError:
+                return
+            del self.outgoing[:sent]
+
+    def _wait_until_read(self, size: int) -> None:
+        """Wait until at most `size` bytes are buffered. Raises ConnectionResetError after SEND_TIMEOUT_SECONDS."""
+        deadline = time.monotonic() + SEND_TIMEOUT_SECONDS
+        writable = select.poll()
+        writable.register(self, select.POLLOUT)
+        while len(self.outgoing) > size:
+            seconds = deadline - time.monotonic()
+            if seconds <= 0 or not writable.poll(seconds * 1000):
+                raise ConnectionResetError(errno.ECONNRESET, "the client reads too slowly")
+            self.flush()
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    """One client with the request that it is sending."""
+
+    sock: ClientSocket
+    client: Any
+    server: Any
+    request: BufferedRequest = field(default_factory=BufferedRequest)
+    is_authentic: bool | None = None
+    """Whether the callback key is right; None until the head is complete."""
+    waits_for_body: bool = False
+    """Whether its thread may wait for the rest of the body."""
+    slow_bytes: int = 0
+    """What its request counts in the budget of requests for `slow_pool`."""
+    keep_alive: bool = False
+    future: Future[bool] | None = None
+    queue: "WaitingQueue | None" = None
+
+
+class WaitingQueue:
+    """Connections that wait for the same thing, the longest first. Every operation takes constant time."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.cutoff = math.inf
+        """When the last wait ends, whatever its time-out."""
+        self._since: dict[Connection, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def add(self, conn: Connection) -> None:
+        """Move `conn` from its queue to the end of this one."""
+        if conn.queue is not None:
+            conn.queue.discard(conn)
+        conn.queue = self
+        self._since[conn] = time.monotonic()
+
+    def discard(self, conn: Connection) -> None:
+        """Remove `conn` if it is here."""
+        if self._since.pop(conn, None) is not None:
+            conn.queue = None
+
+    def oldest(self) -> tuple[float, Connection | None]:
+        """Return when the longest wait began and whose it is; (infinity, None) if nothing waits."""
+        for conn, since in self._since.items():
+            return since, conn
+        return math.inf, None
+
+    def expired(self, now: float) -> Iterator[Connection]:
+        """Remove and yield the connections whose time is over."""
+        while True:
+            since, conn = self.oldest()
+            if conn is None or (now < since + self.timeout and now < self.cutoff):
+                return
+            self.discard(conn)
+            yield conn
+
+
+def _since(wait: tuple[float, Connection | None]) -> float:
+    return wait[0]
+
+
+class InvalidRequestFilter(logging.Filter):
+    """Lets ten of gunicorn's lines about invalid requests through a minute, each cut to 300 characters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.minute, self.count = 0, 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if not message.startswith("Invalid request from"):
+            return True
+        minute = int(record.created // REPORT_SECONDS)
+        self.count = self.count + 1 if minute == self.minute else 1
+        self.minute = minute
+        record.msg, record.args = message[:300], ()
+        return self.count <= 10
+
+
+# The worker
+
+
+class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not typed
+    """gunicorn's gthread with connections that wait, and end, in the event loop.
+
+    Three pools, so that none delays another: `tpool` for callbacks and health checks, `body_pool` for the bodies of large
+    callbacks with a valid key, `slow_pool` for everything else. Only threads of `body_pool` wait for a client's bytes.
+    """
+
+    is_authentic_key: Callable[[str | None], bool] = staticmethod(lambda key: True)
+    """Tells the event loop whether a callback key is valid. The application checks it again."""
+
+    # Set-up
 
     def init_process(self) -> None:
-        # A quarter of the threads takes what a client can hold up: requests that still arrive, and answers that may be
-        # too large for the socket's buffer. The others are for whole callbacks alone.
-        self.other_pool = ThreadPoolExecutor(max(1, self.cfg.threads // 4))
-        self.leaving: deque[tuple[float, socket.socket]] = deque()
+        quarter = max(1, self.cfg.threads // 4)
+        self.slow_pool = ThreadPoolExecutor(quarter, "slow")
+        self.body_pool = ThreadPoolExecutor(quarter, "body")
+        self.fresh = WaitingQueue(HEADER_TIMEOUT_SECONDS)
+        self.receiving = WaitingQueue(HEADER_TIMEOUT_SECONDS)
+        self.buffering = WaitingQueue(BODY_TIMEOUT_SECONDS)
+        self.queued = WaitingQueue(POOL_TIMEOUT_SECONDS)
+        self.flushing = WaitingQueue(SEND_TIMEOUT_SECONDS)
+        self.lingering = WaitingQueue(LINGER_TIMEOUT_SECONDS)
+        self.keepalived_conns = WaitingQueue(self.cfg.keepalive)
+        self.evictable = (
+            self.fresh,
+            self.receiving,
+            self.buffering,
+            self.flushing,
+            self.lingering,
+            self.keepalived_conns,
+        )
+        self.request_bytes = self.slow_bytes = self.response_bytes = 0
+        self.rejections: Counter[str] = Counter()
+        self.next_report = 0.0
+        wsgi.SERVER = SERVER_HEADER
+        self.log.error_log.addFilter(InvalidRequestFilter())
+        for listener in self.sockets:  # inherited by the connections it accepts
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         super().init_process()
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(max(1, self.cfg.threads - self.cfg.threads // 4))
+        return ThreadPoolExecutor(max(1, self.cfg.threads - 2 * (self.cfg.threads // 4)), "priority")
 
-    # Coming in
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        super().check_config(cfg, log)
+        if cfg.is_ssl or cfg.proxy_protocol != "off":
+            raise RuntimeError("BufferingThreadWorker supports neither TLS nor the PROXY protocol.")
 
-    def accept(self, listener: socket.socket) -> None:
+    # The event loop
+
+    def run(self) -> None:
+        self.poller.register(self.method_queue.fileno(), EVENT_READ, self.method_queue.run_callbacks)
+        while self.alive and self.is_parent_alive():
+            self.set_accept_enabled(self.nr_conns < self.worker_connections or self._has_evictable())
+            self._run_once(1.0)
+        self.set_accept_enabled(False)
+        self._drain()
+        for pool in (self.tpool, self.body_pool, self.slow_pool):
+            pool.shutdown(wait=False)
+        self.poller.close()
+        self.method_queue.close()
+        for listener in self.sockets:
+            listener.close()
+
+    def _run_once(self, timeout: float) -> None:
+        """Wait for events, handle them, and end the waits that took too long."""
+        self.notify()
+        self.wait_for_and_dispatch_events(timeout)
+        self._expire(time.monotonic())
+
+    def _drain(self) -> None:
+        """Answer what has arrived, then stop. Slow clients get STOP_KEEPALIVE_LINGER seconds."""
+        now = time.monotonic()
+        for queue in self.evictable:
+            queue.cutoff = now + STOP_KEEPALIVE_LINGER
+        while self.nr_conns > 0 and time.monotonic() < now + self.cfg.graceful_timeout:
+            self._run_once(0.1)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        for pool in (self.body_pool, self.slow_pool):
+            pool.shutdown(wait=False)
+        super().handle_quit(sig, frame)
+
+    # Accepting
+
+    def accept(self, listener: Any) -> None:
+        """Accept one connection; at the limit, close the one that has waited longest for its client."""
         try:
-            client, address = listener.accept()
+            accepted, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
-        self.nr_conns += 1
-        self.let_wait(Connection(self, client, address, listener.getsockname()))
-
-    def on_client_socket_readable(self, conn: Connection, client: socket.socket) -> None:
-        """A kept-alive client begins its next request."""
-        self.poller.unregister(client)
-        self.keepalived_conns.remove(conn)
-        self.let_wait(conn)
-
-    def let_wait(self, conn: Connection) -> None:
-        conn.timeout = time.monotonic() + (WAIT_SECONDS if self.alive else LINGER_SECONDS)
-        if self.look(conn):
-            self.admit(conn)
-        else:
-            self.pending_conns.append(conn)
-            self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
-
-    def on_pending_socket_readable(self, conn: Connection, client: socket.socket) -> None:
-        if self.look(conn):
-            self.poller.unregister(client)
-            self.pending_conns.remove(conn)
-            self.admit(conn)
-
-    def look(self, conn: Connection) -> bool:
-        """Take what has come. True when the wait is over: enough is there, or nothing more will come."""
-        try:
-            came = conn.sock.recv(ROOM_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError:
-            came = b""
-        conn.arrived += came
-        return (
-            not came
-            or len(conn.arrived) >= ROOM_BYTES
-            or is_whole(conn.arrived)
-            # Whoever expects 100 Continue sends no body before a thread has looked at the head.
-            or _EXPECT.search(conn.arrived) is not None
-        )
-
-    def admit(self, conn: Connection) -> None:
-        """Give the request a thread."""
-        if not conn.arrived:
-            self.nr_conns -= 1
-            conn.close()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            self._evict()
             return
-        conn.whole = is_whole(conn.arrived)
-        first = conn.whole and conn.arrived.startswith(FIRST)
-        answer = (self.tpool if first else self.other_pool).submit(self.handle, conn)
-        answer.add_done_callback(partial(self.answered, conn))
+        self.nr_conns += 1
+        conn = Connection(ClientSocket(accepted), address, listener.getsockname())
+        self.fresh.add(conn)
+        self.await_request(conn)
+        if self.nr_conns > self.worker_connections:
+            self._evict()
 
-    def answered(self, conn: Connection, answer: Future[bool]) -> None:
-        self.method_queue.defer(self.finish_request, conn, answer)
+    def _has_evictable(self) -> bool:
+        return any(len(queue) for queue in self.evictable)
+
+    def _evict(self) -> None:
+        """Close the connection that has waited longest for its client."""
+        _, conn = min((queue.oldest() for queue in self.evictable), key=_since)
+        if conn is not None:
+            self.rejections["evicted"] += 1
+            self._close(conn)
+
+    # Receiving
+
+    def await_request(self, conn: Connection) -> None:
+        """Collect the next request of `conn` in the event loop."""
+        self.poller.register(conn.sock, EVENT_READ, partial(self._on_request_readable, conn))
+
+    def _on_request_readable(self, conn: Connection, _: Any) -> None:
+        if conn.sock.fileno() >= 0:  # another event of this round may have closed it
+            self.read_available(conn)
+
+    def read_available(self, conn: Connection) -> None:
+        """Read what has arrived and act on it. Costs time in proportion to the new bytes."""
+        try:
+            data = conn.sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close(conn)
+            return
+        if not conn.request.buffer:
+            self.receiving.add(conn)
+        self.request_bytes += len(data)
+        conn.request.feed(data)
+        while self.request_bytes > REQUEST_BUDGET_BYTES and conn.request.buffer:
+            _, slowest = min(self.receiving.oldest(), self.buffering.oldest(), key=_since)
+            self._reject(slowest or conn, UNAVAILABLE, "buffers full")
+        if conn.request.buffer:
+            self._advance(conn)
+
+    def _advance(self, conn: Connection) -> None:
+        """Decide what the request of `conn` needs next: more bytes, a thread, or a refusal."""
+        request, head = conn.request, conn.request.head
+        if request.is_head_too_large:
+            self._reject(conn, HEAD_TOO_LARGE, "head too large")
+        elif head is None:
+            return
+        elif head.is_callback:
+            self._advance_callback(conn, head)
+        elif request.body_size > MAX_BODY_BYTES:
+            self._reject(conn, CONTENT_TOO_LARGE, "body too large")
+        elif request.is_complete_request and head.has_priority:
+            self.dispatch(conn, self.tpool)
+        elif request.is_complete_request:
+            self._dispatch_slow(conn)
+        else:
+            self._await_body(conn, head.expects_continue)
+
+    def _advance_callback(self, conn: Connection, head: RequestHead) -> None:
+        if conn.is_authentic is None:
+            conn.is_authentic = self.is_authentic_key(head.key)
+        if conn.request.is_complete_request or not conn.is_authentic:
+            self.dispatch(conn, self.tpool)  # a wrong key is refused without its body
+        elif head.expects_continue or len(conn.request.buffer) >= REQUEST_BUFFER_BYTES:
+            conn.waits_for_body = True
+            self.dispatch(conn, self.body_pool)
+        else:
+            self._await_body(conn, sends_continue=False)
+
+    def _await_body(self, conn: Connection, sends_continue: bool) -> None:
+        if conn.queue is not self.receiving:
+            return
+        self.buffering.add(conn)
+        if sends_continue:
+            with contextlib.suppress(OSError):  # a client that has gone is noticed at the next read
+                conn.sock.sendall(_CONTINUE)
+
+    # Answering
+
+    def dispatch(self, conn: Connection, pool: ThreadPoolExecutor) -> None:
+        """Give the request to a thread of `pool`."""
+        self.poller.unregister(conn.sock)
+        self.queued.add(conn)
+        conn.future = pool.submit(self.handle, conn)
+        conn.future.add_done_callback(partial(self._defer_finish, conn))
+
+    def _dispatch_slow(self, conn: Connection) -> None:
+        conn.slow_bytes = len(conn.request.buffer)
+        if self.slow_bytes + conn.slow_bytes > REQUEST_BUDGET_BYTES // 2:
+            conn.slow_bytes = 0
+            self._reject(conn, UNAVAILABLE, "buffers full")
+            return
+        self.slow_bytes += conn.slow_bytes
+        self.dispatch(conn, self.slow_pool)
+
+    def _defer_finish(self, conn: Connection, future: Future[bool]) -> None:
+        self.method_queue.defer(self.finish_request, conn, future)
 
     def handle(self, conn: Connection) -> bool:
-        """Answer one request, in a thread. True keeps the connection."""
-        conn.sock.setblocking(True)
-        if not conn.initialized:
-            conn.init()
-            conn.parser.unreader = Unreader(conn.sock)
-        conn.parser.unreader.deadline = time.monotonic() + BODY_SECONDS
-        conn.parser.unreader.unread(bytes(conn.arrived))
-        conn.arrived.clear()
-        # What was sent before this answer was read (pipelining) is dropped with the connection: no client needs that.
-        return super().handle(conn) and not conn.parser.unreader.take_buffered()
-
-    def handle_request(self, req: Any, conn: Connection) -> Any:
-        if not conn.whole:
-            # The answer (a 401, a 413) may come before the rest of the body: no other request follows on this connection.
-            req.force_close()
+        """Answer the request, in a thread. Return whether the connection may carry another one."""
+        parsed = None
+        deadline = time.monotonic() + BODY_TIMEOUT_SECONDS if conn.waits_for_body else 0.0
+        conn.sock.holds_headers = True
         try:
-            return super().handle_request(req, conn)
-        except BlockingIOError:
-            raise ConnectionResetError(errno.ECONNRESET, "the client left the answer unread") from None
+            parsed = Request(self.cfg, RequestReader(conn.sock, conn.request, deadline), conn.client)
+            parsed._expected_100_continue = False  # gunicorn would send it before the application decides
+            if not conn.request.is_exact:
+                parsed.force_close()
+            keep_alive = bool(self.handle_request(parsed, conn))
+            conn.sock.flush()
+            return keep_alive
+        except (NoMoreData, StopIteration, OSError) as error:
+            self.log.debug("client disconnected: %s", error)
+        except Exception as error:
+            self.handle_error(parsed, conn.sock, conn.client, error)
+        return False
 
-    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
-        # gunicorn would wait 5 s for the rest of a body that nobody read.
-        return keepalive and bool(conn.parser.finish_body(deadline=time.monotonic() + 0.05))
-
-    # Going out
-
-    def see_off(self, client: socket.socket) -> None:
-        """Say that nothing more comes, then drop what the client still sends until it hangs up."""
-        try:
-            client.shutdown(socket.SHUT_WR)
-            client.setblocking(False)
-        except OSError:
-            client.close()
+    def finish_request(self, conn: Connection, future: Future[bool]) -> None:
+        """Go on with `conn` after its thread has ended, in the event loop."""
+        if future.cancelled():
             return
-        self.nr_conns += 1  # it is a connection until then
-        self.leaving.append((time.monotonic() + LINGER_SECONDS, client))
-        self.poller.register(client, EVENT_READ, self.on_leaving_socket_readable)
-
-    def on_leaving_socket_readable(self, client: socket.socket) -> None:
-        try:
-            gone = not client.recv(ROOM_BYTES)
-        except OSError:
-            gone = True
-        if gone:
-            self.let_go(client)
-
-    def let_go(self, client: socket.socket) -> None:
-        self.poller.unregister(client)
-        self.nr_conns -= 1
-        client.close()
-
-    def murder_pending(self) -> None:
-        """Once a second or more often: end the waits that took too long."""
-        now = time.monotonic()
-        while self.pending_conns and self.pending_conns[0].timeout <= now:
-            conn = self.pending_conns.popleft()
-            self.poller.unregister(conn.sock)
+        self.queued.discard(conn)
+        self._release_request(conn)
+        conn.keep_alive = future.exception() is None and future.result()
+        if conn.sock.fileno() < 0:  # gunicorn closes a connection whose answer it could not finish
             self.nr_conns -= 1
-            try:
-                if conn.arrived:
-                    conn.sock.send(_TIMED_OUT)
-            except OSError:
-                pass
-            conn.close()
-        while self.leaving and self.leaving[0][0] <= now:
-            client = self.leaving.popleft()[1]
-            if client.fileno() >= 0:
-                self.let_go(client)
+        else:
+            self._finish_sending(conn)
 
-    def _cap_keepalive(self, deadline: float) -> None:
-        # A stopping worker does not wait for the slow.
-        super()._cap_keepalive(deadline)
-        for conn in self.pending_conns:
-            conn.timeout = min(conn.timeout, deadline)
+    def _release_request(self, conn: Connection) -> None:
+        self.request_bytes -= len(conn.request.buffer)
+        self.slow_bytes -= conn.slow_bytes
+        conn.request = BufferedRequest()
+        conn.is_authentic, conn.waits_for_body, conn.slow_bytes, conn.future = None, False, 0, None
+
+    # Sending
+
+    def _finish_sending(self, conn: Connection) -> None:
+        """Send what is left of the answer, then keep or close the connection."""
+        try:
+            conn.sock.flush()
+        except OSError:
+            self._close(conn)
+            return
+        if conn.sock.outgoing:
+            self._flush_later(conn)
+        elif conn.keep_alive:
+            self.keepalived_conns.add(conn)
+            self.await_request(conn)
+        else:
+            self.start_lingering_close(conn)
+
+    def _flush_later(self, conn: Connection) -> None:
+        self.response_bytes += len(conn.sock.outgoing)
+        self.flushing.add(conn)
+        self.poller.register(conn.sock, EVENT_WRITE, partial(self._on_writable, conn))
+        while self.response_bytes > RESPONSE_BUDGET_BYTES and len(self.flushing) > 1:
+            _, slowest = self.flushing.oldest()
+            assert slowest is not None
+            self.rejections["answer unread"] += 1
+            self._close(slowest)
+
+    def _on_writable(self, conn: Connection, _: Any) -> None:
+        if conn.sock.fileno() < 0:
+            return
+        before = len(conn.sock.outgoing)
+        try:
+            conn.sock.flush()
+        except OSError:
+            self._close(conn)
+            return
+        self.response_bytes -= before - len(conn.sock.outgoing)
+        if not conn.sock.outgoing:
+            self.flushing.discard(conn)
+            self.poller.unregister(conn.sock)
+            self._finish_sending(conn)
+
+    # Closing
+
+    def _reject(self, conn: Connection, response: bytes, reason: str) -> None:
+        """Answer from the event loop and close. Does nothing more for the client than that."""
+        self.rejections[reason] += 1
+        with contextlib.suppress(KeyError):  # it waited for a thread
+            self.poller.unregister(conn.sock)
+        self._release_request(conn)
+        conn.keep_alive = False
+        conn.sock.outgoing += response
+        self._finish_sending(conn)
+
+    def start_lingering_close(self, conn: Connection) -> None:
+        """Half-close the connection, then discard what the client still sends until it hangs up."""
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(conn)
+            return
+        self.lingering.add(conn)
+        self.poller.register(conn.sock, EVENT_READ, partial(self._on_lingering_readable, conn))
+
+    def _on_lingering_readable(self, conn: Connection, _: Any) -> None:
+        if conn.sock.fileno() < 0:
+            return
+        try:
+            has_ended = not conn.sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            has_ended = True
+        if has_ended:
+            self.end_lingering_close(conn)
+
+    def end_lingering_close(self, conn: Connection) -> None:
+        """Close a connection whose client has hung up, or did not do so in time."""
+        self._close(conn)
+
+    def _close(self, conn: Connection) -> None:
+        """Close a connection that no thread uses."""
+        if conn.queue is self.flushing:
+            self.response_bytes -= len(conn.sock.outgoing)
+        if conn.queue is not None:
+            conn.queue.discard(conn)
+        with contextlib.suppress(KeyError, ValueError):
+            self.poller.unregister(conn.sock)
+        self._release_request(conn)
+        self.nr_conns -= 1
+        conn.sock.close()
+
+    # Deadlines
+
+    def _expire(self, now: float) -> None:
+        """End the waits that took too long."""
+        for queue in (self.receiving, self.buffering):
+            for conn in queue.expired(now):
+                self._reject(conn, REQUEST_TIMEOUT, "not received in time")
+        for conn in self.queued.expired(now):
+            if conn.future is not None and conn.future.cancel():
+                self._reject(conn, UNAVAILABLE, "no thread in time")
+        for conn in self.flushing.expired(now):
+            self.rejections["answer unread"] += 1
+            self.response_bytes -= len(conn.sock.outgoing)
+            self._close(conn)
+        for queue in (self.fresh, self.keepalived_conns):
+            for conn in queue.expired(now):
+                self._close(conn)
+        for conn in self.lingering.expired(now):
+            self.end_lingering_close(conn)
+        if self.rejections and now >= self.next_report:
+            self.next_report = now + REPORT_SECONDS
+            self.log.warning("connections rejected: %s", dict(self.rejections))
+            self.rejections.clear()
