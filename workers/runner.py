@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.artifacts import fetch_file
+from pipeline.artifacts.jobs import fetch_artifact
 from pipeline.db.errors import safe_message
 from pipeline.events import outbox
 from pipeline.follow_ups import joins, plan_task, task_creation
@@ -29,7 +29,7 @@ UNKNOWN_KIND_RETRY_SECONDS = 60.0
 HANDLERS: dict[str, Callable[[Service, Job], int | None]] = {
     queue.PARSE: replay.parse_delivery,
     queue.COMPLETE: replay.complete_task,
-    queue.FETCH: fetch_file.fetch_artifact,
+    queue.FETCH: fetch_artifact,
     queue.PLAN: plan_task.plan_task,
     queue.CREATE: task_creation.create_task,
     queue.CANCEL: task_creation.cancel_task,

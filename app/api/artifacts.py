@@ -17,7 +17,7 @@ from app.api.lists import ListQuery, OutputSchema, Record, list_schema, paginate
 from app.api.problems import ProblemError
 from models import Artifact as Row
 from pipeline.access.audit import log_action
-from pipeline.artifacts import fetch_file
+from pipeline.artifacts import jobs
 
 blueprint = Blueprint("artifacts", "Files that responses point to")
 
@@ -140,7 +140,7 @@ def retry_artifact(artifact_id: UUID) -> Any:
     """Fetch a failed file again; one that is stored is read again"""
     with service().engine.begin() as connection:
         try:
-            job_ids = fetch_file.retry(connection, artifact_id)
+            job_ids = jobs.retry(connection, artifact_id)
         except LookupError:
             raise _missing(artifact_id) from None
         log_action(connection, actor(), "artifact.retry", str(artifact_id))

@@ -14,7 +14,7 @@ from app.commands.group import Group, actor, dispatch_now, service
 from app.commands.output import as_json, fetch_rows, limit, print_rows
 from models import Artifact as Row
 from pipeline.access.audit import log_action
-from pipeline.artifacts.fetch_file import retry
+from pipeline.artifacts.jobs import retry
 
 LISTED = ("id", "task_id", "role", "state", "attempts", "size_bytes", "annotation_count", "reason")
 

@@ -29,7 +29,7 @@ from pipeline.events.subscriptions import (
     has_subscriber,
 )
 from pipeline.follow_ups.runs import finished_run, root_of
-from pipeline.http.download import DownloadError, DownloadRefused, check_allowed, request
+from pipeline.http.client import DownloadError, DownloadRefused, check_allowed, request
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job
 from pipeline.receive.receive import EventPublisher

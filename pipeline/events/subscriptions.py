@@ -19,7 +19,7 @@ from models import Notification, Subscriber
 from pipeline.access.audit import log_action
 from pipeline.db.dialect import insert
 from pipeline.db.ids import new_id, utcnow
-from pipeline.http.download import DownloadRefused, check_allowed
+from pipeline.http.client import DownloadRefused, check_allowed
 from pipeline.jobs import queue
 from pipeline.jobs.queue import NOTIFY
 

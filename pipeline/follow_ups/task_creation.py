@@ -19,7 +19,7 @@ from pipeline.follow_ups.pauses import CREATING, check_creation_allowed, throttl
 from pipeline.follow_ups.recording import RECALLED, missing_setting
 from pipeline.follow_ups.request_files import RequestFileError, with_files
 from pipeline.follow_ups.verification import SourceMismatch, verify
-from pipeline.http.download import DownloadRefused
+from pipeline.http.client import DownloadRefused
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job, RetryLater
 from pipeline.receive.ordering import task_columns

@@ -15,7 +15,6 @@ from uuid import UUID
 from sqlalchemy import Connection, Table, case, delete, func, or_, select, true, update
 
 from models import Annotation, Artifact, Batch, Delivery, FollowUp, Response, Task
-from pipeline.artifacts.fetch_file import requeue_masks
 from pipeline.db.annotation_rows import write_annotations
 from pipeline.db.dialect import from_now, insert
 from pipeline.db.engine import close_on_return
@@ -23,6 +22,7 @@ from pipeline.db.ids import new_id
 from pipeline.jobs import queue
 from pipeline.receive.ordering import OrderKey
 from scale.envelope import Callback, InvalidCallback
+from scale.masks import INDEX_IMAGE_ROLES
 from scale.results import ParsedResponse
 from scale.task_types import parse_response
 
@@ -314,3 +314,18 @@ def upsert_batch(connection: Connection, callback: Callback, delivery: DeliveryM
         (newer, func.coalesce(new.project, known.project)), else_=func.coalesce(known.project, new.project)
     )
     connection.execute(statement.on_conflict_do_update(index_elements=["environment", "name"], set_=columns))
+
+
+def requeue_masks(connection: Connection, response_id: UUID) -> list[UUID]:
+    """Enqueue the index images of a response whose mask rows were written again, without their pixels."""
+    statement = (
+        update(Artifact)
+        .where(
+            Artifact.response_id == response_id,
+            Artifact.role.in_(INDEX_IMAGE_ROLES),
+            Artifact.state == "stored",
+        )
+        .values(state="pending")
+    )
+    ids = connection.scalars(statement.returning(Artifact.id)).all()
+    return queue.enqueue(connection, queue.FETCH, map(str, ids))

@@ -20,13 +20,14 @@ from pycocotools import mask as coco
 from sqlalchemy import update
 
 from models import Annotation, Artifact, Job, KeyValue, Response
-from pipeline.artifacts import fetch_file
+from pipeline.artifacts import extract, jobs
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups.views import load_snapshot
 from pipeline.jobs import queue
 from pipeline.receive import replay
 from pipeline.service import Service
 from scale.annotations import Annotation as Value
+from scale.masks import INDEX_IMAGE_ROLES
 from tests.assertions import TimeSpan, only, table
 from tests.factories.callbacks import PAYLOADS, callback, receive_callback
 from tests.peer import Answer, Asked, Peer, reply
@@ -258,7 +259,7 @@ def test_a_refused_file_is_fetched_when_a_person_asks_for_its_job_again(
         (reply(status=404), "answered 404"),
         (reply(status=503), "answered 503"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\nshort", "failed"),
-        (reply(b"\x1f\x8bnothing", Content_Encoding="gzip"), "can't be unpacked"),
+        (reply(b"\x1f\x8bnothing", Content_Encoding="gzip"), "cannot be decompressed"),
     ],
 )
 def test_what_may_be_there_later_is_asked_for_again_with_back_off(
@@ -297,10 +298,10 @@ def test_a_file_is_given_up_after_more_than_a_day_and_not_before(service: Servic
         if state == "pending":
             with service.engine.begin() as connection:
                 queue.retry(connection, only(service, Job)["id"])
-    assert only(service, Artifact)["reason"] == f"{files.host} answered 404, and so it was for 25 hours"
+    assert only(service, Artifact)["reason"] == f"{files.host} answered 404; retried for 25 hours"
     files.has["/never"] = []
     with service.engine.begin() as connection:
-        fetch_file.retry(connection, only(service, Artifact)["id"])
+        jobs.retry(connection, only(service, Artifact)["id"])
     run_job(service, claim(service))
     assert only(service, Artifact)["state"] == "stored"
 
@@ -402,7 +403,7 @@ def test_no_secret_of_an_address_gets_into_a_reason(service: Service, files: Fil
 def test_a_file_that_cannot_be_read_has_failed_and_leaves_no_row(
     content: bytes, reason: str, service: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_file, "ANNOTATION_BATCH_SIZE", 1)
+    monkeypatch.setattr(extract, "ANNOTATION_BATCH_SIZE", 1)
     files.has["/a"] = content
     receive_callback(service, video(files, "/a"))
     work_without_planning(service)
@@ -414,7 +415,7 @@ def test_a_file_that_cannot_be_read_has_failed_and_leaves_no_row(
     assert service.store.exists(artifact["sha256"])
     files.has["/a"] = [{"annotations": [BOX]}]
     with service.engine.begin() as connection:
-        fetch_file.retry(connection, artifact["id"])
+        jobs.retry(connection, artifact["id"])
     work_without_planning(service)
     assert (only(service, Artifact)["state"], len(table(service, Annotation))) == ("stored", 1)
 
@@ -429,7 +430,7 @@ def test_a_mistake_of_our_own_about_a_file_is_its_reason_and_it_is_read_when_it_
     files.has["/a"] = [{"annotations": [BOX] * 3}]
     receive_callback(service, video(files, "/a", type="videoboxannotation"))
     with monkeypatch.context() as broken:
-        broken.setattr(fetch_file, "read", mistaken)
+        broken.setattr(extract, "ResultFileReader", mistaken)
         run_job(service, claim(service))
     assert (only(service, Artifact)["state"], only(service, Artifact)["reason"]) == (
         "failed",
@@ -450,7 +451,7 @@ def test_content_that_was_lost_from_the_store_is_fetched_anew(service: Service, 
     files.has = {}
     with service.engine.begin() as connection:
         connection.execute(update(Artifact).values(first_attempt_at=None))
-        fetch_file.retry(connection, only(service, Artifact)["id"])
+        jobs.retry(connection, only(service, Artifact)["id"])
     run_job(service, claim(service))
     assert (only(service, Artifact)["state"], len(table(service, Annotation))) == ("pending", 1)
     files.has["/a"] = [{"annotations": [BOX] * 2}]
@@ -476,23 +477,23 @@ def test_what_postgresql_does_not_store_is_replaced(service: Service, files: Fil
 def test_a_worker_that_vanishes_while_reading_leaves_no_row_twice(
     service: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_file, "ANNOTATION_BATCH_SIZE", 2)
+    monkeypatch.setattr(extract, "ANNOTATION_BATCH_SIZE", 2)
     files.has["/a"] = [{"annotations": [BOX] * 5}]
     receive_callback(service, video(files, "/a", type="videoboxannotation"))
-    written = fetch_file.write_annotations
+    written = extract.write_annotations
 
     def vanish_at_the_third(*given: Any) -> int:
         if len(table(service, Annotation)) == 4:
             raise SystemExit
         return written(*given)
 
-    monkeypatch.setattr(fetch_file, "write_annotations", vanish_at_the_third)
+    monkeypatch.setattr(extract, "write_annotations", vanish_at_the_third)
     first = claim(service)
     with pytest.raises(SystemExit):
         run_job(service, first)
     assert len(table(service, Annotation)) == 4
     assert only(service, Response)["annotation_count"] == 0
-    monkeypatch.setattr(fetch_file, "write_annotations", written)
+    monkeypatch.setattr(extract, "write_annotations", written)
     with service.engine.begin() as connection:
         connection.execute(update(Job).values(run_at=utcnow() - timedelta(seconds=1)))
     run_job(service, claim(service))
@@ -504,13 +505,13 @@ def test_a_worker_that_vanishes_while_reading_leaves_no_row_twice(
 def test_a_worker_that_lost_its_lease_writes_nothing_more(
     service: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_file, "ANNOTATION_BATCH_SIZE", 1)
+    monkeypatch.setattr(extract, "ANNOTATION_BATCH_SIZE", 1)
     files.has["/a"] = [{"annotations": [BOX] * 3}]
     receive_callback(service, video(files, "/a", type="videoboxannotation"))
-    late, rows, written = claim(service), [], fetch_file.write_annotations
+    late, rows, written = claim(service), [], extract.write_annotations
 
     def lose(*given: Any) -> int:
-        monkeypatch.setattr(fetch_file, "write_annotations", written)
+        monkeypatch.setattr(extract, "write_annotations", written)
         return written(*given)
 
     def expire(some: Any) -> Iterator[Any]:
@@ -522,9 +523,9 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(
                     connection.execute(update(Job).values(run_at=utcnow() - timedelta(seconds=1)))
                 run_job(service, claim(service))
 
-    pieces = fetch_file.batches
-    monkeypatch.setattr(fetch_file, "batches", lambda some: expire(some) if not rows else pieces(some))
-    monkeypatch.setattr(fetch_file, "write_annotations", lose)
+    pieces = extract.batches
+    monkeypatch.setattr(extract, "batches", lambda some: expire(some) if not rows else pieces(some))
+    monkeypatch.setattr(extract, "write_annotations", lose)
     run_job(service, late)
     assert sorted(row["position"] for row in table(service, Annotation)) == [0, 1, 2]
     assert only(service, Response)["annotation_count"] == 3
@@ -559,14 +560,14 @@ def test_files_of_a_response_that_is_understood_anew_meanwhile_are_dropped(
 ) -> None:
     files.has["/a"] = [{"annotations": [BOX] * 3}]
     receive_callback(service, video(files, "/a", type="videoboxannotation"))
-    fetching, pieces = claim(service), fetch_file.batches
+    fetching, pieces = claim(service), extract.batches
 
     def replaced(some: Any) -> Iterator[Any]:
         with service.engine.begin() as connection:
             connection.execute(Artifact.__table__.delete())
         yield from pieces(some)
 
-    monkeypatch.setattr(fetch_file, "batches", replaced)
+    monkeypatch.setattr(extract, "batches", replaced)
     run_job(service, fetching)
     assert table(service, Annotation) == []
     assert table(service, Job) == []
@@ -578,7 +579,7 @@ def test_a_file_that_is_here_can_be_read_anew_without_being_fetched(service: Ser
     run_job(service, claim(service))
     with service.engine.begin() as connection:
         connection.execute(Annotation.__table__.delete())
-        fetch_file.retry(connection, only(service, Artifact)["id"])
+        jobs.retry(connection, only(service, Artifact)["id"])
     run_job(service, claim(service))
     assert len(table(service, Annotation)) == only(service, Response)["annotation_count"] == 3
     assert files.asked == ["/a"]
@@ -586,7 +587,7 @@ def test_a_file_that_is_here_can_be_read_anew_without_being_fetched(service: Ser
 
 def test_retrying_a_file_that_is_not_known_is_an_error(service: Service) -> None:
     with service.engine.begin() as connection, pytest.raises(LookupError):
-        fetch_file.retry(connection, UUID(int=1))
+        jobs.retry(connection, UUID(int=1))
 
 
 def test_two_workers_that_end_with_the_last_two_files_plan_once_and_count_all(
@@ -661,7 +662,7 @@ MEASURED = [
 ]
 
 
-@pytest.mark.parametrize("role", fetch_file.INDEX_IMAGES)
+@pytest.mark.parametrize("role", INDEX_IMAGE_ROLES)
 def test_an_index_image_completes_one_mask_row_an_index(role: str, service: Service, files: Files) -> None:
     files.has[f"/{role}"] = png(SCENE) if role == "indexedImage" else extended(SCENE)
     receive_callback(service, segmentation(files, role))
@@ -680,10 +681,10 @@ def test_an_index_image_completes_one_mask_row_an_index(role: str, service: Serv
 @pytest.mark.parametrize("first", [0, 1])
 def test_the_extended_index_image_wins_in_either_order(first: int, service: Service, files: Files) -> None:
     files.has = {"/indexedImage": png(SCENE % 2), "/extendedIndexedImage": extended(SCENE)}
-    receive_callback(service, segmentation(files, *fetch_file.INDEX_IMAGES))
+    receive_callback(service, segmentation(files, *INDEX_IMAGE_ROLES))
     by_role = {str(row["id"]): row["role"] for row in table(service, Artifact)}
     waiting = {by_role[row["subject"]]: row["id"] for row in table(service, Job)}
-    for role in (fetch_file.INDEX_IMAGES[first], fetch_file.INDEX_IMAGES[1 - first]):
+    for role in (INDEX_IMAGE_ROLES[first], INDEX_IMAGE_ROLES[1 - first]):
         run_job(service, queue.claim(service.engine, 60, job_id=waiting[role]))  # type: ignore[arg-type]
     assert masks(service) == MEASURED
 
@@ -692,7 +693,7 @@ def test_the_plain_index_image_counts_where_the_extended_one_cannot_be_read(
     service: Service, files: Files
 ) -> None:
     files.has = {"/indexedImage": png(SCENE), "/extendedIndexedImage": b"no image"}
-    receive_callback(service, segmentation(files, *fetch_file.INDEX_IMAGES))
+    receive_callback(service, segmentation(files, *INDEX_IMAGE_ROLES))
     run_due_jobs(service)
     assert masks(service) == MEASURED
     failed = next(row for row in table(service, Artifact) if row["state"] == "failed")

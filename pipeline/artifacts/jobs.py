@@ -1,0 +1,224 @@
+"""The fetch job: download a file behind a response, store it by its digest, read it into rows. The last file completes
+the response.
+
+Claim and commit; fetch; record and commit; then the rows, a batch a transaction, so that a file of any size holds
+neither memory nor a lock. The artifact is pending, and its rows do not count, until the last batch is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, func, select, update
+
+from models import Annotation as AnnotationRow
+from models import Artifact, Response
+from pipeline.artifacts import hosts
+from pipeline.artifacts.extract import Extracted, compare_label_images, extract
+from pipeline.artifacts.rows import (
+    MAX_REASON_LENGTH,
+    ArtifactSuperseded,
+    CheckLease,
+    File,
+    load_file,
+    lock_pending,
+    update_artifact,
+)
+from pipeline.artifacts.store import Incoming, path
+from pipeline.db.ids import utcnow
+from pipeline.http.client import DownloadRefused, Unavailable, Unreachable
+from pipeline.http.download import fetch
+from pipeline.jobs import queue
+from pipeline.jobs.queue import Job
+from pipeline.service import Service
+from scale.masks import INDEX_IMAGE_ROLES, UnreadableMask
+from scale.result_files import UnreadableFile
+
+RETRY_PERIOD = timedelta(hours=25)
+"""How long an unavailable file is retried before it fails."""
+FETCH_TIMEOUT_SECONDS = 900.0
+
+
+def fetch_artifact(service: Service, job: Job) -> None:
+    """Download and read one file. A refused or unreadable file fails at once, an unavailable one is retried for a day."""
+    file = begin(service, job)
+    if file is None:
+        return
+    with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as check_lease:
+        try:
+            if file.state == "pending":
+                if file.sha256 is None or not service.store.exists(file.sha256):
+                    file = download(service, job, file, check_lease)
+                record_stored(service, job, file, extract(service, job, file, check_lease))
+            if file.is_segmentation:
+                compare_label_images(service, file.response_id)
+        except Unavailable as reason:
+            if isinstance(reason, Unreachable):
+                hosts.back_off_host(service, file)
+            return retry_later(service, job, file, str(reason))
+        except (DownloadRefused, UnreadableFile, UnreadableMask) as reason:
+            return fail(service, job, file, str(reason))
+        except ArtifactSuperseded:
+            pass  # nothing is left to do for the job
+        with service.engine.begin() as connection:
+            queue.finish(connection, job)
+
+
+def begin(service: Service, job: Job) -> File | None:
+    """Count the attempt and return the artifact. A failed one starts over, because a person has retried its job."""
+    with service.engine.begin() as connection:
+        file = load_file(connection, UUID(job.subject))
+        if file is None:
+            queue.finish(connection, job)
+            return None
+        if file.state == "failed":
+            file = replace(file, state="pending", sha256=None, attempts=0, first_attempt_at=None)
+        if file.state == "pending" and file.sha256 is None:
+            hosts.check_host_available(connection, file)
+            file = replace(
+                file, attempts=file.attempts + 1, first_attempt_at=file.first_attempt_at or utcnow()
+            )
+        columns = ("state", "sha256", "attempts", "first_attempt_at")
+        update_artifact(connection, file, **{name: getattr(file, name) for name in columns})
+        return file
+
+
+def download(service: Service, job: Job, file: File, check_lease: CheckLease) -> File:
+    """Download the content into the store. Raises DownloadRefused or Unavailable."""
+    with service.store.incoming() as incoming:
+        fetched = fetch(
+            file.url,
+            hosts=service.settings.artifact_hosts,
+            max_bytes=service.settings.max_artifact_bytes,
+            max_seconds=FETCH_TIMEOUT_SECONDS,
+            sink=_LeasedSink(incoming, check_lease),
+        )
+        incoming.commit(fetched.sha256)
+    with service.engine.begin() as connection:
+        lock_pending(connection, job, file)
+        update_artifact(
+            connection,
+            file,
+            sha256=fetched.sha256,
+            size_bytes=fetched.size,
+            media_type=fetched.media_type,
+            path=path(fetched.sha256),
+        )
+        hosts.clear_host(connection, file)
+    return replace(file, sha256=fetched.sha256)
+
+
+class _LeasedSink(NamedTuple):
+    """A sink that stops when another worker has the job."""
+
+    incoming: Incoming
+    check_lease: CheckLease
+
+    def write(self, chunk: bytes, /) -> None:
+        self.check_lease()
+        self.incoming.write(chunk)
+
+
+def record_stored(service: Service, job: Job, file: File, extracted: Extracted) -> None:
+    """Mark the file stored: from now on its rows count."""
+    with service.engine.begin() as connection:
+        known = lock_pending(connection, job, file)
+        if extracted.masks and not (
+            file.role == INDEX_IMAGE_ROLES[0] and _extended_is_stored(connection, file)
+        ):
+            _write_masks(connection, file, extracted.masks)
+        update_artifact(
+            connection,
+            file,
+            state="stored",
+            annotation_count=extracted.rows,
+            details=extracted.details,
+            reason="; ".join(extracted.warnings)[:MAX_REASON_LENGTH] or None,
+        )
+        added = (extracted.rows or 0) - (known["annotation_count"] or 0)
+        if added:
+            connection.execute(
+                update(Response)
+                .where(Response.id == file.response_id)
+                .values(annotation_count=Response.annotation_count + added)
+            )
+        enqueue_plan_if_complete(connection, service, known)
+
+
+def _extended_is_stored(connection: Connection, file: File) -> bool:
+    """Whether the extended index image, whose masks win, was read before."""
+    other = select(func.count()).where(
+        Artifact.response_id == file.response_id,
+        Artifact.role == INDEX_IMAGE_ROLES[1],
+        Artifact.state == "stored",
+    )
+    return bool(connection.scalar(other))
+
+
+def _write_masks(connection: Connection, file: File, masks: list[tuple[int, dict[str, Any]]]) -> None:
+    statement = update(AnnotationRow).where(
+        AnnotationRow.response_id == file.response_id,
+        AnnotationRow.file == 0,
+        AnnotationRow.position == bindparam("at"),
+    )
+    rows = [{"at": position, "measured": geometry} for position, geometry in masks]
+    connection.execute(statement.values(geometry=bindparam("measured")), rows)
+
+
+def retry_later(service: Service, job: Job, file: File, reason: str) -> None:
+    """Retry with exponential back-off; fail after RETRY_PERIOD."""
+    first_attempt_at = file.first_attempt_at or utcnow()  # None if stored content was lost
+    if utcnow() - first_attempt_at > RETRY_PERIOD:
+        hours = RETRY_PERIOD.total_seconds() / 3600
+        return fail(service, job, file, f"{reason}; retried for {hours:.0f} hours")
+    with service.engine.begin() as connection:
+        update_artifact(connection, file, reason=reason, first_attempt_at=first_attempt_at)
+        queue.reschedule(connection, job, reason, delay=queue.backoff(file.attempts), count_attempt=False)
+
+
+def fail(service: Service, job: Job, file: File, reason: str) -> None:
+    """Mark the file failed and its job dead, until a person retries it."""
+    with service.engine.begin() as connection:
+        try:
+            known = lock_pending(connection, job, file)
+        except ArtifactSuperseded:
+            return queue.finish(connection, job)
+        update_artifact(connection, file, state="failed", reason=reason[:MAX_REASON_LENGTH])
+        enqueue_plan_if_complete(connection, service, known)
+        queue.mark_dead(connection, job, reason[:MAX_REASON_LENGTH])
+    if file.is_segmentation:
+        compare_label_images(service, file.response_id)
+
+
+def enqueue_plan_if_complete(connection: Connection, service: Service, known: dict[str, Any]) -> None:
+    """Enqueue planning of the task if this was the last pending file of its current response."""
+    if known["current"] != known["response_id"] or not (
+        known["follow_up_unique_id"] or service.has_workflow_for(known["type"])
+    ):
+        return
+    pending = select(func.count()).where(
+        Artifact.response_id == known["response_id"], Artifact.state == "pending"
+    )
+    if not connection.scalar(pending):
+        queue.enqueue(connection, queue.PLAN, [known["task_id"]])
+
+
+def retry(connection: Connection, artifact_id: UUID) -> list[UUID]:
+    """Fetch a failed file again, or read a stored one again. Returns the ids of the jobs to dispatch.
+
+    Raises LookupError for an unknown artifact.
+    """
+    state = connection.scalar(select(Artifact.state).where(Artifact.id == artifact_id).with_for_update())
+    if state is None:
+        raise LookupError(f"there is no artifact {artifact_id}")
+    values: dict[str, Any] = {"state": "pending", "attempts": 0, "first_attempt_at": None, "reason": None}
+    if state == "failed":
+        values["sha256"] = None
+    connection.execute(update(Artifact).where(Artifact.id == artifact_id).values(**values))
+    job_ids = queue.enqueue(connection, queue.FETCH, [str(artifact_id)])
+    for job_id in job_ids:  # also a job that is in back-off
+        queue.retry(connection, job_id)
+    return job_ids

@@ -1,0 +1,130 @@
+"""One guarded request to a named host: the address is parsed and resolved once, checked, and pinned for the connection.
+
+Result files, attachments of requests and outbound webhooks all go out through here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+
+import requests
+from AntiSSRF import AntiSSRFError, AntiSSRFPolicy, PolicyConfigOptions  # type: ignore[import-untyped]
+from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.util import Url, parse_url
+
+from scale.client import Session, abort_after
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+READ_TIMEOUT_SECONDS = 30.0
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class DownloadError(Exception):
+    """Raised when a request gets no answer or no file. The text names the host, never the URL: its query may be a secret."""
+
+
+class DownloadRefused(DownloadError):
+    """Raised when a retry would change nothing: the host is not named, its address is private, the file is too large."""
+
+
+class Unavailable(DownloadError):
+    """Raised when a retry may succeed: any status but 200, a time-out, a reset, a truncated file."""
+
+
+class Unreachable(Unavailable):
+    """Raised when the host does not answer, or too slowly, so that its other files can wait as well."""
+
+
+def check_allowed(url: str, hosts: Collection[str]) -> tuple[Url, bool]:
+    """Return the parsed URL and whether its host may have a private address.
+
+    `hosts` names each host (https on port 443, at a public address) or host:port (also http, also a private address).
+    Raises DownloadRefused for any other host.
+    """
+    target = _parse(url)
+    return target, _may_be_private(target, hosts)
+
+
+def _parse(url: str) -> Url:
+    """Parse with urllib3, because the parser that connects must be the one that is checked."""
+    try:
+        target = parse_url(url)
+    except (LocationParseError, ValueError) as error:
+        raise DownloadRefused("the URL cannot be parsed") from error
+    if target.scheme not in DEFAULT_PORTS:
+        raise DownloadRefused(f"{str(target.scheme)[:20]} URLs are not fetched, only https")
+    if not target.host or target.auth is not None:
+        raise DownloadRefused("the URL has no host, or contains a password")
+    return target._replace(fragment=None)
+
+
+def _may_be_private(target: Url, hosts: Collection[str]) -> bool:
+    """Whether the host may have a private address and use plain http, because it is named with its port."""
+    named = {host.lower() for host in hosts}
+    if host_port(target) in named:
+        return True
+    if target.host not in named:
+        raise DownloadRefused(f"{host_port(target)} is not among the hosts that files may be fetched from")
+    if target.scheme != "https" or target.port not in (None, 443):
+        raise DownloadRefused(
+            f"{target.scheme} on {host_port(target)} needs the host to be named with its port"
+        )
+    return False
+
+
+def host_port(target: Url) -> str:
+    """Return `host:port`, with the scheme's own port where the URL has none."""
+    return f"{target.host}:{target.port or DEFAULT_PORTS[str(target.scheme)]}"
+
+
+def request(
+    target: Url,
+    private_allowed: bool,
+    deadline: float,
+    method: str = "GET",
+    *,
+    headers: Mapping[str, str] = {},
+    body: bytes | None = None,
+) -> requests.Response:
+    """Send one request and return the response, its body unread. Redirects are not followed.
+
+    `deadline` is a time of time.monotonic(). Raises DownloadRefused or Unreachable.
+    """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise Unreachable(f"{host_port(target)} did not answer in time")
+    with Session() as session:
+        session.auth = _unchanged  # a .netrc on this machine is not for these hosts
+        if not private_allowed:
+            policy = AntiSSRFPolicy(PolicyConfigOptions.EXTERNAL_ONLY_LATEST)
+            policy.add_xff_header = False
+            session.mount("https://", policy.get_antissrf_session().get_adapter("https://"))
+        abort_after(session, left)
+        try:
+            return session.request(
+                method,
+                target.url,
+                data=body,
+                headers={**headers, "Accept-Encoding": "identity", "User-Agent": "weighbridge"},
+                timeout=(min(CONNECT_TIMEOUT_SECONDS, left), min(READ_TIMEOUT_SECONDS, left)),
+                stream=True,
+                allow_redirects=False,
+            )
+        except AntiSSRFError as error:
+            raise DownloadRefused(f"{target.host} has a private or reserved address") from error
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+            # The texts of these errors contain the whole URL.
+            raise Unreachable(describe_failure(error, host_port(target), deadline)) from None
+
+
+def _unchanged(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+    return prepared
+
+
+def describe_failure(error: Exception, host: str, deadline: float) -> str:
+    """Return what failed, without the URL."""
+    if isinstance(error, (requests.Timeout, TimeoutError)) or time.monotonic() > deadline:
+        return f"{host} did not answer in time"
+    cause = getattr(error.args[0], "reason", error) if error.args else error
+    return f"the connection to {host} failed ({type(cause).__name__})"
