@@ -10,8 +10,8 @@ from scale.annotations import SHAPES, Annotation
 from scale.task_types import ERROR_KEYS, parse_response, task_type
 from scale.task_types.base import files
 
-LAYERS = {"box": "boxes", "polygon": "polygons", "line": "lines", "cuboid": "cuboids"}
-DRAWN = frozenset((*LAYERS, "point", "ellipse"))
+LAYER_KEYS = {"box": "boxes", "polygon": "polygons", "line": "lines", "cuboid": "cuboids"}
+DRAWN = frozenset((*LAYER_KEYS, "point", "ellipse"))
 NOT_IN_LAYERS = frozenset(("type", "frame", "geometry"))  # an element's key says its shape
 NOT_IN_REQUESTS = frozenset((*ERROR_KEYS, "is_customer_fix"))
 
@@ -40,12 +40,12 @@ def layers(annotations: list[dict[str, Any]]) -> tuple[dict[str, list[dict[str, 
     for item in annotations:
         shape = item.get("type")
         element = {key: value for key, value in item.items() if key not in NOT_IN_LAYERS}
-        if type(shape) is not str or shape not in LAYERS:
+        if type(shape) is not str or shape not in LAYER_KEYS:
             without[str(shape), "Scale has no layer for this shape"] += 1
         elif reason := SHAPES[shape](element) or _undescribed(shape, element):
             without[shape, reason] += 1
         else:
-            grouped.setdefault(LAYERS[shape], []).append(element)
+            grouped.setdefault(LAYER_KEYS[shape], []).append(element)
     return grouped, [
         f"{count} {shape} annotation{'s' * (count > 1)} left out of the layers: {reason}"
         for (shape, reason), count in sorted(without.items())

@@ -1,12 +1,17 @@
-"""What Scale's parameter tables ask of a request and refuse, known before it is sent. Pure data and one pass over it.
+"""Checks a request against the parameter table of its task type before it is sent.
 
-Source: the parameter tables of each task type's documentation. Where they are silent, so is this.
+The tables are `TaskType.request`. What they do not document is never an error; a parameter that a complete table does not
+list is a warning.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final, NamedTuple
+
+from scale.layers import LAYER_KEYS
+from scale.task_types import task_type
+from scale.task_types.request import Parameters
 
 
 class Unknown(Enum):
@@ -26,121 +31,65 @@ URGENCIES = (
     "week",
 )  # the last three until 2017; still taken in 2019
 GEOMETRIES = ("box", "polygon", "line", "point", "cuboid", "ellipse")
-LAYERS = ("boxes", "polygons", "lines", "cuboids")
 ATTRIBUTE_TYPES = ("category", "number", "angle", "text", "x_line", "y_line", "linked")
 
-
-class Parameters(NamedTuple):
-    """The table of one task type."""
-
-    type: str
-    required: tuple[tuple[str, ...], ...] = ()  # of each group one must be there
-    at_most: Mapping[str, int] = {}  # longest list
-    attachment_types: tuple[str, ...] = ()  # empty: not said
-    layers: str | None = (
-        None  # objects | file (one address) | on images (with attachment_type image) | None: not taken
-    )
-    hypothesis: str | None = None  # annotations | segmentation | file | None: not taken
-    base_annotations: bool = False
-    open: bool = False  # the table is not published whole: what it does not name may still be taken
-
-
-_ON_IMAGE = (("attachment",), ("objects_to_annotate",))
-_SIX = {"objects_to_annotate": 6}
-_IMAGE = ("image",)
-_ANY_FILE = ("text", "image", "video", "audio", "website", "pdf")
-_FILE = ("attachment", "attachments")
-_VIDEO = ("image", "video")
-
-TABLES: tuple[Parameters, ...] = (
-    Parameters("annotation", _ON_IMAGE, _SIX, _IMAGE, "objects"),
-    Parameters("pointannotation", _ON_IMAGE, _SIX, _IMAGE, "objects"),
-    Parameters("lineannotation", _ON_IMAGE, {"objects_to_annotate": 3}, _IMAGE, "objects"),
-    Parameters("polygonannotation", _ON_IMAGE, _SIX, _IMAGE, "objects"),
-    Parameters("cuboidannotation", _ON_IMAGE, _SIX, _IMAGE, "objects"),
-    Parameters("imageannotation", (("attachment",), ("geometries",)), {}, _IMAGE, "objects", "annotations", True),
-    Parameters(
-        "segmentannotation",
-        (("attachment",), ("labels", "instance_labels")),
-        {"labels": 50, "instance_labels": 10},
-        _IMAGE,
-        hypothesis="segmentation",
-    ),
-    Parameters("videoannotation", (_FILE, ("geometries",)), {}, _VIDEO, "file", "file", True),
-    Parameters("videoplaybackannotation", (_FILE, ("geometries",)), {}, _VIDEO, "file", "file", True),
-    Parameters(
-        "categorization", (("attachment",), ("categories",), ("instruction",)), {}, _ANY_FILE, "on images"
-    ),
-    Parameters("comparison", (("attachments",), ("choices", "fields")), {}, _ANY_FILE),
-    Parameters("transcription", (("attachment",), ("fields", "repeatable_fields")), {}, _ANY_FILE),
-    Parameters("datacollection", (("attachment",), ("fields",)), open=True),
-    Parameters("audiotranscription", (("attachment",),), open=True),
-    Parameters("namedentityrecognition", (("text",), ("labels",)), open=True),
-    Parameters("documenttranscription", (_FILE, ("features",)), open=True),
-    Parameters("documentmodel", (_FILE,), open=True),
-    Parameters("lidarannotation", (("attachments",), ("labels",)), open=True),
-    Parameters("lidarsegmentation", (("attachments", "lidar_task"), ("labels",)), open=True),
-    Parameters("lidarlinking", (("attachments", "lidar_task"),), open=True),
-    *(
-        Parameters(name, open=True)
-        for name in (
-            "lidartopdown", "sensorfusion", "laneannotation", "videoboxannotation", "videocuboidannotation",
-            "federal2dvideoannotation", "textcollection", "chat", "chatexperimental", "chatlite", "multichat", "multistage",
-        )
-    ),
-)  # fmt: skip
-_BY_TYPE = {table.type: table for table in TABLES}
-_OPEN = Parameters("", open=True)
 
 # What a project can't supply for its tasks: each task is about its own file.
 OF_THE_TASK = {"attachment", "attachments", "text", "lidar_task"}
 
 
-class Problem(NamedTuple):
-    """What Scale would refuse. `field` is the path inside of the request, with dots; empty: the request as a whole."""
+class ParameterProblem(NamedTuple):
+    """A fault of a request. `field` is the path inside of the request, with dots; empty: the request as a whole.
+
+    warning: Scale may accept it; only its documentation does not mention it.
+    """
 
     field: str
     message: str
+    warning: bool = False
 
 
-def parameters(task_type: str) -> Parameters:
-    """The table of a task type; one that asks for nothing where the type is not known here."""
-    return _BY_TYPE.get(task_type, _OPEN)
+def problems(type_name: str, params: Mapping[str, Any]) -> list[str]:
+    """Return what Scale would refuse in this request (its whole body), as sentences."""
+    return [
+        f"{problem.field}: {problem.message}" if problem.field else problem.message
+        for problem in check_parameters(type_name, params)
+        if not problem.warning
+    ]
 
 
-def problems(task_type: str, params: Mapping[str, Any]) -> list[str]:
-    """What Scale would refuse in this request (its whole body), in sentences; empty when nothing is known against it."""
-    return [f"{field}: {message}" if field else message for field, message in findings(task_type, params)]
-
-
-def findings(task_type: str, params: Mapping[str, Any]) -> list[Problem]:
-    """As `problems`, each with its field. UNKNOWN values count as given, and are not looked into."""
-    table = parameters(task_type)
+def check_parameters(type_name: str, params: Mapping[str, Any]) -> list[ParameterProblem]:
+    """Return what Scale would refuse in this request, and warnings. UNKNOWN values count as given and are not checked."""
+    known = task_type(type_name)
+    table = known.request
+    if table is None:
+        return [ParameterProblem("", f"Scale's documented API creates no tasks of type {type_name}", True)]
     given = {
         name: value for name, value in params.items() if value is not None and value != "" and value != []
     }
     return [
-        *_required(table, given),
-        *_forms(table, given),
-        *_lists(table, given),
-        *_attachments(table, given),
+        *_required(known.name, table, given),
+        *_forms(known.name, table, given),
+        *_lists(known.name, table, given),
+        *_attachments(known.name, table, given),
         *_general(given),
         *_bounds("", given),
         *_geometries(given.get("geometries")),
         *_attributes(given.get("annotation_attributes")),
-        *_layers(table, given),
+        *_layers(known.name, table, given),
         *_prelabels(table, given),
+        *_unlisted(known.name, table, given),
     ]
 
 
-def _required(table: Parameters, given: Mapping[str, Any]) -> Iterator[Problem]:
+def _required(name: str, table: Parameters, given: Mapping[str, Any]) -> Iterator[ParameterProblem]:
     by_project = "project" in given or "batch" in given
     for names in table.required:
         if by_project and not OF_THE_TASK & set(names):
             continue  # the project's own parameters may say it
         if not any(name in given for name in names):
-            yield Problem(
-                names[0] if len(names) == 1 else "", f"{' or '.join(names)} is required for {table.type}"
+            yield ParameterProblem(
+                names[0] if len(names) == 1 else "", f"{' or '.join(names)} is required for {name}"
             )
 
 
@@ -152,7 +101,7 @@ _FORMS: Mapping[str, tuple[str, ...]] = {
     ),
     _OBJECT: (
         "annotation_attributes", "base_annotations", "category_ids", "fields", "geometries", "hypothesis", "layers", "metadata",
-        "repeatable_fields",
+        "repeatable_fields", "taxonomies",
     ),
     _TEXT: ("attachment_type", "batch", "instruction", "lidar_task", "project", "text", "urgency"),
     _FLAG: ("allow_multiple", "allow_unlabeled", "splines", "with_labels"),
@@ -166,79 +115,82 @@ _HAS_FORM: Mapping[str, Callable[[Any], bool]] = {
 _FORM = {name: form for form, names in _FORMS.items() for name in names}
 
 
-def _forms(table: Parameters, given: Mapping[str, Any]) -> Iterator[Problem]:
+def _forms(type_name: str, table: Parameters, given: Mapping[str, Any]) -> Iterator[ParameterProblem]:
+    """Check the JSON types; of a parameter that the table does not name, a type of its own may be right."""
     for name, value in given.items():
         form = _FORM.get(name)
-        if name == "fields" and table.type == "textcollection":
+        if name == "fields" and type_name == "textcollection":
             form = _LIST  # of its fields, each with its field_id; elsewhere an object from key to description
         if form and value is not UNKNOWN and not _HAS_FORM[form](value):
-            yield Problem(name, f"expected {form}")
+            yield ParameterProblem(name, f"expected {form}", warning=name not in table.names)
 
 
-def _lists(table: Parameters, given: Mapping[str, Any]) -> Iterator[Problem]:
-    for name, most in table.at_most.items():
-        value = given.get(name)
+def _lists(name: str, table: Parameters, given: Mapping[str, Any]) -> Iterator[ParameterProblem]:
+    for key, most in table.max_items.items():
+        value = given.get(key)
         if isinstance(value, list) and len(value) > most:
-            yield Problem(name, f"has {len(value)}; {table.type} takes at most {most}")
-    for name in ("objects_to_annotate", "labels", "instance_labels", "categories"):
-        yield from _labels(name, given.get(name))
+            yield ParameterProblem(key, f"has {len(value)}; {name} takes at most {most}")
+    for key in ("objects_to_annotate", "labels", "instance_labels", "categories"):
+        yield from _labels(key, given.get(key))
 
 
-def _labels(field: str, labels: Any) -> Iterator[Problem]:
+def _labels(field: str, labels: Any) -> Iterator[ParameterProblem]:
     """Labels are texts, or objects with `choice`. Source: docs "LabelDescription"."""
     if not isinstance(labels, list):
         return
     for position, label in enumerate(labels):
         if isinstance(label, dict):
             if not label.keys() & {"choice", "name", "label", "value"}:
-                yield Problem(f"{field}.{position}", "expected `choice`, the label's name")
+                yield ParameterProblem(f"{field}.{position}", "expected `choice`, the label's name")
             yield from _labels(f"{field}.{position}.subchoices", label.get("subchoices"))
         elif not isinstance(label, str | list) and label is not UNKNOWN:
-            yield Problem(f"{field}.{position}", "expected text, or an object with `choice`")
+            yield ParameterProblem(f"{field}.{position}", "expected text, or an object with `choice`")
 
 
-def _attachments(table: Parameters, given: Mapping[str, Any]) -> Iterator[Problem]:
+def _attachments(name: str, table: Parameters, given: Mapping[str, Any]) -> Iterator[ParameterProblem]:
     kind = given.get("attachment_type")
     if table.attachment_types and isinstance(kind, str) and kind not in table.attachment_types:
-        yield Problem(
-            "attachment_type", f"{table.type} takes {' or '.join(table.attachment_types)}, not {kind!r}"
+        yield ParameterProblem(
+            "attachment_type", f"{name} takes {' or '.join(table.attachment_types)}, not {kind!r}"
         )
-    if table.type == "videoannotation":
+    if name == "videoannotation":
         if kind == "image" and "attachments" not in given:
-            yield Problem("attachments", "is required with attachment_type image")
+            yield ParameterProblem("attachments", "is required with attachment_type image")
         if kind == "video" and "attachments" in given:
-            yield Problem(
+            yield ParameterProblem(
                 "attachments", "must be left out with attachment_type video: the video is the `attachment`"
             )
-    if table.type == "lidarsegmentation" and "lidar_task" in given and "attachments" in given:
-        yield Problem("attachments", "must be left out with lidar_task, which brings its own")
+    if name == "lidarsegmentation" and "lidar_task" in given and "attachments" in given:
+        yield ParameterProblem("attachments", "must be left out with lidar_task, which brings its own")
     contexts = given.get("context_attachments")
     for position, context in enumerate(contexts if isinstance(contexts, list) else ()):
         if context is UNKNOWN:
             continue
         address = context.get("attachment") if isinstance(context, dict) else None
         if address is None:
-            yield Problem(f"context_attachments.{position}", "expected an object with `attachment`")
+            yield ParameterProblem(f"context_attachments.{position}", "expected an object with `attachment`")
         elif address is not UNKNOWN and address == given.get("attachment"):
-            yield Problem(f"context_attachments.{position}", "must not be the attachment of the task itself")
+            yield ParameterProblem(
+                f"context_attachments.{position}", "must not be the attachment of the task itself"
+            )
 
 
-def _general(given: Mapping[str, Any]) -> Iterator[Problem]:
+def _general(given: Mapping[str, Any]) -> Iterator[ParameterProblem]:
     tags, metadata = given.get("tags"), given.get("metadata")
     if isinstance(tags, list) and len(tags) > MAX_TAGS:
-        yield Problem("tags", f"has {len(tags)}; a task takes at most {MAX_TAGS}")
+        yield ParameterProblem("tags", f"has {len(tags)}; a task takes at most {MAX_TAGS}")
     if isinstance(metadata, dict) and len(json.dumps(metadata, default=str).encode()) > MAX_METADATA_BYTES:
-        yield Problem("metadata", "is larger than 10 KB")
+        yield ParameterProblem("metadata", "is larger than 10 KB")
     priority, urgency = _number(given.get("priority")), given.get("urgency")
     if priority is not None and priority not in PRIORITIES:
-        yield Problem("priority", f"expected 10, 20 or 30, not {given['priority']!r}")
+        yield ParameterProblem("priority", f"expected 10, 20 or 30, not {given['priority']!r}")
     if isinstance(urgency, str) and urgency not in URGENCIES:
-        yield Problem("urgency", f"expected standard or express, not {urgency!r}")
+        yield ParameterProblem("urgency", f"expected standard or express, not {urgency!r}")
     ids, categories = given.get("category_ids"), given.get("categories")
     if isinstance(ids, dict) and isinstance(categories, list) and UNKNOWN not in categories:
         for key, category in ids.items():
             if category is not UNKNOWN and category not in categories:
-                yield Problem(f"category_ids.{key}", f"{category!r} is none of the categories")
+                yield ParameterProblem(f"category_ids.{key}", f"{category!r} is none of the categories")
 
 
 def _number(value: Any) -> float | None:
@@ -251,7 +203,7 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _bounds(prefix: str, given: Mapping[str, Any]) -> Iterator[Problem]:
+def _bounds(prefix: str, given: Mapping[str, Any]) -> Iterator[ParameterProblem]:
     for name in (
         "min_width",
         "min_height",
@@ -265,29 +217,29 @@ def _bounds(prefix: str, given: Mapping[str, Any]) -> Iterator[Problem]:
             continue
         number = _number(value)
         if number is None:
-            yield Problem(prefix + name, f"expected a number, not {value!r}")
+            yield ParameterProblem(prefix + name, f"expected a number, not {value!r}")
         elif number < 0:
-            yield Problem(prefix + name, "must not be negative")
+            yield ParameterProblem(prefix + name, "must not be negative")
     for least, most in (("min_vertices", "max_vertices"), ("min_annotations", "max_annotations")):
         low, high = _number(given.get(least)), _number(given.get(most))
         unlimited = most == "max_annotations" and high == 0
         if low is not None and high is not None and high < low and not unlimited:
-            yield Problem(prefix + most, f"must be at least {least}")
+            yield ParameterProblem(prefix + most, f"must be at least {least}")
 
 
-def _geometries(geometries: Any) -> Iterator[Problem]:
+def _geometries(geometries: Any) -> Iterator[ParameterProblem]:
     for name, geometry in geometries.items() if isinstance(geometries, dict) else ():
         field = f"geometries.{name}"
         if name not in GEOMETRIES:
-            yield Problem(field, f"expected one of {', '.join(GEOMETRIES)}")
+            yield ParameterProblem(field, f"expected one of {', '.join(GEOMETRIES)}")
         elif isinstance(geometry, dict):
             yield from _labels(f"{field}.objects_to_annotate", geometry.get("objects_to_annotate"))
             yield from _bounds(f"{field}.", geometry)
         elif geometry is not UNKNOWN:
-            yield Problem(field, "expected an object")
+            yield ParameterProblem(field, "expected an object")
 
 
-def _attributes(attributes: Any) -> Iterator[Problem]:
+def _attributes(attributes: Any) -> Iterator[ParameterProblem]:
     """Source: docs "Annotation Attributes"; Scale refuses conditions that form a circle."""
     if not isinstance(attributes, dict):
         return
@@ -297,17 +249,19 @@ def _attributes(attributes: Any) -> Iterator[Problem]:
         if attribute is UNKNOWN:
             continue
         if not isinstance(attribute, dict):
-            yield Problem(field, "expected an object")
+            yield ParameterProblem(field, "expected an object")
             continue
         kind = attribute.get("type", "category")
         if kind is not UNKNOWN and kind not in ATTRIBUTE_TYPES:
-            yield Problem(f"{field}.type", f"expected one of {', '.join(ATTRIBUTE_TYPES)}")
+            yield ParameterProblem(f"{field}.type", f"expected one of {', '.join(ATTRIBUTE_TYPES)}")
         low, high = _number(attribute.get("min")), _number(attribute.get("max"))
         if low is not None and high is not None and high < low:
-            yield Problem(f"{field}.max", "must be at least min")
+            yield ParameterProblem(f"{field}.max", "must be at least min")
         asks[name] = _asked(attribute.get("conditions"))
     if circle := _circle(asks):
-        yield Problem(f"annotation_attributes.{circle[0]}.conditions", f"form a circle: {' → '.join(circle)}")
+        yield ParameterProblem(
+            f"annotation_attributes.{circle[0]}.conditions", f"form a circle: {' → '.join(circle)}"
+        )
 
 
 def _asked(conditions: Any) -> set[str]:
@@ -337,48 +291,53 @@ def _circle(asks: Mapping[str, set[str]]) -> list[str] | None:
     return None
 
 
-def _layers(table: Parameters, given: Mapping[str, Any]) -> Iterator[Problem]:
+def _layers(name: str, table: Parameters, given: Mapping[str, Any]) -> Iterator[ParameterProblem]:
     layers = given.get("layers")
     if layers is None:
         return
-    if table.layers is None:
-        if not table.open:
-            yield Problem("layers", f"{table.type} takes no layers")
+    if "layers" in table.refused:
+        yield ParameterProblem("layers", f"{name} takes no layers")
     elif table.layers == "on images" and given.get("attachment_type") not in ("image", UNKNOWN):
-        yield Problem("layers", f"{table.type} takes layers only with attachment_type image")
-    elif isinstance(layers, dict):
-        known = ("url",) if table.layers == "file" else LAYERS
-        for name, elements in layers.items():
-            if name not in known:
-                yield Problem(f"layers.{name}", f"{table.type} takes {', '.join(known)}")
-            elif name != "url" and not isinstance(elements, list) and elements is not UNKNOWN:
-                yield Problem(f"layers.{name}", "expected a list")
+        yield ParameterProblem("layers", f"{name} takes layers only with attachment_type image")
+    elif isinstance(layers, dict) and table.layers is not None:
+        keys = ("url",) if table.layers == "file" else tuple(LAYER_KEYS.values())
+        for key, elements in layers.items():
+            if key not in keys:
+                yield ParameterProblem(f"layers.{key}", f"{name} takes {', '.join(keys)}")
+            elif key != "url" and not isinstance(elements, list) and elements is not UNKNOWN:
+                yield ParameterProblem(f"layers.{key}", "expected a list")
 
 
-def _prelabels(table: Parameters, given: Mapping[str, Any]) -> Iterator[Problem]:
+def _prelabels(table: Parameters, given: Mapping[str, Any]) -> Iterator[ParameterProblem]:
     """hypothesis and base_annotations must have the form of the task's own response."""
     hypothesis, base = given.get("hypothesis"), given.get("base_annotations")
-    if hypothesis is not None and table.hypothesis is None and not table.open:
-        yield Problem("hypothesis", f"{table.type} takes no hypothesis")
-    elif isinstance(hypothesis, dict) and table.hypothesis is not None:
+    if isinstance(hypothesis, dict) and table.hypothesis is not None:
         yield from _form_of_response("hypothesis", hypothesis, table.hypothesis)
-    if base is not None and not table.base_annotations and not table.open:
-        yield Problem("base_annotations", f"{table.type} takes no base_annotations")
-    elif isinstance(base, dict) and table.base_annotations and "annotations" not in base:
-        yield Problem("base_annotations", "expected `annotations`, in the form of the response")
+    if isinstance(base, dict) and table.takes_base_annotations and "annotations" not in base:
+        yield ParameterProblem("base_annotations", "expected `annotations`, in the form of the response")
 
 
-def _form_of_response(field: str, value: Mapping[str, Any], form: str) -> Iterator[Problem]:
+def _unlisted(name: str, table: Parameters, given: Mapping[str, Any]) -> Iterator[ParameterProblem]:
+    """Warn of parameters that the documentation of the type does not list: Scale may take them, or ignore them."""
+    if not table.complete:
+        return
+    for key in sorted(given.keys() - table.names - set(table.refused)):
+        yield ParameterProblem(key, f"is not a documented parameter of {name}", warning=True)
+
+
+def _form_of_response(field: str, value: Mapping[str, Any], form: str) -> Iterator[ParameterProblem]:
     annotations = value.get("annotations")
     if annotations is UNKNOWN:
         return
     if form == "annotations" and not isinstance(annotations, list):
-        yield Problem(field, "expected `annotations`, a list in the form of the response")
+        yield ParameterProblem(field, "expected `annotations`, a list in the form of the response")
     elif form == "file" and not (isinstance(annotations, dict) and "url" in annotations):
-        yield Problem(field, "expected `annotations` with the `url` of a file in the form of the response")
+        yield ParameterProblem(
+            field, "expected `annotations` with the `url` of a file in the form of the response"
+        )
     elif form == "segmentation":
         combined = annotations.get("combined") if isinstance(annotations, dict) else None
         if combined is not UNKNOWN and not (isinstance(combined, dict) and combined.get("indexedImage")):
-            yield Problem(field, "expected annotations.combined.indexedImage")
+            yield ParameterProblem(field, "expected annotations.combined.indexedImage")
         if not value.get("labelMapping"):
-            yield Problem(field, "expected labelMapping")
+            yield ParameterProblem(field, "expected labelMapping")

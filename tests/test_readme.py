@@ -121,9 +121,9 @@ def task_types_table() -> str:
     rows = ["| task type | result | rows | takes layers | what it is |", "|---|---|---|---|---|"]
     for known in (*TASK_TYPES, GENERIC):
         name = f"`{known.name}`" if known is not GENERIC else "any other"
-        layers = "yes" if known.takes_layers else ""
+        layers = "yes" if known.request and known.request.takes_layers else ""
         rows.append(
-            f"| {name} | {known.result_form} | {', '.join(known.yields)} | {layers} | {known.summary} |"
+            f"| {name} | {known.result_form} | {', '.join(known.yields)} | {layers} | {known.description} |"
         )
     return "\n".join(rows) + "\n"
 

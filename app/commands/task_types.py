@@ -18,12 +18,12 @@ def task_types(as_json: bool) -> None:
             "name": known.name,
             "result_form": known.result_form,
             "yields": list(known.yields),
-            "takes_layers": known.takes_layers,
-            "required": list(known.required),
-            "summary": known.summary,
+            "takes_layers": known.request is not None and known.request.takes_layers,
+            "required": ["|".join(group) for group in known.request.required] if known.request else [],
+            "description": known.description,
         }
         for known in (*TASK_TYPES, GENERIC)
     ]
     if not as_json:
         rows = [{**row, "yields": ", ".join(row["yields"]) or "answer"} for row in rows]  # type: ignore[arg-type]
-    print_rows(rows, ("name", "result_form", "yields", "takes_layers", "summary"), as_json, "")
+    print_rows(rows, ("name", "result_form", "yields", "takes_layers", "description"), as_json, "")

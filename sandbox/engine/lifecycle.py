@@ -16,6 +16,7 @@ from sandbox.errors import ScaleError, invalid
 from sandbox.settings import is_test_key
 from sandbox.storage import clock
 from sandbox.storage.store import Batch, Delivery, Task
+from scale.task_types.request import TASK_FIELDS
 
 AUDIT_RESULTS = ("accepted", "rejected", "fixed", "commented")
 REVIEWER = "reviewer@sandbox.example"
@@ -329,7 +330,7 @@ def _create_dependents(session: Session, world: Sandbox, task: Task) -> None:
             **{name: value for name, value in definition.items() if name not in ("type", "unique_id")},
         }
         general = parameters.general_of(request)
-        own = {name: value for name, value in request.items() if name not in parameters.GENERAL}
+        own = {name: value for name, value in request.items() if name not in TASK_FIELDS}
         child = new_task(
             task.account, definition["type"], parameters.Checked(general, own), request, None, None
         )

@@ -1,6 +1,6 @@
 """What a request for a task must be, and what becomes of it: the task's own fields and its `params`.
 
-The tables of each task type are scale/parameters.py's; here they are enforced, in Scale's words.
+The tables are those of `TaskType.request`; here they are enforced, with Scale's messages.
 """
 
 import re
@@ -11,22 +11,9 @@ from urllib.parse import urlsplit
 import orjson
 
 from sandbox.errors import invalid
-from scale.parameters import MAX_METADATA_BYTES, MAX_TAGS, TABLES, Parameters, findings
-
-GENERAL = (
-    "callback_url",
-    "instruction",
-    "metadata",
-    "unique_id",
-    "tags",
-    "project",
-    "batch",
-    "urgency",
-    "priority",
-    "clear_unique_id_on_error",
-    "project_param_version",
-)
-"""Parameters of every task type. They stand on the task itself, all others in its `params`."""
+from scale.parameters import MAX_METADATA_BYTES, MAX_TAGS, check_parameters
+from scale.task_types import task_type
+from scale.task_types.request import TASK_FIELDS, Parameters
 
 NUMBERS = frozenset(
     [
@@ -66,7 +53,6 @@ BOOLEANS = frozenset(
     ]
 )
 TEXTS = ("attachment", "callback_url", "instruction", "unique_id", "project", "batch")
-_TABLES = {table.type: table for table in TABLES}
 
 
 class Checked(NamedTuple):
@@ -78,9 +64,10 @@ class Checked(NamedTuple):
 
 def rules_of(type_name: str) -> Parameters:
     """Raises ScaleError (400) for a type that Scale does not know."""
-    if type_name not in _TABLES:
+    known = task_type(type_name)
+    if known.name != type_name or known.request is None:
         raise invalid(f'"{type_name}" is not a valid task type')
-    return _TABLES[type_name]
+    return known.request
 
 
 def check(type_name: str, request: Mapping[str, Any], inherited: Mapping[str, Any] | None = None) -> Checked:
@@ -99,10 +86,10 @@ def check(type_name: str, request: Mapping[str, Any], inherited: Mapping[str, An
         if not any(_given(merged.get(name)) for name in names):
             raise invalid(" or ".join(f'"{name}"' for name in names) + " is required")
     # The project's parameters are in here already, so what is required can't come from it any more.
-    for field, message in findings(
-        type_name, {k: v for k, v in merged.items() if k not in ("project", "batch")}
-    ):
-        raise invalid(f'"{field}" {message}' if field else message)
+    alone = {name: value for name, value in merged.items() if name not in ("project", "batch")}
+    for field, message, warning in check_parameters(type_name, alone):
+        if not warning:
+            raise invalid(f'"{field}" {message}' if field else message)
     general = general_of(merged)
     if isinstance(merged.get("layers"), dict):
         _check_layers(merged["layers"])
@@ -113,12 +100,12 @@ def check(type_name: str, request: Mapping[str, Any], inherited: Mapping[str, An
             name: {"description": field} if isinstance(field, str) else field
             for name, field in merged["repeatable_fields"].items()
         }
-    return Checked(general, {name: value for name, value in merged.items() if name not in GENERAL})
+    return Checked(general, {name: value for name, value in merged.items() if name not in TASK_FIELDS})
 
 
 def general_of(request: Mapping[str, Any]) -> dict[str, Any]:
     """What a request says of the parameters of every task type, each in its form, or ScaleError (400)."""
-    general = {name: _formed(name, request[name]) for name in GENERAL if request.get(name) is not None}
+    general = {name: _formed(name, request[name]) for name in TASK_FIELDS if request.get(name) is not None}
     if general.get("callback_url") == "":
         del general["callback_url"]
     for name, check_one in _CHECKS.items():

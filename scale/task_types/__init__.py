@@ -19,7 +19,7 @@ from scale.task_types.segmentation import SEGMENTATION
 from scale.task_types.text import TEXT
 from scale.task_types.video import VIDEO
 
-__all__ = ["GENERIC", "TASK_TYPES", "TaskType", "parse_response", "task_type"]
+__all__ = ["CREATABLE", "GENERIC", "TASK_TYPES", "TaskType", "parse_response", "task_type"]
 
 TASK_TYPES: tuple[TaskType, ...] = (
     *IMAGES,
@@ -31,6 +31,8 @@ TASK_TYPES: tuple[TaskType, ...] = (
     *DOCUMENTS,
     *CONVERSATIONS,
 )
+CREATABLE = tuple(known for known in TASK_TYPES if known.request is not None)
+"""The types of which Scale's documented API creates tasks."""
 _BY_NAME = {known.name: known for known in TASK_TYPES}
 ERROR_KEYS = ("error", "attachments", "frames")  # of Scale's error response. Source: docs "Errors"
 

@@ -7,6 +7,7 @@ from typing import Any
 from scale.annotations import Annotation, Read, annotation_list, reader
 from scale.fields import json_object, json_type_name, load, schema
 from scale.results import ArtifactRef, ParsedResponse
+from scale.task_types.request import UNDOCUMENTED, Parameters
 
 Parse = Callable[[dict[str, Any], dict[str, Any]], ParsedResponse]
 
@@ -16,13 +17,12 @@ class TaskType:
     """One of Scale's task types, and how its response is read."""
 
     name: str  # the last part of POST /v1/task/<name>
-    summary: str
+    description: str
     yields: tuple[str, ...]  # the row types that it gives; empty: an answer alone
     result_form: str  # inline: rows in the response; file: behind URLs; answer: no rows
-    takes_layers: bool  # whether a request of this type may carry layers
-    required: tuple[str, ...]  # parameters of a request; "a|b" where either does
     parse: Parse  # (response, the task's params) -> ParsedResponse
     implied: str | None = None  # the shape of an annotation that names none
+    request: Parameters | None = UNDOCUMENTED  # None: no task of this type can be created
 
 
 def inline(implied: str | None, **how: Any) -> Parse:

@@ -3,8 +3,8 @@
 from scale.task_types.base import TaskType, answer_only
 
 
-def _conversation(name: str, summary: str) -> TaskType:
-    return TaskType(name, summary, (), "answer", False, (), answer_only)
+def _conversation(name: str, description: str) -> TaskType:
+    return TaskType(name, description, (), "answer", answer_only)
 
 
 CONVERSATIONS = (

@@ -4,6 +4,7 @@ from typing import Any
 
 from scale.annotations import Annotation, reader
 from scale.task_types.base import TaskType, listed
+from scale.task_types.request import Parameters
 
 _read_flat = reader(None, other_uuid="id")
 
@@ -23,13 +24,12 @@ def _read(item: Any, position: int, frame: int | None = None) -> Annotation:
     return row
 
 
-def _document(name: str, summary: str) -> TaskType:
-    return TaskType(
-        name, summary, ("box", "polygon"), "inline", False, ("attachment|attachments",), listed(_read)
-    )
+def _document(name: str, description: str, *required: tuple[str, ...]) -> TaskType:
+    request = Parameters((("attachment", "attachments"), *required), complete=False)
+    return TaskType(name, description, ("box", "polygon"), "inline", listed(_read), request=request)
 
 
 DOCUMENTS = (
-    _document("documenttranscription", "Transcribed blocks on the pages of a document"),
+    _document("documenttranscription", "Transcribed blocks on the pages of a document", ("features",)),
     _document("documentmodel", "Blocks on the pages of a document, found by a model and corrected"),
 )

@@ -15,4 +15,4 @@ def parse(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
     return _recognise(response, params)
 
 
-GENERIC = TaskType("generic", "Any other type", (), "answer", False, (), parse)
+GENERIC = TaskType("generic", "Any other type", (), "answer", parse)

@@ -7,6 +7,7 @@ from scale.annotations import Annotation
 from scale.fields import json_object, json_type_name, load, schema
 from scale.results import ParsedResponse
 from scale.task_types.base import TaskType, flags_of, is_url, numbered
+from scale.task_types.request import Parameters
 
 FORM = schema(annotations=json_object, labelMapping=json_object, global_attributes=json_object)
 COMBINED = (
@@ -126,9 +127,20 @@ SEGMENTATION = (
         "A label for each pixel of an image",
         ("mask",),
         "file",
-        False,
-        ("attachment", "labels"),
         parse,
         "mask",
+        Parameters(
+            required=(("attachment",), ("labels", "instance_labels")),
+            optional=(
+                "annotation_attributes",
+                "allow_unlabeled",
+                "allow_parent_labels",
+                "context_attachments",
+            ),
+            max_items={"labels": 50, "instance_labels": 10},
+            attachment_types=("image",),
+            hypothesis="segmentation",
+            refused=("layers",),
+        ),
     ),
 )

@@ -7,9 +7,9 @@ import pytest
 from sandbox.engine.parameters import check
 from sandbox.errors import ScaleError
 from sandbox.examples import EXAMPLES, example
-from scale.parameters import TABLES
+from scale.task_types import CREATABLE
 
-REQUIRED = [(table.type, names) for table in TABLES for names in table.required]
+REQUIRED = [(known.name, names) for known in CREATABLE for names in known.request.required]
 
 
 def refusal(type_name: str, **changes: Any) -> str:
@@ -26,7 +26,7 @@ def taken(type_name: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_there_is_an_example_of_every_type_that_scale_knows():
-    assert set(EXAMPLES) == {table.type for table in TABLES}
+    assert set(EXAMPLES) == {known.name for known in CREATABLE}
 
 
 @pytest.mark.parametrize("type_name", EXAMPLES)
@@ -61,7 +61,7 @@ def test_an_unknown_type_is_refused():
 
 @pytest.mark.parametrize(
     ("type_name", "name", "most"),
-    [(table.type, name, most) for table in TABLES for name, most in table.at_most.items()],
+    [(known.name, name, most) for known in CREATABLE for name, most in known.request.max_items.items()],
 )
 def test_a_list_may_be_so_long_and_no_longer(type_name: str, name: str, most: int):
     assert taken(type_name, **{name: [f"label {n}" for n in range(most)]})

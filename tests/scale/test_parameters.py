@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from scale.parameters import TABLES, UNKNOWN, findings, parameters, problems
-from scale.task_types import TASK_TYPES
+from scale.parameters import UNKNOWN, check_parameters, problems
+from scale.task_types import CREATABLE, GENERIC, TASK_TYPES
 
 BOXES = {"attachment": "https://images.example/a.png", "objects_to_annotate": ["car"]}
 IMAGE = {
@@ -23,6 +23,10 @@ VIDEO = {"attachments": ["https://images.example/0.png"], "geometries": {"box": 
         ("videoannotation", {**VIDEO, "layers": {"url": "u"}, "hypothesis": {"annotations": {"url": "u"}}}),
         ("videoannotation", {"attachment": "a.mp4", "attachment_type": "video", "geometries": {"box": {}}}),
         ("categorization", {"attachment": "text", "categories": ["a"], "instruction": "x", "attachment_type": "text"}),
+        ("categorization", {"attachment": "https://images.example/a.png", "taxonomies": {"weather": {"choices": ["sun"]}}, "instruction": "x"}),
+        ("transcription", {"attachment": "a", "row_fields": {"amount": "?"}}),
+        ("videoplaybackannotation", {"attachment": "a.mp4", "attachments": ["0.png"], "geometries": {"box": {}}, "video_frame_rate": 30}),
+        ("textcollection", {"fields": [{"type": "text", "field_id": "a"}], "responses_required": 2}),
         ("comparison", {"attachments": ["a", "b"], "fields": {"difference": "?"}}),
         ("transcription", {"attachment": "a", "repeatable_fields": {"item": {"description": "?", "choices": ["a"]}}}),
         ("lidarsegmentation", {"lidar_task": "5774cc78b01249ab09f089dd", "labels": ["road"]}),
@@ -70,13 +74,11 @@ def test_nothing_is_said_against_a_request_that_scale_takes(task_type: str, requ
         ("annotation", {**BOXES, "layers": {"points": []}}, "layers.points", "takes boxes, polygons, lines, cuboids"),
         ("annotation", {**BOXES, "layers": {"boxes": {}}}, "layers.boxes", "expected a list"),
         ("videoannotation", {**VIDEO, "layers": {"boxes": []}}, "layers.boxes", "takes url"),
-        ("annotation", {**BOXES, "hypothesis": {"annotations": []}}, "hypothesis", "takes no hypothesis"),
         ("imageannotation", {**IMAGE, "hypothesis": {"annotations": {"url": "u"}}}, "hypothesis", "a list in the form of the response"),
         ("imageannotation", {**IMAGE, "base_annotations": []}, "", ""),
         ("imageannotation", {**IMAGE, "base_annotations": {"boxes": []}}, "base_annotations", "expected `annotations`"),
         ("videoannotation", {**VIDEO, "hypothesis": {"annotations": []}}, "hypothesis", "`url` of a file"),
         ("segmentannotation", {**SEGMENTS, "hypothesis": {"annotations": {}}}, "hypothesis", "indexedImage"),
-        ("segmentannotation", {**SEGMENTS, "base_annotations": {"annotations": []}}, "base_annotations", "takes no base_annotations"),
         ("videoannotation", {**VIDEO, "attachment_type": "video"}, "attachments", "must be left out with attachment_type video"),
         ("videoannotation", {"attachment": "a", "attachment_type": "image", "geometries": {"box": {}}}, "attachments", "is required with attachment_type image"),
         ("lidarsegmentation", {"lidar_task": "1", "attachments": ["a"], "labels": ["b"]}, "attachments", "must be left out with lidar_task"),
@@ -88,7 +90,7 @@ def test_nothing_is_said_against_a_request_that_scale_takes(task_type: str, requ
 def test_what_scale_would_refuse_is_said_with_its_field(
     task_type: str, request_: dict[str, Any], field: str, said: str
 ) -> None:
-    found = findings(task_type, request_)
+    found = check_parameters(task_type, request_)
     if not said:  # an empty list is a value that is not there
         assert found == []
         return
@@ -123,17 +125,37 @@ def test_a_long_chain_of_conditions_is_walked_to_its_end() -> None:
     assert problems("annotation", attributes(**chain, a5000=["a0"]))
 
 
-def test_every_table_is_found_by_its_type_and_an_unknown_type_asks_for_nothing() -> None:
-    assert len({table.type for table in TABLES}) == len(TABLES)
-    assert parameters("annotation").type == "annotation"
-    assert parameters("something-new") == parameters("something-else")
+@pytest.mark.parametrize(
+    ("task_type", "request_", "field"),
+    [
+        ("annotation", {**BOXES, "hypothesis": {"annotations": []}}, "hypothesis"),
+        ("annotation", {**BOXES, "with_label": True}, "with_label"),
+        ("segmentannotation", {**SEGMENTS, "base_annotations": {"annotations": []}}, "base_annotations"),
+        ("videoplaybackannotation", {**VIDEO, "layers": {"url": "u"}}, "layers"),
+        ("comparison", {"attachments": ["a"], "choices": ["x"], "labels": {"not": "a list"}}, "labels"),
+        ("phonecall", {"phone_number": "1"}, ""),
+    ],
+)
+def test_a_parameter_that_the_documentation_does_not_list_is_a_warning(
+    task_type: str, request_: dict[str, Any], field: str
+) -> None:
+    found = check_parameters(task_type, request_)
+    assert found
+    assert all(one.warning and one.field == field for one in found)
+    assert problems(task_type, request_) == []
 
 
-def test_a_type_that_takes_layers_takes_them_in_both_tables() -> None:
-    for known in TASK_TYPES:
-        table = parameters(known.name)
-        if table.type and not table.open:
-            assert bool(table.layers) >= known.takes_layers, known.name
+def test_a_type_whose_documentation_is_incomplete_gives_no_warnings() -> None:
+    for known in (*CREATABLE, GENERIC):
+        assert known.request is not None
+        if not known.request.complete:
+            assert not any(one.warning for one in check_parameters(known.name, {"anything": 1}))
+
+
+def test_the_types_that_take_layers_are_those_of_the_documentation() -> None:
+    taking = {known.name for known in TASK_TYPES if known.request and known.request.takes_layers}
+    drawn = {"annotation", "pointannotation", "lineannotation", "polygonannotation", "cuboidannotation"}
+    assert taking == drawn | {"imageannotation", "videoannotation", "categorization"}
 
 
 @pytest.mark.parametrize("odd", [None, 1, "x", [], {}, [1], {"a": 1}, True])
@@ -152,5 +174,5 @@ def test_a_type_that_takes_layers_takes_them_in_both_tables() -> None:
     ],
 )
 def test_odd_values_are_refused_or_passed_and_never_raise(name: str, odd: Any) -> None:
-    for table in TABLES:
-        assert isinstance(problems(table.type, {name: odd, "categories": ["a"]}), list)
+    for known in (*TASK_TYPES, GENERIC):
+        assert isinstance(problems(known.name, {name: odd, "categories": ["a"]}), list)

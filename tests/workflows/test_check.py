@@ -100,7 +100,7 @@ def test_layers_of_a_video_and_of_an_image_are_not_mixed_up() -> None:
         ("segmentannotation", "imageannotation", False),
         ("categorization", "imageannotation", False),
         ("annotation", "videoannotation", False),
-        ("annotation", "polygonannotation", False),
+        ("annotation", "polygonannotation", True),  # not documented there: a warning
         ("something-new", "imageannotation", True),
     ],
 )
@@ -113,6 +113,14 @@ def test_a_hypothesis_must_have_the_form_of_the_next_tasks_response(
         workflow(steps)
     else:
         assert params_error(steps, "hypothesis")
+
+
+def test_a_parameter_that_is_not_documented_is_a_warning_and_the_workflow_is_loaded() -> None:
+    loaded = workflow(creating("annotation", objects_to_annotate=["car"], with_label=True))
+    (warning,) = loaded.warnings
+    assert (warning.field, warning.line) != ("", None)
+    assert "with_label" in warning.field
+    assert "not a documented parameter" in warning.message
 
 
 def test_conditions_of_attributes_that_form_a_circle_are_found() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from scale.layers import LAYERS
-from scale.parameters import TABLES, UNKNOWN, findings, parameters
-from scale.task_types import task_type
+from scale.layers import LAYER_KEYS
+from scale.parameters import UNKNOWN, check_parameters
+from scale.task_types import CREATABLE, task_type
+from scale.task_types.request import Parameters
 from workflows.definition.expressions import (
     FAN_OUT_ROOTS,
     JOIN_ROOTS,
@@ -59,6 +60,11 @@ def check(name: str, written: Steps, refused: Sequence[Finding] = ()) -> list[Fi
     wrong = [finding.path for finding in (*refused, *found)]
     if not any(path[:1] == ("steps",) and path[2:3] in ((), ("after",), ("on_error",)) for path in wrong):
         found += [Finding(("steps", step, "after"), message) for step, message in _never_started(steps)]
+    found += [
+        Finding(("steps", step, *path), message, warning=True)
+        for step, fields in steps.items()
+        for path, message in _undocumented(fields)
+    ]
     if not wrong:
         found += [
             Finding(("steps", step, "after"), message, warning=True) for step, message in _circles(steps)
@@ -229,8 +235,8 @@ def _added(template: Template, at: Path) -> Found:
 
 def _create(step: str, fields: Mapping[str, Any], steps: Steps) -> Found:
     create = fields.get("create") or {}
-    close = suggestion(create.get("type", ""), [table.type for table in TABLES])
-    if close and not parameters(create["type"]).type:  # a type that is new at Scale is taken
+    close = suggestion(create.get("type", ""), [known.name for known in CREATABLE])
+    if close and task_type(create["type"]).name != create["type"]:  # a type that is new at Scale is taken
         yield ("create", "type"), f"there is no task type {create['type']!r}{close}"
         return
     if not {"type", "params"} <= create.keys():
@@ -240,19 +246,39 @@ def _create(step: str, fields: Mapping[str, Any], steps: Steps) -> Found:
     yield from _added(template, at)
     if not isinstance(template, Fields):
         return  # one expression gives it all: looked at when it has a value
-    request = _known(template)
-    if "crop" in fields:
-        request.setdefault("attachment", UNKNOWN)
+    request = _known_request(fields)
     for name in fields.get("mirror", ()):
         if name not in request:
             yield ("mirror",), f"the request has no {name!r}{suggestion(name, request)}"
-    for field, message in findings(create["type"], request):
-        yield (*at, *_path(field)), message
+    for field, message, warning in check_parameters(create["type"], request):
+        if not warning:
+            yield (*at, *_path(field)), message
     sources = _sources(step, fields, steps)
     for key, inner in template.items:
         names = {name for _, expression in expressions_in(inner) for name in expression.names}
         if reason := _lost_on_the_way(key, names, sources, create["type"]):
             yield (*at, key), reason
+
+
+def _undocumented(fields: Mapping[str, Any]) -> Found:
+    """Parameters of the request that Scale's documentation does not list: perhaps new, perhaps misspelled."""
+    create = fields.get("create") or {}
+    if not {"type", "params"} <= create.keys():
+        return
+    for field, message, warning in check_parameters(create["type"], _known_request(fields)):
+        if warning:
+            yield ("create", "params", *_path(field)), message
+
+
+def _known_request(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request of a step as far as it is known without a result; {} if one expression gives it all."""
+    template, _ = compile_template(fields["create"]["params"])
+    if not isinstance(template, Fields):
+        return {}
+    request: dict[str, Any] = _known(template)
+    if "crop" in fields:
+        request.setdefault("attachment", UNKNOWN)
+    return request
 
 
 def _known(template: Template) -> Any:
@@ -290,11 +316,11 @@ def _lost_on_the_way(key: str, names: set[str], sources: list[str], target: str)
     known = [task_type(name) for name in sources]
     if not known or any(source.name == "generic" for source in known):
         return None
-    table = parameters(target)
+    table = task_type(target).request or Parameters()
     told = " or ".join(sources)
     if key == "layers" and "layers" in names and table.layers:
         shapes = list(dict.fromkeys(shape for source in known for shape in source.yields))
-        if not LAYERS.keys() & set(shapes):
+        if not LAYER_KEYS.keys() & set(shapes):
             return f"Scale's layers have no key for what {told} gives ({', '.join(shapes) or 'no shapes'})"
         if table.layers == "file" and all(source.result_form != "file" for source in known):
             return f"{target} takes a file of layers, one a frame, and {told} gives those of one image"
