@@ -15,7 +15,16 @@ from models.job import Job
 from models.key_value import KeyValue
 from models.request_file import RequestFile
 from models.response import Response
+from models.runtime_state import (
+    CreationPause,
+    MissedTask,
+    RateLimit,
+    SpendCounter,
+    WorkerHeartbeat,
+    WorkflowPause,
+)
 from models.subscriber import Notification, Subscriber
+from models.sync_run import SyncRun
 from models.task import Task
 
 __all__ = [
@@ -25,6 +34,7 @@ __all__ = [
     "AuditEntry",
     "Base",
     "Batch",
+    "CreationPause",
     "Dataset",
     "DatasetItem",
     "DatasetVersion",
@@ -35,9 +45,15 @@ __all__ = [
     "Job",
     "Join",
     "KeyValue",
+    "MissedTask",
     "Notification",
+    "RateLimit",
     "RequestFile",
     "Response",
+    "SpendCounter",
     "Subscriber",
+    "SyncRun",
     "Task",
+    "WorkerHeartbeat",
+    "WorkflowPause",
 ]

@@ -21,7 +21,15 @@ class FollowUp(Base):
     step: Mapped[str]
     state: Mapped[str] = mapped_column(String(16))
     """planned → (held) → created → completed | error | canceled; or failed (Scale refused it); or skipped"""
+    reason_code: Mapped[str | None] = mapped_column(String(16))
+    """Why it is held, skipped or canceled, for programs: recalled | missing_key | missing_url | limit | age | hold | verify |
+    incomplete | dry_run | person. Null if no cause is recorded."""
     reason: Mapped[str | None]
+    """The same for people. No program reads it."""
+    attempt: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+    """1 for the first request, 2, 3 … for what `on_error: retry` creates in its place."""
+    first_unique_id: Mapped[str | None] = mapped_column(String(200))
+    """unique_id of the first attempt; null for a first attempt."""
     environment: Mapped[str] = mapped_column(String(8))
     source_task_id: Mapped[str]
     source_response_id: Mapped[UUID | None]
@@ -36,7 +44,7 @@ class FollowUp(Base):
     decided_at: Mapped[datetime | None]
     """Who approved or canceled it, and when."""
     notified_state: Mapped[str | None] = mapped_column(String(16))
-    """The state that subscribers were told of last."""
+    """The state that was published to subscribers last."""
     planned_at: Mapped[datetime]
     created_at: Mapped[datetime | None]
 
@@ -45,6 +53,7 @@ class FollowUp(Base):
         Index("ix_follow_ups_source_task_id", "source_task_id"),
         Index("ix_follow_ups_task_id", "task_id"),
         Index("ix_follow_ups_step", "workflow", "step", "planned_at"),
+        Index("ix_follow_ups_first_unique_id", "first_unique_id", "attempt"),
     )
 
 

@@ -25,6 +25,8 @@ class Job(Base):
     enqueue_count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
     """How often it was asked for. A run that began before the last asking does not end the job."""
     attempts: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    lost_leases: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """Claims of a job whose lease had expired: its worker vanished."""
     run_at: Mapped[datetime]
     """Not before; while running, when the lease ends."""
     lease_owner: Mapped[str | None]

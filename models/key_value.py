@@ -10,7 +10,7 @@ from models.columns import Base
 
 
 class KeyValue(Base):
-    __tablename__ = "state"
+    __tablename__ = "key_value"
 
     key: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[dict[str, Any]]

@@ -187,7 +187,10 @@ def upgrade() -> None:
         sa.Column("workflow_digest", sa.String(length=64), nullable=False),
         sa.Column("step", sa.String(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("reason_code", sa.String(length=16), nullable=True),
         sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("attempt", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("first_unique_id", sa.String(length=200), nullable=True),
         sa.Column("environment", sa.String(length=8), nullable=False),
         sa.Column("source_task_id", sa.String(), nullable=False),
         sa.Column("source_response_id", sa.Uuid(), nullable=True),
@@ -205,6 +208,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("id", name=op.f("uq_follow_ups_id")),
     )
     with op.batch_alter_table("follow_ups", schema=None) as batch_op:
+        batch_op.create_index("ix_follow_ups_first_unique_id", ["first_unique_id", "attempt"], unique=False)
         batch_op.create_index("ix_follow_ups_source_task_id", ["source_task_id"], unique=False)
         batch_op.create_index("ix_follow_ups_state", ["state", "id"], unique=False)
         batch_op.create_index("ix_follow_ups_step", ["workflow", "step", "planned_at"], unique=False)
@@ -230,6 +234,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=8), nullable=False),
         sa.Column("enqueue_count", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("lost_leases", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("run_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("lease_owner", sa.String(), nullable=True),
         sa.Column("last_error", sa.String(), nullable=True),
@@ -326,12 +331,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("task_id", "number", name=op.f("uq_responses_task_id_number")),
     )
     op.create_table(
-        "state",
+        "key_value",
         sa.Column("key", sa.String(), nullable=False),
         sa.Column("value", json(), nullable=False),
         sa.Column("count", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("key", name=op.f("pk_state")),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_key_value")),
     )
     op.create_table(
         "subscribers",
@@ -396,12 +401,91 @@ def upgrade() -> None:
             EXCEPTION WHEN feature_not_supported OR syntax_error THEN NULL;
             END $$
         """)
+    op.create_table(
+        "creation_pauses",
+        sa.Column("environment", sa.String(length=8), nullable=False),
+        sa.Column("paused_by", sa.String(), nullable=False),
+        sa.Column("paused_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("environment", name=op.f("pk_creation_pauses")),
+    )
+    op.create_table(
+        "missed_tasks",
+        sa.Column("source", sa.String(length=8), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("task_id", sa.String(), nullable=False),
+        sa.Column("missed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("source", "name", "task_id", name=op.f("pk_missed_tasks")),
+    )
+    op.create_table(
+        "rate_limits",
+        sa.Column("scope", sa.String(), nullable=False),
+        sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seconds", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("scope", name=op.f("pk_rate_limits")),
+    )
+    op.create_table(
+        "spend_counters",
+        sa.Column("counter", sa.String(), nullable=False),
+        sa.Column("period", sa.String(length=10), nullable=False),
+        sa.Column("granted", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("counter", "period", name=op.f("pk_spend_counters")),
+    )
+    op.create_table(
+        "sync_runs",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("requested_by", sa.String(length=16), nullable=False),
+        sa.Column("environment", sa.String(length=8), nullable=False),
+        sa.Column("project", sa.String(), nullable=True),
+        sa.Column("file_digest", sa.String(length=64), nullable=True),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("position", json(), nullable=False),
+        sa.Column("total", sa.Integer(), nullable=True),
+        sa.Column("seen", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("missing", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("stale", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("repaired", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_sync_runs")),
+    )
+    with op.batch_alter_table("sync_runs", schema=None) as batch_op:
+        batch_op.create_index("ix_sync_runs_kind", ["kind", "environment", "id"], unique=False)
+
+    op.create_table(
+        "worker_heartbeats",
+        sa.Column("worker", sa.String(), nullable=False),
+        sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("last_seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("worker", name=op.f("pk_worker_heartbeats")),
+    )
+    op.create_table(
+        "workflow_pauses",
+        sa.Column("workflow", sa.String(), nullable=False),
+        sa.Column("paused_by", sa.String(), nullable=False),
+        sa.Column("paused_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("workflow", name=op.f("pk_workflow_pauses")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("workflow_pauses")
+    op.drop_table("worker_heartbeats")
+    with op.batch_alter_table("sync_runs", schema=None) as batch_op:
+        batch_op.drop_index("ix_sync_runs_kind")
+
+    op.drop_table("sync_runs")
+    op.drop_table("spend_counters")
+    op.drop_table("rate_limits")
+    op.drop_table("missed_tasks")
+    op.drop_table("creation_pauses")
     op.drop_table("tasks")
     op.drop_table("subscribers")
-    op.drop_table("state")
+    op.drop_table("key_value")
     op.drop_table("responses")
     with op.batch_alter_table("request_files", schema=None) as batch_op:
         batch_op.drop_index("ix_request_files_sha256")
@@ -426,6 +510,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_follow_ups_step")
         batch_op.drop_index("ix_follow_ups_state")
         batch_op.drop_index("ix_follow_ups_source_task_id")
+        batch_op.drop_index("ix_follow_ups_first_unique_id")
 
     op.drop_table("follow_ups")
     op.drop_table("exports")
