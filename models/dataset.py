@@ -36,8 +36,8 @@ class DatasetVersion(Base):
     filters: Mapped[dict[str, Any]]
     as_of: Mapped[datetime]
     """Deliveries received later were not looked at."""
-    shares: Mapped[dict[str, Any] | None]
-    """Share by split; null: every task is in `train`."""
+    shares: Mapped[list[Any] | None]
+    """[name, share] of each split, in the order that decides; null: every task is in `train`."""
     split_by: Mapped[str]
     """task | attachment | lineage | metadata.KEY"""
     classes: Mapped[list[Any]]

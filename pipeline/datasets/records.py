@@ -1,0 +1,259 @@
+"""The members of a dataset version as a stream: tasks in order, each with the annotations of its response version.
+
+Read in pages by keyset, each page by itself: the members are fixed and responses never change, so no transaction has to
+last as long as the export does, and PgBouncer may give each statement another connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, RowMapping, func, select
+
+from models import Artifact, DatasetItem, Delivery, Response
+from models import Task as TaskRow
+from pipeline.db.json import loads
+from pipeline.receive.ordering import task_columns
+from scale.annotations import Annotation
+from scale.envelope import BESIDE_RESPONSE, parse_callback, parse_json
+
+PAGE_TASKS = 200
+PAGE_ANNOTATIONS = 20_000
+"""Annotations in memory at once; one task with more of them comes alone."""
+
+
+@dataclass(slots=True)
+class Task:
+    """One member. What describes the task is as it was when the version was created."""
+
+    position: int
+    """0, 1, … within the version."""
+    task_id: str
+    type: str | None
+    status: str | None
+    project: str | None
+    batch: str | None
+    environment: str
+    split: str
+    metadata: dict[str, Any]
+    params: dict[str, Any]
+    response_id: UUID
+    response_number: int
+    annotations: list[Annotation] = field(default_factory=list)
+    answer: Any = None
+    """The response without its annotations, where `answers` asked for it."""
+    source: dict[str, Any] | None = None
+    """Scale's task object with the response as it was received, where `sources` asked for it."""
+    files: tuple[int, ...] = ()
+    """The file of each annotation: 0 in the response itself, else the ordinal of the artifact."""
+
+
+def read_tasks(
+    reader: Engine,
+    version_id: UUID,
+    *,
+    annotations: bool = True,
+    answers: bool = False,
+    sources: bool = False,
+) -> Iterator[Task]:
+    """Every member of a version by position. In memory are at most PAGE_TASKS of them and PAGE_ANNOTATIONS annotations."""
+    after = -1
+    while True:
+        with reader.begin() as connection:
+            rows = _page(connection, version_id, after, answers)
+            described = _described(connection, rows)
+        if not rows:
+            return
+        after = rows[-1]["position"]
+        for group in _groups(rows, annotations):
+            tasks = [_task(row, described.get(row["position"], row)) for row in group]
+            if annotations:
+                with reader.begin() as connection:
+                    _add_annotations(connection, tasks)
+            if sources:
+                with reader.begin() as connection:
+                    _add_sources(connection, group, tasks)
+            yield from tasks
+
+
+DESCRIBED = ("type", "project", "batch", "metadata", "params")
+"""Columns of a task that its task object fills, and that exports use."""
+
+
+def _page(connection: Connection, version_id: UUID, after: int, answers: bool) -> Sequence[RowMapping]:
+    statement = (
+        select(
+            DatasetItem.position,
+            DatasetItem.task_id,
+            DatasetItem.status,
+            DatasetItem.split,
+            DatasetItem.response_id,
+            DatasetItem.response_number,
+            DatasetItem.delivery_id,
+            Response.annotation_count,
+            Response.delivery_id.label("response_delivery_id"),
+            TaskRow.described_delivery_id,
+            TaskRow.environment,
+            *(TaskRow.__table__.c[name] for name in DESCRIBED),
+            *([Response.answer] if answers else []),
+        )
+        .outerjoin(TaskRow, TaskRow.task_id == DatasetItem.task_id)
+        .outerjoin(Response, Response.id == DatasetItem.response_id)
+        .where(DatasetItem.version_id == version_id, DatasetItem.position > after)
+        .order_by(DatasetItem.position)
+        .limit(PAGE_TASKS)
+    )
+    return connection.execute(statement).mappings().all()
+
+
+def _described(connection: Connection, rows: Sequence[RowMapping]) -> dict[int, dict[str, Any]]:
+    """By position, how the tasks were described when the version was created, for those that were described anew since."""
+    found = {}
+    for row in rows:
+        if row["delivery_id"] == row["described_delivery_id"]:
+            continue
+        values: dict[str, Any] = dict.fromkeys(DESCRIBED)
+        body = connection.scalar(select(Delivery.body).where(Delivery.id == row["delivery_id"]))
+        if body is not None and (task := parse_callback(body, "live").task) is not None:
+            values |= {name: value for name, value in task_columns(task).items() if name in DESCRIBED}
+        found[row["position"]] = values
+    return found
+
+
+def _groups(rows: Sequence[RowMapping], annotations: bool) -> Iterator[list[RowMapping]]:
+    """The rows of a page, as many at once as have no more than PAGE_ANNOTATIONS."""
+    group: list[RowMapping] = []
+    count = 0
+    for row in rows:
+        more = row["annotation_count"] or 0
+        if group and annotations and count + more > PAGE_ANNOTATIONS:
+            yield group
+            group, count = [], 0
+        group.append(row)
+        count += more
+    if group:
+        yield group
+
+
+def _task(row: RowMapping, described: RowMapping | dict[str, Any]) -> Task:
+    return Task(
+        position=row["position"],
+        task_id=row["task_id"],
+        type=described["type"],
+        status=row["status"],
+        project=described["project"],
+        batch=described["batch"],
+        environment=row["environment"],
+        split=row["split"],
+        metadata=described["metadata"] or {},
+        params=described["params"] or {},
+        response_id=row["response_id"],
+        response_number=row["response_number"],
+        answer=row.get("answer"),
+    )
+
+
+_COLUMNS = "response_id, file, position, type, label, uuid, frame, attributes, geometry, warning"
+
+
+def _add_annotations(connection: Connection, tasks: Sequence[Task]) -> None:
+    """Read past SQLAlchemy's result types: of a million rows they would take half of the time."""
+    by_id: dict[Any, tuple[list[Annotation], list[int]]] = {}
+    postgresql = connection.dialect.name == "postgresql"
+    ids: Any = [task.response_id if postgresql else task.response_id.hex for task in tasks]
+    where = "= ANY(%s)" if postgresql else f"IN ({', '.join('?' * len(ids))})"
+    parse: Any = _as_it_is if postgresql else loads
+    rows: Any = connection.exec_driver_sql(
+        f"SELECT {_COLUMNS} FROM annotations WHERE response_id {where} ORDER BY response_id, file, position",
+        (ids,) if postgresql else tuple(ids),
+    )
+    make = tuple.__new__
+    last, annotations, files = None, list[Annotation](), list[int]()
+    for response_id, file, position, type_, label, uuid, frame, attributes, geometry, warning in rows.cursor:
+        if response_id != last:
+            last = response_id
+            annotations, files = by_id.setdefault(response_id, ([], []))
+        if attributes is not None:
+            attributes = parse(attributes)
+        values = (position, type_, label, uuid, frame, attributes, parse(geometry), warning)
+        annotations.append(make(Annotation, values))
+        files.append(file)
+    for task, key in zip(tasks, ids, strict=True):
+        found = by_id.get(key)
+        if found is not None:
+            task.annotations, task.files = found[0], tuple(found[1])
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _add_sources(connection: Connection, rows: Sequence[RowMapping], tasks: Sequence[Task]) -> None:
+    for row, task in zip(rows, tasks, strict=True):
+        bodies = {
+            delivery_id: _raw_task(connection, delivery_id)
+            for delivery_id in {row["delivery_id"], row["response_delivery_id"]}
+        }
+        task.source = _with_response(
+            bodies[row["delivery_id"]], bodies[row["response_delivery_id"]], row["task_id"], row["status"]
+        )
+
+
+def _raw_task(connection: Connection, delivery_id: UUID | None) -> dict[str, Any]:
+    """Scale's task object in a delivery, with the delivery's response in it. {} where there is neither."""
+    if delivery_id is None:
+        return {}
+    body = connection.scalar(select(Delivery.body).where(Delivery.id == delivery_id))
+    return {} if body is None else task_object(body)
+
+
+def task_object(body: bytes) -> dict[str, Any]:
+    """The task object in the bytes of a callback; what the callback says outside of it is put into it."""
+    outer = parse_json(body)
+    if not isinstance(outer, dict):
+        return {}
+    inner = outer.get("task")
+    if not isinstance(inner, dict):
+        return outer
+    task = dict(inner)
+    if outer.get("response") is not None:
+        task["response"] = outer["response"]
+    return task
+
+
+def _with_response(
+    task: dict[str, Any], answered: dict[str, Any], task_id: str, status: str | None
+) -> dict[str, Any]:
+    """The described task with the status and the response that the version has."""
+    made = {
+        name: value for name, value in task.items() if name not in ("response", "status", *BESIDE_RESPONSE)
+    }
+    made["task_id"] = task_id
+    if status is not None:
+        made["status"] = status
+    for name in ("response", *BESIDE_RESPONSE):
+        if name in answered:
+            made[name] = answered[name]
+    return made
+
+
+def count(reader: Engine, version_id: UUID) -> int:
+    """Members of a version."""
+    with reader.begin() as connection:
+        found = connection.scalar(select(func.count()).where(DatasetItem.version_id == version_id))
+    return found or 0
+
+
+def mask_sizes(connection: Connection, response_ids: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
+    """Width and height of the segmentation images that belong to these responses, in pixels."""
+    statement = select(Artifact.response_id, Artifact.details).where(
+        Artifact.response_id.in_(response_ids), Artifact.state == "stored"
+    )
+    found = {}
+    for response_id, details in connection.execute(statement.order_by(Artifact.ordinal)):
+        if details and isinstance(details.get("width"), int) and isinstance(details.get("height"), int):
+            found[response_id] = (details["width"], details["height"])
+    return found

@@ -1,0 +1,404 @@
+"""Creates, lists and deletes dataset versions. A version is a list of references: results are never changed in place."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from models import Annotation, Artifact, Dataset, DatasetItem, DatasetVersion, Response
+from pipeline.datasets.filters import Filters, Unusable, parse_filters
+from pipeline.datasets.selection import Candidate, choose
+from pipeline.datasets.splits import WHOLE, check_split_by, split
+from pipeline.db.dialect import insert as insert_or_update
+from pipeline.db.ids import new_id, utcnow
+from pipeline.service import Service
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+REFERENCE = re.compile(r"([^@]*)(?:@([1-9][0-9]{0,8}))?")
+INSERT_BATCH_SIZE = 1_000
+DEFAULT_SPLIT_BY = "lineage"
+STATEMENT_TIMEOUT = "15min"
+ABANDONED = timedelta(days=2)
+"""Members of an export that names no dataset are kept for as long, should their export be killed."""
+
+
+class UnknownDataset(LookupError):
+    """Raised when no dataset, or no version of it, has this name. args[0] is a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A dataset version, without its members."""
+
+    id: UUID
+    name: str | None
+    version: int | None
+    digest: str
+    filters: dict[str, Any]
+    as_of: datetime
+    shares: dict[str, float] | None
+    split_by: str
+    classes: list[str]
+    counts: dict[str, Any]
+    damage: str | None
+    created_at: datetime
+
+    @property
+    def full_name(self) -> str | None:
+        """name@version; None for the tasks of an export that names no dataset."""
+        return None if self.name is None else f"{self.name}@{self.version}"
+
+    @property
+    def tasks(self) -> int:
+        return int(self.counts["tasks"])
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a version is to be made of. None: as in the version before, else the default."""
+
+    filters: Filters | None = None
+    as_of: datetime | None = None
+    shares: Mapping[str, float] | None = None
+    split_by: str | None = None
+    classes: Sequence[str] | None = None
+
+
+def create(service: Service, name: str, request: Request) -> Version:
+    """Make the next version of the dataset `name`, the first one if there is none. Raises Unusable."""
+    check_name(name)
+    with _snapshot(service) as connection:
+        dataset = _lock(connection, name)
+        before = _newest(connection, name)
+        if before is not None:
+            request = _like(before, request)
+        return _freeze(connection, request, name, dataset)
+
+
+def freeze(service: Service, request: Request) -> Version:
+    """A version without a name, for one export; `discard` deletes it. Raises Unusable."""
+    with _snapshot(service) as connection:
+        _delete(
+            connection,
+            connection.scalars(
+                select(DatasetVersion.id).where(
+                    DatasetVersion.name.is_(None), DatasetVersion.created_at < utcnow() - ABANDONED
+                )
+            ),
+        )
+        return _freeze(connection, request, None, None)
+
+
+def discard(service: Service, version_id: UUID) -> None:
+    with service.engine.begin() as connection:
+        _delete(connection, [version_id])
+
+
+def check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise Unusable(
+            f"{name!r} cannot be the name of a dataset; take at most 100 of the characters a-z, 0-9 and -."
+        )
+
+
+@contextmanager
+def _snapshot(service: Service) -> Iterator[Connection]:
+    """One repeatable-read transaction that may take as long as it needs."""
+    with service.engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
+        yield connection
+
+
+def _lock(connection: Connection, name: str) -> Dataset:
+    """The row of the name, with the number of the next version, locked until the transaction ends."""
+    statement = insert_or_update(connection, Dataset).values(
+        name=name, latest_version=1, classes=[], excluded_labels=[], created_at=utcnow()
+    )
+    statement = statement.on_conflict_do_update(
+        index_elements=["name"], set_={"latest_version": Dataset.latest_version + 1}
+    ).returning(Dataset.latest_version, Dataset.classes, Dataset.excluded_labels)
+    row = connection.execute(statement).one()
+    return Dataset(
+        name=name, latest_version=row.latest_version, classes=row.classes, excluded_labels=row.excluded_labels
+    )
+
+
+def _newest(connection: Connection, name: str) -> Version | None:
+    statement = select(*COLUMNS).where(DatasetVersion.name == name).order_by(DatasetVersion.version.desc())
+    row = connection.execute(statement.limit(1)).one_or_none()
+    return None if row is None else _version(row)
+
+
+def _like(before: Version, request: Request) -> Request:
+    """The request with the filters and the splits of the version before, where it names none."""
+    return Request(
+        filters=request.filters or parse_filters(before.filters),
+        as_of=request.as_of,
+        shares=request.shares if request.shares is not None else before.shares,
+        split_by=request.split_by or before.split_by,
+        classes=request.classes,
+    )
+
+
+def _freeze(connection: Connection, request: Request, name: str | None, dataset: Dataset | None) -> Version:
+    filters = request.filters or Filters()
+    split_by = check_split_by(request.split_by or DEFAULT_SPLIT_BY)
+    moment = utcnow()
+    if request.as_of is not None and request.as_of > moment:
+        raise Unusable("The moment lies in the future; what is known then is not known yet.")
+    selection = choose(connection, filters, request.as_of, split_by if request.shares is not None else None)
+    members = selection.members
+    placed = split([member.member for member in members if member.member], request.shares) if request.shares else [
+        WHOLE
+    ] * len(members)  # fmt: skip
+    version_id = new_id()
+    _write_items(connection, version_id, members, placed)
+    counts = _counts(connection, version_id, members, placed, request.shares)
+    counts["incomplete"] = {"unread_files": selection.unread_files, "errors": selection.errors}
+    labels = sorted(counts["annotations"]["by_label"])
+    classes, excluded = choose_classes(
+        labels,
+        request.classes,
+        dataset.classes if dataset is not None else [],
+        dataset.excluded_labels if dataset is not None else [],
+    )
+    values = {
+        "id": version_id,
+        "name": name,
+        "version": dataset.latest_version if dataset is not None else None,
+        "digest": digest(connection, version_id, classes),
+        "filters": filters.as_json(),
+        "as_of": request.as_of or moment,
+        "shares": [list(share) for share in request.shares.items()] if request.shares is not None else None,
+        "split_by": split_by,
+        "classes": classes,
+        "counts": counts,
+        "damage": None,
+        "created_at": moment,
+    }
+    connection.execute(insert(DatasetVersion).values(**values))
+    if dataset is not None:
+        pinned = {"classes": classes, "excluded_labels": excluded}
+        connection.execute(update(Dataset).where(Dataset.name == name).values(**pinned))
+    return _version(values.values())
+
+
+def _version(values: Iterable[Any]) -> Version:
+    """A row as a value. JSONB sorts the keys of objects in its own way, so the order is made here."""
+    version = Version(*values)
+    counts, annotations = version.counts, version.counts["annotations"]
+    shares = None if version.shares is None else dict(version.shares)
+    return replace(
+        version,
+        shares=shares,
+        filters=parse_filters(version.filters).as_json(),
+        counts={
+            "tasks": counts["tasks"],
+            "annotations": {
+                "total": annotations["total"],
+                "by_type": dict(sorted(annotations["by_type"].items())),
+                "by_label": dict(sorted(annotations["by_label"].items())),
+            },
+            "splits": {name: counts["splits"].get(name, 0) for name in shares or (WHOLE,)},
+            "incomplete": dict(sorted(counts["incomplete"].items())),
+        },
+    )
+
+
+def choose_classes(
+    labels: Sequence[str], given: Sequence[str] | None, pinned: Sequence[str], excluded: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """(classes in the order of their ids, labels that were left out on purpose).
+
+    A list that is given is taken as it is, and the other labels of the moment are left out. Without one the pinned classes
+    stay, and labels that are new follow, sorted by code point.
+    """
+    if given is not None:
+        return list(given), sorted(set(labels) - set(given))
+    known = {*pinned, *excluded}
+    return [*pinned, *(label for label in sorted(labels) if label not in known)], sorted(excluded)
+
+
+def parse_classes(text: str) -> list[str]:
+    """One label a line; empty lines do not count. Raises Unusable."""
+    labels = [line.rstrip("\r") for line in text.removeprefix("\ufeff").split("\n")]
+    labels = [label for label in labels if label.strip()]
+    if not labels:
+        raise Unusable("The list of classes is empty; write one label a line.")
+    if len(set(labels)) != len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise Unusable(f"The list of classes names {twice!r} twice.")
+    return labels
+
+
+def _write_items(
+    connection: Connection, version_id: UUID, members: Sequence[Candidate], splits: Sequence[str]
+) -> None:
+    for start in range(0, len(members), INSERT_BATCH_SIZE):
+        end = start + INSERT_BATCH_SIZE
+        rows = [
+            {
+                "version_id": version_id,
+                "position": position,
+                "task_id": member.task_id,
+                "response_id": member.response_id,
+                "response_number": member.response_number,
+                "delivery_id": member.delivery_id,
+                "status": member.status,
+                "split": name,
+            }
+            for position, (member, name) in enumerate(
+                zip(members[start:end], splits[start:end], strict=True), start
+            )
+        ]
+        connection.execute(insert(DatasetItem), rows)
+
+
+def _counts(
+    connection: Connection,
+    version_id: UUID,
+    members: Sequence[Candidate],
+    splits: Sequence[str],
+    shares: Mapping[str, float] | None,
+) -> dict[str, Any]:
+    """{tasks, annotations: {total, by_type, by_label}, splits}."""
+    rows = connection.execute(
+        select(Annotation.type, Annotation.label, func.count())
+        .join(DatasetItem, DatasetItem.response_id == Annotation.response_id)
+        .where(DatasetItem.version_id == version_id)
+        .group_by(Annotation.type, Annotation.label)
+    ).all()
+    by_type: dict[str, int] = {}
+    by_label: dict[str, int] = {}
+    for type_, label, count in rows:
+        by_type[type_] = by_type.get(type_, 0) + count
+        if label is not None:
+            by_label[label] = by_label.get(label, 0) + count
+    by_split = dict.fromkeys(shares or (WHOLE,), 0)
+    for name in splits:
+        by_split[name] += 1
+    return {
+        "tasks": len(members),
+        "annotations": {
+            "total": sum(by_type.values()),
+            "by_type": dict(sorted(by_type.items())),
+            "by_label": dict(sorted(by_label.items())),
+        },
+        "splits": by_split,
+    }
+
+
+def digest(connection: Connection, version_id: UUID, classes: Sequence[str]) -> str:
+    """sha256 over the content: the classes, and each member's task, response, files and split. Neither name nor moment."""
+    made = hashlib.sha256(orjson.dumps(list(classes)))
+    after = -1
+    while True:
+        items = connection.execute(
+            select(
+                DatasetItem.position,
+                DatasetItem.task_id,
+                DatasetItem.split,
+                DatasetItem.response_id,
+                Response.digest,
+            )
+            .outerjoin(Response, Response.id == DatasetItem.response_id)
+            .where(DatasetItem.version_id == version_id, DatasetItem.position > after)
+            .order_by(DatasetItem.position)
+            .limit(INSERT_BATCH_SIZE)
+        ).all()
+        if not items:
+            return made.hexdigest()
+        after = items[-1].position
+        files = file_digests(connection, [item.response_id for item in items])
+        for item in items:
+            made.update(
+                orjson.dumps([item.task_id, item.split, item.digest, *files.get(item.response_id, ())])
+                + b"\n"
+            )
+
+
+def file_digests(connection: Connection, response_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
+    """The sha256 of each file of these responses, by ordinal."""
+    statement = (
+        select(Artifact.response_id, Artifact.sha256)
+        .where(Artifact.response_id.in_(response_ids))
+        .order_by(Artifact.ordinal)
+    )
+    found: dict[UUID, list[str]] = {}
+    for response_id, sha256 in connection.execute(statement):
+        found.setdefault(response_id, []).append(sha256 or "")
+    return found
+
+
+# Reading and deleting.
+
+COLUMNS = (
+    DatasetVersion.id,
+    DatasetVersion.name,
+    DatasetVersion.version,
+    DatasetVersion.digest,
+    DatasetVersion.filters,
+    DatasetVersion.as_of,
+    DatasetVersion.shares,
+    DatasetVersion.split_by,
+    DatasetVersion.classes,
+    DatasetVersion.counts,
+    DatasetVersion.damage,
+    DatasetVersion.created_at,
+)
+
+
+def parse_reference(text: str) -> tuple[str, int | None]:
+    """NAME or NAME@N. Raises Unusable."""
+    found = REFERENCE.fullmatch(text)
+    if found is None:
+        raise Unusable(f"{text!r} names no dataset version; write NAME for the newest one, or NAME@2.")
+    check_name(found[1])
+    return found[1], int(found[2]) if found[2] else None
+
+
+def find(connection: Connection, reference: str) -> Version:
+    """The version that NAME@N names, or the newest one of NAME. Raises Unusable and UnknownDataset."""
+    name, number = parse_reference(reference)
+    if number is None:
+        version = _newest(connection, name)
+    else:
+        statement = select(*COLUMNS).where(DatasetVersion.name == name, DatasetVersion.version == number)
+        row = connection.execute(statement).one_or_none()
+        version = None if row is None else _version(row)
+    if version is None:
+        raise UnknownDataset(f"There is no dataset {reference}.")
+    return version
+
+
+def versions(connection: Connection) -> list[Version]:
+    """Every version that has a name, by name and number."""
+    statement = select(*COLUMNS).where(DatasetVersion.name.is_not(None))
+    rows = connection.execute(statement.order_by(DatasetVersion.name, DatasetVersion.version))
+    return [_version(row) for row in rows]
+
+
+def delete_version(connection: Connection, reference: str) -> Version:
+    """Delete the version NAME@N; its number is never used again. Raises Unusable and UnknownDataset."""
+    if parse_reference(reference)[1] is None:
+        raise Unusable(f"Name the version to delete, for example {reference}@1.")
+    version = find(connection, reference)
+    _delete(connection, [version.id])
+    return version
+
+
+def _delete(connection: Connection, version_ids: Iterable[UUID]) -> None:
+    for version_id in list(version_ids):
+        connection.execute(delete(DatasetItem).where(DatasetItem.version_id == version_id))
+        connection.execute(delete(DatasetVersion).where(DatasetVersion.id == version_id))
