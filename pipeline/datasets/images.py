@@ -21,7 +21,8 @@ from models import ImageSize
 from pipeline.db.dialect import insert
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups.signed_urls import parse_own_url
-from pipeline.http.download import DownloadError, fetch
+from pipeline.http.client import DownloadError
+from pipeline.http.download import fetch
 from pipeline.service import Service
 
 HEAD_BYTES = 64 * 1024
