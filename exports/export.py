@@ -6,7 +6,7 @@ import contextlib
 import os
 import pickle
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -146,27 +146,31 @@ class Export:
 
     # Images.
 
-    def images(self) -> Iterator[Image]:
+    def images(self, apart: Callable[[Task], bool] = lambda _: False) -> Iterator[Image]:
         """Every image once, with the annotations of all tasks that show it, as soon as the last of those was read.
 
-        Annotations that lie on no image, and images that the format cannot write, are counted as left out.
+        Annotations that lie on no image, and images that the format cannot write, are counted as left out. `apart` sees
+        each task first: True says that the format has written and reported the task in another way, such as a video.
         """
         index = self._index()
         for task in self.tasks():
-            by_address = self._by_image(task)
+            is_apart = apart(task)
+            by_address = {} if is_apart else self._by_image(task)
             shown = images(task.type, task.params)
-            if not shown:
+            if not shown and not is_apart:
                 self.report.leave_out_task(NO_IMAGE, task)
             task.annotations, task.files = [], ()
             for address in shown:
                 row = index.get(address)
                 assert row is not None
                 image = _image(row, task, by_address.get(address, []))
-                if row.uses > 1 and (whole := self._joined(index, row, image)) is None:
-                    continue
-                elif row.uses > 1 and whole is not None:
-                    image = whole
-                if self._can_write(image, row):
+                if is_apart:
+                    image.tasks.clear()
+                if row.uses > 1:
+                    if (joined := self._joined(index, row, image, task.position)) is None:
+                        continue
+                    image = joined
+                if image.tasks and self._can_write(image, row):
                     yield image
 
     def _by_image(self, task: Task) -> dict[str, list[Annotation]]:
@@ -185,9 +189,9 @@ class Export:
                 found.setdefault(address, []).append(annotation)
         return found
 
-    def _joined(self, index: ImageIndex, row: Row, image: Image) -> Image | None:
+    def _joined(self, index: ImageIndex, row: Row, image: Image, position: int) -> Image | None:
         """The image with what every task says of it; None while a task that shows it has still to be read."""
-        left = index.wait(row.id, image.tasks[0].position, pickle.dumps((image.tasks, image.annotations)))
+        left = index.wait(row.id, position, pickle.dumps((image.tasks, image.annotations)))
         if left:
             return None
         tasks: list[Task] = []

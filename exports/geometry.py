@@ -83,6 +83,18 @@ def ellipse_form(geometry: Mapping[str, Any]) -> tuple[float, float, float, floa
     return centre_x, centre_y, radius_x, radius_y, max(-1.0, min(1.0, shear))
 
 
+def ellipse_axes(geometry: Mapping[str, Any]) -> tuple[float, float, float, float, float]:
+    """Return centre x, centre y, the two half axes, and the angle of the first one."""
+    centre_x, centre_y, radius_x, radius_y, shear = ellipse_form(geometry)
+    if shear == 0:
+        return centre_x, centre_y, radius_x, radius_y, 0.0
+    # The eigenvalues of the matrix of second moments are the squares of the half axes.
+    xx, xy, yy = radius_x * radius_x, radius_x * radius_y * shear, radius_y * radius_y
+    middle, spread = (xx + yy) / 2, math.hypot((xx - yy) / 2, xy)
+    first, second = math.sqrt(middle + spread), math.sqrt(max(middle - spread, 0.0))
+    return centre_x, centre_y, first, second, math.atan2(2 * xy, xx - yy) / 2
+
+
 def bounds(points: Sequence[Point]) -> tuple[float, float, float, float]:
     """left, top, right, bottom."""
     xs, ys = [point[0] for point in points], [point[1] for point in points]

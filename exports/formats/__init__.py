@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from exports.format import Format
 from exports.formats.coco import COCO
+from exports.formats.coco_panoptic import COCO_PANOPTIC
+from exports.formats.cvat import CVAT
+from exports.formats.kitti import KITTI
+from exports.formats.labelstudio import LABELSTUDIO
+from exports.formats.masks import MASKS
+from exports.formats.mot import MOT
+from exports.formats.pandaset import PANDASET
 from exports.formats.scale import SCALE
+from exports.formats.spans import CONLL, SPACY
 from exports.formats.tables import CSV, PARQUET
+from exports.formats.voc import VOC
 
 FORMATS: tuple[Format, ...] = (
     SCALE,
     COCO,
+    COCO_PANOPTIC,
+    VOC,
+    CVAT,
+    LABELSTUDIO,
+    MASKS,
+    MOT,
+    KITTI,
+    PANDASET,
+    SPACY,
+    CONLL,
     PARQUET,
     CSV,
 )
