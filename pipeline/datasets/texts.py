@@ -12,5 +12,6 @@ def text_of(params: Mapping[str, Any]) -> str | None:
     if isinstance(text, str):
         return text
     attachment = params.get("attachment")
-    is_text = params.get("attachment_type") == "text" and isinstance(attachment, str)
-    return attachment if is_text and "://" not in attachment[:12] else None
+    if params.get("attachment_type") == "text" and isinstance(attachment, str) and "://" not in attachment[:12]:
+        return attachment
+    return None
