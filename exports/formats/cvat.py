@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from exports.export import Export
@@ -19,7 +20,7 @@ from exports.pixels import decode
 from exports.records import Image
 from exports.text import XmlWriter, attribute_text, number
 from exports.tracks import tracks_of
-from pipeline.datasets.attachments import frames
+from pipeline.datasets.attachments import frames, given_size
 from pipeline.datasets.records import Task
 from scale.annotations import Annotation
 
@@ -29,6 +30,23 @@ NOT_MEASURED = "the mask has no pixels"
 NO_FRAME = "it is on no frame of the video"
 Labels = dict[str, set[str]]
 """Names of attributes by label."""
+UNKNOWN_SIZE = (0, 0)
+"""Readers of tracks require a size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a file says of itself before its shapes."""
+
+    name: str
+    size: int
+    """Images or frames."""
+    mode: str
+    """annotation for images, interpolation for a video."""
+    pixels: tuple[int, int] | None = None
+    """Width and height of a video."""
+    subsets: tuple[str, ...] = ()
+    """Splits of the images; none where there is only one."""
 
 
 def write(export: Export) -> None:
@@ -45,25 +63,42 @@ def write(export: Export) -> None:
             count += 1
     with export.open("annotations.xml") as file:
         xml = XmlWriter(file)
-        _write_head(xml, export, "annotations", count, "annotation", labels)
+        head = Head("annotations", count, "annotation", subsets=export.splits if export.has_splits else ())
+        _write_head(xml, export, head, labels)
         with side.open("rb") as images:
             shutil.copyfileobj(images, file)
         xml.close("annotations")
     side.unlink()
 
 
-def _write_head(xml: XmlWriter, export: Export, name: str, size: int, mode: str, labels: Labels) -> None:
+def _write_head(xml: XmlWriter, export: Export, head: Head, labels: Labels) -> None:
     xml.declaration()
     xml.open("annotations")
     xml.leaf("version", "1.1")
     xml.open("meta")
-    xml.open("task")
-    xml.leaf("name", name)
-    xml.leaf("size", size)
-    xml.leaf("mode", mode)
+    # Readers expect the subsets of images in the head of a project; a task has none.
+    level = "project" if head.subsets else "task"
+    xml.open(level)
+    xml.leaf("name", head.name)
+    xml.leaf("size", head.size)
+    xml.leaf("mode", head.mode)
     xml.leaf("overlap", 0)
     xml.leaf("start_frame", 0)
-    xml.leaf("stop_frame", max(size - 1, 0))
+    xml.leaf("stop_frame", max(head.size - 1, 0))
+    _write_labels(xml, export, labels)
+    if head.pixels is not None:
+        xml.open("original_size")
+        xml.leaf("width", head.pixels[0])
+        xml.leaf("height", head.pixels[1])
+        xml.close("original_size")
+    for subset in head.subsets:
+        xml.leaf("subset", subset)
+    xml.close(level)
+    xml.leaf("dumped", DUMPED)
+    xml.close("meta")
+
+
+def _write_labels(xml: XmlWriter, export: Export, labels: Labels) -> None:
     xml.open("labels")
     for label in export.classes.names:
         xml.open("label")
@@ -80,9 +115,6 @@ def _write_head(xml: XmlWriter, export: Export, name: str, size: int, mode: str,
         xml.close("attributes")
         xml.close("label")
     xml.close("labels")
-    xml.close("task")
-    xml.leaf("dumped", DUMPED)
-    xml.close("meta")
 
 
 def _write_image(export: Export, image: Image, xml: XmlWriter, number_: int, labels: Labels) -> None:
@@ -92,7 +124,7 @@ def _write_image(export: Export, image: Image, xml: XmlWriter, number_: int, lab
         {
             "id": number_,
             "name": image.file_name if copied or export.options.copies else image.address,
-            "subset": image.split,
+            **({"subset": image.split} if export.has_splits else {}),
             "width": image.width,
             "height": image.height,
         },
@@ -187,9 +219,10 @@ def _write_video(export: Export, task: Task, folders: Names) -> bool:
     for annotation in used:
         _note(annotation, labels)
     size = _frame_count(task, used)
+    pixels = _pixels(export, task)
     with export.open(f"{folders.name(task.task_id)}.xml") as file:
         xml = XmlWriter(file)
-        _write_head(xml, export, task.task_id, size, "interpolation", labels)
+        _write_head(xml, export, Head(task.task_id, size, "interpolation", pixels), labels)
         for number_, track in enumerate(tracks):
             _write_track(xml, number_, track, size)
         xml.close("annotations")
@@ -203,6 +236,13 @@ def _is_video(task: Task) -> bool:
     return (task.type or "").startswith("video") or any(
         annotation.frame is not None for annotation in task.annotations
     )
+
+
+def _pixels(export: Export, task: Task) -> tuple[int, int]:
+    """Return width and height of the video's first frame whose size is known."""
+    sizes = ((image.width, image.height) for image in export.images_of(task))
+    known = ((width, height) for width, height in sizes if width is not None and height is not None)
+    return next(known, given_size(task.metadata, task.params) or UNKNOWN_SIZE)
 
 
 def _frame_count(task: Task, annotations: Iterable[Annotation]) -> int:

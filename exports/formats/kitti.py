@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,17 +34,23 @@ FOLDERS = {"train": "training", "test": "testing"}
 
 
 def write(export: Export) -> None:
-    """Write <split>/label_2/<image>.txt, with copies <split>/image_2/, and for lidar frames label_2/ and calib/."""
+    """Write <split>/label_2/<image>.txt, the images or their addresses in image_2/, and calib/ for lidar frames."""
     names = Names()
-    for image in export.images(apart=lambda task: _write_lidar(export, task, names)):
-        folder = _folder(image.split)
-        export.copy(image, f"{folder}/image_2/{image.file_name}")
-        lines = []
-        for task, annotation in image.annotations:
-            lines.append(_line_2d(export, task, annotation))
-            export.report.wrote(task, annotation)
-        _write_lines(export, f"{folder}/label_2/{image.stem}.txt", lines)
-        export.report.wrote_image(image)
+    with ExitStack() as stack:
+        addresses = {
+            split: stack.enter_context(export.open(f"{_folder(split)}/image_2/addresses.txt"))
+            for split in export.splits
+        }
+        for image in export.images(apart=lambda task: _write_lidar(export, task, names)):
+            folder = _folder(image.split)
+            if not export.copy(image, f"{folder}/image_2/{image.file_name}"):
+                addresses[image.split].write(f"{image.stem} {image.address}\n".encode())
+            lines = []
+            for task, annotation in image.annotations:
+                lines.append(_line_2d(export, task, annotation))
+                export.report.wrote(task, annotation)
+            _write_lines(export, f"{folder}/label_2/{image.stem}.txt", lines)
+            export.report.wrote_image(image)
 
 
 def _folder(split: str) -> str:
