@@ -1,10 +1,10 @@
-"""The web process: Flask around the callback door, the REST API, the console and the commands."""
+"""The web process and the commands: Flask around the callback endpoint, the REST API and `weighbridge …`."""
 
 from __future__ import annotations
 
 from flask import Flask
 
-from app import api, callbacks, files, health, metrics
+from app import api, callbacks, extensions, files, health, metrics
 from app.commands import register
 from config import Settings, load_settings
 from config.logging import set_up_logging
@@ -13,17 +13,17 @@ from workers.dispatcher import JobDispatcher
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The application for `settings`, those of the environment by default. Opens no connection."""
+    """Return the application for `settings`, by default those of the environment. Opens no connection."""
     settings = settings or load_settings()
     set_up_logging(settings)
     app = Flask("weighbridge", root_path=__path__[0])
     app.secret_key = settings.secret_key
-    app.extensions["weighbridge"] = Service.open(settings, pool_size=settings.connections_per_web_process)
-    app.extensions["dispatcher"] = JobDispatcher(settings)
+    service = Service.open(settings, pool_size=settings.connections_per_web_process)
+    extensions.install(app, service, JobDispatcher(settings))
     app.register_blueprint(callbacks.blueprint)
     app.register_blueprint(files.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
-    api.register(app)
+    api.register(app, settings.public_url)
     register(app)
     return app

@@ -1,4 +1,4 @@
-"""The REST API, `/api/v1`: what is known of tasks, deliveries, jobs and follow-ups, and what a person may do about it."""
+"""The REST API, `/api/v1`, its OpenAPI document and the page that shows it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.api import (
     tasks,
     workflows,
 )
-from app.api.blueprint import Json
+from app.api.blueprint import OrjsonProvider
 from app.api.problems import Api
 
 RESOURCES = (
@@ -38,15 +38,15 @@ RESOURCES = (
 )
 
 DESCRIPTION = """
-Lists are `{"data": […], "next_cursor": null | "…"}`, newest first, and annotations by position; `?cursor=` takes the
-`next_cursor` of the page before. Times are UTC. Errors are `application/problem+json`.
-Words are Scale's own wherever it has one.
+Lists are `{"data": […], "next_cursor": null | "…"}`, newest first; annotations are ordered by position. Pass the
+`next_cursor` of a page as `?cursor=` to get the next one. Times are in UTC. Errors are `application/problem+json`.
+Terms are Scale's own where Scale has one.
 """
 
 
-def register(app: Flask) -> None:
-    """Add the API, its OpenAPI document `/api/openapi.json`, and the page that shows it, `/api/docs`."""
-    app.json = Json(app)
+def register(app: Flask, public_url: str | None) -> None:
+    """Add the API, its OpenAPI document `/api/openapi.json`, and Swagger UI at `/api/docs`."""
+    app.json = OrjsonProvider(app)
     app.config.update(
         API_TITLE="Weighbridge",
         API_VERSION="v1",
@@ -55,6 +55,7 @@ def register(app: Flask) -> None:
         OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS={
             "info": {"description": DESCRIPTION},
+            "servers": [{"url": public_url or "/", "description": "This installation."}],
             "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
             "security": [{"token": []}],
         },
@@ -62,7 +63,7 @@ def register(app: Flask) -> None:
     api = Api(app)
     for resource in RESOURCES:
         api.register_blueprint(resource.blueprint)
-    # Everything that the page needs comes from the package: nothing from a CDN, nothing checked by a stranger.
+    # Swagger UI is served from the package: no CDN, no external validator.
     page = {
         "app_name": "Weighbridge",
         "layout": "BaseLayout",

@@ -1,4 +1,4 @@
-"""The audit log: what people decided, and when."""
+"""The audit log: decisions of people and tokens."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from marshmallow import fields
-from sqlalchemy import select
 
-from app.api.blueprint import Blueprint, service
-from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
-from models import AuditEntry as Row
+from app.api.blueprint import Blueprint
+from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_body, list_schema, paging
+from app.extensions import service
+from pipeline.operations.queries.audit import list_audit_entries
 
-blueprint = Blueprint("audit", "What people decided, newest first")
+blueprint = Blueprint("audit", "Decisions of people and tokens.")
 
 
 class AuditEntry(OutputSchema):
     at = Timestamp()
-    actor = fields.String(metadata={"description": "The name of the token, or of the person at a terminal"})
-    action = fields.String(metadata={"description": "follow-up.approve, delivery.replay, workflow.pause …"})
-    subject = fields.String(metadata={"description": "The id or name of what it was done to"})
+    actor = fields.String(metadata={"description": "Name of the token, or of the user of a command."})
+    action = fields.String(
+        metadata={"description": "Action, such as follow-up.approve, delivery.replay or workflow.pause."}
+    )
+    subject = fields.String(metadata={"description": "Id or name of the target of the action."})
     details = fields.Dict(allow_none=True)
 
 
@@ -33,10 +35,6 @@ class AuditQuery(ListQuery):
 @blueprint.arguments(AuditQuery, location="query")
 @blueprint.response(200, list_schema(AuditEntry))
 def list_audit(query: Mapping[str, Any]) -> Record:
-    """Decisions, newest first"""
-    statement = select(Row.id, Row.at, Row.actor, Row.action, Row.subject, Row.details)
-    for name in ("actor", "action", "subject"):
-        if name in query:
-            statement = statement.where(getattr(Row, name) == query[name])
+    """List decisions, newest first"""
     with service().reader.begin() as connection:
-        return paginate(connection, statement, [Row.id], query)
+        return list_body(list_audit_entries(connection, query, **paging(query)))

@@ -1,11 +1,12 @@
-"""What every resource of the API is made with: its token is looked at first, its arguments are taken by one parser."""
+"""The blueprint of every API resource: it authenticates first and parses arguments strictly."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import flask_smorest
-from flask import Request, current_app, g
+from flask import Request, g
 from flask.json.provider import DefaultJSONProvider
 from marshmallow import RAISE, Schema
 from webargs.flaskparser import FlaskParser
@@ -15,12 +16,12 @@ from werkzeug.wrappers import Response
 from app.api.problems import ProblemError
 from app.api.tokens import authenticate
 from pipeline.db.json import dumps
-from pipeline.service import Service
-from workers.dispatcher import JobDispatcher
+
+View = TypeVar("View", bound=Callable[..., Any])
 
 
-class Arguments(FlaskParser):
-    """Blank parameters count as absent; ones that are not known are refused, since a misspelt filter finds everything."""
+class ArgumentsParser(FlaskParser):
+    """Treat blank query parameters as absent and reject unknown ones: a misspelled filter would match every row."""
 
     DEFAULT_VALIDATION_STATUS = 400
     DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": RAISE}
@@ -28,37 +29,39 @@ class Arguments(FlaskParser):
     def load_querystring(self, req: Request, schema: Schema) -> Any:
         given = MultiDict((name, value) for name, value in req.args.items(multi=True) if value)
         if "\0" in "".join(given.values()):
-            raise ProblemError(400, "a parameter holds a NUL character; nothing that is kept does")
+            raise ProblemError(400, "A query parameter contains a NUL character; no stored value does.")
         return self._makeproxy(given, schema)
 
 
 class Blueprint(flask_smorest.Blueprint):
-    ARGUMENTS_PARSER = Arguments()
+    """A resource of /api/v1. The operationId of each call is the name of its view function."""
+
+    ARGUMENTS_PARSER = ArgumentsParser()
 
     def __init__(self, name: str, description: str) -> None:
         super().__init__(name, __name__, url_prefix="/api/v1", description=description)
         self.before_request(authenticate)
 
+    def route(self, rule: str, **options: Any) -> Callable[[View], View]:
+        """Register a view, with its name as the operationId of the call."""
+        register = super().route(rule, **options)
 
-class Json(DefaultJSONProvider):
-    """Answers are written by orjson: a page of annotations is large."""
+        def with_operation_id(view: View) -> View:
+            register(self.doc(operationId=view.__name__)(view))
+            return view
+
+        return with_operation_id
+
+
+class OrjsonProvider(DefaultJSONProvider):
+    """Serialize responses with orjson: a page of annotations is large."""
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
         content = self._prepare_response_obj(args, kwargs)
         return self._app.response_class(dumps(content), mimetype=self.mimetype)
 
 
-def service() -> Service:
-    found: Service = current_app.extensions["weighbridge"]
-    return found
-
-
-def dispatcher() -> JobDispatcher:
-    found: JobDispatcher = current_app.extensions["dispatcher"]
-    return found
-
-
 def actor() -> str:
-    """The name of the token that this request came with."""
+    """Return the name of the token that authenticated this request, for the audit log."""
     name: str = g.actor
     return name

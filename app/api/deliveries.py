@@ -1,8 +1,8 @@
-"""Deliveries: every POST as it came, what became of it, and taking it once more."""
+"""Deliveries: every callback as it was received, and its replay."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -10,39 +10,40 @@ from uuid import UUID
 from flask import Response
 from marshmallow import fields
 from marshmallow.validate import OneOf
-from sqlalchemy import ColumnElement, select, text
 
-from app.api.artifacts import SAFE_HEADERS
-from app.api.blueprint import Blueprint, actor, dispatcher, service
-from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
+from app.api.blueprint import Blueprint, actor
+from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
-from models import Delivery as Row
+from app.extensions import dispatcher, service
+from app.responses import CONTENT_HEADERS
 from pipeline.access.audit import log_action
+from pipeline.operations.queries import InvalidCursor
+from pipeline.operations.queries import deliveries as queries
 from pipeline.receive import replay
 from pipeline.receive.receive import DatabaseBusy
 from pipeline.receive.replay import Replay
 
-blueprint = Blueprint("deliveries", "Callbacks as they were received, newest first")
-
-STATUSES = ("stored", "processed", "quarantined")
+blueprint = Blueprint("deliveries", "Callbacks as they were received.")
 
 
 class Delivery(OutputSchema):
     id = fields.UUID()
     received_at = Timestamp()
-    status = fields.String(validate=OneOf(STATUSES))
-    reason = fields.String(allow_none=True, metadata={"description": "Why it is in quarantine"})
+    status = fields.String(validate=OneOf(queries.STATUSES))
+    reason = fields.String(allow_none=True, metadata={"description": "Why the delivery is quarantined."})
     event = fields.String(allow_none=True)
     task_id = fields.String(allow_none=True)
     environment = fields.String(validate=OneOf(("live", "test")))
     size_bytes = fields.Integer()
-    duplicates = fields.Integer(metadata={"description": "How often the same bytes came again"})
-    kind = fields.String(validate=OneOf(("callback", "reconciled", "imported")))
-    clock = Timestamp(allow_none=True, metadata={"description": "When it happened, by Scale's dates"})
+    duplicates = fields.Integer(
+        metadata={"description": "Number of later deliveries with exactly the same bytes."}
+    )
+    kind = fields.String(validate=OneOf(queries.KINDS))
+    clock = Timestamp(allow_none=True, metadata={"description": "Time of the event, by Scale's dates."})
     last_received_at = Timestamp()
     sha256 = fields.String()
     warnings = fields.List(
-        fields.Raw(), allow_none=True, metadata={"description": "What was odd about the envelope"}
+        fields.Raw(), allow_none=True, metadata={"description": "Human-readable parse warnings."}
     )
 
 
@@ -52,47 +53,38 @@ class DeliveryDetail(Delivery):
 
 
 class DeliveryQuery(ListQuery):
-    status = fields.String(validate=OneOf(STATUSES))
+    status = fields.String(validate=OneOf(queries.STATUSES))
     task_id = fields.String()
     environment = fields.String(validate=OneOf(("live", "test")))
     event = fields.String()
-    kind = fields.String(validate=OneOf(("callback", "reconciled", "imported")))
+    kind = fields.String(validate=OneOf(queries.KINDS))
 
 
-class Replayed(OutputSchema):
+class ReplayResult(OutputSchema):
     delivery_id = fields.UUID()
-    status = fields.String(allow_none=True, validate=OneOf(STATUSES))
+    status = fields.String(allow_none=True, validate=OneOf(queries.STATUSES))
     before = fields.Dict(allow_none=True)
     after = fields.Dict(allow_none=True)
-    changed = fields.Dict(allow_none=True, metadata={"description": "name → [before, after]"})
-
-
-COLUMNS = tuple(getattr(Row, name) for name in Delivery._declared_fields)
-DETAIL = tuple(getattr(Row, name) for name in DeliveryDetail._declared_fields)
+    changed = fields.Dict(
+        allow_none=True, metadata={"description": "Changed fields: name → [before, after]."}
+    )
 
 
 @blueprint.get("/deliveries")
 @blueprint.arguments(DeliveryQuery, location="query")
 @blueprint.response(200, list_schema(Delivery))
 def list_deliveries(query: Mapping[str, Any]) -> Record:
-    """Deliveries, newest first"""
+    """List deliveries, newest first"""
     with service().reader.begin() as connection:
-        return paginate(connection, select(*COLUMNS).where(*_chosen(query)), [Row.id], query)
-
-
-def _chosen(query: Mapping[str, Any]) -> Iterator[ColumnElement[bool]]:
-    for name in ("status", "task_id", "environment", "event", "kind"):
-        if name in query:
-            yield getattr(Row, name) == query[name]
-    if query.get("status", "processed") != "processed":
-        yield text("deliveries.status != 'processed'")  # type: ignore[misc]  # the words of the partial index
+        return list_body(queries.list_deliveries(connection, query, **paging(query)))
 
 
 @blueprint.get("/deliveries/<uuid:delivery_id>")
 @blueprint.response(200, DeliveryDetail)
-def show_delivery(delivery_id: UUID) -> Any:
-    """One delivery"""
-    return _row(delivery_id, *DETAIL)
+def get_delivery(delivery_id: UUID) -> Mapping[str, Any]:
+    """Get one delivery"""
+    with service().reader.begin() as connection:
+        return queries.get_delivery(connection, delivery_id)
 
 
 @blueprint.get("/deliveries/<uuid:delivery_id>/body")
@@ -100,82 +92,69 @@ def show_delivery(delivery_id: UUID) -> Any:
     200,
     {"type": "string", "format": "binary"},
     content_type="application/octet-stream",
-    description="The bytes as they came",
+    description="The bytes as they were received.",
 )
-def delivery_body(delivery_id: UUID) -> Response:
-    """The bytes of a delivery"""
-    body = _row(delivery_id, Row.body)["body"]
-    response = Response(body, headers=SAFE_HEADERS, mimetype="application/octet-stream")
+def get_delivery_body(delivery_id: UUID) -> Response:
+    """Download the body of a delivery"""
+    with service().reader.begin() as connection:
+        body = queries.get_body(connection, delivery_id)
+    response = Response(body, headers=CONTENT_HEADERS, mimetype="application/octet-stream")
     response.headers.set("Content-Disposition", "attachment", filename=f"{delivery_id}.json")
     return response
 
 
 @blueprint.post("/deliveries/<uuid:delivery_id>/replay")
-@blueprint.response(200, Replayed)
+@blueprint.response(200, ReplayResult)
 def replay_delivery(delivery_id: UUID) -> Record:
-    """Take the kept bytes the same way once more, with the code as it is now; nothing is created twice"""
-    _row(delivery_id, Row.id)
+    """Apply a stored delivery again with the current code; nothing is created twice"""
+    get_delivery(delivery_id)
     try:
         replayed = replay.replay(service(), delivery_id)
     except DatabaseBusy:
-        raise ProblemError(503, "the task's row is in use; try again", Retry_After="5") from None
+        raise ProblemError(503, "The task is locked; send the request again.", Retry_After="5") from None
+    return _finished(delivery_id, replayed)
+
+
+@blueprint.post("/deliveries/replay")
+@blueprint.arguments(DeliveryQuery, location="query")
+@blueprint.response(200, list_schema(ReplayResult))
+def replay_deliveries(query: Mapping[str, Any]) -> Record:
+    """Apply all matching deliveries again, oldest first, `limit` in each request
+
+    Continue with `cursor` until `next_cursor` is null. `changed` is null for a delivery whose task was locked for too
+    long: replay that delivery again.
+    """
+    conditions = list(queries.conditions(query))
+    if not conditions:
+        raise ProblemError(400, "Pass at least one filter, such as status=quarantined.")
+    try:
+        after = UUID(query["cursor"]) if "cursor" in query else None
+    except ValueError:
+        raise InvalidCursor from None
+    replays = replay.replay_many(service(), *conditions, after=after)
+    results = [
+        _locked(delivery_id) if isinstance(replayed, DatabaseBusy) else _finished(delivery_id, replayed)
+        for delivery_id, replayed in islice(replays, query["limit"])
+    ]
+    is_full = len(results) == query["limit"]
+    return {"data": results, "next_cursor": str(results[-1]["delivery_id"]) if is_full else None}
+
+
+def _finished(delivery_id: UUID, replayed: Replay) -> Record:
+    """Record the replay, dispatch its jobs and return its result."""
     with service().engine.begin() as connection:
         log_action(
             connection, actor(), "delivery.replay", str(delivery_id), {"status": replayed.receipt.status}
         )
     dispatcher().dispatch(replayed.receipt.jobs)
-    return _replayed(delivery_id, replayed)
-
-
-@blueprint.post("/deliveries/replay")
-@blueprint.arguments(DeliveryQuery, location="query")
-@blueprint.response(200, list_schema(Replayed))
-def replay_deliveries(query: Mapping[str, Any]) -> Record:
-    """Take all deliveries that the parameters choose once more, oldest first, `limit` at a time
-
-    Go on with `cursor` until `next_cursor` is null. `changed` is null where a task was in use for too long: replay that
-    delivery again.
-    """
-    conditions = list(_chosen(query))
-    if not conditions:
-        raise ProblemError(400, "choose deliveries by at least one parameter, such as status=quarantined")
-    try:
-        after = UUID(query["cursor"]) if "cursor" in query else None
-    except ValueError:
-        raise ProblemError(400, "cursor is none that this list gave") from None
-    replays = replay.replay_many(service(), *conditions, after=after)
-    done: list[Record] = []
-    for delivery_id, replayed in islice(replays, query["limit"]):
-        if isinstance(replayed, DatabaseBusy):
-            done.append(
-                {"delivery_id": delivery_id, "status": None, "before": None, "after": None, "changed": None}
-            )
-            continue
-        with service().engine.begin() as connection:
-            log_action(
-                connection, actor(), "delivery.replay", str(delivery_id), {"status": replayed.receipt.status}
-            )
-        dispatcher().dispatch(replayed.receipt.jobs)
-        done.append(_replayed(delivery_id, replayed))
-    whole = len(done) == query["limit"]
-    return {"data": done, "next_cursor": str(done[-1]["delivery_id"]) if whole else None}
-
-
-def _replayed(delivery_id: UUID, replay: Replay) -> Record:
     return {
         "delivery_id": delivery_id,
-        "status": replay.receipt.status,
-        "before": replay.before,
-        "after": replay.after,
-        "changed": replay.changed,
+        "status": replayed.receipt.status,
+        "before": replayed.before,
+        "after": replayed.after,
+        "changed": replayed.changed,
     }
 
 
-def _row(delivery_id: UUID, *columns: Any) -> Any:
-    with service().reader.begin() as connection:
-        row = connection.execute(select(*columns).where(Row.id == delivery_id)).mappings().one_or_none()
-    if row is None:
-        raise ProblemError(
-            404, f"no delivery {delivery_id} is known; GET /api/v1/deliveries lists those that are"
-        )
-    return row
+def _locked(delivery_id: UUID) -> Record:
+    return {"delivery_id": delivery_id, "status": None, "before": None, "after": None, "changed": None}

@@ -1,4 +1,4 @@
-"""Follow-ups: the tasks that workflows ask for, and what a person decides about one."""
+"""Follow-ups: the tasks that workflows create, and decisions about them."""
 
 from __future__ import annotations
 
@@ -8,35 +8,38 @@ from uuid import UUID
 
 from marshmallow import fields
 from marshmallow.validate import OneOf
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
-from app.api.blueprint import Blueprint, actor, dispatcher, service
-from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
+from app.api.blueprint import Blueprint, actor
+from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
-from models import FollowUp as Row
+from app.extensions import dispatcher, service
 from pipeline.follow_ups import decisions
 from pipeline.follow_ups.decisions import InvalidTransition
+from pipeline.operations.queries import follow_ups as queries
 
-blueprint = Blueprint("follow-ups", "Tasks that the workflows ask for, newest first")
-
-STATES = ("planned", "held", "created", "completed", "error", "canceled", "failed", "skipped")
+blueprint = Blueprint("follow-ups", "Tasks that workflows create.")
 
 
 class FollowUp(OutputSchema):
     unique_id = fields.String()
     workflow = fields.String()
     step = fields.String()
-    state = fields.String(validate=OneOf(STATES))
-    reason = fields.String(allow_none=True, metadata={"description": "Why it is held, failed or skipped"})
+    state = fields.String(validate=OneOf(queries.STATES))
+    reason = fields.String(
+        allow_none=True, metadata={"description": "Why the follow-up is held, failed or skipped."}
+    )
     environment = fields.String(validate=OneOf(("live", "test")))
     source_task_id = fields.String()
     source_annotation = fields.String(allow_none=True)
     task_type = fields.String()
-    task_id = fields.String(allow_none=True, metadata={"description": "The task that was created"})
+    task_id = fields.String(allow_none=True, metadata={"description": "Id of the created task."})
     depth = fields.Integer(
-        metadata={"description": "Follow-ups since the customer's own task, this one included"}
+        metadata={"description": "Number of follow-ups since the first task of the run, including this one."}
     )
-    workflow_digest = fields.String(metadata={"description": "sha256 of the file that planned it"})
+    workflow_digest = fields.String(
+        metadata={"description": "SHA-256 of the workflow file that planned the follow-up."}
+    )
     decided_by = fields.String(allow_none=True)
     decided_at = Timestamp(allow_none=True)
     planned_at = Timestamp()
@@ -44,11 +47,13 @@ class FollowUp(OutputSchema):
 
 
 class FollowUpDetail(FollowUp):
-    request = fields.Dict(metadata={"description": "The body for Scale, without callback_url and unique_id"})
+    request = fields.Dict(
+        metadata={"description": "The request to Scale, without callback_url and unique_id."}
+    )
 
 
 class FollowUpQuery(ListQuery):
-    state = fields.String(validate=OneOf(STATES))
+    state = fields.String(validate=OneOf(queries.STATES))
     workflow = fields.String()
     step = fields.String()
     source_task_id = fields.String()
@@ -56,73 +61,51 @@ class FollowUpQuery(ListQuery):
     environment = fields.String(validate=OneOf(("live", "test")))
 
 
-COLUMNS = tuple(getattr(Row, name) for name in FollowUp._declared_fields)
-
-
 @blueprint.get("/follow-ups")
 @blueprint.arguments(FollowUpQuery, location="query")
 @blueprint.response(200, list_schema(FollowUp))
 def list_follow_ups(query: Mapping[str, Any]) -> Record:
-    """Follow-ups, those planned last first"""
-    statement = select(*COLUMNS, Row.id)
-    for name in ("state", "workflow", "step", "source_task_id", "task_id", "environment"):
-        if name in query:
-            statement = statement.where(getattr(Row, name) == query[name])
+    """List follow-ups, the most recently planned first"""
     with service().reader.begin() as connection:
-        return paginate(connection, statement, [Row.id], query)
+        return list_body(queries.list_follow_ups(connection, query, **paging(query)))
 
 
 @blueprint.get("/follow-ups/<string:unique_id>")
 @blueprint.response(200, FollowUpDetail)
-def show_follow_up(unique_id: str) -> Any:
-    """One follow-up with its request"""
+def get_follow_up(unique_id: str) -> Mapping[str, Any]:
+    """Get one follow-up with its request"""
     with service().reader.begin() as connection:
-        return _row(connection, unique_id)
+        return queries.get_follow_up(connection, unique_id)
 
 
 @blueprint.post("/follow-ups/<string:unique_id>/approve")
 @blueprint.response(200, FollowUpDetail)
-def approve_follow_up(unique_id: str) -> Any:
-    """Let a held follow-up be created"""
-    return _decided(decisions.approve, unique_id)
+def approve_follow_up(unique_id: str) -> Mapping[str, Any]:
+    """Approve a held follow-up, so that its task is created"""
+    return _decide(decisions.approve, unique_id)
 
 
 @blueprint.post("/follow-ups/<string:unique_id>/cancel")
 @blueprint.response(200, FollowUpDetail)
-def cancel_follow_up(unique_id: str) -> Any:
-    """Never create it; one that was created is canceled at Scale a little later"""
-    return _decided(decisions.cancel, unique_id)
+def cancel_follow_up(unique_id: str) -> Mapping[str, Any]:
+    """Cancel a follow-up; a task that was created is canceled at Scale by a job"""
+    return _decide(decisions.cancel, unique_id)
 
 
 @blueprint.post("/follow-ups/<string:unique_id>/retry")
 @blueprint.response(200, FollowUpDetail)
-def retry_follow_up(unique_id: str) -> Any:
-    """Ask Scale again for one that it refused"""
-    return _decided(decisions.retry, unique_id)
+def retry_follow_up(unique_id: str) -> Mapping[str, Any]:
+    """Retry a follow-up that Scale refused"""
+    return _decide(decisions.retry, unique_id)
 
 
-def _decided(decide: Callable[[Connection, str, str], list[UUID]], unique_id: str) -> Any:
+def _decide(decide: Callable[[Connection, str, str], list[UUID]], unique_id: str) -> Mapping[str, Any]:
     try:
         with service().engine.begin() as connection:
+            queries.get_follow_up(connection, unique_id)
             job_ids = decide(connection, unique_id, actor())
-            row = _row(connection, unique_id)
-    except LookupError:
-        raise _missing(unique_id) from None
-    except InvalidTransition as refused:
-        raise ProblemError(409, str(refused)) from None
+            row = queries.get_follow_up(connection, unique_id)
+    except InvalidTransition as error:
+        raise ProblemError(409, str(error)) from None
     dispatcher().dispatch(job_ids)
     return row
-
-
-def _row(connection: Connection, unique_id: str) -> Any:
-    statement = select(*COLUMNS, Row.request).where(Row.unique_id == unique_id)
-    row = connection.execute(statement).mappings().one_or_none()
-    if row is None:
-        raise _missing(unique_id)
-    return row
-
-
-def _missing(unique_id: str) -> ProblemError:
-    return ProblemError(
-        404, f"no follow-up {unique_id} is known; GET /api/v1/follow-ups lists those that are"
-    )

@@ -1,4 +1,4 @@
-"""The jobs table: what waits, runs or died, and running it now."""
+"""Jobs: rows of work that are ready, running or dead."""
 
 from __future__ import annotations
 
@@ -8,65 +8,58 @@ from uuid import UUID
 
 from marshmallow import fields
 from marshmallow.validate import OneOf
-from sqlalchemy import select
 
-from app.api.blueprint import Blueprint, actor, dispatcher, service
-from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_schema, paginate
+from app.api.blueprint import Blueprint, actor
+from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
-from models import Job as Row
+from app.extensions import dispatcher, service
 from pipeline.access.audit import log_action
 from pipeline.jobs import queue
+from pipeline.operations.queries import jobs as queries
 
-blueprint = Blueprint("jobs", "Work that is to be done; a job that succeeded is gone")
+blueprint = Blueprint("jobs", "Rows of work. A job that succeeded is deleted.")
 
-STATES = ("ready", "running", "dead")
+KINDS = tuple(queue.MAX_ATTEMPTS)
 
 
 class Job(OutputSchema):
     id = fields.UUID()
-    kind = fields.String(validate=OneOf(tuple(queue.MAX_ATTEMPTS)))
+    kind = fields.String(validate=OneOf(KINDS))
     subject = fields.String(
-        metadata={"description": "The delivery, task, artifact or follow-up that it works on"}
+        metadata={"description": "Id of the delivery, task, artifact or follow-up that the job works on."}
     )
-    state = fields.String(validate=OneOf(STATES))
+    state = fields.String(validate=OneOf(queries.STATES))
     attempts = fields.Integer()
-    run_at = Timestamp(metadata={"description": "Not before; while it runs, when its lease ends"})
+    run_at = Timestamp(
+        metadata={"description": "Earliest start of the next attempt; end of the lease while it runs."}
+    )
     last_error = fields.String(allow_none=True)
     created_at = Timestamp()
 
 
 class JobQuery(ListQuery):
-    state = fields.String(validate=OneOf(STATES))
-    kind = fields.String(validate=OneOf(tuple(queue.MAX_ATTEMPTS)))
-
-
-COLUMNS = tuple(getattr(Row, name) for name in Job._declared_fields)
+    state = fields.String(validate=OneOf(queries.STATES))
+    kind = fields.String(validate=OneOf(KINDS))
 
 
 @blueprint.get("/jobs")
 @blueprint.arguments(JobQuery, location="query")
 @blueprint.response(200, list_schema(Job))
 def list_jobs(query: Mapping[str, Any]) -> Record:
-    """Jobs, newest first"""
-    statement = select(*COLUMNS)
-    for name in ("state", "kind"):
-        if name in query:
-            statement = statement.where(getattr(Row, name) == query[name])
+    """List jobs, newest first"""
     with service().reader.begin() as connection:
-        return paginate(connection, statement, [Row.id], query)
+        return list_body(queries.list_jobs(connection, query, **paging(query)))
 
 
 @blueprint.post("/jobs/<uuid:job_id>/retry")
 @blueprint.response(200, Job)
-def retry_job(job_id: UUID) -> Any:
-    """Run a dead job, or one that waits, now and with all its attempts"""
+def retry_job(job_id: UUID) -> Mapping[str, Any]:
+    """Retry a dead or waiting job now, with its attempts reset"""
     with service().engine.begin() as connection:
-        retried = queue.retry(connection, job_id)
-        row = connection.execute(select(*COLUMNS).where(Row.id == job_id)).mappings().one_or_none()
-        if row is None:
-            raise ProblemError(404, f"there is no job {job_id}: one that succeeded is gone")
-        if not retried:
-            raise ProblemError(409, "the job is running; its outcome will show here")
+        queries.get_job(connection, job_id)
+        if not queue.retry(connection, job_id):
+            raise ProblemError(409, "The job is running; wait for its outcome.")
+        row = queries.get_job(connection, job_id)
         log_action(connection, actor(), "job.retry", f"{row['kind']}:{row['subject']}")
     dispatcher().dispatch([job_id])
     return row

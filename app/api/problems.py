@@ -1,4 +1,4 @@
-"""Every error under /api as `application/problem+json` (RFC 9457): what is wrong, and what to do instead."""
+"""Errors of the API as `application/problem+json` (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -14,23 +14,29 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 from werkzeug.wrappers import Response as AnyResponse
 
+from pipeline.operations.queries import InvalidCursor, NotFound
+
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = "5"
 
 
 class ProblemDetails(Schema):
-    type = fields.String(required=True, metadata={"description": "about:blank: the status says it all"})
-    title = fields.String(required=True)
-    status = fields.Integer(required=True)
-    detail = fields.String(required=True)
+    """The body of an error response."""
+
+    type = fields.String(
+        required=True, metadata={"description": "`about:blank`: the status identifies the problem."}
+    )
+    title = fields.String(required=True, metadata={"description": "The phrase of the HTTP status."})
+    status = fields.Integer(required=True, metadata={"description": "The HTTP status."})
+    detail = fields.String(required=True, metadata={"description": "What is wrong, and what to do."})
     errors = fields.Dict(
         keys=fields.String(),
-        metadata={"description": "Parameter or field → what is wrong with it"},
+        metadata={"description": "Messages by the name of the parameter or field at fault."},
     )
 
 
 class ProblemError(Exception):
-    """Nothing is wrong with the service: the request cannot be done. (status, a sentence that says what to do)."""
+    """Raised when a request cannot be fulfilled: an HTTP status and a sentence that says what to do instead."""
 
     def __init__(
         self, status: int, detail: str, errors: dict[str, Any] | None = None, **headers: str
@@ -43,6 +49,7 @@ class ProblemError(Exception):
 def problem_response(
     status: int, detail: str, errors: dict[str, Any] | None = None, headers: dict[str, str] | None = None
 ) -> Response:
+    """Return an error response."""
     content: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -51,12 +58,12 @@ def problem_response(
     }
     if errors:
         content["errors"] = errors
-    written = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)  # places in a list are numbers
+    written = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)  # positions in a list are numbers
     return Response(written, status, headers, content_type=CONTENT_TYPE)
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest, with its errors in our form, also in the OpenAPI document."""
+    """flask-smorest with problem+json errors, also in the OpenAPI document."""
 
     ERROR_SCHEMA = ProblemDetails
     spec: APISpec
@@ -64,13 +71,13 @@ class Api(flask_smorest.Api):
     def _register_error_handlers(self) -> None:
         app: Flask = self._app
         app.register_error_handler(HTTPException, http_error)
-        app.register_error_handler(
-            ProblemError, lambda it: problem_response(it.status, it.detail, it.errors, it.headers)
-        )
+        app.register_error_handler(ProblemError, problem_error)
+        app.register_error_handler(NotFound, not_found)
+        app.register_error_handler(InvalidCursor, invalid_cursor)
         app.register_error_handler(SQLAlchemyError, database_error)
 
     def _register_etag_headers(self) -> None:
-        """None of ours: nothing here is paged or tagged in its headers."""
+        """Register no response headers: neither pages nor ETags use any."""
 
     _register_pagination_header = _register_etag_headers
 
@@ -79,12 +86,28 @@ class Api(flask_smorest.Api):
         for status in HTTPStatus:
             response = {"description": status.phrase, "content": content}
             self.spec.components.response(status.name, response, lazy=True)
-        default = {"description": "What is wrong, and what to do instead", "content": content}
+        default = {"description": "An error: what is wrong, and what to do.", "content": content}
         self.spec.components.response(self.DEFAULT_ERROR_RESPONSE_NAME, default, lazy=True)
 
 
+def problem_error(error: ProblemError) -> Response:
+    """Return the response of a ProblemError."""
+    return problem_response(error.status, error.detail, error.errors, error.headers)
+
+
+def not_found(error: NotFound) -> Response:
+    """Return 404, with the list that names the known ids."""
+    collection = "/".join(request.path.split("/")[:4])
+    return problem_response(404, f"{error}; GET {collection} lists the known ones.")
+
+
+def invalid_cursor(error: InvalidCursor) -> Response:
+    """Return 400 for a cursor of another list."""
+    return problem_response(400, str(error), {"cursor": ["Invalid cursor."]})
+
+
 def http_error(error: HTTPException) -> AnyResponse | HTTPException:
-    """What Flask and webargs raise. Outside /api it stays as it is."""
+    """Return what Flask and webargs raise as a problem. Errors outside /api stay as they are."""
     if not request.path.startswith("/api/"):
         return error
     if error.response is not None:
@@ -92,28 +115,34 @@ def http_error(error: HTTPException) -> AnyResponse | HTTPException:
     errors: dict[str, Any] | None = None
     detail = error.description or HTTPStatus(error.code or 500).phrase
     if error.code == 404:
-        detail = f"there is nothing at {request.path}; /api/openapi.json says what there is"
+        detail = f"No resource at {request.path}. See /api/openapi.json."
     elif error.code == 500:
-        detail = "this failed; the log says why"
+        detail = "Internal error. See the server log."
     elif messages := getattr(error, "data", {}).get("messages"):
-        errors = {
-            name: wrong
-            for place, said in messages.items()
-            for name, wrong in (said if isinstance(said, dict) else {place: said}).items()
-        }
-        for name, wrong in errors.items():
-            if "Unknown field." in wrong:
-                known = error.data["schema"].load_fields  # type: ignore[attr-defined]
-                errors[name] = [*wrong, f"Known are {', '.join(sorted(known))}."]
+        errors = _errors_by_field(messages, error.data["schema"])  # type: ignore[attr-defined]
         detail = "; ".join(f"{name}: {' '.join(map(str, wrong))}" for name, wrong in errors.items())
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
     return problem_response(error.code or 500, detail, errors, headers)
 
 
+def _errors_by_field(messages: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """Flatten webargs' messages, which are grouped by location, and list the allowed names for an unknown one."""
+    errors = {
+        name: wrong
+        for location, found in messages.items()
+        for name, wrong in (found if isinstance(found, dict) else {location: found}).items()
+    }
+    for name, wrong in errors.items():
+        if "Unknown field." in wrong:
+            errors[name] = [*wrong, f"Allowed: {', '.join(sorted(schema.load_fields))}."]
+    return errors
+
+
 def database_error(error: SQLAlchemyError) -> AnyResponse:
-    """The database is away or busy: the same request may succeed a little later."""
+    """Return 503: the database is unavailable or busy, and the same request may succeed later."""
     if not request.path.startswith("/api/"):
         raise error
-    return http_error(
-        ServiceUnavailable("the database did not answer; try again", retry_after=int(RETRY_AFTER))
-    )  # type: ignore[return-value]
+    unavailable = ServiceUnavailable(
+        "The database did not answer; send the request again.", retry_after=int(RETRY_AFTER)
+    )
+    return http_error(unavailable)  # type: ignore[return-value]

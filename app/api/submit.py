@@ -9,30 +9,33 @@ from typing import Any
 from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf, Regexp
 
-from app.api.blueprint import Blueprint, actor, service
+from app.api.blueprint import Blueprint, actor
 from app.api.lists import OutputSchema, Record
 from app.api.problems import ProblemError
+from app.extensions import service
 from pipeline.access.audit import log_action
 from pipeline.follow_ups import submit
 from pipeline.follow_ups.submit import ALREADY_EXISTS, CREATED
 from pipeline.jobs.queue import RetryLater
 from scale.client import PermanentError, ScaleError, Throttled
 
-blueprint = Blueprint("submit", "Tasks that are not asked for by a workflow")
+blueprint = Blueprint("submit", "First tasks of a pipeline.")
 
 
 class Submission(Schema):
     type = fields.String(
-        required=True, validate=Length(1, 64), metadata={"description": "Type of the task at Scale"}
+        required=True, validate=Length(1, 64), metadata={"description": "Type of the task at Scale."}
     )
     request = fields.Dict(
         required=True,
-        metadata={"description": "The body for Scale, without callback_url and unique_id, which are added"},
+        metadata={
+            "description": "The request to Scale, without callback_url and unique_id, which are added."
+        },
     )
     unique_id = fields.String(
         validate=Regexp(r"^[A-Za-z0-9._-]{1,120}$"),
         metadata={
-            "description": "Left out, one is made of the content: the same request again creates nothing again"
+            "description": "Id of the task. By default it is derived from the request, so that sending the same request again creates nothing."
         },
     )
     environment = fields.String(load_default="live", validate=OneOf(("live", "test")))
@@ -48,7 +51,7 @@ class Submitted(OutputSchema):
 @blueprint.arguments(Submission)
 @blueprint.response(200, Submitted)
 def submit_task(given: Mapping[str, Any]) -> Record:
-    """Create a task at Scale, or find that it is there"""
+    """Create a task at Scale, once for each unique_id"""
     row = submit.Row(
         1, {**given["request"], **({"unique_id": given["unique_id"]} if "unique_id" in given else {})}
     )
@@ -61,13 +64,11 @@ def submit_task(given: Mapping[str, Any]) -> Record:
         raise ProblemError(409, str(later), Retry_After=str(math.ceil(later.delay))) from None
     except Throttled as slow:
         seconds = math.ceil(slow.retry_after or submit.THROTTLED_SECONDS)
-        raise ProblemError(
-            429, f"Scale asks to slow down: {slow.message}", Retry_After=str(seconds)
-        ) from None
+        raise ProblemError(429, f"Scale API rate limit: {slow.message}", Retry_After=str(seconds)) from None
     except PermanentError as refused:
-        raise ProblemError(422, f"Scale refused it with {refused.status}: {refused.message}") from None
+        raise ProblemError(422, f"Scale API error {refused.status}: {refused.message}") from None
     except ScaleError as doubt:
-        raise ProblemError(502, f"Scale says: {doubt.message}; send the same request again") from None
+        raise ProblemError(502, f"Scale API error: {doubt.message}; send the same request again.") from None
     with service().engine.begin() as connection:
         log_action(connection, actor(), "tasks.submit", outcome.unique_id, {"outcome": outcome.outcome})
     return outcome._asdict()

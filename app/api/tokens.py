@@ -1,43 +1,43 @@
-"""Who asks: bearer tokens, API_TOKEN with every scope or one of the table. Reading needs `read`, all else `write`."""
+"""Authentication of the API: API_TOKEN, with every scope, or a token of the table. GET needs `read`, the rest `write`."""
 
 from __future__ import annotations
 
 import hmac
 
-from flask import current_app, g, request
+from flask import g, request
 
 from app.api.problems import ProblemError
+from app.extensions import service
 from pipeline.access.tokens import READ, SCOPES, WRITE, Holder, holder
-from pipeline.service import Service
 
 
 def authenticate() -> None:
-    """Before every request of the API. Raises Refused."""
+    """Check the bearer token before every request of the API. Raises ProblemError."""
     if "\0" in request.path:
-        raise ProblemError(404, "nothing that is kept has a NUL character in its name")
-    service: Service = current_app.extensions["weighbridge"]
+        raise ProblemError(404, "The path contains a NUL character; no stored id does.")
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    known = _holder(service, token.strip()) if scheme.lower() == "bearer" and token.strip() else None
+    known = find_holder(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
     if known is None:
         raise ProblemError(
             401,
-            "send `Authorization: Bearer TOKEN`, with API_TOKEN or a token that `flask tokens` made",
+            "Send `Authorization: Bearer TOKEN` with API_TOKEN or a token from `weighbridge tokens create`.",
             WWW_Authenticate='Bearer realm="weighbridge"',
         )
     needed = READ if request.method in ("GET", "HEAD", "OPTIONS") else WRITE
     if needed not in known.scopes:
+        scopes = ", ".join(sorted(known.scopes)) or "none"
         raise ProblemError(
             403,
-            f"this token may {' and '.join(sorted(known.scopes)) or 'nothing'}; {request.method} needs one that may {needed}",
+            f"{request.method} needs a token with the scope {needed}; this token's scopes: {scopes}.",
             WWW_Authenticate=f'Bearer realm="weighbridge", error="insufficient_scope", scope="{needed}"',
         )
     g.actor = known.name
 
 
-def _holder(service: Service, token: str) -> Holder | None:
-    """API_TOKEN is compared in constant time; the others are found by their digest, which tells nothing of the token."""
-    first = service.settings.api_token
+def find_holder(token: str) -> Holder | None:
+    """Return the holder of a token. API_TOKEN is compared in constant time, the others are found by their digest."""
+    first = service().settings.api_token
     if first and hmac.compare_digest(token.encode("utf-8", "surrogateescape"), first.encode()):
         return Holder("API_TOKEN", frozenset(SCOPES))
-    with service.reader.begin() as connection:
+    with service().reader.begin() as connection:
         return holder(connection, token)

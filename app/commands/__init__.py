@@ -1,20 +1,20 @@
-"""`flask …`: what a person does with the service from a terminal. One file a group; this is their one registry."""
+"""The commands, `weighbridge …` and `flask …`. One file a group; SECTIONS is their registry."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 from flask import Flask
-from flask.cli import AppGroup
 
+from app.commands import scale_projects, workflow_previews  # noqa: F401  # add commands to their groups
 from app.commands.artifacts import artifacts
-from app.commands.creation import creating
+from app.commands.audit import audit
+from app.commands.creation import creation
 from app.commands.database import db
 from app.commands.deliveries import deliveries
 from app.commands.demo import demo
 from app.commands.doctor import doctor
 from app.commands.follow_ups import follow_ups
+from app.commands.group import Group
 from app.commands.jobs import jobs
 from app.commands.reconcile import import_files, reconcile
 from app.commands.scale import scale
@@ -27,25 +27,48 @@ from app.commands.workflows import workflows
 from config.logging import log_to_standard_error
 from sandbox.cli import sandbox
 
-COMMANDS: tuple[click.Command, ...] = (
-    up, demo, doctor, db, deliveries, artifacts, reconcile, import_files, tasks, task_types, workflows, follow_ups,
-    creating, subscribers, jobs, tokens, scale, sandbox,
-)  # fmt: skip
+SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Run": (up, demo, doctor, db),
+    "Look": (tasks, deliveries, artifacts, jobs, audit),
+    "Decide": (workflows, follow_ups, creation),
+    "Operate": (reconcile, import_files, subscribers, tokens, scale),
+    "Develop": (sandbox, task_types),
+}
+COMMANDS: tuple[click.Command, ...] = tuple(command for section in SECTIONS.values() for command in section)
+
+
+class Commands(Group):
+    """All commands, listed by section. Logs go to standard error: programs may read what a command prints."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        log_to_standard_error()
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(len(name) for name in self.commands)
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [
+                        (
+                            str(command.name).ljust(width),
+                            command.get_short_help_str(formatter.width - width - 6),
+                        )
+                        for command in commands
+                    ]
+                )
+
+
+def make_commands(name: str | None = None, help_text: str | None = None) -> Commands:
+    """Return a group with every command and the hidden former names."""
+    group = Commands(name, help=help_text, commands={str(command.name): command for command in COMMANDS})
+    group.alias("creating", "creation")
+    return group
 
 
 def register(app: Flask) -> None:
-    """Give the application its commands."""
-    app.cli = Commands()
-    for command in COMMANDS:
-        app.cli.add_command(command)
-
-
-class Commands(AppGroup):
-    """The commands. Logs go to standard error while one runs: what it prints may be read by a program."""
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        log_to_standard_error()
-        return super().get_command(ctx, name)
-
-    def list_commands(self, ctx: click.Context) -> list[Any]:
-        return list(self.commands)
+    """Give the application its commands, for `flask …`."""
+    app.cli = make_commands()

@@ -1,52 +1,65 @@
-"""`flask creating …`: the one switch. Stopped, the service keeps receiving and creates nothing at Scale."""
+"""`weighbridge creation …`: pause the creation of tasks at Scale while callbacks are still received."""
 
 from __future__ import annotations
 
 import click
 
-from app.commands.group import Group, actor, service
+from app.commands.group import Group, actor
 from app.commands.output import as_json, print_json
-from pipeline.db.state import get_state
+from app.extensions import service
 from pipeline.follow_ups import decisions
-from pipeline.follow_ups.pauses import STOPPED, active_throttles
+from pipeline.operations.queries import Record
+from pipeline.operations.queries.creation import creation_status
 
 
 @click.group(cls=Group)
-def creating() -> None:
-    """Whether tasks are created at Scale: the one switch."""
+def creation() -> None:
+    """Pause and resume the creation of tasks at Scale."""
 
 
-@creating.command()
-def stop() -> None:
-    """Keep receiving and planning, create nothing."""
+@creation.command()
+@as_json
+def pause(as_json: bool) -> None:
+    """Create no tasks until resumed. Receiving and planning continue."""
     with service().engine.begin() as connection:
         decisions.pause_creation(connection, actor())
-    click.echo("Nothing is created at Scale until `flask creating start`. Receiving goes on.")
+        status = creation_status(connection)
+    _print_status(status, as_json)
 
 
-@creating.command()
-def start() -> None:
-    """Create again."""
+@creation.command()
+@as_json
+def resume(as_json: bool) -> None:
+    """Create tasks again. Waiting ones are created within a minute."""
     with service().engine.begin() as connection:
         decisions.resume_creation(connection, actor())
-    click.echo("Tasks are created again; those that waited follow within a minute.")
+        status = creation_status(connection)
+    _print_status(status, as_json)
 
 
-@creating.command()
+@creation.command("status")
 @as_json
-def status(as_json: bool) -> None:
-    """Say whether tasks are created, and what Scale asked to wait for."""
+def show_status(as_json: bool) -> None:
+    """Show whether tasks are created, and the rate limits of Scale."""
     with service().reader.begin() as connection:
-        stopped = get_state(connection, STOPPED)
-        pauses = active_throttles(connection)
+        status = creation_status(connection)
+    _print_status(status, as_json)
+
+
+def _print_status(status: Record, as_json: bool) -> None:
     if as_json:
-        print_json({"stopped": stopped is not None, **(stopped or {}), "pauses": pauses})
+        print_json(status)
         return
-    if stopped is not None:
+    if status["stopped"]:
         click.echo(
-            f"Stopped by {stopped.get('actor')} at {stopped.get('at')}; `flask creating start` starts it."
+            f"Creation is paused by {status['stopped_by']} since {status['stopped_at']};"
+            " `weighbridge creation resume` resumes it."
         )
     else:
         click.echo("Tasks are created.")
-    for pause in pauses:
-        click.echo(f"The {pause['environment']} account waits until {pause['until']}: {pause['reason']}")
+    for pause in status["pauses"]:
+        click.echo(f"{pause['environment']} tasks wait until {pause['until']}: {pause['reason']}")
+
+
+creation.alias("stop", "pause")
+creation.alias("start", "resume")

@@ -1,4 +1,4 @@
-"""`flask demo`: one polygon task goes through the running service and its sandbox, and every step of it is told."""
+"""`weighbridge demo`: send one polygon task through the running service and its sandbox, and print each step."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import click
 import requests
 from flask.cli import with_appcontext
 from PIL import Image, ImageDraw
-from sqlalchemy import Row, select
 
-from app.commands.group import Command, service
-from models import Annotation, Delivery, FollowUp, Task
+from app.commands.group import Command
+from app.extensions import service as current_service
 from pipeline.follow_ups.recording import missing_setting
+from pipeline.operations.queries import Record
+from pipeline.operations.queries import deliveries as queries
+from pipeline.operations.queries.follow_ups import first_follow_up
+from pipeline.operations.queries.responses import list_annotations
 from pipeline.service import Service
 from scale.client import Client, ScaleError
 
-STEP_SECONDS = 30.0
-START_SECONDS = 60.0
-LOOK_SECONDS = 0.05
+STEP_TIMEOUT_SECONDS = 30.0
+START_TIMEOUT_SECONDS = 60.0
+POLL_SECONDS = 0.05
+MAX_ANNOTATIONS = 1000
 ENVIRONMENT = "live"
 
 Found = TypeVar("Found")
@@ -33,88 +37,92 @@ Found = TypeVar("Found")
 @click.command(cls=Command)
 @with_appcontext
 def demo() -> None:
-    """Send one polygon task through the running service, and tell each step up to the finished box task."""
-    of = service()
-    client = client_of_the_sandbox(of)
-    await_start(of, client)
+    """Send one polygon task through the running service and print each step."""
+    service = current_service()
+    client = sandbox_client(service)
+    await_start(service, client)
     started = time.monotonic()
     marker = f"demo-{secrets.token_hex(4)}"
-    polygons = create_polygon_task(of, client, marker)
-    say(1, f"A polygon task is created at the sandbox: {polygons} (unique_id {marker})")
-    tell_callback(of, 2, polygons, "Its callback is received")
-    follow_up = await_follow_up(of, polygons)
-    layers = (follow_up.request.get("layers") or {}).items()
-    shown = ", ".join(f"{len(members)} {name}" for name, members in layers) or "nothing"
-    say(3, f"A box task follows: {follow_up.task_id} (unique_id {follow_up.unique_id}, layers: {shown})")
-    tell_callback(of, 4, follow_up.task_id, "The box task's callback is received")
-    click.echo(f"The whole way took {time.monotonic() - started:.1f} s. To read what was kept:")
+    polygons = create_polygon_task(service, client, marker)
+    print_step(1, f"Created a polygon task at the sandbox: {polygons} (unique_id {marker})")
+    await_callback(service, 2, polygons, "Received its callback")
+    follow_up = await_follow_up(service, polygons)
+    layers = (follow_up["request"].get("layers") or {}).items()
+    listed = ", ".join(f"{len(members)} {name}" for name, members in layers) or "none"
+    boxes, unique_id = follow_up["task_id"], follow_up["unique_id"]
+    print_step(3, f"Created the follow-up, a box task: {boxes} (unique_id {unique_id}, layers: {listed})")
+    await_callback(service, 4, boxes, "Received the box task's callback")
+    click.echo(f"Finished in {time.monotonic() - started:.1f} s. To read the result:")
     click.echo(
-        f"  curl -H 'Authorization: Bearer {of.settings.api_token}'"
-        f" http://127.0.0.1:{of.settings.port}/api/v1/tasks/{polygons}"
+        f"  curl -H 'Authorization: Bearer {service.settings.api_token}'"
+        f" http://127.0.0.1:{service.settings.port}/api/v1/tasks/{polygons}"
     )
 
 
-def say(step: int, what: str) -> None:
-    click.echo(f"{step}. {what}")
+def print_step(step: int, text: str) -> None:
+    """Print one numbered step."""
+    click.echo(f"{step}. {text}")
 
 
-def client_of_the_sandbox(of: Service) -> Client:
-    """Raises ClickException where the tasks would be Scale's, and cost money, or could not be followed."""
-    host = urlsplit(of.settings.scale_api_url).hostname or ""
+def sandbox_client(service: Service) -> Client:
+    """Return the client of the sandbox. Raises ClickException at Scale itself, where the task would cost money."""
+    host = urlsplit(service.settings.scale_api_url).hostname or ""
     if host.endswith(("scale.com", "scaleapi.com")):
         raise click.ClickException(
-            f"SCALE_API_URL is {of.settings.scale_api_url}: there the demonstration would cost money."
-            " Start it beside `make run`, which has a sandbox."
+            f"SCALE_API_URL is {service.settings.scale_api_url}: the demonstration would cost money there."
+            " Run it while `make run` is running, which has a sandbox."
         )
-    if what := missing_setting(of, ENVIRONMENT):
-        raise click.ClickException(f"{what}. Start the demonstration beside `make run`, which sets it.")
-    client = of.client(ENVIRONMENT)
-    assert client is not None  # missing() has looked
+    if problem := missing_setting(service, ENVIRONMENT):
+        raise click.ClickException(
+            f"{problem}. Run the demonstration while `make run` is running, which sets it."
+        )
+    client = service.client(ENVIRONMENT)
+    assert client is not None  # missing_setting() has checked
     return client
 
 
-def await_start(of: Service, client: Client) -> None:
-    """Until web and sandbox answer."""
+def await_start(service: Service, client: Client) -> None:
+    """Wait until web and sandbox answer. Raises ClickException."""
 
     def answered() -> bool:
         try:
             client.list_tasks(limit=1)
-            return requests.get(f"http://127.0.0.1:{of.settings.port}/livez", timeout=2).ok
+            return requests.get(f"http://127.0.0.1:{service.settings.port}/livez", timeout=2).ok
         except (ScaleError, requests.RequestException):
             return False
 
-    look_for(
+    wait_for(
         answered,
-        START_SECONDS,
-        f"no answer from the web process on port {of.settings.port} and the sandbox at {of.settings.scale_api_url}."
-        " Does `make run` run?",
+        START_TIMEOUT_SECONDS,
+        f"no answer from the web process on port {service.settings.port} and the sandbox at {service.settings.scale_api_url}."
+        " Is `make run` running?",
     )
 
 
-def create_polygon_task(of: Service, client: Client, marker: str) -> str:
-    """The task_id of a new polygon task, on a picture that the sandbox keeps."""
+def create_polygon_task(service: Service, client: Client, marker: str) -> str:
+    """Create a polygon task on a picture that the sandbox stores, and return its task_id."""
     uploaded = requests.post(
-        f"{of.settings.scale_api_url}/files/upload",
-        auth=(of.settings.scale_key(ENVIRONMENT) or "", ""),
+        f"{service.settings.scale_api_url}/files/upload",
+        auth=(service.settings.scale_key(ENVIRONMENT) or "", ""),
         files={"file": ("street.png", street(), "image/png")},
         timeout=15,
     )
     uploaded.raise_for_status()
     request = {
-        "callback_url": of.settings.callback_url,
+        "callback_url": service.settings.callback_url,
         "unique_id": marker,
         "instruction": "Outline every **car** and **pedestrian**",
         "attachment_type": "image",
-        "attachment": f"{of.settings.scale_api_url.removesuffix('/v1')}/files/{uploaded.json()['id']}",
+        "attachment": f"{service.settings.scale_api_url.removesuffix('/v1')}/files/{uploaded.json()['id']}",
         "objects_to_annotate": ["car", "pedestrian"],
         "with_labels": True,
-        "metadata": {"made_by": "flask demo"},
+        "metadata": {"made_by": "weighbridge demo"},
     }
     return str(client.create_task("polygonannotation", request)["task_id"])
 
 
 def street() -> bytes:
-    """A small picture with something to outline, as PNG."""
+    """Return a small picture with objects to outline, as PNG."""
     picture = Image.new("RGB", (640, 360), "#9ec5e8")
     draw = ImageDraw.Draw(picture)
     draw.rectangle((0, 220, 640, 360), fill="#6b6b6b")
@@ -132,67 +140,60 @@ def street() -> bytes:
     return content.getvalue()
 
 
-def tell_callback(of: Service, step: int, task_id: str, what: str) -> None:
-    """Wait for the callback of a task, and tell what was understood of it."""
+def await_callback(service: Service, step: int, task_id: str, title: str) -> None:
+    """Wait for the callback of a task and print what it contained."""
 
-    def received() -> Row[Any] | None:
-        with of.reader.begin() as connection:
-            return connection.execute(
-                select(Delivery.id, Delivery.event, Delivery.status, Delivery.reason, Task.response_id)
-                .join(Task, Task.task_id == Delivery.task_id)
-                .where(Delivery.task_id == task_id, Delivery.status != "stored")
-                .order_by(Delivery.id)
-                .limit(1)
-            ).one_or_none()
+    def received() -> Record | None:
+        with service.reader.begin() as connection:
+            found = queries.deliveries_after(connection, {"task_id": task_id}, None, 1)
+        return dict(found[0]) if found and found[0]["status"] != "stored" else None
 
-    delivery = look_for(
+    delivery = wait_for(
         received,
-        STEP_SECONDS,
-        f"no callback for {task_id} came. The sandbox sends it to {of.settings.callback_url};"
-        f" its page, http://127.0.0.1:{of.settings.sandbox_port}/, says what became of it.",
+        STEP_TIMEOUT_SECONDS,
+        f"no callback arrived for {task_id}. The sandbox sends it to {service.settings.callback_url};"
+        f" its page, http://127.0.0.1:{service.settings.sandbox_port}/, shows the attempts.",
     )
-    if delivery.status != "processed":
-        raise click.ClickException(f"The callback of {task_id} is {delivery.status}: {delivery.reason}")
-    with of.reader.begin() as connection:
-        rows = connection.execute(
-            select(Annotation.type, Annotation.label).where(Annotation.response_id == delivery.response_id)
-        ).all()
-    counted = ", ".join(
-        f"{number} × {type} {label}" for (type, label), number in Counter(map(tuple, rows)).items()
+    if delivery["status"] != "processed":
+        raise click.ClickException(f"The callback of {task_id} is {delivery['status']}: {delivery['reason']}")
+    with service.reader.begin() as connection:
+        annotations = list_annotations(connection, task_id, {}, limit=MAX_ANNOTATIONS).rows
+    counts = Counter((row["type"], row["label"]) for row in annotations)
+    listed = ", ".join(f"{number} × {type_} {label}" for (type_, label), number in counts.items())
+    print_step(
+        step,
+        f"{title}: {delivery['event']}, {len(annotations)} annotations ({listed}), delivery {delivery['id']}",
     )
-    say(step, f"{what}: {delivery.event}, {len(rows)} annotations ({counted}), delivery {delivery.id}")
 
 
-def await_follow_up(of: Service, task_id: str) -> Row[Any]:
-    """The follow-up of a task, once it has a task of its own."""
+def await_follow_up(service: Service, task_id: str) -> Record:
+    """Return the follow-up of a task once its own task was created. Raises ClickException."""
 
-    def created() -> Row[Any] | None:
-        with of.reader.begin() as connection:
-            found = connection.execute(
-                select(
-                    FollowUp.unique_id, FollowUp.task_id, FollowUp.state, FollowUp.reason, FollowUp.request
-                )
-                .where(FollowUp.source_task_id == task_id)
-                .order_by(FollowUp.id)
-                .limit(1)
-            ).one_or_none()
-        if found is not None and found.state in ("held", "failed", "skipped"):
-            raise click.ClickException(f"The follow-up {found.unique_id} is {found.state}: {found.reason}")
-        return found if found is not None and found.task_id else None
+    def created() -> Record | None:
+        with service.reader.begin() as connection:
+            found = first_follow_up(connection, task_id)
+        if found is None:
+            return None
+        if found["state"] in ("held", "failed", "skipped"):
+            raise click.ClickException(
+                f"The follow-up {found['unique_id']} is {found['state']}: {found['reason']}"
+            )
+        return dict(found) if found["task_id"] else None
 
-    return look_for(
+    return wait_for(
         created,
-        STEP_SECONDS,
-        f"no follow-up of {task_id} was created. Is a worker running, and does a workflow in {of.settings.workflows_dir}"
-        f" follow polygonannotation? `flask doctor` and `flask workflows explain {task_id}` say more.",
+        STEP_TIMEOUT_SECONDS,
+        f"no follow-up of {task_id} was created. Is a worker running, and does a workflow in"
+        f" {service.settings.workflows_dir} follow polygonannotation? `weighbridge doctor` and"
+        f" `weighbridge workflows explain {task_id}` show details.",
     )
 
 
-def look_for(find: Callable[[], Found | None], seconds: float, otherwise: str) -> Found:
-    """The first thing that `find` finds. Raises ClickException after `seconds`."""
+def wait_for(find: Callable[[], Found | None], seconds: float, otherwise: str) -> Found:
+    """Return the first true result of `find`. Raises ClickException after `seconds`."""
     until = time.monotonic() + seconds
     while not (found := find()):
         if time.monotonic() > until:
             raise click.ClickException(f"After {seconds:.0f} s {otherwise}")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     return found

@@ -1,67 +1,93 @@
-"""What the groups of commands share: the service, who asks, and errors as one sentence instead of a traceback."""
+"""What all commands share: friendly errors, aliases, and the name of the person for the audit log."""
 
 from __future__ import annotations
 
 import getpass
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.service import Service
+from app.extensions import dispatcher
+from config import SettingsError
+from pipeline.operations.queries import NotFound
 from scale.client import ScaleError
-from workers.dispatcher import JobDispatcher
 
-
-def service() -> Service:
-    return cast(Service, current_app.extensions["weighbridge"])
-
-
-def dispatcher() -> JobDispatcher:
-    return cast(JobDispatcher, current_app.extensions["dispatcher"])
+COLLECTIONS = {
+    "artifact": "artifacts",
+    "delivery": "deliveries",
+    "follow-up": "follow-ups",
+    "job": "jobs",
+    "notification": "subscribers",
+    "subscriber": "subscribers",
+    "task": "tasks",
+}
+"""Noun in the message of NotFound → the group of commands whose `list` names the known ones."""
 
 
 def dispatch_now(job_ids: Sequence[UUID]) -> None:
-    """Ring for jobs that were committed, now: this process may end before a thread of its own would."""
+    """Publish the ids of committed jobs before returning: this process may end before a thread would."""
     if job_ids and not dispatcher().embedded:
         dispatcher().publish(job_ids)
 
 
 def actor() -> str:
-    """Who decides, for the audit log: the person's name on this machine."""
+    """Return who decides, for the audit log: the user's name on this machine."""
     try:
         return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):  # containers run under numbers without a name
+    except (KeyError, OSError):  # containers run under ids without a name
         return "cli"
 
 
 class FriendlyErrors:
-    """A database or a Scale that refuses is told in a sentence, not as a traceback."""
+    """Print expected errors as one sentence instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)  # type: ignore[misc]
-        except SQLAlchemyError as fault:
-            raise click.ClickException(database_fault(fault)) from fault
-        except ScaleError as fault:
-            raise click.ClickException(f"Scale says: {fault.message}") from fault
+        except SettingsError as error:
+            raise click.UsageError(str(error)) from None
+        except NotFound as error:
+            raise click.ClickException(not_found_message(error)) from None
+        except SQLAlchemyError as error:
+            raise click.ClickException(database_message(error)) from error
+        except ScaleError as error:
+            raise click.ClickException(f"Scale API error: {error.message}") from error
 
 
 class Command(FriendlyErrors, click.Command):
-    """A command of its own; it runs inside the application's context."""
+    """A single command that runs in the application's context."""
 
 
 class Group(FriendlyErrors, AppGroup):
-    """A group of commands that run inside the application's context."""
+    """A group of commands that run in the application's context."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.aliases: dict[str, str] = {}
+
+    def alias(self, old: str, new: str) -> None:
+        """Keep accepting a command's former name without listing it."""
+        self.aliases[old] = new
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, self.aliases.get(cmd_name, cmd_name))
 
 
-def database_fault(fault: SQLAlchemyError) -> str:
-    """What the database said, and what is likely to mend it."""
-    said = str(getattr(fault, "orig", None) or fault).strip().splitlines()[0]
-    if "no such table" in said or "no such column" in said or "does not exist" in said:
-        return f"The database has not the tables of this version ({said}). `flask db upgrade` makes them."
-    return f"The database does not answer as it should: {said}. `flask doctor` says more."
+def not_found_message(error: NotFound) -> str:
+    """Return the message of a NotFound with the command that lists the known ids."""
+    text = str(error)
+    nouns = [noun for noun in COLLECTIONS if f"no {noun} " in text]
+    listing = f" `weighbridge {COLLECTIONS[nouns[0]]} list` shows the known ones." if nouns else ""
+    return f"{text[:1].upper()}{text[1:]}.{listing}"
+
+
+def database_message(error: SQLAlchemyError) -> str:
+    """Return the first line of a database error and the next step."""
+    cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    if "no such table" in cause or "no such column" in cause or "does not exist" in cause:
+        return f"The database schema is out of date ({cause}); run `weighbridge db upgrade`."
+    return f"The database does not answer as expected: {cause}. `weighbridge doctor` shows details."

@@ -1,64 +1,69 @@
-"""`flask jobs …`: work that waits, runs or died."""
+"""`weighbridge jobs …`: rows of work that are ready, running or dead."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 import click
-from sqlalchemy import ColumnElement, select
 
-from app.api.jobs import COLUMNS, STATES, Job
-from app.commands.group import Group, actor, dispatch_now, service
-from app.commands.output import as_json, fetch_rows, limit, print_rows
-from models import Job as Row
+from app.api.jobs import KINDS, Job
+from app.commands.group import Group, actor, dispatch_now
+from app.commands.output import as_json, filters_from, limit, print_json, print_rows
+from app.extensions import service
 from pipeline.access.audit import log_action
-from pipeline.jobs.queue import MAX_ATTEMPTS, retry
+from pipeline.jobs.queue import retry
+from pipeline.operations.queries import NotFound
+from pipeline.operations.queries import jobs as queries
 
 LISTED = ("id", "kind", "subject", "state", "attempts", "run_at", "last_error")
 
 
 @click.group(cls=Group)
 def jobs() -> None:
-    """Work that is to be done. A job that succeeded is gone."""
-
-
-def chosen(**wanted: str | None) -> Iterator[ColumnElement[bool]]:
-    for name, value in wanted.items():
-        if value is not None:
-            yield getattr(Row, name) == value
+    """List and retry jobs. A job that succeeded is deleted."""
 
 
 @jobs.command("list")
-@click.option("--state", type=click.Choice(STATES))
-@click.option("--kind", type=click.Choice(tuple(MAX_ATTEMPTS)))
+@click.option("--state", type=click.Choice(queries.STATES), help="Select by state.")
+@click.option("--kind", type=click.Choice(KINDS), help="Select by kind.")
 @limit
 @as_json
-def list_jobs(limit: int, as_json: bool, **wanted: Any) -> None:
-    """The newest jobs."""
-    rows = fetch_rows(Job, COLUMNS, chosen(**wanted), Row.id.desc(), limit)
-    print_rows(rows, LISTED, as_json, "No job is like that.")
+def list_jobs(limit: int, as_json: bool, **options: Any) -> None:
+    """List jobs, newest first."""
+    with service().reader.begin() as connection:
+        page = queries.list_jobs(connection, filters_from(**options), limit=limit)
+    print_rows(Job(many=True).dump(page.rows), LISTED, as_json, "No matching jobs.")
 
 
 @jobs.command("retry")
 @click.argument("job_ids", type=click.UUID, nargs=-1)
-@click.option("--dead", is_flag=True, help="All that are dead.")
-@click.option("--kind", type=click.Choice(tuple(MAX_ATTEMPTS)), help="With --dead: only those of this kind.")
-def retry_jobs(job_ids: tuple[UUID, ...], dead: bool, kind: str | None) -> None:
-    """Run dead jobs, or such that wait, now and with all their attempts."""
+@click.option("--dead", is_flag=True, help="Select all dead jobs.")
+@click.option("--kind", type=click.Choice(KINDS), help="With --dead: only jobs of this kind.")
+@as_json
+def retry_jobs(job_ids: tuple[UUID, ...], dead: bool, kind: str | None, as_json: bool) -> None:
+    """Retry dead or waiting jobs now, with their attempts reset."""
     if bool(job_ids) == dead:
-        raise click.UsageError("Name jobs, or say --dead.")
+        raise click.UsageError("Pass job ids or --dead.")
     retried: list[UUID] = []
+    skipped: list[UUID] = []
     with service().engine.begin() as connection:
-        found = chosen(state="dead", kind=kind) if dead else iter([Row.id.in_(job_ids)])
-        rows = connection.execute(select(Row.id, Row.kind, Row.subject).where(*found)).all()
-        for job_id, kind_of_job, subject in rows:
+        selected = list(job_ids) or queries.matching_ids(connection, filters_from(state="dead", kind=kind))
+        for job_id in selected:
+            try:
+                row = queries.get_job(connection, job_id)
+            except NotFound:
+                skipped.append(job_id)
+                continue
             if retry(connection, job_id):
-                log_action(connection, actor(), "job.retry", f"{kind_of_job}:{subject}")
+                log_action(connection, actor(), "job.retry", f"{row['kind']}:{row['subject']}")
                 retried.append(job_id)
+            else:
+                skipped.append(job_id)
     dispatch_now(retried)
-    click.echo(f"{len(retried)} run again now.")
-    if left := set(job_ids) - set(retried):
-        named = ", ".join(map(str, sorted(left)))
-        raise click.ClickException(f"These run already, or are gone because they succeeded: {named}")
+    if as_json:
+        print_json({"retried": retried, "skipped": skipped})
+    else:
+        click.echo(f"Retried {len(retried)} jobs.")
+    if skipped:
+        raise click.ClickException(f"Already running or finished: {', '.join(map(str, skipped))}")

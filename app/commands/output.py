@@ -1,66 +1,135 @@
-"""What commands print: tables for people, and with `--json` the same rows, under the REST API's names, for programs."""
+"""Output of the commands: tables for people, and with `--json` the objects of the REST API for programs."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import click
-from marshmallow import Schema
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import ColumnElement, Select, select
 
-from app.commands.group import service
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 limit = click.option(
-    "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="The newest so many."
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=50,
+    show_default=True,
+    help="Maximum number of rows, newest first.",
 )
 
-WIDE = 1000
-"""Columns where nobody looks: a table that goes into a file or a pipe is never folded."""
+MAX_PIPED_WIDTH = 1000
+"""Columns of a table that goes to a file or a pipe: it is never wrapped."""
+FREE_TEXT = frozenset(("reason", "last_error", "description", "summary", "message", "details", "attempts"))
+"""Columns whose text may wrap. Ids and names never wrap, so that they can be copied."""
+MIN_FREE_TEXT_WIDTH = 24
 
 
 def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def print_rows(
-    rows: Sequence[Mapping[str, Any]], columns: Iterable[str], as_json: bool, nothing: str
+    rows: Sequence[Mapping[str, Any]], columns: Iterable[str], as_json: bool, empty_message: str
 ) -> None:
-    """The rows as JSON, or their `columns` as a table; `nothing` is said where there are none."""
+    """Print the rows as JSON, or their `columns` as a table, or `empty_message` if there are none.
+
+    Columns without any value are left out. Rows that do not fit the terminal are printed as one block each.
+    """
     if as_json:
         print_json(rows)
-    elif not rows:
-        click.echo(nothing)
-    else:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in columns:
-            table.add_column(name.replace("_", " "), overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable(row[name])) for name in columns))
-        console().print(table)
-
-
-def print_record(facts: Mapping[str, Any], as_json: bool) -> None:
-    """One thing: a line for each of its fields."""
-    if as_json:
-        print_json(facts)
         return
-    for name, value in facts.items():
-        click.echo(f"{click.style(name.replace('_', ' ').ljust(20), bold=True)} {printable(value)}")
+    if not rows:
+        click.echo(empty_message)
+        return
+    names = [name for name in columns if any(row[name] not in (None, "", []) for row in rows)]
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    out = console()
+    if _fixed_width(names, cells) <= out.width:
+        out.print(_table(names, cells))
+    else:
+        _print_blocks(names, cells)
+
+
+def _cell(value: Any) -> str:
+    if sys.stdout.isatty() and isinstance(value, str) and (moment := _timestamp(value)) is not None:
+        return time_ago(moment)
+    return printable(value)
+
+
+def _timestamp(value: str) -> datetime | None:
+    if len(value) < 20 or not value.endswith("Z") or value[4:5] != "-":
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+def time_ago(moment: datetime) -> str:
+    """Return how long ago a moment was, such as "2 min ago"; its date if it is more than 30 days ago or in the future."""
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    if not -1 <= seconds <= 30 * 86_400:
+        return f"{moment:%Y-%m-%d %H:%M}"
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} ago"
+    return f"{max(0, int(seconds))} s ago"
+
+
+def _fixed_width(names: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
+    """Return the least width of a table in which only free text wraps."""
+    widths = [max(len(name), *(len(row[index]) for row in cells)) for index, name in enumerate(names)]
+    return sum(
+        min(width, MIN_FREE_TEXT_WIDTH) if name in FREE_TEXT else width
+        for name, width in zip(names, widths, strict=True)
+    ) + 2 * len(names)
+
+
+def _table(names: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(name.replace("_", " "), no_wrap=name not in FREE_TEXT, overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _print_blocks(names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    for index, row in enumerate(cells):
+        if index:
+            click.echo()
+        for name, value in zip(names, row, strict=True):
+            _print_field(name, value)
+
+
+def print_record(record: Mapping[str, Any], as_json: bool) -> None:
+    """Print one object, a line for each field."""
+    if as_json:
+        print_json(record)
+        return
+    for name, value in record.items():
+        _print_field(name, printable(value))
+
+
+def _print_field(name: str, value: str) -> None:
+    click.echo(f"{click.style(name.replace('_', ' ').ljust(20), bold=True)} {value}")
 
 
 def console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    """Return a console on standard output, as wide as the terminal."""
+    return Console(width=None if sys.stdout.isatty() else MAX_PIPED_WIDTH, highlight=False)
 
 
 def printable(value: Any) -> str:
-    """One value on one line. What a terminal would obey is made visible: labels and texts are a labeler's."""
+    """Return one value on one line. Control characters are escaped: labels and texts come from outside."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -70,15 +139,6 @@ def printable(value: Any) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value))
 
 
-def fetch_rows(
-    schema: type[Schema],
-    columns: Sequence[Any],
-    where: Iterable[ColumnElement[bool]],
-    order: ColumnElement[Any],
-    limit: int,
-) -> list[dict[str, Any]]:
-    """The rows that a list of the REST API would show, in its form."""
-    statement: Select[Any] = select(*columns).where(*where).order_by(order).limit(limit)
-    with service().reader.begin() as connection:
-        found: list[dict[str, Any]] = schema(many=True).dump(connection.execute(statement).mappings().all())
-    return found
+def filters_from(**options: Any) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}

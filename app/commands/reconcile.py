@@ -1,4 +1,4 @@
-"""`flask reconcile` and `flask import`: results that no callback brought, from Scale's own list or from files."""
+"""`weighbridge reconcile` and `weighbridge import`: results that no callback delivered, from Scale or from files."""
 
 from __future__ import annotations
 
@@ -15,52 +15,55 @@ from flask.cli import with_appcontext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from app.commands.group import Command, dispatch_now, service
+from app.commands.group import Command, dispatch_now
 from app.commands.output import as_json, print_json, print_record, printable
-from app.commands.timestamps import TIMESTAMP
-from pipeline.sync import reconcile as pass_through
+from app.commands.timestamps import EXAMPLES, TIMESTAMP
+from app.extensions import service
+from pipeline.sync import reconcile as reconciliation
 from pipeline.sync.imports import Import, UnreadableImport, import_file
 from pipeline.sync.reconcile import THROTTLED_SECONDS, ReconcileRun
 from scale.client import Throttled, TransientError
 
-FAILURES = 8
-"""So often in a row Scale may fail, with longer and longer pauses between, before the command gives up."""
+MAX_FAILURES = 8
+"""Failures of Scale in a row before the command gives up; the pause doubles after each."""
 
 
 @click.command("reconcile", cls=Command)
 @click.option(
-    "--since", type=TIMESTAMP, help="Tasks that changed then or later: 2026-01-31, 12h, 7d. Default: all."
+    "--since", type=TIMESTAMP, help=f"Only tasks that changed at or after TIME: {EXAMPLES}. Default: all."
 )
 @click.option("--project", help="Only tasks of this project.")
-@click.option("--environment", type=click.Choice(("live", "test")), help="Default: each that has an API key.")
-@click.option("--dry-run", is_flag=True, help="Only say what differs.")
+@click.option(
+    "--environment", type=click.Choice(("live", "test")), help="Default: each environment with an API key."
+)
+@click.option("--dry-run", is_flag=True, help="Dry run: list differences, change nothing.")
 @as_json
 @with_appcontext
 def reconcile(
     since: datetime | None, project: str | None, environment: str | None, dry_run: bool, as_json: bool
 ) -> None:
-    """Take from Scale's list of tasks what no callback has told, and say what that was.
+    """Compare Scale's list of tasks with the database, and store what no callback delivered.
 
-    A run that was interrupted goes on where it stopped. Old results buy no follow-ups by themselves.
+    An interrupted run continues where it stopped. Follow-ups of old results are held.
     """
     with_key = [name for name in ("live", "test") if service().client(name) is not None]
     chosen = with_key if environment is None else [environment]
     if not chosen or environment not in (None, *with_key):
         raise click.ClickException(
-            "There is no API key to ask Scale with: set SCALE_API_KEY for live tasks, SCALE_TEST_API_KEY for test tasks."
+            "No API key is set: set SCALE_API_KEY for live tasks, SCALE_TEST_API_KEY for test tasks."
         )
     reports = []
     for name in chosen:
-        run = pass_through.begin(service(), name, since=since, project=project)
+        run = reconciliation.begin(service(), name, since=since, project=project)
         if run.position and not as_json:
-            click.echo(f"Going on with the {name} run that was interrupted after {run.seen} tasks.")
+            click.echo(f"Continuing the {name} run that was interrupted after {run.seen} tasks.")
         with progress(f"{name} tasks") as (bar, line):
-            for page in patiently(run, dry_run=dry_run):
+            for page in pages_with_retries(run, dry_run=dry_run):
                 run = page
                 bar.update(line, completed=run.seen, total=run.total)
                 dispatch_now([job_id for one in run.found for job_id in one.jobs])
                 for one in run.found if not as_json else ():
-                    click.echo(f"{printable(one.task_id)}: {one.why}, {one.receipt or 'not taken'}")
+                    click.echo(f"{printable(one.task_id)}: {one.why}, {one.receipt or 'not stored'}")
         counts = ("seen", "missing", "stale", "repaired")
         reports.append({"environment": name} | {count: getattr(run, count) for count in counts})
     if as_json:
@@ -70,20 +73,20 @@ def reconcile(
             print_record(report, as_json)
 
 
-def patiently(run: ReconcileRun, *, dry_run: bool) -> Iterator[ReconcileRun]:
-    """The pages of a run. Scale's pauses are waited out, and its failures for a while."""
+def pages_with_retries(run: ReconcileRun, *, dry_run: bool) -> Iterator[ReconcileRun]:
+    """Yield the pages of a run. Waits for rate limits, and retries failures with exponential back-off."""
     failures = 0
     while not run.finished:
         try:
-            for page in pass_through.reconcile(service(), run, dry_run=dry_run):
+            for page in reconciliation.reconcile(service(), run, dry_run=dry_run):
                 run, failures = page, 0
                 yield run
         except (Throttled, TransientError) as fault:
             failures += 1
-            if failures == FAILURES:
+            if failures == MAX_FAILURES:
                 raise
             pause = fault.retry_after or min(THROTTLED_SECONDS, 2.0**failures)
-            click.echo(f"Scale says: {fault.message}. Again in {pause:.0f} s.", err=True)
+            click.echo(f"Scale API error: {fault.message}. Retrying in {pause:.0f} s.", err=True)
             time.sleep(pause)
 
 
@@ -96,19 +99,21 @@ def patiently(run: ReconcileRun, *, dry_run: bool) -> Iterator[ReconcileRun]:
     type=click.Choice(("live", "test")),
     default="live",
     show_default=True,
-    help="Of objects that do not say is_test.",
+    help="Environment of objects without is_test.",
 )
-@click.option("--restart", is_flag=True, help="Begin anew where an earlier run of a file was interrupted.")
-@click.option("--dry-run", is_flag=True, help="Only say what is new.")
+@click.option(
+    "--restart", is_flag=True, help="Start at the beginning of a file whose import was interrupted."
+)
+@click.option("--dry-run", is_flag=True, help="Dry run: count new results, change nothing.")
 @as_json
 @with_appcontext
 def import_files(
     files: tuple[Path, ...], environment: str, restart: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Take task objects from JSON files: the dashboard's mass export, single tasks, e-mail callbacks.
+    """Import task objects from JSON files: the dashboard's mass export, single tasks, e-mail callbacks.
 
-    A file may hold one object, a list, or an object a line. Each is taken as its callback would have been, only where
-    it says something new. Old results buy no follow-ups by themselves.
+    A file holds one object, a list, or one object a line. Each object is applied like its callback if it is new.
+    Follow-ups of old results are held.
     """
     reports: list[dict[str, Any]] = []
     for path in files:
@@ -131,7 +136,7 @@ def import_files(
 
 @contextmanager
 def progress(what: str) -> Iterator[tuple[Progress, TaskID]]:
-    """A bar on standard error, where somebody looks."""
+    """Show a progress bar on standard error if it is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(

@@ -1,193 +1,227 @@
-"""`flask tasks submit FILE`: the first tasks of a pipeline, checked before any of them costs money."""
+"""`weighbridge tasks submit FILE`: the first tasks of a pipeline, checked before any of them costs money."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import yaml
 from flask.cli import with_appcontext
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from app.commands.group import Command, actor, service
+from app.commands.group import Command, actor
 from app.commands.output import as_json, console, print_json, printable
+from app.extensions import service
 from pipeline.access.audit import log_action
-from pipeline.follow_ups import submit as domain
+from pipeline.follow_ups import submit as submission
 from pipeline.follow_ups.recording import missing_setting
 from pipeline.follow_ups.submit import REFUSED, InvalidInput, Outcome, SubmittedTask
 from pipeline.jobs.queue import RetryLater
 from scale.client import Unauthorized
 from workflows.definition.expressions import Template, compile_template, expressions_in
 
-MOST_SHOWN = 20
-EVERY = 100
+MAX_PRINTED = 20
+PROGRESS_EVERY = 100
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one submission."""
+
+    type_name: str | None
+    request_file: Path | None
+    name: str | None
+    environment: str
+    limit: int | None
+    per_minute: int | None
+    at_once: int
+    check: bool
+    yes: bool
+    as_json: bool
 
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--type", "type_name", help="Task type of the rows that name none.")
+@click.option("--type", "type_name", help="Task type of rows without a `type`.")
 @click.option(
     "--request",
     "request_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="YAML or JSON: the whole request, with ${{ row.column }} where a row's own value belongs.",
+    help="YAML or JSON file with the whole request; ${{ row.column }} inserts a value of the row.",
 )
-@click.option("--name", help="What the unique_ids begin with. Default: the file's name.")
-@click.option("--environment", type=click.Choice(("live", "test")), default="live", show_default=True)
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many rows.")
-@click.option("--per-minute", type=click.IntRange(1), help="No more tasks than that a minute.")
+@click.option("--name", help="Prefix of the unique_ids. Default: the file's name.")
 @click.option(
-    "--at-once", type=click.IntRange(1, 32), default=4, show_default=True, help="Calls at the same time."
+    "--environment",
+    type=click.Choice(("live", "test")),
+    default="live",
+    show_default=True,
+    help="Environment of the tasks.",
 )
-@click.option("--check", is_flag=True, help="Say what would be created; create nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--limit", type=click.IntRange(1), help="Submit only the first N rows.")
+@click.option("--per-minute", type=click.IntRange(1), help="Maximum tasks per minute.")
+@click.option(
+    "--at-once", type=click.IntRange(1, 32), default=4, show_default=True, help="Number of concurrent calls."
+)
+@click.option("--check", is_flag=True, help="Dry run: print the tasks, create nothing.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation.")
 @as_json
 @with_appcontext
-def submit(
-    file: Path,
-    type_name: str | None,
-    request_file: Path | None,
-    name: str | None,
-    environment: str,
-    limit: int | None,
-    per_minute: int | None,
-    at_once: int,
-    check: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    """Create the tasks that a .csv or .jsonl FILE asks for. The same file again creates nothing again.
+def submit(file: Path, **options: Any) -> None:
+    """Create the tasks of a .csv or .jsonl FILE. Submitting the same file again creates nothing.
 
-    A line of a .jsonl file is the request, with its `type`. In a .csv file the columns are its fields: `metadata.city` is a
-    field of `metadata`, the cells of `tags:json` are JSON, and an empty cell is no field. `callback_url` and a `unique_id`
-    made of the content are added. Every row is checked first; if Scale would refuse one, none is created.
+    A line of a .jsonl file is the request, with its `type`. In a .csv file the columns are its fields: `metadata.city` is
+    a field of `metadata`, cells of `tags:json` are JSON, and an empty cell is omitted. `callback_url` and a `unique_id`
+    derived from the content are added. Every row is checked first; if one is invalid, nothing is created.
     """
-    if why := missing_setting(service(), environment):
-        raise click.ClickException(f"{why}: Scale is asked with it.")
-    try:
-        template = read_request(request_file)
-        tasks = list(
-            itertools.islice(
-                (
-                    domain.task_for_row(
-                        row,
-                        name or file.stem,
-                        service().settings.unique_id_prefix,
-                        type_name=type_name,
-                        template=template,
-                    )
-                    for row in domain.read_rows(file)
-                ),
-                limit,
-            )
-        )
-    except InvalidInput as unusable:
-        raise click.ClickException(str(unusable)) from None
-    unique = domain.unique_tasks(tasks)
-    refuse_faults(unique)
-    counts = Counter(one.type for one in unique)
-    said = ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items())) or "no"
-    twice = len(tasks) - len(unique)
-    summary = f"{said} tasks ({environment})" + (f"; {twice} rows are there twice" if twice else "")
-    if check:
-        print_check(unique, summary, as_json)
+    chosen = Options(**options)
+    if problem := missing_setting(service(), chosen.environment):
+        raise click.ClickException(f"{problem}.")
+    tasks = read_tasks(file, chosen)
+    unique = submission.unique_tasks(tasks)
+    reject_invalid_rows(unique)
+    summary = summarize(unique, len(tasks) - len(unique), chosen.environment)
+    if chosen.check:
+        print_check(unique, summary, chosen.as_json)
         return
-    if not yes:
+    if not chosen.yes:
         click.confirm(f"Create {summary}?", abort=True)
     outcomes: list[Outcome] = []
     try:
-        outcomes.extend(create(unique, environment, per_minute, at_once, quiet=as_json))
-    finally:  # also what was created before it broke off is written down
-        done = Counter(outcome.outcome for outcome in outcomes)
+        outcomes.extend(create_tasks(unique, chosen))
+    finally:  # record what was created before an error, too
+        counts = Counter(outcome.outcome for outcome in outcomes)
         with service().engine.begin() as connection:
-            log_action(connection, actor(), "tasks.submit", file.name, dict(done))
-    tell(outcomes, done, as_json)
+            log_action(connection, actor(), "tasks.submit", file.name, dict(counts))
+    print_outcomes(outcomes, counts, chosen.as_json)
+
+
+def read_tasks(file: Path, options: Options) -> list[SubmittedTask]:
+    """Return the task of each row. Raises ClickException for an unreadable file."""
+    try:
+        template = read_request(options.request_file)
+        rows = itertools.islice(submission.read_rows(file), options.limit)
+        prefix = service().settings.unique_id_prefix
+        return [
+            submission.task_for_row(
+                row, options.name or file.stem, prefix, type_name=options.type_name, template=template
+            )
+            for row in rows
+        ]
+    except InvalidInput as error:
+        raise click.ClickException(str(error)) from None
 
 
 def read_request(file: Path | None) -> Template | None:
-    """The request that all rows share. Raises ClickException."""
+    """Return the request that all rows share. Raises ClickException."""
     if file is None:
         return None
     try:
         written = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{file} can't be read: {error}") from None
+        raise click.ClickException(f"Cannot read {file}: {error}") from None
     if not isinstance(written, dict):
-        raise click.ClickException(f"{file} is no mapping: the body of the request to Scale")
+        raise click.ClickException(f"{file} must be a mapping: the request to Scale.")
     template, errors = compile_template(written)
     for path, message in errors.items():
         raise click.ClickException(f"{file}: {'.'.join(map(str, path))}: {message}")
     for path, expression in expressions_in(template):
         if unknown := sorted(expression.names - {"row"}):
-            at = ".".join(map(str, path))
-            raise click.ClickException(f"{file}: {at}: there is no {', '.join(unknown)} here, only `row`")
+            where = ".".join(map(str, path))
+            raise click.ClickException(
+                f"{file}: {where}: unknown name {', '.join(unknown)}; only `row` exists."
+            )
     return template
 
 
-def refuse_faults(tasks: list[SubmittedTask]) -> None:
+def reject_invalid_rows(tasks: Sequence[SubmittedTask]) -> None:
+    """Raise ClickException with the first invalid rows, if there are any."""
     faults = [f"line {one.line}: {one.fault}" for one in tasks if one.fault]
     if faults:
-        more = [f"… and {len(faults) - MOST_SHOWN} more"] if len(faults) > MOST_SHOWN else []
-        told = "\n".join([*map(printable, faults[:MOST_SHOWN]), *more])
-        raise click.ClickException(f"Nothing is created; {len(faults)} rows are wrong:\n{told}")
+        more = [f"… and {len(faults) - MAX_PRINTED} more"] if len(faults) > MAX_PRINTED else []
+        lines = "\n".join([*map(printable, faults[:MAX_PRINTED]), *more])
+        raise click.ClickException(f"{len(faults)} invalid rows; nothing was created:\n{lines}")
 
 
-def print_check(unique: list[SubmittedTask], summary: str, as_json: bool) -> None:
+def summarize(tasks: Sequence[SubmittedTask], repeated: int, environment: str) -> str:
+    """Return the number of tasks by type, for a question or a report."""
+    counts = Counter(one.type for one in tasks)
+    text = ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items())) or "no"
+    return f"{text} tasks ({environment})" + (f"; {repeated} rows are repeated" if repeated else "")
+
+
+def print_check(tasks: Sequence[SubmittedTask], summary: str, as_json: bool) -> None:
+    """Print what would be created."""
     if as_json:
-        print_json([one._asdict() for one in unique])
+        print_json([one._asdict() for one in tasks])
         return
-    for one in unique[:MOST_SHOWN]:
+    for one in tasks[:MAX_PRINTED]:
         click.echo(f"{one.unique_id}  {one.type}  {printable(one.request)}")
     click.echo(f"Would create {summary}.")
 
 
-def create(
-    unique: list[SubmittedTask], environment: str, per_minute: int | None, at_once: int, quiet: bool
-) -> Iterator[Outcome]:
-    """Each task, several at a time, no faster than asked."""
-    of, began, running, sent = service(), time.monotonic(), set[Future[Outcome]](), 0
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=console(), disable=quiet or not console().is_terminal,
-    )  # fmt: skip
-    with ThreadPoolExecutor(at_once) as pool, bar:
-        shown_task = bar.add_task("creating", total=len(unique))
-        waiting = iter(unique)
+def create_tasks(tasks: Sequence[SubmittedTask], options: Options) -> Iterator[Outcome]:
+    """Create each task, `at_once` at the same time and at most `per_minute`, and yield its outcome."""
+    current, started, sent = service(), time.monotonic(), 0
+    running: set[Future[Outcome]] = set()
+    waiting = iter(tasks)
+    out = console()
+    with (
+        ThreadPoolExecutor(options.at_once) as pool,
+        progress_bar(not options.as_json and out.is_terminal) as bar,
+    ):
+        line = bar.add_task("creating", total=len(tasks))
         while True:
-            for one in itertools.islice(waiting, at_once - len(running)):
-                if per_minute is not None:
-                    time.sleep(max(0.0, began + sent * 60 / per_minute - time.monotonic()))
-                running.add(pool.submit(domain.submit, of, environment, one))
+            for one in itertools.islice(waiting, options.at_once - len(running)):
+                if options.per_minute is not None:
+                    time.sleep(max(0.0, started + sent * 60 / options.per_minute - time.monotonic()))
+                running.add(pool.submit(submission.submit, current, options.environment, one))
                 sent += 1
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 yield finished(future)
-                bar.advance(shown_task)
-                if not quiet and not console().is_terminal and int(bar.tasks[0].completed) % EVERY == 0:
-                    click.echo(f"{int(bar.tasks[0].completed)} of {len(unique)}")
+                bar.advance(line)
+                created = int(bar.tasks[0].completed)
+                if not options.as_json and not out.is_terminal and created % PROGRESS_EVERY == 0:
+                    click.echo(f"{created} of {len(tasks)}")
+
+
+def progress_bar(is_shown: bool) -> Progress:
+    """Return a progress bar that is only drawn if `is_shown`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console(), disable=not is_shown)
 
 
 def finished(future: Future[Outcome]) -> Outcome:
+    """Return the outcome of one call. Raises ClickException if no further task can be created now."""
     try:
         return future.result()
-    except (RetryLater, Unauthorized) as ends:
-        raise click.ClickException(f"{ends}. The same file again goes on where this has ended.") from None
+    except (RetryLater, Unauthorized) as error:
+        raise click.ClickException(f"{error}. Submit the same file again to continue.") from None
 
 
-def tell(outcomes: list[Outcome], done: Counter[str], as_json: bool) -> None:
+def print_outcomes(outcomes: Sequence[Outcome], counts: Counter[str], as_json: bool) -> None:
+    """Print each task's id and the counts. Exit with 1 if Scale refused a task."""
+    ordered = sorted(outcomes)
     if as_json:
-        print_json([outcome._asdict() for outcome in sorted(outcomes)])
+        print_json([outcome._asdict() for outcome in ordered])
     else:
-        click.echo(", ".join(f"{number} {what}" for what, number in sorted(done.items())) + ".")
-    refused = [f"line {one.line}: {one.reason}" for one in sorted(outcomes) if one.outcome == REFUSED]
+        for outcome in ordered[:MAX_PRINTED]:
+            if outcome.task_id:
+                click.echo(f"{outcome.task_id}  {outcome.unique_id}")
+        if len(ordered) > MAX_PRINTED:
+            click.echo(f"… and {len(ordered) - MAX_PRINTED} more; --json prints all")
+        click.echo(", ".join(f"{number} {what}" for what, number in sorted(counts.items())) + ".")
+    refused = [f"line {one.line}: {one.reason}" for one in ordered if one.outcome == REFUSED]
     if refused and not as_json:
-        raise click.ClickException("\n".join(map(printable, refused[:MOST_SHOWN])))
+        raise click.ClickException("\n".join(map(printable, refused[:MAX_PRINTED])))
     if refused:
         raise click.exceptions.Exit(1)

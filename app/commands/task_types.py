@@ -1,4 +1,4 @@
-"""`flask task-types`: what is understood of each of Scale's task types."""
+"""`weighbridge task-types`: the supported task types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scale.task_types import GENERIC, TASK_TYPES
 @click.command("task-types", cls=Command)
 @as_json
 def task_types(as_json: bool) -> None:
-    """Scale's task types: the form of their results, the rows they yield, whether they take layers."""
+    """List the supported task types and what their results hold."""
     rows = [
         {
             "name": known.name,
@@ -26,4 +26,4 @@ def task_types(as_json: bool) -> None:
     ]
     if not as_json:
         rows = [{**row, "yields": ", ".join(row["yields"]) or "answer"} for row in rows]  # type: ignore[arg-type]
-    print_rows(rows, ("name", "result_form", "yields", "takes_layers", "description"), as_json, "")
+    print_rows(rows, ("name", "result_form", "yields", "takes_layers", "description"), as_json, "No task types.")

@@ -1,4 +1,4 @@
-"""A moment on the command line: a date, a time, or how long ago."""
+"""Times on the command line: a date, a time, or how long ago."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+EXAMPLES = "2026-01-31, 2026-01-31T09:30:00Z, 2h, 7d"
 
 
 class TimestampType(click.ParamType[datetime]):
-    """2026-01-31, 2026-01-31T09:30:00Z (UTC where it says nothing), or 30m, 2h, 7d, 4w ago."""
+    """Accept 2026-01-31, 2026-01-31T09:30:00Z (UTC without an offset), or 30m, 2h, 7d, 4w ago."""
 
-    name = "moment"
+    name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         if isinstance(value, datetime):
@@ -24,7 +25,7 @@ class TimestampType(click.ParamType[datetime]):
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is no moment; write 2026-01-31, 2026-01-31T09:30:00Z, 2h or 7d", param, ctx)
+            self.fail(f"{value!r} is not a time; write for example {EXAMPLES}.", param, ctx)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

@@ -1,4 +1,4 @@
-"""`flask tokens …`: who may use the REST API."""
+"""`weighbridge tokens …`: tokens of the REST API."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import click
 from marshmallow import Schema, fields
 
 from app.api.lists import Timestamp
-from app.commands.group import Group, actor, service
-from app.commands.output import as_json, fetch_rows, print_rows
-from models import ApiToken
+from app.commands.group import Group, actor
+from app.commands.output import as_json, print_json, print_rows
+from app.extensions import service
 from pipeline.access import tokens as registry
-from pipeline.access.audit import log_action
+from pipeline.operations.queries.tokens import list_tokens
 
 
 class Token(Schema):
-    """What is kept of a token: never the token itself."""
+    """What is stored of a token: never the token itself."""
 
     name = fields.String()
     scopes = fields.List(fields.String())
@@ -24,7 +24,7 @@ class Token(Schema):
 
 @click.group(cls=Group)
 def tokens() -> None:
-    """Tokens of the REST API."""
+    """Create, list and revoke tokens of the REST API."""
 
 
 @tokens.command()
@@ -36,35 +36,41 @@ def tokens() -> None:
     multiple=True,
     default=registry.SCOPES,
     show_default=True,
-    help="What it may do; can be given more than once.",
+    help="Grant this scope; can be given more than once.",
 )
-def create(name: str, scopes: tuple[str, ...]) -> None:
-    """Make a token for NAME, and print it: it is shown this once."""
+@as_json
+def create(name: str, scopes: tuple[str, ...], as_json: bool) -> None:
+    """Create a token for NAME and print it. It is shown only once."""
     with service().engine.begin() as connection:
-        token = registry.issue(connection, name, scopes)
-        log_action(connection, actor(), "token.create", name, {"scopes": sorted(set(scopes))})
-    click.echo(token)
+        token = registry.issue(connection, name, scopes, actor=actor())
+    if as_json:
+        print_json({"name": name, "scopes": sorted(set(scopes)), "token": token})
+    else:
+        click.echo(token)
 
 
 @tokens.command("list")
 @as_json
-def list_tokens(as_json: bool) -> None:
-    """Who has one. API_TOKEN, if it is set, is one more."""
-    columns = tuple(getattr(ApiToken, name) for name in Token._declared_fields)
-    rows = fetch_rows(Token, columns, [], ApiToken.id.desc(), 100_000)
-    print_rows(
-        rows, Token._declared_fields, as_json, "There is no token. `flask tokens create NAME` makes one."
-    )
+def list_all(as_json: bool) -> None:
+    """List tokens. API_TOKEN, if it is set, is one more."""
+    with service().reader.begin() as connection:
+        rows = Token(many=True).dump(list_tokens(connection))
+    empty = "No tokens. `weighbridge tokens create NAME` creates one."
+    print_rows(rows, ("name", "scopes", "created_at", "revoked_at"), as_json, empty)
 
 
 @tokens.command()
 @click.argument("name")
-def revoke(name: str) -> None:
-    """End every token of NAME now."""
+@as_json
+def revoke(name: str, as_json: bool) -> None:
+    """Revoke every token of NAME."""
     with service().engine.begin() as connection:
-        ended = registry.revoke(connection, name)
-        if ended:
-            log_action(connection, actor(), "token.revoke", name)
-    if not ended:
-        raise click.ClickException(f"No token of {name} is in use. `flask tokens list` shows those that are.")
-    click.echo(f"{ended} ended.")
+        revoked = registry.revoke(connection, name, actor=actor())
+    if not revoked:
+        raise click.ClickException(
+            f"No active token is called {name}. `weighbridge tokens list` shows the known ones."
+        )
+    if as_json:
+        print_json({"name": name, "revoked": revoked})
+    else:
+        click.echo(f"Revoked {revoked} tokens.")

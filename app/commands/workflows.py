@@ -1,48 +1,34 @@
-"""`flask workflows …`: checked, drawn, tried and explained before they cost money."""
+"""`weighbridge workflows …`: list, check, pause and document workflow files. Previews: workflow_previews.py."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import click
-from rich.syntax import Syntax
-from sqlalchemy import select
 
-from app.commands.group import Group, actor, dispatch_now, service
-from app.commands.output import as_json, console, print_json, print_rows, printable
-from app.commands.timestamps import TIMESTAMP
-from models import Task
+from app.commands.group import Group, actor, dispatch_now
+from app.commands.output import as_json, print_json, print_rows, printable
+from app.extensions import service
 from pipeline.follow_ups import decisions, pauses
-from pipeline.follow_ups.preview import Preview, explanations
-from pipeline.follow_ups.views import load_snapshot
-from scale.envelope import InvalidCallback, parse_callback
 from workflows.definition.json_schema import json_schema
 from workflows.definition.loader import load, load_file
 from workflows.definition.model import InvalidWorkflow, Workflow, Workflows
 from workflows.docs.examples import run_examples
 from workflows.docs.graph import mermaid, svg
-from workflows.docs.reference import reference as language
-from workflows.planning.view import View, view
-
-MARKS = {True: "yes", False: "no", None: "can't be said"}
-
-
-@click.group(cls=Group)
-def workflows() -> None:
-    """Workflow files: checked, drawn and tried before they cost money."""
-
+from workflows.docs.reference import reference as language_reference
 
 FILE = click.Path(exists=True, dir_okay=False)
 
 
+@click.group(cls=Group)
+def workflows() -> None:
+    """Check, preview, explain and pause workflows."""
+
+
 def read(files: Iterable[str]) -> Workflows:
-    """The named files, or those of WORKFLOWS_DIR."""
+    """Load the named files, or those of WORKFLOWS_DIR."""
     if not files:
         return load(service().settings.workflows_dir)
     found = [load_file(file) for file in files]
@@ -52,8 +38,8 @@ def read(files: Iterable[str]) -> Workflows:
     )
 
 
-def named(name: str) -> Workflow:
-    """A workflow by its name, or the one in a file. Raises ClickException."""
+def find(name: str) -> Workflow:
+    """Return a loaded workflow by its name, or the one in a file. Raises ClickException."""
     if name.endswith((".yaml", ".yml")):
         found = load_file(name)
         if isinstance(found, InvalidWorkflow):
@@ -63,22 +49,31 @@ def named(name: str) -> Workflow:
     if workflow is None:
         known = ", ".join(sorted(workflow.name for workflow in service().workflows.loaded)) or "none"
         raise click.ClickException(
-            f"No workflow {name} is loaded (loaded: {known}). `flask workflows check` says why."
+            f"No workflow called {name} is loaded; known: {known}. `weighbridge workflows check` shows why."
         )
     return workflow
+
+
+def check_name(name: str) -> str:
+    """Return the name of a workflow, valid or not. Raises ClickException."""
+    files = service().workflows
+    names = sorted(one.name for one in (*files.loaded, *files.invalid) if one.name)
+    if name not in names:
+        raise click.ClickException(f"No workflow is called {name}; known: {', '.join(names) or 'none'}.")
+    return name
 
 
 @workflows.command("list")
 @as_json
 def list_workflows(as_json: bool) -> None:
-    """Every workflow file of WORKFLOWS_DIR, also those that are set aside."""
+    """List every workflow file of WORKFLOWS_DIR, also invalid ones."""
     with service().reader.begin() as connection:
         paused = pauses.paused(connection)
     files = read(())
     rows: list[dict[str, Any]] = [
         {
             "name": one.name,
-            "state": "paused" if one.name in paused else "runs",
+            "state": "paused" if one.name in paused else "active",
             "steps": [step.name for step in one.steps],
             "path": one.path,
             "description": one.description,
@@ -88,7 +83,7 @@ def list_workflows(as_json: bool) -> None:
     rows += [
         {
             "name": one.name,
-            "state": "broken",
+            "state": "invalid",
             "steps": [],
             "path": one.path,
             "description": str(one.errors[0]),
@@ -97,20 +92,20 @@ def list_workflows(as_json: bool) -> None:
     ]
     if not as_json:
         rows = [{**row, "steps": ", ".join(row["steps"])} for row in rows]
-    nothing = f"There is no workflow file in {service().settings.workflows_dir}."
-    print_rows(rows, ("name", "state", "steps", "path", "description"), as_json, nothing)
+    empty = f"No workflow files in {service().settings.workflows_dir}."
+    print_rows(rows, ("name", "state", "steps", "path", "description"), as_json, empty)
 
 
 @workflows.command()
 @click.argument("files", nargs=-1, type=FILE)
 @as_json
 def check(files: tuple[str, ...], as_json: bool) -> None:
-    """Every error of every workflow file at once, with file, line and field. Ends with 1 when there is one.
+    """Check FILES, or all files of WORKFLOWS_DIR. Exit with 1 if there is an error.
 
-    FILES, or all in WORKFLOWS_DIR.
+    Every error is printed with its file, line and field.
     """
     found = read(files)
-    errors = [problem for broken in found.invalid for problem in broken.errors]
+    errors = [problem for invalid in found.invalid for problem in invalid.errors]
     warnings = [problem for workflow in found.loaded for problem in workflow.warnings]
     if as_json:
         print_json(
@@ -125,7 +120,7 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
             click.echo(printable(problem))
         for problem in warnings:
             click.echo(f"warning: {printable(problem)}")
-        click.echo(f"{len(found.loaded)} in order, {len(found.invalid)} set aside.")
+        click.echo(f"{len(found.loaded)} valid, {len(found.invalid)} invalid.")
     sys.exit(1 if errors else 0)
 
 
@@ -133,192 +128,72 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
 @click.argument("name")
 @click.option("--format", "form", type=click.Choice(("mermaid", "svg")), default="mermaid", show_default=True)
 def graph(name: str, form: str) -> None:
-    """Draw a workflow (its name, or a file): Mermaid text, or an SVG picture."""
-    click.echo((svg if form == "svg" else mermaid)(named(name)))
+    """Draw a workflow, given by its name or file, as Mermaid or SVG."""
+    click.echo((svg if form == "svg" else mermaid)(find(name)))
 
 
 @workflows.command()
 @click.argument("names", nargs=-1)
 @as_json
 def test(names: tuple[str, ...], as_json: bool) -> None:
-    """Try the examples that workflow files hold: given this payload, expect these requests.
+    """Run the examples in workflow files: given a payload, expect requests. Exit with 1 if one differs.
 
-    NAMES of workflows or files, or all in WORKFLOWS_DIR. Ends with 1 when one differs.
+    NAMES are workflows or files; by default all of WORKFLOWS_DIR.
     """
-    of = service().settings
-    chosen = [named(name) for name in names] or list(read(()).loaded)
+    prefix = service().settings.unique_id_prefix
+    selected = [find(name) for name in names] or list(read(()).loaded)
     rows = [
-        {"workflow": workflow.name, "example": tried.example.name, "differences": list(tried.differences)}
-        for workflow in chosen
-        for tried in run_examples(workflow, of.unique_id_prefix)
+        {"workflow": workflow.name, "example": result.example.name, "differences": list(result.differences)}
+        for workflow in selected
+        for result in run_examples(workflow, prefix)
     ]
     failed = sum(bool(row["differences"]) for row in rows)
     if as_json:
         print_json(rows)
     else:
         for row in rows:
-            click.echo(
-                f"{'differs' if row['differences'] else 'ok':<8} {printable(row['workflow'])}: {printable(row['example'])}"
-            )
+            state = "differs" if row["differences"] else "ok"
+            click.echo(f"{state:<8} {printable(row['workflow'])}: {printable(row['example'])}")
             for difference in row["differences"]:
                 click.echo(f"         {printable(difference)}")
-        click.echo(f"{len(rows) - failed} of {len(rows)} examples are as expected.")
+        click.echo(f"{len(rows) - failed} of {len(rows)} examples pass.")
     sys.exit(1 if failed else 0)
 
 
 @workflows.command()
-@click.option("--task", "task_id", metavar="TASK_ID", help="A task that is known here.")
-@click.option("--payload", type=FILE, help="The body of a callback, in a file.")
-@click.option("--since", type=TIMESTAMP, help="Every task that changed then or later: 2026-01-31, 2h, 7d.")
-@click.option("--workflow", "name", metavar="NAME", help="Only this workflow, by its name or its file.")
-@as_json
-def plan(
-    task_id: str | None, payload: str | None, since: datetime | None, name: str | None, as_json: bool
-) -> None:
-    """Say what would be created, with the exact requests, and where limits would stop. Nothing is written."""
-    if sum(value is not None for value in (task_id, payload, since)) != 1:
-        raise click.UsageError("Give one of --task, --payload and --since.")
-    chosen = [named(name)] if name else list(service().workflows.loaded)
-    if task_id is not None:
-        views = iter([seen_task(task_id)])
-    else:
-        views = iter([seen_payload(Path(payload))]) if payload else seen_since(since)  # type: ignore[arg-type]
-    preview = Preview(service(), chosen)
-    counted: Counter[tuple[str, str, str, str]] = Counter()
-    wanted = []
-    for seen in views:
-        for one in preview.of(seen):
-            counted[one["workflow"], one["step"], one["type"], one["state"]] += 1
-            if since is None or as_json:
-                wanted.append(one)
-    if as_json:
-        print_json(wanted)
-        return
-    for one in wanted:
-        click.echo(
-            f"{one['unique_id']}: {one['state']}"
-            + (f" ({printable(one['reason'])})" if one["reason"] else "")
-        )
-        click.echo(f"POST /v1/task/{one['type']}")
-        print_request(one["request"])
-    rows = [
-        {"workflow": workflow, "step": step, "type": type_name, "would be": state, "tasks": number}
-        for (workflow, step, type_name, state), number in sorted(counted.items())
-    ]
-    print_rows(rows, ("workflow", "step", "type", "would be", "tasks"), False, "Nothing would be created.")
-
-
-def print_request(request: dict[str, Any]) -> None:
-    text = json.dumps(request, indent=2, ensure_ascii=False)
-    if sys.stdout.isatty():
-        console().print(Syntax(text, "json", background_color="default"))
-    else:
-        click.echo(text)
-
-
-def seen_task(task_id: str) -> View:
-    """A task as planning sees it. Raises ClickException."""
-    with service().reader.begin() as connection:
-        seen = load_snapshot(connection, task_id)
-        if seen is None:
-            known = connection.scalar(select(Task.task_id).where(Task.task_id == task_id))
-            raise click.ClickException(
-                f"Files of {task_id} are still to be fetched: it is planned once they are read."
-                if known
-                else f"No task {task_id} is known here."
-            )
-    return seen.view
-
-
-def seen_payload(file: Path) -> View:
-    """The result in the body of a callback."""
-    try:
-        callback = parse_callback(file.read_bytes(), "live")
-    except InvalidCallback as problem:
-        raise click.ClickException(f"{file} would be quarantined: {problem}") from None
-    if callback.task is None:
-        raise click.ClickException(f"{file} has no task object, so its type is not known.")
-    return view(callback.task.raw, callback.response, environment=callback.environment)
-
-
-def seen_since(moment: datetime) -> Iterator[View]:
-    """Every task whose newest event is of then or later, and whose files are read."""
-    with service().reader.begin() as connection:
-        ids = connection.scalars(select(Task.task_id).where(Task.clock >= moment).order_by(Task.clock)).all()
-    for task_id in ids:
-        with service().reader.begin() as connection:
-            seen = load_snapshot(connection, task_id)
-        if seen is not None:
-            yield seen.view
-
-
-@workflows.command()
-@click.argument("task_id")
-@click.option("--workflow", "name", metavar="NAME", help="Only this workflow.")
-@as_json
-def explain(task_id: str, name: str | None, as_json: bool) -> None:
-    """Say for each step what it asks of a task, whether that holds, and what followed."""
-    seen = seen_task(task_id)
-    with service().reader.begin() as connection:
-        chosen = [named(name)] if name else service().workflows.loaded
-        told = explanations(connection, service(), seen, chosen)
-    if as_json:
-        print_json(told)
-        return
-    for step_told in told:
-        click.echo(
-            f"{step_told['workflow']}.{step_told['step']}" + (" (paused)" if step_told["paused"] else "")
-        )
-        for condition in step_told["conditions"]:
-            click.echo(f"  {MARKS[condition['held']]:<14}{condition['name']}: {printable(condition['why'])}")
-        if step_told["elements"] != step_told["left"] or step_told["elements"] > 1:
-            click.echo(f"  {step_told['left']} of {step_told['elements']} elements are left by `where`")
-        for follow_up in step_told["follow_ups"]:
-            state = follow_up["state"] or "not recorded yet"
-            reason = f": {printable(follow_up['reason'])}" if follow_up["reason"] else ""
-            click.echo(f"  → {follow_up['unique_id']} {state}{reason}")
-        if not step_told["follow_ups"]:
-            click.echo("  → no follow-up")
-    if not told:
-        click.echo("No workflow is loaded.")
-
-
-@workflows.command()
 def reference() -> None:
-    """The language of workflow files: every key, its meaning, type, default and an example."""
-    click.echo(language(), nl=False)
+    """Print the reference of the workflow language."""
+    click.echo(language_reference(), nl=False)
 
 
 @workflows.command()
 def schema() -> None:
-    """The JSON Schema of workflow files, for editors."""
+    """Print the JSON Schema of workflow files, for editors."""
     print_json(json_schema())
 
 
 @workflows.command()
 @click.argument("name")
-def pause(name: str) -> None:
-    """Plan nothing for this workflow until it is resumed. What it would have looked at is made up for then."""
+@as_json
+def pause(name: str, as_json: bool) -> None:
+    """Pause a workflow: it plans nothing until it is resumed."""
     with service().engine.begin() as connection:
-        decisions.pause(connection, known(name), actor())
-    click.echo(f"{name} is paused.")
+        decisions.pause(connection, check_name(name), actor())
+    if as_json:
+        print_json({"workflow": name, "paused": True})
+    else:
+        click.echo(f"Paused {name}.")
 
 
 @workflows.command()
 @click.argument("name")
-def resume(name: str) -> None:
-    """Plan again, also for what changed during the pause."""
+@as_json
+def resume(name: str, as_json: bool) -> None:
+    """Resume a workflow. Tasks that changed during the pause are planned now."""
     with service().engine.begin() as connection:
-        job_ids = decisions.resume(connection, known(name), actor())
+        job_ids = decisions.resume(connection, check_name(name), actor())
     dispatch_now(job_ids)
-    click.echo(f"{name} runs again; {len(job_ids)} tasks that changed meanwhile are looked at now.")
-
-
-def known(name: str) -> str:
-    """The name, if there is such a workflow, broken or not. Raises ClickException."""
-    files = service().workflows
-    if name not in [one.name for one in (*files.loaded, *files.invalid)]:
-        raise click.ClickException(
-            f"No workflow {name} is known. `flask workflows list` shows those that are."
-        )
-    return name
+    if as_json:
+        print_json({"workflow": name, "paused": False, "tasks": len(job_ids)})
+    else:
+        click.echo(f"Resumed {name}; planning {len(job_ids)} tasks that changed during the pause.")

@@ -50,8 +50,8 @@ def test_every_resource_wants_a_token(client: FlaskClient, path: str) -> None:
 
 def test_an_issued_token_may_what_its_scopes_say(client: FlaskClient, service: Service) -> None:
     with service.engine.begin() as connection:
-        reader = tokens.issue(connection, "reader", ["read"])
-        writer = tokens.issue(connection, "writer", ["write"])
+        reader = tokens.issue(connection, "reader", ["read"], actor="test")
+        writer = tokens.issue(connection, "writer", ["write"], actor="test")
     assert ask(client, f"Bearer {reader}").status_code == 200
     assert is_problem(ask(client, f"Bearer {reader}", "/creating/stop", "POST"), 403)
     assert is_problem(ask(client, f"Bearer {writer}"), 403)
@@ -60,16 +60,16 @@ def test_an_issued_token_may_what_its_scopes_say(client: FlaskClient, service: S
 
 def test_a_revoked_token_is_no_token(client: FlaskClient, service: Service) -> None:
     with service.engine.begin() as connection:
-        token = tokens.issue(connection, "somebody")
+        token = tokens.issue(connection, "somebody", actor="test")
     assert ask(client, f"Bearer {token}").status_code == 200
     with service.engine.begin() as connection:
-        assert tokens.revoke(connection, "somebody") == 1
+        assert tokens.revoke(connection, "somebody", actor="test") == 1
     assert is_problem(ask(client, f"Bearer {token}"), 401)
 
 
 def test_a_token_is_kept_as_its_digest_only(service: Service) -> None:
     with service.engine.begin() as connection:
-        token = tokens.issue(connection, "somebody", ["read"])
+        token = tokens.issue(connection, "somebody", ["read"], actor="test")
         rows = connection.exec_driver_sql("SELECT * FROM api_tokens").all()
     assert token not in str(rows)
     assert tokens.digest(token) in str(rows)
@@ -77,7 +77,7 @@ def test_a_token_is_kept_as_its_digest_only(service: Service) -> None:
 
 def test_a_scope_that_there_is_not_is_refused(service: Service) -> None:
     with service.engine.begin() as connection, pytest.raises(ValueError, match="admin"):
-        tokens.issue(connection, "somebody", ["read", "admin"])
+        tokens.issue(connection, "somebody", ["read", "admin"], actor="test")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,307 @@
+"""Health checks: the one list behind `/readyz` and `weighbridge doctor`.
+
+A check is a function that yields Checks. Ages are computed by the database's clock.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection, exists, func, make_url, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from config.deployment import deployment_problems
+from models import ApiToken, Delivery, FollowUp, Job
+from pipeline.db.errors import safe_message
+from pipeline.db.migrations import revisions
+from pipeline.operations.health import SILENT_SECONDS, last_heartbeat
+from pipeline.operations.queries.creation import creation_status
+from pipeline.service import Service
+from scale.client import ScaleError, Unauthorized
+
+OK, WARNING, PROBLEM, SKIPPED = "ok", "warning", "problem", "skipped"
+STORE_TIMEOUT_SECONDS = 15.0
+START_WORKER = "Start one: `celery -A workers.celery_app worker` (`make run` includes one)."
+
+
+class Check(NamedTuple):
+    """The result of one health check."""
+
+    name: str
+    state: str  # ok | warning | problem | skipped
+    message: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the checks look at."""
+
+    service: Service
+    is_broker_reachable: Callable[[], bool]
+
+
+Checks = Iterator[Check]
+
+
+def run_checks(context: Context) -> list[Check]:
+    """Run every check: for `weighbridge doctor`."""
+    return [check for run in CHECKS for check in run(context)]
+
+
+def run_readiness_checks(context: Context) -> list[Check]:
+    """Run the checks that are quick and call nothing outside: for `/readyz`."""
+    return [check for run in READINESS_CHECKS for check in run(context)]
+
+
+def settings(context: Context) -> Checks:
+    """Check the settings for the place they are used in."""
+    yield Check("settings", OK, "all settings are valid")
+    for name, problem in deployment_problems(context.service.settings).items():
+        yield Check(name, PROBLEM, problem)
+
+
+def database(context: Context) -> Checks:
+    """Check the database, its revision, and what its rows say about the work."""
+    service = context.service
+    name = _database_name(service.settings.database_url)
+    try:
+        with service.reader.begin() as connection:
+            connection.execute(text("SELECT 1"))
+            revision, required = revisions(connection)
+            if revision != required:
+                yield Check("database", OK, name)
+                message = f"revision {revision or 'none'}; this version needs {required}"
+                yield Check("migrations", PROBLEM, message, "weighbridge db upgrade")
+                yield Check("worker", SKIPPED, "heartbeats are in the database's tables")
+                return
+            connection.execute(text("SELECT 1 FROM deliveries LIMIT 1"))
+            yield Check("database", OK, name)
+            yield Check("migrations", OK, f"revision {revision}")
+            for check in DATABASE_CHECKS:
+                yield from check(service, connection)
+    except SQLAlchemyError as error:
+        yield Check(
+            "database", PROBLEM, f"{name}: {safe_message(error)}", "Start it, or correct DATABASE_URL."
+        )
+
+
+def _database_name(database_url: str) -> str:
+    url = make_url(database_url)
+    if url.get_backend_name() == "sqlite":
+        return f"SQLite, {url.database}"
+    return f"PostgreSQL, {url.database} at {url.host or 'the local socket'}"
+
+
+def worker(service: Service, connection: Connection) -> Checks:
+    """Check that a worker has reported recently."""
+    beat, now = last_heartbeat(connection)
+    if beat is None:
+        yield Check("worker", PROBLEM, "no worker has ever reported", START_WORKER)
+    elif now - beat > timedelta(seconds=SILENT_SECONDS):
+        message = f"no worker has reported since {beat:%Y-%m-%d %H:%M:%S} UTC"
+        yield Check("worker", PROBLEM, message, START_WORKER)
+    else:
+        yield Check("worker", OK, f"last heartbeat {max(0, int((now - beat).total_seconds()))} s ago")
+
+
+def tokens(service: Service, connection: Connection) -> Checks:
+    """Check that the API can be used at all."""
+    active = select(func.count()).select_from(ApiToken).where(ApiToken.revoked_at.is_(None))
+    stored = connection.scalar(active) or 0
+    known = ["API_TOKEN"] if service.settings.api_token else []
+    known += [f"{stored} in the database"] if stored else []
+    if known:
+        yield Check("API tokens", OK, ", ".join(known))
+    else:
+        yield Check(
+            "API tokens", WARNING, "none exist, so the API cannot be used", "weighbridge tokens create NAME"
+        )
+
+
+def jobs(service: Service, connection: Connection) -> Checks:
+    """Check for dead jobs."""
+    if dead := _count(connection, Job, Job.state == "dead"):
+        yield Check(
+            "jobs",
+            PROBLEM,
+            f"{dead} dead jobs",
+            "`weighbridge jobs list --state dead` shows why; `weighbridge jobs retry --dead` retries them.",
+        )
+    else:
+        yield Check("jobs", OK, "no dead jobs")
+
+
+def quarantine(service: Service, connection: Connection) -> Checks:
+    """Check for quarantined deliveries."""
+    not_processed = text("deliveries.status != 'processed'")  # the condition of the partial index
+    if connection.scalar(select(exists().where(not_processed, Delivery.status == "quarantined"))):
+        yield Check(
+            "quarantine",
+            WARNING,
+            "some deliveries could not be parsed or applied; they are stored unchanged",
+            "`weighbridge deliveries list --status quarantined` shows why;"
+            " `weighbridge deliveries replay --quarantined` tries again.",
+        )
+
+
+def follow_ups(service: Service, connection: Connection) -> Checks:
+    """Check for follow-ups that failed or are held."""
+    if failed := _count(connection, FollowUp, FollowUp.state == "failed"):
+        fix = "weighbridge follow-ups list --state failed"
+        yield Check("follow-ups", WARNING, f"{failed} failed: Scale refused them", fix)
+    if held := _count(connection, FollowUp, FollowUp.state == "held"):
+        fix = "`weighbridge follow-ups list --state held` shows why."
+        yield Check("follow-ups", WARNING, f"{held} held", fix)
+
+
+def creation(service: Service, connection: Connection) -> Checks:
+    """Check whether the creation of tasks is paused or rate limited."""
+    status = creation_status(connection)
+    if status["stopped"]:
+        message = f"paused by {status['stopped_by'] or 'an unknown user'}"
+        yield Check("creation", WARNING, message, "weighbridge creation resume")
+    for pause in status["pauses"]:
+        message = f"{pause['environment']} tasks wait until {pause['until']}: {pause['reason']}"
+        yield Check("creation", WARNING, message)
+
+
+def _count(connection: Connection, model: Any, condition: Any) -> int:
+    return connection.scalar(select(func.count()).select_from(model).where(condition)) or 0
+
+
+def broker(context: Context) -> Checks:
+    """Check that the broker can be reached."""
+    redis_url = context.service.settings.redis_url
+    if context.service.settings.embedded:
+        yield Check("broker", OK, "not needed: without REDIS_URL the worker polls the database")
+    elif context.is_broker_reachable():
+        yield Check("broker", OK, f"Redis at {urlsplit(redis_url or '').hostname or 'its socket'}")
+    else:
+        yield Check(
+            "broker",
+            PROBLEM,
+            "Redis does not answer; nothing is lost, but work waits up to SWEEP_SECONDS for the sweep",
+            "Start it, or correct REDIS_URL.",
+        )
+
+
+def callback_keys(context: Context) -> Checks:
+    """Check that callbacks can be authenticated."""
+    settings = context.service.settings
+    live, test = settings.scale_live_callback_keys, settings.scale_test_callback_keys
+    where = "Scale's dashboard shows it under API keys, as the callback auth key."
+    if not live and not test:
+        fix = f"Set SCALE_LIVE_CALLBACK_KEYS. {where}"
+        yield Check("callback keys", PROBLEM, "none is set: every callback is refused", fix)
+        return
+    for name, keys, api_key in (
+        ("LIVE", live, settings.scale_api_key),
+        ("TEST", test, settings.scale_test_api_key),
+    ):
+        title = f"{name.lower()} callback keys"
+        if keys:
+            yield Check(title, OK, f"{len(keys)} set")
+        elif api_key:
+            message = f"none is set: callbacks of {name.lower()} tasks are refused"
+            yield Check(title, WARNING, message, f"Set SCALE_{name}_CALLBACK_KEYS. {where}")
+
+
+def scale_keys(context: Context) -> Checks:
+    """Check each API key with one cheap call."""
+    url = context.service.settings.scale_api_url
+    for environment, setting in (("live", "SCALE_API_KEY"), ("test", "SCALE_TEST_API_KEY")):
+        client, name = context.service.client(environment), f"{environment} API key"
+        if client is None:
+            message = f"{setting} is not set: {environment} follow-ups are planned and held"
+            yield Check(name, SKIPPED, message)
+            continue
+        try:
+            client.list_tasks(limit=1)
+            yield Check(name, OK, f"accepted by {url}")
+        except Unauthorized as error:
+            yield Check(name, PROBLEM, f"refused by {url}: {error.message}", f"Correct {setting}.")
+        except ScaleError as error:
+            fix = "Check SCALE_API_URL and the network."
+            yield Check(name, PROBLEM, f"unexpected answer from {url}: {error.message}", fix)
+
+
+def public_url(context: Context) -> Checks:
+    """Check that Scale can call back."""
+    settings = context.service.settings
+    url = settings.public_url
+    if url is None:
+        fix = "Set it to the URL under which Scale reaches this service."
+        yield Check("PUBLIC_URL", WARNING, "not set: follow-ups are planned and held", fix)
+    elif is_loopback(urlsplit(url).hostname) and not is_loopback(urlsplit(settings.scale_api_url).hostname):
+        message = f"{url} is this machine, where {settings.scale_api_url} cannot call back"
+        yield Check("PUBLIC_URL", PROBLEM, message, "Set it to a public URL, for example of a tunnel.")
+    elif url.startswith("http://") and not is_loopback(urlsplit(url).hostname):
+        message = f"{url}: callbacks and their key are sent unencrypted"
+        yield Check("PUBLIC_URL", WARNING, message, "Use https://.")
+    else:
+        yield Check("PUBLIC_URL", OK, f"callbacks arrive at {settings.callback_url}")
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether a host name means this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def artifact_store(context: Context) -> Checks:
+    """Check the artifact store by writing a file and discarding it."""
+    store = context.service.store
+
+    def write() -> None:
+        with store.incoming() as file:
+            file.write(b"weighbridge doctor")
+
+    pool = ThreadPoolExecutor(1)
+    fix = "Check ARTIFACT_STORE."
+    try:
+        pool.submit(write).result(STORE_TIMEOUT_SECONDS)
+        yield Check("artifact store", OK, f"{context.service.settings.artifact_store} is writable")
+    except FutureTimeout:
+        yield Check("artifact store", PROBLEM, f"no answer within {STORE_TIMEOUT_SECONDS:.0f} s", fix)
+    except Exception as error:
+        yield Check("artifact store", PROBLEM, f"not writable: {type(error).__name__}: {error}", fix)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def workflow_files(context: Context) -> Checks:
+    """Check the workflow files."""
+    files = context.service.workflows
+    names = ", ".join(workflow.name for workflow in files.loaded)
+    if files.loaded or not files.invalid:
+        yield Check("workflows", OK, f"{len(files.loaded)} loaded{': ' if names else ''}{names}")
+    for invalid in files.invalid:
+        for error in invalid.errors:
+            yield Check("workflows", PROBLEM, str(error), "Correct the file; the other workflows are loaded.")
+    for workflow in files.loaded:
+        for warning in workflow.warnings:
+            yield Check("workflows", WARNING, str(warning))
+
+
+DATABASE_CHECKS = (worker, tokens, jobs, quarantine, follow_ups, creation)
+READINESS_CHECKS: tuple[Callable[[Context], Checks], ...] = (database, broker, workflow_files)
+CHECKS: tuple[Callable[[Context], Checks], ...] = (
+    settings,
+    database,
+    broker,
+    callback_keys,
+    scale_keys,
+    public_url,
+    artifact_store,
+    workflow_files,
+)

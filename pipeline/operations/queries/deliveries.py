@@ -1,0 +1,84 @@
+"""Read deliveries: every callback as it was received."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, select, text
+
+from models import Delivery
+from pipeline.operations.queries.filters import Filters, NotFound, equal
+from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, paginate
+
+STATUSES = ("stored", "processed", "quarantined")
+KINDS = ("callback", "reconciled", "imported")
+COLUMNS = (
+    Delivery.id,
+    Delivery.received_at,
+    Delivery.status,
+    Delivery.reason,
+    Delivery.event,
+    Delivery.task_id,
+    Delivery.environment,
+    Delivery.size_bytes,
+    Delivery.duplicates,
+    Delivery.kind,
+    Delivery.clock,
+    Delivery.last_received_at,
+    Delivery.sha256,
+    Delivery.warnings,
+)
+
+
+def conditions(filters: Filters) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions of `filters`: status, task_id, environment, event, kind, and since (received then or later)."""
+    yield from equal(Delivery, ("status", "task_id", "environment", "event", "kind"), filters)
+    if filters.get("status") not in (None, "processed"):
+        # The partial index has exactly this condition.
+        yield text("deliveries.status != 'processed'")  # type: ignore[misc]
+    if (since := filters.get("since")) is not None:
+        yield Delivery.received_at >= since
+
+
+def list_deliveries(
+    connection: Connection, filters: Filters, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+) -> Page:
+    """Return deliveries, newest first."""
+    statement = select(*COLUMNS).where(*conditions(filters))
+    return paginate(connection, statement, [Delivery.id], limit=limit, cursor=cursor)
+
+
+def deliveries_after(
+    connection: Connection, filters: Filters, after: UUID | None, limit: int
+) -> list[Mapping[str, Any]]:
+    """Return deliveries received after the delivery `after`, oldest first."""
+    statement = select(*COLUMNS).where(*conditions(filters))
+    if after is not None:
+        statement = statement.where(Delivery.id > after)
+    rows = connection.execute(statement.order_by(Delivery.id).limit(limit)).mappings()
+    return [dict(row) for row in rows]
+
+
+def latest_id(connection: Connection) -> UUID | None:
+    """Return the id of the newest delivery; None if there is none."""
+    return connection.scalar(select(Delivery.id).order_by(Delivery.id.desc()).limit(1))
+
+
+def get_delivery(connection: Connection, delivery_id: UUID) -> Mapping[str, Any]:
+    """Return one delivery with its headers and review, without its body. Raises NotFound."""
+    return _get(connection, delivery_id, *COLUMNS, Delivery.headers, Delivery.review)
+
+
+def get_body(connection: Connection, delivery_id: UUID) -> bytes:
+    """Return the bytes of a delivery as they were received. Raises NotFound."""
+    body: bytes = _get(connection, delivery_id, Delivery.body)["body"]
+    return body
+
+
+def _get(connection: Connection, delivery_id: UUID, *columns: Any) -> Mapping[str, Any]:
+    row = connection.execute(select(*columns).where(Delivery.id == delivery_id)).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"no delivery {delivery_id} is known")
+    return dict(row)

@@ -1,0 +1,65 @@
+"""Read follow-ups: the tasks that workflows create."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from models import FollowUp
+from pipeline.operations.queries.filters import Filters, NotFound, equal
+from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, paginate
+
+STATES = ("planned", "held", "created", "completed", "error", "canceled", "failed", "skipped")
+FILTERS = ("state", "workflow", "step", "source_task_id", "task_id", "environment")
+COLUMNS = (
+    FollowUp.unique_id,
+    FollowUp.workflow,
+    FollowUp.step,
+    FollowUp.state,
+    FollowUp.reason,
+    FollowUp.environment,
+    FollowUp.source_task_id,
+    FollowUp.source_annotation,
+    FollowUp.task_type,
+    FollowUp.task_id,
+    FollowUp.depth,
+    FollowUp.workflow_digest,
+    FollowUp.decided_by,
+    FollowUp.decided_at,
+    FollowUp.planned_at,
+    FollowUp.created_at,
+)
+
+
+def list_follow_ups(
+    connection: Connection, filters: Filters, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+) -> Page:
+    """Return follow-ups, the most recently planned first."""
+    statement = select(*COLUMNS, FollowUp.id).where(*equal(FollowUp, FILTERS, filters))
+    return paginate(connection, statement, [FollowUp.id], limit=limit, cursor=cursor)
+
+
+def get_follow_up(connection: Connection, unique_id: str) -> Mapping[str, Any]:
+    """Return one follow-up with its request. Raises NotFound."""
+    statement = select(*COLUMNS, FollowUp.request).where(FollowUp.unique_id == unique_id)
+    row = connection.execute(statement).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"no follow-up {unique_id} is known")
+    return dict(row)
+
+
+def matching_unique_ids(connection: Connection, filters: Filters, states: Sequence[str]) -> Sequence[str]:
+    """Return the unique_ids of all follow-ups in one of `states` that match `filters`, oldest first."""
+    statement = select(FollowUp.unique_id).where(
+        FollowUp.state.in_(states), *equal(FollowUp, FILTERS, filters)
+    )
+    return connection.scalars(statement.order_by(FollowUp.id)).all()
+
+
+def first_follow_up(connection: Connection, source_task_id: str) -> Mapping[str, Any] | None:
+    """Return the first follow-up of a task with its request; None if there is none."""
+    statement = select(*COLUMNS, FollowUp.request).where(FollowUp.source_task_id == source_task_id)
+    row = connection.execute(statement.order_by(FollowUp.id).limit(1)).mappings().one_or_none()
+    return None if row is None else dict(row)

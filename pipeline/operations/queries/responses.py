@@ -1,0 +1,156 @@
+"""Read response versions and annotations of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Select, select
+
+from models import Annotation, Artifact, Response, Task
+from pipeline.operations.queries.artifacts import artifacts_of_response
+from pipeline.operations.queries.filters import Filters, NotFound, equal
+from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, paginate
+from pipeline.operations.queries.tasks import task_not_found
+from scale.annotations import Annotation as AnnotationValue
+from scale.result_files import frame_source
+
+MAX_NUMBER = 2**31 - 1
+MAX_COMPARED = 200_000
+STATUSES = {"recalled": "pending", "error": "error", "canceled": "canceled"}
+"""Status of the task by event; every other event is of a completed task."""
+
+SUMMARY = (
+    Response.id,
+    Response.number,
+    Response.event,
+    Response.received_at,
+    Response.delivery_id,
+    Response.annotation_count,
+    Response.digest,
+    Response.warnings,
+    Response.response,
+)
+VALUE = (
+    Annotation.position,
+    Annotation.type,
+    Annotation.label,
+    Annotation.uuid,
+    Annotation.frame,
+    Annotation.attributes,
+    Annotation.geometry,
+    Annotation.warning,
+)
+
+
+class TooManyAnnotations(ValueError):
+    """Raised when a version has more annotations than are compared. The message gives both numbers."""
+
+
+def list_responses(
+    connection: Connection, task_id: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+) -> Page:
+    """Return every distinct response of a task, newest first. Raises NotFound."""
+    current = _current_id(connection, task_id)
+    statement = select(*SUMMARY).where(Response.task_id == task_id)
+    page = paginate(connection, statement, [Response.number], limit=limit, cursor=cursor)
+    return Page([_summary(row, current) for row in page.rows], page.next_cursor)
+
+
+def get_response(connection: Connection, task_id: str, number: int) -> Record:
+    """Return one version with its answer, error and files. Raises NotFound."""
+    current = _current_id(connection, task_id)
+    row = _version(connection, task_id, number, *SUMMARY, Response.error, Response.answer)
+    return {**_summary(row, current), "artifacts": artifacts_of_response(connection, row["id"])}
+
+
+def list_annotations(
+    connection: Connection,
+    task_id: str,
+    filters: Filters,
+    *,
+    limit: int = DEFAULT_LIMIT,
+    cursor: str | None = None,
+) -> Page:
+    """Return the annotations of one version by position, those of the response itself before those of its files.
+
+    Filters: response (a version's number; the current one by default), type, label, uuid, frame. Raises NotFound.
+    """
+    response_id = _current_id(connection, task_id)
+    if (number := filters.get("response")) is not None:
+        response_id = _version(connection, task_id, number, Response.id)["id"]
+    if response_id is None:
+        return Page([], None)
+    statement = _complete_annotations(connection, response_id, *VALUE, Annotation.file).where(
+        *equal(Annotation, ("type", "label", "uuid", "frame"), filters)
+    )
+    key = [Annotation.file, Annotation.position]
+    page = paginate(connection, statement, key, limit=limit, cursor=cursor, ascending=True)
+    task = connection.execute(select(Task.type, Task.params).where(Task.task_id == task_id)).one()
+    return Page([_with_frame_source(row, task) for row in page.rows], page.next_cursor)
+
+
+def annotation_values(connection: Connection, task_id: str, number: int) -> list[AnnotationValue]:
+    """Return the annotations of a version for a comparison. Raises NotFound and TooManyAnnotations."""
+    row = _version(connection, task_id, number, Response.id, Response.annotation_count)
+    if row["annotation_count"] > MAX_COMPARED:
+        raise TooManyAnnotations(
+            f"response {number} has {row['annotation_count']:,} annotations; at most {MAX_COMPARED:,} are compared"
+        )
+    statement = _complete_annotations(connection, row["id"], *VALUE)
+    rows = connection.execute(statement.order_by(Annotation.file, Annotation.position))
+    return [AnnotationValue(*values) for values in rows]
+
+
+def count_by_label(connection: Connection, response_id: UUID) -> list[tuple[str, str | None]]:
+    """Return (type, label) of each annotation of a version."""
+    statement = select(Annotation.type, Annotation.label).where(Annotation.response_id == response_id)
+    return [(row.type, row.label) for row in connection.execute(statement)]
+
+
+def _current_id(connection: Connection, task_id: str) -> UUID | None:
+    """Return the id of the current version; None if there is none. Raises NotFound for an unknown task."""
+    row = connection.execute(select(Task.response_id).where(Task.task_id == task_id)).one_or_none()
+    if row is None:
+        raise task_not_found(task_id)
+    found: UUID | None = row.response_id
+    return found
+
+
+def _version(connection: Connection, task_id: str, number: int, *columns: Any) -> Mapping[str, Any]:
+    statement = select(*columns).where(
+        Response.task_id == task_id, Response.number == min(number, MAX_NUMBER)
+    )
+    row = connection.execute(statement).mappings().one_or_none()
+    if row is None:
+        if not connection.scalar(select(Task.id).where(Task.task_id == task_id)):
+            raise task_not_found(task_id)
+        raise NotFound(f"task {task_id} has no response {number}")
+    return dict(row)
+
+
+def _complete_annotations(connection: Connection, response_id: UUID, *columns: Any) -> Select[Any]:
+    """Select the annotations of a version. Those of a file count once all of them are written."""
+    statement = select(*columns).where(Annotation.response_id == response_id)
+    unread = select(Artifact.ordinal).where(Artifact.response_id == response_id, Artifact.state != "stored")
+    if files := connection.scalars(unread).all():
+        statement = statement.where(Annotation.file.not_in(files))
+    return statement
+
+
+def _summary(row: Mapping[str, Any], current: UUID | None) -> Record:
+    return {
+        **row,
+        "status": STATUSES.get(row["event"], "completed"),
+        "is_current": row["id"] == current,
+        "warnings": row["warnings"] or [],
+    }
+
+
+def _with_frame_source(row: Mapping[str, Any], task: Any) -> Record:
+    """Add the time and the image of the annotation's frame, where the task's parameters give them."""
+    if row["frame"] is None:
+        return {**row, "time": None, "image": None}
+    time, image = frame_source(task.params or {}, row["frame"], task.type)
+    return {**row, "time": time, "image": image}

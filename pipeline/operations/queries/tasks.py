@@ -1,0 +1,129 @@
+"""Read tasks with their current response, source, follow-ups and files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Select, func, select, text, type_coerce
+from sqlalchemy.dialects.postgresql import JSONB
+
+from models import FollowUp, Response, Task
+from pipeline.operations.queries.artifacts import artifacts_of_response
+from pipeline.operations.queries.filters import Filters, NotFound, equal, equals_indexed
+from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, paginate
+
+MAX_FOLLOW_UPS = 1000
+LISTED = tuple(column for column in Task.__table__.c if column.key not in ("params", "extra"))
+
+
+def list_tasks(
+    connection: Connection, filters: Filters, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+) -> Page:
+    """Return tasks, the most recently discovered first.
+
+    Filters: type, project, batch, unique_id, status, environment, tag, updated_since, updated_before.
+    """
+    statement = _with_current_response(*LISTED).where(*_conditions(connection, filters))
+    page = paginate(connection, statement, [Task.id], limit=limit, cursor=cursor)
+    return Page([_summary(row) for row in page.rows], page.next_cursor)
+
+
+def get_task(connection: Connection, task_id: str) -> Record:
+    """Return one task with its current response, source, first follow-ups and files. Raises NotFound."""
+    statement = _with_current_response(*Task.__table__.c, Response.error, Response.answer, Response.warnings)
+    row = connection.execute(statement.where(Task.task_id == task_id)).mappings().one_or_none()
+    if row is None:
+        raise task_not_found(task_id)
+    answer = row["answer"]
+    return {
+        **_summary(row),
+        "warnings": row["warnings"] or [],
+        "global_attributes": answer.get("global_attributes") if isinstance(answer, dict) else None,
+        "source": _source(connection, row["follow_up_unique_id"]),
+        "follow_ups": _follow_ups(connection, task_id),
+        "artifacts": artifacts_of_response(connection, row["response_id"]) if row["response_id"] else [],
+    }
+
+
+def has_task(connection: Connection, task_id: str) -> bool:
+    """Return whether the task is known."""
+    return connection.scalar(select(Task.task_id).where(Task.task_id == task_id)) is not None
+
+
+def task_not_found(task_id: str) -> NotFound:
+    """Return the error for a task_id that is not known."""
+    return NotFound(f"no task {task_id} is known")
+
+
+def ids_changed_since(connection: Connection, moment: datetime) -> Sequence[str]:
+    """Return the task_ids whose newest event is at `moment` or later, oldest event first."""
+    return connection.scalars(select(Task.task_id).where(Task.clock >= moment).order_by(Task.clock)).all()
+
+
+def _conditions(connection: Connection, filters: Filters) -> Iterator[Any]:
+    for name in ("type", "project", "batch", "unique_id"):
+        if (value := filters.get(name)) is not None:
+            yield equals_indexed(getattr(Task, name), value)
+    yield from equal(Task, ("status", "environment"), filters)
+    if (since := filters.get("updated_since")) is not None:
+        yield Task.updated_at >= since
+    if (before := filters.get("updated_before")) is not None:
+        yield Task.updated_at < before
+    if (tag := filters.get("tag")) is not None:
+        yield _has_tag(connection, tag)
+
+
+def _has_tag(connection: Connection, tag: str) -> Any:
+    if connection.dialect.name == "postgresql":
+        return type_coerce(Task.tags, JSONB).contains([tag])
+    return text("EXISTS (SELECT 1 FROM json_each(tasks.tags) WHERE value = :tag)").bindparams(tag=tag)
+
+
+def _with_current_response(*columns: Any) -> Select[Any]:
+    number = Response.number.label("response_number")
+    count = func.coalesce(Response.annotation_count, 0).label("annotation_count")
+    return (
+        select(*columns, number, count).select_from(Task).outerjoin(Response, Response.id == Task.response_id)
+    )
+
+
+def _summary(row: Mapping[str, Any] | RowMapping) -> Record:
+    review = {
+        "status": row["review_status"],
+        "comments": row["review_comments"] or [],
+        "reviewed_at": row["reviewed_at"],
+    }
+    return {**row, "review": review}
+
+
+def _source(connection: Connection, unique_id: str | None) -> Record | None:
+    if unique_id is None:
+        return None
+    statement = select(
+        FollowUp.workflow,
+        FollowUp.step,
+        FollowUp.source_task_id.label("task_id"),
+        FollowUp.source_annotation.label("annotation"),
+        FollowUp.unique_id,
+    ).where(FollowUp.unique_id == unique_id)
+    row = connection.execute(statement).mappings().one_or_none()
+    return None if row is None else dict(row)
+
+
+def _follow_ups(connection: Connection, task_id: str) -> list[Record]:
+    statement = (
+        select(
+            FollowUp.unique_id,
+            FollowUp.workflow,
+            FollowUp.step,
+            FollowUp.state,
+            FollowUp.task_id,
+            FollowUp.reason,
+        )
+        .where(FollowUp.source_task_id == task_id)
+        .order_by(FollowUp.id)
+        .limit(MAX_FOLLOW_UPS)
+    )
+    return [dict(row) for row in connection.execute(statement).mappings()]

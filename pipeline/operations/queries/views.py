@@ -1,0 +1,39 @@
+"""Load tasks as planning sees them, for previews and explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine
+
+from pipeline.follow_ups.views import load_snapshot
+from pipeline.operations.queries.tasks import has_task, ids_changed_since, task_not_found
+from workflows.planning.view import View
+
+
+class FilesPending(Exception):
+    """Raised when a task cannot be planned yet because result files are still to be fetched."""
+
+
+def get_view(connection: Connection, task_id: str) -> View:
+    """Return the view of one task. Raises NotFound and FilesPending."""
+    snapshot = load_snapshot(connection, task_id)
+    if snapshot is None:
+        if not has_task(connection, task_id):
+            raise task_not_found(task_id)
+        raise FilesPending(
+            f"files of task {task_id} are still to be fetched; it is planned once they are read"
+        )
+    return snapshot.view
+
+
+def views_since(engine: Engine, moment: datetime) -> Iterator[View]:
+    """Yield the view of every task that changed at `moment` or later and whose files are read."""
+    with engine.begin() as connection:
+        task_ids = ids_changed_since(connection, moment)
+    for task_id in task_ids:
+        with engine.begin() as connection:
+            snapshot = load_snapshot(connection, task_id)
+        if snapshot is not None:
+            yield snapshot.view
