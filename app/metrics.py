@@ -37,7 +37,7 @@ def process_registry() -> CollectorRegistry:
     """Return the counters of all processes of this web server, or of this one where none are shared (gunicorn.conf.py)."""
     shared = CollectorRegistry()
     try:
-        MultiProcessCollector(shared)
+        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
     except ValueError:
         return REGISTRY
     return shared

@@ -11,12 +11,13 @@ from marshmallow import fields
 from marshmallow.validate import OneOf
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import ListQuery, OutputSchema, Record, list_body, list_schema, paging
+from app.api.lists import ListQuery, OutputSchema, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from app.responses import send_content
 from pipeline.access.audit import log_action
 from pipeline.artifacts import jobs
+from pipeline.operations.queries import Record
 from pipeline.operations.queries import artifacts as queries
 
 blueprint = Blueprint("artifacts", "Files that responses point to.")
@@ -79,7 +80,8 @@ def get_artifact(artifact_id: UUID) -> Mapping[str, Any]:
 )
 def get_artifact_content(artifact_id: UUID) -> Response:
     """Download a stored file"""
-    row = get_artifact(artifact_id)
+    with service().reader.begin() as connection:
+        row = queries.get_artifact(connection, artifact_id)
     if row["state"] != "stored" or row["sha256"] is None:
         raise ProblemError(
             404, f"The file has no content: it is {row['state']}, {row['reason'] or 'wait for the worker'}."

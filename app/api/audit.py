@@ -8,8 +8,9 @@ from typing import Any
 from marshmallow import fields
 
 from app.api.blueprint import Blueprint
-from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_body, list_schema, paging
+from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.extensions import service
+from pipeline.operations.queries import Record
 from pipeline.operations.queries.audit import list_audit_entries
 
 blueprint = Blueprint("audit", "Decisions of people and tokens.")

@@ -9,8 +9,9 @@ from marshmallow import fields
 from marshmallow.validate import OneOf
 
 from app.api.blueprint import Blueprint
-from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_body, list_schema, paging
+from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.extensions import service
+from pipeline.operations.queries import Record
 from pipeline.operations.queries import batches as queries
 
 blueprint = Blueprint("batches", "Batches of Scale.")

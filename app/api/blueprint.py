@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import flask_smorest
-from flask import Request, g
+from flask import Request, Response, g
 from flask.json.provider import DefaultJSONProvider
 from marshmallow import RAISE, Schema
 from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
-from werkzeug.wrappers import Response
 
 from app.api.problems import ProblemError
 from app.api.tokens import authenticate
@@ -58,7 +57,7 @@ class OrjsonProvider(DefaultJSONProvider):
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
         content = self._prepare_response_obj(args, kwargs)
-        return self._app.response_class(dumps(content), mimetype=self.mimetype)
+        return Response(dumps(content), mimetype=self.mimetype)
 
 
 def actor() -> str:

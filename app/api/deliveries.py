@@ -12,12 +12,12 @@ from marshmallow import fields
 from marshmallow.validate import OneOf
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_body, list_schema, paging
+from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from app.responses import CONTENT_HEADERS
 from pipeline.access.audit import log_action
-from pipeline.operations.queries import InvalidCursor
+from pipeline.operations.queries import InvalidCursor, Record
 from pipeline.operations.queries import deliveries as queries
 from pipeline.receive import replay
 from pipeline.receive.receive import DatabaseBusy
@@ -107,7 +107,8 @@ def get_delivery_body(delivery_id: UUID) -> Response:
 @blueprint.response(200, ReplayResult)
 def replay_delivery(delivery_id: UUID) -> Record:
     """Apply a stored delivery again with the current code; nothing is created twice"""
-    get_delivery(delivery_id)
+    with service().reader.begin() as connection:
+        queries.get_delivery(connection, delivery_id)
     try:
         replayed = replay.replay(service(), delivery_id)
     except DatabaseBusy:

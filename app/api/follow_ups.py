@@ -11,11 +11,12 @@ from marshmallow.validate import OneOf
 from sqlalchemy import Connection
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_body, list_schema, paging
+from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from pipeline.follow_ups import decisions
 from pipeline.follow_ups.decisions import InvalidTransition
+from pipeline.operations.queries import Record
 from pipeline.operations.queries import follow_ups as queries
 
 blueprint = Blueprint("follow-ups", "Tasks that workflows create.")

@@ -10,11 +10,12 @@ from marshmallow import fields
 from marshmallow.validate import OneOf
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_body, list_schema, paging
+from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from pipeline.access.audit import log_action
 from pipeline.jobs import queue
+from pipeline.operations.queries import Record
 from pipeline.operations.queries import jobs as queries
 
 blueprint = Blueprint("jobs", "Rows of work. A job that succeeded is deleted.")

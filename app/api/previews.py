@@ -8,10 +8,11 @@ from typing import Any
 from marshmallow import Schema, fields
 
 from app.api.blueprint import Blueprint
-from app.api.lists import OutputSchema, Record, list_schema
+from app.api.lists import OutputSchema, list_schema
 from app.api.problems import ProblemError
 from app.extensions import service
 from pipeline.follow_ups.preview import Preview, explanations
+from pipeline.operations.queries import Record
 from pipeline.operations.queries.views import FilesPending, get_view
 from workflows.definition.model import Workflow
 from workflows.planning.view import View

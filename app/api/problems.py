@@ -111,7 +111,7 @@ def http_error(error: HTTPException) -> AnyResponse | HTTPException:
     if not request.path.startswith("/api/"):
         return error
     if error.response is not None:
-        return error.response
+        return error.response  # type: ignore[return-value]
     errors: dict[str, Any] | None = None
     detail = error.description or HTTPStatus(error.code or 500).phrase
     if error.code == 404:

@@ -10,10 +10,11 @@ from marshmallow.validate import Range
 
 from app.api.artifacts import Artifact as ArtifactSchema
 from app.api.blueprint import Blueprint
-from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_body, list_schema, paging
+from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import service
 from pipeline.operations.diff import diff
+from pipeline.operations.queries import Record
 from pipeline.operations.queries import responses as queries
 
 blueprint = Blueprint("responses", "Response versions and annotations of a task.")

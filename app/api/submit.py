@@ -10,13 +10,14 @@ from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf, Regexp
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import OutputSchema, Record
+from app.api.lists import OutputSchema
 from app.api.problems import ProblemError
 from app.extensions import service
 from pipeline.access.audit import log_action
 from pipeline.follow_ups import submit
 from pipeline.follow_ups.submit import ALREADY_EXISTS, CREATED
 from pipeline.jobs.queue import RetryLater
+from pipeline.operations.queries import Record
 from scale.client import PermanentError, ScaleError, Throttled
 
 blueprint = Blueprint("submit", "First tasks of a pipeline.")

@@ -11,11 +11,12 @@ from marshmallow.validate import Length, OneOf
 from sqlalchemy import Connection
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_body, list_schema, paging
+from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from pipeline.events import outbox, subscriptions
 from pipeline.events.subscriptions import EVENTS, InvalidSubscriber
+from pipeline.operations.queries import Record
 from pipeline.operations.queries import subscribers as queries
 
 blueprint = Blueprint("subscribers", "Outbound webhooks, signed by the Standard Webhooks scheme.")
@@ -136,16 +137,14 @@ def remove_subscriber(subscriber_id: UUID) -> None:
 @blueprint.response(200, Subscriber)
 def enable_subscriber(subscriber_id: UUID) -> Record:
     """Enable a subscriber"""
-    _change(lambda connection: subscriptions.enable(connection, actor(), subscriber_id, True))
-    return get_subscriber(subscriber_id)
+    return _set_enabled(subscriber_id, True)
 
 
 @blueprint.post("/subscribers/<uuid:subscriber_id>/disable")
 @blueprint.response(200, Subscriber)
 def disable_subscriber(subscriber_id: UUID) -> Record:
     """Disable a subscriber"""
-    _change(lambda connection: subscriptions.enable(connection, actor(), subscriber_id, False))
-    return get_subscriber(subscriber_id)
+    return _set_enabled(subscriber_id, False)
 
 
 @blueprint.post("/subscribers/<uuid:subscriber_id>/test")
@@ -178,6 +177,12 @@ def replay_notification(notification_id: UUID) -> Record:
     dispatcher().dispatch(job_ids)
     with service().reader.begin() as connection:
         return queries.get_notification(connection, notification_id)
+
+
+def _set_enabled(subscriber_id: UUID, is_enabled: bool) -> Record:
+    _change(lambda connection: subscriptions.enable(connection, actor(), subscriber_id, is_enabled))
+    with service().reader.begin() as connection:
+        return queries.get_subscriber(connection, subscriber_id)
 
 
 def _change(change: Callable[[Connection], Any]) -> Any:

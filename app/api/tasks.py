@@ -10,9 +10,10 @@ from marshmallow.validate import OneOf
 
 from app.api.artifacts import Artifact as ArtifactSchema
 from app.api.blueprint import Blueprint
-from app.api.lists import ListQuery, OutputSchema, Record, Timestamp, list_body, list_schema, paging
+from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.extensions import service
 from pipeline.follow_ups.lineage import lineage
+from pipeline.operations.queries import Record
 from pipeline.operations.queries import tasks as queries
 from pipeline.operations.queries.tasks import MAX_FOLLOW_UPS, task_not_found
 

@@ -8,10 +8,11 @@ from typing import Any
 from marshmallow import fields
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import OutputSchema, Record, list_schema
+from app.api.lists import OutputSchema, list_schema
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from pipeline.follow_ups import decisions, pauses
+from pipeline.operations.queries import Record
 from pipeline.operations.queries.creation import creation_status
 from workflows.definition.document import FileProblem
 from workflows.definition.model import InvalidWorkflow, Workflow
@@ -58,8 +59,7 @@ def list_workflows() -> Record:
     """List every workflow file with its problems, also those that are not loaded"""
     with service().reader.begin() as connection:
         paused = pauses.paused(connection)
-    files = service().workflows
-    data = [_body(workflow, paused) for workflow in (*files.loaded, *files.invalid)]
+    data = [_body(workflow, paused) for workflow in _all_files()]
     return {"data": sorted(data, key=lambda body: str(body["path"])), "next_cursor": None}
 
 
@@ -110,9 +110,13 @@ def resume_creation() -> Record:
         return creation_status(connection)
 
 
-def _find(name: str) -> Workflow | InvalidWorkflow:
+def _all_files() -> list[Workflow | InvalidWorkflow]:
     files = service().workflows
-    for workflow in (*files.loaded, *files.invalid):
+    return [*files.loaded, *files.invalid]
+
+
+def _find(name: str) -> Workflow | InvalidWorkflow:
+    for workflow in _all_files():
         if workflow.name == name:
             return workflow
     raise ProblemError(404, f"no workflow {name} is known; GET /api/v1/workflows lists the known ones.")
@@ -121,7 +125,7 @@ def _find(name: str) -> Workflow | InvalidWorkflow:
 def _body(workflow: Workflow | InvalidWorkflow, paused: Container[str | None]) -> Record:
     body: Record = {"name": workflow.name, "path": workflow.path, "paused": workflow.name in paused}
     if isinstance(workflow, InvalidWorkflow):
-        nothing = {"digest": None, "description": None, "steps": [], "warnings": []}
+        nothing: Record = {"digest": None, "description": None, "steps": [], "warnings": []}
         return {**body, **nothing, "broken": True, "problems": _problems(workflow.errors)}
     return {
         **body,

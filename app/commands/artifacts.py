@@ -21,7 +21,7 @@ LISTED = ("id", "task_id", "role", "state", "attempts", "size_bytes", "annotatio
 
 @click.group(cls=Group)
 def artifacts() -> None:
-    """List and refetch the files that responses point to."""
+    """List and refetch files that responses point to."""
 
 
 @artifacts.command("list")

@@ -37,7 +37,7 @@ Found = TypeVar("Found")
 @click.command(cls=Command)
 @with_appcontext
 def demo() -> None:
-    """Send one polygon task through the running service and print each step."""
+    """Send a task through the running service and its sandbox."""
     service = current_service()
     client = sandbox_client(service)
     await_start(service, client)

@@ -27,7 +27,7 @@ Decide = Callable[[Connection, str, str], list[UUID]]
 
 @click.group("follow-ups", cls=Group)
 def follow_ups() -> None:
-    """List, approve, cancel and retry the tasks that workflows create."""
+    """List, approve, cancel and retry follow-ups of workflows."""
 
 
 def filters(command: Any) -> Any:

@@ -20,7 +20,7 @@ DEMO = "demo"
 STOP_TIMEOUT_SECONDS = 4
 
 
-class Processes(manager.Manager):  # type: ignore[misc]
+class Processes(manager.Manager):
     """Honcho's manager with two differences: the demonstration may end, and early signals are obeyed.
 
     A signal that arrives before all processes are started is handled once they are.
@@ -52,7 +52,7 @@ class Processes(manager.Manager):  # type: ignore[misc]
         return {name: process["returncode"] for name, process in self._processes.items()}
 
 
-class TerminalPrinter(Printer):  # type: ignore[misc]
+class TerminalPrinter(Printer):
     """Honcho's printer, which ignores a terminal that is gone."""
 
     def write(self, message: Any) -> None:

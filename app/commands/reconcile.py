@@ -42,8 +42,9 @@ MAX_FAILURES = 8
 def reconcile(
     since: datetime | None, project: str | None, environment: str | None, dry_run: bool, as_json: bool
 ) -> None:
-    """Compare Scale's list of tasks with the database, and store what no callback delivered.
+    """Store results that no callback delivered, from Scale's list.
 
+    Compares Scale's list of tasks with the database.
     An interrupted run continues where it stopped. Follow-ups of old results are held.
     """
     with_key = [name for name in ("live", "test") if service().client(name) is not None]
@@ -110,9 +111,9 @@ def pages_with_retries(run: ReconcileRun, *, dry_run: bool) -> Iterator[Reconcil
 def import_files(
     files: tuple[Path, ...], environment: str, restart: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Import task objects from JSON files: the dashboard's mass export, single tasks, e-mail callbacks.
+    """Import task objects from JSON files.
 
-    A file holds one object, a list, or one object a line. Each object is applied like its callback if it is new.
+    Takes the dashboard's mass export, single tasks and e-mail callbacks. A file holds one object, a list, or one object a line. Each object is applied like its callback if it is new.
     Follow-ups of old results are held.
     """
     reports: list[dict[str, Any]] = []

@@ -23,7 +23,7 @@ MAX_SUBSCRIBERS = 100_000
 
 @click.group(cls=Group)
 def subscribers() -> None:
-    """Register receivers of outbound webhooks and show their history."""
+    """Register receivers of outbound webhooks."""
 
 
 @subscribers.command("list")

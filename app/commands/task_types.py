@@ -12,7 +12,7 @@ from scale.task_types import GENERIC, TASK_TYPES
 @click.command("task-types", cls=Command)
 @as_json
 def task_types(as_json: bool) -> None:
-    """List the supported task types and what their results hold."""
+    """List the supported task types and their results."""
     rows = [
         {
             "name": known.name,

@@ -57,7 +57,8 @@ def find(name: str) -> Workflow:
 def check_name(name: str) -> str:
     """Return the name of a workflow, valid or not. Raises ClickException."""
     files = service().workflows
-    names = sorted(one.name for one in (*files.loaded, *files.invalid) if one.name)
+    every: list[Workflow | InvalidWorkflow] = [*files.loaded, *files.invalid]
+    names = sorted(one.name for one in every if one.name)
     if name not in names:
         raise click.ClickException(f"No workflow is called {name}; known: {', '.join(names) or 'none'}.")
     return name

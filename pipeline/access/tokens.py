@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select, update
 from models import ApiToken
 from pipeline.access.audit import log_action
 from pipeline.db.dialect import insert
-from pipeline.db.ids import new_id, now
+from pipeline.db.ids import new_id, utcnow
 
 SCOPES = READ, WRITE = ("read", "write")
 
@@ -39,7 +39,7 @@ def issue(connection: Connection, name: str, scopes: Sequence[str] = SCOPES, *, 
     token = f"wb_{secrets.token_urlsafe(32)}"
     connection.execute(
         insert(connection, ApiToken).values(
-            id=new_id(), name=name, digest=digest(token), scopes=sorted(set(scopes)), created_at=now()
+            id=new_id(), name=name, digest=digest(token), scopes=sorted(set(scopes)), created_at=utcnow()
         )
     )
     log_action(connection, actor, "token.create", name, {"scopes": sorted(set(scopes))})
@@ -49,7 +49,7 @@ def issue(connection: Connection, name: str, scopes: Sequence[str] = SCOPES, *, 
 def revoke(connection: Connection, name: str, *, actor: str) -> int:
     """Revoke every token of that name. Return how many were active."""
     statement = update(ApiToken).where(ApiToken.name == name, ApiToken.revoked_at.is_(None))
-    revoked = connection.execute(statement.values(revoked_at=now())).rowcount
+    revoked = connection.execute(statement.values(revoked_at=utcnow())).rowcount
     if revoked:
         log_action(connection, actor, "token.revoke", name)
     return revoked

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, Select, Uuid, literal, tuple_
+from sqlalchemy import Connection, Uuid, literal, tuple_
 from sqlalchemy.types import TypeEngine
 
 from models.columns import UtcDateTime
@@ -38,7 +38,7 @@ class Page:
 
 def paginate(
     connection: Connection,
-    statement: Select[Any],
+    statement: Any,
     key: Sequence[Any],
     *,
     limit: int = DEFAULT_LIMIT,
