@@ -26,6 +26,7 @@ def make_app(database_url: str, tmp_path: Path) -> Make:
             "DATABASE_URL": database_url,
             "WORKFLOWS_DIR": str(tmp_path / "workflows"),
             "SECRET_KEY": "s",
+            "API_TOKEN": "token",
         }
         app = create_app(load_settings({**given, **environment}))
         with app.extensions["weighbridge"].engine.begin() as connection:
@@ -35,8 +36,8 @@ def make_app(database_url: str, tmp_path: Path) -> Make:
     return make
 
 
-def ready(app: Flask) -> tuple[int, str, list[str]]:
-    answer = app.test_client().get("/readyz")
+def ready(app: Flask, token: str = "token") -> tuple[int, str, list[str]]:
+    answer = app.test_client().get("/readyz", headers={"Authorization": f"Bearer {token}"})
     assert answer.json is not None
     return answer.status_code, answer.json["status"], answer.json["problems"]
 
@@ -59,11 +60,9 @@ def test_without_the_tables_no_callback_could_be_kept(make_app: Make) -> None:
 
 def test_a_broker_that_is_away_degrades_and_no_more(make_app: Make) -> None:
     app = make_app(REDIS_URL="redis://:password@127.0.0.1:9/0")
-    assert ready(app) == (
-        200,
-        "degraded",
-        ["broker: it cannot be reached; work waits for the worker's sweep"],
-    )
+    status, word, problems = ready(app)
+    assert (status, word) == (200, "degraded")
+    assert [problem.partition(":")[0] for problem in problems] == ["broker"]
 
 
 def test_a_worker_that_was_never_there_a_broken_workflow_and_dead_jobs_are_named(
@@ -72,10 +71,20 @@ def test_a_worker_that_was_never_there_a_broken_workflow_and_dead_jobs_are_named
     app = make_app()
     (tmp_path / "workflows/odd.yaml").write_text("workflow: odd\nsteps: 7\n")
     with app.extensions["weighbridge"].engine.begin() as connection:
-        connection.execute(text("DELETE FROM state"))
+        connection.execute(text("DELETE FROM key_value"))
         queue.enqueue(connection, queue.PARSE, ["a"])
         connection.execute(update(Job).values(state="dead"))
     status, word, problems = ready(app)
     assert (status, word) == (200, "degraded")
-    assert [problem.partition(":")[0] for problem in problems] == ["worker", "workflow", "jobs"]
-    assert "odd.yaml:2" in problems[1]
+    assert [problem.partition(":")[0] for problem in problems] == ["worker", "jobs", "workflows"]
+    assert "odd.yaml:2" in problems[2]
+
+
+def test_without_a_token_no_file_name_person_or_answer_of_scale_is_shown(make_app: Make, tmp_path: Path) -> None:
+    app = make_app(API_TOKEN="token", METRICS_TOKEN="for-prometheus")
+    (tmp_path / "workflows/odd.yaml").write_text("workflow: odd\nsteps: 7\n")
+    for token in ("", "wrong"):
+        status, word, problems = ready(app, token)
+        assert (status, word) == (200, "degraded")
+        assert problems == ["workflows: problem; `weighbridge doctor` shows details"]
+    assert "odd.yaml" in ready(app, "for-prometheus")[2][0]
