@@ -13,6 +13,7 @@ import contextlib
 import errno
 import logging
 import math
+import re
 import select
 import socket
 import time
@@ -79,6 +80,8 @@ PARSER_CHUNK_BYTES = 8 * 1024
 SERVER_HEADER = "Weighbridge"
 REPORT_SECONDS = 60
 
+_HEX_DIGITS = b"0123456789abcdefABCDEF"
+_PLAIN_CHUNK_SIZE = re.compile(rb"([1-9a-fA-F][0-9a-fA-F]{,6})\r\n")
 _HEAD_END = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -165,11 +168,14 @@ class ChunkScanner:
     def end(self, buffer: bytearray) -> int | None:
         """Return where the body ends, None while it is incomplete. Raises ValueError if it is malformed."""
         while not self.is_last:
+            if line := _PLAIN_CHUNK_SIZE.match(buffer, self.position):
+                self.position = self.searched = line.end() + int(line[1], 16) + 2
+                continue
             line_end = self._find(buffer, b"\r\n")
             if line_end < 0:
                 return None
             size = buffer[self.position : line_end].partition(b";")[0].rstrip(b" \t")
-            if not size.isalnum():  # int() takes signs and underscores
+            if not size or size.strip(_HEX_DIGITS):  # int() takes signs, underscores and 0x
                 raise ValueError("malformed chunk size")
             length = int(size, 16)
             self.is_last = length == 0

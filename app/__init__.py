@@ -20,6 +20,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.secret_key = settings.secret_key
     service = Service.open(settings, pool_size=settings.connections_per_web_process)
     extensions.install(app, service, JobDispatcher(settings))
+    # No redirect corrects a path: it would name the host that the sender chose.
+    app.url_map.merge_slashes = app.url_map.strict_slashes = False
     app.register_blueprint(callbacks.blueprint)
     app.register_blueprint(files.blueprint)
     app.register_blueprint(health.blueprint)

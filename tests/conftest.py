@@ -131,6 +131,15 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     server.drop_database(name)
 
 
+@pytest.fixture(scope="module")
+def web_process(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The web process alone, on SQLite, for all tests of a module."""
+    folder = tmp_path_factory.mktemp("web")
+    shutil.copyfile(migrated_sqlite_file, folder / "weighbridge.db")
+    with Service(folder, f"sqlite:///{folder}/weighbridge.db", processes=("web",)) as one:
+        yield one
+
+
 @pytest.fixture
 def service(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -1,14 +1,12 @@
 """Slow clients at the real web process: they wait without a thread, and honest ones are answered."""
 
 import contextlib
-import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
-from pathlib import Path
 
 import pytest
 
@@ -33,20 +31,22 @@ SLOW = {
     "never hangs up after its answer": (b"GET /livez HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n", b""),
     "does not read": (b"GET /api/docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: w\r\n\r\n", b""),
     "begins a second request": (b"GET /livez HTTP/1.1\r\nHost: w\r\n\r\nG", b""),
+    "drips expect lines": (HEAD + b"expect: x\r\na: b\r\n" * 1600, b"a"),
+    "drips nine long headers": (HEAD + (b"X: " + b"x" * 8096 + b"\r\n") * 9, b"x"),
+    "drips a body of the API": (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: w\r\nContent-Length: 900000\r\n\r\n" + b"b" * 20_000,
+        b"b",
+    ),
+    "drips chunks of one byte": (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: w\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"1\r\nx\r\n",
+    ),
+    "keeps an idle connection": (b"GET /livez HTTP/1.1\r\nHost: w\r\n\r\n", b""),
 }
 
 
-@pytest.fixture(scope="module")
-def web(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The web process alone."""
-    folder = tmp_path_factory.mktemp("web")
-    shutil.copyfile(migrated_sqlite_file, folder / "weighbridge.db")
-    with Service(folder, f"sqlite:///{folder}/weighbridge.db", processes=("web",)) as one:
-        yield one
-
-
 @contextlib.contextmanager
-def slow_clients(web: Service, count: int) -> Iterator[None]:
+def slow_clients(web_process: Service, count: int) -> Iterator[None]:
     """`count` slow clients of every kind, until the block ends. One that is cut off comes again."""
     stop = threading.Event()
     kinds = list(SLOW.values())
@@ -55,7 +55,7 @@ def slow_clients(web: Service, count: int) -> Iterator[None]:
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(10)
-        client.connect(("127.0.0.1", web.web_port))
+        client.connect(("127.0.0.1", web_process.web_port))
         client.sendall(kinds[number % len(kinds)][0])
         client.setblocking(False)
         return client
@@ -89,23 +89,23 @@ def slow_clients(web: Service, count: int) -> Iterator[None]:
         slow.join()
 
 
-def test_five_hundred_slow_clients_do_not_keep_honest_ones_waiting(web: Service) -> None:
+def test_five_hundred_slow_clients_do_not_keep_honest_ones_waiting(web_process: Service) -> None:
     """The slow ones stay until all honest ones were answered."""
 
     def honest(number: int) -> int:
         body = b'{"task_id": "t-%d", "task": {"task_id": "t-%d"}}' % (number, number)
-        return web.post_callback(body).status_code
+        return web_process.post_callback(body).status_code
 
-    with slow_clients(web, 500), ThreadPoolExecutor(4) as clients:
+    with slow_clients(web_process, 500), ThreadPoolExecutor(4) as clients:
         assert set(clients.map(honest, range(200))) == {200}
 
 
 @pytest.mark.slow
-def test_slow_clients_do_not_keep_a_worker_from_stopping_in_time(web: Service) -> None:
-    with slow_clients(web, 50):
-        web.stop("web", seconds=25)  # platforms kill after 30
-    assert web.processes["web"].returncode == 0
-    web.start("web")
+def test_slow_clients_do_not_keep_a_worker_from_stopping_in_time(web_process: Service) -> None:
+    with slow_clients(web_process, 50):
+        web_process.stop("web", seconds=25)  # platforms kill after 30
+    assert web_process.processes["web"].returncode == 0
+    web_process.start("web")
 
 
 def test_a_worker_that_may_open_few_files_takes_fewer_connections_and_lives(
@@ -133,9 +133,9 @@ def test_a_worker_that_may_open_few_files_takes_fewer_connections_and_lives(
     assert worker.is_running()
 
 
-def ask(web: Service, *pieces: bytes, pause: float = 0.2, seconds: float = 10) -> bytes:
+def ask(web_process: Service, *pieces: bytes, pause: float = 0.2, seconds: float = 10) -> bytes:
     """Everything that the server answers to these pieces, sent one after another, until it hangs up or is silent."""
-    with socket.create_connection(("127.0.0.1", web.web_port), timeout=seconds) as client:
+    with socket.create_connection(("127.0.0.1", web_process.web_port), timeout=seconds) as client:
         for number, piece in enumerate(pieces):
             time.sleep(pause if number else 0)
             client.sendall(piece)
@@ -194,8 +194,8 @@ CLOSE = b"Connection: close\r\n"
         ),
     ],
 )
-def test_a_request_is_received_however_it_is_cut(web: Service, pieces: list[bytes]) -> None:
-    answer = ask(web, *pieces, pause=0.02)
+def test_a_request_is_received_however_it_is_cut(web_process: Service, pieces: list[bytes]) -> None:
+    answer = ask(web_process, *pieces, pause=0.02)
     assert b" 200 OK\r\n" in answer
     assert b"delivery_id" in answer
 
@@ -203,13 +203,13 @@ def test_a_request_is_received_however_it_is_cut(web: Service, pieces: list[byte
 @pytest.mark.parametrize(
     "chunks", [b"xyz\r\n", b"2e\r\n" + BODY + b"more", b"2e\r\n" + BODY + b"\r\n0\r\nHost: w\r\n\r\n"]
 )
-def test_chunks_that_are_no_chunks_are_refused_with_400(web: Service, chunks: bytes) -> None:
-    answer = ask(web, HEAD + KEY + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"\r\n0\r\n\r\n")
+def test_chunks_that_are_no_chunks_are_refused_with_400(web_process: Service, chunks: bytes) -> None:
+    answer = ask(web_process, HEAD + KEY + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"\r\n0\r\n\r\n")
     assert b" 400 " in answer
 
 
-def test_a_kept_connection_carries_many_requests(web: Service) -> None:
-    client = HTTPConnection("127.0.0.1", web.web_port, timeout=10)
+def test_a_kept_connection_carries_many_requests(web_process: Service) -> None:
+    client = HTTPConnection("127.0.0.1", web_process.web_port, timeout=10)
     client.connect()
     connection = client.sock
     for _ in range(5):
@@ -223,27 +223,27 @@ def test_a_kept_connection_carries_many_requests(web: Service) -> None:
     client.close()
 
 
-def test_a_request_that_is_cut_off_stores_nothing(web: Service) -> None:
-    with socket.create_connection(("127.0.0.1", web.web_port)) as client:
+def test_a_request_that_is_cut_off_stores_nothing(web_process: Service) -> None:
+    with socket.create_connection(("127.0.0.1", web_process.web_port)) as client:
         client.sendall(HEAD + KEY + b"Content-Length: 54\r\n\r\n" + CUT_OFF[:-1])
         client.shutdown(socket.SHUT_WR)
         assert b" 200 OK" not in client.recv(65536)
-    assert web.post_callback(CUT_OFF[:-1]).json()["status"] == "quarantined"
+    assert web_process.post_callback(CUT_OFF[:-1]).json()["status"] == "quarantined"
 
 
-def test_what_is_not_http_is_refused_in_gunicorns_own_words(web: Service) -> None:
-    assert b" 400 Bad Request" in ask(web, b"this is not HTTP\r\n\r\n")
-    assert b" 431 " in ask(web, b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 10_000 + b"\r\n\r\n")
+def test_what_is_not_http_is_refused_in_gunicorns_own_words(web_process: Service) -> None:
+    assert b" 400 Bad Request" in ask(web_process, b"this is not HTTP\r\n\r\n")
+    assert b" 431 " in ask(web_process, b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 10_000 + b"\r\n\r\n")
 
 
 @pytest.mark.slow
-def test_a_request_that_does_not_arrive_in_time_is_answered_with_408(web: Service) -> None:
-    assert b" 408 Request Timeout" in ask(web, HEAD, seconds=40)
+def test_a_request_that_does_not_arrive_in_time_is_answered_with_408(web_process: Service) -> None:
+    assert b" 408 Request Timeout" in ask(web_process, HEAD, seconds=40)
 
 
-def test_an_unread_body_of_a_refused_request_ends_the_connection(web: Service) -> None:
+def test_an_unread_body_of_a_refused_request_ends_the_connection(web_process: Service) -> None:
     refused = HEAD + b"scale-callback-auth: wrong\r\nContent-Length: 200000\r\n\r\n" + b"b" * 100_000
-    with socket.create_connection(("127.0.0.1", web.web_port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", web_process.web_port), timeout=10) as client:
         client.sendall(refused)
         answer = b"".join(
             iter(lambda: client.recv(65536), b"")

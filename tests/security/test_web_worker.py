@@ -1,0 +1,362 @@
+"""Attacks on the web process by clients without a key, at real gunicorn processes.
+
+Each attack goes on until every honest request is answered. An honest client that waits longer than HONEST_SECONDS fails.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from gunicorn_worker import MAX_BODY_BYTES, MAX_HEAD_BYTES
+from tests.servers import Process
+from tests.service import KEYS, ROOT, Service
+
+HONEST_SECONDS = 15
+POST = b"POST /callbacks/scale HTTP/1.1\r\nHost: w\r\n"
+KEY = b"scale-callback-auth: " + KEYS["SCALE_LIVE_CALLBACK_KEYS"].encode() + b"\r\n"
+API = b"POST /api/v1/tasks HTTP/1.1\r\nHost: w\r\nContent-Type: application/json\r\n"
+LOGIN = b"POST /console/login HTTP/1.1\r\nHost: w\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+EXPECT_LINES = (b"expect: 100-continue\r\na: b\r\n" * 2400)[:65_000]
+
+# What each attacker sends at once, and what it adds twice a second. All are unknown to the service.
+ATTACKS = {
+    "expect lines without an end": (POST + EXPECT_LINES, b"a"),
+    "expect lines just under the limit": (POST + EXPECT_LINES[: MAX_HEAD_BYTES - 2000], b"a"),
+    "nine long headers without an end": (POST + (b"X: " + b"x" * 8096 + b"\r\n") * 9, b""),
+    "three long headers without an end": (POST + (b"X: " + b"x" * 8096 + b"\r\n") * 3, b"x"),
+    "a large body with a wrong key": (
+        POST + b"scale-callback-auth: wrong\r\nContent-Length: 60000000\r\n\r\n" + b"x" * 70_000,
+        b"x" * 1000,
+    ),
+    "a large body of the API without an end": (
+        API + b"Content-Length: 1000000\r\n\r\n" + b"x" * 100_000,
+        b"x",
+    ),
+    "a large form without an end": (LOGIN + b"Content-Length: 1000000\r\n\r\n" + b"x=" * 50_000, b"x"),
+    "a larger body of the API": (API + b"Content-Length: 90000000\r\n\r\n" + b"x" * 70_000, b"x" * 1000),
+    "chunks of one byte": (
+        API + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 10_000,
+        b"1\r\nx\r\n",
+    ),
+    "a form in chunks of one byte": (
+        LOGIN + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\n",
+        b"",
+    ),
+    "an expectation without a body": (API + b"Expect: 100-continue\r\nContent-Length: 90000\r\n\r\n", b""),
+    "an answer that is not read": (
+        b"GET /api/docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: w\r\n\r\n",
+        b"",
+    ),
+}
+
+
+def connect(port: int, receive_buffer: int = 4096) -> socket.socket:
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    client.settimeout(10)
+    client.connect(("127.0.0.1", port))
+    return client
+
+
+@contextlib.contextmanager
+def attackers(port: int, count: int, first: bytes, then: bytes, answers: bool = False) -> Iterator[None]:
+    """`count` clients that send `first`, add `then` twice a second, and come again when they are cut off."""
+    stop, ready = threading.Event(), threading.Event()
+
+    def attack() -> None:
+        clients: list[socket.socket | None] = [None] * count
+        while not stop.is_set():
+            for number in range(count):
+                with contextlib.suppress(OSError):
+                    client = clients[number]
+                    try:
+                        if client is None:
+                            client = clients[number] = connect(port)
+                            client.setblocking(False)
+                            client.send(first)
+                        elif then:
+                            client.send(then)
+                        if answers:
+                            client.recv(65536)
+                    except BlockingIOError:
+                        pass
+                    except OSError:
+                        clients[number] = None
+                        raise
+            ready.set()
+            stop.wait(0.5)
+        for client in clients:
+            if client is not None:
+                client.close()
+
+    thread = threading.Thread(target=attack, daemon=True)
+    thread.start()
+    assert ready.wait(60)
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def assert_honest_clients_are_answered(web: Service, mark: str) -> None:
+    """Small and large callbacks, the API and the health check, several at a time."""
+
+    def callback(number: int) -> int:
+        padding = b" " * (0 if number % 3 else 100_000)
+        body = b'{"task_id": "%s-%d", "task": {"task_id": "%s-%d"}}' % (
+            mark.encode(),
+            number,
+            mark.encode(),
+            number,
+        )
+        return web.post_callback(body + padding, timeout=HONEST_SECONDS).status_code
+
+    def read(number: int) -> int:
+        path = "/livez" if number % 2 else "/api/v1/tasks"
+        headers = {"Authorization": f"Bearer {KEYS['API_TOKEN']}"}
+        return requests.get(web.web_url + path, headers=headers, timeout=HONEST_SECONDS).status_code
+
+    with ThreadPoolExecutor(4) as clients:
+        answers = [*clients.map(callback, range(30)), *clients.map(read, range(10))]
+    assert answers == [200] * 40
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_unknown_clients_delay_no_honest_one(
+    web_process: Service, attack: tuple[bytes, bytes], request: pytest.FixtureRequest
+) -> None:
+    first, then = attack
+    mark = request.node.callspec.id.replace(" ", "-")
+    with attackers(web_process.web_port, 60, first, then):
+        assert_honest_clients_are_answered(web_process, mark)
+    assert "Traceback" not in web_process.processes["web"].log.read_text()
+
+
+def test_clients_with_a_key_whose_large_bodies_stall_delay_only_large_callbacks(web_process: Service) -> None:
+    stalled = POST + KEY + b"Content-Length: 900000\r\n\r\n" + b"x" * 70_000
+    with attackers(web_process.web_port, 20, stalled, b"x"), ThreadPoolExecutor(4) as clients:
+        callbacks = clients.map(
+            lambda number: (
+                web_process.post_callback(
+                    b'{"task_id": "small-%d", "task": {}}' % number, timeout=HONEST_SECONDS
+                ).status_code
+            ),
+            range(30),
+        )
+        assert set(callbacks) == {200}
+        assert web_process.api("/tasks")["data"]
+
+
+# Connections
+
+
+CROWDS = {
+    "that send nothing": b"",
+    "that are kept alive": b"GET /livez HTTP/1.1\r\nHost: w\r\n\r\n",
+    "that began a request": b"GET /livez HTTP/1.1\r\nHost",
+    "that were answered": b"GET /livez HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("first", CROWDS.values(), ids=CROWDS)
+def test_a_full_process_closes_the_connection_that_waited_longest(
+    service: Callable[..., Service], sqlite_url: str, first: bytes
+) -> None:
+    """Twice as many connections as the process takes: all are accepted, and the newest are those that remain."""
+    web = service(sqlite_url, processes=())
+    web.processes["web"] = Process(
+        ["sh", "-c", "ulimit -n 300; exec gunicorn wsgi:app"],
+        log=web.folder / "web.log",
+        env=web.env,
+        cwd=ROOT,
+    )
+    web.start()
+    limit = 200  # of connections, at 300 files
+    with contextlib.ExitStack() as crowd:
+        clients = []
+        for _ in range(2 * limit):
+            client = crowd.enter_context(connect(web.web_port))
+            client.sendall(first)
+            clients.append(client)
+        assert_honest_clients_are_answered(web, "crowd")
+        clients[0].setblocking(True)
+        with contextlib.suppress(ConnectionResetError):
+            while clients[0].recv(65536):  # TimeoutError if the oldest is still connected
+                pass
+        clients[-1].setblocking(False)
+        if first in (CROWDS["that send nothing"], CROWDS["that began a request"]):
+            with pytest.raises(BlockingIOError):
+                clients[-1].recv(1)
+
+
+# Bounds
+
+
+def exchange(web: Service, data: bytes) -> bytes:
+    """Send `data` and return what comes until the server hangs up; an AssertionError if it does not."""
+    with socket.create_connection(("127.0.0.1", web.web_port), timeout=10) as client:
+        client.sendall(data)
+        answer = b""
+        try:
+            while came := client.recv(65536):
+                answer += came
+        except TimeoutError:
+            raise AssertionError(f"the server waits after {answer!r}") from None
+        except ConnectionResetError:
+            pass
+        return answer
+
+
+def test_a_head_beyond_the_limit_is_answered_with_431(web_process: Service) -> None:
+    for head in (
+        POST + EXPECT_LINES,
+        POST + (b"X: " + b"x" * 8096 + b"\r\n") * 9,
+        POST + b"a:\r\n" * 101 + b"\r\n",
+    ):
+        assert b" 431 Request Header Fields Too Large\r\n" in exchange(web_process, head)
+
+
+def test_a_wrong_key_is_answered_before_the_body_is_sent(web_process: Service) -> None:
+    for key in (b"", b"scale-callback-auth: wrong\r\n", KEY + KEY):
+        for framing in (b"Content-Length: 60000000\r\n", b"Transfer-Encoding: chunked\r\n"):
+            answer = exchange(web_process, POST + key + framing + b"\r\n")
+            assert answer.startswith(b"HTTP/1.1 401 ")
+            assert b"\r\nConnection: close\r\n" in answer
+
+
+@pytest.mark.parametrize("start", [API, LOGIN, b"POST /nowhere HTTP/1.1\r\nHost: w\r\n"])
+def test_a_large_body_elsewhere_is_answered_with_413(web_process: Service, start: bytes) -> None:
+    declared = start + b"Content-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1)
+    chunked = start + b"Transfer-Encoding: chunked\r\n\r\n200000\r\n" + b"x" * (MAX_BODY_BYTES + 1)
+    for request in (declared, chunked):
+        assert exchange(web_process, request).startswith(b"HTTP/1.1 413 Content Too Large\r\n")
+
+
+EXPECT = b"Expect: 100-continue\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (POST + KEY + EXPECT + b"Content-Length: 67108865\r\n\r\n", b"413"),
+        (POST + KEY + b"expect:100-Continue\r\nContent-Length: 99999999999\r\n\r\n", b"413"),
+        (POST + EXPECT + b"Content-Length: 100\r\n\r\n", b"401"),
+        (POST + b"scale-callback-auth: wrong\r\n" + EXPECT + b"Transfer-Encoding: chunked\r\n\r\n", b"401"),
+        (API + EXPECT + b"Content-Length: 2000000\r\n\r\n", b"413"),
+    ],
+)
+def test_a_body_that_would_be_refused_is_not_asked_for(
+    web_process: Service, head: bytes, status: bytes
+) -> None:
+    """The first answer to `Expect: 100-continue` is the refusal."""
+    answer = exchange(web_process, head)
+    assert answer.startswith(b"HTTP/1.1 " + status + b" ")
+
+
+@pytest.mark.parametrize("size", [50, 50_000, 500_000])
+def test_a_body_that_is_expected_is_asked_for_once(web_process: Service, size: int) -> None:
+    body = (b'{"task_id": "expected-%d", "task": {}}' % size).ljust(size)
+    with socket.create_connection(("127.0.0.1", web_process.web_port), timeout=10) as client:
+        client.sendall(POST + KEY + EXPECT + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % size)
+        first = client.recv(65536)
+        assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"100 Continue" not in answer
+
+
+def test_incomplete_bodies_of_unknown_clients_fill_a_bounded_part_of_memory(web_process: Service) -> None:
+    (worker,) = (psutil.Process(child.pid) for child in web_process.processes["web"].children())
+    before = worker.memory_info().rss
+    stalled = API + b"Content-Length: 1000000\r\n\r\n" + b"x" * 990_000
+    with contextlib.ExitStack() as crowd:
+        for _ in range(150):
+            client = crowd.enter_context(connect(web_process.web_port))
+            with contextlib.suppress(ConnectionError):  # evicted
+                client.sendall(stalled)
+        grown = worker.memory_info().rss - before
+        assert_honest_clients_are_answered(web_process, "memory")
+    assert grown < 100 * 1024 * 1024
+
+
+@pytest.mark.slow
+def test_a_request_that_gets_no_thread_in_time_is_answered_with_503(tmp_path: Path) -> None:
+    """All threads of a small application wait; the next request does not wait for ever."""
+    (tmp_path / "stuck.py").write_text(
+        "import threading\n"
+        "def app(environ, start_response):\n"
+        "    if environ['PATH_INFO'] == '/stuck': threading.Event().wait(60)\n"
+        "    start_response('200 OK', [('Content-Length', '0')])\n"
+        "    return [b'']\n"
+    )
+    web = Service(tmp_path, "sqlite://", processes=())
+    web.processes["web"] = Process(
+        ["gunicorn", "-c", "/dev/null", "--no-control-socket", "-k", "gunicorn_worker.BufferingThreadWorker",
+         "--threads", "4", "-b", f"127.0.0.1:{web.web_port}", "--chdir", str(tmp_path), "--pythonpath",
+         f"{tmp_path},{ROOT}", "stuck:app"],
+        log=tmp_path / "web.log", env=web.env, cwd=ROOT,
+    )  # fmt: skip
+    with web, contextlib.ExitStack() as stuck:
+        client = stuck.enter_context(connect(web.web_port))
+        client.sendall(b"GET /stuck HTTP/1.1\r\nHost: w\r\n\r\n")
+        time.sleep(0.5)  # it has the only thread of its pool
+        answer = requests.get(f"{web.web_url}/", timeout=60)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "15")
+        assert requests.get(f"{web.web_url}/livez", timeout=10).status_code == 200
+
+
+# What an answer gives away, and what headers change
+
+
+def test_the_lines_about_invalid_requests_are_few_and_short(
+    service: Callable[..., Service], sqlite_url: str
+) -> None:
+    web = service(sqlite_url, processes=("web",))
+    for number in range(60):
+        assert b" 400 " in exchange(web, b"GET / HTTP/1.1\r\nbad header %d%s\r\n\r\n" % (number, b"x" * 5000))
+    log = web.processes["web"].log.read_text()
+    assert 1 <= log.count("Invalid request from") <= 20  # ten a minute
+    assert max(map(len, log.splitlines())) < 1000
+    assert "Traceback" not in log
+
+
+def test_a_client_cannot_move_the_routes(service: Callable[..., Service], sqlite_url: str) -> None:
+    """Also where every proxy is trusted, as on platforms that are reached through their router alone."""
+    web = service(sqlite_url, processes=("web",), env={"FORWARDED_ALLOW_IPS": "*"})
+    for header in ("SCRIPT_NAME: /zz", "SCRIPT_NAME: /livez", "PATH_INFO: /livez"):
+        answer = exchange(
+            web, f"GET /livez HTTP/1.1\r\nHost: w\r\n{header}\r\nConnection: close\r\n\r\n".encode()
+        )
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(
+    "path", ["//callbacks//scale", "/callbacks//scale", "//livez", "/api/docs", "/api//v1/tasks"]
+)
+def test_no_path_is_redirected_to_the_senders_host(web_process: Service, path: str) -> None:
+    method = "POST" if "callbacks" in path else "GET"
+    request = (
+        f"{method} {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    )
+    answer = exchange(web_process, request.encode())
+    assert b"evil.example" not in answer
+    assert not answer.startswith(b"HTTP/1.1 3")
+
+
+def test_no_answer_names_the_server_software(web_process: Service) -> None:
+    for request in (
+        b"GET /livez HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/9\r\n\r\n",
+        API + b"Content-Length: 2000000\r\n\r\n",
+    ):
+        assert b"gunicorn" not in exchange(web_process, request).lower()
