@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from marshmallow import ValidationError
 
-from scale.fields import json_type_name
+from scale.fields import MAX_COORDINATE, is_number, json_type_name
 
 UNKNOWN_TYPE = "unknown"  # the type of an object that names no shape and whose task implies none
 
@@ -33,20 +33,13 @@ Check = Callable[[dict[str, Any]], str | None]  # the reason why a geometry is w
 Read = Callable[..., Annotation]  # (item, position, frame=None)
 
 NUMBERS = frozenset((int, float))
-MAX_COORDINATE = (
-    9e18  # beyond: no coordinate, and no JSON number that every reader takes. NaN fails the comparison too
-)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in NUMBERS and -MAX_COORDINATE < value < MAX_COORDINATE
 
 
 def _wrong_number(where: dict[str, Any], keys: tuple[str, ...], prefix: str = "") -> str | None:
     for key in keys:
         if key not in where:
             return f"{prefix}{key} is missing"
-        if not _is_number(where[key]):
+        if not is_number(where[key]):
             return f"{prefix}{key} is {json_type_name(where[key])}, not a number"
     return None
 
@@ -90,7 +83,7 @@ def _box(geometry: dict[str, Any], numbers: frozenset[type] = NUMBERS) -> str | 
     ):
         return _wrong_number(geometry, ("left", "top", "width", "height"))
     if len(geometry) > 4:
-        if geometry.get("rotation") is not None and not _is_number(geometry["rotation"]):
+        if geometry.get("rotation") is not None and not is_number(geometry["rotation"]):
             return f"rotation is {json_type_name(geometry['rotation'])}, not a number"
         if geometry.get("vertices") is not None:
             return _wrong_points(geometry, "vertices", ("x", "y"), 0)
@@ -147,7 +140,7 @@ def _cuboid3d(geometry: dict[str, Any]) -> str | None:
             return f"{key} is {json_type_name(geometry[key])}, not an object"
         if reason := _wrong_number(geometry[key], ("x", "y", "z"), f"{key}."):
             return reason
-    if geometry.get("yaw") is not None and not _is_number(geometry["yaw"]):
+    if geometry.get("yaw") is not None and not is_number(geometry["yaw"]):
         return f"yaw is {json_type_name(geometry['yaw'])}, not a number"
     return None
 
@@ -159,7 +152,7 @@ def _span(geometry: dict[str, Any]) -> str | None:
 
 def _event(geometry: dict[str, Any]) -> str | None:
     """An event of a video: `type` range (start, end) or point (start). Source: docs "Video Annotation", events."""
-    if geometry.get("end") is not None and not _is_number(geometry["end"]):
+    if geometry.get("end") is not None and not is_number(geometry["end"]):
         return f"end is {json_type_name(geometry['end'])}, not a number"
     return _wrong_number(geometry, ("start",))
 

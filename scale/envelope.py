@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import orjson
 
+from scale.canonical import digest
 from scale.fields import (
     boolean,
     date,
@@ -347,11 +348,7 @@ def response_digest(response: Any) -> str:
     """SHA-256 (hex) of a response, the same for any order of its keys and any spacing: the identity of a response version."""
     if response is ABSENT:
         return hashlib.sha256(b"").hexdigest()
-    try:
-        canonical = orjson.dumps(response, option=orjson.OPT_SORT_KEYS)
-    except TypeError:  # a lone surrogate
-        canonical = json.dumps(response, sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.sha256(canonical).hexdigest()
+    return digest(response)
 
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")

@@ -19,6 +19,15 @@ PRINTED_DATE = re.compile(
 )
 
 
+MAX_COORDINATE = 9e18
+"""Beyond: no coordinate, and no JSON number that every reader takes. NaN fails the comparison too."""
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a JSON value is a finite number of ordinary size. A boolean is none."""
+    return type(value) in (int, float) and -MAX_COORDINATE < value < MAX_COORDINATE
+
+
 def json_type_name(value: Any) -> str:
     """What a JSON value is, in words for a warning: "a string", "null", "an object" …"""
     if value is None:
@@ -26,7 +35,7 @@ def json_type_name(value: Any) -> str:
     if isinstance(value, bool):
         return "a boolean"
     if isinstance(value, int | float):
-        return "a number" if -9e18 < value < 9e18 else "not a finite number"
+        return "a number" if -MAX_COORDINATE < value < MAX_COORDINATE else "not a finite number"
     return KINDS.get(type(value), type(value).__name__)
 
 

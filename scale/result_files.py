@@ -13,6 +13,7 @@ import ijson
 
 from scale.annotations import Annotation, Read, reader
 from scale.fields import json_type_name
+from scale.json_stream import JsonSource, ValueTooLarge, build_value, error_message, finish, json_events
 from scale.task_types import task_type as named_type
 
 MAX_VALUE_BYTES = 8 * 1024 * 1024  # of JSON for one row; as Python objects 9 times as much, at worst 24
@@ -20,7 +21,6 @@ MAX_POINT_COUNTS = 500_000  # (object, frame) pairs of a point segmentation
 MAX_GLOBAL_ATTRIBUTES = 1_000_000  # characters of them that are kept of a file
 MAX_LISTED = 20  # stray indexes or keys that a warning names
 POINT_BATCH_SIZE = 100_000  # points
-READ_BYTES = 64 * 1024
 
 Rows = Generator[Annotation, None, None]
 END = ("end_array", None)
@@ -93,10 +93,8 @@ class ResultFileReader(Iterator[Annotation]):
         self._event = reader("event", discriminated=False)
         self._role = role
         self._params = params
-        self._source = _Source(file)
-        self._events: Iterator[tuple[str, Any]] = ijson.basic_parse(
-            self._source, use_float=True, buf_size=READ_BYTES
-        )
+        self._source = JsonSource(file, MAX_VALUE_BYTES)
+        self._events = json_events(self._source)
         self._position = 0
         self._unread: set[str] = set()
         self._attributes_kept = 0
@@ -106,7 +104,9 @@ class ResultFileReader(Iterator[Annotation]):
         try:
             return next(self._rows)
         except ijson.JSONError as error:
-            raise UnreadableFile(f"it is not JSON: {_first_line(error)}") from None
+            raise UnreadableFile(f"it is not JSON: {error_message(error)}") from None
+        except ValueTooLarge as error:
+            raise UnreadableFile(f"one value in it is larger than {error.args[0]:,} bytes") from None
         except UnicodeDecodeError:  # half a surrogate pair, written as an escape
             raise UnreadableFile("it holds text that is not Unicode") from None
         except RecursionError:
@@ -125,8 +125,10 @@ class ResultFileReader(Iterator[Annotation]):
         if self._unread:
             keys = ", ".join(sorted(self._unread)[:MAX_LISTED])
             self.warnings.append(f"beside what became rows, the file holds: {keys}")
-        for _ in self._events:  # anything after the end is an error, which ijson raises
-            pass
+        if finish(self._events) or self._source.has_binary_part:
+            self.warnings.append("data follows the JSON text; it is kept in the file alone")
+            if self._source.has_references:
+                self.warnings.append("values of the JSON text refer to that data and are not read")
 
     def _elements(self) -> Rows:
         """The elements of a list: frames, or objects that stand there by themselves."""
@@ -138,7 +140,7 @@ class ResultFileReader(Iterator[Annotation]):
                 yield from self._list(self._annotation, frames)
             elif event != "null":  # a frame without annotations
                 yield self._row(self._annotation, value)
-            self._source.went_on()
+            self._source.release()
             frames += 1
         images = self._params.get("attachments")
         if named and frames > 1 and type(images) is list and len(images) != frames:
@@ -279,7 +281,7 @@ class ResultFileReader(Iterator[Annotation]):
                     raise UnreadableFile(
                         f"{name} has more than {MAX_POINT_COUNTS:,} pairs of object and frame"
                     )
-        self._source.went_on()
+        self._source.release()
         return counts
 
     def _segments(self, objects: Any, counts: dict[int, dict[str, int]]) -> Rows:
@@ -307,7 +309,7 @@ class ResultFileReader(Iterator[Annotation]):
     def _row(self, read_one: Read, item: Any, frame: int | None = None) -> Annotation:
         row = read_one(item, self._position, frame)
         self._position += 1
-        self._source.went_on()
+        self._source.release()
         return row
 
     def _until(self, end: str) -> Iterator[tuple[str, Any]]:
@@ -316,7 +318,7 @@ class ResultFileReader(Iterator[Annotation]):
 
     def _value(self, event: str, value: Any) -> Any:
         """The value that this event is or opens."""
-        return value if value is not None or event == "null" else _build(event, self._events)
+        return build_value(event, value, self._events)
 
     def _keep_global_attributes(self, frame: int | None, attributes: Any) -> None:
         last = self.global_attributes[-1]["global_attributes"] if self.global_attributes else None
@@ -348,55 +350,3 @@ def _segment(item: Any, position: int, frame: int | None = None) -> Annotation:
     return Annotation(
         position, "segment3d", label, None, frame, None, item, f"annotation {position}: {reason}"
     )
-
-
-def _first_line(error: ijson.JSONError) -> str:
-    """What ijson says, without the piece of the file that it shows below."""
-    said = error.args[0] if error.args else ""
-    text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-    return text.removeprefix("b'").partition("\n")[0].strip() or "it ends early"
-
-
-def _build(event: str, events: Iterator[tuple[str, Any]]) -> Any:
-    """The object or list that `event` opened. ijson's own builder takes almost twice as long."""
-    made: Any
-    if event == "start_map":
-        made = {}
-        for event, key in events:
-            if event == "end_map":
-                break
-            event, value = next(events)
-            made[key] = value if value is not None or event == "null" else _build(event, events)
-    else:
-        made = []
-        for event, value in events:
-            if event == "end_array":
-                break
-            made.append(value if value is not None or event == "null" else _build(event, events))
-    return made
-
-
-class _Source:
-    """The file, as ijson reads it: without a byte order mark, and no further than one value may reach."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._taken = 0
-        self._bound: float = MAX_VALUE_BYTES
-
-    def went_on(self) -> None:
-        """What was read so far is no longer in memory."""
-        self._bound = self._taken + MAX_VALUE_BYTES
-
-    def unbounded(self) -> None:
-        """What follows does not stay in memory."""
-        self._bound = float("inf")
-
-    def read(self, size: int) -> bytes:
-        if self._taken > self._bound:
-            raise UnreadableFile(f"one value in it is larger than {MAX_VALUE_BYTES:,} bytes")
-        piece = self._file.read(size)
-        if self._taken == 0:
-            piece = piece.removeprefix(b"\xef\xbb\xbf")
-        self._taken += len(piece)
-        return piece

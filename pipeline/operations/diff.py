@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scale.annotations import Annotation
+from scale.geometry import bounds, iou_matrix
 
 MIN_OVERLAP = 0.5
 """IoU of two bounding boxes from which on they may be one annotation that was moved."""
@@ -130,17 +131,9 @@ class _Kind(NamedTuple):
 
 
 def _overlap(one: Scores, many: Scores) -> Scores:
-    """IoU, counted in whole pixels, edges included: a line along an axis, or a span, has an area too."""
-    width = np.minimum(one[2], many[:, 2]) - np.maximum(one[0], many[:, 0]) + 1
-    height = np.minimum(one[3], many[:, 3]) - np.maximum(one[1], many[:, 1]) + 1
-    shared = np.clip(width, 0, None) * np.clip(height, 0, None)
-
-    def area(places: Scores) -> Scores:
-        sides: Scores = (places[..., 2] - places[..., 0] + 1) * (places[..., 3] - places[..., 1] + 1)
-        return sides
-
-    overlap: Scores = shared / (area(one) + area(many) - shared)
-    return overlap
+    """IoU in whole pixels: a line along an axis, or a span, has an area too."""
+    overlaps: Scores = iou_matrix(one[None, :], many, pixels=True)[0]
+    return overlaps
 
 
 def _nearness(one: Scores, many: Scores) -> Scores:
@@ -191,7 +184,7 @@ def _best(olds: list[Annotation], news: list[Annotation]) -> dict[int, Change]:
     """Index in `news` → its match. Each is taken once, the highest score first."""
     if not olds or not news:
         return {}
-    old, new = np.array([_place(row) for row in olds]), np.array([_place(row) for row in news])
+    old, new = (np.array([_place(row) for row in rows], np.float64) for rows in (olds, news))
     kind = _KINDS[old.shape[1]]
     order = np.argsort(kind.centre_x(new), kind="stable")
     xs = kind.centre_x(new)[order]
@@ -220,13 +213,8 @@ def _place(row: Annotation) -> Place:
     if row.warning is not None or not isinstance(geometry, dict):
         return ()
     try:
-        if geometry.get("vertices"):
-            xs = [float(vertex["x"]) for vertex in geometry["vertices"]]
-            ys = [float(vertex["y"]) for vertex in geometry["vertices"]]
-            return min(xs), min(ys), max(xs), max(ys)
-        if "left" in geometry:
-            left, top = float(geometry["left"]), float(geometry["top"])
-            return left, top, left + float(geometry["width"]), top + float(geometry["height"])
+        if geometry.get("vertices") or "left" in geometry:
+            return bounds(geometry) or ()
         if "position" in geometry:
             position = geometry["position"]
             return float(position["x"]), float(position["y"]), float(position["z"])

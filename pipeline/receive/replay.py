@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import orjson
 from sqlalchemy import ColumnElement, Connection, LargeBinary, exists, func, select, update
 
 from models import Delivery, Response, Task
@@ -24,6 +22,7 @@ from pipeline.jobs.queue import Job, RetryLater
 from pipeline.receive.receive import DatabaseBusy, Receipt, apply_or_quarantine, parse_body, receive
 from pipeline.receive.rows import DeliveryMeta, parsed_columns, update_delivery
 from pipeline.service import Service
+from scale.canonical import canonical_json
 from scale.client import PermanentError
 from scale.envelope import Callback, InvalidCallback
 
@@ -138,14 +137,6 @@ def receive_task(
         kind=kind,
         tell=event_publisher(service),
     )
-
-
-def canonical_json(value: Any) -> bytes:
-    """JSON that is the same bytes whenever it is the same value: what comes twice is a duplicate."""
-    try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except TypeError:  # an integer of more than 64 bits, a lone surrogate
-        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _delivery(connection: Connection, delivery_id: UUID) -> Any:

@@ -18,6 +18,7 @@ import ijson
 from pipeline.db.state import delete_state, get_state, set_state
 from pipeline.service import Service
 from pipeline.sync.reconcile import receive_differences
+from scale.json_stream import Events, JsonSource, build_value, error_message, json_events
 
 OBJECT_BATCH_SIZE = 100
 BATCH_BYTES = 4 * 1024 * 1024
@@ -25,8 +26,6 @@ BATCH_BYTES = 4 * 1024 * 1024
 LISTS = ("docs", "tasks", "data")
 """Keys of an object that is only the wrapping of a list: a page of Scale's own list, an export."""
 IMPORTING = "importing:"
-
-Events = Iterator[tuple[str, Any]]
 
 
 class UnreadableImport(Exception):
@@ -58,7 +57,7 @@ def import_file(
     key = IMPORTING + fingerprint(file)
     with service.reader.begin() as connection:
         kept = get_state(connection, key) if resume and not dry_run else None
-    counted = _Counted(file)
+    counted = JsonSource(file)
     everything = objects(counted)
     state = Import()
     if kept is not None:
@@ -89,7 +88,7 @@ def import_file(
                     set_state(connection, key, {"objects": state.objects})
         yield state
         if fault is not None:
-            raise UnreadableImport(f"after {state.objects} objects it is not JSON: {_first_line(fault)}")
+            raise UnreadableImport(f"after {state.objects} objects it is not JSON: {error_message(fault)}")
 
 
 def fingerprint(file: BinaryIO) -> str:
@@ -106,7 +105,7 @@ def fingerprint(file: BinaryIO) -> str:
 
 def objects(file: Any) -> Iterator[Any]:
     """Each object of a list, of a list within an object, or of as many values as follow each other, as a stream."""
-    events = iter(ijson.basic_parse(file, use_float=True, multiple_values=True))
+    events = json_events(file, multiple_values=True)
     for event, value in events:
         if event == "start_array":
             yield from _elements(events)
@@ -120,7 +119,7 @@ def _elements(events: Events) -> Iterator[Any]:
     for event, value in events:
         if event == "end_array":
             return
-        yield _built(event, value, events)
+        yield build_value(event, value, events)
 
 
 def _object_or_its_list(events: Events) -> Iterator[Any]:
@@ -134,40 +133,6 @@ def _object_or_its_list(events: Events) -> Iterator[Any]:
             listed = True
             yield from _elements(events)
         else:
-            found[key] = _built(event, value, events)
+            found[key] = build_value(event, value, events)
     if not listed:
         yield found
-
-
-def _built(event: str, value: Any, events: Events) -> Any:
-    """The value that this event is or opens."""
-    if event not in ("start_map", "start_array"):
-        return value
-    builder, depth = ijson.ObjectBuilder(), 1
-    builder.event(event, value)
-    while depth:
-        event, value = next(events)
-        depth += {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}.get(event, 0)
-        builder.event(event, value)
-    return builder.value
-
-
-class _Counted:
-    """The file without a byte order mark, and how much of it was read."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.bytes = 0
-
-    def read(self, size: int) -> bytes:
-        piece = self._file.read(size)
-        if self.bytes == 0:
-            piece = piece.removeprefix(b"\xef\xbb\xbf")
-        self.bytes += len(piece)
-        return piece
-
-
-def _first_line(fault: Exception) -> str:
-    said = fault.args[0] if fault.args else fault
-    text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-    return text.strip().partition("\n")[0][:200]

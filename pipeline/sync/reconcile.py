@@ -21,8 +21,9 @@ from pipeline.db.state import delete_state, get_state, set_state
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job, RetryLater
 from pipeline.receive.receive import parse_body
-from pipeline.receive.replay import canonical_json, receive_task
+from pipeline.receive.replay import receive_task
 from pipeline.service import Service
+from scale.canonical import canonical_json
 from scale.client import PermanentError, Throttled, Unauthorized
 from scale.envelope import ABSENT, Callback, InvalidCallback, response_digest
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from sandbox.annotators.assignment import mapping, number, sequence, truth
+from scale import geometry
+from scale.fields import is_number
 
 MOST_VERTICES = 2000  # a larger min_vertices is a mistake of the request, not work for anybody
 
@@ -318,23 +320,14 @@ _DRAWN: dict[str, Callable[[_Pencil, Region, Asked, random.Random], dict[str, An
 }
 KINDS = tuple(_DRAWN)
 
+_PARTS = ("vertices", "edges", "points_2d")
 _ACROSS, _DOWN = ("left", "x", "x1", "x2"), ("top", "y", "y1", "y2")
 
 
 def bounds(annotation: dict[str, Any]) -> Region | None:
-    """Bounding box of one of Scale's annotation objects, whatever its geometry; None if it has no coordinates."""
-    across, down = [], []
-    for part in _parts(annotation):
-        across += [part[key] for key in _ACROSS if _is_number(part.get(key))]
-        down += [part[key] for key in _DOWN if _is_number(part.get(key))]
-    if not across or not down:
-        return None
-    if _is_number(annotation.get("width")) and _is_number(annotation.get("height")):
-        corner = annotation.get("left", annotation.get("x")), annotation.get("top", annotation.get("y"))
-        if all(map(_is_number, corner)):
-            across.append(corner[0] + annotation["width"])
-            down.append(corner[1] + annotation["height"])
-    return Region(min(across), min(down), max(across), max(down))
+    """Return the bounding box of one of Scale's annotation objects; None if it has no coordinates."""
+    box = geometry.bounds(annotation, _PARTS)
+    return box and Region(*box)
 
 
 def nudge(annotation: dict[str, Any], canvas: Region, die: random.Random) -> dict[str, Any]:
@@ -349,7 +342,7 @@ def nudge(annotation: dict[str, Any], canvas: Region, die: random.Random) -> dic
         isinstance(part[key], int)
         for part in _parts(annotation)
         for key in _ACROSS + _DOWN
-        if _is_number(part.get(key))
+        if is_number(part.get(key))
     )
     dx = _step(held.left - canvas.left, canvas.right - held.right, canvas.width, whole, die)
     dy = _step(held.top - canvas.top, canvas.bottom - held.bottom, canvas.height, whole, die)
@@ -371,13 +364,13 @@ def _step(before: float, after: float, length: float, whole: bool, die: random.R
 
 def _moved(annotation: dict[str, Any], dx: float, dy: float) -> dict[str, Any]:
     moved = dict(annotation)
-    for key in ("vertices", "edges", "points_2d"):
+    for key in _PARTS:
         if isinstance(annotation.get(key), list):
             moved[key] = [dict(part) if isinstance(part, dict) else part for part in annotation[key]]
     for part in _parts(moved):
         for keys, by in ((_ACROSS, dx), (_DOWN, dy)):
             for key in keys:
-                if _is_number(part.get(key)):
+                if is_number(part.get(key)):
                     part[key] = part[key] + by if isinstance(by, int) else round(part[key] + by, 6)
     return moved
 
@@ -385,10 +378,5 @@ def _moved(annotation: dict[str, Any], dx: float, dy: float) -> dict[str, Any]:
 def _parts(annotation: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The objects that hold coordinates: the annotation itself, its vertices, edges and projected corners."""
     yield annotation
-    for key in ("vertices", "edges", "points_2d"):
+    for key in _PARTS:
         yield from (part for part in sequence(annotation.get(key)) if isinstance(part, dict))
-
-
-def _is_number(value: Any) -> bool:
-    """A coordinate that can be reckoned with."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12

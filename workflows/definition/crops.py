@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from scale.fields import is_number
+from scale.geometry import bounds
+from scale.layers import LAYER_KEYS
 
 X = ("left", "x", "x1", "x2")
 Y = ("top", "y", "y1", "y2")
@@ -36,17 +40,12 @@ class Rect(NamedTuple):
 
 def crop_rect(annotation: Mapping[str, Any], crop: Crop) -> Rect | None:
     """The part of the image that `crop` means; None for an annotation that has no place in it."""
-    corners = list(_corners(annotation))
-    if not corners:
+    place = bounds(annotation)
+    if place is None:
         return None
-    (left, right), (top, bottom) = (_span(values) for values in zip(*corners, strict=True))
-    left, right = _grown(left, right, crop)
-    top, bottom = _grown(top, bottom, crop)
+    left, right = _grown(place.left, place.right, crop)
+    top, bottom = _grown(place.top, place.bottom, crop)
     return Rect(left, top, right - left, bottom - top) if right > 0 and bottom > 0 else None
-
-
-def _span(values: tuple[float, ...]) -> tuple[float, float]:
-    return min(values), max(values)
 
 
 def _grown(low: float, high: float, crop: Crop) -> tuple[int, int]:
@@ -61,28 +60,6 @@ def _grown(low: float, high: float, crop: Crop) -> tuple[int, int]:
     return start, end
 
 
-def _corners(geometry: Mapping[str, Any]) -> Iterator[tuple[float, float]]:
-    """Points whose bounding box is that of the annotation."""
-    points = [point for point in _list(geometry.get("vertices")) if isinstance(point, dict)]
-    if points:  # also those of a rotated box, whose left and top are of the box before it was turned
-        for point in points:
-            if _number(point.get("x")) and _number(point.get("y")):
-                yield point["x"], point["y"]
-    elif all(_number(geometry.get(key)) for key in ("left", "top", "width", "height")):
-        yield geometry["left"], geometry["top"]
-        yield geometry["left"] + geometry["width"], geometry["top"] + geometry["height"]
-    elif _number(geometry.get("x")) and _number(geometry.get("y")):
-        yield geometry["x"], geometry["y"]
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def translate(value: Any, right: float, down: float) -> Any:
     """Annotations, in whatever they come (one, a list, layers, a hypothesis), moved by that many pixels."""
     if isinstance(value, list):
@@ -93,9 +70,9 @@ def translate(value: Any, right: float, down: float) -> Any:
 
 
 def _moved(key: str, inner: Any, right: float, down: float) -> Any:
-    if _number(inner):
+    if is_number(inner):
         return inner + (right if key in X else down if key in Y else 0)
-    if key in POINTS or key in ("boxes", "polygons", "lines", "cuboids", "annotations"):
+    if key in POINTS or key in (*LAYER_KEYS.values(), "annotations"):
         return translate(inner, right, down)
     return inner
 

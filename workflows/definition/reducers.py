@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scale.envelope import response_digest
+from scale.canonical import digest
+from scale.fields import is_number
+from scale.geometry import BOX_KEYS, iou_matrix
 
 Result = Mapping[
     str, Any
 ]  # of one task: task_id, answer, annotations (in coordinates of the source image), …
 ReducedResult = dict[str, Any]
-
-BOX = ("left", "top", "width", "height")
 
 
 class Reducer(NamedTuple):
@@ -82,7 +82,7 @@ def _vote(values: Sequence[Any], voters: int) -> tuple[Any, list[float]]:
     counted: dict[str, list[Any]] = {}
     for value in values:
         if value is not None:
-            counted.setdefault(response_digest(value), []).append(value)
+            counted.setdefault(digest(value), []).append(value)
     if not counted:
         return None, []
     most = max(counted.values(), key=len)
@@ -138,9 +138,7 @@ def consensus_boxes(results: Sequence[Result], options: Mapping[str, float]) -> 
 
 def _boxes(result: Result) -> Iterator[dict[str, Any]]:
     for annotation in result.get("annotations") or ():
-        if annotation.get("type") == "box" and all(
-            isinstance(annotation.get(key), int | float) for key in BOX
-        ):
+        if annotation.get("type") == "box" and all(is_number(annotation.get(key)) for key in BOX_KEYS):
             yield annotation
 
 
@@ -148,9 +146,9 @@ def _one_of(boxes: Sequence[Mapping[str, Any]], voters: int) -> tuple[dict[str, 
     """One box for several of the same object, and its score."""
     box: dict[str, Any] = {
         "type": "box",
-        **{key: statistics.median(one[key] for one in boxes) for key in BOX},
+        **{key: statistics.median(one[key] for one in boxes) for key in BOX_KEYS},
     }
-    overlaps = _overlaps(_sides([box]), _sides(boxes))[0]
+    overlaps = iou_matrix(_sides([box]), _sides(boxes))[0]
     score = {"agreement": round(float(overlaps.sum()) / voters, 4), "votes": len(boxes)}
     return {**box, **_vote(_words(boxes), voters)[0]}, score
 
@@ -163,24 +161,13 @@ def _sides(boxes: Iterable[Mapping[str, Any]]) -> NDArray[np.float64]:
     )
 
 
-def _overlaps(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, m): IoU of each box with each other one."""
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(np.clip(sides[:, 2:] - sides[:, :2], 0, None), axis=1) for sides in (one, other)]
-    union = areas[0][:, None] + areas[1][None, :] - shared
-    overlaps: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return overlaps
-
-
 def _matched(drawn: Sequence[Sequence[dict[str, Any]]], iou: float) -> list[list[dict[str, Any]]]:
     """Groups of boxes of the same object, at most one of each result: the best overlap is joined first."""
     pairs: list[tuple[float, tuple[int, int], tuple[int, int]]] = []
     for first in range(len(drawn)):
         for second in range(first + 1, len(drawn)):
             if drawn[first] and drawn[second]:
-                overlaps = _overlaps(_sides(drawn[first]), _sides(drawn[second]))
+                overlaps = iou_matrix(_sides(drawn[first]), _sides(drawn[second]))
                 pairs += [
                     (-float(overlaps[a, b]), (first, int(a)), (second, int(b)))
                     for a, b in np.argwhere(overlaps >= iou)
@@ -208,7 +195,7 @@ def union(results: Sequence[Result], options: Mapping[str, float]) -> ReducedRes
     found: dict[str, dict[str, Any]] = {}
     for result in results:
         for annotation in result.get("annotations") or ():
-            found.setdefault(annotation.get("uuid") or response_digest(annotation), annotation)
+            found.setdefault(annotation.get("uuid") or digest(annotation), annotation)
     return {"annotations": list(found.values()), "answer": _merged(results)}
 
 
