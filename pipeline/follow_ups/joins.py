@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, exists, func, select, update
 
 from models import Artifact, FollowUp, Join, Response, Task
 from pipeline.db.dialect import from_now, insert
@@ -48,8 +48,7 @@ JOIN_KEY = (
 PAUSED_RETRY_SECONDS = 600.0
 COUNT_FIRST_ABOVE = 200
 """Children from which on they are counted before they are looked at."""
-RETRY = or_(*(FOLLOW_UPS.c.unique_id.like(f"%.retry-{end}") for end in ("_", "10")))
-"""At the end: a step may be called retry-…, too. Ten retries are the most."""
+RETRY = FOLLOW_UPS.c.attempt > 1
 
 
 class Opened(NamedTuple):
@@ -269,6 +268,8 @@ def _children(connection: Connection, join: RowMapping) -> Sequence[RowMapping]:
     columns = (
         FOLLOW_UPS.c.unique_id,
         FOLLOW_UPS.c.state,
+        FOLLOW_UPS.c.attempt,
+        FOLLOW_UPS.c.first_unique_id,
         Task.task_id,
         Task.status,
         Task.review_status,
@@ -289,13 +290,14 @@ def _children(connection: Connection, join: RowMapping) -> Sequence[RowMapping]:
 
 
 def _child(row: RowMapping) -> Child:
-    """A child without its result: enough to tell whether it is there."""
+    """Return a child without its result: enough to decide whether it is there."""
+    child = Child(row["unique_id"], row["state"], None, row["attempt"], row["first_unique_id"])
     if row["task_id"] is None or row["unread"]:
-        return Child(row["unique_id"], row["state"])
+        return child
     seen = view(
         {"task_id": row["task_id"], "status": row["status"]},
         None if row["response_id"] is None else row["error"] or {},
         recalled=row["latest_response_id"] is not None and row["response_id"] is None,
         review=row["review_status"],
     )
-    return Child(row["unique_id"], row["state"], seen)
+    return child._replace(view=seen)

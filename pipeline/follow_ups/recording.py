@@ -19,9 +19,10 @@ from pipeline.jobs import queue
 from pipeline.service import Service
 from workflows.definition.model import limits_for
 from workflows.planning.plan import PlannedFollowUp as Wanted
+from workflows.planning.reasons import Reason, ReasonCode
 
 ROW_BATCH_SIZE = 500
-MISSING = ("SCALE_API_KEY is not set", "SCALE_TEST_API_KEY is not set", "PUBLIC_URL is not set")
+MISSING_SETTINGS = (ReasonCode.MISSING_KEY, ReasonCode.MISSING_URL)
 RECALLED = "its source was recalled"
 """Why a step with `on_recall: cancel` took a follow-up back. A new response of the source asks for it again."""
 
@@ -43,7 +44,7 @@ def insert_follow_ups(
 ) -> Inserted:
     """Write the follow-ups that are new. What is planned of them is to be asked for."""
     view = seen.view
-    held = missing_setting(service, view.environment)
+    held = settings_reason(service, view.environment)
     recorded = Inserted([], {})
     follow_ups = iter(wanted)
     while some := list(islice(follow_ups, ROW_BATCH_SIZE)):
@@ -65,7 +66,7 @@ def _insert_statement(dialect: str) -> Any:
     return statement.returning(FollowUp.unique_id)
 
 
-def _row(seen: TaskSnapshot, follow_up: Wanted, held: str | None) -> dict[str, Any]:
+def _row(seen: TaskSnapshot, follow_up: Wanted, held: Reason | None) -> dict[str, Any]:
     holds = held is not None and follow_up.state == "planned"
     of_this_task = follow_up.source_task_id == seen.view.task_id  # a retry has the source of the first try
     return {
@@ -75,7 +76,10 @@ def _row(seen: TaskSnapshot, follow_up: Wanted, held: str | None) -> dict[str, A
         "workflow_digest": follow_up.digest,
         "step": follow_up.step,
         "state": "held" if holds else follow_up.state,
-        "reason": held if holds else follow_up.reason,
+        "reason_code": held.code if holds and held else follow_up.reason_code,
+        "reason": held.text if holds and held else follow_up.reason,
+        "attempt": follow_up.attempt,
+        "first_unique_id": follow_up.first_unique_id,
         "environment": seen.view.environment,
         "source_task_id": follow_up.source_task_id,
         "source_response_id": seen.response_id if of_this_task else seen.source_response_id,
@@ -137,11 +141,20 @@ def cancel_for_recall(connection: Connection, task_id: str, workflow: str, steps
     return list(states)
 
 
-def missing_setting(service: Service, environment: str) -> str | None:
-    """Which setting keeps follow-ups of this environment from being created; None when all are there."""
+def settings_reason(service: Service, environment: str) -> Reason | None:
+    """Return which missing setting keeps follow-ups of this environment from being created; None if all are set."""
     if service.client(environment) is None:
-        return f"{'SCALE_TEST_API_KEY' if environment == 'test' else 'SCALE_API_KEY'} is not set"
-    return None if service.settings.callback_url else "PUBLIC_URL is not set"
+        name = "SCALE_TEST_API_KEY" if environment == "test" else "SCALE_API_KEY"
+        return Reason(ReasonCode.MISSING_KEY, f"{name} is not set")
+    if not service.settings.callback_url:
+        return Reason(ReasonCode.MISSING_URL, "PUBLIC_URL is not set")
+    return None
+
+
+def missing_setting(service: Service, environment: str) -> str | None:
+    """Return the sentence of `settings_reason`."""
+    reason = settings_reason(service, environment)
+    return reason and reason.text
 
 
 def release(connection: Connection, service: Service) -> int:
@@ -153,9 +166,10 @@ def release(connection: Connection, service: Service) -> int:
         waiting = (
             FollowUp.state == "held",
             FollowUp.environment == environment,
-            FollowUp.reason.in_(MISSING),
+            FollowUp.reason_code.in_(MISSING_SETTINGS),
         )
-        statement = update(FollowUp).where(*waiting).values(state="planned", reason=None)
+        values = {"state": "planned", "reason_code": None, "reason": None}
+        statement = update(FollowUp).where(*waiting).values(**values)
         planned: Planned = {}
         for unique_id, *step in connection.execute(
             statement.returning(FollowUp.unique_id, FollowUp.workflow, FollowUp.step)

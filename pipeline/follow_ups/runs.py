@@ -12,7 +12,6 @@ from sqlalchemy import Connection, func, select
 
 from models import Artifact, FollowUp, Job, Join, Task
 from pipeline.jobs import queue
-from workflows.planning.identity import split_retry
 
 ID_BATCH_SIZE = 500
 ACTIVE = ("planned", "created")
@@ -71,11 +70,11 @@ def walk(connection: Connection, root: str) -> RunTotals:
     while level:
         children: list[str] = []
         for some in _some(level):
-            columns = (FollowUp.unique_id, FollowUp.state, FollowUp.workflow, FollowUp.task_id)
+            columns = (FollowUp.state, FollowUp.workflow, FollowUp.attempt, FollowUp.task_id)
             for row in connection.execute(select(*columns).where(FollowUp.source_task_id.in_(some))):
                 walked.workflows.add(row.workflow)
                 walked.counts[row.state] += 1
-                if split_retry(row.unique_id)[1]:
+                if row.attempt > 1:
                     walked.retried["error"] += 1
                 if row.task_id is not None and row.task_id not in seen:
                     seen.add(row.task_id)

@@ -15,6 +15,7 @@ from models.columns import UtcDateTime
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.receive.ordering import TYPED
 from pipeline.receive.rows import TASKS
+from workflows.planning.reasons import Reason, ReasonCode
 from workflows.planning.view import Source, View, view
 
 MAX_RESULT_AGE = timedelta(days=7)
@@ -170,6 +171,8 @@ def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, in
         FollowUp.source_response_id,
         FollowUp.request,
         FollowUp.depth,
+        FollowUp.first_unique_id,
+        FollowUp.attempt,
         Response.digest,
     )
     asked = connection.execute(
@@ -187,18 +190,19 @@ def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, in
         asked.source_annotation,
         asked.digest,
         asked.request,
+        asked.first_unique_id,
+        asked.attempt,
     )
     return source, asked.depth, asked.source_response_id
 
 
-def _held(task: RowMapping) -> str | None:
-    """Why an old result that was brought in waits for a person before it costs money."""
+def _held(task: RowMapping) -> Reason | None:
+    """Return why an old result that was replayed, imported or reconciled waits for a person before it costs money."""
     if task["how"] is None:
         return None
     replayed = task["how"] == "callback"
     age = utcnow() - (task["received_at"] if replayed else task["happened_at"])
-    return (
-        f"the result was {'replayed' if replayed else task['how']} {age.days} days after it happened"
-        if age > MAX_RESULT_AGE
-        else None
-    )
+    if age <= MAX_RESULT_AGE:
+        return None
+    how = "replayed" if replayed else task["how"]
+    return Reason(ReasonCode.AGE, f"the result was {how} {age.days} days after it happened")

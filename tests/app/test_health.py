@@ -80,7 +80,9 @@ def test_a_worker_that_was_never_there_a_broken_workflow_and_dead_jobs_are_named
     assert "odd.yaml:2" in problems[2]
 
 
-def test_without_a_token_no_file_name_person_or_answer_of_scale_is_shown(make_app: Make, tmp_path: Path) -> None:
+def test_without_a_token_no_file_name_person_or_answer_of_scale_is_shown(
+    make_app: Make, tmp_path: Path
+) -> None:
     app = make_app(API_TOKEN="token", METRICS_TOKEN="for-prometheus")
     (tmp_path / "workflows/odd.yaml").write_text("workflow: odd\nsteps: 7\n")
     for token in ("", "wrong"):

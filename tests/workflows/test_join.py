@@ -35,12 +35,14 @@ def joining(join: Spec | None = None, ask: Spec | None = None, **keys: Any) -> W
 
 
 def child(number: int, state: str = "completed", response: Any = None, retry: int = 0, **keys: Any) -> Child:
-    unique_id = f"w.ask.{TASK_ID}.{number}" + (f".retry-{retry}" if retry else "")
+    first = f"w.ask.{TASK_ID}.{number}"
+    attempt, unique_id = retry + 1, first + (f".retry-{retry}" if retry else "")
     source = made_by("ask", unique_id)
     if state in ("completed", "error"):
         answer = {"error": "x"} if state == "error" else response or {"category": "red"}
-        return Child(unique_id, state, seen(ASK, answer, task_id=f"child-{number}", source=source, **keys))
-    return Child(unique_id, state)
+        view = seen(ASK, answer, task_id=f"child-{number}", source=source, **keys)
+        return Child(unique_id, state, view, attempt, first)
+    return Child(unique_id, state, None, attempt, first)
 
 
 def verdict(children: list[Child], join: Spec | None = None, overdue: bool = False, **keys: Any) -> str:

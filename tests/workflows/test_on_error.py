@@ -1,6 +1,5 @@
 from tests.workflows.kit import REQUEST, TASK_ID, made_by, seen, step, workflow
 from workflows.definition.model import Workflow
-from workflows.planning.identity import split_retry
 from workflows.planning.plan import PlannedFollowUp, plan
 from workflows.planning.view import View
 
@@ -10,8 +9,20 @@ ERROR = {
 }
 
 
-def failed(unique_id: str = f"w.ask.{TASK_ID}.u.1", **keys: object) -> View:
-    source = made_by("ask", unique_id, annotation="u", response="d", request=REQUEST)
+FIRST = f"w.ask.{TASK_ID}.u.1"
+
+
+def failed(attempt: int = 1) -> View:
+    unique_id, first = (FIRST, None) if attempt == 1 else (f"{FIRST}.retry-{attempt - 1}", FIRST)
+    source = made_by(
+        "ask",
+        unique_id,
+        annotation="u",
+        response="d",
+        request=REQUEST,
+        first_unique_id=first,
+        attempt=attempt,
+    )
     return seen(
         "annotation",
         ERROR,
@@ -44,13 +55,9 @@ def test_a_failed_task_is_asked_again_as_a_follow_up_of_the_same_source() -> Non
 
 
 def test_retries_end() -> None:
-    assert (
-        one(plan(failed(f"w.ask.{TASK_ID}.retry-1"), asking({"retry": 2}))).unique_id
-        == f"w.ask.{TASK_ID}.retry-2"
-    )
-    assert plan(failed(f"w.ask.{TASK_ID}.retry-2"), asking({"retry": 2})) == []
-    assert split_retry("w.ask.t.retry-12") == ("w.ask.t", 12)
-    assert split_retry("w.retry-1.t") == ("w.retry-1.t", 0)
+    second = one(plan(failed(attempt=2), asking({"retry": 2})))
+    assert (second.unique_id, second.attempt, second.first_unique_id) == (f"{FIRST}.retry-2", 3, FIRST)
+    assert plan(failed(attempt=3), asking({"retry": 2})) == []
 
 
 def test_a_retry_can_change_the_request_and_mirror_its_file() -> None:

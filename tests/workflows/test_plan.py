@@ -20,6 +20,7 @@ from workflows.definition.loader import load_file
 from workflows.definition.model import Workflow, limits_for
 from workflows.planning.conditions import states, steps_to_cancel
 from workflows.planning.plan import PlannedFollowUp, plan
+from workflows.planning.reasons import Reason, ReasonCode
 from workflows.planning.view import Source, View, view
 
 # The seeds' own chain: their polygon callback, and the request that their Flask example sends for it.
@@ -263,10 +264,9 @@ def test_held_steps_wait_and_dry_runs_are_recorded_as_skipped() -> None:
 
 
 def test_what_the_view_holds_back_is_held_with_its_reason() -> None:
-    follow_up = one(
-        plan(seen(held="the result was imported 9 days after it happened"), workflow({"x": step()}))
-    )
-    assert (follow_up.state, follow_up.reason) == ("held", "the result was imported 9 days after it happened")
+    reason = Reason(ReasonCode.AGE, "the result was imported 9 days after it happened")
+    follow_up = one(plan(seen(held=reason), workflow({"x": step()})))
+    assert (follow_up.state, follow_up.reason_code, follow_up.reason) == ("held", *reason)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from workflows.definition.model import Workflow
 from workflows.planning.conditions import Condition, conditions
 from workflows.planning.joins import Child, decide_join
 from workflows.planning.plan import PlannedFollowUp, follow_ups_of_step
+from workflows.planning.reasons import MissingFile
 from workflows.planning.requests import elements
 from workflows.planning.view import StepScope, View
 
@@ -42,13 +43,16 @@ def explain(
                 asked = [Condition("join", False, f"this task has no tasks of the step {waited_for}")]
             explanations.append(Explanation(step.name, tuple(asked), 0, 0, follow_ups))
             continue
-        asked = list(conditions(view, workflow, step))
-        every, left = 0, 0
+        asked, every, left = [], 0, 0
         try:
+            for condition in conditions(view, workflow, step):
+                asked.append(condition)
             for _, own in elements(view, step):
                 every += 1
                 left += step.where is None or step.where.holds(StepScope(view, own))
         except ExpressionError as error:
             asked.append(Condition("for_each", None, str(error)))
+        except MissingFile as missing:
+            asked.append(Condition("files", None, str(missing)))
         explanations.append(Explanation(step.name, tuple(asked), every, left, follow_ups))
     return explanations

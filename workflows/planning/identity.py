@@ -39,12 +39,3 @@ def unique_id(prefix: str, workflow: str, step: str, *parts: str) -> str:
     return prefix + (
         whole if len(whole) <= MAX_UNIQUE_ID_LENGTH else f"{workflow}.{step}.{response_digest(source)[:32]}"
     )
-
-
-_RETRY = re.compile(r"\.retry-([0-9]+)\Z")
-
-
-def split_retry(unique_id: str) -> tuple[str, int]:
-    """The unique_id of the follow-up that was tried first, and which retry this one is (0: the first itself)."""
-    found = _RETRY.search(unique_id)
-    return (unique_id[: found.start()], int(found[1])) if found else (unique_id, 0)

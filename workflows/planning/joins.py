@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 from workflows.definition.model import ERROR, Join, Step, Workflow
 from workflows.definition.reducers import find_reducer
 from workflows.planning.conditions import conditions, states
-from workflows.planning.identity import annotation_key, id_segment, response_segment, split_retry, unique_id
-from workflows.planning.plan import PlannedFollowUp, requested_follow_ups
+from workflows.planning.identity import annotation_key, id_segment, response_segment, unique_id
+from workflows.planning.plan import PlannedFollowUp, incomplete_follow_up, requested_follow_ups
+from workflows.planning.reasons import MissingFile, Reason, ReasonCode
+from workflows.planning.requests import names_used
 from workflows.planning.view import Source, StepScope, View
 
 WAIT, FIRE, HOLD, STOP = "wait", "fire", "hold", "stop"
@@ -41,6 +43,13 @@ class Child(NamedTuple):
     unique_id: str
     state: str  # of the follow-up
     view: View | None = None  # of its task, with `source`; None before there is one
+    attempt: int = 1
+    first_unique_id: str | None = None
+
+    @property
+    def first(self) -> str:
+        """The unique_id of the first attempt."""
+        return self.first_unique_id or self.unique_id
 
 
 class Verdict(NamedTuple):
@@ -56,6 +65,9 @@ class JoinOutcome:
     follow_ups: tuple[PlannedFollowUp, ...]
     reduced: dict[str, Any] | None  # what the reducer made of the results
     reason: str | None  # why there is no follow-up, when there is none
+    is_incomplete: bool = (
+        False  # a result file is missing: the join stays open, and is planned again with the file
+    )
 
 
 def joins_for(follow_ups: Sequence[PlannedFollowUp], workflow: Workflow, prefix: str = "") -> list[NewJoin]:
@@ -74,7 +86,7 @@ def joins_for(follow_ups: Sequence[PlannedFollowUp], workflow: Workflow, prefix:
             opening = found.get(key) or NewJoin(
                 key, workflow.name, step.name, source.task_id, _part(step.join, source), (), step.join.within
             )
-            children = (*opening.children, split_retry(follow_up.unique_id)[0])
+            children = (*opening.children, follow_up.first_unique_id or follow_up.unique_id)
             found[key] = opening._replace(children=tuple(dict.fromkeys(children)))
     return list(found.values())
 
@@ -103,8 +115,8 @@ def decide_join(workflow: Workflow, step: Step, children: Sequence[Child], overd
     assert join is not None
     assert after is not None
     latest: dict[str, Child] = {}
-    for child in sorted(children, key=lambda child: split_retry(child.unique_id)):
-        latest[split_retry(child.unique_id)[0]] = child
+    for child in sorted(children, key=lambda child: (child.first, child.attempt)):
+        latest[child.first] = child
     there = tuple(child for child in latest.values() if child.view and states(child.view) & set(after.state))
     arrived = {child.unique_id for child in there}
     coming = [
@@ -134,7 +146,7 @@ def _lost(child: Child, workflow: Workflow, made_by: str) -> bool:
     if child.state not in LOST:
         return False
     step = workflow.step(made_by)
-    again = step is not None and split_retry(child.unique_id)[1] < step.on_error.times
+    again = step is not None and child.attempt <= step.on_error.times
     return not (again and child.state == ERROR)
 
 
@@ -142,8 +154,20 @@ def plan_join(
     view: View, workflow: Workflow, step: Step, verdict: Verdict, key: str, prefix: str = ""
 ) -> JoinOutcome:
     """What follows from the results of a join that fires or holds. `view` is of the task that was fanned out, `key` the join's."""
+    parts = tuple(key[len(prefix) :].split("."))
+    try:
+        return _plan_results(view, workflow, step, verdict, parts, prefix)
+    except MissingFile as missing:
+        held = incomplete_follow_up(view, workflow, step, prefix, parts, missing)
+        return JoinOutcome((held,), None, str(missing), is_incomplete=True)
+
+
+def _plan_results(
+    view: View, workflow: Workflow, step: Step, verdict: Verdict, parts: tuple[str, ...], prefix: str
+) -> JoinOutcome:
     assert step.join is not None
-    results = list(_results(view, verdict.children))
+    uses_results = step.join.reduce is not None or step.python or names_used(step) & {"results", "reduced"}
+    results = list(_results(view, verdict.children)) if uses_results else []
     reduced: dict[str, Any] | None = None
     if step.join.reduce is not None and (made := find_reducer(step.join.reduce.by)) is not None:
         reduced = made.reduce(results, {**made.options, **step.join.reduce.options})
@@ -152,10 +176,10 @@ def plan_join(
     for condition in conditions(view, workflow, step, names):
         if not condition.held:
             return JoinOutcome((), reduced, f"{condition.name}: {condition.why}")
-    held = f"the join is incomplete: {verdict.why}" if verdict.do == HOLD else None
-    follow_ups = tuple(
-        requested_follow_ups(view, workflow, step, prefix, tuple(key[len(prefix) :].split(".")), own, held)
-    )
+    held = None
+    if verdict.do == HOLD:
+        held = Reason(ReasonCode.JOIN, f"the join is incomplete: {verdict.why}")
+    follow_ups = tuple(requested_follow_ups(view, workflow, step, prefix, parts, own, held))
     return JoinOutcome(follow_ups, reduced, None if follow_ups else "the step creates nothing")
 
 

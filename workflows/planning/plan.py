@@ -13,9 +13,11 @@ from workflows.definition.expressions import ExpressionError, render
 from workflows.definition.model import DEFAULT_MAX_DEPTH, ERROR, Step, Workflow
 from workflows.definition.recipes import mirrored
 from workflows.planning.conditions import conditions, source_step, states
-from workflows.planning.identity import id_segment, response_segment, split_retry, unique_id
+from workflows.planning.identity import id_segment, response_segment, unique_id
+from workflows.planning.reasons import MissingFile, Reason, ReasonCode
 from workflows.planning.requests import (
     TaskRequest,
+    held_request,
     rejection_reason,
     requests,
     requests_from_python,
@@ -40,8 +42,11 @@ class PlannedFollowUp:
     task_type: str
     request: dict[str, Any]  # the body without callback_url and unique_id; recipes where files will be
     state: str  # planned | held | skipped
+    reason_code: ReasonCode | None = None
     reason: str | None = None
     depth: int = 1  # tasks from the first one to this, itself included
+    attempt: int = 1  # 2, 3 … for the retries of a request
+    first_unique_id: str | None = None  # of the first attempt; None: this is the first
 
 
 def plan(view: View, workflow: Workflow, prefix: str = "") -> list[PlannedFollowUp]:
@@ -60,10 +65,25 @@ def follow_ups_of_step(
     view: View, workflow: Workflow, step: Step, prefix: str = ""
 ) -> Iterator[PlannedFollowUp]:
     """What one step wants of a result."""
-    yield from _retried(view, workflow, step)
-    if step.join is not None:
-        return
     key = (workflow.name, step.name, id_segment(view.task_id))
+    try:
+        yield from _retried(view, workflow, step)
+        if step.join is None:
+            yield from _follow_ups_of_result(view, workflow, step, prefix, key)
+    except MissingFile as missing:
+        yield incomplete_follow_up(view, workflow, step, prefix, key, missing)
+
+
+def incomplete_follow_up(
+    view: View, workflow: Workflow, step: Step, prefix: str, key: tuple[str, ...], missing: MissingFile
+) -> PlannedFollowUp:
+    """Return the held follow-up of a step whose requests are unknown until the missing file is there."""
+    return _follow_up(view, workflow, step, prefix, key, held_request(step, missing))
+
+
+def _follow_ups_of_result(
+    view: View, workflow: Workflow, step: Step, prefix: str, key: tuple[str, ...]
+) -> Iterator[PlannedFollowUp]:
     for condition in conditions(view, workflow, step):
         if condition.held is None:
             why = f"{condition.name}: {condition.why}"
@@ -74,7 +94,7 @@ def follow_ups_of_step(
 
 
 def requested_follow_ups(
-    view: View, workflow: Workflow, step: Step, prefix: str, key: tuple[str, ...], own: Mapping[str, Any] = {}, held: str | None = None,
+    view: View, workflow: Workflow, step: Step, prefix: str, key: tuple[str, ...], own: Mapping[str, Any] = {}, held: Reason | None = None,
 ) -> Iterator[PlannedFollowUp]:  # fmt: skip
     """The follow-ups of a step whose conditions hold, for each element and copy. `key` begins their identity; `own` are
     names that the step has beside the view; `held` makes them wait, with that reason."""
@@ -87,9 +107,14 @@ def requested_follow_ups(
 
 
 def _follow_up(
-    view: View, workflow: Workflow, step: Step, prefix: str, key: tuple[str, ...], wanted: TaskRequest, held: str | None = None,
+    view: View, workflow: Workflow, step: Step, prefix: str, key: tuple[str, ...], wanted: TaskRequest, held: Reason | None = None,
 ) -> PlannedFollowUp:  # fmt: skip
     state, reason = _state(workflow, step, view.depth + 1, held or view.held)
+    if wanted.fault:
+        state, reason = SKIPPED, Reason(ReasonCode.INVALID, wanted.fault)
+    elif wanted.held:
+        state, reason = HELD, wanted.held
+    notes = [] if wanted.fault else wanted.notes
     repeated = (response_segment(view.digest),) if step.each_response else ()
     return PlannedFollowUp(
         unique_id=unique_id(prefix, *key, *wanted.key, *repeated),
@@ -101,19 +126,23 @@ def _follow_up(
         source_response=view.digest,
         task_type=wanted.task_type,
         request=wanted.request,
-        state=SKIPPED if wanted.fault else state,
-        reason=wanted.fault or "; ".join([*([reason] if reason else []), *wanted.notes]) or None,
+        state=state,
+        reason_code=reason and reason.code,
+        reason="; ".join([*([reason.text] if reason else []), *notes]) or None,
         depth=view.depth + 1,
     )
 
 
-def _state(workflow: Workflow, step: Step, depth: int, held: str | None) -> tuple[str, str | None]:
+def _state(workflow: Workflow, step: Step, depth: int, held: Reason | None) -> tuple[str, Reason | None]:
     most = step.limits.depth or workflow.limits.depth or DEFAULT_MAX_DEPTH
     if step.dry_run:
-        return SKIPPED, "dry run"
+        return SKIPPED, Reason(ReasonCode.DRY_RUN, "dry run")
     if depth > most:
-        return HELD, f"it would be {depth} tasks away from the first one, and the limit is {most}"
-    return (HELD, held or "waits for approval") if held or step.hold else (PLANNED, None)
+        text = f"it would be {depth} tasks away from the first one, and the limit is {most}"
+        return HELD, Reason(ReasonCode.DEPTH, text)
+    if held is None and step.hold:
+        held = Reason(ReasonCode.HOLD, "waits for approval")
+    return (HELD, held) if held else (PLANNED, None)
 
 
 def _retried(view: View, workflow: Workflow, step: Step) -> Iterator[PlannedFollowUp]:
@@ -126,7 +155,7 @@ def _retried(view: View, workflow: Workflow, step: Step) -> Iterator[PlannedFoll
         or ERROR not in states(view)
     ):
         return
-    first, retries = split_retry(source.unique_id)
+    first, retries = source.first_unique_id or source.unique_id, source.attempt - 1
     if retries >= on_error.times:
         return
     request: dict[str, Any] = {}
@@ -139,7 +168,9 @@ def _retried(view: View, workflow: Workflow, step: Step) -> Iterator[PlannedFoll
         fault = rejection_reason(view.type or "", request)
     except ExpressionError as error:
         fault = f"on_error: {error}"
-    state, reason = (SKIPPED, fault) if fault else _state(workflow, step, view.depth, view.held)
+    state, reason = _state(workflow, step, view.depth, view.held)
+    if fault:
+        state, reason = SKIPPED, Reason(ReasonCode.INVALID, fault)
     yield PlannedFollowUp(
         unique_id=f"{first}.retry-{retries + 1}",
         workflow=workflow.name,
@@ -151,6 +182,9 @@ def _retried(view: View, workflow: Workflow, step: Step) -> Iterator[PlannedFoll
         task_type=view.type or "",
         request=request,
         state=state,
-        reason=reason or f"retry {retries + 1} of {on_error.times}",
+        reason_code=reason and reason.code,
+        reason=reason.text if reason else f"retry {retries + 1} of {on_error.times}",
         depth=view.depth,
+        attempt=source.attempt + 1,
+        first_unique_id=first,
     )

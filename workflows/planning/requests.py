@@ -15,6 +15,7 @@ from workflows.definition.expressions import ExpressionError, names_in, render
 from workflows.definition.model import Create, Step
 from workflows.definition.recipes import mirrored, recipe
 from workflows.planning.identity import annotation_key, digest_of, id_segment
+from workflows.planning.reasons import MissingFile, Reason, ReasonCode
 from workflows.planning.view import StepScope, View
 
 CLEAR_UNIQUE_ID_REFUSED = "is refused: it would let a repeat pay again"  # of clear_unique_id_on_error
@@ -29,11 +30,20 @@ class TaskRequest(NamedTuple):
     request: dict[str, Any]
     notes: list[str] = []
     fault: str | None = None  # why it can't be sent
+    held: Reason | None = None  # why it must wait
 
 
 def skipped_request(step: Step, fault: str) -> TaskRequest:
     """A step that wanted to follow and could not say what: kept as skipped, so that it is seen."""
     return TaskRequest((), None, step.create.type if step.create else "", {}, fault=fault)
+
+
+def held_request(
+    step: Step, missing: MissingFile, key: tuple[str, ...] = (), element: str | None = None
+) -> TaskRequest:
+    """Return the request of a step that depends on a missing file: it is planned again once the file is there."""
+    task_type = step.create.type if step.create else ""
+    return TaskRequest(key, element, task_type, {}, held=Reason(ReasonCode.INCOMPLETE, str(missing)))
 
 
 def requests(view: View, step: Step, own: Mapping[str, Any]) -> Iterator[TaskRequest]:
@@ -114,6 +124,8 @@ def _request(
         notes = _notes(view, asked, request)
     except ExpressionError as error:
         return TaskRequest(key, element, create.type, request, fault=str(error))
+    except MissingFile as missing:
+        return held_request(step, missing, key, element)
     return TaskRequest(key, element, create.type, request, notes, rejection_reason(create.type, request))
 
 
@@ -150,10 +162,19 @@ def _notes(view: View, names: frozenset[str], request: dict[str, Any]) -> list[s
     return notes
 
 
+def names_used(step: Step) -> frozenset[str]:
+    """Return every name of the view that the step's expressions use."""
+    values = step.for_each.list if step.for_each else None
+    names = frozenset[str]().union(*(one.names for one in (step.when, step.where, values) if one is not None))
+    return names | (names_in(step.create.params) if step.create else frozenset())
+
+
 def requests_from_python(view: View, step: Step) -> Iterator[TaskRequest]:
     """What a `python:` function asks for: a list of mappings with type, params and, where there are several, a key."""
     try:
         wanted = [_checked(proposal) for proposal in load_handler(step.python or "")(deepcopy(view)) or ()]
+    except MissingFile:
+        raise
     # The function is not ours: what it raises is said, and stops nothing.
     except (Exception, SystemExit) as error:
         raise ExpressionError(f"{step.python} raised {type(error).__name__}: {error}") from error

@@ -13,6 +13,7 @@ from scale.task_types import parse_response, task_type
 from workflows.definition.crops import from_crop
 from workflows.definition.expressions import ROOTS
 from workflows.definition.recipes import crop_in, recipe
+from workflows.planning.reasons import MissingFile, Reason
 
 Annotations = list[dict[str, Any]] | Callable[[], list[dict[str, Any]]]
 
@@ -27,6 +28,8 @@ class Source(NamedTuple):
     annotation: str | None = None  # which part of it, as FollowUp.source_annotation
     response: str | None = None  # digest of the response that it was planned from
     request: Mapping[str, Any] = {}
+    first_unique_id: str | None = None  # of the first attempt; None: this is the first
+    attempt: int = 1
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class View:
     source: Source | None = None
     parent: View | None = field(default=None, repr=False)  # of the task that this one followed
     depth: int = 0  # follow-ups between the first task and this one
-    held: str | None = None  # why whatever is planned from it must wait for a person
+    held: Reason | None = None  # why every follow-up of it waits for a person
+    missing_files: str | None = None  # why its annotations are incomplete: files that could not be read
     given_annotations: Annotations | None = field(default=None, repr=False)
 
     @property
@@ -65,9 +69,15 @@ class View:
             return self.response
         return None
 
+    def _require_files(self) -> None:
+        """Raise MissingFile unless every file of the response was read: no request may be built from a part of a result."""
+        if self.missing_files is not None:
+            raise MissingFile(self.missing_files)
+
     @cached_property
     def annotations(self) -> list[dict[str, Any]]:
-        """Scale's own annotation objects, flat, each with `type` and `frame`."""
+        """Scale's own annotation objects, flat, each with `type` and `frame`. Raises MissingFile."""
+        self._require_files()
         if self.given_annotations is not None:
             return self.given_annotations() if callable(self.given_annotations) else self.given_annotations
         return [] if self.response is None else flatten(self.type, self.response)
@@ -97,10 +107,12 @@ class View:
 
     @cached_property
     def hypothesis(self) -> dict[str, Any]:
+        self._require_files()
         return hypothesis(self.response, self.type)
 
     @cached_property
     def base_annotations(self) -> dict[str, Any]:
+        self._require_files()
         return base_annotations(self.response, self.type)
 
     @cached_property
@@ -141,13 +153,14 @@ def view(
     source: Source | None = None,
     parent: View | None = None,
     depth: int = 0,
-    held: str | None = None,
+    held: Reason | None = None,
+    missing_files: str | None = None,
 ) -> View:
     """The view of a task (Scale's own task object) and its current response (None or ABSENT: there is none).
 
     `annotations` are those of result files, flat, where the response only names the files; or a function that gives them
-    once they are asked for. `review` is read from the task unless it is given. `held` makes whatever is planned wait,
-    with that reason.
+    once they are asked for. `review` is read from the task unless it is given. `held` holds every follow-up with that
+    reason. `missing_files` names the files that could not be read: whatever depends on them raises MissingFile.
     """
     return View(
         task,
@@ -159,6 +172,7 @@ def view(
         parent=parent,
         depth=depth,
         held=held,
+        missing_files=missing_files,
         given_annotations=annotations,
     )
 
