@@ -8,6 +8,7 @@ COPY requirements.txt .
 RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
 
 COPY . .
+RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation -e .
 # Everything that is written goes to var/ (or to the database and the artifact store).
 RUN useradd --uid 10001 --no-create-home --home-dir /app/var weighbridge \
     && mkdir -p var && chown weighbridge var \

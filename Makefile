@@ -10,6 +10,9 @@ UV := $(shell grep '^uv==' requirements-dev.txt)
 # uv installs in a tenth of pip's time. It does not read pip's configuration, so where it finds no index pip does it all.
 install = @{ $(PIP) $(UV) && $(BIN)/uv pip install -q --python $(BIN)/python -r $(1); } 2>/dev/null || $(PIP) -r $(1)
 
+# The command `weighbridge`: no network, setuptools is one of the requirements.
+command = @$(PIP) --no-deps --no-build-isolation -e .
+
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format bench lock audit clean
 
@@ -17,7 +20,7 @@ help: ## Show these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: .venv/installed ## Start the service with a stand-in for Scale, on SQLite, with nothing else to install
-	@$(BIN)/flask up
+	@$(BIN)/weighbridge up
 
 test: .venv/installed-dev ## Run all tests (ARGS="tests/scale -k mask" runs some)
 	@$(BIN)/pytest -n auto $(ARGS)
@@ -49,11 +52,13 @@ clean: ## Remove the virtualenv and caches; var/ (your data) stays
 .venv/installed: requirements.txt | .venv/bin/python
 	@echo "Installing what Weighbridge runs on into .venv (once) …"
 	$(call install,requirements.txt)
+	$(command)
 	@touch $@
 
 .venv/installed-dev: requirements-dev.txt | .venv/bin/python
 	@echo "Installing what the tests and checks need into .venv (once) …"
 	$(call install,requirements-dev.txt)
+	$(command)
 	@touch .venv/installed $@
 
 .venv/bin/python:
