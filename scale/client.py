@@ -3,11 +3,9 @@
 It stands at the end of a callback's way, where follow-ups are created, and beside it, where tasks are reconciled.
 """
 
-import contextlib
 import json
 import os
 import re
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -17,9 +15,9 @@ from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 import requests
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
+
+from scale.http import Session, abort_after, cancel_abort
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_NAME_CHARACTERS = 1_000
@@ -303,66 +301,6 @@ class Client:
             self._threads.process, self._threads.session = os.getpid(), session
         kept: Session = self._threads.session
         return kept
-
-
-class Session(requests.Session):
-    """A session that sees no redirects: requests reads their bodies whole, also when told not to follow them."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
-
-
-# --- an answer in bounded time
-
-
-class _CutLate:
-    """A connection that is cut `seconds` after it began to wait for an answer.
-
-    A read time-out bounds one silence only: a server that sends a byte now and then never meets it.
-    """
-
-    seconds: float
-    sock: Any
-
-    def getresponse(self) -> Any:
-        watch = threading.Timer(self.seconds, _cut, (self.sock,))
-        watch.daemon = True
-        watch.start()
-        try:
-            response = super().getresponse()  # type: ignore[misc]
-        except BaseException:
-            watch.cancel()
-            raise
-        response.watch = watch
-        return response
-
-
-def _cut(sock: Any) -> None:
-    with contextlib.suppress(OSError, TypeError):
-        # Not SSLSocket.shutdown, which would take the TLS layer away from the thread that is reading through it.
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-def abort_after(session: requests.Session, seconds: float) -> None:
-    """Bound every answer of this session: its head and body are there after `seconds`, or the connection is cut.
-
-    Whoever has read an answer calls `stop_watching(response)`.
-    """
-    plain = type("_Connection", (_CutLate, HTTPConnection), {"seconds": seconds})
-    tls = type("_TLSConnection", (_CutLate, HTTPSConnection), {"seconds": seconds})
-    pools = {
-        "http": type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
-        "https": type("_TLSPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),
-    }
-    for adapter in session.adapters.values():
-        adapter.poolmanager.pool_classes_by_scheme = pools  # type: ignore[attr-defined]
-
-
-def cancel_abort(response: requests.Response) -> None:
-    """The answer was read or given up: stop watching it."""
-    watch = getattr(response.raw, "watch", None)
-    if watch is not None:
-        watch.cancel()
 
 
 def _read(response: requests.Response, deadline: float) -> bytes:

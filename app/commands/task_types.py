@@ -26,4 +26,6 @@ def task_types(as_json: bool) -> None:
     ]
     if not as_json:
         rows = [{**row, "yields": ", ".join(row["yields"]) or "answer"} for row in rows]  # type: ignore[arg-type]
-    print_rows(rows, ("name", "result_form", "yields", "takes_layers", "description"), as_json, "No task types.")
+    print_rows(
+        rows, ("name", "result_form", "yields", "takes_layers", "description"), as_json, "No task types."
+    )

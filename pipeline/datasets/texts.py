@@ -12,6 +12,10 @@ def text_of(params: Mapping[str, Any]) -> str | None:
     if isinstance(text, str):
         return text
     attachment = params.get("attachment")
-    if params.get("attachment_type") == "text" and isinstance(attachment, str) and "://" not in attachment[:12]:
+    if (
+        params.get("attachment_type") == "text"
+        and isinstance(attachment, str)
+        and "://" not in attachment[:12]
+    ):
         return attachment
     return None

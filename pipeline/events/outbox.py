@@ -35,8 +35,8 @@ from pipeline.jobs.queue import Job
 from pipeline.receive.receive import EventPublisher
 from pipeline.receive.rows import TASKS, DeliveryMeta
 from pipeline.service import Service
-from scale.client import cancel_abort
 from scale.envelope import Callback, InvalidCallback
+from scale.http import cancel_abort
 
 log = logging.getLogger(__name__)
 

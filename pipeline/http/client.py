@@ -13,7 +13,7 @@ from AntiSSRF import AntiSSRFError, AntiSSRFPolicy, PolicyConfigOptions  # type:
 from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import Url, parse_url
 
-from scale.client import Session, abort_after
+from scale.http import Session, abort_after
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 30.0

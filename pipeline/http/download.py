@@ -23,7 +23,7 @@ from pipeline.http.client import (
     host_port,
     request,
 )
-from scale.client import cancel_abort
+from scale.http import cancel_abort
 
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 256 * 1024
