@@ -28,6 +28,7 @@ NO_LABEL = "it has no label"
 NOT_A_CLASS = "its label is not among the classes"
 NO_IMAGE = "the task shows no image"
 NO_IMAGE_OF_FRAME = "its frame is not an image of its own"
+DELETED = "its result was deleted from this service"
 NO_SIZE = "the size of the image is not known"
 
 
@@ -112,11 +113,16 @@ class Export:
 
     def _read(self, **what: bool) -> Iterator[Task]:
         for task in read_tasks(self.service.reader, self.version.id, **what):
-            yield task
+            if task.is_deleted:
+                self.report.leave_out_task(DELETED, task)
+            else:
+                yield task
             self._step()
 
     def _leave_out_unheld(self, task: Task) -> None:
         held, needs_classes, ids = self._plain, self.format.needs_classes, self.classes.ids
+        if "raw" in held:
+            return
         kept, files = [], []
         for annotation, file in zip(task.annotations, task.files, strict=True):
             if (
@@ -137,8 +143,8 @@ class Export:
     def _why_not(self, annotation: Annotation) -> str | None:
         """Why the format cannot hold an annotation; None if it can."""
         if annotation.warning is not None:
-            return None if "raw" in self._plain else NOT_UNDERSTOOD
-        if (name := geometry_name(annotation)) not in self._plain and "raw" not in self._plain:
+            return NOT_UNDERSTOOD
+        if (name := geometry_name(annotation)) not in self._plain:
             return f"the format holds no {name} annotations"
         if self.format.needs_classes and annotation.label not in self.classes.ids:
             return NO_LABEL if annotation.label is None else NOT_A_CLASS

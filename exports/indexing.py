@@ -32,10 +32,12 @@ def index_images(
         with service.reader.begin() as connection:
             by_mask = mask_sizes(connection, [task.response_id for task in batch]) if sizes else {}
         for task in batch:
+            step()
+            if task.is_deleted:
+                continue
             given = by_mask.get(task.response_id) or given_size(task.metadata, task.params)
             for address in images(task.type, task.params):
                 index.add(address, task.split, given)
-            step()
     if sizes or copies:
         for rows in batches(index):
             _complete(service, index, work, rows, copies=copies)

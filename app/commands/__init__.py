@@ -10,9 +10,11 @@ from app.commands.artifacts import artifacts
 from app.commands.audit import audit
 from app.commands.creation import creation
 from app.commands.database import db
+from app.commands.datasets import datasets
 from app.commands.deliveries import deliveries
 from app.commands.demo import demo
 from app.commands.doctor import doctor
+from app.commands.export import export
 from app.commands.follow_ups import follow_ups
 from app.commands.group import Group
 from app.commands.jobs import jobs
@@ -30,6 +32,7 @@ from sandbox.cli import sandbox
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (up, demo, doctor, db),
     "Look": (tasks, deliveries, artifacts, jobs, audit),
+    "Datasets": (datasets, export),
     "Decide": (workflows, follow_ups, creation),
     "Operate": (reconcile, import_files, subscribers, tokens, scale),
     "Develop": (sandbox, task_types),

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Select, select
 
-from models import Annotation, Artifact, Delivery, FollowUp, Response, Task
+from models import Annotation, Artifact, DatasetItem, Delivery, FollowUp, Response, Task
 from pipeline.datasets.attachments import attachments
 from pipeline.datasets.filters import Filters, matches
 from pipeline.datasets.images import batches
@@ -222,6 +222,45 @@ def _labeled(connection: Connection, ids: Sequence[UUID], labels: Sequence[str])
         Annotation.response_id.in_(ids), Annotation.label.in_(labels)
     )
     return set(connection.scalars(statement.distinct()))
+
+
+def members_of(connection: Connection, version_id: UUID, split_by: str | None) -> list[Candidate]:
+    """The members of a version once more, in their order. split_by as for `choose`."""
+    statement = (
+        select(
+            DatasetItem.task_id,
+            DatasetItem.response_id,
+            DatasetItem.response_number,
+            Response.digest,
+            DatasetItem.delivery_id,
+            DatasetItem.status,
+            Task.params,
+            Task.metadata_.label("metadata"),
+            Task.follow_up_unique_id,
+        )
+        .outerjoin(Response, Response.id == DatasetItem.response_id)
+        .outerjoin(Task, Task.task_id == DatasetItem.task_id)
+        .where(DatasetItem.version_id == version_id)
+        .order_by(DatasetItem.position)
+    )
+    found: list[Candidate] = []
+    for rows in batches(
+        connection.execute(statement.execution_options(yield_per=ROWS_BATCH_SIZE)).mappings()
+    ):
+        members = split_members(connection, rows, split_by) if split_by else [None] * len(rows)
+        found += [
+            Candidate(
+                row["task_id"],
+                row["response_id"],
+                row["response_number"],
+                row["digest"],
+                row["delivery_id"],
+                row["status"],
+                member,
+            )
+            for row, member in zip(rows, members, strict=True)
+        ]
+    return found
 
 
 # Split keys.

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from models import Annotation, Artifact, Dataset, DatasetItem, DatasetVersion, Response
 from pipeline.datasets.filters import Filters, Unusable, parse_filters
-from pipeline.datasets.selection import Candidate, choose
+from pipeline.datasets.selection import Candidate, choose, members_of
 from pipeline.datasets.splits import WHOLE, check_split_by, split
 from pipeline.db.dialect import insert as insert_or_update
 from pipeline.db.ids import new_id, utcnow
@@ -98,6 +98,32 @@ def freeze(service: Service, request: Request) -> Version:
         return _freeze(connection, request, None, None)
 
 
+def derive(service: Service, base: Version, request: Request) -> Version:
+    """The members of a version under other splits or classes, for one export; `discard` deletes it. Raises Unusable."""
+    shares = request.shares if request.shares is not None else base.shares
+    split_by = check_split_by(request.split_by or base.split_by)
+    classes = list(request.classes) if request.classes is not None else base.classes
+    with _snapshot(service) as connection:
+        members = members_of(connection, base.id, split_by if shares is not None else None)
+        placed = _placed(members, shares)
+        version_id = new_id()
+        _write_items(connection, version_id, members, placed)
+        values = {
+            **{column.key: getattr(base, column.key) for column in COLUMNS},
+            "id": version_id,
+            "name": None,
+            "version": None,
+            "digest": digest(connection, version_id, classes),
+            "shares": [list(share) for share in shares.items()] if shares is not None else None,
+            "split_by": split_by,
+            "classes": classes,
+            "counts": {**base.counts, "splits": _count_splits(placed, shares)},
+            "created_at": utcnow(),
+        }
+        connection.execute(insert(DatasetVersion).values(**values))
+    return replace(_version(values.values()), name=base.name, version=base.version)
+
+
 def discard(service: Service, version_id: UUID) -> None:
     with service.engine.begin() as connection:
         _delete(connection, [version_id])
@@ -159,9 +185,7 @@ def _freeze(connection: Connection, request: Request, name: str | None, dataset:
         raise Unusable("The moment lies in the future; what is known then is not known yet.")
     selection = choose(connection, filters, request.as_of, split_by if request.shares is not None else None)
     members = selection.members
-    placed = split([member.member for member in members if member.member], request.shares) if request.shares else [
-        WHOLE
-    ] * len(members)  # fmt: skip
+    placed = _placed(members, request.shares)
     version_id = new_id()
     _write_items(connection, version_id, members, placed)
     counts = _counts(connection, version_id, members, placed, request.shares)
@@ -214,6 +238,13 @@ def _version(values: Iterable[Any]) -> Version:
             "incomplete": dict(sorted(counts["incomplete"].items())),
         },
     )
+
+
+def _placed(members: Sequence[Candidate], shares: Mapping[str, float] | None) -> list[str]:
+    """The split of each member."""
+    if shares is None:
+        return [WHOLE] * len(members)
+    return split([member.member for member in members if member.member is not None], shares)
 
 
 def choose_classes(
@@ -285,9 +316,6 @@ def _counts(
         by_type[type_] = by_type.get(type_, 0) + count
         if label is not None:
             by_label[label] = by_label.get(label, 0) + count
-    by_split = dict.fromkeys(shares or (WHOLE,), 0)
-    for name in splits:
-        by_split[name] += 1
     return {
         "tasks": len(members),
         "annotations": {
@@ -295,8 +323,15 @@ def _counts(
             "by_type": dict(sorted(by_type.items())),
             "by_label": dict(sorted(by_label.items())),
         },
-        "splits": by_split,
+        "splits": _count_splits(splits, shares),
     }
+
+
+def _count_splits(splits: Iterable[str], shares: Mapping[str, float] | None) -> dict[str, int]:
+    by_split = dict.fromkeys(shares or (WHOLE,), 0)
+    for name in splits:
+        by_split[name] += 1
+    return by_split
 
 
 def digest(connection: Connection, version_id: UUID, classes: Sequence[str]) -> str:

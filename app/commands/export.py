@@ -1,0 +1,163 @@
+"""`flask export FORMAT OUT`: a dataset version, or the tasks that filters choose, in the form that training code reads."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from app.commands.dataset_options import DatasetErrors, filter_options, split_options, take_request
+from app.commands.group import Command
+from app.commands.output import print_rows
+from app.extensions import service
+from exports.engine import Progress as Steps
+from exports.engine import write_export
+from exports.export import Options
+from exports.format import GEOMETRIES, MissingPackage
+from exports.formats import FORMATS, find_format
+from exports.output import OutputRefused
+from pipeline.datasets import versions
+from pipeline.datasets.filters import Unusable
+from pipeline.datasets.versions import Request, Version
+from pipeline.service import Service
+
+LOG_SECONDS = 10.0
+
+
+class ExportCommand(DatasetErrors, Command):
+    """The command."""
+
+
+def print_formats(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    """Print the table of formats and end."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    rows = [
+        {
+            "format": format_.name,
+            **{
+                name: (format_.holds[name] or "yes") if name in format_.holds else None for name in GEOMETRIES
+            },
+            "files": format_.summary,
+        }
+        for format_ in FORMATS
+    ]
+    print_rows(rows, ("format", *GEOMETRIES, "files"), False, "")
+    ctx.exit()
+
+
+@click.command(cls=ExportCommand)
+@click.argument("format_name", metavar="FORMAT")
+@click.argument("out", metavar="OUT")
+@click.option("--dataset", metavar="NAME[@N]", help="A dataset version, instead of filters.")
+@filter_options
+@split_options
+@click.option(
+    "--images",
+    type=click.Choice(("link", "copy")),
+    default="link",
+    show_default=True,
+    help="Write the images' addresses, or the images.",
+)
+@click.option(
+    "--croissant", is_flag=True, help="Add croissant.json, which describes the files for dataset search."
+)
+@click.option(
+    "--formats",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=print_formats,
+    help="Print the formats and the geometries that each holds.",
+)
+def export(
+    format_name: str, out: str, dataset: str | None, images: str, croissant: bool, **options: Any
+) -> None:
+    """Write results to OUT: a folder, a .zip file or an fsspec address such as s3://bucket/folder.
+
+    export.json in OUT says what was written, left out and changed, and why.
+    """
+    format_ = find_format(format_name)
+    if format_ is None:
+        names = ", ".join(known.name for known in FORMATS)
+        raise click.ClickException(f"There is no format {format_name}. Formats are {names}.")
+    request = take_request(options)
+    try:
+        format_.check_packages()
+        with chosen(service(), dataset, request) as version, shown_progress() as progress:
+            manifest = write_export(
+                service(),
+                version,
+                format_,
+                Options(images=images, croissant=croissant),
+                out,
+                progress=progress,
+                restarts=lambda: click.echo("An interrupted export was found; it starts again.", err=True),
+            )
+    except (OutputRefused, MissingPackage) as refused:
+        raise click.ClickException(str(refused.args[0])) from None
+    except OSError as failure:
+        raise click.ClickException(f"{out} cannot be written: {failure}") from None
+    print_summary(manifest, out)
+
+
+@contextmanager
+def chosen(service: Service, dataset: str | None, request: Request) -> Iterator[Version]:
+    """The named version, or one that is made for this export and deleted after it."""
+    if dataset is None:
+        version = versions.freeze(service, request)
+    else:
+        if request.filters is not None:
+            raise Unusable("A dataset version has its members already; name either --dataset or filters.")
+        with service.reader.begin() as connection:
+            named = versions.find(connection, dataset)
+        if request == Request():
+            yield named
+            return
+        version = versions.derive(service, named, request)
+    try:
+        yield version
+    finally:
+        versions.discard(service, version.id)
+
+
+@contextmanager
+def shown_progress() -> Iterator[Steps]:
+    """A progress bar on a terminal; else a line now and then."""
+    if sys.stderr.isatty():
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            transient=True,
+        ) as bar:
+            task = bar.add_task("Exporting")
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    last = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LOG_SECONDS:
+            last = time.monotonic()
+            click.echo(f"{done:,} of {total:,} steps", err=True)
+
+    yield line
+
+
+def print_summary(manifest: dict[str, Any], out: str) -> None:
+    written = manifest["written"]
+    click.echo(
+        f"{out}: {written['tasks']:,} tasks, {written['images']:,} images, "
+        f"{written['annotations']['total']:,} annotations in {len(manifest['files']):,} files."
+    )
+    for entry in manifest["left_out"]:
+        click.echo(f"Left out: {entry['count']:,} {entry['type']}: {entry['reason']}", err=True)
+    for entry in manifest["changed"]:
+        click.echo(f"Changed: {entry['count']:,} {entry['type']}: {entry['change']}", err=True)
