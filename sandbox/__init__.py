@@ -1,1 +1,1 @@
-"""A stand-in for Scale: its REST API, its annotators and auditors, its callbacks. It stands where a callback begins."""
+"""A simulation of Scale for development: its REST API, its annotators and reviewers, and its callbacks."""

@@ -1,6 +1,7 @@
-"""`flask sandbox …`: run a stand-in for Scale, and be its people from the command line."""
+"""`flask sandbox …`: run a simulation of Scale and act on its tasks from the command line."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,113 +10,128 @@ import click
 import requests
 
 from config import Settings, load_settings
-from sandbox.settings import SPEEDS, SandboxSettings, is_test_key
+from sandbox.settings import (
+    LIVE_CALLBACK_KEY,
+    SPEEDS,
+    TEST_CALLBACK_KEY,
+    SandboxSettings,
+    is_test_key,
+)
 
-TRIGGER_EVENTS = ("completed", "accepted", "rejected", "fixed", "commented", "recalled", "error")
-AT = click.option("--at", metavar="URL", help="The sandbox to speak to. Default: the one on SANDBOX_PORT.")
+REQUEST_TIMEOUT_SECONDS = 60
+url_option = click.option(
+    "--at",
+    "sandbox_url",
+    metavar="URL",
+    help="Use the sandbox at this URL. Default: the one on SANDBOX_PORT.",
+)
 
 
 @click.group()
 def sandbox() -> None:
-    """A stand-in for Scale: its API, its people, its callbacks."""
+    """Run a simulation of Scale: its API, its annotators and its callbacks."""
 
 
 @sandbox.command()
 @click.option(
-    "--port", type=click.IntRange(0, 65535), help="Default: SANDBOX_PORT, 8001. 0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Listen on this port; 0 selects a free one. Default: SANDBOX_PORT, 8001.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--memory", is_flag=True, help="Keep nothing beyond this run.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Listen on this address.")
+@click.option("--memory", is_flag=True, help="Use an in-memory database.")
 @click.option(
     "--database",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("var/sandbox.db"),
     show_default=True,
+    help="Store data in this SQLite file.",
 )
 @click.option(
     "--speed",
     type=click.Choice(SPEEDS),
     default="instant",
     show_default=True,
-    help="When tasks of live keys are answered; those of test keys always are at once.",
+    help="Set when tasks of live keys are completed; those of test keys are completed at once.",
 )
 @click.option(
     "--time-scale",
     type=click.FloatRange(min=0, min_open=True),
     default=1.0,
     show_default=True,
-    help="How many of Scale's seconds pass in one: the 24 hours of retries take 24 s at 3600.",
+    help="Set how many of Scale's seconds pass in one second; at 3600, the 24 hours of retries take 24 s.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of answers, and of faults by chance.")
-@click.option("--callback-url", metavar="URL", help="For tasks that name none.")
-@click.option("--public-url", metavar="URL", help="Where others reach the sandbox, if not where it listens.")
-@click.option("--until-stdin-closes", is_flag=True, help="Stop when whoever started this is gone.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed for responses and faults.")
+@click.option(
+    "--callback-url", metavar="URL", help="Send the callbacks of tasks without a callback_url here."
+)
+@click.option("--public-url", metavar="URL", help="Set the URL under which other machines reach the sandbox.")
+@click.option("--until-stdin-closes", is_flag=True, help="Stop when the parent process closes stdin.")
 def serve(
     port: int | None,
     host: str,
     memory: bool,
     database: Path,
-    speed: str,
-    time_scale: float,
-    seed: int,
-    callback_url: str | None,
     public_url: str | None,
     until_stdin_closes: bool,
+    **options: Any,
 ) -> None:
-    """Serve until stopped. The first line says where."""
-    from sandbox.storage.store import UnusableFile
-    from sandbox.web.server import PortTaken
+    """Serve until stopped. The first line of the output names the URL."""
+    from sandbox.storage.store import UnusableDatabase
+    from sandbox.web.server import PortUnavailable
     from sandbox.web.server import serve as serve_until_stopped
 
     settings = load_settings()
-    started_with = SandboxSettings(
+    sandbox_settings = SandboxSettings(
         api_keys=settings.sandbox_api_keys,
-        live_callback_key=_callback_key(settings, "live"),
-        test_callback_key=_callback_key(settings, "test"),
+        live_callback_key=_callback_key(settings, is_test=False),
+        test_callback_key=_callback_key(settings, is_test=True),
         database=None if memory else database,
-        speed=speed,
-        time_scale=time_scale,
-        seed=seed,
-        callback_url=callback_url,
+        **options,
     )
     port = settings.sandbox_port if port is None else port
     try:
-        serve_until_stopped(started_with, host, port, public_url, until_stdin_closes)
-    except PortTaken as error:
-        raise click.ClickException(f"{error} Name another one with --port.") from None
-    except UnusableFile as error:
+        serve_until_stopped(sandbox_settings, host, port, public_url, until_stdin_closes)
+    except PortUnavailable as error:
+        raise click.ClickException(f"{error} Choose another port with --port.") from None
+    except UnusableDatabase as error:
         raise click.ClickException(str(error)) from None
 
 
 @sandbox.command()
 @click.argument("task_id", metavar="TASK")
 @click.option(
-    "--with", "file", type=click.File(), help="JSON: the response. Without it the annotators answer."
+    "--with",
+    "file",
+    type=click.File(),
+    help="Read the response from this JSON file. Default: the response of the simulated annotators.",
 )
-@AT
-def complete(task_id: str, file: Any, at: str | None) -> None:
-    """Answer a pending task."""
-    _tell(_ask(at, _of(task_id, "complete"), {} if file is None else {"response": _json(file)}))
+@url_option
+def complete(task_id: str, file: Any, sandbox_url: str | None) -> None:
+    """Complete a pending task."""
+    body = {} if file is None else {"response": _read_json(file)}
+    _print_task(_call_with_any_key(sandbox_url, _task_path(task_id, "complete"), body))
 
 
 @sandbox.command()
 @click.argument("task_id", metavar="TASK")
 @click.argument("result", type=click.Choice(("accepted", "rejected", "fixed", "commented")))
-@click.option("--comments")
-@click.option("--with", "file", type=click.File(), help="JSON: the response that a fix makes.")
-@AT
-def audit(task_id: str, result: str, comments: str | None, file: Any, at: str | None) -> None:
+@click.option("--comments", help="Add a comment to the review.")
+@click.option("--with", "file", type=click.File(), help="Read the response of a fix from this JSON file.")
+@url_option
+def audit(task_id: str, result: str, comments: str | None, file: Any, sandbox_url: str | None) -> None:
     """Review a completed task."""
-    response = {} if file is None else {"response": _json(file)}
-    _tell(_ask(at, _of(task_id, "audit"), {"result": result, "comments": comments, **response}))
+    body = {"result": result, "comments": comments}
+    response = {} if file is None else {"response": _read_json(file)}
+    _print_task(_call_with_any_key(sandbox_url, _task_path(task_id, "audit"), {**body, **response}))
 
 
 @sandbox.command()
 @click.argument("task_id", metavar="TASK")
-@AT
-def recall(task_id: str, at: str | None) -> None:
-    """Take a completed task back for more work."""
-    _tell(_ask(at, _of(task_id, "recall"), {}))
+@url_option
+def recall(task_id: str, sandbox_url: str | None) -> None:
+    """Recall a completed task for more work."""
+    _print_task(_call_with_any_key(sandbox_url, _task_path(task_id, "recall"), {}))
 
 
 @sandbox.command()
@@ -125,163 +141,201 @@ def recall(task_id: str, at: str | None) -> None:
     type=click.Choice(("attachments", "frames", "message")),
     default="attachments",
     show_default=True,
+    help="Choose the kind of error.",
 )
-@AT
-def fail(task_id: str, kind: str, at: str | None) -> None:
+@url_option
+def fail(task_id: str, kind: str, sandbox_url: str | None) -> None:
     """End a pending task in error."""
-    _tell(_ask(at, _of(task_id, "fail"), {"kind": kind}))
+    _print_task(_call_with_any_key(sandbox_url, _task_path(task_id, "fail"), {"kind": kind}))
 
 
 @sandbox.command()
 @click.argument("task_id", metavar="TASK")
-@AT
-def resend(task_id: str, at: str | None) -> None:
+@url_option
+def resend(task_id: str, sandbox_url: str | None) -> None:
     """Send the callback of a task again."""
-    _tell(_ask(at, _of(task_id, "resend"), {}))
+    _print_task(_call_with_any_key(sandbox_url, _task_path(task_id, "resend"), {}))
 
 
 @sandbox.command()
 @click.argument("fault", required=False)
 @click.argument("settings", nargs=-1, metavar="[NAME=VALUE]…")
-@click.option("--off", is_flag=True, help="Switch every fault off.")
-@AT
-def faults(fault: str | None, settings: tuple[str, ...], off: bool, at: str | None) -> None:
-    """Show the faults, or switch one on: `faults duplicated share=0.5 type=annotation`."""
+@click.option("--off", is_flag=True, help="Remove all fault rules.")
+@url_option
+def faults(fault: str | None, settings: tuple[str, ...], off: bool, sandbox_url: str | None) -> None:
+    """List faults, or inject one: `faults duplicated share=0.5 type=annotation`."""
     if off:
-        _ask(at, "faults", None, "DELETE")
+        _call_with_any_key(sandbox_url, "faults", None, "DELETE")
     if fault is not None:
-        named = dict(setting.partition("=")[::2] for setting in settings)
-        _ask(at, "faults", {"fault": fault, **{name: _value(text) for name, text in named.items()}})
-    answer = _ask(at, "faults", None, "GET")
-    for switch in answer["rules"]:
-        click.echo(f"on: {json.dumps(switch)}")
+        options = dict(setting.partition("=")[::2] for setting in settings)
+        rule = {"fault": fault, **{name: _parse_value(text) for name, text in options.items()}}
+        _call_with_any_key(sandbox_url, "faults", rule)
+    answer = _call_with_any_key(sandbox_url, "faults", None, "GET")
+    for active in answer["rules"]:
+        click.echo(f"active: {json.dumps(active)}")
     for known in answer["known"] if fault is None and not off else ():
-        options = ", ".join(f"{name}={value}" for name, value in known["options"].items())
-        click.echo(f"{known['name']:22}{known['summary']}" + (f" ({options})" if options else ""))
+        defaults = ", ".join(f"{name}={value}" for name, value in known["options"].items())
+        click.echo(f"{known['name']:22}{known['summary']}" + (f" ({defaults})" if defaults else ""))
+
+
+TRIGGER_EVENTS = ("completed", "accepted", "rejected", "fixed", "commented", "recalled", "error")
 
 
 @sandbox.command()
 @click.argument("type_name", metavar="TYPE")
-@click.option("--event", type=click.Choice(TRIGGER_EVENTS), default="completed", show_default=True)
-@click.option("--to", "url", metavar="URL", help="Default: the callback endpoint of this installation.")
-@click.option("--test", is_flag=True, help="As for a task of a test key.")
-@click.option("--with", "file", type=click.File(), help="JSON: the response.")
-@click.option("--params", metavar="JSON", help="Parameters of the task, over those of the example.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@AT
+@click.option(
+    "--event",
+    type=click.Choice(TRIGGER_EVENTS),
+    default="completed",
+    show_default=True,
+    help="Choose the event that the callback reports.",
+)
+@click.option(
+    "--to",
+    "url",
+    metavar="URL",
+    help="Send the callback to this URL. Default: the callback endpoint of this installation.",
+)
+@click.option("--test", "is_test", is_flag=True, help="Send the callback of a test task.")
+@click.option("--with", "file", type=click.File(), help="Read the response from this JSON file.")
+@click.option("--params", metavar="JSON", help="Override parameters of the example task.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed for the response.")
+@url_option
 def trigger(
     type_name: str,
     event: str,
     url: str | None,
-    test: bool,
+    is_test: bool,
     file: Any,
     params: str | None,
     seed: int,
-    at: str | None,
+    sandbox_url: str | None,
 ) -> None:
-    """Send one real callback about an example task, which exists nowhere."""
-    from sandbox.engine.trigger import trigger as send_one
+    """Send one callback about an example task that does not exist."""
+    from sandbox.annotators import AnnotatorContext
+    from sandbox.engine.trigger import trigger as send_callback
     from sandbox.errors import ScaleError
 
     settings = load_settings()
-    environment = "test" if test else "live"
-    url = url or settings.callback_url or f"http://127.0.0.1:{settings.port}/callbacks/scale"
-    keys = [key for key in settings.sandbox_api_keys if is_test_key(key) == test] or [
-        f"{environment}_sandbox"
-    ]
+    own_url = settings.callback_url or f"http://127.0.0.1:{settings.port}/callbacks/scale"
+    api_key = _first_key(settings, is_test)
+    url = url or own_url
 
     def put_file(content: bytes, media_type: str) -> str:
-        """Only a running sandbox can keep a file so that the receiver may fetch it."""
-        answer = _call(settings, at, "files", keys[0], data=content, headers={"Content-Type": media_type})
+        """Store a file in a running sandbox, so that the receiver can fetch it."""
+        headers = {"Content-Type": media_type}
+        answer = _call(settings, sandbox_url, "files", api_key, data=content, headers=headers)
         return str(answer["url"])
 
     try:
-        sent = send_one(
+        sent = send_callback(
             type_name,
             event,
             url,
-            _callback_key(settings, environment),
-            api_key=keys[0],
-            seed=seed,
-            put_file=put_file,
-            response=None if file is None else _json(file),
-            changes=_object(params),
+            _callback_key(settings, is_test) if url == own_url else _default_callback_key(is_test),
+            api_key=api_key,
+            context=AnnotatorContext(seed=seed, put_file=put_file),
+            response=None if file is None else _read_json(file),
+            changes=_parse_object(params),
         )
     except ScaleError as error:
         raise click.ClickException(error.message) from None
-    said = sent.outcome.status or sent.outcome.error
-    click.echo(f"{event} {type_name} task {sent.task_id} ({len(sent.body)} bytes) to {url}: {said}")
+    outcome = sent.outcome.status or sent.outcome.error
+    click.echo(f"{event} {type_name} task {sent.task_id} ({len(sent.body)} bytes) to {url}: {outcome}")
     if not sent.outcome.succeeded:
         raise click.exceptions.Exit(1)
 
 
-def _callback_key(settings: Settings, environment: str) -> str:
-    """The first key that this installation takes callbacks of that environment with."""
-    keys = settings.scale_test_callback_keys if environment == "test" else settings.scale_live_callback_keys
-    return keys[0].decode() if keys else f"{environment}_callback_sandbox"
+def _first_key(settings: Settings, is_test: bool) -> str:
+    """Return the first API key of an environment."""
+    keys = (key for key in settings.sandbox_api_keys if is_test_key(key) == is_test)
+    return next(keys, "test_sandbox" if is_test else "live_sandbox")
 
 
-def _of(task_id: str, deed: str) -> str:
-    return f"tasks/{quote(task_id, safe='')}/{deed}"
+def _callback_key(settings: Settings, is_test: bool) -> str:
+    """Return the first key with which this installation accepts callbacks of an environment."""
+    keys = settings.scale_test_callback_keys if is_test else settings.scale_live_callback_keys
+    return keys[0].decode() if keys else _default_callback_key(is_test)
 
 
-def _ask(at: str | None, path: str, body: dict[str, Any] | None, method: str = "POST") -> Any:
-    """Ask a running sandbox, under whichever of its keys knows what is asked for."""
+def _default_callback_key(is_test: bool) -> str:
+    """Return the callback key of every sandbox: URLs other than the installation's own receive no other."""
+    return TEST_CALLBACK_KEY if is_test else LIVE_CALLBACK_KEY
+
+
+def _task_path(task_id: str, action: str) -> str:
+    return f"tasks/{quote(task_id, safe='')}/{action}"
+
+
+def _call_with_any_key(
+    sandbox_url: str | None, path: str, body: Mapping[str, Any] | None, method: str = "POST"
+) -> Any:
+    """Call a running sandbox with each of its keys until one of them finds the resource."""
     settings = load_settings()
     for api_key in settings.sandbox_api_keys[:-1]:
         try:
-            return _call(settings, at, path, api_key, method, json=body)
+            return _call(settings, sandbox_url, path, api_key, method, json=body)
         except _NotFound:
             continue
     try:
-        return _call(settings, at, path, settings.sandbox_api_keys[-1], method, json=body)
+        return _call(settings, sandbox_url, path, settings.sandbox_api_keys[-1], method, json=body)
     except _NotFound as error:
         raise click.ClickException(error.message) from None
 
 
 class _NotFound(click.ClickException):
-    """Another key may know it."""
+    """Raised when the account of the key has no such resource."""
 
 
 def _call(
-    settings: Settings, at: str | None, path: str, api_key: str, method: str = "POST", **request: Any
+    settings: Settings,
+    sandbox_url: str | None,
+    path: str,
+    api_key: str,
+    method: str = "POST",
+    **request: Any,
 ) -> Any:
-    address = (at or f"http://127.0.0.1:{settings.sandbox_port}").rstrip("/")
+    """Call the control API of a running sandbox and return the JSON object of its answer."""
+    url = (sandbox_url or f"http://127.0.0.1:{settings.sandbox_port}").rstrip("/")
     try:
         answer = requests.request(
-            method, f"{address}/sandbox/api/{path}", auth=(api_key, ""), timeout=60, **request
+            method,
+            f"{url}/sandbox/api/{path}",
+            auth=(api_key, ""),
+            timeout=REQUEST_TIMEOUT_SECONDS,
+            **request,
         )
     except requests.RequestException:
         raise click.ClickException(
-            f"No sandbox answers at {address}. Start one with `flask sandbox serve`, or name it with --at."
+            f"No sandbox answers at {url}. Start one with `flask sandbox serve`, or pass its URL with --at."
         ) from None
     try:
         body = answer.json()
         if not isinstance(body, dict):
             raise ValueError
     except ValueError:
-        raise click.ClickException(f"What answers at {address} is no sandbox.") from None
-    said = str(body.get("error", f"The sandbox answered {answer.status_code}."))
+        raise click.ClickException(f"The server at {url} is not a sandbox.") from None
+    message = str(body.get("error", f"The sandbox answered {answer.status_code}."))
     if answer.status_code == 404:
-        raise _NotFound(said)
+        raise _NotFound(message)
     if answer.status_code != 200:
-        raise click.ClickException(said)
+        raise click.ClickException(message)
     return body
 
 
-def _tell(task: dict[str, Any]) -> None:
+def _print_task(task: Mapping[str, Any]) -> None:
     review = task.get("customer_review_status")
     click.echo(f"{task['task_id']}: {task['type']} is {task['status']}" + (f", {review}" if review else ""))
 
 
-def _json(file: Any) -> Any:
+def _read_json(file: Any) -> Any:
     try:
         return json.load(file)
     except ValueError as error:
         raise click.ClickException(f"{file.name} is not JSON: {error}") from None
 
 
-def _object(text: str | None) -> dict[str, Any]:
+def _parse_object(text: str | None) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
     except ValueError:
@@ -291,8 +345,8 @@ def _object(text: str | None) -> dict[str, Any]:
     return value
 
 
-def _value(text: str) -> Any:
-    """Numbers as numbers, the rest as text, also what JSON has no number for."""
+def _parse_value(text: str) -> Any:
+    """Return a number if the text is a JSON number, else the text, including NaN and Infinity."""
     try:
         value = json.loads(text, parse_constant=str)
     except ValueError:

@@ -1,4 +1,4 @@
-"""One request of each task type that Scale would take: for callbacks without a task of one's own, and for the page."""
+"""One valid request of each task type: for callbacks about example tasks, and for the page."""
 
 from typing import Any
 
@@ -87,5 +87,5 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 def example(type_name: str) -> dict[str, Any]:
-    """A request for this type, without a callback_url."""
+    """Return a request of this type, without a callback_url."""
     return {"instruction": "An example of the sandbox.", **EXAMPLES[type_name]}

@@ -1,8 +1,7 @@
-"""A pytest plugin for projects that work with Scale: the fixture `scale_sandbox`, a stand-in for Scale in a process of its own.
+"""A pytest plugin with the fixture `scale_sandbox`: a simulation of Scale that runs as a process.
 
-This one file needs nothing but pytest: copy it into your tests, name it in `pytest_plugins`, and set `scale_sandbox_home` in
-your pytest settings to the folder that Weighbridge lies in. It only speaks HTTP to the sandbox, so no name of Weighbridge
-comes near yours.
+This file needs nothing but pytest. Copy it into your tests, name it in `pytest_plugins`, and set `scale_sandbox_home` in your
+pytest settings to the folder of Weighbridge. It talks to the sandbox by HTTP and imports nothing of Weighbridge.
 """
 
 import base64
@@ -25,21 +24,23 @@ import pytest
 LIVE_KEY, TEST_KEY = "live_sandbox", "test_sandbox"
 LIVE_CALLBACK_KEY, TEST_CALLBACK_KEY = "live_callback_sandbox", "test_callback_sandbox"
 TIME_SCALE = 3600
-STOP_SECONDS = 10.0
+STOP_TIMEOUT_SECONDS = 10.0
+REQUEST_TIMEOUT_SECONDS = 60
 
 
 class SandboxError(Exception):
-    """The sandbox refused: `status` and its words."""
+    """Raised when the sandbox answers a call with an error; `status` is the HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
+        """Keep the status of the answer."""
         super().__init__(f"{status}: {message}")
         self.status = status
 
 
 class ScaleSandbox:
-    """A running sandbox. Every call is under the live key unless another one is named.
+    """Control a running sandbox. Every call uses the live key unless another one is passed.
 
-    `api_url` is what a client of Scale takes as its address, with `live_key` or `test_key` as the API key. Callbacks carry
+    `api_url` is the URL to configure in a client of Scale, with `live_key` or `test_key` as the API key. Callbacks have
     `live_callback_key` or `test_callback_key` in `scale-callback-auth`.
     """
 
@@ -47,36 +48,38 @@ class ScaleSandbox:
     live_callback_key, test_callback_key = LIVE_CALLBACK_KEY, TEST_CALLBACK_KEY
 
     def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
+        """Use the sandbox at `url`, which `process` serves."""
         self.url = url
         self.process = process
         self.api_url = f"{url}/v1"
         self.callback_url = f"{url}/sandbox/receive"
-        """Takes every callback and keeps it for `received`: a callback_url while there is no service to test."""
+        """Stores callbacks for `received()`: a callback_url while there is no service to test."""
 
     def call(self, method: str, path: str, body: Any = None, key: str = LIVE_KEY) -> Any:
-        """One request to the sandbox; the JSON of its answer. SandboxError for every status but 200."""
+        """Send a request to the sandbox and return the JSON of its answer. Raises SandboxError unless it is 200."""
         request = urllib.request.Request(f"{self.url}{path}", method=method)
         request.add_header("Authorization", "Basic " + base64.b64encode(f"{key}:".encode()).decode())
         if body is not None:
             request.add_header("Content-Type", "application/json")
             request.data = json.dumps(body).encode()
         try:
-            with _DIRECT.open(request, timeout=60) as answer:
+            with _DIRECT.open(request, timeout=REQUEST_TIMEOUT_SECONDS) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
-                said = json.load(error)
-            raise SandboxError(error.code, said["error"]) from None
+                message = json.load(error)["error"]
+            raise SandboxError(error.code, message) from None
 
     def create(self, type: str, *, key: str = LIVE_KEY, **request: Any) -> dict[str, Any]:
-        """Create a task as a client would."""
-        return self.call("POST", f"/v1/task/{type}", request, key)
+        """Create a task as a client would, and return it."""
+        return self._call_object("POST", f"/v1/task/{type}", request, key)
 
     def task(self, task_id: str, key: str = LIVE_KEY) -> dict[str, Any]:
-        return self.call("GET", f"/v1/task/{task_id}", key=key)
+        """Return a task."""
+        return self._call_object("GET", f"/v1/task/{task_id}", key=key)
 
     def tasks(self, key: str = LIVE_KEY, **filters: str) -> list[dict[str, Any]]:
-        """Every task, oldest first; filters are those of Scale's own list: type, status, project, batch, unique_id …"""
+        """Return all tasks, oldest first; filters are those of Scale's list: type, status, project, batch, unique_id …"""
         found: list[dict[str, Any]] = []
         token: dict[str, str] = {}
         while True:
@@ -87,8 +90,8 @@ class ScaleSandbox:
             token = {"next_token": page["next_token"]}
 
     def complete(self, task_id: str, response: Any = None, key: str = LIVE_KEY) -> dict[str, Any]:
-        """Answer a pending task: with this response, or as the sandbox's annotators would."""
-        return self._do(task_id, "complete", {} if response is None else {"response": response}, key)
+        """Complete a pending task: with this response, or with that of the simulated annotators."""
+        return self._act_on_task(task_id, "complete", {} if response is None else {"response": response}, key)
 
     def audit(
         self,
@@ -99,78 +102,97 @@ class ScaleSandbox:
         key: str = LIVE_KEY,
     ) -> dict[str, Any]:
         """Review a completed task: accepted, rejected, fixed (with this response, or a slightly changed one) or commented."""
-        return self._do(task_id, "audit", {"result": result, "comments": comments, "response": response}, key)
+        return self._act_on_task(
+            task_id, "audit", {"result": result, "comments": comments, "response": response}, key
+        )
 
     def recall(self, task_id: str, key: str = LIVE_KEY) -> dict[str, Any]:
-        """Take a completed task back; it is pending again and answered anew."""
-        return self._do(task_id, "recall", {}, key)
+        """Recall a completed task: it becomes pending and is completed again."""
+        return self._act_on_task(task_id, "recall", {}, key)
 
     def fail(self, task_id: str, kind: str = "attachments", key: str = LIVE_KEY) -> dict[str, Any]:
         """End a pending task in error: attachments, frames or message."""
-        return self._do(task_id, "fail", {"kind": kind}, key)
+        return self._act_on_task(task_id, "fail", {"kind": kind}, key)
 
     def resend(self, task_id: str, key: str = LIVE_KEY) -> dict[str, Any]:
-        return self._do(task_id, "resend", {}, key)
+        """Send the callback of a task again."""
+        return self._act_on_task(task_id, "resend", {}, key)
 
     def original_request(self, task_id: str, key: str = LIVE_KEY) -> dict[str, Any]:
-        """The request that created a task, as it came."""
-        return self.call("GET", f"/sandbox/api/tasks/{task_id}", key=key)["request"]
+        """Return the unchanged request that created a task."""
+        request: dict[str, Any] = self._call_object("GET", f"/sandbox/api/tasks/{task_id}", key=key)[
+            "request"
+        ]
+        return request
 
     def callbacks(self, task_id: str | None = None, key: str = LIVE_KEY) -> list[dict[str, Any]]:
-        """The callbacks that the sandbox sends, oldest first: task_id, event, url, state, tries with status or error."""
+        """Return the callbacks that the sandbox sends, oldest first: task_id, event, url, state and attempts."""
         query = f"?task_id={task_id}" if task_id else ""
-        return self.call("GET", f"/sandbox/api/callbacks{query}", key=key)["callbacks"]
+        callbacks: list[dict[str, Any]] = self.call("GET", f"/sandbox/api/callbacks{query}", key=key)[
+            "callbacks"
+        ]
+        return callbacks
 
     def received(self) -> list[dict[str, Any]]:
-        """What came to `callback_url`, oldest first: headers in lower case, and the body as JSON."""
-        came = self.call("GET", "/sandbox/api/received")["received"]
-        return [{**one, "body": json.loads(one["body"])} for one in came]
+        """Return the callbacks sent to `callback_url`, oldest first: headers in lower case, the body as JSON."""
+        received = self.call("GET", "/sandbox/api/received")["received"]
+        return [{**callback, "body": json.loads(callback["body"])} for callback in received]
 
     def add_fault(self, name: str, **settings: Any) -> dict[str, Any]:
-        """Switch a fault on: `add_fault("duplicated", type="annotation", times=1)`. `known_faults()` lists them all."""
-        return self.call("POST", "/sandbox/api/faults", {"fault": name, **settings})
+        """Inject a fault: `add_fault("duplicated", type="annotation", times=1)`. `known_faults()` lists all faults."""
+        return self._call_object("POST", "/sandbox/api/faults", {"fault": name, **settings})
 
     def known_faults(self) -> list[dict[str, Any]]:
-        return self.call("GET", "/sandbox/api/faults")["known"]
+        """Return all faults with their options."""
+        known: list[dict[str, Any]] = self.call("GET", "/sandbox/api/faults")["known"]
+        return known
 
     def clear_faults(self) -> None:
+        """Remove all fault rules."""
         self.call("DELETE", "/sandbox/api/faults")
 
     def set_speed(self, speed: str) -> None:
-        """instant, realistic or manual: when tasks of live keys are answered. Those of test keys always are at once."""
+        """Set when live tasks are completed: instant, realistic or manual. Test tasks are completed at once."""
         self.call("POST", "/sandbox/api/state", {"speed": speed})
 
     def reset(self) -> None:
-        """Forget every task, project, file and fault."""
+        """Delete all tasks, projects, files and fault rules."""
         self.call("POST", "/sandbox/api/reset")
 
-    def wait_for(self, seen: Callable[[], Any], seconds: float = 10.0) -> Any:
-        """The first true value that `seen` gives. AssertionError after so many seconds."""
-        end = time.monotonic() + seconds
-        while not (value := seen()):
-            if time.monotonic() > end:
-                raise AssertionError(f"Not seen within {seconds} s")
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+        """Return the first true value of `condition()`. Raises AssertionError after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"The condition was not met within {seconds} s")
             time.sleep(0.02)
         return value
 
-    def _do(self, task_id: str, deed: str, body: Any, key: str) -> dict[str, Any]:
-        return self.call("POST", f"/sandbox/api/tasks/{task_id}/{deed}", body, key)
+    def _act_on_task(self, task_id: str, action: str, body: Any, key: str) -> dict[str, Any]:
+        return self._call_object("POST", f"/sandbox/api/tasks/{task_id}/{action}", body, key)
+
+    def _call_object(self, method: str, path: str, body: Any = None, key: str = LIVE_KEY) -> dict[str, Any]:
+        answer: dict[str, Any] = self.call(method, path, body, key)
+        return answer
 
 
-# Settings for proxies in the environment are not meant for an address on this machine.
+# Proxy settings of the environment do not apply to this machine.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addini("scale_sandbox_home", "The folder that Weighbridge lies in", default="")
+    """Register the settings of the plugin."""
+    parser.addini("scale_sandbox_home", "The folder of Weighbridge", default="")
     parser.addini(
-        "scale_sandbox_python", "The Python that has its requirements; default: its .venv", default=""
+        "scale_sandbox_python",
+        "The Python interpreter that has its requirements. Default: that of its .venv",
+        default="",
     )
 
 
 @contextlib.contextmanager
 def running_sandbox(home: Path, python: str | None = None, *options: str) -> Iterator[ScaleSandbox]:
-    """A sandbox in a process of its own, with these options of `flask sandbox serve`. It ends with whoever started it."""
+    """Run a sandbox as a process, with these options of `flask sandbox serve`. It stops when this process ends."""
     process = subprocess.Popen(
         [
             python or _python_of(home),
@@ -195,22 +217,22 @@ def running_sandbox(home: Path, python: str | None = None, *options: str) -> Ite
     assert process.stdout is not None
     with process.stdin, process.stdout:
         try:
-            found = re.search(r"https?://[^\s/]+", process.stdout.readline())
-            if found is None:
-                raise RuntimeError(f"The sandbox did not start in {home}; what it said stands above.")
-            yield ScaleSandbox(found.group(), process)
+            match = re.search(r"https?://[^\s/]+", process.stdout.readline())
+            if match is None:
+                raise RuntimeError(f"The sandbox did not start in {home}. See its output above.")
+            yield ScaleSandbox(match.group(), process)
         finally:
             process.terminate()
-            process.wait(STOP_SECONDS)
+            process.wait(STOP_TIMEOUT_SECONDS)
 
 
 @pytest.fixture(scope="session")
 def scale_sandbox_process(request: pytest.FixtureRequest) -> Iterator[ScaleSandbox]:
-    """The sandbox of this run of the tests, on a free port. It keeps nothing, and ends with the run."""
+    """Run one in-memory sandbox on a free port for the whole test session."""
     home = Path(request.config.getini("scale_sandbox_home") or Path(__file__).resolve().parents[1])
     if not (home / "sandbox" / "cli.py").is_file():
         pytest.fail(
-            f"{home} is not the folder that Weighbridge lies in: set scale_sandbox_home in your pytest settings.",
+            f"{home} is not the folder of Weighbridge. Set scale_sandbox_home in your pytest settings.",
             pytrace=False,
         )
     python = request.config.getini("scale_sandbox_python") or None
@@ -220,11 +242,12 @@ def scale_sandbox_process(request: pytest.FixtureRequest) -> Iterator[ScaleSandb
 
 @pytest.fixture
 def scale_sandbox(scale_sandbox_process: ScaleSandbox) -> ScaleSandbox:
-    """An empty stand-in for Scale, without faults, that answers tasks at once."""
+    """Return an empty sandbox without faults that completes tasks at once."""
     scale_sandbox_process.reset()
     return scale_sandbox_process
 
 
 def _python_of(home: Path) -> str:
+    """Return the interpreter of the folder's .venv, else the current one."""
     own = home / ".venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     return str(own) if own.exists() else sys.executable

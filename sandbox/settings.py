@@ -1,31 +1,53 @@
-"""What one sandbox is started with."""
+"""Settings of one sandbox, and the accounts that its API keys belong to."""
 
+import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 SPEEDS = ("instant", "realistic", "manual")
+LIVE_CALLBACK_KEY, TEST_CALLBACK_KEY = "live_callback_sandbox", "test_callback_sandbox"
+"""The callback keys that every sandbox may send to any URL. They are public, so no service should accept them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxSettings:
-    """`address` is where the sandbox itself is reached, without a path; result files are named below it.
+    """Hold the settings of one sandbox.
 
-    `database` None keeps everything in memory. `speed` says when tasks of live keys are answered; those of test keys
-    always are in the answer to their creation. `time_scale` is how many of Scale's seconds pass in one of ours:
-    the 24 hours of retries take 24 s at 3600.
+    `url` is the base URL of the sandbox, without a path; result files get URLs below it. `database` None keeps everything
+    in memory. `speed` says when tasks of live keys are completed; those of test keys are completed in the answer to their
+    creation. `time_scale` is how many of Scale's seconds pass in one second here: at 3600, the 24 hours of retries take
+    24 s. `callback_url` is the service's own endpoint: it receives the callbacks of tasks without a callback_url, and it
+    alone receives `live_callback_key` and `test_callback_key`.
     """
 
-    api_keys: tuple[str, ...] = ("test_sandbox", "live_sandbox")
-    live_callback_key: str = field(default="live_callback_sandbox", repr=False)
-    test_callback_key: str = field(default="test_callback_sandbox", repr=False)
-    address: str = "http://127.0.0.1:8001"
+    api_keys: tuple[str, ...] = field(default=("test_sandbox", "live_sandbox"), repr=False)
+    live_callback_key: str = field(default=LIVE_CALLBACK_KEY, repr=False)
+    test_callback_key: str = field(default=TEST_CALLBACK_KEY, repr=False)
+    url: str = "http://127.0.0.1:8001"
     database: Path | None = None
     speed: str = "instant"
     time_scale: float = 1.0
     seed: int = 0
     callback_url: str | None = None
 
+    @cached_property
+    def accounts(self) -> dict[str, str]:
+        """Return the account of each API key, by key."""
+        return {key: account_of(key) for key in self.api_keys}
+
 
 def is_test_key(api_key: str) -> bool:
-    """Whether a key belongs to the test world. Source: keys in Scale's dashboard and its SDK's tests."""
+    """Return whether a key belongs to the test environment. Source: keys in Scale's dashboard and its SDK's tests."""
     return api_key.startswith("test_") or api_key.endswith("|test")
+
+
+def account_of(api_key: str) -> str:
+    """Return the account of a key: its environment and a digest, so that no key is stored."""
+    environment = "test" if is_test_key(api_key) else "live"
+    return f"{environment}_{hashlib.sha256(api_key.encode()).hexdigest()[:32]}"
+
+
+def is_test_account(account: str) -> bool:
+    """Return whether an account belongs to the test environment."""
+    return account.startswith("test_")

@@ -1,56 +1,84 @@
-"""Stand-ins for the people who label: each task type answered in the form that Scale sends, by the task's own rules.
-
-They stand before a callback's way: what they answer is what the sandbox sends.
-"""
+"""Simulated annotators: make a response for each task type, in Scale's form and by the rules of the task."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sandbox.annotators.assignment import Assignment, ImageSize, PutFile, ReadFile, digest, mapping
-from sandbox.annotators.collection import answer_collection, attempts, fix_collection, several
-from sandbox.annotators.conversations import answer_chat, answer_stages, fix_conversation, threads
-from sandbox.annotators.errors import error
+from sandbox.annotators.assignment import AnnotatorContext, Assignment, PutFile
+from sandbox.annotators.collection import (
+    fix_collection_response,
+    make_attempts,
+    make_collection_response,
+    requires_several_responses,
+)
+from sandbox.annotators.conversations import (
+    fix_conversation_response,
+    make_chat_response,
+    make_stages_response,
+    make_threads,
+)
+from sandbox.annotators.errors import make_error_response
 from sandbox.annotators.fields import (
-    answer_audiotranscription,
-    answer_categorization,
-    answer_comparison,
-    answer_datacollection,
-    answer_phonecall,
-    answer_transcription,
-    fix_fields,
-    fix_phonecall,
+    fix_fields_response,
+    fix_phonecall_response,
+    make_audiotranscription_response,
+    make_categorization_response,
+    make_comparison_response,
+    make_datacollection_response,
+    make_phonecall_response,
+    make_transcription_response,
 )
-from sandbox.annotators.generic import answer_generic, fix_generic
-from sandbox.annotators.images import answer_image, fix_image
+from sandbox.annotators.generic import fix_generic_response, make_generic_response
+from sandbox.annotators.images import fix_image_response, make_image_response
 from sandbox.annotators.lidar import (
-    answer_cuboids,
-    answer_linking,
-    answer_point_labels,
-    answer_topdown,
-    fix_cuboids,
-    fix_linking,
-    fix_point_labels,
-    fix_topdown,
+    fix_cuboid_response,
+    fix_linking_response,
+    fix_point_label_response,
+    fix_topdown_response,
+    make_cuboid_response,
+    make_linking_response,
+    make_point_label_response,
+    make_topdown_response,
 )
-from sandbox.annotators.segmentation import answer_segmentation, fix_segmentation
-from sandbox.annotators.texts import answer_document, answer_entities, fix_document, fix_entities, pages
-from sandbox.annotators.video import answer_playback, answer_video, fix_playback, fix_video
+from sandbox.annotators.segmentation import fix_segmentation_response, make_segmentation_response
+from sandbox.annotators.texts import (
+    document_pages,
+    fix_document_response,
+    fix_entities_response,
+    make_document_response,
+    make_entities_response,
+)
+from sandbox.annotators.values import digest
+from sandbox.annotators.video import (
+    fix_playback_response,
+    fix_video_response,
+    make_playback_response,
+    make_video_response,
+)
 
-__all__ = ["ANNOTATORS", "Annotator", "answer", "error", "fix", "task_fields"]
+__all__ = [
+    "ANNOTATORS",
+    "Annotator",
+    "AnnotatorContext",
+    "PutFile",
+    "fix_response",
+    "make_error_response",
+    "make_response",
+    "task_fields",
+]
 
 
 class Annotator(NamedTuple):
-    """How one family of task types is answered, and what an auditor's fix makes of such an answer."""
+    """Describe how a family of task types is annotated: how a response is made and how an auditor fixes it."""
 
     types: tuple[str, ...]
-    answer: Callable[[Assignment], dict[str, Any]]
+    make: Callable[[Assignment], dict[str, Any]]
     fix: Callable[[Assignment, dict[str, Any]], dict[str, Any]]
 
 
 DOCUMENTS = ("documenttranscription", "documentmodel")
 CHATS = ("chat", "chatlite", "chatexperimental", "multichat")
 
-GENERIC = Annotator((), answer_generic, fix_generic)
+GENERIC = Annotator((), make_generic_response, fix_generic_response)
 
 ANNOTATORS = (
     Annotator(
@@ -62,10 +90,10 @@ ANNOTATORS = (
             "cuboidannotation",
             "imageannotation",
         ),
-        answer_image,
-        fix_image,
+        make_image_response,
+        fix_image_response,
     ),
-    Annotator(("segmentannotation",), answer_segmentation, fix_segmentation),
+    Annotator(("segmentannotation",), make_segmentation_response, fix_segmentation_response),
     Annotator(
         (
             "videoannotation",
@@ -75,102 +103,68 @@ ANNOTATORS = (
             "laneannotation",
             "federal2dvideoannotation",
         ),
-        answer_video,
-        fix_video,
+        make_video_response,
+        fix_video_response,
     ),
-    Annotator(("videoplaybackannotation",), answer_playback, fix_playback),
-    Annotator(("lidarannotation", "sensorfusion"), answer_cuboids, fix_cuboids),
-    Annotator(("lidarsegmentation",), answer_point_labels, fix_point_labels),
-    Annotator(("lidarlinking",), answer_linking, fix_linking),
-    Annotator(("lidartopdown",), answer_topdown, fix_topdown),
-    Annotator(("categorization",), answer_categorization, fix_fields),
-    Annotator(("comparison",), answer_comparison, fix_fields),
-    Annotator(("transcription",), answer_transcription, fix_fields),
-    Annotator(("datacollection",), answer_datacollection, fix_fields),
-    Annotator(("audiotranscription",), answer_audiotranscription, fix_fields),
-    Annotator(("phonecall",), answer_phonecall, fix_phonecall),
-    Annotator(("textcollection",), answer_collection, fix_collection),
-    Annotator(("namedentityrecognition",), answer_entities, fix_entities),
-    Annotator(DOCUMENTS, answer_document, fix_document),
-    Annotator(CHATS, answer_chat, fix_conversation),
-    Annotator(("multistage",), answer_stages, fix_conversation),
+    Annotator(("videoplaybackannotation",), make_playback_response, fix_playback_response),
+    Annotator(("lidarannotation", "sensorfusion"), make_cuboid_response, fix_cuboid_response),
+    Annotator(("lidarsegmentation",), make_point_label_response, fix_point_label_response),
+    Annotator(("lidarlinking",), make_linking_response, fix_linking_response),
+    Annotator(("lidartopdown",), make_topdown_response, fix_topdown_response),
+    Annotator(("categorization",), make_categorization_response, fix_fields_response),
+    Annotator(("comparison",), make_comparison_response, fix_fields_response),
+    Annotator(("transcription",), make_transcription_response, fix_fields_response),
+    Annotator(("datacollection",), make_datacollection_response, fix_fields_response),
+    Annotator(("audiotranscription",), make_audiotranscription_response, fix_fields_response),
+    Annotator(("phonecall",), make_phonecall_response, fix_phonecall_response),
+    Annotator(("textcollection",), make_collection_response, fix_collection_response),
+    Annotator(("namedentityrecognition",), make_entities_response, fix_entities_response),
+    Annotator(DOCUMENTS, make_document_response, fix_document_response),
+    Annotator(CHATS, make_chat_response, fix_conversation_response),
+    Annotator(("multistage",), make_stages_response, fix_conversation_response),
 )
 
 
-def annotator(type_name: Any) -> Annotator:
+def find_annotator(type_name: str) -> Annotator:
+    """Return the annotator of a task type; the generic one for an unknown type."""
     return next((known for known in ANNOTATORS if type_name in known.types), GENERIC)
 
 
-def answer(
-    task: dict[str, Any],
-    *,
-    seed: int,
-    put_file: PutFile,
-    image_size: ImageSize = lambda url: None,
-    read_file: ReadFile = lambda url: None,
-) -> dict[str, Any]:
-    """The `response` of a task, decided by its type, its params and the seed alone.
+def make_response(task: dict[str, Any], context: AnnotatorContext) -> dict[str, Any]:
+    """Make the `response` of a task, determined by its type, its params and the seed alone.
 
-    `put_file(content, media_type)` keeps a result file and returns its address. Shapes are drawn within the image whose
-    size `image_size(url)` gives (width, height), else 960 × 540 is assumed. A hypothesis that is a file is taken up if
-    `read_file(url)` gives its content.
+    Shapes are drawn within the image if its size can be read, else within 960 × 540. A hypothesis in a file is used if
+    the file can be read.
     """
-    assignment = _assignment(task, "", seed, put_file, image_size, read_file)
-    return annotator(assignment.type).answer(assignment)
+    assignment = Assignment.of(task, context)
+    return find_annotator(assignment.type).make(assignment)
 
 
-def fix(
-    task: dict[str, Any],
-    response: Any,
-    *,
-    seed: int,
-    put_file: PutFile,
-    image_size: ImageSize = lambda url: None,
-    read_file: ReadFile = lambda url: None,
-) -> dict[str, Any]:
-    """What an auditor's fix makes of a response: valid for the same task, and never equal to it.
+def fix_response(task: dict[str, Any], response: Any, context: AnnotatorContext) -> dict[str, Any]:
+    """Make the response of an auditor's fix: valid for the same task and never equal to `response`.
 
-    A task without a response is answered. Result files are read where `read_file` gives them, else made again as the
-    annotator made them, before they are changed.
+    Result files are read if possible, else generated again, before they are changed. A task without a response gets one.
     """
     if not isinstance(response, dict):
-        return answer(task, seed=seed, put_file=put_file, image_size=image_size, read_file=read_file)
-    assignment = _assignment(task, digest(response), seed, put_file, image_size, read_file)
-    fixed = annotator(assignment.type).fix(assignment, response)
+        return make_response(task, context)
+    assignment = Assignment.of(task, context, salt=digest(response))
+    fixed = find_annotator(assignment.type).fix(assignment, response)
     if fixed == response:  # nothing could be changed
         fixed = {**fixed, "is_customer_fix": not fixed.get("is_customer_fix", False)}
     return fixed
 
 
-def task_fields(
-    task: dict[str, Any],
-    *,
-    seed: int,
-    put_file: PutFile,
-    image_size: ImageSize = lambda url: None,
-    read_file: ReadFile = lambda url: None,
-) -> dict[str, Any]:
-    """What an answered task says beside its response: `document_pages` of documents, `attempts` of text collections that
-    asked for several responses, `threads` of conversations (as version 2 shows them). Empty for the others."""
-    assignment = _assignment(task, "", seed, put_file, image_size, read_file)
+def task_fields(task: dict[str, Any], context: AnnotatorContext) -> dict[str, Any]:
+    """Make the fields that a completed task has besides its response; empty for most types.
+
+    `document_pages` of documents, `attempts` of text collections that require several responses, `threads` of
+    conversations (as version 2 of the API shows them).
+    """
+    assignment = Assignment.of(task, context)
     if assignment.type in DOCUMENTS:
-        return {"document_pages": pages(assignment)}
+        return {"document_pages": document_pages(assignment)}
     if assignment.type in CHATS:
-        return {"threads": threads(assignment)}
-    if assignment.type == "textcollection" and several(assignment.params):
-        return {"attempts": attempts(assignment)}
+        return {"threads": make_threads(assignment)}
+    if assignment.type == "textcollection" and requires_several_responses(assignment.params):
+        return {"attempts": make_attempts(assignment)}
     return {}
-
-
-def _assignment(
-    task: dict[str, Any], salt: str, seed: int, put_file: PutFile, image_size: ImageSize, read_file: ReadFile
-) -> Assignment:
-    return Assignment(
-        type=str(task.get("type")),
-        params=mapping(task.get("params")),
-        seed=seed,
-        put_file=put_file,
-        image_size=image_size,
-        read_file=read_file,
-        salt=salt,
-    )

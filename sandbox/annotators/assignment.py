@@ -1,9 +1,8 @@
-"""One task as an annotator gets it: what was asked, a die of its own, and where files are read and kept.
+"""A task as an annotator receives it: its request, its own random generator, and access to files.
 
-Annotators know nothing of the sandbox's tables; all that they touch comes in here.
+Annotators do not know the sandbox's tables; everything they use is in here.
 """
 
-import hashlib
 import json
 import random
 import uuid
@@ -11,91 +10,88 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sandbox.annotators.values import as_dict, digest
+
 PutFile = Callable[[bytes, str], str]
-"""Keeps a result file: (content, media type) → the address that the response names."""
+"""Stores a result file: (content, media type) → the URL that the response names."""
 ImageSize = Callable[[str], tuple[int, int] | None]
-"""Width and height in pixels of the image at an address; None when it can't be had."""
+"""Width and height in pixels of the image at a URL; None if it cannot be read."""
 ReadFile = Callable[[str], bytes | None]
-"""Content of the file at an address (a hypothesis, an earlier result); None when it can't be had."""
+"""Content of the file at a URL (a hypothesis, an earlier result); None if it cannot be read."""
 
 ASSUMED_SIZE = (960, 540)
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnnotatorContext:
+    """Hold what annotators need besides the task: a seed, and ways to read and store files.
+
+    Without `image_size` and `read_file` no attachment can be read, and sizes are assumed.
+    """
+
+    seed: int
+    put_file: PutFile
+    image_size: ImageSize = lambda url: None
+    read_file: ReadFile = lambda url: None
+
+
 @dataclass(frozen=True)
 class Assignment:
-    """A task to be answered or an answer to be fixed.
+    """Hold a task to be annotated, or a response to be fixed.
 
-    `die` starts from type, params, seed and `salt` alone, so the same task gets the same answer; `salt` is empty
-    for an answer and a digest of the response for its fix.
+    `rng` is seeded by type, params, seed and `salt` alone, so the same task gets the same response. `salt` is empty for
+    a first response and a digest of the response for its fix.
     """
 
     type: str
     params: dict[str, Any]
-    seed: int
-    put_file: PutFile
-    image_size: ImageSize
-    read_file: ReadFile
+    context: AnnotatorContext
     salt: str = ""
-    die: random.Random = field(init=False, repr=False)
+    rng: random.Random = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "die", random.Random(digest(self.type, self.params, self.seed, self.salt)))
+        """Seed the random generator."""
+        seed = digest(self.type, self.params, self.context.seed, self.salt)
+        object.__setattr__(self, "rng", random.Random(seed))
+
+    @classmethod
+    def of(cls, task: dict[str, Any], context: AnnotatorContext, salt: str = "") -> "Assignment":
+        """Build the assignment of a task object."""
+        return cls(str(task.get("type")), as_dict(task.get("params")), context, salt)
 
     def unsalted(self) -> "Assignment":
-        """The same task as it was first answered: what is generated from it is what the answer held."""
+        """Return the assignment of the first response, from which that response can be generated again."""
         return replace(self, salt="")
 
     def new_uuid(self) -> str:
-        return str(uuid.UUID(int=self.die.getrandbits(128), version=4))
+        """Return a random UUID of version 4."""
+        return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
     def size(self, url: Any, assumed: tuple[int, int] = ASSUMED_SIZE) -> tuple[int, int, bool]:
-        """Width, height in pixels, and whether they were read (True) or assumed (False)."""
-        found = self.image_size(url) if isinstance(url, str) else None
+        """Return width and height in pixels, and whether they were read (True) or assumed (False)."""
+        found = self.context.image_size(url) if isinstance(url, str) else None
         return (*found, True) if found and min(found) > 0 else (*assumed, False)
 
+    def put_file(self, content: bytes, media_type: str) -> str:
+        """Store a result file and return its URL."""
+        return self.context.put_file(content, media_type)
+
     def put_json(self, value: Any) -> str:
+        """Store a value as a JSON file and return its URL."""
         return self.put_file(json.dumps(value, ensure_ascii=False).encode(), "application/json")
 
-    def read(self, named: Any) -> Any:
-        """What `{url}` names, a JSON file, or the value itself where it stands inline; None when it can't be had."""
-        return self.read_json(named["url"]) if isinstance(named, dict) and "url" in named else named
+    def read_file(self, url: Any) -> bytes | None:
+        """Return the content of a file, or None if it cannot be read."""
+        return self.context.read_file(url) if isinstance(url, str) else None
+
+    def read(self, value: Any) -> Any:
+        """Return the content of the JSON file that `{url}` names (None if unreadable); any other value as it is."""
+        return self.read_json(value["url"]) if isinstance(value, dict) and "url" in value else value
 
     def read_json(self, url: Any) -> Any:
-        """Content of a JSON file; None when it can't be had or is no JSON."""
-        content = self.read_file(url) if isinstance(url, str) else None
+        """Return the content of a JSON file, or None if it cannot be read or is not JSON."""
+        content = self.read_file(url)
         try:
             return None if content is None else json.loads(content)
         except (ValueError, RecursionError):
             return None
-
-
-def digest(*values: Any) -> str:
-    """sha256 over canonical JSON; values that JSON does not know count by their text."""
-    canonical = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def number(value: Any, default: float | None = None) -> float | None:
-    """A finite number as given or as text ("30", as forms send it); otherwise the default."""
-    try:
-        parsed = float(value) if not isinstance(value, bool) else None
-    except (TypeError, ValueError, OverflowError):
-        return default
-    return parsed if parsed is not None and abs(parsed) < 1e12 else default
-
-
-def truth(value: Any) -> bool:
-    """A switch that is on; forms send it as text."""
-    return value is True or value == "true"
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def sequence(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def objects(value: Any) -> list[dict[str, Any]]:
-    return [entry for entry in sequence(value) if isinstance(entry, dict)]

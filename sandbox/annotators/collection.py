@@ -1,68 +1,75 @@
-"""textcollection: a form with fields of several kinds, answered once or by several people."""
+"""Make responses for textcollection: a form with fields of several kinds, filled in once or by several labelers."""
 
 from typing import Any
 
-from sandbox.annotators.assignment import Assignment, mapping, number, objects, sequence
-from sandbox.annotators.words import sentence, value_for
+from sandbox.annotators.assignment import Assignment
+from sandbox.annotators.values import as_dict, as_list, as_number, dicts_in
+from sandbox.annotators.words import make_sentence, make_value
 
 
-def answer_collection(assignment: Assignment) -> dict[str, Any]:
-    """`annotations` by field_id: as documented, plain values; where several responses are required, in the live form.
+def make_collection_response(assignment: Assignment) -> dict[str, Any]:
+    """Make `annotations` by field_id: plain values as documented; in the live form if several responses are required.
 
-    Documented: a value, an array where the field takes several, an object (or several) for a field_set; numbers are texts
-    ("11.79"), booleans are booleans. Live: `{field_id: {type, response}}` with [["value"]] for categories, ["text"] for
+    Documented: a value, an array for a field that takes several, an object (or several) for a field_set; numbers are texts
+    ("11.79"), booleans are booleans. Live: `{field_id: {type, response}}` with [["value"]] for categories and ["text"] for
     the others. A guess: which of the two Scale sends when. Source: docs, "Text Collection"; receivers of live callbacks.
     """
-    fields = objects(assignment.params.get("fields"))
-    answered = _answered(assignment, fields)
-    return {"annotations": _live(fields, answered) if several(assignment.params) else answered}
+    fields = dicts_in(assignment.params.get("fields"))
+    answered = _fill_fields(assignment, fields)
+    return {
+        "annotations": _to_live_form(fields, answered)
+        if requires_several_responses(assignment.params)
+        else answered
+    }
 
 
-def several(params: dict[str, Any]) -> bool:
-    return (number(params.get("responses_required"), 1) or 1) > 1
+def requires_several_responses(params: dict[str, Any]) -> bool:
+    """Return whether the task asks several labelers."""
+    return (as_number(params.get("responses_required"), 1) or 1) > 1
 
 
-def attempts(assignment: Assignment) -> list[dict[str, Any]]:
-    """The `attempts` of the task object: one response a person, the first being that of the task."""
-    count = int(min(20, number(assignment.params.get("responses_required"), 1) or 1))
-    return [{"response": answer_collection(assignment)} for _ in range(count)]
+def make_attempts(assignment: Assignment) -> list[dict[str, Any]]:
+    """Make the `attempts` of the task object: one response for each labeler; the first is the task's response."""
+    count = int(min(20, as_number(assignment.params.get("responses_required"), 1) or 1))
+    return [{"response": make_collection_response(assignment)} for _ in range(count)]
 
 
-def _answered(assignment: Assignment, fields: list[dict[str, Any]]) -> dict[str, Any]:
+def _fill_fields(assignment: Assignment, fields: list[dict[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in fields:
-        most = int(min(20, number(field.get("max_responses_required"), 1) or 1))
-        one = [_value(assignment, field) for _ in range(assignment.die.randint(1, max(1, most)))]
+        most = int(min(20, as_number(field.get("max_responses_required"), 1) or 1))
+        one = [_fill_field(assignment, field) for _ in range(assignment.rng.randint(1, max(1, most)))]
         if field.get("type") == "category":
             one = list(dict.fromkeys(one))
         values[str(field.get("field_id"))] = one if most > 1 else one[0]
     return values
 
 
-def _value(assignment: Assignment, field: dict[str, Any]) -> Any:
-    die, kind = assignment.die, field.get("type")
+def _fill_field(assignment: Assignment, field: dict[str, Any]) -> Any:
+    rng, kind = assignment.rng, field.get("type")
     if kind == "field_set":
-        return _answered(assignment, objects(field.get("fields")))
+        return _fill_fields(assignment, dicts_in(field.get("fields")))
     if kind == "category":
-        values = _choices(field)
-        return die.choice(values) if values else None
+        values = _field_choices(field)
+        return rng.choice(values) if values else None
     if kind == "boolean":
-        return die.random() < 0.5
+        return rng.random() < 0.5
     if kind == "number":
-        return f"{die.randint(0, 99)}.{die.randint(0, 99):02d}"
+        return f"{rng.randint(0, 99)}.{rng.randint(0, 99):02d}"
     name = f"{field.get('field_id', '')} {field.get('title', '')}"
-    return value_for(name, None, die) if kind == "text" else sentence(die)
+    return make_value(name, None, rng) if kind == "text" else make_sentence(rng)
 
 
-def _choices(field: dict[str, Any]) -> list[Any]:
+def _field_choices(field: dict[str, Any]) -> list[Any]:
     given = [
-        mapping(choice).get("value", mapping(choice).get("label", choice))
-        for choice in sequence(field.get("choices"))
+        as_dict(choice).get("value", as_dict(choice).get("label", choice))
+        for choice in as_list(field.get("choices"))
     ]
     return [choice for choice in given if isinstance(choice, str | int | float)]
 
 
-def _live(fields: list[dict[str, Any]], answered: dict[str, Any]) -> dict[str, Any]:
+def _to_live_form(fields: list[dict[str, Any]], answered: dict[str, Any]) -> dict[str, Any]:
+    """Convert plain values to the form of live callbacks."""
     live = {}
     for field in fields:
         value = answered[str(field.get("field_id"))]
@@ -72,16 +79,20 @@ def _live(fields: list[dict[str, Any]], answered: dict[str, Any]) -> dict[str, A
     return live
 
 
-def fix_collection(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
-    """The response with one field answered again, in the form that it has."""
-    given = mapping(response.get("annotations"))
-    fields = objects(assignment.params.get("fields"))
-    assignment.die.shuffle(fields)
+def fix_collection_response(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
+    """Change one field of a response, in the form that it has."""
+    given = as_dict(response.get("annotations"))
+    fields = dicts_in(assignment.params.get("fields"))
+    assignment.rng.shuffle(fields)
     for field in fields:
         key = str(field.get("field_id"))
         for _ in range(8):
-            answered = _answered(assignment, [field])
-            value = _live([field], answered)[key] if "response" in mapping(given.get(key)) else answered[key]
+            answered = _fill_fields(assignment, [field])
+            value = (
+                _to_live_form([field], answered)[key]
+                if "response" in as_dict(given.get(key))
+                else answered[key]
+            )
             if value != given.get(key):
                 return {**response, "annotations": {**given, key: value}}
     return response

@@ -1,24 +1,24 @@
-"""Errors on task creation, in the forms that Scale sends: bad attachments, bad frames, a plain message."""
+"""Error responses in the forms that Scale sends: bad attachments, bad frames, a plain message."""
 
 from typing import Any
 
-from sandbox.annotators.assignment import mapping, sequence
+from sandbox.annotators.values import as_dict, as_list
 
-KINDS = ("attachments", "frames", "message")
+ERROR_KINDS = ("attachments", "frames", "message")
 NOT_DOWNLOADED = "One or more attachments could not be downloaded."
 
 
-def error(task: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The `response` of a task whose status is error.
+def make_error_response(task: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Make the `response` of a task whose status is error.
 
-    attachments: every attachment with its `statusCode`; frames: the first frame, fetched but not parsed (hence 200);
-    message: `error` alone, for audio with the part of the transcript that was made. A task without attachments gets the
-    message. ValueError for another kind. Source: docs, "Errors", and the 2017 docs for audio.
+    attachments: every attachment with its `statusCode`; frames: the first frame, downloaded but not parsable (hence 200);
+    message: `error` alone, for audio with a partial transcript. A task without attachments gets the message. Raises
+    ValueError for another kind. Source: docs, "Errors", and the 2017 docs for audio.
     """
-    if kind not in KINDS:
-        raise ValueError(f"an error is one of {', '.join(KINDS)}, not {kind!r}")
-    params = mapping(task.get("params"))
-    urls = [params.get("attachment"), *sequence(params.get("attachments"))]
+    if kind not in ERROR_KINDS:
+        raise ValueError(f"an error is one of {', '.join(ERROR_KINDS)}, not {kind!r}")
+    params = as_dict(task.get("params"))
+    urls = [params.get("attachment"), *as_list(params.get("attachments"))]
     urls = [url for url in urls if isinstance(url, str)]
     if kind == "attachments" and urls:
         return {"error": NOT_DOWNLOADED, "attachments": [{"statusCode": 403, "url": url} for url in urls]}

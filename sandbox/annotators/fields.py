@@ -1,74 +1,76 @@
-"""Questions answered in fields: categorization, comparison, transcription, datacollection, audiotranscription, phonecall."""
+"""Make responses that consist of fields: categorization, comparison, transcription, datacollection, audio and phone calls."""
 
 from typing import Any
 
-from sandbox.annotators.assignment import Assignment, mapping, sequence, truth
+from sandbox.annotators.assignment import Assignment
 from sandbox.annotators.labels import label_names
-from sandbox.annotators.words import sentence, value_for
+from sandbox.annotators.values import as_bool, as_dict, as_list
+from sandbox.annotators.words import make_sentence, make_value
 
 
-def answer_categorization(assignment: Assignment) -> dict[str, Any]:
-    """`category`, an array with allow_multiple; `category_id` beside it in the same form when category_ids were given."""
-    params, die = assignment.params, assignment.die
+def make_categorization_response(assignment: Assignment) -> dict[str, Any]:
+    """Make `category`, an array with allow_multiple, and `category_id` in the same form if the request has category_ids."""
+    params, rng = assignment.params, assignment.rng
     ids = {
         category: key
-        for key, category in mapping(params.get("category_ids")).items()
+        for key, category in as_dict(params.get("category_ids")).items()
         if isinstance(category, str)
     }
     categories = label_names(params.get("categories")) or list(ids)
     if not categories:
-        return {"category": [] if truth(params.get("allow_multiple")) else None}
-    if truth(params.get("allow_multiple")):
-        chosen = die.sample(categories, die.randint(1, min(3, len(categories))))
+        return {"category": [] if as_bool(params.get("allow_multiple")) else None}
+    if as_bool(params.get("allow_multiple")):
+        chosen = rng.sample(categories, rng.randint(1, min(3, len(categories))))
         return {"category": chosen, **({"category_id": [ids.get(c) for c in chosen]} if ids else {})}
-    category = die.choice(categories)
+    category = rng.choice(categories)
     return {"category": category, **({"category_id": ids.get(category)} if ids else {})}
 
 
-def answer_comparison(assignment: Assignment) -> dict[str, Any]:
-    """`choice` where choices were given and `fields` where fields were."""
+def make_comparison_response(assignment: Assignment) -> dict[str, Any]:
+    """Make `choice` if the request has choices and `fields` if it has fields."""
     choices = label_names(assignment.params.get("choices"))
-    choice = {"choice": assignment.die.choice(choices)} if choices else {}
-    return choice | _fields(assignment)
+    choice = {"choice": assignment.rng.choice(choices)} if choices else {}
+    return choice | _fill_fields(assignment)
 
 
-def answer_transcription(assignment: Assignment) -> dict[str, Any]:
-    """`fields`, and `repeatable_fields` with one object a row; of tasks up to 2017 `rows` for their row_fields."""
+def make_transcription_response(assignment: Assignment) -> dict[str, Any]:
+    """Make `fields`, and `repeatable_fields` with one object for each row; up to 2017 `rows` for row_fields."""
     params = assignment.params
     return (
-        _fields(assignment)
-        | _rows(assignment, "repeatable_fields", params.get("repeatable_fields"))
-        | _rows(assignment, "rows", params.get("row_fields"))
+        _fill_fields(assignment)
+        | _fill_rows(assignment, "repeatable_fields", params.get("repeatable_fields"))
+        | _fill_rows(assignment, "rows", params.get("row_fields"))
     )
 
 
-def answer_datacollection(assignment: Assignment) -> dict[str, Any]:
+def make_datacollection_response(assignment: Assignment) -> dict[str, Any]:
+    """Make `fields` and the time spent."""
     return {
-        "fields": _fields(assignment).get("fields", {}),
-        "time_spent_in_seconds": round(assignment.die.uniform(20, 600), 3),
+        "fields": _fill_fields(assignment).get("fields", {}),
+        "time_spent_in_seconds": round(assignment.rng.uniform(20, 600), 3),
     }
 
 
-def answer_audiotranscription(assignment: Assignment) -> dict[str, Any]:
-    """`transcript`, `duration` (seconds) and `alignment` (words with start and end in seconds, confidence 0 to 1).
+def make_audiotranscription_response(assignment: Assignment) -> dict[str, Any]:
+    """Make `transcript`, `duration` (seconds) and `alignment` (words with start and end in seconds, confidence 0 to 1).
 
-    The phrases of the request are heard in it; a verbatim transcript keeps the hesitations.
+    The transcript contains the phrases of the request; a verbatim one also contains hesitations.
     """
-    params, die = assignment.params, assignment.die
-    phrases = [phrase for phrase in sequence(params.get("phrases")) if isinstance(phrase, str)]
-    spoken = [*sentence(die)[:-1].split(), *(["um", "well"] if truth(params.get("verbatim")) else [])]
+    params, rng = assignment.params, assignment.rng
+    phrases = [phrase for phrase in as_list(params.get("phrases")) if isinstance(phrase, str)]
+    spoken = [*make_sentence(rng)[:-1].split(), *(["um", "well"] if as_bool(params.get("verbatim")) else [])]
     for phrase in phrases[:3]:
         spoken += phrase.split()
     transcript = " ".join(spoken) + "."
     clock, alignment = 0.0, []
     for word in spoken:
-        start = round(clock + die.uniform(0.02, 0.2), 3)
-        clock = round(start + 0.06 * len(word) + die.uniform(0.05, 0.2), 3)
-        confidence = round(die.uniform(0.6, 1), 3)
+        start = round(clock + rng.uniform(0.02, 0.2), 3)
+        clock = round(start + 0.06 * len(word) + rng.uniform(0.05, 0.2), 3)
+        confidence = round(rng.uniform(0.6, 1), 3)
         alignment.append({"word": word, "start": start, "end": clock, "confidence": confidence})
     return {
         "transcript": transcript,
-        "duration": round(clock + die.uniform(0.1, 0.5), 6),
+        "duration": round(clock + rng.uniform(0.1, 0.5), 6),
         "alignment": alignment,
     }
 
@@ -76,86 +78,86 @@ def answer_audiotranscription(assignment: Assignment) -> dict[str, Any]:
 OUTCOMES = ("success", "no_pickup", "hung_up")
 
 
-def answer_phonecall(assignment: Assignment) -> dict[str, Any]:
-    """`outcome`, and what was answered when somebody picked up. The type itself is no longer offered by Scale."""
-    return _call(assignment, assignment.die.choice(("success", *OUTCOMES)))
+def make_phonecall_response(assignment: Assignment) -> dict[str, Any]:
+    """Make `outcome`, and the answers if the call succeeded. Scale no longer offers this type."""
+    return _make_call_response(assignment, assignment.rng.choice(("success", *OUTCOMES)))
 
 
-def _call(assignment: Assignment, outcome: str) -> dict[str, Any]:
-    return {"outcome": outcome, **(answer_comparison(assignment) if outcome == "success" else {})}
+def _make_call_response(assignment: Assignment, outcome: str) -> dict[str, Any]:
+    return {"outcome": outcome, **(make_comparison_response(assignment) if outcome == "success" else {})}
 
 
-def fix_phonecall(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
-    """The call was made once more, and ended otherwise."""
+def fix_phonecall_response(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
+    """Change the outcome of the call."""
     others = [outcome for outcome in OUTCOMES if outcome != response.get("outcome")]
-    return _call(assignment, assignment.die.choice(others))
+    return _make_call_response(assignment, assignment.rng.choice(others))
 
 
-def fix_fields(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
-    """The response with one answer changed: another choice where there is one, else a text that was retyped."""
-    params, die = assignment.params, assignment.die
+def fix_fields_response(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
+    """Change one value of a response: another choice if there is one, else another text."""
+    params, rng = assignment.params, assignment.rng
     ids = {
         category: key
-        for key, category in mapping(params.get("category_ids")).items()
+        for key, category in as_dict(params.get("category_ids")).items()
         if isinstance(category, str)
     }
     if "category" in response:
         categories = label_names(params.get("categories")) or list(ids)
-        category = _another(response["category"], categories, die)
-        given = {"category_id": _ids_of(category, ids)} if ids else {}
+        category = _choose_other(response["category"], categories, rng)
+        given = {"category_id": _category_ids(category, ids)} if ids else {}
         return {**response, "category": category, **given}
     choices = label_names(params.get("choices"))
     if "choice" in response and len(choices) > 1:
-        return {**response, "choice": _another(response["choice"], choices, die)}
+        return {**response, "choice": _choose_other(response["choice"], choices, rng)}
     if isinstance(response.get("transcript"), str):
-        return {**response, "transcript": f"{response['transcript']} {sentence(die, 3)}"}
-    if mapping(response.get("fields")):
-        return {**response, "fields": _retyped(response["fields"], params.get("fields"), die)}
+        return {**response, "transcript": f"{response['transcript']} {make_sentence(rng, 3)}"}
+    if as_dict(response.get("fields")):
+        return {**response, "fields": _change_one_field(response["fields"], params.get("fields"), rng)}
     for key, asked in (("repeatable_fields", "repeatable_fields"), ("rows", "row_fields")):
-        rows = sequence(response.get(key))
+        rows = as_list(response.get(key))
         if rows and isinstance(rows[0], dict):
-            return {**response, key: [_retyped(rows[0], params.get(asked), die), *rows[1:]]}
+            return {**response, key: [_change_one_field(rows[0], params.get(asked), rng), *rows[1:]]}
     return response
 
 
-def _another(chosen: Any, choices: list[str], die: Any) -> Any:
+def _choose_other(chosen: Any, choices: list[str], rng: Any) -> Any:
     if isinstance(chosen, list):
         left = [choice for choice in choices if choice not in chosen]
-        return [*chosen, die.choice(left)] if left else chosen[:-1] or chosen
-    return die.choice([choice for choice in choices if choice != chosen] or [chosen])
+        return [*chosen, rng.choice(left)] if left else chosen[:-1] or chosen
+    return rng.choice([choice for choice in choices if choice != chosen] or [chosen])
 
 
-def _ids_of(category: Any, ids: dict[str, str]) -> Any:
+def _category_ids(category: Any, ids: dict[str, str]) -> Any:
     if isinstance(category, list):
-        return [_ids_of(entry, ids) for entry in category]
+        return [_category_ids(entry, ids) for entry in category]
     return ids.get(category) if isinstance(category, str) else None
 
 
-def _retyped(values: dict[str, Any], described: Any, die: Any) -> dict[str, Any]:
-    """The same fields with one other value, which is still one of the choices of its field."""
-    described = mapping(described)
-    for name in die.sample(sorted(values), len(values)):
+def _change_one_field(values: dict[str, Any], described: Any, rng: Any) -> dict[str, Any]:
+    """Change one of the values; it stays one of the choices of its field."""
+    described = as_dict(described)
+    for name in rng.sample(sorted(values), len(values)):
         description = described.get(name)
         choices = label_names(description.get("choices")) if isinstance(description, dict) else []
-        value = _another(values[name], choices, die) if choices else value_for(name, description, die)
+        value = _choose_other(values[name], choices, rng) if choices else make_value(name, description, rng)
         if value != values[name]:
             return {**values, name: value}
     return values
 
 
-def _fields(assignment: Assignment) -> dict[str, Any]:
-    described = mapping(assignment.params.get("fields"))
-    values = {name: value_for(name, description, assignment.die) for name, description in described.items()}
+def _fill_fields(assignment: Assignment) -> dict[str, Any]:
+    described = as_dict(assignment.params.get("fields"))
+    values = {name: make_value(name, description, assignment.rng) for name, description in described.items()}
     return {"fields": values} if values else {}
 
 
-def _rows(assignment: Assignment, key: str, described: Any) -> dict[str, Any]:
-    described, die = mapping(described), assignment.die
+def _fill_rows(assignment: Assignment, key: str, described: Any) -> dict[str, Any]:
+    described, rng = as_dict(described), assignment.rng
     if not described:
         return {}
     return {
         key: [
-            {name: value_for(name, description, die) for name, description in described.items()}
-            for _ in range(die.randint(1, 4))
+            {name: make_value(name, description, rng) for name, description in described.items()}
+            for _ in range(rng.randint(1, 4))
         ]
     }

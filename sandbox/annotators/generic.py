@@ -1,22 +1,24 @@
-"""Task types whose response is not known: a plain answer that still says what was asked."""
+"""Make responses for task types whose response is not documented."""
 
 from typing import Any
 
-from sandbox.annotators.assignment import Assignment, mapping
-from sandbox.annotators.fields import answer_comparison, answer_transcription
-from sandbox.annotators.images import answer_image
-from sandbox.annotators.words import sentence
+from sandbox.annotators.assignment import Assignment
+from sandbox.annotators.fields import make_comparison_response, make_transcription_response
+from sandbox.annotators.images import make_image_response
+from sandbox.annotators.values import as_dict
+from sandbox.annotators.words import make_sentence
 
 
-def answer_generic(assignment: Assignment) -> dict[str, Any]:
-    """A guess throughout: by its parameters the task is answered like the nearest documented one."""
+def make_generic_response(assignment: Assignment) -> dict[str, Any]:
+    """Make the response of the most similar documented type, by the parameters of the task. A guess throughout."""
     params = assignment.params
-    if mapping(params.get("geometries")):
-        return answer_image(assignment)
+    if as_dict(params.get("geometries")):
+        return make_image_response(assignment)
     if params.get("choices") or params.get("fields") or params.get("repeatable_fields"):
-        return answer_comparison(assignment) | answer_transcription(assignment)
-    return {"notes": sentence(assignment.die)}
+        return make_comparison_response(assignment) | make_transcription_response(assignment)
+    return {"notes": make_sentence(assignment.rng)}
 
 
-def fix_generic(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
-    return {**response, "notes": sentence(assignment.die)}
+def fix_generic_response(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
+    """Change the notes of a response."""
+    return {**response, "notes": make_sentence(assignment.rng)}

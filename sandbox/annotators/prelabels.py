@@ -1,13 +1,15 @@
-"""What a task starts with: the editable or locked annotations of an earlier hand or a model."""
+"""Read the annotations that a task starts with: base_annotations or a hypothesis, editable or locked."""
 
 from typing import Any, NamedTuple
 
-from sandbox.annotators.assignment import mapping
+from sandbox.annotators.values import as_dict
 
 
 class Prelabels(NamedTuple):
-    """What a task starts with: the `annotations` of its base_annotations or else of its hypothesis, as they stand there
-    (in video tasks an object that names a file)."""
+    """Hold the initial `annotations` of a task in the form of the request (in video tasks an object that names a file).
+
+    `editable` says whether they may be changed, `can_add` whether others may be added.
+    """
 
     annotations: Any
     global_attributes: dict[str, Any]
@@ -15,17 +17,18 @@ class Prelabels(NamedTuple):
     more: bool  # others may be added
 
 
-def prelabels(params: dict[str, Any]) -> Prelabels:
-    """A hypothesis may be edited and added to; base_annotations too unless can_edit_base_annotations or
-    can_add_base_annotations says false. None is ever deleted or relabeled here, which every setting allows.
+def read_prelabels(params: dict[str, Any]) -> Prelabels:
+    """Read the prelabels of a task.
 
+    A hypothesis may be edited and added to; so may base_annotations unless can_edit_base_annotations or
+    can_add_base_annotations is false. Prelabels are never deleted or relabeled here, which every setting allows.
     Source: docs, "Image Annotation Overview".
     """
     base = params.get("base_annotations")
-    given = mapping(base or params.get("hypothesis"))
+    given = as_dict(base or params.get("hypothesis"))
     return Prelabels(
         given.get("annotations"),
-        mapping(given.get("global_attributes")),
+        as_dict(given.get("global_attributes")),
         editable=not base or params.get("can_edit_base_annotations") not in (False, "false"),
         more=not base or params.get("can_add_base_annotations") not in (False, "false"),
     )

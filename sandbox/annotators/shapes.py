@@ -1,22 +1,22 @@
-"""Geometry as labelers draw it: shapes of Scale's six kinds within a canvas, their bounds, and small corrections.
+"""Draw, measure and move shapes of Scale's six geometries within a canvas.
 
-Pixels, origin top left. Every drawn coordinate is rounded to hundredths, or to whole pixels with `integer_pixels`.
+Pixels, origin top left. Coordinates are rounded to hundredths, or to whole pixels with `integer_pixels`.
 """
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sandbox.annotators.assignment import mapping, number, sequence, truth
+from sandbox.annotators.values import as_bool, as_dict, as_list, as_number, number_or_none
 from scale import geometry
 from scale.fields import is_number
 
-MOST_VERTICES = 2000  # a larger min_vertices is a mistake of the request, not work for anybody
+MAX_VERTICES = 2000  # a larger min_vertices is a mistake of the request, not work for anybody
 
 
 class Region(NamedTuple):
-    """An axis-aligned rectangle: the canvas that may be drawn on, or the place of one shape in it."""
+    """Hold an axis-aligned rectangle: the canvas to draw on, or the place of one shape in it."""
 
     left: float
     top: float
@@ -25,13 +25,16 @@ class Region(NamedTuple):
 
     @property
     def width(self) -> float:
+        """Return the width in pixels."""
         return self.right - self.left
 
     @property
     def height(self) -> float:
+        """Return the height in pixels."""
         return self.bottom - self.top
 
     def within(self, canvas: "Region") -> "Region":
+        """Return the part of the region inside the canvas."""
         return Region(
             min(max(self.left, canvas.left), canvas.right),
             min(max(self.top, canvas.top), canvas.bottom),
@@ -40,6 +43,7 @@ class Region(NamedTuple):
         )
 
     def around(self, other: "Region") -> "Region":
+        """Return the smallest region that contains both."""
         return Region(
             min(self.left, other.left),
             min(self.top, other.top),
@@ -48,7 +52,7 @@ class Region(NamedTuple):
         )
 
     def at_least(self, width: float, height: float, canvas: "Region") -> "Region":
-        """The same place, grown to a smallest size as far as the canvas allows."""
+        """Return the region enlarged to a minimum size, as far as the canvas allows."""
         width, height = (
             max(self.width, min(width, canvas.width)),
             max(self.height, min(height, canvas.height)),
@@ -58,8 +62,8 @@ class Region(NamedTuple):
         return Region(left, top, left + width, top + height)
 
 
-class Asked(NamedTuple):
-    """What a request says about one geometry (its Geometry object, or the parameters of the older task types)."""
+class GeometryLimits(NamedTuple):
+    """Hold what a request demands of one geometry (its Geometry object, or the parameters of the older task types)."""
 
     min_width: float = 0
     min_height: float = 0
@@ -71,38 +75,44 @@ class Asked(NamedTuple):
     camera: dict[str, Any] = {}
 
 
-def asked(params: dict[str, Any]) -> Asked:
-    most = number(params.get("max_vertices"))
-    return Asked(
-        min_width=max(0, number(params.get("min_width"), 0)),
-        min_height=max(0, number(params.get("min_height"), 0)),
-        min_vertices=int(min(MOST_VERTICES, max(0, number(params.get("min_vertices"), 0)))),
+def geometry_limits(params: dict[str, Any]) -> GeometryLimits:
+    """Read the limits from a Geometry object or the parameters of a task."""
+    most = number_or_none(params.get("max_vertices"))
+    return GeometryLimits(
+        min_width=max(0, as_number(params.get("min_width"), 0)),
+        min_height=max(0, as_number(params.get("min_height"), 0)),
+        min_vertices=int(min(MAX_VERTICES, max(0, as_number(params.get("min_vertices"), 0)))),
         max_vertices=int(most) if most and most >= 1 else None,
-        can_rotate=truth(params.get("can_rotate")),
-        integer_pixels=truth(params.get("integer_pixels")),
-        splines=truth(params.get("splines")),
+        can_rotate=as_bool(params.get("can_rotate")),
+        integer_pixels=as_bool(params.get("integer_pixels")),
+        splines=as_bool(params.get("splines")),
         camera={key: params.get(key) for key in ("camera_intrinsics", "camera_rotation_quaternion")},
     )
 
 
-def place(canvas: Region, die: random.Random) -> Region:
-    """A place for one shape: 8 to 35 % of the canvas in each direction."""
-    width, height = canvas.width * die.uniform(0.08, 0.35), canvas.height * die.uniform(0.08, 0.35)
+def random_region(canvas: Region, rng: random.Random) -> Region:
+    """Return a region for one shape: 8 to 35 % of the canvas in each direction."""
+    width, height = canvas.width * rng.uniform(0.08, 0.35), canvas.height * rng.uniform(0.08, 0.35)
     left, top = (
-        die.uniform(canvas.left, canvas.right - width),
-        die.uniform(canvas.top, canvas.bottom - height),
+        rng.uniform(canvas.left, canvas.right - width),
+        rng.uniform(canvas.top, canvas.bottom - height),
     )
     return Region(left, top, left + width, top + height)
 
 
-def draw(kind: str, region: Region, canvas: Region, wish: Asked, die: random.Random) -> dict[str, Any]:
-    """Scale's own geometry keys of a shape of this kind in `region`, which is cut to the canvas and grown to min sizes."""
+def draw_shape(
+    kind: str, region: Region, canvas: Region, wish: GeometryLimits, rng: random.Random
+) -> dict[str, Any]:
+    """Draw a shape of a geometry in `region`, which is cut to the canvas and enlarged to the minimum size.
+
+    Returns Scale's geometry keys.
+    """
     region = region.within(canvas).at_least(wish.min_width, wish.min_height, canvas)
-    return _DRAWN[kind](_Pencil(canvas, wish.integer_pixels), region, wish, die)
+    return _DRAW_FUNCTIONS[kind](_Rounding(canvas, wish.integer_pixels), region, wish, rng)
 
 
-class _Pencil(NamedTuple):
-    """Rounds what is drawn. Regions lie within the canvas, so what is drawn in them does too."""
+class _Rounding(NamedTuple):
+    """Round coordinates. Regions lie within the canvas, so shapes drawn in them do, too."""
 
     canvas: Region
     whole: bool
@@ -114,9 +124,11 @@ class _Pencil(NamedTuple):
         return {"x": self.at(x), "y": self.at(y)}
 
 
-def _box(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) -> dict[str, Any]:
-    """left, top, width, height; with can_rotate also `rotation` (radians, clockwise) about the center and the four
-    corners after it, while left/top stay those of the unrotated box. Source: docs, "Boxes"."""
+def _draw_box(pencil: _Rounding, region: Region, wish: GeometryLimits, rng: random.Random) -> dict[str, Any]:
+    """Draw left, top, width, height; with can_rotate also `rotation` (radians, clockwise) about the center and the corners.
+
+    The corners are rotated, left and top are those of the unrotated box. Source: docs, "Boxes".
+    """
     left, top = pencil.at(region.left), pencil.at(region.top)
     if pencil.whole:
         left, top = math.floor(region.left), math.floor(region.top)
@@ -128,7 +140,7 @@ def _box(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) -> di
     box = {"left": left, "top": top, "width": width, "height": height}
     if not wish.can_rotate:
         return box
-    for rotation in [round(die.uniform(-0.6, 0.6), 4) for _ in range(6)] + [0.0]:
+    for rotation in [round(rng.uniform(-0.6, 0.6), 4) for _ in range(6)] + [0.0]:
         corners = rotated_corners(box, rotation)
         if rotation == 0 or all(
             pencil.canvas.left <= x <= pencil.canvas.right and pencil.canvas.top <= y <= pencil.canvas.bottom
@@ -139,7 +151,7 @@ def _box(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) -> di
 
 
 def rotated_corners(box: dict[str, Any], rotation: float) -> list[tuple[float, float]]:
-    """Corners (x, y) from the top left one clockwise, of a box turned clockwise about its center."""
+    """Return the corners (x, y), clockwise from the top left one, of a box rotated clockwise about its center."""
     half_width, half_height = box["width"] / 2, box["height"] / 2
     x, y = box["left"] + half_width, box["top"] + half_height
     cos, sin = math.cos(rotation), math.sin(rotation)
@@ -154,20 +166,22 @@ def rotated_corners(box: dict[str, Any], rotation: float) -> list[tuple[float, f
     ]
 
 
-def _vertex_count(wish: Asked, usual: int, fewest: int) -> int:
-    """Within min_vertices and max_vertices; a contradicting pair is settled in favor of the maximum."""
+def _choose_vertex_count(wish: GeometryLimits, usual: int, fewest: int) -> int:
+    """Return a number within min_vertices and max_vertices; the maximum wins over a larger minimum."""
     count = max(usual, fewest, wish.min_vertices)
     return count if wish.max_vertices is None else min(count, wish.max_vertices)
 
 
-def _polygon(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) -> dict[str, Any]:
-    """Vertices once around, clockwise on the screen; the first is not repeated. Source: docs, "Polygons"."""
-    count = _vertex_count(wish, die.randint(5, 9), 3)
+def _draw_polygon(
+    pencil: _Rounding, region: Region, wish: GeometryLimits, rng: random.Random
+) -> dict[str, Any]:
+    """Draw vertices clockwise on the screen; the first is not repeated. Source: docs, "Polygons"."""
+    count = _choose_vertex_count(wish, rng.randint(5, 9), 3)
     x, y = (region.left + region.right) / 2, (region.top + region.bottom) / 2
     vertices = []
     for step in range(count):
-        angle = 2 * math.pi * (step + die.uniform(-0.3, 0.3)) / count
-        reach = die.uniform(0.75, 1) / 2
+        angle = 2 * math.pi * (step + rng.uniform(-0.3, 0.3)) / count
+        reach = rng.uniform(0.75, 1) / 2
         vertices.append(
             pencil.point(
                 x + region.width * reach * math.cos(angle), y + region.height * reach * math.sin(angle)
@@ -176,26 +190,29 @@ def _polygon(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) -
     return {"vertices": vertices}
 
 
-def _line(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) -> dict[str, Any]:
-    """Vertices from left to right. A guess: lines asked for as `splines` come back with `spline: true`, the key that
-    layers use for them."""
-    count = _vertex_count(wish, die.randint(2, 6), 2 if wish.max_vertices != 1 else 1)
+def _draw_line(pencil: _Rounding, region: Region, wish: GeometryLimits, rng: random.Random) -> dict[str, Any]:
+    """Draw vertices from left to right. A guess: with `splines` a line has `spline: true`, the key that layers use."""
+    count = _choose_vertex_count(wish, rng.randint(2, 6), 2 if wish.max_vertices != 1 else 1)
     vertices = [
         pencil.point(
-            region.left + region.width * (step + die.uniform(0, 0.8)) / count,
-            region.top + region.height * die.random(),
+            region.left + region.width * (step + rng.uniform(0, 0.8)) / count,
+            region.top + region.height * rng.random(),
         )
         for step in range(count)
     ]
     return {"vertices": vertices, **({"spline": True} if wish.splines else {})}
 
 
-def _point(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) -> dict[str, Any]:
+def _draw_point(
+    pencil: _Rounding, region: Region, wish: GeometryLimits, rng: random.Random
+) -> dict[str, Any]:
     return pencil.point((region.left + region.right) / 2, (region.top + region.bottom) / 2)
 
 
-def _ellipse(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) -> dict[str, Any]:
-    """The four extremal points: top, right, bottom, left. Source: docs, "Ellipses"."""
+def _draw_ellipse(
+    pencil: _Rounding, region: Region, wish: GeometryLimits, rng: random.Random
+) -> dict[str, Any]:
+    """Draw the four extremal points: top, right, bottom, left. Source: docs, "Ellipses"."""
     x, y = (region.left + region.right) / 2, (region.top + region.bottom) / 2
     return {
         "vertices": [
@@ -217,14 +234,16 @@ _EDGES = {
 }
 
 
-def _cuboid(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) -> dict[str, Any]:
-    """The six visible vertices and the six edges between them; with a camera also its eight corners.
+def _draw_cuboid(
+    pencil: _Rounding, region: Region, wish: GeometryLimits, rng: random.Random
+) -> dict[str, Any]:
+    """Draw the six visible vertices and the six edges between them; with a camera also the eight corners.
 
     Source: docs, "Cuboid Annotation".
     """
-    fold = region.left + region.width * die.uniform(0.5, 0.8)
-    side_top = region.top + region.height * die.uniform(0.05, 0.25)
-    side_bottom = region.bottom - region.height * die.uniform(0.05, 0.25)
+    fold = region.left + region.width * rng.uniform(0.5, 0.8)
+    side_top = region.top + region.height * rng.uniform(0.05, 0.25)
+    side_bottom = region.bottom - region.height * rng.uniform(0.05, 0.25)
     corners = {
         "face-topleft": (region.left, region.top),
         "face-bottomleft": (region.left, region.bottom),
@@ -238,12 +257,12 @@ def _cuboid(pencil: _Pencil, region: Region, wish: Asked, die: random.Random) ->
         "vertices": [
             {"description": name, "x": x, "y": y, "type": "vertex"} for name, (x, y) in corners.items()
         ],
-        "edges": _edges(corners),
-        **_corners_in_space(corners, wish.camera),
+        "edges": _cuboid_edges(corners),
+        **_project_corners(corners, wish.camera),
     }
 
 
-def _edges(corners: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
+def _cuboid_edges(corners: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
     return [
         {
             "description": name,
@@ -257,20 +276,26 @@ def _edges(corners: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
     ]
 
 
-def _corners_in_space(corners: dict[str, tuple[float, float]], camera: dict[str, Any]) -> dict[str, Any]:
-    """points_2d and points_3d: the eight corners in the image and, in units of their own, as seen from the camera.
+def _project_corners(corners: dict[str, tuple[float, float]], camera: dict[str, Any]) -> dict[str, Any]:
+    """Return points_2d and points_3d: the eight corners in the image and as seen from the camera, in arbitrary units.
 
-    The face is taken to be parallel to the image at depth 1; the side is as much farther as it is smaller. Corners 0 to
-    3 are the upper ones (front left, front right, back right, back left), 4, 5, 6, 7 the ones below 0, 1, 2, 3. A guess:
-    points_3d are turned by the camera's rotation and relative to its place. Source: docs, "Cuboid Annotation".
+    The face is assumed parallel to the image at depth 1, the side as much farther as it is smaller. Corners 0 to 3 are the
+    upper ones (front left, front right, back right, back left), 4 to 7 those below them. A guess: points_3d are rotated by
+    the camera's rotation and relative to its position. Source: docs, "Cuboid Annotation".
     """
-    lens = mapping(camera.get("camera_intrinsics"))
-    turn = [number(mapping(camera.get("camera_rotation_quaternion")).get(key)) for key in "wxyz"]
-    fx, fy, cx, cy = (number(lens.get(key)) for key in ("fx", "fy", "cx", "cy"))
-    if not fx or not fy or cx is None or cy is None or None in turn or not any(turn):
+    lens = _Lens.read(camera)
+    if lens is None:
         return {}
-    scale = number(lens.get("scalefactor")) or 1.0
-    skew = number(lens.get("skew"), 0.0)
+    image, depths = _cuboid_corners(corners)
+    space = [lens.unproject(u, v, depth) for (u, v), depth in zip(image, depths, strict=True)]
+    return {
+        "points_2d": [{"x": round(u, 2), "y": round(v, 2)} for u, v in image],
+        "points_3d": [{"x": round(x, 6), "y": round(y, 6), "z": round(z, 6)} for x, y, z in space],
+    }
+
+
+def _cuboid_corners(corners: dict[str, tuple[float, float]]) -> tuple[list[tuple[float, float]], list[float]]:
+    """Return the eight corners of a cuboid in the image, and the depth of each."""
     top_left, bottom_left = corners["face-topleft"], corners["face-bottomleft"]
     top_right, bottom_right = corners["face-topright"], corners["face-bottomright"]
     side_top, side_bottom = corners["side-topcorner"], corners["side-bottomcorner"]
@@ -286,97 +311,127 @@ def _corners_in_space(corners: dict[str, tuple[float, float]], camera: dict[str,
         side_bottom,
         (side_bottom[0] - back, side_bottom[1]),
     ]
-    depths = [1.0, 1.0, 1 / shrink, 1 / shrink] * 2
-    space = []
-    for (u, v), depth in zip(image, depths, strict=True):
-        y = (v * scale - cy) / fy
-        x = (u * scale - cx - skew * y) / fx
-        space.append(_turned((x * depth, y * depth, depth), turn))
-    return {
-        "points_2d": [{"x": round(u, 2), "y": round(v, 2)} for u, v in image],
-        "points_3d": [{"x": round(x, 6), "y": round(y, 6), "z": round(z, 6)} for x, y, z in space],
-    }
+    return image, [1.0, 1.0, 1 / shrink, 1 / shrink] * 2
 
 
-def _turned(point: tuple[float, float, float], quaternion: list[float]) -> tuple[float, float, float]:
+class _Lens(NamedTuple):
+    """Hold the intrinsics and the rotation (w, x, y, z) of a camera."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    scale: float
+    skew: float
+    rotation: tuple[float, ...]
+
+    @classmethod
+    def read(cls, camera: dict[str, Any]) -> "_Lens | None":
+        """Return the lens that a request describes, or None if a number is missing."""
+        given = as_dict(camera.get("camera_intrinsics"))
+        quaternion = as_dict(camera.get("camera_rotation_quaternion"))
+        numbers = [
+            *(number_or_none(given.get(key)) for key in ("fx", "fy", "cx", "cy")),
+            *(number_or_none(quaternion.get(key)) for key in "wxyz"),
+        ]
+        known = [number for number in numbers if number is not None]
+        if len(known) < len(numbers) or not known[0] or not known[1] or not any(known[4:]):
+            return None
+        fx, fy, cx, cy, *rotation = known
+        scale, skew = as_number(given.get("scalefactor"), 1.0) or 1.0, as_number(given.get("skew"), 0.0)
+        return cls(fx, fy, cx, cy, scale, skew, tuple(rotation))
+
+    def unproject(self, u: float, v: float, depth: float) -> tuple[float, float, float]:
+        """Return the point at a pixel and a depth, turned by the camera's rotation."""
+        y = (v * self.scale - self.cy) / self.fy
+        x = (u * self.scale - self.cx - self.skew * y) / self.fx
+        return _rotate((x * depth, y * depth, depth), self.rotation)
+
+
+_Point3 = tuple[float, float, float]
+
+
+def _rotate(point: _Point3, quaternion: Sequence[float]) -> _Point3:
+    """Return a point rotated by a quaternion (w, x, y, z) of any length but 0."""
     norm = math.sqrt(sum(part * part for part in quaternion))
-    w, *axis = (part / norm for part in quaternion)
-    first = _cross(axis, point)
-    second = _cross(axis, first)
-    return tuple(p + 2 * (w * a + b) for p, a, b in zip(point, first, second, strict=True))
+    w, x, y, z = (part / norm for part in quaternion)
+    first = _cross_product((x, y, z), point)
+    second = _cross_product((x, y, z), first)
+    px, py, pz = (p + 2 * (w * a + b) for p, a, b in zip(point, first, second, strict=True))
+    return px, py, pz
 
 
-def _cross(a: Any, b: Any) -> tuple[float, float, float]:
+def _cross_product(a: _Point3, b: _Point3) -> _Point3:
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
-_DRAWN: dict[str, Callable[[_Pencil, Region, Asked, random.Random], dict[str, Any]]] = {
-    "box": _box,
-    "polygon": _polygon,
-    "line": _line,
-    "point": _point,
-    "cuboid": _cuboid,
-    "ellipse": _ellipse,
+_DRAW_FUNCTIONS: dict[str, Callable[[_Rounding, Region, GeometryLimits, random.Random], dict[str, Any]]] = {
+    "box": _draw_box,
+    "polygon": _draw_polygon,
+    "line": _draw_line,
+    "point": _draw_point,
+    "cuboid": _draw_cuboid,
+    "ellipse": _draw_ellipse,
 }
-KINDS = tuple(_DRAWN)
+GEOMETRIES = tuple(_DRAW_FUNCTIONS)
 
 _PARTS = ("vertices", "edges", "points_2d")
-_ACROSS, _DOWN = ("left", "x", "x1", "x2"), ("top", "y", "y1", "y2")
+_X_KEYS, _Y_KEYS = ("left", "x", "x1", "x2"), ("top", "y", "y1", "y2")
 
 
-def bounds(annotation: dict[str, Any]) -> Region | None:
-    """Return the bounding box of one of Scale's annotation objects; None if it has no coordinates."""
+def bounding_box(annotation: dict[str, Any]) -> Region | None:
+    """Return the bounding box of an annotation of any geometry; None if it has no coordinates."""
     box = geometry.bounds(annotation, _PARTS)
     return box and Region(*box)
 
 
-def nudge(annotation: dict[str, Any], canvas: Region, die: random.Random) -> dict[str, Any]:
-    """The same annotation a little to the side, still within the canvas if it was; the size stays.
+def nudge_shape(annotation: dict[str, Any], canvas: Region, rng: random.Random) -> dict[str, Any]:
+    """Move an annotation a little, keeping its size, and within the canvas if it was.
 
-    What has no coordinates, or no room to move, comes back as it was.
+    Returns it unchanged if it has no coordinates or no room to move.
     """
-    held = bounds(annotation)
+    held = bounding_box(annotation)
     if held is None:
         return annotation
     whole = all(
         isinstance(part[key], int)
-        for part in _parts(annotation)
-        for key in _ACROSS + _DOWN
+        for part in _coordinate_holders(annotation)
+        for key in _X_KEYS + _Y_KEYS
         if is_number(part.get(key))
     )
-    dx = _step(held.left - canvas.left, canvas.right - held.right, canvas.width, whole, die)
-    dy = _step(held.top - canvas.top, canvas.bottom - held.bottom, canvas.height, whole, die)
-    return _moved(annotation, dx, dy)
+    dx = _random_offset(held.left - canvas.left, canvas.right - held.right, canvas.width, whole, rng)
+    dy = _random_offset(held.top - canvas.top, canvas.bottom - held.bottom, canvas.height, whole, rng)
+    return _translate(annotation, dx, dy)
 
 
-def _step(before: float, after: float, length: float, whole: bool, die: random.Random) -> float:
-    """A step of at most 1 % of the canvas, into the room that there is on either side; 0 where there is none."""
+def _random_offset(before: float, after: float, length: float, whole: bool, rng: random.Random) -> float:
+    """Return an offset of at most 1 % of the canvas into the room on either side; 0 if there is none."""
     unit = 1 if whole else 0.01
     reach = max(1.0, length * 0.01)
     rooms = [-int(min(reach, max(0.0, before)) / unit), int(min(reach, max(0.0, after)) / unit)]
     rooms = [room for room in rooms if room]
     if not rooms:
         return 0
-    room = die.choice(rooms)
-    units = int(room * die.uniform(0.5, 1)) or (1 if room > 0 else -1)
+    room = rng.choice(rooms)
+    units = int(room * rng.uniform(0.5, 1)) or (1 if room > 0 else -1)
     return units if whole else round(units * unit, 2)
 
 
-def _moved(annotation: dict[str, Any], dx: float, dy: float) -> dict[str, Any]:
+def _translate(annotation: dict[str, Any], dx: float, dy: float) -> dict[str, Any]:
     moved = dict(annotation)
     for key in _PARTS:
         if isinstance(annotation.get(key), list):
             moved[key] = [dict(part) if isinstance(part, dict) else part for part in annotation[key]]
-    for part in _parts(moved):
-        for keys, by in ((_ACROSS, dx), (_DOWN, dy)):
+    for part in _coordinate_holders(moved):
+        for keys, by in ((_X_KEYS, dx), (_Y_KEYS, dy)):
             for key in keys:
                 if is_number(part.get(key)):
                     part[key] = part[key] + by if isinstance(by, int) else round(part[key] + by, 6)
     return moved
 
 
-def _parts(annotation: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The objects that hold coordinates: the annotation itself, its vertices, edges and projected corners."""
+def _coordinate_holders(annotation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the objects that hold coordinates: the annotation itself, its vertices, edges and projected corners."""
     yield annotation
     for key in _PARTS:
-        yield from (part for part in sequence(annotation.get(key)) if isinstance(part, dict))
+        yield from (part for part in as_list(annotation.get(key)) if isinstance(part, dict))

@@ -1,4 +1,4 @@
-"""Batches and projects: the same ones in both versions of the API, and what changes them."""
+"""Batches and projects, which both versions of the API share: create, find and change them."""
 
 from typing import Any
 
@@ -6,16 +6,15 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from sandbox.engine import lifecycle
-from sandbox.engine.parameters import check_callback_url, check_metadata, rules_of
+from sandbox.engine.parameters import check_callback_url, check_metadata, find_rules, is_true
 from sandbox.engine.sandbox import Sandbox
 from sandbox.errors import ScaleError, invalid
 from sandbox.storage import clock
 from sandbox.storage.store import Batch, Project, Task, object_id
-from sandbox.web.bodies import is_true
 
 
 def find_project(session: Session, account: str, name: str | None = None, id: str | None = None) -> Project:
-    """By id if there is one, else by name."""
+    """Return a project by id if there is one, else by name. Raises ScaleError (404)."""
     key = Project.id == id if id else Project.name == name
     project = session.scalar(select(Project).where(Project.account == account, key))
     if project is None:
@@ -24,7 +23,7 @@ def find_project(session: Session, account: str, name: str | None = None, id: st
 
 
 def find_batch(session: Session, account: str, name: str | None = None, id: str | None = None) -> Batch:
-    """By id if there is one, else by name."""
+    """Return a batch by id if there is one, else by name. Raises ScaleError (404)."""
     key = Batch.id == id if id else Batch.name == name
     batch = session.scalar(select(Batch).where(Batch.account == account, key))
     if batch is None:
@@ -33,10 +32,10 @@ def find_batch(session: Session, account: str, name: str | None = None, id: str 
 
 
 def create_project(session: Session, account: str, body: dict[str, Any]) -> Project:
-    """A new project, whose first params have version 0. Source: docs, "Project Creation"."""
-    name = _named(body, "name")
-    type_name = _named(body, "type")
-    rules_of(type_name)
+    """Create a project; its first params have version 0. Source: docs, "Project Creation"."""
+    name = _required_text(body, "name")
+    type_name = _required_text(body, "type")
+    find_rules(type_name)
     params = body.get("params") or {}
     if not isinstance(params, dict):
         raise invalid('"params" must be of type object')
@@ -62,7 +61,7 @@ def create_project(session: Session, account: str, body: dict[str, Any]) -> Proj
 
 
 def set_params(project: Project, body: dict[str, Any]) -> None:
-    """Add a version of a project's params: those of the last one with these (`patch`), or these alone."""
+    """Add a version of a project's params: with `patch` over those of the last version, else alone."""
     last = project.param_history[-1]
     before = last if is_true(body.get("patch")) else {}
     params = {name: value for name, value in body.items() if name != "patch"}
@@ -71,8 +70,8 @@ def set_params(project: Project, body: dict[str, Any]) -> None:
 
 
 def create_batch(session: Session, account: str, project: Project, body: dict[str, Any]) -> Batch:
-    """A new batch. Only in self-serve projects, or where v2 asks for it, it waits in staging until it is finalized."""
-    name = _named(body, "name")
+    """Create a batch. In self-serve projects, or on request of v2, it stays in staging until it is finalized."""
+    name = _required_text(body, "name")
     callback = body.get("callback") or None
     if callback is not None:
         check_callback_url(callback, "callback")
@@ -97,32 +96,34 @@ def create_batch(session: Session, account: str, project: Project, body: dict[st
     return batch
 
 
-def finalize(session: Session, world: Sandbox, batch: Batch) -> None:
-    """No more tasks will come. The batch finishes when its last one is done, at the earliest a moment later."""
+def finalize(session: Session, sandbox: Sandbox, batch: Batch) -> None:
+    """Declare a batch complete in tasks: it completes with its last task. Raises ScaleError (400)."""
     if batch.status == "cancelled":
         raise ScaleError(400, f'The batch "{batch.name}" was cancelled and cannot be finalized.')
     batch.finalized = True
     if batch.status == "staging":
         batch.status = "in_progress"
-    lifecycle.resume_work(session, world, batch)
+    lifecycle.resume_work(session, sandbox, batch)
 
 
-def pause(session: Session, world: Sandbox, batch: Batch) -> None:
+def pause(session: Session, sandbox: Sandbox, batch: Batch) -> None:
+    """Pause a batch: its pending tasks are not completed. Raises ScaleError (400)."""
     if batch.status not in ("in_progress", "paused"):
         raise ScaleError(400, f"The batch is {batch.status} and cannot be paused.")
     batch.status, batch.finish_at = "paused", None
     lifecycle.stop_work(session, batch)
 
 
-def resume(session: Session, world: Sandbox, batch: Batch) -> None:
+def resume(session: Session, sandbox: Sandbox, batch: Batch) -> None:
+    """Resume a paused batch. Raises ScaleError (400)."""
     if batch.status != "paused":
         raise ScaleError(400, f"The batch is {batch.status} and cannot be resumed.")
     batch.status = "in_progress"
-    lifecycle.resume_work(session, world, batch)
+    lifecycle.resume_work(session, sandbox, batch)
 
 
-def cancel(session: Session, world: Sandbox, batch: Batch) -> None:
-    """Cancel a batch and its pending tasks; one that is cancelled already stays as it is."""
+def cancel(session: Session, sandbox: Sandbox, batch: Batch) -> None:
+    """Cancel a batch and its pending tasks; a cancelled batch stays as it is. Raises ScaleError (400)."""
     if batch.status == "completed":
         raise ScaleError(400, "The batch is completed and cannot be cancelled.")
     batch.status, batch.finish_at = "cancelled", None
@@ -130,7 +131,7 @@ def cancel(session: Session, world: Sandbox, batch: Batch) -> None:
 
 
 def task_counts(session: Session, batch: Batch) -> dict[str, int]:
-    """How many tasks of the batch there are in each state that occurs."""
+    """Count the tasks of a batch by status; statuses without tasks are absent."""
     rows = session.execute(
         select(Task.status, func.count())
         .where(Task.account == batch.account, Task.batch == batch.name)
@@ -140,22 +141,24 @@ def task_counts(session: Session, batch: Batch) -> dict[str, int]:
 
 
 def deep_merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """`new` over `old`: objects are merged key by key, everything else is replaced."""
+    """Merge `new` over `old`: objects key by key, replacing everything else."""
     merged = dict(old)
     for name, value in new.items():
         before = merged.get(name)
-        both = isinstance(before, dict) and isinstance(value, dict)
-        merged[name] = deep_merge(before, value) if both else value  # type: ignore[arg-type]
+        if isinstance(before, dict) and isinstance(value, dict):
+            value = deep_merge(before, value)
+        merged[name] = value
     return merged
 
 
 def _version(params: dict[str, Any], version: int, now: int) -> dict[str, Any]:
-    """A null param is none: it takes away what the version before had."""
+    """Build a version of params. A null removes a parameter of the earlier version."""
     given = {name: value for name, value in params.items() if value is not None}
-    return {**given, "version": version, "created_at": clock.iso(now)}
+    return {**given, "version": version, "created_at": clock.format_timestamp(now)}
 
 
-def _named(body: dict[str, Any], field: str) -> str:
+def _required_text(body: dict[str, Any], field: str) -> str:
+    """Return a text of the body. Raises ScaleError (400) if it is missing."""
     value = body.get(field)
     if not isinstance(value, str) or not value:
         raise invalid(f'"{field}" is required')

@@ -1,48 +1,50 @@
-"""A task is created: checked, given its project's parameters, and, under a test key, answered before its creation is."""
+"""Create a task: check the request, add its project's parameters and, under a test key, complete it at once."""
 
 from typing import Any
 
 from sandbox.engine import lifecycle
-from sandbox.engine.parameters import check, rules_of
+from sandbox.engine.delivery import deliver
+from sandbox.engine.parameters import check_request, find_rules
 from sandbox.engine.sandbox import Sandbox
-from sandbox.engine.tasks import inherited_params, new_task, refuse_taken_unique_id, task_object
-from sandbox.settings import is_test_key
+from sandbox.engine.tasks import check_unique_id_is_free, inherited_params, new_task, task_object
+from sandbox.settings import is_test_account
+
+CALLBACK_FIRST_GRACE_MS = 60_000
+"""The scheduler sends a callback that `callback_first` delivers only after this time, in case the process ends first."""
 
 
-def create(
-    world: Sandbox, account: str, type_name: str, request: dict[str, Any], callback_first: bool = False
+def create_task(
+    sandbox: Sandbox, account: str, type_name: str, request: dict[str, Any], callback_first: bool = False
 ) -> dict[str, Any]:
-    """The new task as Scale would answer. Raises ScaleError.
+    """Create a task and return its task object. Raises ScaleError.
 
-    `callback_first` completes the task whatever the key, and delivers its callback before this returns.
+    `callback_first` completes the task whatever its key, and delivers its callback before this returns.
     """
-    rules_of(type_name)
-    with world.store.read() as session:
+    find_rules(type_name)
+    with sandbox.store.read() as session:
         project, batch, inherited = inherited_params(session, account, request)
-        checked = check(type_name, request, inherited)
-        refuse_taken_unique_id(session, account, checked.general.get("unique_id"))
+        checked = check_request(type_name, request, inherited)
+        check_unique_id_is_free(session, account, checked.general.get("unique_id"))
     task = new_task(account, type_name, checked, request, project, batch)
-    at_once = is_test_key(account) or callback_first
-    # Outside of the transaction: annotators may read attachments, and they keep files.
-    done = lifecycle.answer(world, task) if at_once else None
-    early = None
-    with world.store.write() as session:
-        refuse_taken_unique_id(session, account, task.unique_id)
-        lifecycle.stamp(task)
+    # Outside of the transaction: annotators may read attachments and store files.
+    complete_at_once = is_test_account(account) or callback_first
+    result = lifecycle.annotate(sandbox, task) if complete_at_once else None
+    callback_number = None
+    with sandbox.store.write() as session:
+        check_unique_id_is_free(session, account, task.unique_id)
+        lifecycle.set_creation_time(task)
         session.add(task)
-        if done is None:
-            task.answer_at = lifecycle.due(world, task, batch)
+        if result is None:
+            task.complete_at = lifecycle.completion_time(sandbox, task, batch)
         else:
             session.flush()
-            delivery = lifecycle.settle(session, world, task, done)
+            delivery = lifecycle.finish(session, sandbox, task, result)
             if callback_first and delivery is not None and delivery.state == "pending":
-                # The office leaves it alone for so long; should this process die, it will be sent then.
-                delivery.next_try_at = task.updated_at + 60_000
+                delivery.next_attempt_at = task.updated_at + CALLBACK_FIRST_GRACE_MS
                 session.flush()
-                early = delivery.number
+                callback_number = delivery.number
         shown = task_object(task)
-    if early is None:
-        world.wake()
-    else:
-        world.deliver_now(early)
+    if callback_number is not None:
+        deliver(sandbox, callback_number)
+    sandbox.work_available.set()
     return shown

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.orm import Session
 
 from sandbox.errors import ScaleError
+from sandbox.settings import account_of
 from sandbox.storage.store import State, Store
 
 
@@ -36,8 +37,8 @@ FAULTS = (
         {"seconds": 5.0},
     ),
     Fault("dropped", "callback", "Never send the callback; the task says callback_succeeded false."),
-    Fault("wrong_key", "callback", "Send a wrong callback key in the first attempts.", {"tries": 1}),
-    Fault("no_key", "callback", "Send no callback key in the first attempts.", {"tries": 1}),
+    Fault("wrong_key", "callback", "Send a wrong callback key in the first attempts.", {"attempts": 1}),
+    Fault("no_key", "callback", "Send no callback key in the first attempts.", {"attempts": 1}),
     Fault(
         "repeated",
         "callback",
@@ -50,7 +51,7 @@ FAULTS = (
         "Send the result again after a 2xx, with other volatile fields.",
         {"repeats": 1, "seconds": 0.05},
     ),
-    Fault("reset_after_sending", "callback", "Reset the connection after sending the body.", {"tries": 1}),
+    Fault("reset_after_sending", "callback", "Reset the connection after sending the body.", {"attempts": 1}),
     Fault("slow_body", "callback", "Spread the body over the given seconds.", {"seconds": 1.0}),
     Fault("chunked", "callback", "Send the body in chunks, without a Content-Length."),
     Fault(
@@ -149,7 +150,7 @@ class Faults:
             rule = FaultRule(
                 number=max((rule.number for rule in self._rules), default=0) + 1,
                 fault=fault.name,
-                match={name: str(request[name]) for name in MATCH_FIELDS if name in request},
+                match=_match_of(request),
                 share=float(request.get("share", 1.0)),
                 times=request.get("times"),
                 options=options,
@@ -209,6 +210,12 @@ class Faults:
         """Store the rules, in the caller's transaction if there is one."""
         with self._store.write() if session is None else contextlib.nullcontext(session) as writing:
             writing.merge(State(key="faults", value={"rules": self.rules()}))
+
+
+def _match_of(request: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields that a rule must match; an account is named by its API key and stored as a digest."""
+    match = {name: str(request[name]) for name in MATCH_FIELDS if name in request}
+    return {**match, "account": account_of(match["account"])} if "account" in match else match
 
 
 def _check_request(request: Mapping[str, Any]) -> Fault:

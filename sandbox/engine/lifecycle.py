@@ -1,5 +1,6 @@
-"""What people do at Scale and at its customers: answer, audit, fix, recall, fail, chain. Each change is one callback."""
+"""Task transitions: complete, fail, audit, recall, cancel, and the tasks that follow. Each change sends one callback."""
 
+import logging
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,12 +9,13 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from sandbox import annotators
+from sandbox.annotators import AnnotatorContext
 from sandbox.engine import callbacks, parameters
 from sandbox.engine.faults import Faults
 from sandbox.engine.sandbox import Sandbox
-from sandbox.engine.tasks import change, find_task, matched_by, new_task, task_object
+from sandbox.engine.tasks import find_task, match_fields, new_task, task_object, update_task
 from sandbox.errors import ScaleError, invalid
-from sandbox.settings import is_test_key
+from sandbox.settings import is_test_account
 from sandbox.storage import clock
 from sandbox.storage.store import Batch, Delivery, Task
 from scale.task_types.request import TASK_FIELDS
@@ -37,107 +39,123 @@ INHERITED_BY_DEPENDENTS = (
     "geometries",
 )
 
-
-def due(world: Sandbox, task: Task, batch: Batch | None) -> int | None:
-    """When the annotators will have answered a pending task, in milliseconds; None: not by themselves."""
-    speed = world.speed
-    if speed == "manual" or (batch is not None and batch.status in ("staging", "paused", "cancelled")):
-        return None
-    if speed == "instant":
-        return clock.now()
-    seconds = random.Random(f"{world.settings.seed}/{task.task_id}").uniform(*REALISTIC_SECONDS)
-    return clock.now() + round(1000 * seconds / world.settings.time_scale)
+log = logging.getLogger(__name__)
 
 
-class Answer(NamedTuple):
-    """What the annotators made of a task: its new status, its response, and what the task itself says besides."""
+class Result(NamedTuple):
+    """Hold the outcome of a task: its new status, its response, and further fields of the task object."""
 
     status: str
     response: Any
     fields: dict[str, Any] = {}
 
 
-def answer(world: Sandbox, task: Task) -> Answer:
-    """The annotators' work on a task. May read attachments and keeps files: stay out of transactions."""
-    for kind in world.faults.inject("result", matched_by(task), task.number):
-        return Answer("error", annotators.error(task_object(task), kind))
-    desk = _desk(world, task)
-    response = annotators.answer(task_object(task), **desk)
-    del desk["read_file"]
-    fields = annotators.task_fields(task_object(task), **desk)
-    # The threads of conversations are version 2's.
-    return Answer("completed", response, {name: fields[name] for name in fields if name != "threads"})
+def completion_time(sandbox: Sandbox, task: Task, batch: Batch | None) -> int | None:
+    """Return when the annotators complete a pending task, in milliseconds; None: not by themselves."""
+    speed = sandbox.speed
+    if speed == "manual" or (batch is not None and batch.status in ("staging", "paused", "cancelled")):
+        return None
+    if speed == "instant":
+        return clock.now()
+    seconds = random.Random(f"{sandbox.settings.seed}/{task.task_id}").uniform(*REALISTIC_SECONDS)
+    return clock.now() + round(1000 * seconds / sandbox.settings.time_scale)
 
 
-def _desk(world: Sandbox, task: Task) -> dict[str, Any]:
-    """What annotators work with. Those of test tasks see no attachment but the sandbox's own files: they are done at once."""
-    outside = not is_test_key(task.account)
-    return {
-        "seed": world.settings.seed + task.rounds,
-        "put_file": world.files.put,
-        "image_size": lambda url: world.files.image_size(url, outside),
-        "read_file": lambda url: world.files.read(url, outside),
-    }
+def annotate(sandbox: Sandbox, task: Task) -> Result:
+    """Make the result of a task. May read attachments and store files, so call it outside of transactions."""
+    for kind in sandbox.faults.inject("result", match_fields(task), task.number):
+        return Result("error", annotators.make_error_response(task_object(task), kind))
+    context = _annotator_context(sandbox, task)
+    response = annotators.make_response(task_object(task), context)
+    fields = annotators.task_fields(task_object(task), context)
+    # Only version 2 of the API shows the threads of conversations.
+    return Result("completed", response, {name: fields[name] for name in fields if name != "threads"})
 
 
-def stamp(task: Task) -> None:
-    """Give a new task its dates. Inside the transaction that adds it, so that they follow the numbers."""
+def _annotator_context(sandbox: Sandbox, task: Task) -> AnnotatorContext:
+    """Build what annotators need. Test tasks are completed at once, so only files of the sandbox are read for them."""
+    download = not is_test_account(task.account)
+    return AnnotatorContext(
+        seed=sandbox.settings.seed + task.attempt,
+        put_file=sandbox.files.put,
+        image_size=lambda url: sandbox.files.image_size(url, download),
+        read_file=lambda url: sandbox.files.read(url, download),
+    )
+
+
+def annotate_due_task(sandbox: Sandbox, number: int) -> None:
+    """Complete a pending task whose time has come. A task that annotators fail on stays pending."""
+    with sandbox.store.read() as session:
+        task = session.get(Task, number)
+    if task is None or task.status != "pending":
+        return
+    try:
+        result = annotate(sandbox, task)
+    except Exception:
+        # It would fail again: leave the task for a person.
+        log.exception("annotators failed on the %s task %s", task.type, task.task_id)
+        with sandbox.store.write() as session:
+            session.execute(update(Task).where(Task.number == number).values(complete_at=None))
+        return
+    with sandbox.store.write() as session:
+        current = session.get(Task, number)
+        if current is not None and current.task_id == task.task_id and current.complete_at is not None:
+            finish(session, sandbox, current, result)
+
+
+def set_creation_time(task: Task) -> None:
+    """Set a new task's dates. Call it in the transaction that inserts it, so that dates follow the numbers."""
     task.created_at = task.updated_at = clock.now()
 
 
-def settle(session: Session, world: Sandbox, task: Task, answer: Answer) -> Delivery | None:
-    """Write an answer on a task, with everything that follows from it."""
-    status = answer.status
-    change(task, response=answer.response, **answer.fields)
-    task.status = status
-    task.answer_at = None
-    task.rounds += 1
-    if status == "completed":
+def finish(session: Session, sandbox: Sandbox, task: Task, result: Result) -> Delivery | None:
+    """Write the result of a task and everything that follows from it; return its callback."""
+    update_task(task, response=result.response, **result.fields)
+    task.status = result.status
+    task.complete_at = None
+    task.attempt += 1
+    if result.status == "completed":
         task.completed_at = task.updated_at
     elif task.details.get("clear_unique_id_on_error"):
         task.unique_id = None
     session.flush()
-    delivery = callbacks.announce(session, world.settings, world.faults, task, status)
-    if status == "completed" and not _dependents(task).get("require_audit"):
-        _create_dependents(session, world, task)
-    _finish_batch_soon(session, task)
+    delivery = callbacks.enqueue_callback(session, sandbox.settings, sandbox.faults, task, result.status)
+    if result.status == "completed" and not _dependents(task).get("require_audit"):
+        _create_dependents(session, sandbox, task)
+    _finish_batch_if_done(session, task)
     return delivery
 
 
 def complete(
-    world: Sandbox, account: str, task_id: str, response: Any = None, given: bool = False
+    sandbox: Sandbox, account: str, task_id: str, response: Any = None, *, has_response: bool = False
 ) -> dict[str, Any]:
-    """Answer a pending task now: with the response `given`, or as the annotators would."""
-    with world.store.read() as session:
+    """Complete a pending task now: with `response` if `has_response`, else as the annotators would."""
+    with sandbox.store.read() as session:
         task = find_task(session, account, task_id)
     if task.status != "pending":
-        raise ScaleError(400, f"The task is {task.status}, only a pending task can be completed.")
-    done = Answer("completed", response) if given else answer(world, task)
-    return _do(
-        world,
-        account,
-        task_id,
-        ("pending",),
-        lambda session, task: settle(session, world, task, done),
+        raise ScaleError(400, f"The task is {task.status}; only a pending task can be completed.")
+    result = Result("completed", response) if has_response else annotate(sandbox, task)
+    return _transition(
+        sandbox, account, task_id, ("pending",), lambda session, task: finish(session, sandbox, task, result)
     )
 
 
 def fail(
-    world: Sandbox, account: str, task_id: str, kind: str = "attachments", response: Any = None
+    sandbox: Sandbox, account: str, task_id: str, kind: str = "attachments", response: Any = None
 ) -> dict[str, Any]:
-    """End a pending task in error: with one of Scale's kinds (attachments, frames, message), or with this response."""
+    """End a pending task in error: with one of ERROR_KINDS, or with this response."""
     if kind not in ERROR_KINDS:
         raise ScaleError(400, f"The kind must be one of {', '.join(ERROR_KINDS)}")
 
-    def break_off(session: Session, task: Task) -> None:
-        said = annotators.error(task_object(task), kind) if response is None else response
-        settle(session, world, task, Answer("error", said))
+    def end_in_error(session: Session, task: Task) -> None:
+        error = annotators.make_error_response(task_object(task), kind) if response is None else response
+        finish(session, sandbox, task, Result("error", error))
 
-    return _do(world, account, task_id, ("pending",), break_off)
+    return _transition(sandbox, account, task_id, ("pending",), end_in_error)
 
 
 def audit(
-    world: Sandbox,
+    sandbox: Sandbox,
     account: str,
     task_id: str,
     result: str,
@@ -145,7 +163,7 @@ def audit(
     response: Any = None,
     source: str = "customer",
 ) -> dict[str, Any]:
-    """Review a completed task. `fixed` changes the response: to `response`, or slightly, as a reviewer would.
+    """Review a completed task. `fixed` replaces its response by `response` or by a slightly changed one.
 
     The earlier response moves to `prior_responses`.
     """
@@ -154,24 +172,26 @@ def audit(
     if comments is not None and not isinstance(comments, str):
         raise invalid('"comments" must be a string')
     if result == "fixed" and response is None:
-        with world.store.read() as session:
+        with sandbox.store.read() as session:
             task = find_task(session, account, task_id)
-        response = annotators.fix(task_object(task), task.details.get("response"), **_desk(world, task))
+        response = annotators.fix_response(
+            task_object(task), task.details.get("response"), _annotator_context(sandbox, task)
+        )
 
-    def sign(session: Session, task: Task) -> None:
-        review(task, result, comments, response, source)
-        callbacks.announce(session, world.settings, world.faults, task, result)
+    def record_audit(session: Session, task: Task) -> None:
+        add_review(task, result, comments, response, source)
+        callbacks.enqueue_callback(session, sandbox.settings, sandbox.faults, task, result)
         if result in ("accepted", "fixed") and _dependents(task).get("require_audit"):
-            _create_dependents(session, world, task)
+            _create_dependents(session, sandbox, task)
 
-    return _do(world, account, task_id, ("completed",), sign)
+    return _transition(sandbox, account, task_id, ("completed",), record_audit)
 
 
-def review(task: Task, result: str, comments: str | None, response: Any, source: str) -> None:
+def add_review(task: Task, result: str, comments: str | None, response: Any, source: str) -> None:
     """Write a review on a task."""
     entry = {
         "audited_by": REVIEWER,
-        "audited_at": clock.iso(clock.now()),
+        "audited_at": clock.format_timestamp(clock.now()),
         "audit_time_secs": 0,
         "audit_result": result,
         "audit_source": source,
@@ -186,128 +206,146 @@ def review(task: Task, result: str, comments: str | None, response: Any, source:
         details["customer_review_comments"] = [*task.details.get("customer_review_comments", []), comments]
     if result == "fixed":
         details["prior_responses"] = [*task.details.get("prior_responses", []), task.details.get("response")]
-        details["response"] = (
-            {**response, "is_customer_fix": True} if isinstance(response, dict) else response
-        )
+        is_object = isinstance(response, dict)
+        details["response"] = {**response, "is_customer_fix": True} if is_object else response
     task.review_status = result
-    change(task, **details)
+    update_task(task, **details)
 
 
-def recall(world: Sandbox, account: str, task_id: str) -> dict[str, Any]:
-    """Take a completed task back for more work: it is pending again, and answered anew.
+def recall(sandbox: Sandbox, account: str, task_id: str) -> dict[str, Any]:
+    """Recall a completed task: it becomes pending and is completed again.
 
-    That the response, its reviews and completed_at are gone by that is a guess; Scale documents the event, not its body.
+    That it loses its response, reviews and completed_at is a guess: Scale documents the event, not its body.
     """
-    gone = ("response", "attempts", "audits", *REVIEW_FIELDS)
+    removed = ("response", "attempts", "audits", *REVIEW_FIELDS)
 
-    def take_back(session: Session, task: Task) -> None:
-        change(task, **dict.fromkeys(gone))
+    def make_pending(session: Session, task: Task) -> None:
+        update_task(task, **dict.fromkeys(removed))
         task.status, task.completed_at, task.review_status = "pending", None, None
-        callbacks.announce(session, world.settings, world.faults, task, "recalled")
-        task.answer_at = due(world, task, batch_of(session, task))
+        callbacks.enqueue_callback(session, sandbox.settings, sandbox.faults, task, "recalled")
+        task.complete_at = completion_time(sandbox, task, batch_of(session, task))
 
-    return _do(world, account, task_id, ("completed",), take_back)
-
-
-def resend(world: Sandbox, account: str, task_id: str) -> dict[str, Any]:
-    """Send the callback of a completed or errored task again, as it is now."""
-
-    def again(session: Session, task: Task) -> None:
-        callbacks.announce(session, world.settings, world.faults, task, "resent")
-
-    return _do(world, account, task_id, ("completed", "error"), again)
+    return _transition(sandbox, account, task_id, ("completed",), make_pending)
 
 
-def cancel(world: Sandbox, account: str, task_id: str, clear_unique_id: bool = False) -> dict[str, Any]:
-    """Cancel a pending task; one that is canceled already stays as it is. No callback comes of it."""
+def resend(sandbox: Sandbox, account: str, task_id: str) -> dict[str, Any]:
+    """Send the callback of a completed or errored task again, with the task's current state."""
 
-    def stop(session: Session, task: Task) -> None:
+    def send_again(session: Session, task: Task) -> None:
+        callbacks.enqueue_callback(session, sandbox.settings, sandbox.faults, task, "resent")
+
+    return _transition(sandbox, account, task_id, ("completed", "error"), send_again)
+
+
+def cancel(sandbox: Sandbox, account: str, task_id: str, clear_unique_id: bool = False) -> dict[str, Any]:
+    """Cancel a pending task, without a callback; a canceled task stays as it is."""
+
+    def make_canceled(session: Session, task: Task) -> None:
         if task.status in ("completed", "error"):
-            done = "completed" if task.status == "completed" else "ended in error"
-            raise ScaleError(400, f"The task was already {done} and cannot be canceled.")
+            outcome = "completed" if task.status == "completed" else "ended in error"
+            raise ScaleError(400, f"The task was already {outcome} and cannot be canceled.")
         if task.status == "pending" or (clear_unique_id and task.unique_id is not None):
-            change(task)
-            task.status, task.answer_at = "canceled", None
+            update_task(task)
+            task.status, task.complete_at = "canceled", None
             if clear_unique_id:
                 task.unique_id = None
-            _finish_batch_soon(session, task)
+            _finish_batch_if_done(session, task)
 
-    return _do(world, account, task_id, (), stop)
+    return _transition(sandbox, account, task_id, (), make_canceled)
+
+
+def finish_due_batch(sandbox: Sandbox, number: int) -> None:
+    """Complete a batch whose last task is done, unless tasks were added in the meantime."""
+    with sandbox.store.write() as session:
+        batch = session.get(Batch, number)
+        if batch is None or batch.finish_at is None:
+            return
+        batch.finish_at = None
+        if batch.status == "in_progress" and not count_tasks(session, batch).pending:
+            finish_batch(session, sandbox.faults, batch)
+    sandbox.work_available.set()
 
 
 def finish_batch(session: Session, faults: Faults, batch: Batch) -> None:
-    """The last task of a batch is done."""
+    """Complete a batch and send its callback."""
     batch.status, batch.completed_at, batch.finish_at = "completed", clock.now(), None
-    callbacks.announce_batch(session, faults, batch)
+    callbacks.enqueue_batch_callback(session, faults, batch)
 
 
 def batch_of(session: Session, task: Task) -> Batch | None:
+    """Return the batch of a task, or None."""
     return session.scalar(select(Batch).where(Batch.account == task.account, Batch.name == task.batch))
 
 
-def open_tasks(session: Session, batch: Batch) -> tuple[int, int]:
-    """How many tasks a batch has, and how many of them are pending."""
-    mine = select(func.count(), func.sum(Task.status == "pending")).where(
-        Task.account == batch.account, Task.batch == batch.name
-    )
-    total, pending = session.execute(mine).one()
-    return total, pending or 0
+class TaskCounts(NamedTuple):
+    """Count the tasks of a batch, and the pending ones among them."""
+
+    total: int
+    pending: int
 
 
-def resume_work(session: Session, world: Sandbox, batch: Batch) -> None:
-    """Give the annotators the pending tasks of a batch that was staged or paused, and finish it if there are none."""
+def count_tasks(session: Session, batch: Batch) -> TaskCounts:
+    """Return how many tasks a batch has, and how many of them are pending."""
+    total, pending = session.execute(
+        select(func.count(), func.sum(Task.status == "pending")).where(
+            Task.account == batch.account, Task.batch == batch.name
+        )
+    ).one()
+    return TaskCounts(total, pending or 0)
+
+
+def resume_work(session: Session, sandbox: Sandbox, batch: Batch) -> None:
+    """Schedule the pending tasks of a batch that was staged or paused; complete it if there are none."""
     for task in session.scalars(
         select(Task).where(Task.account == batch.account, Task.batch == batch.name, Task.status == "pending")
     ):
-        task.answer_at = due(world, task, batch)
-    total, pending = open_tasks(session, batch)
-    if batch.finalized and batch.status == "in_progress" and total and not pending:
+        task.complete_at = completion_time(sandbox, task, batch)
+    counts = count_tasks(session, batch)
+    if batch.finalized and batch.status == "in_progress" and counts.total and not counts.pending:
         batch.finish_at = clock.now()
 
 
 def stop_work(session: Session, batch: Batch, cancel: bool = False) -> None:
-    """Take the pending tasks of a batch away from the annotators; canceled for good, or until it is resumed."""
-    values = {"answer_at": None, "updated_at": clock.now(), **({"status": "canceled"} if cancel else {})}
+    """Stop the annotators' work on a batch: cancel its pending tasks, or leave them until the batch is resumed."""
+    values: dict[str, Any] = {"complete_at": None, "updated_at": clock.now()}
     session.execute(
         update(Task)
         .where(Task.account == batch.account, Task.batch == batch.name, Task.status == "pending")
-        .values(**values)
+        .values(**values, **({"status": "canceled"} if cancel else {}))
     )
 
 
-def reschedule(world: Sandbox) -> None:
-    """Let every pending task keep to the speed that the people work at now."""
-    with world.store.write() as session:
+def reschedule(sandbox: Sandbox) -> None:
+    """Apply the current speed to every pending task."""
+    with sandbox.store.write() as session:
         for task in session.scalars(select(Task).where(Task.status == "pending")):
-            task.answer_at = due(world, task, batch_of(session, task))
-    world.wake()
+            task.complete_at = completion_time(sandbox, task, batch_of(session, task))
+    sandbox.work_available.set()
 
 
-def _do(
-    world: Sandbox,
+def _transition(
+    sandbox: Sandbox,
     account: str,
     task_id: str,
-    states: tuple[str, ...],
-    deed: Callable[[Session, Task], Any],
+    allowed: tuple[str, ...],
+    change: Callable[[Session, Task], Any],
 ) -> dict[str, Any]:
-    """Do something to a task that is in one of these states (any, if none is named), and show the task."""
-    with world.store.write() as session:
+    """Change a task that has one of the `allowed` statuses (any if empty) and return the task object."""
+    with sandbox.store.write() as session:
         task = find_task(session, account, task_id)
-        if states and task.status not in states:
-            raise ScaleError(
-                400, f"The task is {task.status}; that is for tasks that are {' or '.join(states)}."
-            )
-        deed(session, task)
+        if allowed and task.status not in allowed:
+            raise ScaleError(400, f"The task is {task.status}; it must be {' or '.join(allowed)}.")
+        change(session, task)
         shown = task_object(task)
-    world.wake()
+    sandbox.work_available.set()
     return shown
 
 
-def _finish_batch_soon(session: Session, task: Task) -> None:
+def _finish_batch_if_done(session: Session, task: Task) -> None:
     batch = batch_of(session, task) if task.batch else None
     if batch is not None and batch.finalized and batch.status == "in_progress":
         session.flush()
-        if not open_tasks(session, batch)[1]:
+        if not count_tasks(session, batch).pending:
             batch.finish_at = clock.now()
 
 
@@ -316,10 +354,10 @@ def _dependents(task: Task) -> dict[str, Any]:
     return dependents if isinstance(dependents, dict) else {}
 
 
-def _create_dependents(session: Session, world: Sandbox, task: Task) -> None:
-    """The tasks that Scale makes by itself of a finished one: their customer never created them.
+def _create_dependents(session: Session, sandbox: Sandbox, task: Task) -> None:
+    """Create the tasks that the request named as `dependents`; Scale creates them without a further request.
 
-    They inherit the attachments. Source: Scale's private docs, "dependents"; the parameters they carry are a guess.
+    They inherit the attachments. Source: Scale's private docs, "dependents"; which parameters they inherit is a guess.
     """
     for definition in _dependents(task).get("defs") or []:
         params = task.details["params"]
@@ -329,11 +367,11 @@ def _create_dependents(session: Session, world: Sandbox, task: Task) -> None:
             "callback_url": task.details.get("callback_url"),
             **{name: value for name, value in definition.items() if name not in ("type", "unique_id")},
         }
-        general = parameters.general_of(request)
+        general = parameters.general_parameters(request)
         own = {name: value for name, value in request.items() if name not in TASK_FIELDS}
-        child = new_task(
-            task.account, definition["type"], parameters.Checked(general, own), request, None, None
-        )
+        checked = parameters.CheckedRequest(general, own)
+        child = new_task(task.account, definition["type"], checked, request, None, None)
         child.project, child.batch = task.project, task.batch
-        child.answer_at = clock.now() if is_test_key(task.account) else due(world, child, None)
+        is_test = is_test_account(task.account)
+        child.complete_at = clock.now() if is_test else completion_time(sandbox, child, None)
         session.add(child)

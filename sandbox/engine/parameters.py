@@ -1,6 +1,6 @@
-"""What a request for a task must be, and what becomes of it: the task's own fields and its `params`.
+"""Check a request for a task as Scale does, and split it into the task's own fields and its `params`.
 
-The tables are those of `TaskType.request`; here they are enforced, with Scale's messages.
+The tables of each task type are those of `TaskType.request`; this module enforces them, in Scale's wording.
 """
 
 import re
@@ -55,76 +55,81 @@ BOOLEANS = frozenset(
 TEXTS = ("attachment", "callback_url", "instruction", "unique_id", "project", "batch")
 
 
-class Checked(NamedTuple):
-    """A request that Scale would take: what stands on the task itself, and the type's own `params`."""
+class CheckedRequest(NamedTuple):
+    """Hold a valid request: the fields of the task itself, and the type's own `params`."""
 
     general: dict[str, Any]
     params: dict[str, Any]
 
 
-def rules_of(type_name: str) -> Parameters:
-    """Raises ScaleError (400) for a type that Scale does not know."""
+def find_rules(type_name: str) -> Parameters:
+    """Return the parameter table of a task type. Raises ScaleError (400) for an unknown type."""
     known = task_type(type_name)
     if known.name != type_name or known.request is None:
         raise invalid(f'"{type_name}" is not a valid task type')
     return known.request
 
 
-def check(type_name: str, request: Mapping[str, Any], inherited: Mapping[str, Any] | None = None) -> Checked:
-    """Take a request for a task of this type, with the parameters `inherited` from its project, or raise ScaleError (400).
+def check_request(
+    type_name: str, request: Mapping[str, Any], inherited: Mapping[str, Any] | None = None
+) -> CheckedRequest:
+    """Check a request for a task of this type with the parameters `inherited` from its project.
 
-    The task's own parameters win; the project's instruction is appended to the task's own. Texts that hold numbers
-    become numbers, as Scale echoes them.
+    The task's own parameters win; the project's instruction is appended to the task's own. Numbers sent as text become
+    numbers, as Scale echoes them. Raises ScaleError (400).
     """
-    rules = rules_of(type_name)
+    rules = find_rules(type_name)
     own = {name: value for name, value in request.items() if value is not None}
     merged = {**(inherited or {}), **own}
     if inherited and "instruction" in inherited and "instruction" in own:
         merged["instruction"] = f"{own['instruction']}\n{inherited['instruction']}"
-    merged = {name: _formed(name, value) for name, value in merged.items()}
+    merged = {name: _parse_value(name, value) for name, value in merged.items()}
     for names in rules.required:
-        if not any(_given(merged.get(name)) for name in names):
+        if not any(_has_value(merged.get(name)) for name in names):
             raise invalid(" or ".join(f'"{name}"' for name in names) + " is required")
-    # The project's parameters are in here already, so what is required can't come from it any more.
+    # The project's parameters are already merged, so it cannot supply a required one any more.
     alone = {name: value for name, value in merged.items() if name not in ("project", "batch")}
     for field, message, warning in check_parameters(type_name, alone):
         if not warning:
             raise invalid(f'"{field}" {message}' if field else message)
-    general = general_of(merged)
+    general = general_parameters(merged)
     if isinstance(merged.get("layers"), dict):
         _check_layers(merged["layers"])
     _check_dependents(merged.get("dependents"))
     if type_name == "transcription" and "repeatable_fields" in merged:
-        # Scale's own task shows each as an object with the key description, also where a text was sent.
+        # Scale shows each as an object with the key description, even if the request had a text.
         merged["repeatable_fields"] = {
             name: {"description": field} if isinstance(field, str) else field
             for name, field in merged["repeatable_fields"].items()
         }
-    return Checked(general, {name: value for name, value in merged.items() if name not in TASK_FIELDS})
+    return CheckedRequest(general, {name: value for name, value in merged.items() if name not in TASK_FIELDS})
 
 
-def general_of(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What a request says of the parameters of every task type, each in its form, or ScaleError (400)."""
-    general = {name: _formed(name, request[name]) for name in TASK_FIELDS if request.get(name) is not None}
+def general_parameters(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the TASK_FIELDS of a request, each checked and parsed. Raises ScaleError (400)."""
+    general = {
+        name: _parse_value(name, request[name]) for name in TASK_FIELDS if request.get(name) is not None
+    }
     if general.get("callback_url") == "":
         del general["callback_url"]
-    for name, check_one in _CHECKS.items():
+    for name, check in _CHECKS.items():
         if name in general:
-            general[name] = check_one(general[name])
+            general[name] = check(general[name])
     return general
 
 
 def check_tags(tags: Any) -> list[str]:
-    """The tags without doubles, in order."""
+    """Return the tags without duplicates, in order. Raises ScaleError (400)."""
     if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
         raise invalid('"tags" must be an array of strings')
-    kept = list(dict.fromkeys(tags))
-    if len(kept) > MAX_TAGS:
+    unique = list(dict.fromkeys(tags))
+    if len(unique) > MAX_TAGS:
         raise invalid(f'"tags" must contain less than or equal to {MAX_TAGS} items')
-    return kept
+    return unique
 
 
 def check_metadata(metadata: Any) -> dict[str, Any]:
+    """Return the metadata if it is an object of at most 10 KB. Raises ScaleError (400)."""
     if not isinstance(metadata, dict):
         raise invalid('"metadata" must be an object')
     if len(orjson.dumps(metadata)) > MAX_METADATA_BYTES:
@@ -133,6 +138,7 @@ def check_metadata(metadata: Any) -> dict[str, Any]:
 
 
 def check_unique_id(unique_id: Any) -> str:
+    """Return the unique_id if it is a text that is not empty. Raises ScaleError (400)."""
     if not isinstance(unique_id, str):
         raise invalid('"unique_id" must be a string' if unique_id is not None else '"unique_id" is required')
     if not unique_id:
@@ -141,7 +147,7 @@ def check_unique_id(unique_id: Any) -> str:
 
 
 def check_callback_url(url: Any, name: str = "callback_url") -> str:
-    """An address with its scheme, or an e-mail address."""
+    """Return a URL with its scheme, or an e-mail address. Raises ScaleError (400)."""
     if not isinstance(url, str) or not re.match(r"(https?://[^\s/]+|[^\s@/]+@[^\s@/]+$)", url, re.IGNORECASE):
         raise invalid(f'"{name}" must be a valid uri or an email address')
     try:
@@ -160,7 +166,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
 
 
 def _check_dependents(dependents: Any) -> None:
-    """What is wrong in them must be said before their task is done: they are created when nobody is there to be told."""
+    """Check dependents when their task is created: later there is no request to answer. Raises ScaleError (400)."""
     if dependents is None:
         return
     definitions = dependents.get("defs", []) if isinstance(dependents, dict) else None
@@ -169,18 +175,23 @@ def _check_dependents(dependents: Any) -> None:
     for definition in definitions:
         if not isinstance(definition, dict) or not isinstance(definition.get("type"), str):
             raise invalid('"dependents.defs" must be an array of objects with "type"')
-        rules_of(definition["type"])
-        general_of(definition)
+        find_rules(definition["type"])
+        general_parameters(definition)
 
 
-def _given(value: Any) -> bool:
+def is_true(flag: Any) -> bool:
+    """Return whether a flag is set; forms and queries send it as text."""
+    return str(flag).lower() in ("true", "1")
+
+
+def _has_value(value: Any) -> bool:
     return value is not None and value != "" and value != [] and value != {}
 
 
-def _formed(name: str, value: Any) -> Any:
-    """The value in the form that the parameter has; what a form or an old client sends as text is read."""
+def _parse_value(name: str, value: Any) -> Any:
+    """Return a value in the form of its parameter; numbers and flags may be sent as text. Raises ScaleError (400)."""
     if name in NUMBERS:
-        return _number(name, value)
+        return _parse_number(name, value)
     if name in BOOLEANS and isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if name in BOOLEANS and not isinstance(value, bool):
@@ -192,7 +203,8 @@ def _formed(name: str, value: Any) -> Any:
     return value
 
 
-def _number(name: str, value: Any) -> int | float:
+def _parse_number(name: str, value: Any) -> int | float:
+    """Return a finite number that may be sent as text. Raises ScaleError (400)."""
     if isinstance(value, str):
         try:
             value = int(value) if re.fullmatch(r"\s*-?\d{1,15}\s*", value) else float(value)
@@ -209,14 +221,14 @@ def _number(name: str, value: Any) -> int | float:
 
 
 def _check_layers(layers: Mapping[str, Any]) -> None:
-    """Each element in the form of the responses that it comes from."""
-    needed = {"boxes": ("left", "top", "width", "height")}
+    """Check that each element has the form of a response's annotation. Raises ScaleError (400)."""
+    required_keys = {"boxes": ("left", "top", "width", "height")}
     for name, elements in layers.items():
         for position, element in enumerate(elements if isinstance(elements, list) else ()):
             where = f"layers.{name}[{position}]"
             if not isinstance(element, dict):
                 raise invalid(f'"{where}" must be of type object')
-            for key in needed.get(name, ("vertices",)):
+            for key in required_keys.get(name, ("vertices",)):
                 if key not in element:
                     raise invalid(f'"{where}.{key}" is required')
             vertices = element.get("vertices", [])

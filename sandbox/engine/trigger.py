@@ -1,26 +1,28 @@
-"""One real callback to any address, about a task that nobody created: to try an endpoint before there is anything else."""
+"""Send one callback about an example task that does not exist, to try an endpoint before there is anything else."""
 
 from typing import Any, NamedTuple
 
 from sandbox import annotators
-from sandbox.annotators import PutFile
+from sandbox.annotators import AnnotatorContext
 from sandbox.engine import lifecycle
-from sandbox.engine.callbacks import Try, envelope, post
-from sandbox.engine.parameters import check
-from sandbox.engine.tasks import change, new_task
+from sandbox.engine.callbacks import Attempt, envelope, post
+from sandbox.engine.parameters import check_request
+from sandbox.engine.tasks import new_task, update_task
 from sandbox.errors import ScaleError
 from sandbox.examples import EXAMPLES, example
+from sandbox.settings import account_of
 from sandbox.storage import clock
+from sandbox.storage.store import Task
 
 EVENTS = ("completed", "accepted", "rejected", "fixed", "commented", "recalled", "error")
 
 
-class Triggered(NamedTuple):
-    """What was sent, and what the receiver said."""
+class SentCallback(NamedTuple):
+    """Hold a callback that was sent and the receiver's answer."""
 
     task_id: str
     body: bytes
-    outcome: Try
+    outcome: Attempt
 
 
 def trigger(
@@ -30,33 +32,39 @@ def trigger(
     callback_key: str,
     *,
     api_key: str,
-    seed: int,
-    put_file: PutFile,
+    context: AnnotatorContext,
     response: Any = None,
     changes: dict[str, Any] | None = None,
-) -> Triggered:
-    """POST the callback that Scale would make at this event of an example task; `changes` go over its request.
+) -> SentCallback:
+    """POST the callback that Scale would send for an event of an example task; `changes` override its request.
 
-    Raises ScaleError where Scale would take no such task.
+    Raises ScaleError if Scale would refuse the request.
     """
     if type_name not in EXAMPLES:
         raise ScaleError(400, f"The type must be one of {', '.join(EXAMPLES)}")
     request = {**example(type_name), "callback_url": url, **(changes or {})}
-    task = new_task(api_key, type_name, check(type_name, request), request, None, None)
-    lifecycle.stamp(task)
-    shown = {"type": type_name, "params": task.details["params"]}
-    if event == "error":
-        task.status = "error"
-        change(task, response=annotators.error(shown, "attachments") if response is None else response)
-    elif event == "recalled":
-        change(task)
-    else:
-        answer = annotators.answer(shown, seed=seed, put_file=put_file) if response is None else response
-        task.status, task.completed_at = "completed", clock.now()
-        change(task, response=answer)
-        if event != "completed":
-            fixed = annotators.fix(shown, answer, seed=seed, put_file=put_file) if event == "fixed" else None
-            lifecycle.review(task, event, None, fixed, "customer")
+    checked = check_request(type_name, request)
+    task = new_task(account_of(api_key), type_name, checked, request, None, None)
+    lifecycle.set_creation_time(task)
+    _apply_event(task, event, response, context)
     body = envelope(task)
     headers = {"Content-Type": "application/json", "scale-callback-auth": callback_key}
-    return Triggered(task.task_id, body, post(url, headers, body))
+    return SentCallback(task.task_id, body, post(url, headers, body))
+
+
+def _apply_event(task: Task, event: str, response: Any, context: AnnotatorContext) -> None:
+    """Bring a pending task into the state after the event."""
+    shown = {"type": task.type, "params": task.details["params"]}
+    if event == "error":
+        task.status = "error"
+        error = annotators.make_error_response(shown, "attachments") if response is None else response
+        update_task(task, response=error)
+    elif event == "recalled":
+        update_task(task)
+    else:
+        first = annotators.make_response(shown, context) if response is None else response
+        task.status, task.completed_at = "completed", clock.now()
+        update_task(task, response=first)
+        if event != "completed":
+            fixed = annotators.fix_response(shown, first, context) if event == "fixed" else None
+            lifecycle.add_review(task, event, None, fixed, "customer")

@@ -1,4 +1,4 @@
-"""The sandbox's own tables, and the two ways to them: `read()` and `write()`, one writer at a time."""
+"""The sandbox's tables, and sessions to read and write them. SQLite allows one writer at a time."""
 
 import contextlib
 import secrets
@@ -15,24 +15,26 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
-CLAIM_SECONDS = 5.0  # for one that is just ending
-LAYOUT = 1
-"""Counted up when the tables change: nothing in a sandbox is worth a migration."""
+LOCK_TIMEOUT_SECONDS = 5.0  # a sandbox that is shutting down releases its file within this time
+SCHEMA_VERSION = 2
+"""Increased when the tables change. There are no migrations: the file of another version is refused."""
 
 
-class UnusableFile(Exception):
-    """The file can't be had, is another sandbox's, is no database, or holds tables of another version."""
+class UnusableDatabase(Exception):
+    """Raised when the database file cannot be opened, is in use by another sandbox, or has another schema version."""
 
 
-class Table(DeclarativeBase):
+class Base(DeclarativeBase):
+    """Map JSON columns of all tables."""
+
     type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}
 
 
-class Task(Table):
-    """One task. `details` holds what no list is filtered by: params, metadata, response, audits and the rest.
+class Task(Base):
+    """Store one task. `details` holds what no list filters by: params, metadata, response, audits and so on.
 
-    `number` breaks the ties of tasks made within one millisecond. `rounds` counts the answers, so that the answer after a
-    recall is another one. `answer_at` is when the annotators will be done; None: never by themselves.
+    `number` orders tasks created in the same millisecond. `attempt` counts the completions, so that the response after a
+    recall differs. `complete_at` is when the annotators complete the task; None: not by themselves.
     """
 
     __tablename__ = "tasks"
@@ -56,13 +58,15 @@ class Task(Table):
     created_at: Mapped[int]
     updated_at: Mapped[int]
     completed_at: Mapped[int | None]
-    answer_at: Mapped[int | None] = mapped_column(index=True)
-    rounds: Mapped[int] = mapped_column(default=0)
+    complete_at: Mapped[int | None] = mapped_column(index=True)
+    attempt: Mapped[int] = mapped_column(default=0)
     details: Mapped[dict[str, Any]]
     request: Mapped[dict[str, Any]] = mapped_column(deferred=True)
 
 
-class Project(Table):
+class Project(Base):
+    """Store one project. `param_history` holds every version of its params, newest last."""
+
     __tablename__ = "projects"
     __table_args__ = (UniqueConstraint("account", "name"),)
 
@@ -78,8 +82,8 @@ class Project(Table):
     created_at: Mapped[int]
 
 
-class Batch(Table):
-    """One batch. `finalized` says that no more tasks are expected: it finishes when its last task is done."""
+class Batch(Base):
+    """Store one batch. A `finalized` batch expects no more tasks: it completes with its last task, at `finish_at`."""
 
     __tablename__ = "batches"
     __table_args__ = (
@@ -106,10 +110,10 @@ class Batch(Table):
     completed_at: Mapped[int | None]
 
 
-class Delivery(Table):
-    """One callback on its way. `body` is what every try sends; `faults` is what goes wrong with it, `tries` what came of each.
+class Delivery(Base):
+    """Store one callback: the `body` that every attempt sends, the faults to inject, and the outcome of each attempt.
 
-    `state`: pending, succeeded, failed (20 tries were in vain), dropped (a fault) or mailed (the address is an e-mail's).
+    `state`: pending, succeeded, failed (after 20 attempts), dropped (by a fault) or mailed (to an e-mail address).
     """
 
     __tablename__ = "deliveries"
@@ -125,15 +129,15 @@ class Delivery(Table):
     faults: Mapped[list[Any]] = mapped_column(default=list)
     state: Mapped[str] = mapped_column(default="pending")
     held: Mapped[bool] = mapped_column(default=False)
-    next_try_at: Mapped[int | None] = mapped_column(index=True)
-    tries: Mapped[list[Any]] = mapped_column(default=list)
+    next_attempt_at: Mapped[int | None] = mapped_column(index=True)
+    attempts: Mapped[list[Any]] = mapped_column(default=list)
     created_at: Mapped[int]
 
 
-class Received(Table):
-    """A callback that the sandbox's own receiver took, for tests that have no service yet."""
+class ReceivedCallback(Base):
+    """Store a callback that the sandbox's own receiver accepted, for tests without a service."""
 
-    __tablename__ = "received"
+    __tablename__ = "received_callbacks"
 
     number: Mapped[int] = mapped_column(primary_key=True)
     path: Mapped[str]
@@ -142,8 +146,8 @@ class Received(Table):
     received_at: Mapped[int]
 
 
-class StoredFile(Table):
-    """A result file or an upload. `content` is None for an import, which is never fetched; `url` says where it lies."""
+class StoredFile(Base):
+    """Store a result file or an upload. An import has no `content` but a `url`; it is not downloaded on import."""
 
     __tablename__ = "files"
 
@@ -157,8 +161,8 @@ class StoredFile(Table):
     created_at: Mapped[int]
 
 
-class QualityTask(Table):
-    """An evaluation or a training task of a self-serve project."""
+class QualityTask(Base):
+    """Store an evaluation or training task of a self-serve project."""
 
     __tablename__ = "quality_tasks"
 
@@ -170,7 +174,9 @@ class QualityTask(Table):
     created_at: Mapped[int]
 
 
-class Teammate(Table):
+class Teammate(Base):
+    """Store a member of an account's team and the Studio projects assigned to them."""
+
     __tablename__ = "teammates"
 
     account: Mapped[str] = mapped_column(primary_key=True)
@@ -181,8 +187,8 @@ class Teammate(Table):
     created_at: Mapped[int]
 
 
-class Group(Table):
-    """A group of labelers in a Studio project."""
+class Group(Base):
+    """Store a group of labelers in a Studio project."""
 
     __tablename__ = "groups"
 
@@ -193,8 +199,8 @@ class Group(Table):
     created_at: Mapped[int]
 
 
-class State(Table):
-    """What can be switched while the sandbox runs, so that a restart keeps it."""
+class State(Base):
+    """Store state that can change while the sandbox runs and survives a restart, such as fault rules."""
 
     __tablename__ = "state"
 
@@ -203,30 +209,32 @@ class State(Table):
 
 
 def object_id() -> str:
-    """24 lower-case hexadecimal digits that begin with the time, like Scale's own."""
+    """Return 24 lower-case hexadecimal digits that begin with the time, like Scale's ids."""
     return f"{int(time.time()):08x}{secrets.token_hex(8)}"
 
 
 class Store:
-    """The database of one sandbox; `path` None keeps it in memory. One process uses it at a time."""
+    """Open the database of one sandbox; `path` None keeps it in memory. One process uses a file at a time."""
 
     def __init__(self, path: Path | None) -> None:
+        """Create the file, its folder and its tables if needed. Raises UnusableDatabase."""
         self.path = path
         self._write_lock = threading.RLock()
         if path is None:
-            # One connection for all threads, which therefore take turns also when they only read.
-            where, pool = "sqlite://", {"poolclass": StaticPool}
+            # All threads share one connection, so readers take turns, too.
+            url = "sqlite://"
+            pool: dict[str, Any] = {"poolclass": StaticPool}
             self._read_lock: contextlib.AbstractContextManager[Any] = self._write_lock
         else:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise UnusableFile(f"{path.parent} can't be made: {error.strerror}.") from None
-            self._claim = _claim(path)
-            where, pool = f"sqlite:///{path}", {"pool_size": 20, "max_overflow": 40}
+                raise UnusableDatabase(f"Cannot create the folder {path.parent}: {error.strerror}.") from None
+            self._file_lock = _lock_file(path)
+            url, pool = f"sqlite:///{path}", {"pool_size": 20, "max_overflow": 40}
             self._read_lock = contextlib.nullcontext()
         self._engine = create_engine(
-            where,
+            url,
             connect_args={"check_same_thread": False, "timeout": 5, "isolation_level": None},
             json_serializer=lambda value: orjson.dumps(value).decode(),
             json_deserializer=orjson.loads,
@@ -234,54 +242,58 @@ class Store:
         )
         event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
-        self._writing = self._engine.execution_options(writing=True)
+        self._writer = self._engine.execution_options(writing=True)
         try:
-            with self._writing.begin() as connection:
-                made_by = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-                if made_by not in (0, LAYOUT):
-                    raise UnusableFile(
-                        f"{path} was made by another version of the sandbox. Delete it, or name another file."
+            with self._writer.begin() as connection:
+                version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+                if version not in (0, SCHEMA_VERSION):
+                    raise UnusableDatabase(
+                        f"{path} belongs to another version of the sandbox. Delete it or choose another file with --database."
                     )
-                Table.metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version = {LAYOUT}")
+                Base.metadata.create_all(connection)
+                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
         except DatabaseError as error:
-            raise UnusableFile(f"{path} can't be used: {error.orig}.") from None
+            raise UnusableDatabase(f"Cannot use {path} as the sandbox's database: {error.orig}.") from None
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
+        """Open a session for reading."""
         with self._read_lock, Session(self._engine, expire_on_commit=False) as session:
             yield session
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction, committed at the end; nothing else writes meanwhile, so keep the network out of it."""
-        with self._write_lock, Session(self._writing, expire_on_commit=False) as session, session.begin():
+        """Open a write transaction and commit it at the end. It blocks other writers: make no network calls in it."""
+        with self._write_lock, Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
-    def empty(self) -> None:
-        """Forget everything."""
+    def delete_all(self) -> None:
+        """Delete every row of every table."""
         with self.write() as session:
-            for table in reversed(Table.metadata.sorted_tables):
+            for table in reversed(Base.metadata.sorted_tables):
                 session.execute(table.delete())
 
     def close(self) -> None:
+        """Close the connections and release the file."""
         self._engine.dispose()
         if self.path is not None:
-            self._claim.close()
+            self._file_lock.close()
 
 
-def _claim(path: Path) -> sqlite3.Connection:
-    """A lock that lasts as long as its connection, or the process: two sandboxes on one file would call back twice."""
+def _lock_file(path: Path) -> sqlite3.Connection:
+    """Lock a database file until the connection or the process ends: two sandboxes would send every callback twice."""
     try:
-        claim = sqlite3.connect(
-            f"{path}.lock", timeout=CLAIM_SECONDS, isolation_level=None, check_same_thread=False
+        lock = sqlite3.connect(
+            f"{path}.lock", timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
         )
-        claim.execute("BEGIN EXCLUSIVE")
+        lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.Error as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-            raise UnusableFile(f"{path} is another sandbox's. Stop that one, or name another file.") from None
-        raise UnusableFile(f"{path}.lock can't be used: {error}.") from None
-    return claim
+            raise UnusableDatabase(
+                f"{path} is in use by another sandbox. Stop that one or choose another file with --database."
+            ) from None
+        raise UnusableDatabase(f"Cannot lock {path}.lock: {error}.") from None
+    return lock
 
 
 def _prepare(connection: Any, _record: Any) -> None:
@@ -291,6 +303,6 @@ def _prepare(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # The driver itself would begin late, and a reader that turns writer half-way fails at once with "locked".
+    # The driver begins a transaction late; a reader that becomes a writer then fails at once with "locked".
     writing = connection.get_execution_options().get("writing")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -1,4 +1,4 @@
-"""Request bodies in the forms that Scale takes: JSON, and forms like `fields[title]=…` with repeated keys for arrays."""
+"""Read request bodies: JSON, and forms like `fields[title]=…` with repeated keys for arrays."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from flask import Request
 
 from sandbox.errors import ScaleError
 
-ARRAYS = frozenset(
+ARRAY_FIELDS = frozenset(
     [
         "attachments",
         "categories",
@@ -27,45 +27,43 @@ ARRAYS = frozenset(
         "remove_emails",
     ]
 )
-"""Parameters that are arrays also when a form names only one element."""
+"""Parameters that are arrays even if a form has only one element."""
 
 MAX_DEPTH = 200
 ENVELOPE_DEPTH = 10
-"""Levels that the answers and the callbacks put around what a body said."""
+"""Levels of nesting that answers and callbacks add around a body."""
 
 
 def read_object(request: Request) -> dict[str, Any]:
-    """The body as an object. An empty body is an empty object; None in an optional field is left out, as Scale does."""
+    """Return the body as an object; an empty body is an empty object. Raises ScaleError (400)."""
     if request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data") and request.form:
-        return _from_form(request.form.items(multi=True))
+        return _parse_form(request.form.items(multi=True))
     body = _read_json(request, {})
     if not isinstance(body, dict):
         raise ScaleError(400, "The request body must be a JSON object.")
     return body
 
 
-def is_true(flag: Any) -> bool:
-    """Whether a flag is set; forms and queries write it as text."""
-    return str(flag).lower() in ("true", "1")
-
-
-def read_texts(request: Request) -> list[str]:
-    """The body as an array of texts; an empty body is an empty array."""
+def read_strings(request: Request) -> list[str]:
+    """Return the body as an array of strings; an empty body is an empty array. Raises ScaleError (400)."""
     body = _read_json(request, [])
     if not isinstance(body, list) or not all(isinstance(element, str) for element in body):
         raise ScaleError(400, "The request body must be an array of strings.")
     return body
 
 
-def parse(raw: bytes) -> Any:
-    """What JSON says. ValueError for what is none, or too deep to be shown again: orjson reads deeper than it writes."""
+def parse_json(raw: bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises ValueError if it is not JSON, or too deep to be written again: orjson reads deeper than it writes.
+    """
     body = orjson.loads(raw)
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
-        shown = body
+        wrapped = body
         for _ in range(ENVELOPE_DEPTH):
-            shown = [shown]
+            wrapped = [wrapped]
         try:
-            orjson.dumps(shown)
+            orjson.dumps(wrapped)
         except orjson.JSONEncodeError as error:
             raise ValueError(str(error)) from None
     return body
@@ -76,13 +74,13 @@ def _read_json(request: Request, empty: Any) -> Any:
     if not raw.strip():
         return empty
     try:
-        return parse(raw)
+        return parse_json(raw)
     except ValueError as error:
         raise ScaleError(400, f"The request body is not valid JSON: {error}") from None
 
 
-def _from_form(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """`a[b]=1` is {"a": {"b": "1"}}; `a[]=1`, and `a=1` twice, are {"a": ["1"]} and {"a": ["1", "1"]}."""
+def _parse_form(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return the object that a form describes: `a[b]=1` is {"a": {"b": "1"}}, `a=1&a=2` is {"a": ["1", "2"]}."""
     body: dict[str, Any] = {}
     for key, value in pairs:
         name, rest = re.match(r"([^\[]*)(.*)", key, re.DOTALL).groups()  # type: ignore[union-attr]
@@ -99,5 +97,5 @@ def _from_form(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
             before = place[last]
             place[last] = [*(before if isinstance(before, list) else [before]), value]
         else:
-            place[last] = [value] if last in ARRAYS or inner[-1:] == [""] else value
+            place[last] = [value] if last in ARRAY_FIELDS or inner[-1:] == [""] else value
     return body

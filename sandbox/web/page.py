@@ -1,8 +1,7 @@
-"""The sandbox's page: its tasks, and forms to answer, audit, recall or break one by hand. For people on this machine."""
+"""The sandbox's page: its tasks, and forms to complete, audit, recall or fail one by hand."""
 
-import hmac
 import json
-import secrets
+from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, Response, abort, make_response, redirect, render_template, request, url_for
@@ -10,53 +9,58 @@ from sqlalchemy import select
 from werkzeug.wrappers import Response as AnyResponse
 
 from sandbox.engine import lifecycle
-from sandbox.engine.creation import create
+from sandbox.engine.creation import create_task
 from sandbox.engine.faults import FAULTS
+from sandbox.engine.sandbox import Sandbox
 from sandbox.engine.tasks import task_object
 from sandbox.errors import ScaleError
 from sandbox.examples import EXAMPLES, example
-from sandbox.settings import SPEEDS, is_test_key
+from sandbox.settings import SPEEDS, SandboxSettings, is_test_account
 from sandbox.storage.store import Delivery, Task
-from sandbox.web.api.calls import current_sandbox
+from sandbox.web import form_protection
 from sandbox.web.api.control import delivery_object
-from sandbox.web.bodies import parse
+from sandbox.web.api.request_context import current_sandbox
+from sandbox.web.bodies import parse_json
 
 page = Blueprint("page", __name__, template_folder="templates")
+page.before_request(form_protection.check_form)
 
-TASKS_A_PAGE = 50
-COOKIE = "sandbox_form"
+TASKS_PER_PAGE = 50
+CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
 
 @page.get("/")
 def list_tasks() -> Response:
-    here = current_sandbox()
-    newest_first = select(Task).order_by(Task.number.desc()).limit(TASKS_A_PAGE + 1)
+    """Show the tasks of all accounts, newest first, and the forms for new tasks, speed and faults."""
+    sandbox = current_sandbox()
+    newest_first = select(Task).order_by(Task.number.desc()).limit(TASKS_PER_PAGE + 1)
     if (before := request.args.get("before", type=int)) is not None and abs(before) < 2**63:
         newest_first = newest_first.where(Task.number < before)
-    with here.store.read() as session:
+    with sandbox.store.read() as session:
         found = list(session.scalars(newest_first))
-    return _rendered(
+    return _render(
         "tasks.html",
-        tasks=found[:TASKS_A_PAGE],
-        older=found[TASKS_A_PAGE - 1].number if len(found) > TASKS_A_PAGE else None,
-        switches=here.faults.rules(),
+        tasks=found[:TASKS_PER_PAGE],
+        older=found[TASKS_PER_PAGE - 1].number if len(found) > TASKS_PER_PAGE else None,
+        rules=sandbox.faults.rules(),
         faults=FAULTS,
-        speed=here.speed,
+        speed=sandbox.speed,
         speeds=SPEEDS,
         types=EXAMPLES,
-        callback_url=here.settings.callback_url,
-        api_keys=[_shown_key(key) for key in here.settings.api_keys],
+        callback_url=sandbox.settings.callback_url,
+        accounts=_account_names(sandbox.settings),
     )
 
 
 @page.get("/tasks/<name:task_id>")
 def show_task(task_id: str) -> Response:
-    task = _task(task_id)
+    """Show a task, its callbacks and the forms that its status allows."""
+    task = _find_task(task_id)
     with current_sandbox().store.read() as session:
         sent = select(Delivery).where(Delivery.task_id == task_id).order_by(Delivery.number)
         deliveries = [delivery_object(delivery) for delivery in session.scalars(sent)]
     shown = task_object(task)
-    return _rendered(
+    return _render(
         "task.html",
         task=task,
         response=_pretty(shown.pop("response", None)),
@@ -70,57 +74,69 @@ def show_task(task_id: str) -> Response:
 
 @page.post("/tasks")
 def create_example() -> AnyResponse:
-    """A task from the example of its type, with a callback to the address that was typed."""
-    _check_form()
-    here = current_sandbox()
-    api_key = next(
-        (key for key in here.settings.api_keys if _shown_key(key) == request.form.get("api_key")), None
-    )
+    """Create the example task of a type."""
+    sandbox, account = current_sandbox(), request.form.get("account", "")
     type_name = request.form.get("type", "")
-    if api_key is None or type_name not in EXAMPLES:
+    if account not in sandbox.settings.accounts.values() or type_name not in EXAMPLES:
         abort(400)
     body = {**example(type_name), "callback_url": request.form.get("callback_url") or None}
-    return _did(lambda: create(here, api_key, type_name, body), None)
+    task = create_task(sandbox, account, type_name, body)
+    return redirect(url_for("page.show_task", task_id=task["task_id"]), 303)
 
 
-@page.post("/tasks/<name:task_id>/<name:deed>")
-def do(task_id: str, deed: str) -> AnyResponse:
-    _check_form()
-    task, form, here = _task(task_id), request.form, current_sandbox()
-    response = _typed_json(form.get("response"))
-    if deed == "complete":
-        given = response is not None
-        return _did(lambda: lifecycle.complete(here, task.account, task_id, response, given), task_id)
-    if deed == "audit":
-        result, comments = form.get("result", ""), form.get("comments")
-        return _did(lambda: lifecycle.audit(here, task.account, task_id, result, comments, response), task_id)
-    if deed == "fail":
-        return _did(lambda: lifecycle.fail(here, task.account, task_id, form.get("kind", "")), task_id)
-    if deed == "recall":
-        return _did(lambda: lifecycle.recall(here, task.account, task_id), task_id)
-    if deed == "resend":
-        return _did(lambda: lifecycle.resend(here, task.account, task_id), task_id)
-    if deed == "cancel":
-        return _did(lambda: lifecycle.cancel(here, task.account, task_id), task_id)
-    abort(404)
+@page.post("/tasks/<name:task_id>/<name:action>")
+def act_on_task(task_id: str, action: str) -> AnyResponse:
+    """Act on a task as a labeler, reviewer or customer, then show it with any error."""
+    task, response, message = _find_task(task_id), _form_json("response"), None
+    if action not in _ACTIONS:
+        abort(404)
+    try:
+        _ACTIONS[action](current_sandbox(), task, response)
+    except ScaleError as error:
+        message = error.message
+    return redirect(url_for("page.show_task", task_id=task_id, message=message), 303)
+
+
+def _complete(sandbox: Sandbox, task: Task, response: Any) -> None:
+    has_response = response is not None
+    lifecycle.complete(sandbox, task.account, task.task_id, response, has_response=has_response)
+
+
+def _audit(sandbox: Sandbox, task: Task, response: Any) -> None:
+    result, comments = request.form.get("result", ""), request.form.get("comments")
+    lifecycle.audit(sandbox, task.account, task.task_id, result, comments, response)
+
+
+def _fail(sandbox: Sandbox, task: Task, _response: Any) -> None:
+    lifecycle.fail(sandbox, task.account, task.task_id, request.form.get("kind", ""))
+
+
+_ACTIONS: dict[str, Callable[[Sandbox, Task, Any], Any]] = {
+    "complete": _complete,
+    "audit": _audit,
+    "fail": _fail,
+    "recall": lambda sandbox, task, _: lifecycle.recall(sandbox, task.account, task.task_id),
+    "resend": lambda sandbox, task, _: lifecycle.resend(sandbox, task.account, task.task_id),
+    "cancel": lambda sandbox, task, _: lifecycle.cancel(sandbox, task.account, task.task_id),
+}
 
 
 @page.post("/faults")
-def switch_fault() -> AnyResponse:
-    _check_form()
-    here = current_sandbox()
+def change_faults() -> AnyResponse:
+    """Add a fault rule, or remove all of them."""
+    faults = current_sandbox().faults
     if request.form.get("off"):
-        here.faults.remove_rules()
+        faults.remove_rules()
     else:
-        here.faults.add_rule(
-            {"fault": request.form.get("fault", ""), "share": _share(request.form.get("share"))}
+        faults.add_rule(
+            {"fault": request.form.get("fault", ""), "share": _parse_share(request.form.get("share"))}
         )
     return redirect(url_for("page.list_tasks"), 303)
 
 
 @page.post("/speed")
 def set_speed() -> AnyResponse:
-    _check_form()
+    """Set when live tasks are completed."""
     current_sandbox().set_speed(request.form.get("speed", ""))
     lifecycle.reschedule(current_sandbox())
     return redirect(url_for("page.list_tasks"), 303)
@@ -128,24 +144,13 @@ def set_speed() -> AnyResponse:
 
 @page.errorhandler(ScaleError)
 def show_error(error: ScaleError) -> Response:
-    """A person reads this one; the API answers in JSON."""
-    answer = _rendered("error.html", message=error.message)
+    """Show an error as a page; the API answers in JSON."""
+    answer = _render("error.html", message=error.message)
     answer.status_code = error.status
     return answer
 
 
-def _did(deed: Any, task_id: str | None) -> AnyResponse:
-    """Do it, and show the task with what came of it."""
-    try:
-        task_id, message = deed()["task_id"], None
-    except ScaleError as error:
-        message = error.message
-        if task_id is None:
-            raise
-    return redirect(url_for("page.show_task", task_id=task_id, message=message), 303)
-
-
-def _task(task_id: str) -> Task:
+def _find_task(task_id: str) -> Task:
     with current_sandbox().store.read() as session:
         task = session.scalar(select(Task).where(Task.task_id == task_id))
     if task is None:
@@ -153,45 +158,47 @@ def _task(task_id: str) -> Task:
     return task
 
 
-def _rendered(template: str, **values: Any) -> Response:
-    """A page whose forms carry what its cookie does: another site can send neither, nor frame or script this one."""
-    form_key = request.cookies.get(COOKIE) or secrets.token_urlsafe(24)
+def _render(template: str, **values: Any) -> Response:
+    """Render a page that other sites can neither frame nor script, with a form key for its session."""
+    session_id = form_protection.current_session_id()
     response = make_response(
-        render_template(f"sandbox/{template}", form_key=form_key, is_test_key=is_test_key, **values)
+        render_template(
+            f"sandbox/{template}",
+            form_key=form_protection.form_key(session_id),
+            is_test_account=is_test_account,
+            **values,
+        )
     )
-    response.set_cookie(COOKIE, form_key, httponly=True, samesite="Strict")
-    response.headers["Content-Security-Policy"] = (
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-    )
+    form_protection.set_session_cookie(response, session_id)
+    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 
-def _check_form() -> None:
-    cookie, field = request.cookies.get(COOKIE, ""), request.form.get("form_key", "")
-    if not cookie or not hmac.compare_digest(cookie.encode(), field.encode()):
-        raise ScaleError(403, "This form is too old, or not the sandbox's own. Load the page again.")
-
-
-def _typed_json(text: str | None) -> Any:
+def _form_json(field: str) -> Any:
+    """Return the JSON value of a form field, None if it is blank. Raises ScaleError (400)."""
+    text = request.form.get(field)
     if not text or not text.strip():
         return None
     try:
-        return parse(text.encode())
+        return parse_json(text.encode())
     except ValueError as error:
-        raise ScaleError(400, f"The response is not valid JSON: {error}") from None
+        raise ScaleError(400, f"The {field} is not valid JSON: {error}") from None
 
 
-def _share(text: str | None) -> float:
+def _parse_share(text: str | None) -> float:
     try:
         return float(text or 1)
     except ValueError:
         raise ScaleError(400, "The share must be a number from 0 to 1.") from None
 
 
-def _shown_key(api_key: str) -> str:
-    """Enough of a key to tell it from the others."""
-    return api_key if len(api_key) <= 14 else f"{api_key[:10]}…{api_key[-3:]}"
+def _account_names(settings: SandboxSettings) -> dict[str, str]:
+    """Return a name for each account: the key if it is a default one, else its environment and a part of the digest."""
+    return {
+        account: key if key in SandboxSettings.api_keys else f"{account[:4]} key {account[5:11]}"
+        for key, account in settings.accounts.items()
+    }
 
 
 def _pretty(value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""A real sandbox process for the tests, the official SDK pointed at it, and a receiver for its callbacks."""
+"""Fixtures: a sandbox process, the official SDK configured for it, and a receiver of its callbacks."""
 
 import random
 import string
@@ -10,7 +10,7 @@ import requests
 import scaleapi
 
 from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
-from tests.sandbox.inbox import Inbox
+from tests.sandbox.callback_receiver import CallbackReceiver
 
 HOME = Path(__file__).resolve().parents[2]
 
@@ -69,10 +69,10 @@ def http(sandbox: ScaleSandbox) -> Callable[..., requests.Response]:
 
 
 @pytest.fixture
-def inbox() -> Iterator[Inbox]:
-    inbox = Inbox()
-    yield inbox
-    inbox.close()
+def receiver() -> Iterator[CallbackReceiver]:
+    receiver = CallbackReceiver()
+    yield receiver
+    receiver.close()
 
 
 LETTERS = string.ascii_letters + string.digits + " /&+#%?.:äßñ漢🚗-_"

@@ -10,7 +10,7 @@ from sandbox.examples import EXAMPLES, example
 from sandbox.pytest_plugin import ScaleSandbox
 from scale.envelope import parse_callback
 from scale.task_types import parse_response
-from tests.sandbox.inbox import Inbox
+from tests.sandbox.callback_receiver import CallbackReceiver
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
 RECORDED = (
@@ -55,10 +55,12 @@ def kinds(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("type_name", EXAMPLES)
-def test_every_event_of_every_type_is_understood(slow_sandbox: ScaleSandbox, inbox: Inbox, type_name: str):
+def test_every_event_of_every_type_is_understood(
+    slow_sandbox: ScaleSandbox, receiver: CallbackReceiver, type_name: str
+):
     request = {
         **example(type_name),
-        "callback_url": inbox.url,
+        "callback_url": receiver.url,
         "unique_id": "u",
         "tags": ["t"],
         "metadata": {"m": 1},
@@ -70,7 +72,7 @@ def test_every_event_of_every_type_is_understood(slow_sandbox: ScaleSandbox, inb
     slow_sandbox.recall(task)
     slow_sandbox.complete(task)
     clocks = []
-    for event, arrived in zip(EVENTS, inbox.wait_for(len(EVENTS)), strict=True):
+    for event, arrived in zip(EVENTS, receiver.wait_for(len(EVENTS)), strict=True):
         understood = parse_callback(arrived.body, "live")
         assert (understood.event, understood.environment, understood.warnings) == (event, "live", [])
         assert understood.task_id == task
@@ -86,41 +88,41 @@ def test_every_event_of_every_type_is_understood(slow_sandbox: ScaleSandbox, inb
 
 
 @pytest.mark.parametrize("kind", ["attachments", "frames", "message"])
-def test_every_error_is_understood(slow_sandbox: ScaleSandbox, inbox: Inbox, kind: str):
-    task = slow_sandbox.create("videoannotation", **example("videoannotation"), callback_url=inbox.url)[
+def test_every_error_is_understood(slow_sandbox: ScaleSandbox, receiver: CallbackReceiver, kind: str):
+    task = slow_sandbox.create("videoannotation", **example("videoannotation"), callback_url=receiver.url)[
         "task_id"
     ]
     slow_sandbox.fail(task, kind)
-    understood = parse_callback(inbox.wait_for(1)[0].body, "live")
+    understood = parse_callback(receiver.wait_for(1)[0].body, "live")
     assert (understood.event, understood.status, understood.warnings) == ("error", "error", [])
     assert parse_response("videoannotation", understood.response, {}).error == understood.response
 
 
-def test_a_batchs_callback_is_understood(slow_sandbox: ScaleSandbox, inbox: Inbox):
+def test_a_batchs_callback_is_understood(slow_sandbox: ScaleSandbox, receiver: CallbackReceiver):
     slow_sandbox.call("POST", "/v1/projects", {"name": "p", "type": "annotation"})
-    slow_sandbox.call("POST", "/v1/batches", {"project": "p", "name": "b", "callback": inbox.url})
+    slow_sandbox.call("POST", "/v1/batches", {"project": "p", "name": "b", "callback": receiver.url})
     slow_sandbox.call("POST", "/sandbox/api/batches/b/complete")
-    understood = parse_callback(inbox.wait_for(1)[0].body, "live")
+    understood = parse_callback(receiver.wait_for(1)[0].body, "live")
     assert (understood.event, understood.batch, understood.task_id) == ("batch", "b", None)
 
 
 @pytest.mark.parametrize("path", bodies(RECORDED), ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_recorded_request_comes_back_in_the_recorded_envelope(
-    slow_sandbox: ScaleSandbox, inbox: Inbox, path: Path
+    slow_sandbox: ScaleSandbox, receiver: CallbackReceiver, path: Path
 ):
     recorded = json.loads(path.read_bytes())
     was = recorded["task"]
     request = {name: was[name] for name in ("instruction", "metadata", "urgency") if name in was} | was[
         "params"
     ]
-    task = slow_sandbox.create(was["type"], **request, callback_url=inbox.url)["task_id"]
+    task = slow_sandbox.create(was["type"], **request, callback_url=receiver.url)["task_id"]
     if was["status"] == "error":
         slow_sandbox.fail(task)
     else:
         slow_sandbox.complete(task)
     if "customer_review_status" in was:
         slow_sandbox.audit(task, was["customer_review_status"], "a comment")
-    sent = inbox.wait_for(len(slow_sandbox.callbacks(task)))[-1].json
+    sent = receiver.wait_for(len(slow_sandbox.callbacks(task)))[-1].json
     assert recorded.keys() <= sent.keys() | {"status"}
     assert {name: kinds(value) for name, value in was.items() if name in sent["task"]} == {
         name: kinds(value) for name, value in sent["task"].items() if name in was

@@ -55,7 +55,7 @@ def test_a_project_with_names_like_ours_gets_its_sandbox(tmp_path: Path):
 def test_who_does_not_say_where_weighbridge_lies_is_told_to(tmp_path: Path, setting: str):
     result = _run(tmp_path, setting)
     assert result.returncode == 1
-    assert "set scale_sandbox_home" in result.stdout
+    assert "Set scale_sandbox_home" in result.stdout
     assert "Traceback" not in result.stdout
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.annotators import answer, fix
-from sandbox.annotators.attributes import allows, answer_attributes, applies
+from sandbox.annotators import AnnotatorContext, fix_response, make_response
+from sandbox.annotators.attributes import allows, applies, choose_attributes
 from tests.sandbox.annotators.conftest import IMAGE
 
 names = st.sampled_from(["parked", "heading", "size", "note", "side"])
@@ -43,7 +43,7 @@ definitions = st.one_of(
     st.integers(0, 999),
 )
 def test_values_are_allowed_and_there_exactly_where_the_conditions_hold(defined, label, seed) -> None:
-    values = answer_attributes(defined, label, random.Random(seed), extent=(30, 20))
+    values = choose_attributes(defined, label, random.Random(seed), extent=(30, 20))
     assert list(values) == [name for name in defined if name in values]
     for name, value in values.items():
         assert allows(defined[name], value)
@@ -58,7 +58,7 @@ def test_values_are_allowed_and_there_exactly_where_the_conditions_hold(defined,
 @settings(max_examples=60, deadline=None)
 @given(st.floats(-1e6, 1e6), st.floats(0, 10), st.integers(0, 99))
 def test_a_number_is_within_its_bounds_and_whole_where_it_can_be(low, width, seed) -> None:
-    value = answer_attributes(
+    value = choose_attributes(
         {"n": {"type": "number", "min": low, "max": low + width}}, None, random.Random(seed)
     )["n"]
     assert low <= value <= low + width
@@ -81,9 +81,9 @@ def test_the_published_example_is_answered_as_its_conditions_say() -> None:
     found = [
         annotation
         for seed in range(30)
-        for annotation in answer({"type": "annotation", "params": params}, seed=seed, put_file=unused)[
-            "annotations"
-        ]
+        for annotation in make_response(
+            {"type": "annotation", "params": params}, AnnotatorContext(seed=seed, put_file=unused)
+        )["annotations"]
     ]
     for annotation in found:
         asked = annotation["label"] == "car" and annotation["attributes"]["parked"] == "No"
@@ -104,13 +104,15 @@ def unused(content: bytes, media_type: str) -> str:
 def test_an_annotation_to_which_no_attribute_applies_has_no_attributes() -> None:
     defined = {"heading": {"choices": ["left"], "conditions": {"label_condition": {"label": "car"}}}}
     params = IMAGE | {"objects_to_annotate": ["bus"], "with_labels": True, "annotation_attributes": defined}
-    found = answer({"type": "annotation", "params": params}, seed=1, put_file=unused)["annotations"]
+    found = make_response(
+        {"type": "annotation", "params": params}, AnnotatorContext(seed=1, put_file=unused)
+    )["annotations"]
     assert all("attributes" not in annotation for annotation in found)
 
 
 def test_several_options_come_as_an_array() -> None:
     defined = {"marks": {"choices": ["a", {"choice": "b", "subchoices": ["c", "d"]}], "allow_multiple": True}}
-    values = [answer_attributes(defined, None, random.Random(seed))["marks"] for seed in range(30)]
+    values = [choose_attributes(defined, None, random.Random(seed))["marks"] for seed in range(30)]
     assert {entry for value in values for entry in value} == {"a", "c", "d"}
     assert {len(value) for value in values} == {1, 2, 3}
 
@@ -123,7 +125,9 @@ def test_a_linked_attribute_names_another_annotation_of_an_allowed_label() -> No
         "annotation_attributes": defined,
         "min_annotations": 8,
     }
-    found = answer({"type": "annotation", "params": params}, seed=1, put_file=unused)["annotations"]
+    found = make_response(
+        {"type": "annotation", "params": params}, AnnotatorContext(seed=1, put_file=unused)
+    )["annotations"]
     by_uuid = {annotation["uuid"]: annotation for annotation in found}
     linked = [annotation for annotation in found if annotation.get("attributes")]
     assert linked
@@ -136,9 +140,9 @@ def test_a_fix_leaves_no_link_without_its_end() -> None:
     params = IMAGE | {"objects_to_annotate": ["car"], "annotation_attributes": {"tows": {"type": "linked"}}}
     task = {"type": "annotation", "params": params}
     for seed in range(40):
-        response = answer(task, seed=seed, put_file=unused)
+        response = make_response(task, AnnotatorContext(seed=seed, put_file=unused))
         for _ in range(4):
-            response = fix(task, response, seed=seed, put_file=unused)
+            response = fix_response(task, response, AnnotatorContext(seed=seed, put_file=unused))
         uuids = {annotation["uuid"] for annotation in response["annotations"]}
         named = {value for a in response["annotations"] for value in a.get("attributes", {}).values()}
         assert named <= uuids
@@ -147,7 +151,9 @@ def test_a_fix_leaves_no_link_without_its_end() -> None:
 def test_attributes_of_the_image_stand_beside_the_annotations() -> None:
     defined = {"weather": {"choices": ["rain", "sun"], "global": True}, "parked": {"choices": ["Yes"]}}
     params = IMAGE | {"objects_to_annotate": ["car"], "annotation_attributes": defined}
-    response = answer({"type": "annotation", "params": params}, seed=1, put_file=unused)
+    response = make_response(
+        {"type": "annotation", "params": params}, AnnotatorContext(seed=1, put_file=unused)
+    )
     assert response["global_attributes"]["weather"] in ("rain", "sun")
     assert all(annotation["attributes"] == {"parked": "Yes"} for annotation in response["annotations"])
 
@@ -157,4 +163,4 @@ def test_conditions_that_turn_in_a_circle_are_never_met() -> None:
         "a": {"choices": ["x"], "conditions": {"attribute_conditions": {"b": "x"}}},
         "b": {"choices": ["x"], "conditions": {"attribute_conditions": {"a": "x"}}},
     }
-    assert answer_attributes(defined, "car", random.Random(1)) == {}
+    assert choose_attributes(defined, "car", random.Random(1)) == {}

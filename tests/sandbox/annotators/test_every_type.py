@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.annotators import ANNOTATORS, answer, error, fix
+from sandbox.annotators import ANNOTATORS, AnnotatorContext, fix_response, make_error_response, make_response
 from scale.result_files import ResultFileReader
 from scale.task_types import TASK_TYPES, parse_response
 
@@ -77,7 +77,10 @@ def json_type(value: Any) -> str:
 @pytest.mark.parametrize("case", RECORDED)
 def test_an_answer_has_the_form_of_the_recorded_one(case: str, shelf) -> None:
     body = json.loads((PAYLOADS / f"{case}.json").read_bytes())
-    assert lacks(body["response"], answer(body["task"], seed=1, put_file=shelf.put)) == []
+    assert (
+        lacks(body["response"], make_response(body["task"], AnnotatorContext(seed=1, put_file=shelf.put)))
+        == []
+    )
 
 
 def test_every_type_that_is_understood_is_answered_by_its_own_annotator() -> None:
@@ -87,9 +90,13 @@ def test_every_type_that_is_understood_is_answered_by_its_own_annotator() -> Non
 
 @pytest.mark.parametrize("seed", range(5))
 def test_answers_and_fixes_are_understood_without_a_flag(task, seed, shelf) -> None:
-    response = answer(task, seed=seed, put_file=shelf.put)
-    fixed = fix(task, response, seed=seed, put_file=shelf.put, read_file=shelf.files.get)
-    again = fix(task, fixed, seed=seed, put_file=shelf.put, read_file=shelf.files.get)
+    response = make_response(task, AnnotatorContext(seed=seed, put_file=shelf.put))
+    fixed = fix_response(
+        task, response, AnnotatorContext(seed=seed, put_file=shelf.put, read_file=shelf.files.get)
+    )
+    again = fix_response(
+        task, fixed, AnnotatorContext(seed=seed, put_file=shelf.put, read_file=shelf.files.get)
+    )
     for said in (response, fixed, again):
         result = parse_response(task["type"], said, task["params"])
         assert result.warnings == []
@@ -98,14 +105,21 @@ def test_answers_and_fixes_are_understood_without_a_flag(task, seed, shelf) -> N
 
 
 def test_a_result_names_only_files_that_were_kept(task, shelf) -> None:
-    result = parse_response(task["type"], answer(task, seed=3, put_file=shelf.put), task["params"])
+    result = parse_response(
+        task["type"], make_response(task, AnnotatorContext(seed=3, put_file=shelf.put)), task["params"]
+    )
     assert {artifact.url for artifact in result.artifacts} == set(shelf.files)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_rows_of_every_json_file_are_read_without_a_flag(task, seed, shelf) -> None:
-    response = answer(task, seed=seed, put_file=shelf.put)
-    for said in (response, fix(task, response, seed=seed, put_file=shelf.put, read_file=shelf.files.get)):
+    response = make_response(task, AnnotatorContext(seed=seed, put_file=shelf.put))
+    for said in (
+        response,
+        fix_response(
+            task, response, AnnotatorContext(seed=seed, put_file=shelf.put, read_file=shelf.files.get)
+        ),
+    ):
         result = parse_response(task["type"], said, task["params"])
         for artifact in result.artifacts:
             if task["type"] == "segmentannotation":
@@ -121,8 +135,9 @@ def test_the_rows_of_every_json_file_are_read_without_a_flag(task, seed, shelf) 
 def test_the_same_task_and_seed_get_the_same_answer_and_the_same_files(task) -> None:
     def kept(seed: int) -> list[bytes]:
         files: list[bytes] = []
-        response = answer(
-            task, seed=seed, put_file=lambda content, _: files.append(content) or str(len(files))
+        response = make_response(
+            task,
+            AnnotatorContext(seed=seed, put_file=lambda content, _: files.append(content) or str(len(files))),
         )
         return [json.dumps(response).encode(), *files]
 
@@ -133,9 +148,11 @@ def test_the_same_task_and_seed_get_the_same_answer_and_the_same_files(task) -> 
 @pytest.mark.parametrize("readable", [True, False])
 def test_a_fix_is_never_equal_to_what_it_fixed(task, readable, shelf) -> None:
     for seed in range(8):
-        response = answer(task, seed=seed, put_file=shelf.put)
+        response = make_response(task, AnnotatorContext(seed=seed, put_file=shelf.put))
         read_file = shelf.files.get if readable else lambda url: None
-        fixed = fix(task, response, seed=seed, put_file=shelf.put, read_file=read_file)
+        fixed = fix_response(
+            task, response, AnnotatorContext(seed=seed, put_file=shelf.put, read_file=read_file)
+        )
         old, new = (contents(said, shelf) for said in (response, fixed))
         assert old != new
         assert {key: value for key, value in new.items() if key != "is_customer_fix"} != {
@@ -153,7 +170,7 @@ def contents(response: Any, shelf) -> Any:
 
 
 def test_a_fix_of_a_task_without_a_response_answers_it(task, shelf) -> None:
-    assert fix(task, None, seed=1, put_file=shelf.put) is not None
+    assert fix_response(task, None, AnnotatorContext(seed=1, put_file=shelf.put)) is not None
 
 
 @pytest.mark.parametrize(
@@ -161,21 +178,26 @@ def test_a_fix_of_a_task_without_a_response_answers_it(task, shelf) -> None:
 )
 def test_a_task_of_few_or_wrong_parameters_is_answered_all_the_same(task, params, shelf) -> None:
     odd = {**task, "params": params}
-    response = answer(odd, seed=1, put_file=shelf.put)
+    response = make_response(odd, AnnotatorContext(seed=1, put_file=shelf.put))
     assert isinstance(response, dict)
-    assert isinstance(fix(odd, response, seed=1, put_file=shelf.put), dict)
+    assert isinstance(fix_response(odd, response, AnnotatorContext(seed=1, put_file=shelf.put)), dict)
 
 
 def test_an_unknown_type_is_answered_by_what_it_asks_for(shelf) -> None:
     asked = {"type": "somethingnew", "params": {"choices": ["a", "b"]}}
-    assert answer(asked, seed=1, put_file=shelf.put)["choice"] in ("a", "b")
-    response = answer({"type": "somethingnew", "params": {}}, seed=1, put_file=shelf.put)
-    assert fix({"type": "somethingnew"}, response, seed=1, put_file=shelf.put) != response
+    assert make_response(asked, AnnotatorContext(seed=1, put_file=shelf.put))["choice"] in ("a", "b")
+    response = make_response(
+        {"type": "somethingnew", "params": {}}, AnnotatorContext(seed=1, put_file=shelf.put)
+    )
+    assert (
+        fix_response({"type": "somethingnew"}, response, AnnotatorContext(seed=1, put_file=shelf.put))
+        != response
+    )
 
 
 @pytest.mark.parametrize("kind", ["attachments", "frames", "message"])
 def test_errors_are_understood_as_errors(task, kind, shelf) -> None:
-    said = error(task, kind)
+    said = make_error_response(task, kind)
     result = parse_response(task["type"], said, task["params"])
     assert result.error == said
     assert result.warnings == []
@@ -183,13 +205,13 @@ def test_errors_are_understood_as_errors(task, kind, shelf) -> None:
 
 def test_an_error_names_each_attachment_and_frame_as_scale_does() -> None:
     task = {"type": "comparison", "params": {"attachments": ["https://a.example/1", "https://a.example/2"]}}
-    assert error(task, "attachments")["attachments"] == [
+    assert make_error_response(task, "attachments")["attachments"] == [
         {"statusCode": 403, "url": "https://a.example/1"},
         {"statusCode": 403, "url": "https://a.example/2"},
     ]
-    assert error(task, "frames")["frames"][0]["attachment"] == {
+    assert make_error_response(task, "frames")["frames"][0]["attachment"] == {
         "statusCode": 200,
         "url": "https://a.example/1",
     }
     with pytest.raises(ValueError, match="not 'fire'"):
-        error(task, "fire")
+        make_error_response(task, "fire")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.annotators import answer, fix, task_fields
+from sandbox.annotators import AnnotatorContext, fix_response, make_response, task_fields
 from tests.sandbox.annotators.conftest import FORM, REQUESTS
 
 
@@ -16,11 +16,13 @@ def unused(content: bytes, media_type: str) -> str:
 
 
 def answered(type: str, params: dict[str, Any], seed: int = 1) -> dict[str, Any]:
-    return answer({"type": type, "params": params}, seed=seed, put_file=unused)
+    return make_response({"type": type, "params": params}, AnnotatorContext(seed=seed, put_file=unused))
 
 
 def fixed(type: str, params: dict[str, Any], response: Any, seed: int = 1) -> dict[str, Any]:
-    return fix({"type": type, "params": params}, response, seed=seed, put_file=unused)
+    return fix_response(
+        {"type": type, "params": params}, response, AnnotatorContext(seed=seed, put_file=unused)
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -105,7 +107,9 @@ def test_where_several_responses_are_required_a_collection_takes_the_live_form()
     response = answered("textcollection", params)
     assert response["annotations"]["color"]["response"] in ([["red"]], [["blue"]])
     assert isinstance(response["annotations"]["title"]["response"][0], str)
-    beside = task_fields({"type": "textcollection", "params": params}, seed=1, put_file=unused)
+    beside = task_fields(
+        {"type": "textcollection", "params": params}, AnnotatorContext(seed=1, put_file=unused)
+    )
     assert len(beside["attempts"]) == 3
     assert beside["attempts"][0]["response"] == response
     again = fixed("textcollection", params, response)["annotations"]
@@ -147,10 +151,10 @@ def test_entities_of_a_hypothesis_keep_their_ids() -> None:
 @pytest.mark.parametrize("type", ["documenttranscription", "documentmodel"])
 def test_blocks_lie_on_the_pages_that_the_task_names(type: str) -> None:
     task = {"type": type, "params": REQUESTS[type]}
-    every = task_fields(task, seed=1, put_file=unused)["document_pages"]
+    every = task_fields(task, AnnotatorContext(seed=1, put_file=unused))["document_pages"]
     assert len(every) == len(task["params"].get("attachments", [1]))
     for seed in range(10):
-        response = answer(task, seed=seed, put_file=unused)
+        response = make_response(task, AnnotatorContext(seed=seed, put_file=unused))
         assert response["annotations"]
         for block in response["annotations"]:
             page, location = every[block["page"]], block["location"]
@@ -161,9 +165,9 @@ def test_blocks_lie_on_the_pages_that_the_task_names(type: str) -> None:
 
 def test_a_conversation_begins_with_its_instructions_and_shows_its_threads_beside() -> None:
     task = {"type": "multichat", "params": REQUESTS["multichat"]}
-    response = answer(task, seed=1, put_file=unused)
+    response = make_response(task, AnnotatorContext(seed=1, put_file=unused))
     assert response["responses"][0] == {"type": "Instructions", "output": ""}
-    threads = task_fields(task, seed=1, put_file=unused)["threads"]
+    threads = task_fields(task, AnnotatorContext(seed=1, put_file=unused))["threads"]
     assert len(threads) == 2
     first = threads[0]["turns"][0]["messages"]
     assert [message["role"] for message in first] == ["user", "assistant"]
@@ -173,4 +177,4 @@ def test_a_conversation_begins_with_its_instructions_and_shows_its_threads_besid
 
 
 def test_other_types_have_nothing_beside_their_response() -> None:
-    assert task_fields({"type": "annotation", "params": {}}, seed=1, put_file=unused) == {}
+    assert task_fields({"type": "annotation", "params": {}}, AnnotatorContext(seed=1, put_file=unused)) == {}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.annotators import answer, fix
-from sandbox.annotators.shapes import bounds
+from sandbox.annotators import AnnotatorContext, fix_response, make_response
+from sandbox.annotators.shapes import bounding_box
 from scale.annotations import reader
 from tests.sandbox.annotators.conftest import FRAMES, REQUESTS, SHAPES, Shelf
 
@@ -21,8 +21,9 @@ def written(
     type: str, params: dict[str, Any], shelf: Shelf, *, seed: int = 1, part: str = "annotations"
 ) -> Any:
     """The content of one file of an answer."""
-    response = answer(
-        {"type": type, "params": params}, seed=seed, put_file=shelf.put, read_file=shelf.files.get
+    response = make_response(
+        {"type": type, "params": params},
+        AnnotatorContext(seed=seed, put_file=shelf.put, read_file=shelf.files.get),
     )
     return shelf.json(response[part]["url"])
 
@@ -41,7 +42,9 @@ def test_a_video_file_has_an_element_for_each_frame_and_follows_objects_by_uuid(
         "geometries": SHAPES,
     }
     task = {"type": "videoannotation", "params": params}
-    response = answer(task, seed=seed, put_file=shelf.put, image_size=lambda url: size)
+    response = make_response(
+        task, AnnotatorContext(seed=seed, put_file=shelf.put, image_size=lambda url: size)
+    )
     frames = shelf.json(response["annotations"]["url"])
     assert len(frames) == count
     seen: dict[str, set[Any]] = {}
@@ -52,7 +55,7 @@ def test_a_video_file_has_an_element_for_each_frame_and_follows_objects_by_uuid(
             assert reader()(annotation, 0).warning is None
             seen.setdefault(annotation["uuid"], set()).add((annotation["label"], annotation["type"]))
             places.setdefault(annotation["uuid"], []).append(position)
-            drawn = bounds(annotation)
+            drawn = bounding_box(annotation)
             drawn_at.setdefault(annotation["uuid"], set()).add(drawn)
             assert -1e-6 <= drawn.left <= drawn.right <= size[0] + 1e-6
             assert -1e-6 <= drawn.top <= drawn.bottom <= size[1] + 1e-6
@@ -77,7 +80,9 @@ def test_events_are_written_where_they_are_asked_for_within_the_video(shelf: She
         assert read(event, 0).warning is None
         assert event["type"] == ("range" if "end" in event else "point")
         assert 0 <= event["start"] <= event.get("end", event["start"]) < 20
-    assert "events" not in answer({"type": "videoannotation", "params": FILM}, seed=1, put_file=shelf.put)
+    assert "events" not in make_response(
+        {"type": "videoannotation", "params": FILM}, AnnotatorContext(seed=1, put_file=shelf.put)
+    )
 
 
 def test_a_playback_file_is_keyed_by_uuid_and_its_frames_by_number_in_the_source(shelf: Shelf) -> None:
@@ -97,7 +102,7 @@ def test_a_playback_file_is_keyed_by_uuid_and_its_frames_by_number_in_the_source
 
 @pytest.mark.parametrize("type", ["videoannotation", "videoplaybackannotation"])
 def test_a_hypothesis_file_comes_back_moved_and_a_locked_base_as_it_was(type: str, shelf: Shelf) -> None:
-    earlier = answer({"type": type, "params": FILM}, seed=1, put_file=shelf.put)
+    earlier = make_response({"type": type, "params": FILM}, AnnotatorContext(seed=1, put_file=shelf.put))
     start = shelf.json(earlier["annotations"]["url"])
     given_again = {"annotations": earlier["annotations"]}
     editable = written(type, FILM | {"hypothesis": given_again}, shelf, seed=2)
@@ -212,9 +217,11 @@ def test_linked_shapes_carry_the_uuid_of_their_cuboid_instead_of_their_own(shelf
 def test_a_fixed_file_keeps_the_objects_of_the_one_it_replaces(shelf: Shelf) -> None:
     for type, key in (("lidarannotation", "cuboids"), ("videoannotation", "annotations")):
         task = {"type": type, "params": REQUESTS[type]}
-        response = answer(task, seed=1, put_file=shelf.put)
+        response = make_response(task, AnnotatorContext(seed=1, put_file=shelf.put))
         for read_file in (shelf.files.get, lambda url: None):  # where it can't be read it is made again
-            fixed = fix(task, response, seed=1, put_file=shelf.put, read_file=read_file)
+            fixed = fix_response(
+                task, response, AnnotatorContext(seed=1, put_file=shelf.put, read_file=read_file)
+            )
             old, new = (shelf.json(said["annotations"]["url"]) for said in (response, fixed))
             assert old != new
             assert [[a["uuid"] for a in frame[key]] for frame in old] == [

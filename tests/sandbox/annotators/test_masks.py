@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sandbox.annotators import answer, fix
+from sandbox.annotators import AnnotatorContext, fix_response, make_response
 from tests.sandbox.annotators.conftest import IMAGE, Shelf
 
 LABELS = ["road", "sky", {"choice": "things", "subchoices": ["car", "person"], "instance_label": True}]
@@ -21,7 +21,12 @@ def pixels(shelf: Shelf, url: str) -> np.ndarray:
 
 def segmented(params: dict[str, Any], shelf: Shelf, *, seed: int = 1, size: Any = (64, 48)) -> dict[str, Any]:
     task = {"type": "segmentannotation", "params": IMAGE | params}
-    return answer(task, seed=seed, put_file=shelf.put, image_size=lambda url: size, read_file=shelf.files.get)
+    return make_response(
+        task,
+        AnnotatorContext(
+            seed=seed, put_file=shelf.put, image_size=lambda url: size, read_file=shelf.files.get
+        ),
+    )
 
 
 def entries(response: dict[str, Any]) -> list[tuple[str, dict[str, Any], Any]]:
@@ -53,13 +58,12 @@ def test_all_pictures_of_a_segmentation_say_the_same(size, seed, labels, unlabel
     response = segmented(params, shelf, seed=seed, size=size)
     if fixed:
         task = {"type": "segmentannotation", "params": IMAGE | params}
-        response = fix(
+        response = fix_response(
             task,
             response,
-            seed=seed,
-            put_file=shelf.put,
-            image_size=lambda url: size,
-            read_file=shelf.files.get,
+            AnnotatorContext(
+                seed=seed, put_file=shelf.put, image_size=lambda url: size, read_file=shelf.files.get
+            ),
         )
     combined = response["annotations"]["combined"]
     index = pixels(shelf, combined["indexedImage"])
@@ -148,7 +152,9 @@ def test_a_hypothesis_that_cannot_be_read_is_segmented_anew(content, shelf: Shel
         "labelMapping": {"road": {"index": 1}},
     }
     task = {"type": "segmentannotation", "params": IMAGE | {"labels": LABELS, "hypothesis": hypothesis}}
-    response = answer(task, seed=1, put_file=shelf.put, read_file=lambda url: content)
+    response = make_response(
+        task, AnnotatorContext(seed=1, put_file=shelf.put, read_file=lambda url: content)
+    )
     assert response["labelMapping"].keys() == {"road", "sky", "car", "person"}
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.annotators import answer, fix
-from sandbox.annotators.shapes import KINDS, bounds, rotated_corners
+from sandbox.annotators import AnnotatorContext, fix_response, make_response
+from sandbox.annotators.shapes import GEOMETRIES, bounding_box, rotated_corners
 from tests.sandbox.annotators.conftest import IMAGE, SHAPES
 
 OF_TYPE = {
@@ -28,8 +28,9 @@ def nowhere(content: bytes, media_type: str) -> str:
 def answered(
     params: dict[str, Any], *, seed: int = 1, type: str = "imageannotation", size: Any = None
 ) -> Any:
-    return answer(
-        {"type": type, "params": IMAGE | params}, seed=seed, put_file=nowhere, image_size=lambda url: size
+    return make_response(
+        {"type": type, "params": IMAGE | params},
+        AnnotatorContext(seed=seed, put_file=nowhere, image_size=lambda url: size),
     )
 
 
@@ -59,20 +60,22 @@ geometries = st.fixed_dictionaries(
 
 
 @settings(max_examples=150, deadline=None)
-@given(size=sizes, seed=seeds, kind=st.sampled_from(KINDS), geometry=geometries, again=st.booleans())
+@given(size=sizes, seed=seeds, kind=st.sampled_from(GEOMETRIES), geometry=geometries, again=st.booleans())
 def test_shapes_stay_within_the_image_and_keep_the_sizes_asked_for(size, seed, kind, geometry, again) -> None:
     params = {"geometries": {kind: {"objects_to_annotate": ["thing"], **geometry}}}
     response = answered(params, seed=seed, size=size)
     if again:
         task = {"type": "imageannotation", "params": IMAGE | params}
-        response = fix(task, response, seed=seed, put_file=nowhere, image_size=lambda url: size)
+        response = fix_response(
+            task, response, AnnotatorContext(seed=seed, put_file=nowhere, image_size=lambda url: size)
+        )
     assert response["annotations"]
     for annotation in response["annotations"]:
         assert annotation["type"] == kind
         for x, y in coordinates(annotation):
             assert -NEAR <= x <= size[0] + NEAR
             assert -NEAR <= y <= size[1] + NEAR
-        drawn = bounds(annotation)
+        drawn = bounding_box(annotation)
         if kind == "box":
             assert annotation["width"] > 0
             assert annotation["height"] > 0
@@ -100,7 +103,7 @@ def test_vertices_and_annotations_keep_their_limits(seed, low, more, kind) -> No
     assert all(low <= len(annotation["vertices"]) <= most for annotation in response["annotations"])
     for _ in range(3):
         task = {"type": "imageannotation", "params": IMAGE | params}
-        response = fix(task, response, seed=seed, put_file=nowhere)
+        response = fix_response(task, response, AnnotatorContext(seed=seed, put_file=nowhere))
         assert low <= len(response["annotations"]) <= most
 
 
@@ -134,7 +137,7 @@ def test_of_nested_labels_only_leaves_come_back() -> None:
 
 def test_each_geometry_of_a_mixed_task_is_drawn_with_its_own_labels() -> None:
     response = answered({"geometries": SHAPES})
-    assert {annotation["type"] for annotation in response["annotations"]} == set(KINDS)
+    assert {annotation["type"] for annotation in response["annotations"]} == set(GEOMETRIES)
     for annotation in response["annotations"]:
         assert annotation["label"] in SHAPES[annotation["type"]]["objects_to_annotate"]
 
@@ -264,7 +267,7 @@ def test_locked_base_annotations_stay_as_they_are_also_after_a_fix(seed: int) ->
     }
     response = answered(params, seed=seed)
     task = {"type": "imageannotation", "params": params}
-    fixed = fix(task, response, seed=seed, put_file=nowhere)
+    fixed = fix_response(task, response, AnnotatorContext(seed=seed, put_file=nowhere))
     for said in (response, fixed):
         assert len(said["annotations"]) == 3
         for given_one, kept in zip(prelabeled(), said["annotations"], strict=True):

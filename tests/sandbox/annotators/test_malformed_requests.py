@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.annotators import ANNOTATORS, answer, error, fix, task_fields
+from sandbox.annotators import (
+    ANNOTATORS,
+    AnnotatorContext,
+    fix_response,
+    make_error_response,
+    make_response,
+    task_fields,
+)
 from sandbox.examples import example
 from scale.task_types import parse_response
 
@@ -56,14 +63,18 @@ def test_any_request_is_answered_and_any_response_is_fixed(
         "put_file": lambda kept, _: f"https://f.example/{len(kept)}",
         "read_file": lambda url: content,
     }
-    response = answer(task, image_size=lambda url: (40, 30), **desk)
+    response = make_response(task, AnnotatorContext(image_size=lambda url: (40, 30), **desk))
     json.dumps(response, allow_nan=False)
     parse_response(type, response, params)
-    fix(task, response, **desk)
-    fix(task, said, **desk)
-    fix(task, {"annotations": said, "fields": said, "responses": said, "category": said}, **desk)
-    task_fields(task, **desk)
-    error(task, "attachments")
+    fix_response(task, response, AnnotatorContext(**desk))
+    fix_response(task, said, AnnotatorContext(**desk))
+    fix_response(
+        task,
+        {"annotations": said, "fields": said, "responses": said, "category": said},
+        AnnotatorContext(**desk),
+    )
+    task_fields(task, AnnotatorContext(**desk))
+    make_error_response(task, "attachments")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"5", b"[[]]"])
@@ -72,7 +83,8 @@ def test_any_request_is_answered_and_any_response_is_fixed(
 )
 def test_a_file_of_any_content_is_answered_too(type_name: str, content: bytes):
     params = {**example(type_name), "hypothesis": {"annotations": {"url": "x"}}}
-    said = answer(
-        {"type": type_name, "params": params}, seed=1, put_file=lambda *_: "y", read_file=lambda _: content
+    said = make_response(
+        {"type": type_name, "params": params},
+        AnnotatorContext(seed=1, put_file=lambda *_: "y", read_file=lambda _: content),
     )
     json.dumps(said)

@@ -127,7 +127,7 @@ def test_the_official_client_reads_a_409_after_a_500_as_success(sandbox: ScaleSa
         {"fault": "duplicated", "share": 1.5},
         {"fault": "duplicated", "times": "2"},
         {"fault": "delayed", "seconds": -1},
-        {"fault": "wrong_key", "tries": "1"},
+        {"fault": "wrong_key", "attempts": "1"},
         {"fault": "huge", "bytes": 1.5},
         {"fault": "throttled", "on": "create_task"},
         {"fault": "refused", "status": 200},

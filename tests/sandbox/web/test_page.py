@@ -1,4 +1,4 @@
-"""The page on which a person answers, audits, recalls or breaks a task by hand."""
+"""Tests for sandbox.web.page: forms to complete, audit, recall or fail a task by hand."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,8 @@ import requests
 
 from sandbox.examples import example
 from sandbox.pytest_plugin import ScaleSandbox
-from tests.sandbox.inbox import Inbox
+from sandbox.settings import account_of
+from tests.sandbox.callback_receiver import CallbackReceiver
 
 HOSTILE = """"><script>alert('x')</script>{{ 7 * 7 }}"""
 
@@ -35,7 +36,7 @@ def make(sandbox: ScaleSandbox, **changes: Any) -> str:
 
 
 def test_tasks_of_every_key_are_listed_newest_first(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
-    assert "No task yet" in browser("/").text
+    assert "No tasks yet" in browser("/").text
     first = make(slow_sandbox)
     second = slow_sandbox.create("chat", key=slow_sandbox.test_key)["task_id"]
     text = browser("/").text
@@ -54,9 +55,9 @@ def test_older_tasks_are_a_page_away(slow_sandbox: ScaleSandbox, browser: Callab
 
 
 def test_a_task_is_answered_audited_recalled_and_broken_by_hand(
-    slow_sandbox: ScaleSandbox, browser: Callable[..., Any], inbox: Inbox
+    slow_sandbox: ScaleSandbox, browser: Callable[..., Any], receiver: CallbackReceiver
 ):
-    task = make(slow_sandbox, callback_url=inbox.url)
+    task = make(slow_sandbox, callback_url=receiver.url)
     assert "pending" in browser(f"/tasks/{task}", None).text
     assert "completed" in browser(f"/tasks/{task}/complete", {"response": '{"annotations": []}'}).text
     assert slow_sandbox.task(task)["response"] == {"annotations": []}
@@ -67,7 +68,7 @@ def test_a_task_is_answered_audited_recalled_and_broken_by_hand(
     browser(f"/tasks/{task}/resend", {})
     events = [callback["event"] for callback in slow_sandbox.callbacks(task)]
     assert events == ["completed", "rejected", "fixed", "recalled", "error", "resent"]
-    inbox.wait_for(6)
+    receiver.wait_for(6)
     assert "succeeded" in browser(f"/tasks/{task}").text
     other = make(slow_sandbox)
     assert "canceled" in browser(f"/tasks/{other}/cancel", {}).text
@@ -84,11 +85,12 @@ def test_what_cannot_be_done_is_said_on_the_page(slow_sandbox: ScaleSandbox, bro
 
 
 def test_an_example_task_is_created_from_the_page(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
-    form = {"type": "polygonannotation", "api_key": slow_sandbox.live_key, "callback_url": "a@example.com"}
+    account = account_of(slow_sandbox.live_key)
+    form = {"type": "polygonannotation", "account": account, "callback_url": "a@example.com"}
     assert "polygonannotation: pending" in browser("/tasks", form).text
     (task,) = slow_sandbox.tasks()
     assert task["callback_url"] == "a@example.com"
-    assert browser("/tasks", {**form, "api_key": "another"}).status_code == 400
+    assert browser("/tasks", {**form, "account": "another"}).status_code == 400
 
 
 def test_speed_and_faults_are_switched_from_the_page(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
@@ -105,8 +107,8 @@ def test_a_form_of_another_site_changes_nothing(slow_sandbox: ScaleSandbox, brow
     for cookies, form in (
         ({}, {}),
         ({}, {"form_key": "guess"}),
-        ({"sandbox_form": "mine"}, {"form_key": "guess"}),
-        ({"sandbox_form": ""}, {"form_key": ""}),
+        ({"sandbox_session": "mine"}, {"form_key": "guess"}),
+        ({"sandbox_session": ""}, {"form_key": ""}),
     ):
         answer = requests.post(
             f"{slow_sandbox.url}/tasks/{task}/cancel", data=form, cookies=cookies, timeout=5

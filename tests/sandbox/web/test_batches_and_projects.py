@@ -18,8 +18,8 @@ from scaleapi.tasks import TaskType
 
 from sandbox.examples import example
 from sandbox.pytest_plugin import ScaleSandbox
+from tests.sandbox.callback_receiver import CallbackReceiver
 from tests.sandbox.conftest import odd_name, sdk
-from tests.sandbox.inbox import Inbox
 
 Ask = Callable[..., requests.Response]
 ODD_NAMES = [
@@ -231,24 +231,24 @@ def test_the_status_of_a_batch_counts_its_tasks_by_state(live: scaleapi.ScaleCli
 
 
 def test_a_finalized_batch_finishes_with_its_last_task_and_says_so_once(
-    live: scaleapi.ScaleClient, sandbox: ScaleSandbox, inbox: Inbox
+    live: scaleapi.ScaleClient, sandbox: ScaleSandbox, receiver: CallbackReceiver
 ):
     live.create_project("p", TaskType.Chat)
-    live.create_batch("p", "b", callback=inbox.url)
+    live.create_batch("p", "b", callback=receiver.url)
     tasks = [chat(live, batch="b", callback_url="nobody@example.com") for _ in range(3)]
     sandbox.complete(tasks[0].id)
     live.finalize_batch("b")
     sandbox.fail(tasks[1].id)
     assert live.get_batch("b").status == "in_progress"
     live.cancel_task(tasks[2].id)
-    (arrived,) = inbox.wait_for(1)
+    (arrived,) = receiver.wait_for(1)
     assert arrived.json["batch"] == "b"
     assert "task_id" not in arrived.json
     assert arrived.headers["scale-callback-auth"] == sandbox.live_callback_key
     batch = live.get_batch("b").as_dict()
     assert batch["status"] == "completed"
     assert batch["completed_at"]
-    assert len(inbox.arrived) == 1
+    assert len(receiver.arrived) == 1
 
 
 def test_a_batch_without_tasks_stays_in_progress(live: scaleapi.ScaleClient):

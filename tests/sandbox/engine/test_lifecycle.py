@@ -10,7 +10,7 @@ from PIL import Image
 from sandbox.examples import EXAMPLES, example
 from sandbox.pytest_plugin import SandboxError, ScaleSandbox
 from tests.peer import Peer, reply
-from tests.sandbox.inbox import Inbox
+from tests.sandbox.callback_receiver import CallbackReceiver
 
 BOXES = {"annotations": [{"label": "car", "left": 1, "top": 2, "width": 30, "height": 40}]}
 
@@ -68,9 +68,9 @@ def test_the_same_request_gets_the_same_answer(sandbox: ScaleSandbox):
 
 @pytest.mark.parametrize("type_name", EXAMPLES)
 def test_a_fix_of_any_type_changes_the_response_and_keeps_the_earlier_one(
-    slow_sandbox: ScaleSandbox, inbox: Inbox, type_name: str
+    slow_sandbox: ScaleSandbox, receiver: CallbackReceiver, type_name: str
 ):
-    task = make(slow_sandbox, type_name, callback_url=inbox.url)
+    task = make(slow_sandbox, type_name, callback_url=receiver.url)
     before = slow_sandbox.complete(task)["response"]
     fixed = slow_sandbox.audit(task, "fixed", "see the left one")
     assert fixed["customer_review_status"] == "fixed"
@@ -78,7 +78,7 @@ def test_a_fix_of_any_type_changes_the_response_and_keeps_the_earlier_one(
     assert fixed["response"]["is_customer_fix"] is True
     assert fixed["prior_responses"] == [before]
     assert fixed["audits"][-1]["audit_result"] == "fixed"
-    _completed, announced = inbox.wait_for(2)
+    _completed, announced = receiver.wait_for(2)
     assert announced.json["task"] == fixed
 
 
@@ -88,14 +88,14 @@ def test_a_fix_can_be_dictated(slow_sandbox: ScaleSandbox):
     assert slow_sandbox.audit(task, "fixed", response=BOXES)["response"] == {**BOXES, "is_customer_fix": True}
 
 
-def test_each_audit_is_announced(slow_sandbox: ScaleSandbox, inbox: Inbox):
-    task = make(slow_sandbox, callback_url=inbox.url)
+def test_each_audit_is_announced(slow_sandbox: ScaleSandbox, receiver: CallbackReceiver):
+    task = make(slow_sandbox, callback_url=receiver.url)
     with pytest.raises(SandboxError, match="pending"):
         slow_sandbox.audit(task, "accepted")
     slow_sandbox.complete(task, BOXES)
     for number, result in enumerate(("rejected", "commented", "accepted"), 2):
         slow_sandbox.audit(task, result, f"because {result}")
-        announced = inbox.wait_for(number)[-1].json
+        announced = receiver.wait_for(number)[-1].json
         assert announced["task"]["customer_review_status"] == result
         assert announced["task"]["customer_review_comments"][-1] == f"because {result}"
         assert announced["response"] == BOXES
@@ -104,15 +104,15 @@ def test_each_audit_is_announced(slow_sandbox: ScaleSandbox, inbox: Inbox):
 
 
 def test_a_recalled_task_is_pending_without_a_response_and_answered_anew(
-    slow_sandbox: ScaleSandbox, inbox: Inbox
+    slow_sandbox: ScaleSandbox, receiver: CallbackReceiver
 ):
-    task = make(slow_sandbox, callback_url=inbox.url)
+    task = make(slow_sandbox, callback_url=receiver.url)
     first = slow_sandbox.complete(task)
     slow_sandbox.audit(task, "rejected")
     recalled = slow_sandbox.recall(task)
     assert recalled["status"] == "pending"
     assert recalled.keys().isdisjoint({"response", "completed_at", "customer_review_status", "audits"})
-    announced = inbox.wait_for(3)[-1].json
+    announced = receiver.wait_for(3)[-1].json
     assert announced["task"] == recalled
     assert "response" not in announced
     second = slow_sandbox.complete(task)
@@ -142,15 +142,15 @@ def test_a_task_is_broken_by_hand(slow_sandbox: ScaleSandbox, kind: str):
         slow_sandbox.fail(make(slow_sandbox), "weather")
 
 
-def test_a_finished_task_is_followed_by_the_ones_it_names(sandbox: ScaleSandbox, inbox: Inbox):
+def test_a_finished_task_is_followed_by_the_ones_it_names(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     dependents = {
         "defs": [
-            {"type": "lidarlinking", "instruction": "Link them.", "callback_url": f"{inbox.url}/linked"},
+            {"type": "lidarlinking", "instruction": "Link them.", "callback_url": f"{receiver.url}/linked"},
             {"type": "lidarsegmentation"},
         ]
     }
-    root = make(sandbox, "lidarannotation", callback_url=inbox.url, dependents=dependents)
-    arrived = inbox.wait_for(3)
+    root = make(sandbox, "lidarannotation", callback_url=receiver.url, dependents=dependents)
+    arrived = receiver.wait_for(3)
     by_type = {one.json["task"]["type"]: one for one in arrived}
     assert by_type.keys() == {"lidarannotation", "lidarlinking", "lidarsegmentation"}
     assert by_type["lidarlinking"].path == "/callback/linked"
@@ -170,12 +170,12 @@ def test_dependents_that_require_an_audit_wait_for_it(sandbox: ScaleSandbox):
     sandbox.wait_for(lambda: len(sandbox.tasks(status="completed")) == 2)
 
 
-def test_a_batch_is_finished_by_hand(slow_sandbox: ScaleSandbox, inbox: Inbox):
+def test_a_batch_is_finished_by_hand(slow_sandbox: ScaleSandbox, receiver: CallbackReceiver):
     slow_sandbox.call("POST", "/v1/projects", {"name": "p", "type": "annotation"})
-    slow_sandbox.call("POST", "/v1/batches", {"project": "p", "name": "b/1", "callback": inbox.url})
+    slow_sandbox.call("POST", "/v1/batches", {"project": "p", "name": "b/1", "callback": receiver.url})
     done = slow_sandbox.call("POST", "/sandbox/api/batches/b%2F1/complete")
     assert done["status"] == "completed"
-    assert inbox.wait_for(1)[0].json["batch"] == "b/1"
+    assert receiver.wait_for(1)[0].json["batch"] == "b/1"
 
 
 def test_a_document_says_how_large_its_pages_are(sandbox: ScaleSandbox):

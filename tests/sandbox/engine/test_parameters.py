@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.engine.parameters import check
+from sandbox.engine.parameters import check_request
 from sandbox.errors import ScaleError
 from sandbox.examples import EXAMPLES, example
 from scale.task_types import CREATABLE
@@ -16,13 +16,13 @@ def refusal(type_name: str, **changes: Any) -> str:
     """The words in which the example of a type is refused once it is changed so; None takes a parameter away."""
     request = {**example(type_name), **changes}
     with pytest.raises(ScaleError) as refused:
-        check(type_name, request)
+        check_request(type_name, request)
     assert refused.value.status == 400
     return refused.value.message
 
 
 def taken(type_name: str, **changes: Any) -> dict[str, Any]:
-    return check(type_name, {**example(type_name), **changes}).params
+    return check_request(type_name, {**example(type_name), **changes}).params
 
 
 def test_there_is_an_example_of_every_type_that_scale_knows():
@@ -31,7 +31,7 @@ def test_there_is_an_example_of_every_type_that_scale_knows():
 
 @pytest.mark.parametrize("type_name", EXAMPLES)
 def test_the_example_of_a_type_is_taken(type_name: str):
-    checked = check(type_name, {**example(type_name), "callback_url": "https://example.com/cb"})
+    checked = check_request(type_name, {**example(type_name), "callback_url": "https://example.com/cb"})
     assert checked.general["callback_url"] == "https://example.com/cb"
     assert "callback_url" not in checked.params
 
@@ -51,12 +51,12 @@ def test_a_request_without_a_required_parameter_is_refused_in_scales_words(
 def test_what_the_project_supplies_is_not_missing(type_name: str, names: tuple[str, ...]):
     whole = example(type_name)
     supplied = {name: whole.pop(name) for name in names if name in whole}
-    assert check(type_name, whole, supplied)
+    assert check_request(type_name, whole, supplied)
 
 
 def test_an_unknown_type_is_refused():
     with pytest.raises(ScaleError, match="not a valid task type"):
-        check("paintannotation", {"attachment": "https://example.com/x.jpg"})
+        check_request("paintannotation", {"attachment": "https://example.com/x.jpg"})
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_parameter_that_cannot_be_is_refused(type_name: str, changes: dict[str
 
 def test_an_email_address_and_both_schemes_are_callback_urls():
     for url in ("team@example.com", "http://127.0.0.1:9/x", "https://example.com"):
-        assert check("chat", {"callback_url": url}).general["callback_url"] == url
+        assert check_request("chat", {"callback_url": url}).general["callback_url"] == url
 
 
 def test_numbers_that_came_as_texts_become_numbers():
@@ -209,6 +209,8 @@ def test_null_is_the_same_as_left_out():
 
 def test_the_instruction_of_the_project_is_appended_and_other_params_are_defaults():
     own = {**example("annotation"), "instruction": "Own.", "min_width": 7}
-    checked = check("annotation", own, {"instruction": "The project's.", "min_width": 1, "splines": True})
+    checked = check_request(
+        "annotation", own, {"instruction": "The project's.", "min_width": 1, "splines": True}
+    )
     assert checked.general["instruction"] == "Own.\nThe project's."
     assert (checked.params["min_width"], checked.params["splines"]) == (7, True)

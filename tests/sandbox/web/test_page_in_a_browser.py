@@ -82,7 +82,7 @@ def test_a_task_is_answered_audited_recalled_and_broken_by_hand(slow_sandbox: Sc
 
     press(page, "Recall")
     expect_heading(page, "annotation: pending")
-    page.get_by_label("Break it").select_option("frames")
+    page.get_by_label("Kind of error").select_option("frames")
     press(page, "End in error")
     expect_heading(page, "annotation: error")
 

@@ -1,4 +1,4 @@
-"""A receiver of callbacks on a loopback port: keeps each one as it came, and answers the statuses it is told to."""
+"""A callback receiver on a loopback port: stores each callback and answers with configured statuses."""
 
 import json
 import threading
@@ -21,14 +21,14 @@ class Arrived:
         return json.loads(self.body)
 
 
-class Inbox:
-    """`statuses` are given one after another; after the last one every callback gets 200."""
+class CallbackReceiver:
+    """Answer with `statuses` one after another, then with 200."""
 
     def __init__(self) -> None:
         self.arrived: list[Arrived] = []
         self.statuses: list[int] = []
         self.before_answer: Callable[[Arrived], None] = lambda arrived: None
-        inbox = self
+        receiver = self
 
         class Receiver(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
@@ -36,9 +36,9 @@ class Inbox:
                 arrived = Arrived(
                     self.path, {name.lower(): value for name, value in self.headers.items()}, body, pieces
                 )
-                inbox.arrived.append(arrived)
-                inbox.before_answer(arrived)
-                status = inbox.statuses.pop(0) if inbox.statuses else 200
+                receiver.arrived.append(arrived)
+                receiver.before_answer(arrived)
+                status = receiver.statuses.pop(0) if receiver.statuses else 200
                 self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()

@@ -10,16 +10,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 
+from sandbox.annotators import AnnotatorContext
 from sandbox.examples import EXAMPLES, example
 from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
 from scale.envelope import parse_callback
+from tests.sandbox.callback_receiver import CallbackReceiver
 from tests.sandbox.conftest import HOME
-from tests.sandbox.inbox import Inbox
 
 RUN = [sys.executable, "-c", "from sandbox.cli import sandbox; sandbox()"]
 Flask = Callable[..., subprocess.CompletedProcess[str]]
@@ -45,20 +45,25 @@ def command(sandbox: ScaleSandbox) -> Flask:
     return run
 
 
-def test_a_restart_forgets_nothing(tmp_path: Path, inbox: Inbox):
+def test_a_restart_forgets_nothing(tmp_path: Path, receiver: CallbackReceiver):
     options = ("--database", str(tmp_path / "below" / "sandbox.db"), "--speed", "manual")
     with running_sandbox(HOME, None, *options) as sandbox:
         sandbox.call("POST", "/v1/projects", {"name": "p", "type": "segmentannotation"})
-        request = {**example("segmentannotation"), "callback_url": inbox.url, "project": "p", "tags": ["t"]}
+        request = {
+            **example("segmentannotation"),
+            "callback_url": receiver.url,
+            "project": "p",
+            "tags": ["t"],
+        }
         done = sandbox.create("segmentannotation", **request)["task_id"]
         pending = sandbox.create("segmentannotation", **request, unique_id="u")["task_id"]
-        inbox.statuses = [500] * 100
+        receiver.statuses = [500] * 100
         sandbox.complete(done)
         sandbox.add_fault("dropped", unique_id="unlucky")
-        inbox.wait_for(3)
+        receiver.wait_for(3)
         before = sandbox.tasks()
         path = sandbox.task(done)["response"]["annotations"]["combined"]["image"].removeprefix(sandbox.url)
-    inbox.statuses = []
+    receiver.statuses = []
     with running_sandbox(HOME, None, *options) as sandbox:
         after = sandbox.tasks()
         assert [{**task, "callback_succeeded": None} for task in after] == [
@@ -74,22 +79,22 @@ def test_two_sandboxes_do_not_share_a_file_and_call_back_twice(command: Flask, t
     options = ("--database", str(tmp_path / "sandbox.db"))
     with running_sandbox(HOME, None, *options):
         result = command("serve", "--port", "0", *options)
-        assert (result.returncode, "another sandbox's" in result.stderr) == (1, True)
+        assert (result.returncode, "in use by another sandbox" in result.stderr) == (1, True)
     with running_sandbox(HOME, None, *options) as sandbox:
         assert sandbox.tasks() == []
 
 
 def test_a_fault_that_struck_as_often_as_it_should_does_not_begin_anew_after_a_kill(
-    tmp_path: Path, inbox: Inbox
+    tmp_path: Path, receiver: CallbackReceiver
 ):
     options = ("--database", str(tmp_path / "sandbox.db"))
     with running_sandbox(HOME, None, *options) as sandbox:
-        for fault, limits in (("throttled", {"times": 1}), ("no_key", {"times": 2, "tries": 1})):
+        for fault, limits in (("throttled", {"times": 1}), ("no_key", {"times": 2, "attempts": 1})):
             sandbox.add_fault(fault, **limits)
         with pytest.raises(Exception, match="429"):
             sandbox.create("annotation", **example("annotation"))
-        sandbox.create("annotation", **example("annotation"), callback_url=inbox.url)
-        inbox.wait_for(1)
+        sandbox.create("annotation", **example("annotation"), callback_url=receiver.url)
+        receiver.wait_for(1)
         sandbox.process.kill()
         sandbox.process.wait()
     with running_sandbox(HOME, None, *options) as sandbox:
@@ -148,20 +153,20 @@ def test_a_file_of_another_version_is_refused_with_what_to_do(command: Flask, tm
 def test_a_file_that_is_no_database_or_cannot_be_is_said_in_a_line(command: Flask, tmp_path: Path):
     text = tmp_path / "text"
     text.write_text("no database " * 100)
-    for file, why in ((text, "file is not a database"), (text / "sandbox.db", "can't be made")):
+    for file, why in ((text, "file is not a database"), (text / "sandbox.db", "Cannot create the folder")):
         result = command("serve", "--port", "0", "--database", str(file))
         assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
         assert why in result.stderr
 
 
-def test_keys_and_callback_keys_come_from_the_environment(inbox: Inbox):
+def test_keys_and_callback_keys_come_from_the_environment(receiver: CallbackReceiver):
     env = {
         "SANDBOX_API_KEYS": "live_a,b|test",
         "SCALE_LIVE_CALLBACK_KEYS": "one,two",
         "SCALE_TEST_CALLBACK_KEYS": "three",
     }
     process = subprocess.Popen(
-        [*RUN, "serve", "--memory", "--port", "0"],
+        [*RUN, "serve", "--memory", "--port", "0", "--callback-url", receiver.url],
         cwd=HOME,
         env={**os.environ, **env},
         stdout=subprocess.PIPE,
@@ -172,21 +177,23 @@ def test_keys_and_callback_keys_come_from_the_environment(inbox: Inbox):
         address = process.stdout.readline().split()[2]
         for key in ("live_a", "b|test", "live_sandbox"):
             answer = requests.post(
-                f"{address}/v1/task/chat", json={"callback_url": inbox.url}, auth=(key, ""), timeout=5
+                f"{address}/v1/task/chat", json={"callback_url": receiver.url}, auth=(key, ""), timeout=5
             )
             assert answer.status_code == (401 if key == "live_sandbox" else 200)
-        keys = {one.json["task"]["is_test"]: one.headers["scale-callback-auth"] for one in inbox.wait_for(2)}
+        keys = {
+            one.json["task"]["is_test"]: one.headers["scale-callback-auth"] for one in receiver.wait_for(2)
+        }
         assert keys == {False: "one", True: "three"}
     finally:
         process.terminate()
         process.wait(10)
 
 
-def test_tasks_without_an_address_are_announced_to_the_default_one(inbox: Inbox):
-    with running_sandbox(HOME, None, "--memory", "--callback-url", inbox.url) as sandbox:
+def test_tasks_without_an_address_are_announced_to_the_default_one(receiver: CallbackReceiver):
+    with running_sandbox(HOME, None, "--memory", "--callback-url", receiver.url) as sandbox:
         task = sandbox.create("chat")
         assert "callback_url" not in task
-        assert inbox.wait_for(1)[0].json["task_id"] == task["task_id"]
+        assert receiver.wait_for(1)[0].json["task_id"] == task["task_id"]
 
 
 def test_a_task_is_completed_from_the_command_line_with_a_file(
@@ -235,14 +242,14 @@ def test_faults_are_listed_and_switched_from_the_command_line(command: Flask, sa
      ("recalled", ("--event", "recalled")), ("error", ("--event", "error"))],
 )  # fmt: skip
 def test_a_callback_is_triggered_without_a_task(
-    command: Flask, sandbox: ScaleSandbox, inbox: Inbox, event: str, arguments: tuple[str, ...]
+    command: Flask, sandbox: ScaleSandbox, receiver: CallbackReceiver, event: str, arguments: tuple[str, ...]
 ):
     result = command(
-        "trigger", "annotation", "--to", inbox.url, *arguments,
+        "trigger", "annotation", *arguments, PUBLIC_URL=receiver.url.removesuffix("/callback"),
         SCALE_LIVE_CALLBACK_KEYS="a,b", SCALE_TEST_CALLBACK_KEYS="c",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    (arrived,) = inbox.arrived
+    (arrived,) = receiver.arrived
     test = "--test" in arguments
     assert arrived.headers["scale-callback-auth"] == ("c" if test else "a")
     understood = parse_callback(arrived.body, "live")
@@ -251,12 +258,14 @@ def test_a_callback_is_triggered_without_a_task(
     assert sandbox.tasks() == []
 
 
-def test_a_trigger_takes_another_response_and_other_params(command: Flask, inbox: Inbox, tmp_path: Path):
+def test_a_trigger_takes_another_response_and_other_params(
+    command: Flask, receiver: CallbackReceiver, tmp_path: Path
+):
     answer = tmp_path / "answer.json"
     answer.write_text(json.dumps({"annotations": []}))
     changes = json.dumps({"project": None, "metadata": {"a": 1}, "min_width": 5})
-    command("trigger", "annotation", "--to", inbox.url, "--with", str(answer), "--params", changes)
-    task = inbox.arrived[0].json["task"]
+    command("trigger", "annotation", "--to", receiver.url, "--with", str(answer), "--params", changes)
+    task = receiver.arrived[0].json["task"]
     assert (task["response"], task["metadata"], task["params"]["min_width"]) == (
         {"annotations": []},
         {"a": 1},
@@ -265,26 +274,26 @@ def test_a_trigger_takes_another_response_and_other_params(command: Flask, inbox
 
 
 def test_a_trigger_with_result_files_keeps_them_in_the_running_sandbox(
-    command: Flask, sandbox: ScaleSandbox, inbox: Inbox
+    command: Flask, sandbox: ScaleSandbox, receiver: CallbackReceiver
 ):
-    assert command("trigger", "segmentannotation", "--to", inbox.url).returncode == 0
-    url = inbox.arrived[0].json["response"]["annotations"]["combined"]["indexedImage"]
+    assert command("trigger", "segmentannotation", "--to", receiver.url).returncode == 0
+    url = receiver.arrived[0].json["response"]["annotations"]["combined"]["indexedImage"]
     assert url.startswith(sandbox.url)
     assert requests.get(url, timeout=5).content.startswith(b"\x89PNG")
 
 
-def test_a_trigger_that_was_not_taken_fails(command: Flask, inbox: Inbox):
-    inbox.statuses = [503]
-    result = command("trigger", "chat", "--to", inbox.url)
+def test_a_trigger_that_was_not_taken_fails(command: Flask, receiver: CallbackReceiver):
+    receiver.statuses = [503]
+    result = command("trigger", "chat", "--to", receiver.url)
     assert (result.returncode, "503" in result.stdout) == (1, True)
     assert command("trigger", "chat", "--to", "http://127.0.0.1:9/").returncode == 1
-    assert "must be one of" in command("trigger", "paintannotation", "--to", inbox.url).stderr
+    assert "must be one of" in command("trigger", "paintannotation", "--to", receiver.url).stderr
 
 
-def test_a_thousand_tasks_are_kept_and_announced(sandbox: ScaleSandbox, inbox: Inbox):
+def test_a_thousand_tasks_are_kept_and_announced(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     session = requests.Session()
     session.trust_env = False
-    request = {**example("polygonannotation"), "callback_url": inbox.url}
+    request = {**example("polygonannotation"), "callback_url": receiver.url}
     for number in range(1000):
         answer = session.post(
             f"{sandbox.api_url}/task/polygonannotation",
@@ -293,18 +302,19 @@ def test_a_thousand_tasks_are_kept_and_announced(sandbox: ScaleSandbox, inbox: I
             timeout=10,
         )
         assert answer.status_code == 200
-    inbox.wait_for(1000, seconds=60)
-    assert len({arrived.json["task_id"] for arrived in inbox.arrived}) == 1000
+    receiver.wait_for(1000, seconds=60)
+    assert len({arrived.json["task_id"] for arrived in receiver.arrived}) == 1000
 
 
-def test_every_example_can_be_triggered(sandbox: ScaleSandbox, inbox: Inbox):
+def test_every_example_can_be_triggered(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     from sandbox.engine.trigger import trigger
 
-    files: list[Any] = []
+    def put_file(content: bytes, _media_type: str) -> str:
+        return f"http://127.0.0.1:9/{len(content)}"
+
     for type_name in EXAMPLES:
         sent = trigger(
-            type_name, "completed", inbox.url, "key", api_key="live_x", seed=1,
-            put_file=lambda content, media_type: files.append(content) or f"http://127.0.0.1:9/{len(files)}",
+            type_name, "completed", receiver.url, "key", api_key="live_x", context=AnnotatorContext(seed=1, put_file=put_file),
         )  # fmt: skip
         assert sent.outcome.succeeded
-    assert {arrived.json["task"]["type"] for arrived in inbox.arrived} == set(EXAMPLES)
+    assert {arrived.json["task"]["type"] for arrived in receiver.arrived} == set(EXAMPLES)

@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 
-from sandbox.engine.callbacks import DAY_SECONDS, MAX_TRIES, wait_before_try
+from sandbox.engine.callbacks import MAX_ATTEMPTS, wait_before_attempt
 from sandbox.engine.faults import FAULTS
 from sandbox.examples import example
 from sandbox.pytest_plugin import SandboxError, ScaleSandbox, running_sandbox
+from tests.sandbox.callback_receiver import CallbackReceiver
 from tests.sandbox.conftest import HOME
-from tests.sandbox.inbox import Inbox
 
 
-def make(sandbox: ScaleSandbox, inbox: Inbox, key: str | None = None, **changes: Any) -> dict[str, Any]:
-    request = {**example("annotation"), "callback_url": inbox.url, **changes}
+def make(
+    sandbox: ScaleSandbox, receiver: CallbackReceiver, key: str | None = None, **changes: Any
+) -> dict[str, Any]:
+    request = {**example("annotation"), "callback_url": receiver.url, **changes}
     return sandbox.create("annotation", key=key or sandbox.live_key, **request)
 
 
@@ -34,11 +36,11 @@ def settled(sandbox: ScaleSandbox, task: dict[str, Any], count: int = 1) -> list
 
 @pytest.mark.parametrize("world", ["live", "test"])
 def test_a_completed_task_is_announced_with_the_key_of_its_world(
-    sandbox: ScaleSandbox, inbox: Inbox, world: str
+    sandbox: ScaleSandbox, receiver: CallbackReceiver, world: str
 ):
     key = getattr(sandbox, f"{world}_key")
-    task = make(sandbox, inbox, key, metadata={"ä": "ö"})
-    (arrived,) = inbox.wait_for(1)
+    task = make(sandbox, receiver, key, metadata={"ä": "ö"})
+    (arrived,) = receiver.wait_for(1)
     assert arrived.headers["scale-callback-auth"] == getattr(sandbox, f"{world}_callback_key")
     assert arrived.headers["content-type"] == "application/json"
     assert arrived.headers["content-length"] == str(len(arrived.body))
@@ -54,45 +56,45 @@ def test_a_completed_task_is_announced_with_the_key_of_its_world(
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-def test_any_2xx_ends_it(sandbox: ScaleSandbox, inbox: Inbox, status: int):
-    inbox.statuses = [status]
-    (sent,) = settled(sandbox, make(sandbox, inbox))
-    assert (sent["state"], [one["status"] for one in sent["tries"]]) == ("succeeded", [status])
+def test_any_2xx_ends_it(sandbox: ScaleSandbox, receiver: CallbackReceiver, status: int):
+    receiver.statuses = [status]
+    (sent,) = settled(sandbox, make(sandbox, receiver))
+    assert (sent["state"], [one["status"] for one in sent["attempts"]]) == ("succeeded", [status])
 
 
-def test_anything_else_is_tried_again_with_the_same_bytes(sandbox: ScaleSandbox, inbox: Inbox):
-    inbox.statuses = [500, 404, 302, 503]
-    task = make(sandbox, inbox)
-    arrived = inbox.wait_for(5)
+def test_anything_else_is_tried_again_with_the_same_bytes(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+    receiver.statuses = [500, 404, 302, 503]
+    task = make(sandbox, receiver)
+    arrived = receiver.wait_for(5)
     assert len({one.body for one in arrived}) == 1
     (sent,) = settled(sandbox, task)
-    assert [one["status"] for one in sent["tries"]] == [500, 404, 302, 503, 200]
+    assert [one["status"] for one in sent["attempts"]] == [500, 404, 302, 503, 200]
     assert sandbox.task(task["task_id"])["callback_succeeded"] is True
 
 
 def test_after_20_tries_it_is_given_up():
-    waits = [wait_before_try(number) for number in range(1, MAX_TRIES + 1)]
+    waits = [wait_before_attempt(number) for number in range(1, MAX_ATTEMPTS + 1)]
     assert waits[0] == 0
     assert waits == sorted(waits)
-    assert 0.95 * DAY_SECONDS < sum(waits) <= DAY_SECONDS
+    assert 0.95 * 24 * 3600 < sum(waits) <= 24 * 3600
 
 
-def test_a_task_whose_callback_never_got_through_says_so_after_the_20th_try(inbox: Inbox):
+def test_a_task_whose_callback_never_got_through_says_so_after_the_20th_try(receiver: CallbackReceiver):
     # A day in less than a second.
     with running_sandbox(HOME, None, "--memory", "--time-scale", "100000") as sandbox:
-        inbox.statuses = [500] * 30
-        task = make(sandbox, inbox)
-        inbox.wait_for(5)
+        receiver.statuses = [500] * 30
+        task = make(sandbox, receiver)
+        receiver.wait_for(5)
         assert "callback_succeeded" not in sandbox.task(task["task_id"])
         (sent,) = settled(sandbox, task)
-        assert (sent["state"], [one["status"] for one in sent["tries"]]) == ("failed", [500] * 20)
+        assert (sent["state"], [one["status"] for one in sent["attempts"]]) == ("failed", [500] * 20)
         assert sandbox.task(task["task_id"])["callback_succeeded"] is False
 
 
 def test_an_email_address_gets_no_post(sandbox: ScaleSandbox):
     task = sandbox.create("chat", callback_url="team@example.com")
     (sent,) = settled(sandbox, task)
-    assert (sent["state"], sent["tries"]) == ("mailed", [])
+    assert (sent["state"], sent["attempts"]) == ("mailed", [])
 
 
 def test_a_task_without_an_address_has_no_callback(sandbox: ScaleSandbox):
@@ -100,39 +102,43 @@ def test_a_task_without_an_address_has_no_callback(sandbox: ScaleSandbox):
     assert sandbox.callbacks(task["task_id"], key=sandbox.test_key) == []
 
 
-def test_a_redirect_is_not_followed(sandbox: ScaleSandbox, inbox: Inbox):
-    inbox.statuses = [307]
-    make(sandbox, inbox)
-    first, second = inbox.wait_for(2)
+def test_a_redirect_is_not_followed(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+    receiver.statuses = [307]
+    make(sandbox, receiver)
+    first, second = receiver.wait_for(2)
     assert first.path == second.path == "/callback"
 
 
-def test_an_address_with_a_query_is_called_as_it_is(sandbox: ScaleSandbox, inbox: Inbox):
-    url = f"{inbox.url}/a%20b?token=x&y=%2F"
-    make(sandbox, inbox, callback_url=url)
-    (arrived,) = inbox.wait_for(1)
+def test_an_address_with_a_query_is_called_as_it_is(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+    url = f"{receiver.url}/a%20b?token=x&y=%2F"
+    make(sandbox, receiver, callback_url=url)
+    (arrived,) = receiver.wait_for(1)
     assert arrived.path == "/callback/a%20b?token=x&y=%2F"
 
 
-def test_an_address_is_called_encoded_where_it_must_be_and_only_there(sandbox: ScaleSandbox, inbox: Inbox):
-    make(sandbox, inbox, callback_url=f"{inbox.url}/ü ö/a%2Fb?n=漢&m=%20+x")
-    (arrived,) = inbox.wait_for(1)
+def test_an_address_is_called_encoded_where_it_must_be_and_only_there(
+    sandbox: ScaleSandbox, receiver: CallbackReceiver
+):
+    make(sandbox, receiver, callback_url=f"{receiver.url}/ü ö/a%2Fb?n=漢&m=%20+x")
+    (arrived,) = receiver.wait_for(1)
     assert arrived.path == "/callback/%C3%BC%20%C3%B6/a%2Fb?n=%E6%BC%A2&m=%20+x"
 
 
-def test_callbacks_of_one_task_arrive_in_the_order_of_its_events(sandbox: ScaleSandbox, inbox: Inbox):
+def test_callbacks_of_one_task_arrive_in_the_order_of_its_events(
+    sandbox: ScaleSandbox, receiver: CallbackReceiver
+):
     sandbox.set_speed("manual")
-    inbox.before_answer = lambda arrived: time.sleep(0.05)
-    task = make(sandbox, inbox)["task_id"]
+    receiver.before_answer = lambda arrived: time.sleep(0.05)
+    task = make(sandbox, receiver)["task_id"]
     sandbox.complete(task)
     sandbox.audit(task, "rejected", "no")
     sandbox.audit(task, "accepted")
     sandbox.recall(task)
     sandbox.complete(task)
-    inbox.wait_for(5)
+    receiver.wait_for(5)
     seen = [
         (one.json["task"]["status"], one.json["task"].get("customer_review_status"))
-        for one in inbox.about(task)
+        for one in receiver.about(task)
     ]
     assert seen == [
         ("completed", None),
@@ -143,167 +149,177 @@ def test_callbacks_of_one_task_arrive_in_the_order_of_its_events(sandbox: ScaleS
     ]
 
 
-def test_a_callback_can_come_before_the_creation_is_answered(sandbox: ScaleSandbox, inbox: Inbox):
+def test_a_callback_can_come_before_the_creation_is_answered(
+    sandbox: ScaleSandbox, receiver: CallbackReceiver
+):
     sandbox.add_fault("callback_first", type="annotation")
     for key in (sandbox.live_key, sandbox.test_key):
-        before = len(inbox.arrived)
-        task = make(sandbox, inbox, key, unique_id=f"u {key}")
+        before = len(receiver.arrived)
+        task = make(sandbox, receiver, key, unique_id=f"u {key}")
         # It is here already, whoever looks first.
-        (arrived,) = inbox.arrived[before:]
+        (arrived,) = receiver.arrived[before:]
         assert arrived.json["task_id"] == task["task_id"]
         assert arrived.json["task"]["unique_id"] == f"u {key}"
         assert task["status"] == "completed"
 
 
-def test_the_receiver_may_ask_for_the_task_while_the_callback_is_on(sandbox: ScaleSandbox, inbox: Inbox):
+def test_the_receiver_may_ask_for_the_task_while_the_callback_is_on(
+    sandbox: ScaleSandbox, receiver: CallbackReceiver
+):
     sandbox.add_fault("callback_first")
     asked = []
-    inbox.before_answer = lambda arrived: asked.append(sandbox.task(arrived.json["task_id"]))
-    task = make(sandbox, inbox)
+    receiver.before_answer = lambda arrived: asked.append(sandbox.task(arrived.json["task_id"]))
+    task = make(sandbox, receiver)
     assert asked == [task]
 
 
-def test_the_receiver_may_create_the_next_task_while_the_callback_is_on(sandbox: ScaleSandbox, inbox: Inbox):
+def test_the_receiver_may_create_the_next_task_while_the_callback_is_on(
+    sandbox: ScaleSandbox, receiver: CallbackReceiver
+):
     sandbox.add_fault("callback_first", times=1)
     made = []
 
     def chain(arrived: Any) -> None:
         if not made:
-            made.append(make(sandbox, inbox, unique_id="child"))
+            made.append(make(sandbox, receiver, unique_id="child"))
 
-    inbox.before_answer = chain
-    parent = make(sandbox, inbox)
-    inbox.wait_for(2)
+    receiver.before_answer = chain
+    parent = make(sandbox, receiver)
+    receiver.wait_for(2)
     assert [task["task_id"] for task in sandbox.tasks()] == [parent["task_id"], made[0]["task_id"]]
 
 
-def test_a_callback_is_sent_again_on_demand(sandbox: ScaleSandbox, inbox: Inbox):
-    task = make(sandbox, inbox)
+def test_a_callback_is_sent_again_on_demand(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+    task = make(sandbox, receiver)
     settled(sandbox, task)
     sandbox.call("POST", f"/v1/task/{task['task_id']}/send_callback")
-    _first, again = inbox.wait_for(2)
+    _first, again = receiver.wait_for(2)
     assert again.json["task"]["callback_succeeded"] is True
     sandbox.set_speed("manual")
-    pending = make(sandbox, inbox)["task_id"]
+    pending = make(sandbox, receiver)["task_id"]
     with pytest.raises(SandboxError, match="pending"):
         sandbox.resend(pending)
 
 
-def test_doubled_sends_the_same_bytes_twice(sandbox: ScaleSandbox, inbox: Inbox):
+def test_doubled_sends_the_same_bytes_twice(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     sandbox.add_fault("duplicated")
-    (sent,) = settled(sandbox, make(sandbox, inbox))
-    one, other = inbox.wait_for(2)
+    (sent,) = settled(sandbox, make(sandbox, receiver))
+    one, other = receiver.wait_for(2)
     assert one.body == other.body
-    assert (sent["state"], len(sent["tries"])) == ("succeeded", 2)
+    assert (sent["state"], len(sent["attempts"])) == ("succeeded", 2)
 
 
-def test_delayed_comes_late(sandbox: ScaleSandbox, inbox: Inbox):
+def test_delayed_comes_late(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     sandbox.add_fault("delayed", seconds=0.1, times=1)
-    (sent,) = settled(sandbox, make(sandbox, inbox))
-    assert (sent["state"], len(inbox.arrived)) == ("succeeded", 1)
+    (sent,) = settled(sandbox, make(sandbox, receiver))
+    assert (sent["state"], len(receiver.arrived)) == ("succeeded", 1)
     sandbox.add_fault("delayed", seconds=3600)
-    task = make(sandbox, inbox)["task_id"]
+    task = make(sandbox, receiver)["task_id"]
     (waiting,) = sandbox.wait_for(lambda: sandbox.callbacks(task))
-    assert (waiting["state"], waiting["tries"]) == ("pending", [])
+    assert (waiting["state"], waiting["attempts"]) == ("pending", [])
     late = datetime.fromisoformat(waiting["next_try_at"]) - datetime.fromisoformat(
         sandbox.task(task)["completed_at"]
     )
     assert late >= timedelta(hours=1)
 
 
-def test_reordered_is_overtaken_by_the_next(sandbox: ScaleSandbox, inbox: Inbox):
+def test_reordered_is_overtaken_by_the_next(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     sandbox.set_speed("manual")
     sandbox.add_fault("reordered", event="completed", seconds=30)
-    task = make(sandbox, inbox)["task_id"]
+    task = make(sandbox, receiver)["task_id"]
     sandbox.complete(task)
     sandbox.audit(task, "accepted")
-    inbox.wait_for(2)
-    reviews = [one.json["task"].get("customer_review_status") for one in inbox.about(task)]
+    receiver.wait_for(2)
+    reviews = [one.json["task"].get("customer_review_status") for one in receiver.about(task)]
     assert reviews == ["accepted", None]
 
 
-def test_dropped_never_comes(sandbox: ScaleSandbox, inbox: Inbox):
+def test_dropped_never_comes(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     sandbox.add_fault("dropped")
-    task = make(sandbox, inbox)
+    task = make(sandbox, receiver)
     (sent,) = settled(sandbox, task)
-    assert (sent["state"], sent["tries"], inbox.arrived) == ("dropped", [], [])
+    assert (sent["state"], sent["attempts"], receiver.arrived) == ("dropped", [], [])
     assert sandbox.task(task["task_id"])["callback_succeeded"] is False
 
 
 @pytest.mark.parametrize("fault", ["wrong_key", "no_key"])
 def test_a_wrong_or_missing_key_comes_first_and_the_right_one_after(
-    sandbox: ScaleSandbox, inbox: Inbox, fault: str
+    sandbox: ScaleSandbox, receiver: CallbackReceiver, fault: str
 ):
-    sandbox.add_fault(fault, tries=2)
-    inbox.statuses = [401, 401]
-    make(sandbox, inbox)
-    keys = [one.headers.get("scale-callback-auth") for one in inbox.wait_for(3)]
+    sandbox.add_fault(fault, attempts=2)
+    receiver.statuses = [401, 401]
+    make(sandbox, receiver)
+    keys = [one.headers.get("scale-callback-auth") for one in receiver.wait_for(3)]
     assert keys[2] == sandbox.live_callback_key
     assert sandbox.live_callback_key not in keys[:2]
     assert (None in keys) == (fault == "no_key")
 
 
-def test_repeated_comes_again_byte_for_byte_after_it_was_taken(sandbox: ScaleSandbox, inbox: Inbox):
+def test_repeated_comes_again_byte_for_byte_after_it_was_taken(
+    sandbox: ScaleSandbox, receiver: CallbackReceiver
+):
     sandbox.add_fault("repeated", repeats=3)
-    (sent,) = settled(sandbox, make(sandbox, inbox))
-    assert len({one.body for one in inbox.wait_for(4)}) == 1
-    assert len(sent["tries"]) == 4
+    (sent,) = settled(sandbox, make(sandbox, receiver))
+    assert len({one.body for one in receiver.wait_for(4)}) == 1
+    assert len(sent["attempts"]) == 4
 
 
-def test_volatile_comes_again_with_the_same_response_and_other_bytes(sandbox: ScaleSandbox, inbox: Inbox):
+def test_volatile_comes_again_with_the_same_response_and_other_bytes(
+    sandbox: ScaleSandbox, receiver: CallbackReceiver
+):
     sandbox.add_fault("volatile", repeats=2)
-    settled(sandbox, make(sandbox, inbox))
-    bodies = [one.body for one in inbox.wait_for(3)]
+    settled(sandbox, make(sandbox, receiver))
+    bodies = [one.body for one in receiver.wait_for(3)]
     assert len(set(bodies)) == 3
-    assert len({str(one.json["response"]) for one in inbox.arrived}) == 1
-    assert len({one.json["task"]["updated_at"] for one in inbox.arrived}) == 3
+    assert len({str(one.json["response"]) for one in receiver.arrived}) == 1
+    assert len({one.json["task"]["updated_at"] for one in receiver.arrived}) == 3
 
 
-def test_reset_after_sending_is_tried_again(sandbox: ScaleSandbox, inbox: Inbox):
-    sandbox.add_fault("reset_after_sending", tries=2)
-    task = make(sandbox, inbox)
+def test_reset_after_sending_is_tried_again(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+    sandbox.add_fault("reset_after_sending", attempts=2)
+    task = make(sandbox, receiver)
     (sent,) = settled(sandbox, task)
-    assert [one["status"] for one in sent["tries"]] == [None, None, 200]
-    assert len(inbox.arrived) >= 1
+    assert [one["status"] for one in sent["attempts"]] == [None, None, 200]
+    assert len(receiver.arrived) >= 1
 
 
-def test_a_slow_body_comes_in_pieces_and_arrives_whole(sandbox: ScaleSandbox, inbox: Inbox):
+def test_a_slow_body_comes_in_pieces_and_arrives_whole(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     sandbox.add_fault("slow_body", seconds=1)
-    task = make(sandbox, inbox)
-    (arrived,) = inbox.wait_for(1)
+    task = make(sandbox, receiver)
+    (arrived,) = receiver.wait_for(1)
     assert arrived.pieces > 1
     assert arrived.json["task_id"] == task["task_id"]
 
 
-def test_a_chunked_body_arrives_whole_without_a_length(sandbox: ScaleSandbox, inbox: Inbox):
+def test_a_chunked_body_arrives_whole_without_a_length(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     sandbox.add_fault("chunked")
     sandbox.add_fault("huge", bytes=300_000)
-    make(sandbox, inbox)
-    (arrived,) = inbox.wait_for(1)
+    make(sandbox, receiver)
+    (arrived,) = receiver.wait_for(1)
     assert arrived.headers["transfer-encoding"] == "chunked"
     assert "content-length" not in arrived.headers
     assert arrived.json["task"]["filler"] == "x" * 300_000
 
 
-def test_a_huge_body_is_still_a_callback(sandbox: ScaleSandbox, inbox: Inbox):
+def test_a_huge_body_is_still_a_callback(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     sandbox.add_fault("huge", bytes=3_000_000)
-    task = make(sandbox, inbox)
-    (arrived,) = inbox.wait_for(1)
+    task = make(sandbox, receiver)
+    (arrived,) = receiver.wait_for(1)
     assert len(arrived.body) > 3_000_000
     assert arrived.json["task"]["task_id"] == task["task_id"]
 
 
 @pytest.mark.parametrize("kind", ["attachments", "frames", "message"])
-def test_a_task_ends_in_error_by_switch(sandbox: ScaleSandbox, inbox: Inbox, kind: str):
+def test_a_task_ends_in_error_by_switch(sandbox: ScaleSandbox, receiver: CallbackReceiver, kind: str):
     sandbox.add_fault(kind)
     request = {
         **example("videoannotation"),
-        "callback_url": inbox.url,
+        "callback_url": receiver.url,
         "unique_id": "u",
         "clear_unique_id_on_error": True,
     }
     sandbox.create("videoannotation", **request)
-    (arrived,) = inbox.wait_for(1)
+    (arrived,) = receiver.wait_for(1)
     task = arrived.json["task"]
     assert (task["status"], arrived.json["status"]) == ("error", "error")
     assert task.keys().isdisjoint({"completed_at", "unique_id"})
@@ -311,26 +327,28 @@ def test_a_task_ends_in_error_by_switch(sandbox: ScaleSandbox, inbox: Inbox, kin
     assert (kind in task["response"]) == (kind != "message")
 
 
-def test_a_fault_strikes_only_what_it_names_and_only_so_often(sandbox: ScaleSandbox, inbox: Inbox):
+def test_a_fault_strikes_only_what_it_names_and_only_so_often(
+    sandbox: ScaleSandbox, receiver: CallbackReceiver
+):
     sandbox.add_fault("dropped", unique_id="unlucky")
     sandbox.add_fault("duplicated", type="annotation", event="completed", times=2)
-    lucky = [make(sandbox, inbox, unique_id=f"u{number}") for number in range(3)]
-    unlucky = make(sandbox, inbox, unique_id="unlucky")
-    chat = sandbox.create("chat", callback_url=inbox.url)
+    lucky = [make(sandbox, receiver, unique_id=f"u{number}") for number in range(3)]
+    unlucky = make(sandbox, receiver, unique_id="unlucky")
+    chat = sandbox.create("chat", callback_url=receiver.url)
     assert settled(sandbox, unlucky)[0]["state"] == "dropped"
-    assert len(settled(sandbox, chat)[0]["tries"]) == 1
+    assert len(settled(sandbox, chat)[0]["attempts"]) == 1
     struck = [[fault["fault"] for fault in settled(sandbox, task)[0]["faults"]] for task in (*lucky, unlucky)]
     assert sum("duplicated" in faults for faults in struck) == 2
     assert ["dropped" in faults for faults in struck] == [False, False, False, True]
     sandbox.clear_faults()
-    assert len(settled(sandbox, make(sandbox, inbox))[0]["tries"]) == 1
+    assert len(settled(sandbox, make(sandbox, receiver))[0]["attempts"]) == 1
 
 
-def test_chance_is_the_same_under_the_same_seed(sandbox: ScaleSandbox, inbox: Inbox):
+def test_chance_is_the_same_under_the_same_seed(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     def run() -> list[str]:
         sandbox.reset()
         sandbox.add_fault("dropped", share=0.3)
-        tasks = [make(sandbox, inbox, unique_id=f"u{number}") for number in range(40)]
+        tasks = [make(sandbox, receiver, unique_id=f"u{number}") for number in range(40)]
         return [settled(sandbox, task)[0]["state"] for task in tasks]
 
     first = run()
@@ -346,7 +364,9 @@ def test_a_fault_that_does_not_exist_or_takes_no_such_setting_is_refused(sandbox
     assert {fault["name"] for fault in sandbox.known_faults()} == {fault.name for fault in FAULTS}
 
 
-def test_two_hundred_tasks_under_every_fault_of_callbacks_all_arrive(sandbox: ScaleSandbox, inbox: Inbox):
+def test_two_hundred_tasks_under_every_fault_of_callbacks_all_arrive(
+    sandbox: ScaleSandbox, receiver: CallbackReceiver
+):
     chance = random.Random(5)
     for name in (
         "duplicated",
@@ -365,15 +385,15 @@ def test_two_hundred_tasks_under_every_fault_of_callbacks_all_arrive(sandbox: Sc
         nonlocal wrong
         if arrived.headers.get("scale-callback-auth") != sandbox.live_callback_key:
             wrong += 1
-            inbox.statuses.append(401)
+            receiver.statuses.append(401)
         elif chance.random() < 0.1:
-            inbox.statuses.append(503)
+            receiver.statuses.append(503)
 
-    inbox.before_answer = guard
-    tasks = [make(sandbox, inbox, unique_id=f"u{number}") for number in range(200)]
+    receiver.before_answer = guard
+    tasks = [make(sandbox, receiver, unique_id=f"u{number}") for number in range(200)]
     for task in tasks:
         assert settled(sandbox, task)[0]["state"] == "succeeded"
     assert wrong > 10
-    arrived = {one.json["task_id"] for one in inbox.arrived}
+    arrived = {one.json["task_id"] for one in receiver.arrived}
     assert arrived == {task["task_id"] for task in tasks}
-    assert len(inbox.arrived) > 220
+    assert len(receiver.arrived) > 220
