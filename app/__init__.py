@@ -8,7 +8,7 @@ from app import api, callbacks, extensions, files, health, metrics
 from app.commands import register
 from config import Settings, load_settings
 from config.logging import set_up_logging
-from pipeline.service import Service
+from pipeline.bootstrap import build_service
 from workers.dispatcher import JobDispatcher
 
 
@@ -18,7 +18,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     set_up_logging(settings)
     app = Flask("weighbridge", root_path=__path__[0])
     app.secret_key = settings.secret_key
-    service = Service.open(settings, pool_size=settings.connections_per_web_process)
+    service = build_service(settings, pool_size=settings.connections_per_web_process)
     extensions.install(app, service, JobDispatcher(settings))
     # No redirect corrects a path: it would name the host that the sender chose.
     app.url_map.merge_slashes = app.url_map.strict_slashes = False

@@ -20,7 +20,6 @@ from app.extensions import dispatcher, service
 from app.responses import json_response
 from config import Settings
 from pipeline.db.errors import safe_message
-from pipeline.events.outbox import event_publisher
 from pipeline.receive.receive import receive
 
 log = logging.getLogger(__name__)
@@ -57,13 +56,10 @@ def scale_callback() -> Response:
     try:
         with read_body(settings) as body:
             receipt = receive(
-                service().engine,
+                service(),
                 body,
                 environment,
                 headers={name: value for name in STORED_HEADERS if (value := request.headers.get(name))},
-                has_workflow_for=service().has_workflow_for,
-                inline_bytes=settings.inline_callback_bytes,
-                tell=event_publisher(service()),
             )
     except BodyRejected as error:
         status, message = error.args

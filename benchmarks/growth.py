@@ -14,7 +14,7 @@ from benchmarks import stack
 from benchmarks.bodies import ONE_BOX, Body, box, make
 from benchmarks.load import Connection, send
 from config import load_settings
-from pipeline.db.engine import connect
+from pipeline.bootstrap import build_service
 from pipeline.db.migrations import migrate
 from pipeline.receive.receive import receive
 from scale.envelope import parse_callback
@@ -60,15 +60,12 @@ def in_process(servers: stack.Servers, body: Body) -> Table:
     }
     for number, (name, url) in enumerate(urls.items(), 2):
         migrate(url)
-        engine = connect(load_settings({"DATABASE_URL": url, "SECRET_KEY": "bench"}))
+        inline = {"INLINE_CALLBACK_BYTES": str(1 << 30), "WORKFLOWS_DIR": "nowhere"}
+        service = build_service(load_settings({"DATABASE_URL": url, "SECRET_KEY": "bench", **inline}))
         bodies = iter([body.with_id(number * 10 + n) for n in range(3)])
-        found = seconds(
-            lambda engine=engine, bodies=bodies: receive(
-                engine, next(bodies), "live", has_workflow_for=lambda _: False, inline_bytes=1 << 30
-            )
-        )
+        found = seconds(lambda service=service, bodies=bodies: receive(service, next(bodies), "live"))
         table.add_row(f"received whole, {name}", f"{found:.2f}", f"{found / floor:.1f}", "≤ 5")
-        engine.dispose()
+        service.engine.dispose()
     return table
 
 

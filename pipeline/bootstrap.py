@@ -1,20 +1,61 @@
-"""What a process keeps of memory that it no longer uses."""
+"""Build the service of one process from its settings."""
 
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
-LARGE_BYTES = 1024 * 1024
+from sqlalchemy import Engine
+
+from config import Settings
+from pipeline import workflow_files
+from pipeline.artifacts.store import ArtifactStore
+from pipeline.db.engine import connect, read_only
+from pipeline.events import subscriptions
+from pipeline.service import Service
+from pipeline.timed_cache import TimedCache
+from pipeline.workflow_files import WorkflowFiles
+from scale.client import Client
+
+LARGE_BLOCK_BYTES = 1024 * 1024
 _M_MMAP_THRESHOLD = -3  # malloc.h of glibc
 
 
-def configure_malloc() -> None:
-    """Let blocks of LARGE_BYTES and more be mapped each by itself, and unmapped when they are freed.
+def build_service(
+    settings: Settings,
+    *,
+    pool_size: int = 5,
+    engine: Engine | None = None,
+    cache_seconds: float | None = None,
+) -> Service:
+    """Return the service for `settings`. Connections are opened when they are first used.
 
-    Left alone, glibc puts later blocks of the size of one freed so far into its heap instead, where whatever small
-    stands behind them keeps them: each large body would leave the process larger than the one before. Does nothing
-    where the C library is another one.
+    `engine` replaces the one that `settings.database_url` names; `cache_seconds` replaces the lifetimes of the caches of
+    workflow files and subscriptions.
+    """
+    configure_malloc()
+    engine = engine or connect(settings, pool_size=pool_size)
+    reader = read_only(engine)
+    keys = {environment: settings.scale_key(environment) for environment in ("live", "test")}
+    files_seconds = workflow_files.CACHE_SECONDS if cache_seconds is None else cache_seconds
+    subscription_seconds = subscriptions.CACHE_SECONDS if cache_seconds is None else cache_seconds
+    return Service(
+        settings=settings,
+        engine=engine,
+        reader=reader,
+        store=ArtifactStore(settings.artifact_store),
+        scale_clients={name: Client(settings.scale_api_url, key) for name, key in keys.items() if key},
+        workflow_files=WorkflowFiles(Path(settings.workflows_dir), files_seconds),
+        subscription_cache=TimedCache(lambda: subscriptions.read_subscriptions(reader), subscription_seconds),
+    )
+
+
+def configure_malloc() -> None:
+    """Make glibc map each block of LARGE_BLOCK_BYTES or more by itself, so that it is unmapped when it is freed.
+
+    By default glibc raises that threshold to the largest block freed so far and puts later blocks into its heap, where
+    small blocks behind them keep them: each large body would enlarge the process for good. Other C libraries are left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)

@@ -1,1 +1,1 @@
-"""The background: Celery as the dispatcher, one function a kind of job, and the sweep that rings for what was missed."""
+"""Background processes: the Celery app, the job runner, the dispatcher, and the sweep."""

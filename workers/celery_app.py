@@ -1,4 +1,4 @@
-"""What `celery -A workers.celery_app worker` loads: the app, its one task, and the sweep beside it."""
+"""The module that `celery -A workers.celery_app worker` loads: the Celery app, its single task, and the sweep."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from celery.signals import setup_logging, worker_ready, worker_shutting_down
 from config import SettingsError, load_settings
 from config.deployment import deployment_problems
 from config.logging import set_up_logging
+from pipeline.bootstrap import build_service
 from pipeline.service import Service
 from workers.dispatcher import RUN_TASK, JobDispatcher, make_celery
 from workers.runner import run_due_jobs
 from workers.sweep import Sweep
 
 log = logging.getLogger(__name__)
-# Messages are JSON: what Celery warns root of can't happen, and in a container everybody is root.
+# Celery warns root about pickled messages. Ours are JSON, and in a container every process is root.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 try:
     settings = load_settings()
@@ -33,16 +34,17 @@ dispatcher = JobDispatcher(settings, app)
 
 @cache
 def _service_of_process(_pid: int) -> Service:
-    return Service.open(settings, pool_size=settings.worker_concurrency + 4 if settings.embedded else 4)
+    return build_service(settings, pool_size=settings.worker_concurrency + 4 if settings.embedded else 4)
 
 
 def service() -> Service:
-    """This process's own: a connection that was opened before a fork is never shared."""
+    """Return the service of this process: connections opened before a fork must not be shared."""
     return _service_of_process(os.getpid())
 
 
-@app.task(name=RUN_TASK)
+@app.task(name=RUN_TASK)  # type: ignore[untyped-decorator]
 def run(job_id: str) -> None:
+    """Run one job and whatever is due after it, then dispatch the rest."""
     dispatcher.publish(run_due_jobs(service(), UUID(job_id), dispatcher.publish))
 
 
@@ -54,7 +56,7 @@ def _set_up_logging(**_: Any) -> None:
 @worker_ready.connect
 def _start_sweeping(**_: Any) -> None:
     for name, why in deployment_problems(settings).items():
-        log.warning("%s %s", name, why)
+        log.warning("setting does not fit this deployment", extra={"setting": name, "problem": why})
     sweep = Sweep(service(), dispatcher)
     worker_shutting_down.connect(lambda **_: sweep.stop(), weak=False)
     sweep.start()

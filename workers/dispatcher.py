@@ -1,5 +1,8 @@
-"""The dispatcher: Celery messages that carry a job's id. A lost one costs time, never work, so ringing never raises, never
-waits, and stops for a while when the broker does not answer."""
+"""Publish job ids to Celery after the commit.
+
+A lost message only delays a job until the next sweep, so publishing never raises and never blocks the caller. A circuit
+breaker suspends it while the broker does not answer.
+"""
 
 from __future__ import annotations
 
@@ -22,23 +25,26 @@ log = logging.getLogger(__name__)
 RUN_TASK = "weighbridge.run"
 CELERY_QUEUE = "weighbridge"
 DISPATCH_BATCH_SIZE = 16
-"""Of many jobs asked for at once only so many are rung for: a worker that has finished one looks for the next itself."""
+"""Messages for jobs that are enqueued at once: a worker that has finished a job claims the next one itself."""
+MAX_PENDING = 1000
+"""Job ids that the dispatching thread takes up at once."""
 MAX_QUEUE_LENGTH = 500
-"""Messages that wait in Redis: more of them than anybody hears would only fill it while no worker runs."""
+"""Messages that wait in Redis. More would only fill it while no worker runs."""
 BREAKER_OPEN_SECONDS = 15.0
 RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_max": 0}
 EXPIRES_SECONDS = 60
 POLL_INTERVAL_SECONDS = 0.02
-"""How often the embedded worker looks into its own memory; kombu's default of a second would be felt at every step."""
+"""How often the embedded worker polls its own memory. kombu's default of a second would delay every step."""
 DRAIN_TIMEOUT_SECONDS = 0.2
 
 
 def make_celery(settings: Settings, *, timeout: float) -> Celery:
-    """The Celery app; `timeout` bounds each connect and each answer of the broker, in seconds.
+    """Return the Celery app. `timeout` bounds each connect and each answer of the broker, in seconds.
 
-    Messages are acknowledged early (with late acknowledgement the worker exits when Redis goes away), carry no result and
-    no eta, and expire: the row in the jobs table is what counts.
+    Messages are acknowledged early (with late acknowledgement the worker exits when Redis goes away), have no result and
+    no eta, and expire: the row in the jobs table is the queue of record.
     """
+    TRANSPORT_ALIASES["embedded"] = f"{__name__}:Embedded"
     celery = Celery("weighbridge", set_as_current=False)
     celery.conf.update(
         broker_url=broker_url(settings),
@@ -65,39 +71,37 @@ def make_celery(settings: Settings, *, timeout: float) -> Celery:
 
 
 def broker_url(settings: Settings) -> str:
-    """The address as kombu wants it; without REDIS_URL the worker talks to itself in memory."""
+    """Return the broker's URL in kombu's form. Without REDIS_URL the worker sends messages to itself in memory."""
     return (settings.redis_url or "embedded://localhost").replace("unix://", "redis+socket://", 1)
 
 
-class Embedded(memory.Transport):
-    """kombu's own memory. Celery waits two times 2 s for a message before it stops; here it looks up sooner."""
+class Embedded(memory.Transport):  # type: ignore[misc]
+    """kombu's in-memory transport with a shorter poll: Celery waits twice for it before it stops, 2 s each by default."""
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+        """Wait for a message, at most DRAIN_TIMEOUT_SECONDS."""
         super().drain_events(connection, timeout=DRAIN_TIMEOUT_SECONDS)
 
 
-TRANSPORT_ALIASES["embedded"] = f"{__name__}:Embedded"
-
-
 class JobDispatcher:
-    """Rings from a thread of its own, for jobs that were committed."""
+    """Publishes the ids of committed jobs from a thread of its own."""
 
     def __init__(self, settings: Settings, celery: Celery | None = None) -> None:
         self.embedded = settings.embedded
         self.celery = celery or make_celery(settings, timeout=1.0)
         self._pending: SimpleQueue[UUID] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._start_lock = threading.Lock()
         self._circuit_open_until = 0.0
 
     def dispatch(self, job_ids: Iterable[UUID]) -> None:
-        """Ring for these jobs soon. Embedded there is nobody to ring: the sweep is quick."""
-        if self.embedded or time.monotonic() < self._circuit_open_until:
+        """Publish these jobs in the background. Does nothing in an embedded service, whose sweep is quick enough."""
+        if self.embedded or self._circuit_is_open():
             return
         for job_id in job_ids:
             self._pending.put(job_id)
         if self._thread is None or not self._thread.is_alive():
-            with self._starting:
+            with self._start_lock:
                 if self._thread is None or not self._thread.is_alive():
                     self._start()
 
@@ -105,30 +109,34 @@ class JobDispatcher:
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         try:
             self._thread.start()
-        except RuntimeError as full:  # the machine allows no more threads
-            self._open_circuit(full)
+        except RuntimeError as fault:  # the machine allows no more threads
+            self._open_circuit(fault)
+
+    def _circuit_is_open(self) -> bool:
+        return time.monotonic() < self._circuit_open_until
 
     def _open_circuit(self, fault: Exception) -> None:
         self._circuit_open_until = time.monotonic() + BREAKER_OPEN_SECONDS
         log.warning(
-            "the dispatcher is silent for %.0f s; the sweep rings instead: %s", BREAKER_OPEN_SECONDS, fault
+            "broker unavailable; dispatch suspended, the sweep takes over",
+            extra={"seconds": BREAKER_OPEN_SECONDS, "error": str(fault)},
         )
 
     def _run(self) -> None:
         while True:
             job_ids = [self._pending.get()]
-            while len(job_ids) < 1000 and not self._pending.empty():
+            while len(job_ids) < MAX_PENDING and not self._pending.empty():
                 job_ids.append(self._pending.get())
             self.publish(job_ids[:DISPATCH_BATCH_SIZE])
 
     def publish(self, job_ids: Iterable[UUID]) -> None:
-        """Send the messages now; bounded, and silent for a while after a failure."""
+        """Publish now, bounded by the broker's time-outs. A failure opens the circuit breaker."""
         try:
             with self.celery.producer_pool.acquire(block=True, timeout=3) as producer:
-                count = producer.connection.ensure(
+                queue_length = producer.connection.ensure(
                     producer, lambda: producer.channel._size(CELERY_QUEUE), **RETRY_ONCE
                 )
-                if count() >= MAX_QUEUE_LENGTH:
+                if queue_length() >= MAX_QUEUE_LENGTH:
                     return
                 for job_id in job_ids:
                     self.celery.send_task(
@@ -138,10 +146,10 @@ class JobDispatcher:
             self._open_circuit(fault)
 
     def reachable(self) -> bool:
-        """Whether the broker answers, now or when it was asked last; True when there is none."""
+        """Return whether the broker answers, True without one. While the circuit is open no connection is tried."""
         if self.embedded:
             return True
-        if time.monotonic() < self._circuit_open_until:
+        if self._circuit_is_open():
             return False
         try:
             with self.celery.connection_for_write(connect_timeout=1) as connection:

@@ -1,4 +1,4 @@
-"""The sweep: a thread of the worker that rings for due jobs whose dispatcher was lost, and says that the worker is alive.
+"""The sweep: a thread of the worker that dispatches due jobs whose message was lost, and stores the worker's heartbeat.
 
 Without a broker it is the only dispatcher, five times a second.
 """
@@ -10,12 +10,13 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from uuid import UUID
 
-from pipeline.db.state import set_state
+from pipeline.db.errors import safe_message
 from pipeline.follow_ups import pauses, recording
 from pipeline.jobs import queue
-from pipeline.operations.health import HEARTBEAT, HEARTBEAT_SECONDS, forget_the_silent
+from pipeline.operations.health import HEARTBEAT_SECONDS, delete_stale_heartbeats, record_heartbeat
 from pipeline.service import Service
 from pipeline.sync import reconcile
 from workers.dispatcher import JobDispatcher
@@ -23,81 +24,88 @@ from workers.dispatcher import JobDispatcher
 log = logging.getLogger(__name__)
 
 REDISPATCH_SECONDS = 2.0
-"""A job that was rung for and is still waiting is not rung for again before."""
+"""A dispatched job that still waits is not dispatched again before."""
 
 
 class Sweep(threading.Thread):
-    """Sweeps every SWEEP_SECONDS until stopped."""
+    """Sweeps every SWEEP_SECONDS until it is stopped."""
 
-    def __init__(self, service: Service, dispatcher: JobDispatcher) -> None:
+    def __init__(
+        self,
+        service: Service,
+        dispatcher: JobDispatcher,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(name="sweep", daemon=True)
         self.service = service
         self.dispatcher = dispatcher
-        self.stopped = threading.Event()
-        self.fork_lock = threading.Lock()
         self.worker_name = f"{socket.gethostname()}:{os.getpid()}"
-        self._next_beat = 0.0
-        self._broken: set[str] | None = None
+        self._clock = clock
+        self._stopped = threading.Event()
+        self._fork_lock = threading.Lock()
+        self._next_heartbeat = 0.0
+        self._broken_files: set[str] | None = None
         self._recently_dispatched: dict[UUID, float] = {}
 
     def start(self) -> None:
-        """Forks of this process wait from now on until no round is under way: a child that is born within a transaction
-        on SQLite takes its lock for one of its own, and never gets another."""
+        """Start the thread, and prevent forks during a sweep.
+
+        A child forked inside an SQLite transaction inherits the file lock and deadlocks.
+        """
         os.register_at_fork(
-            before=self.fork_lock.acquire,
-            after_in_parent=self.fork_lock.release,
-            after_in_child=self.fork_lock.release,
+            before=self._fork_lock.acquire,
+            after_in_parent=self._fork_lock.release,
+            after_in_child=self._fork_lock.release,
         )
         super().start()
 
     def run(self) -> None:
-        while not self.stopped.is_set():
+        """Sweep until stopped. A sweep that fails is logged, and the next one is tried in time."""
+        while not self._stopped.is_set():
             try:
-                with self.fork_lock:
+                with self._fork_lock:
                     self.sweep()
             except Exception as fault:
-                log.warning("a sweep failed, the next one tries again: %s", fault)
-            self.stopped.wait(self.service.settings.sweep_seconds)
+                log.warning("sweep failed", extra={"error": safe_message(fault)})
+            self._stopped.wait(self.service.settings.sweep_seconds)
 
     def stop(self) -> None:
-        self.stopped.set()
+        """End the thread after the current sweep."""
+        self._stopped.set()
 
     def sweep(self) -> None:
-        """One round: bells, and now and then what else is to be done. The bells come first: nothing may silence them."""
+        """Dispatch due jobs; every HEARTBEAT_SECONDS do the rest. Dispatching comes first, so that no failure prevents it."""
         self.dispatch_due()
-        if time.monotonic() >= self._next_beat:
-            self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
+        if self._clock() >= self._next_heartbeat:
+            self._next_heartbeat = self._clock() + HEARTBEAT_SECONDS
             with self.service.engine.begin() as connection:
-                set_state(connection, f"{HEARTBEAT}{self.worker_name}", {"pid": os.getpid()})
+                record_heartbeat(connection, self.worker_name, os.getpid())
             with self.service.engine.begin() as connection:
                 reconcile.enqueue_due_runs(connection, self.service)
             self.replay_missed()
 
     def dispatch_due(self) -> None:
-        """Ring for no more of the due jobs than this worker can take; every other one rings for itself."""
+        """Dispatch no more of the due jobs than this worker can take; other workers dispatch their own."""
+        limit = 2 * self.service.settings.worker_concurrency
         with self.service.reader.begin() as connection:
-            due = queue.due(
-                connection,
-                2 * self.service.settings.worker_concurrency,
-                self.service.paused_queues.runnable(),
-            )
+            due = queue.due(connection, limit, self.service.paused_queues.runnable())
+        now = self._clock()
         self._recently_dispatched = {
-            job_id: at
-            for job_id, at in self._recently_dispatched.items()
-            if time.monotonic() < at + REDISPATCH_SECONDS
+            job_id: at for job_id, at in self._recently_dispatched.items() if now < at + REDISPATCH_SECONDS
         }
         if new := [job_id for job_id in due if job_id not in self._recently_dispatched]:
             self.dispatcher.publish(new)
-            self._recently_dispatched |= dict.fromkeys(new, time.monotonic())
+            self._recently_dispatched |= dict.fromkeys(new, now)
 
     def replay_missed(self) -> None:
-        """What waited for a setting, at the start; for a workflow file, whenever one was mended."""
+        """Release what waited for a setting, once at the start; plan what invalid files missed, when one is fixed."""
         broken = pauses.broken_files(self.service)
-        if broken == self._broken:
+        if broken == self._broken_files:
             return
         with self.service.engine.begin() as connection:
-            if self._broken is None:
-                forget_the_silent(connection)
+            if self._broken_files is None:
+                delete_stale_heartbeats(connection)
                 recording.release(connection, self.service)
             pauses.replay_missed_of_fixed_files(connection, self.service)
-        self._broken = broken
+        self._broken_files = broken

@@ -14,13 +14,13 @@ from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_sc
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from pipeline.access.audit import log_action
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import jobs as queries
 
 blueprint = Blueprint("jobs", "Rows of work. A job that succeeded is deleted.")
 
-KINDS = tuple(queue.MAX_ATTEMPTS)
+KINDS = tuple(kinds.MAX_ATTEMPTS)
 
 
 class Job(OutputSchema):

@@ -13,9 +13,9 @@ from app.commands.group import Command
 from app.commands.processes import run
 from config import Settings, SettingsError, load_settings
 from config.development import AlreadyRunning, development_environment, running_with
+from pipeline.bootstrap import build_service
 from pipeline.operations.queries.deliveries import latest_id
 from pipeline.operations.upgrade import upgrade_database
-from pipeline.service import Service
 
 
 @click.command(cls=Command)
@@ -43,7 +43,7 @@ def up() -> None:
 
 def prepare_database(settings: Settings) -> bool:
     """Upgrade the database; return whether nothing was ever received."""
-    service = Service.open(settings)
+    service = build_service(settings)
     click.echo(str(upgrade_database(service)))
     with service.reader.begin() as connection:
         is_new = latest_id(connection) is None

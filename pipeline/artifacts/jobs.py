@@ -31,7 +31,7 @@ from pipeline.artifacts.store import Incoming, path
 from pipeline.db.ids import utcnow
 from pipeline.http.client import DownloadRefused, Unavailable, Unreachable
 from pipeline.http.download import fetch
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job
 from pipeline.service import Service
 from scale.masks import INDEX_IMAGE_ROLES, UnreadableMask
@@ -203,7 +203,7 @@ def enqueue_plan_if_complete(connection: Connection, service: Service, known: di
         Artifact.response_id == known["response_id"], Artifact.state == "pending"
     )
     if not connection.scalar(pending):
-        queue.enqueue(connection, queue.PLAN, [known["task_id"]])
+        queue.enqueue(connection, kinds.PLAN, [known["task_id"]])
 
 
 def retry(connection: Connection, artifact_id: UUID) -> list[UUID]:
@@ -218,7 +218,7 @@ def retry(connection: Connection, artifact_id: UUID) -> list[UUID]:
     if state == "failed":
         values["sha256"] = None
     connection.execute(update(Artifact).where(Artifact.id == artifact_id).values(**values))
-    job_ids = queue.enqueue(connection, queue.FETCH, [str(artifact_id)])
+    job_ids = queue.enqueue(connection, kinds.FETCH, [str(artifact_id)])
     for job_id in job_ids:  # also a job that is in back-off
         queue.retry(connection, job_id)
     return job_ids

@@ -19,8 +19,8 @@ from pipeline.datasets.attachments import attachments
 from pipeline.datasets.filters import Filters, matches
 from pipeline.datasets.images import batches
 from pipeline.datasets.splits import METADATA, Member
-from pipeline.receive.ordering import task_changes
-from pipeline.receive.rows import TASKS
+from pipeline.db.tables import TASKS
+from pipeline.receive.ordering import OrderKey, clock_of, task_changes
 from scale.envelope import ABSENT, InvalidCallback, parse_callback, response_digest
 
 IDS_BATCH_SIZE = 500
@@ -144,8 +144,8 @@ def task_at(connection: Connection, task_id: str, as_of: datetime) -> dict[str, 
                     Response.task_id == task_id, Response.digest == response_digest(callback.response)
                 )
             )
-        moment = (callback.clock or delivery.received_at, delivery.id)
-        task |= task_changes(task, callback, moment, version_id)
+        key = OrderKey(clock_of(callback, delivery.received_at), delivery.id)
+        task |= task_changes(task, callback, key, version_id)
         task["environment"] = delivery.environment
     task["task_id"] = task_id
     task["follow_up_unique_id"] = connection.scalar(

@@ -6,7 +6,6 @@ import base64
 import binascii
 import re
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from pipeline.db.dialect import insert
 from pipeline.db.ids import new_id, utcnow
 from pipeline.http.client import DownloadRefused, check_allowed
 from pipeline.jobs import queue
-from pipeline.jobs.queue import NOTIFY
+from pipeline.jobs.kinds import NOTIFY
 
 EVENTS: Mapping[str, str] = {
     "delivery": "delivery.received: the bytes of each callback, passed on as they came",
@@ -52,6 +51,12 @@ class Subscription:
 Subscriptions = tuple[Subscription, ...]
 
 
+def read_subscriptions(reader: Engine) -> Subscriptions:
+    """Return the enabled subscriptions in a transaction of their own."""
+    with reader.begin() as connection:
+        return load_subscriptions(connection)
+
+
 def load_subscriptions(connection: Connection) -> Subscriptions:
     """Everyone who is told now."""
     columns = (Subscriber.id, Subscriber.events)
@@ -62,26 +67,6 @@ def load_subscriptions(connection: Connection) -> Subscriptions:
 def has_subscriber(subscriptions: Subscriptions, group: str) -> bool:
     """Whether somebody matches some event of a group: asked before anything is written for them."""
     return any(event.partition(".")[0] == group for one in subscriptions for event in one.events)
-
-
-class SubscriptionCache:
-    """The subscriptions as they were a moment ago, so that a callback need not ask for them."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._until = 0.0
-        self._known: Subscriptions = ()
-
-    def read(self) -> Subscriptions:
-        if time.monotonic() >= self._until:
-            # Each for itself: waiting for another's look at a database that hangs is waiting one after another.
-            with self._engine.begin() as connection:
-                self._known = load_subscriptions(connection)
-            self._until = time.monotonic() + CACHE_SECONDS
-        return self._known
-
-    def forget(self) -> None:
-        self._until = 0.0
 
 
 # What people do with them. Each is written to the audit log.

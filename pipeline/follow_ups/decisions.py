@@ -14,11 +14,11 @@ from models import FollowUp
 from pipeline.access.audit import log_action
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.db.state import delete_state, get_state, set_state
-from pipeline.events.outbox import enqueue_run_check, follow_ups_changed
+from pipeline.events.outbox import enqueue_run_check, publish_follow_ups
 from pipeline.events.subscriptions import load_subscriptions
 from pipeline.follow_ups import joins
 from pipeline.follow_ups.pauses import PAUSED, STOPPED, replay_missed
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 
 
 class InvalidTransition(Exception):
@@ -31,7 +31,7 @@ class InvalidTransition(Exception):
 def approve(connection: Connection, unique_id: str, actor: str) -> list[UUID]:
     """A held follow-up may be created, whatever it was held for: limits, age, `hold`."""
     follow_up = _decide(connection, unique_id, actor, "approve", ("held",), state="planned", reason=None)
-    job_ids = queue.enqueue(connection, queue.CREATE, [unique_id], queue=follow_up["environment"])
+    job_ids = queue.enqueue(connection, kinds.CREATE, [unique_id], queue=follow_up["environment"])
     return [*_publish_change(connection, unique_id), *job_ids]
 
 
@@ -39,7 +39,7 @@ def cancel(connection: Connection, unique_id: str, actor: str) -> list[UUID]:
     """A follow-up that is held or planned is never created; one that was created is canceled at Scale by a job."""
     follow_up = _decide(connection, unique_id, actor, "cancel", ("held", "planned", "created"))
     if follow_up["state"] == "created":
-        return queue.enqueue(connection, queue.CANCEL, [unique_id])
+        return queue.enqueue(connection, kinds.CANCEL, [unique_id])
     connection.execute(
         update(FollowUp)
         .where(FollowUp.unique_id == unique_id)
@@ -57,13 +57,13 @@ def retry(connection: Connection, unique_id: str, actor: str) -> list[UUID]:
     follow_up = _decide(
         connection, unique_id, actor, "retry", ("failed", "planned"), state="planned", reason=None
     )
-    job_ids = queue.enqueue(connection, queue.CREATE, [unique_id], queue=follow_up["environment"])
+    job_ids = queue.enqueue(connection, kinds.CREATE, [unique_id], queue=follow_up["environment"])
     return [*_publish_change(connection, unique_id), *job_ids]
 
 
 def _publish_change(connection: Connection, unique_id: str) -> list[UUID]:
     """Subscribers hear of it: asked anew, since people decide more seldom than this process remembers who they are."""
-    return follow_ups_changed(connection, load_subscriptions(connection), [unique_id])
+    return publish_follow_ups(connection, load_subscriptions(connection), [unique_id])
 
 
 def _decide(

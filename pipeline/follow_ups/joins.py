@@ -19,7 +19,7 @@ from pipeline.events import outbox
 from pipeline.follow_ups.pauses import paused_workflows
 from pipeline.follow_ups.recording import enqueue_within_limits, insert_follow_ups
 from pipeline.follow_ups.views import TaskSnapshot, load_parent, load_snapshot
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job, RetryLater
 from pipeline.service import Service
 from workflows.definition.model import RECALLED, Step, Workflow
@@ -81,9 +81,9 @@ def open_joins(
 def enqueue_joins(connection: Connection, opened: Iterable[Opened]) -> None:
     """Jobs come last in the one order in which rows are locked: follow-ups, joins, counters of limits, jobs."""
     for waiting, deadlines in opened:
-        queue.enqueue(connection, queue.JOIN, waiting)
+        queue.enqueue(connection, kinds.JOIN, waiting)
         for opening in deadlines:
-            queue.enqueue(connection, queue.DEADLINE, [opening.key], delay=opening.within or 0)
+            queue.enqueue(connection, kinds.DEADLINE, [opening.key], delay=opening.within or 0)
 
 
 def _row(workflow: Workflow, opening: NewJoin, response_id: UUID | None) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def recheck_joins(connection: Connection, follow_up: Mapping[Any, Any]) -> list[
         JOINS.c.source_annotation.is_(None)
         | JOINS.c.source_annotation.is_not_distinct_from(follow_up["source_annotation"]),
     )
-    return queue.enqueue(connection, queue.JOIN, connection.scalars(waiting))
+    return queue.enqueue(connection, kinds.JOIN, connection.scalars(waiting))
 
 
 def close(connection: Connection, task_id: str, workflow: str, steps: Sequence[str]) -> None:
@@ -141,7 +141,7 @@ def evaluate_join(service: Service, job: Job) -> int:
     if children is not None:
         verdict = decide_join(workflow, step, [_child(row) for row in children], _left(join) <= 0)
     if verdict is None or verdict.do == WAIT:
-        if job.kind == queue.DEADLINE and _left(join) > 0:
+        if job.kind == kinds.DEADLINE and _left(join) > 0:
             raise RetryLater("the deadline was moved", _left(join))
         return _nothing(service, job)
     seen, wanted, outcome = _plan(service, workflow, step, join, verdict)
@@ -160,7 +160,7 @@ def evaluate_join(service: Service, job: Job) -> int:
         fanned_out = joins_for(wanted, workflow, service.settings.unique_id_prefix)
         opened = open_joins(connection, workflow, fanned_out, seen.response_id)
         enqueue_within_limits(connection, service, seen.view.environment, new.planned)
-        outbox.changed(connection, service, new.unique_ids)
+        outbox.publish_follow_ups(connection, service.subscriptions, new.unique_ids)
         enqueue_joins(connection, [opened])
         queue.finish(connection, job)
         outbox.enqueue_run_check(connection, service.subscriptions, join["source_task_id"])
@@ -176,7 +176,7 @@ def _nothing(service: Service, job: Job) -> int:
 def recheck_workflow_joins(connection: Connection, workflow: str) -> list[UUID]:
     """The workflow is not paused any more: look at its joins."""
     waiting = select(JOINS.c.id).where(JOINS.c.workflow == workflow, JOINS.c.fired_at.is_(None))
-    return queue.enqueue(connection, queue.JOIN, connection.scalars(waiting))
+    return queue.enqueue(connection, kinds.JOIN, connection.scalars(waiting))
 
 
 def _of(connection: Connection, service: Service, join: RowMapping) -> tuple[Workflow, Step]:

@@ -15,7 +15,7 @@ from pipeline.db.dialect import insert
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.db.state import get_state, set_state
 from pipeline.follow_ups.recording import missing_setting
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import RetryLater
 from pipeline.service import Service
 
@@ -63,7 +63,7 @@ def replay_missed(connection: Connection, workflow: str) -> list[UUID]:
     """Ask again for every task that this workflow missed."""
     theirs = KeyValue.key.startswith(f"{MISSED}{workflow}:", autoescape=True)
     missed = connection.scalars(delete(KeyValue).where(theirs).returning(KeyValue.value)).all()
-    return queue.enqueue(connection, queue.PLAN, [one["task_id"] for one in missed])
+    return queue.enqueue(connection, kinds.PLAN, [one["task_id"] for one in missed])
 
 
 def replay_missed_of_fixed_files(connection: Connection, service: Service) -> list[UUID]:

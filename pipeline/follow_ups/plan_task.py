@@ -76,7 +76,9 @@ def plan_task(service: Service, job: Job) -> int:
                 created += len(new.unique_ids)
                 ended = _finalize(connection, service, seen, planned) if last else Finalized([], [])
                 enqueue_within_limits(connection, service, seen.view.environment, new.planned)
-                outbox.changed(connection, service, [*new.unique_ids, *ended.taken_back])
+                outbox.publish_follow_ups(
+                    connection, service.subscriptions, [*new.unique_ids, *ended.taken_back]
+                )
                 joins.enqueue_joins(connection, ended.opened)
                 if last:
                     record_missed(connection, missing | broken_files(service), job.subject)

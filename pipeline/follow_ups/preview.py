@@ -12,7 +12,7 @@ from models import Job
 from pipeline.follow_ups.joins import pending_children
 from pipeline.follow_ups.limits import limit_reason, remaining
 from pipeline.follow_ups.pauses import paused
-from pipeline.jobs import queue
+from pipeline.jobs import kinds
 from pipeline.service import Service
 from workflows.definition.model import Workflow, limits_for
 from workflows.planning.explain import explain
@@ -106,7 +106,7 @@ def _recorded(connection: Connection, task_id: str) -> dict[str, dict[str, Any]]
     columns = (Row.unique_id, Row.state, Row.reason, Row.task_id, Job.last_error)
     statement = (
         select(*columns)
-        .outerjoin(Job, Job.key == f"{queue.CREATE}:" + Row.unique_id)
+        .outerjoin(Job, Job.key == f"{kinds.CREATE}:" + Row.unique_id)
         .where(Row.source_task_id == task_id)
     )
     return {

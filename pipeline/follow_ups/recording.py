@@ -15,7 +15,7 @@ from pipeline.db.dialect import insert
 from pipeline.db.ids import new_id, utcnow
 from pipeline.follow_ups.limits import reserve
 from pipeline.follow_ups.views import TaskSnapshot
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from pipeline.service import Service
 from workflows.definition.model import limits_for
 from workflows.planning.plan import PlannedFollowUp as Wanted
@@ -117,7 +117,7 @@ def enqueue_within_limits(
         step = workflow.step(step_name) if workflow else None
         counters = limits_for(workflow, step) if workflow and step else ()
         granted, reason = reserve(connection, counters, len(unique_ids))
-        queue.enqueue(connection, queue.CREATE, unique_ids[:granted], queue=environment)
+        queue.enqueue(connection, kinds.CREATE, unique_ids[:granted], queue=environment)
         for some in _some(unique_ids[granted:]):
             held = update(FollowUp).where(FollowUp.unique_id.in_(some))
             connection.execute(held.values(state="held", reason=reason))
@@ -137,7 +137,7 @@ def cancel_for_recall(connection: Connection, task_id: str, workflow: str, steps
         taken = update(FollowUp).where(FollowUp.unique_id.in_(some))
         connection.execute(taken.values(reason=RECALLED))
         connection.execute(taken.where(FollowUp.state != "created").values(state="canceled"))
-    queue.enqueue(connection, queue.CANCEL, created)
+    queue.enqueue(connection, kinds.CANCEL, created)
     return list(states)
 
 

@@ -10,8 +10,13 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from models import Artifact, FollowUp, Job, Join, Task
-from pipeline.jobs import queue
+from models import Artifact, FollowUp, Join, Task
+from models import Job as JobRow
+from pipeline.events.outbox import publish
+from pipeline.events.subscriptions import WORKFLOW
+from pipeline.jobs import kinds, queue
+from pipeline.jobs.queue import Job
+from pipeline.service import Service
 
 ID_BATCH_SIZE = 500
 ACTIVE = ("planned", "created")
@@ -61,6 +66,20 @@ def finished_run(connection: Connection, root: str) -> tuple[set[str], dict[str,
     run = _summary(connection, walked)
     ended = run["state"] in ("completed", "failed") and not _will_plan(connection, walked.task_ids)
     return (walked.workflows, run) if ended else None
+
+
+def publish_run_finished(service: Service, job: Job) -> None:
+    """Run a job of kind `check_run`: publish workflow.finished once the run has ended, and again if it was continued."""
+    with service.reader.begin() as connection:
+        root = root_of(connection, job.subject)
+        finished = finished_run(connection, root)
+    with service.engine.begin() as connection:
+        if finished is not None:
+            workflows, run = finished
+            counts = ",".join(f"{state}={number}" for state, number in sorted(run["counts"].items()))
+            data = {"task_id": root, "workflows": sorted(workflows), **run}
+            publish(connection, service.subscriptions, f"{WORKFLOW}.finished", f"{root}:{counts}", data)
+        queue.finish(connection, job)
 
 
 def walk(connection: Connection, root: str) -> RunTotals:
@@ -125,8 +144,8 @@ def _summary(connection: Connection, walked: RunTotals) -> dict[str, Any]:
 def _will_plan(connection: Connection, task_ids: Sequence[str]) -> bool:
     """Whether some task has still to be looked at: its job waits, or a file of its result."""
     for some in _some(task_ids):
-        keys = [f"{queue.PLAN}:{task_id}" for task_id in some]
-        waiting = select(Job.id).where(Job.key.in_(keys), Job.state != "dead")
+        keys = [f"{kinds.PLAN}:{task_id}" for task_id in some]
+        waiting = select(JobRow.id).where(JobRow.key.in_(keys), JobRow.state != "dead")
         unread = select(Artifact.id).join(Task, Task.response_id == Artifact.response_id)
         unread = unread.where(Task.task_id.in_(some), Artifact.state == "pending")
         if any(connection.scalar(one.limit(1)) is not None for one in (waiting, unread)):

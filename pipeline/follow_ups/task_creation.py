@@ -13,6 +13,7 @@ from models import FollowUp
 from pipeline.db.dialect import insert
 from pipeline.db.ids import new_id
 from pipeline.db.state import delete_state
+from pipeline.db.tables import TASKS
 from pipeline.events import outbox
 from pipeline.follow_ups import joins
 from pipeline.follow_ups.pauses import CREATING, check_creation_allowed, throttle_creation
@@ -20,10 +21,10 @@ from pipeline.follow_ups.recording import RECALLED, missing_setting
 from pipeline.follow_ups.request_files import RequestFileError, with_files
 from pipeline.follow_ups.verification import SourceMismatch, verify
 from pipeline.http.client import DownloadRefused
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job, RetryLater
 from pipeline.receive.ordering import task_columns
-from pipeline.receive.rows import TASKS, link_follow_up, lock_task
+from pipeline.receive.rows import link_follow_up, lock_task
 from pipeline.service import Service
 from scale.client import Client, Conflict, PermanentError, Throttled, Unauthorized
 from scale.envelope import parse_task, storable
@@ -74,7 +75,7 @@ def create_task(service: Service, job: Job) -> None:
     else:
         with service.engine.begin() as connection:
             record_created(connection, follow_up["unique_id"], environment, task)
-            outbox.changed(connection, service, [follow_up["unique_id"]])
+            outbox.publish_follow_ups(connection, service.subscriptions, [follow_up["unique_id"]])
             if waited:
                 delete_state(connection, f"{CREATING}:{environment}")
             queue.finish(connection, job)
@@ -126,7 +127,7 @@ def record_created(connection: Connection, unique_id: str, environment: str, tas
     state = connection.scalar(select(FollowUp.state).where(FollowUp.unique_id == unique_id).with_for_update())
     link_follow_up(connection, task_row)
     if state == "canceled":
-        queue.enqueue(connection, queue.CANCEL, [unique_id])
+        queue.enqueue(connection, kinds.CANCEL, [unique_id])
 
 
 def fail_or_hold(service: Service, job: Job, follow_up: RowMapping, state: str, reason: str) -> None:
@@ -173,14 +174,14 @@ def detach_task(connection: Connection, follow_up: RowMapping) -> dict[str, Any]
     freed = {"follow_up_unique_id": None, "unique_id": None, "status": "canceled"}
     connection.execute(update(TASKS).where(TASKS.c.task_id == task["task_id"]).values(freed))
     queue.enqueue(
-        connection, queue.PLAN, [follow_up["source_task_id"]]
+        connection, kinds.PLAN, [follow_up["source_task_id"]]
     )  # that may have been answered meanwhile
     return {"task_id": None, "reason": f"{RECALLED}; its task {task['task_id']} was canceled"}
 
 
 def _publish_change(connection: Connection, service: Service, follow_up: RowMapping) -> None:
     """A follow-up has come to an end by itself: whoever waits for it looks again."""
-    outbox.changed(connection, service, [follow_up["unique_id"]])
+    outbox.publish_follow_ups(connection, service.subscriptions, [follow_up["unique_id"]])
     joins.recheck_joins(connection, follow_up)
     outbox.enqueue_run_check(connection, service.subscriptions, follow_up["source_task_id"])
 

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Engine, RowMapping, bindparam, func, select
 from models import Annotation, Artifact, Delivery, FollowUp, Response
 from models.columns import UtcDateTime
 from pipeline.db.ids import format_timestamp, utcnow
-from pipeline.receive.ordering import TYPED
-from pipeline.receive.rows import TASKS
+from pipeline.db.tables import TASKS
+from pipeline.receive.ordering import TYPED_KEYS
 from workflows.planning.reasons import Reason, ReasonCode
 from workflows.planning.view import Source, View, view
 
@@ -114,7 +114,7 @@ def _view(connection: Connection, task: RowMapping, response_id: UUID | None, **
 
 def task_object(task: RowMapping) -> dict[str, Any]:
     """Scale's own task object, put together again from the row."""
-    found = {name: task[name] for name in TYPED if name in TASKS.c and task[name] is not None}
+    found = {name: task[name] for name in TYPED_KEYS if name in TASKS.c and task[name] is not None}
     if task["review_status"] is not None:
         found["customer_review_status"] = task["review_status"]
     if task["review_comments"] is not None:

@@ -1,5 +1,7 @@
-"""The jobs table: the queue of record. A job is asked for in the transaction that makes it necessary, claimed by lease,
-and deleted in the transaction that records its result."""
+"""The jobs table, the queue of record: a transactional outbox whose rows are claimed by lease and fenced by their owner.
+
+A job is enqueued in the transaction that makes it necessary and deleted in the transaction that stores its result.
+"""
 
 from __future__ import annotations
 
@@ -18,66 +20,26 @@ from sqlalchemy import Connection, Engine, and_, bindparam, case, delete, func, 
 from models import Job as Row
 from pipeline.db.dialect import from_now, insert
 from pipeline.db.engine import AUTOCOMMIT
+from pipeline.db.errors import safe_message
 from pipeline.db.ids import new_id, utcnow
+from pipeline.jobs.kinds import MAX_LOST_LEASES, max_attempts
+from pipeline.jobs.queues import DEFAULT, QUEUES
 
 log = logging.getLogger(__name__)
 
-PARSE = "parse"
-"""Read a delivery that was only stored. Subject: the delivery's id."""
-COMPLETE = "complete"
-"""Ask Scale for a task that a delivery names and nobody has described. Subject: the task_id."""
-FETCH = "fetch"
-"""Fetch a result file and read it. Subject: the artifact's id."""
-PLAN = "plan"
-"""Look at a task's level and plan what the workflows want. Subject: the task_id."""
-CREATE = "create"
-"""Create one task at Scale. Subject: the follow-up's unique_id."""
-CANCEL = "cancel"
-"""Cancel one pending task at Scale. Subject: the follow-up's unique_id."""
-JOIN = "join"
-"""Look whether a join fires, since one of its tasks has changed. Subject: the join's id."""
-DEADLINE = "deadline"
-"""The same, since its time is over."""
-NOTIFY = "notify"
-"""Tell a subscriber. Subject: the notification's id."""
-CHECK_RUN = "run"
-"""Look whether all that follows from one first task has ended, since a subscriber wants to know. Subject: a task_id of it."""
-RECONCILE = "reconcile"
-"""Look through Scale's list of tasks. Subject: the environment."""
-
-MAX_ATTEMPTS = {
-    PARSE: 20,
-    PLAN: 20,
-    COMPLETE: 40,
-    FETCH: 40,
-    CREATE: 40,
-    CANCEL: 20,
-    JOIN: 20,
-    DEADLINE: 20,
-    NOTIFY: 20,
-    CHECK_RUN: 20,
-    RECONCILE: 40,
-}
-"""40 tries with this back-off take 28 hours, longer than a day of somebody else's outage; 20 take 8, of our own."""
-DEFAULT_MAX_ATTEMPTS = 20
-"""Of a kind that only a newer version knows."""
 MAX_BACKOFF_SECONDS = 3600.0
 
-QUEUES = ("", "live", "test")
-"""In this order jobs are taken. Creating waits in queues of its own, one for each environment: of a fan-out there may be
-hundreds of thousands, and no callback shall wait behind them. While Scale asks to wait, their queue is passed by."""
-
-# In the words of the index: ready, or running with a lease that has run out.
+# Phrased like the index ix_jobs_due, so that it is used: ready, or running with an expired lease.
 is_due = and_(Row.state != "dead", Row.run_at <= from_now())
 
 
 class LeaseLost(Exception):
-    """Another worker has taken the job over: what this one was about to record is rolled back."""
+    """Raised when another worker owns the job now: the transaction of this one is rolled back."""
 
 
 class RetryLater(Exception):
-    """The job is in order but its time has not come (a pause, a throttle, a missing key): again after `delay` seconds,
-    and not counted as an attempt."""
+    """Raised by a job that cannot run yet (a pause, a throttle, a missing key). It runs again after `delay` seconds; the
+    attempt is not counted."""
 
     def __init__(self, why: str, delay: float) -> None:
         super().__init__(why)
@@ -90,29 +52,39 @@ class Job:
 
     id: UUID
     kind: str
-    subject: str
+    subject: str  # what it works on, see kinds.py
     attempts: int  # this one included
-    enqueue_count: int  # how often it had been asked for when it was claimed
-    owner: str  # made new for each claim; every later change is fenced by it
-    queue: str = ""
+    enqueue_count: int  # when it was claimed
+    owner: str  # fencing token: new for each claim, checked by every later change
+    queue: str = DEFAULT
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """Return what a log line about this job carries as `extra`."""
+        return {
+            "job_id": str(self.id),
+            "job_kind": self.kind,
+            "subject": self.subject,
+            "attempt": self.attempts,
+        }
 
 
 def enqueue(
-    connection: Connection, kind: str, subjects: Iterable[str], *, delay: float = 0.0, queue: str = ""
+    connection: Connection, kind: str, subjects: Iterable[str], *, delay: float = 0.0, queue: str = DEFAULT
 ) -> list[UUID]:
-    """Ask for work on each subject, `delay` seconds from now at the earliest; returns the jobs' ids.
+    """Enqueue one job of `kind` for each subject, due in `delay` seconds. Return the jobs' ids.
 
-    Work that is asked for already is one row: a waiting job runs at the earlier of both times, a running one runs once
-    more after this, a dead one gets a new life.
+    A job that is already enqueued stays one row: if it waits it runs at the earlier of both times, if it runs it runs
+    once more, and if it is dead it is ready again with all its attempts.
     """
     rows = [
         {**new_job_row(kind, subject), "queue": queue, "delay": delay, "now": utcnow()}
-        for subject in sorted(set(subjects))  # one order for everyone: two transactions never wait crosswise
+        for subject in sorted(set(subjects))  # one lock order, so that two transactions cannot deadlock
     ]
     return list(connection.scalars(_enqueue_statement(connection.dialect.name), rows)) if rows else []
 
 
-# Statements are built once: to build one costs several times what it costs to run it.
+# Statements are cached: to build one takes several times as long as to run it.
 
 
 @cache
@@ -124,13 +96,14 @@ def _enqueue_statement(dialect: str) -> Any:
         run_at=from_now(bindparam("delay")),
         created_at=bindparam("now"),
     )
-    new = statement.excluded
+    new, is_dead = statement.excluded, Row.state == "dead"
     return statement.on_conflict_do_update(
         index_elements=["key"],
         set_={
             "enqueue_count": Row.enqueue_count + 1,
-            "state": case((Row.state == "dead", "ready"), else_=Row.state),
-            "attempts": case((Row.state == "dead", 0), else_=Row.attempts),
+            "state": case((is_dead, "ready"), else_=Row.state),
+            "attempts": case((is_dead, 0), else_=Row.attempts),
+            "lost_leases": case((is_dead, 0), else_=Row.lost_leases),
             "run_at": case(
                 (and_(Row.state != "dead", Row.run_at < new.run_at), Row.run_at),
                 (Row.state == "running", Row.run_at),
@@ -141,8 +114,8 @@ def _enqueue_statement(dialect: str) -> Any:
 
 
 @cache
-def _claim_statement(queues: Sequence[str]) -> Any:
-    """Of the first queue that has a due job, the one that has waited longest. Without queues the named job."""
+def claim_statement(queues: Sequence[str]) -> Any:
+    """Build the claim of the oldest due job of the first queue that has one; without queues, of the job named `job`."""
     chosen = [Row.queue == queue for queue in queues] or [Row.id == bindparam("job")]
     candidates = [
         select(Row.id)
@@ -159,10 +132,11 @@ def _claim_statement(queues: Sequence[str]) -> Any:
         .values(
             state="running",
             attempts=Row.attempts + 1,
+            lost_leases=case((Row.state == "running", Row.lost_leases + 1), else_=Row.lost_leases),
             lease_owner=bindparam("owner"),
             run_at=from_now(bindparam("lease")),
         )
-        .returning(Row.id, Row.kind, Row.subject, Row.attempts, Row.enqueue_count, Row.queue)
+        .returning(Row.id, Row.kind, Row.subject, Row.attempts, Row.enqueue_count, Row.queue, Row.lost_leases)
     )
 
 
@@ -173,54 +147,56 @@ _FINISH = delete(Row).where(
 )
 
 
-def max_attempts(kind: str) -> int:
-    return MAX_ATTEMPTS.get(kind, DEFAULT_MAX_ATTEMPTS)
-
-
 def new_job_row(kind: str, subject: str) -> dict[str, Any]:
-    """A new job's identity."""
+    """Return the identifying columns of a new job."""
     return {"id": new_id(), "kind": kind, "key": f"{kind}:{subject}", "subject": subject}
 
 
 def claim(
     engine: Engine, lease_seconds: float, *, job_id: UUID | None = None, queues: Sequence[str] = QUEUES
 ) -> Job | None:
-    """Lease one due job, the named one or the next of these queues; None when there is none.
+    """Lease one due job: the job `job_id`, or the next one of `queues`. Return None if none is due.
 
-    One statement, which commits by itself. The attempt counts now: a job that kills its worker is dead after its last.
+    The claim is one statement that commits by itself. It counts the attempt, so that a job that kills its worker is dead
+    after MAX_LOST_LEASES such workers in a row.
     """
-    statement = _claim_statement(tuple(queues) if job_id is None else ())
+    statement = claim_statement(tuple(queues) if job_id is None else ())
     while True:
         owner = uuid4().hex
         with engine.execution_options(**AUTOCOMMIT).begin() as connection:
             parameters = {"owner": owner, "lease": float(lease_seconds), "job": job_id}
-            claimed = connection.execute(statement, parameters).one_or_none()
-            if claimed is None:
+            row = connection.execute(statement, parameters).one_or_none()
+            if row is None:
                 return None
-            job = Job(
-                claimed.id,
-                claimed.kind,
-                claimed.subject,
-                claimed.attempts,
-                claimed.enqueue_count,
-                owner,
-                claimed.queue,
-            )
-            if job.attempts <= max_attempts(job.kind):
+            job = Job(row.id, row.kind, row.subject, row.attempts, row.enqueue_count, owner, row.queue)
+            if (why := _exhausted(job, row.lost_leases)) is None:
                 return job
-            mark_dead(connection, job, f"its worker vanished: {job.attempts - 1} attempts and no end")
+            mark_dead(connection, job, why)
+
+
+def _exhausted(job: Job, lost_leases: int) -> str | None:
+    """Return why a job that was just claimed must not run any more, or None."""
+    if lost_leases >= MAX_LOST_LEASES:
+        return f"worker lost {lost_leases} times in a row while it ran this job"
+    if job.attempts > max_attempts(job.kind):
+        return f"worker lost ({job.attempts - 1} attempts without a result)"
+    return None
 
 
 def finish(connection: Connection, job: Job) -> None:
-    """The job is done, in the transaction that records what it did. Asked for again meanwhile, it runs once more."""
+    """Delete the job in the transaction that stores its result. A job that was enqueued meanwhile runs once more.
+
+    Raises LeaseLost.
+    """
     if connection.execute(
         _FINISH, {"job": job.id, "owner": job.owner, "enqueue_count": job.enqueue_count}
     ).rowcount:
         return
-    ours = and_(Row.id == job.id, Row.lease_owner == job.owner)
-    again = update(Row).where(ours).values(state="ready", run_at=from_now(), attempts=0, lease_owner=None)
-    if not connection.execute(again).rowcount:
-        raise LeaseLost(f"{job.kind}:{job.subject}")
+    _fenced(
+        connection,
+        job,
+        {"state": "ready", "run_at": from_now(), "attempts": 0, "lost_leases": 0, "lease_owner": None},
+    )
 
 
 def reschedule(
@@ -231,9 +207,9 @@ def reschedule(
     delay: float | None = None,
     count_attempt: bool = True,
 ) -> None:
-    """Try the job again later: after `delay` seconds, or by exponential back-off; dead when the attempts are used up.
+    """Run the job again after `delay` seconds, by default with exponential back-off; mark it dead after its last attempt.
 
-    `count_attempt=False` gives the attempt back: waiting for a pause or a throttle to end is nobody's failure.
+    `count_attempt=False` gives the attempt back: a pause or a throttle is no failure of the job. Raises LeaseLost.
     """
     if count_attempt and job.attempts >= max_attempts(job.kind):
         mark_dead(connection, job, error or "no attempts left")
@@ -245,24 +221,25 @@ def reschedule(
         "run_at": from_now(delay),
         "lease_owner": None,
         "last_error": error,
+        "lost_leases": 0,
         "attempts": Row.attempts if count_attempt else Row.attempts - 1,
     }
     _fenced(connection, job, values)
 
 
 def mark_dead(connection: Connection, job: Job, error: str) -> None:
-    """The job is dead: it waits for a person, with the reason."""
+    """Stop the job for good, with the reason. It runs again only if a person retries it. Raises LeaseLost."""
     _fenced(connection, job, {"state": "dead", "lease_owner": None, "last_error": error})
 
 
 def renew(engine: Engine, job: Job, lease_seconds: float) -> None:
-    """Keep a long job leased. Raises LeaseLost when somebody else has it."""
+    """Extend the lease of a running job. Raises LeaseLost."""
     with engine.begin() as connection:
         _fenced(connection, job, {"run_at": from_now(lease_seconds)})
 
 
 def check_lease(connection: Connection, job: Job) -> None:
-    """Fence a step in the middle of a long job: nobody takes the job over before this transaction ends. Raises LeaseLost."""
+    """Lock the job's row until the transaction ends, so that no other worker claims it meanwhile. Raises LeaseLost."""
     ours = select(Row.id).where(Row.id == job.id, Row.lease_owner == job.owner).with_for_update()
     if connection.scalar(ours) is None:
         raise LeaseLost(f"{job.kind}:{job.subject}")
@@ -270,9 +247,9 @@ def check_lease(connection: Connection, job: Job) -> None:
 
 @contextmanager
 def keep_lease(engine: Engine, job: Job, lease_seconds: float) -> Iterator[Callable[[], None]]:
-    """Renew the lease from a thread for as long as the block runs, whatever it waits for.
+    """Renew the lease from a heartbeat thread while the block runs, whatever it waits for.
 
-    Gives a function for the block to call now and then: it raises LeaseLost once somebody else has the job.
+    Yields a check for the block to call: it raises LeaseLost as soon as another worker owns the job.
     """
     ended, lost = threading.Event(), threading.Event()
 
@@ -283,8 +260,8 @@ def keep_lease(engine: Engine, job: Job, lease_seconds: float) -> Iterator[Calla
             except LeaseLost:
                 lost.set()
                 return
-            except Exception as fault:  # the database is away: the next round may be in time
-                log.warning("the lease of %s:%s could not be renewed: %s", job.kind, job.subject, fault)
+            except Exception as fault:  # the database is unavailable: the next renewal may be in time
+                log.warning("could not renew lease", extra={**job.log_fields, "error": safe_message(fault)})
 
     def check() -> None:
         if lost.is_set():
@@ -300,13 +277,13 @@ def keep_lease(engine: Engine, job: Job, lease_seconds: float) -> Iterator[Calla
 
 
 def delete_pending(connection: Connection, kind: str, subjects: Iterable[str]) -> None:
-    """What these jobs worked on is gone. One that runs finds that out by itself."""
+    """Delete the waiting jobs of these subjects. A running job notices by itself that its subject is gone."""
     keys = [f"{kind}:{subject}" for subject in subjects]
     connection.execute(delete(Row).where(Row.key.in_(keys), Row.state != "running"))
 
 
 def due(connection: Connection, limit: int, queues: Sequence[str] = QUEUES) -> list[UUID]:
-    """Ids of jobs that could run now, queue by queue, those that have waited longest first."""
+    """Return the ids of at most `limit` due jobs, queue by queue, the oldest first."""
     found: list[UUID] = []
     for queue in queues:
         waiting = select(Row.id).where(Row.queue == queue, is_due).order_by(Row.run_at)
@@ -317,23 +294,23 @@ def due(connection: Connection, limit: int, queues: Sequence[str] = QUEUES) -> l
 
 
 def retry(connection: Connection, job_id: UUID) -> bool:
-    """A person asks for a dead or waiting job: it runs now, with all its attempts. False when there is no such job."""
+    """Make a dead or waiting job due now, with all its attempts. Return False if there is no such job."""
     statement = (
         update(Row)
         .where(Row.id == job_id, Row.state != "running")
-        .values(state="ready", run_at=from_now(), attempts=0)
+        .values(state="ready", run_at=from_now(), attempts=0, lost_leases=0)
     )
     return connection.execute(statement).rowcount == 1
 
 
 def counts(connection: Connection) -> dict[tuple[str, str], int]:
-    """Jobs by (kind, state)."""
+    """Return the number of jobs by (kind, state)."""
     rows = connection.execute(select(Row.kind, Row.state, func.count()).group_by(Row.kind, Row.state))
     return {(kind, state): number for kind, state, number in rows}
 
 
 def backoff(attempts: int) -> float:
-    """Seconds before the next attempt: 1, 2, 4 … up to an hour, each spread by a quarter so that jobs part ways."""
+    """Return the seconds before the next attempt: 1, 2, 4 … up to an hour, with 25 % jitter."""
     return min(2.0 ** (attempts - 1), MAX_BACKOFF_SECONDS) * random.uniform(0.75, 1.25)
 
 

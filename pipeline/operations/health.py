@@ -1,4 +1,4 @@
-"""Heartbeats of workers."""
+"""Heartbeats of workers, by the database's clock."""
 
 from __future__ import annotations
 
@@ -6,23 +6,31 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, func, select
 
-from models import KeyValue
-from pipeline.db.dialect import from_now
+from models import WorkerHeartbeat
+from pipeline.db.dialect import from_now, insert
 
-HEARTBEAT = "heartbeat:"
 HEARTBEAT_SECONDS = 5.0
 SILENT_SECONDS = 60
-FORGOTTEN_SECONDS = 86_400.0
+STALE_SECONDS = 86_400.0
+
+
+def record_heartbeat(connection: Connection, worker: str, pid: int) -> None:
+    """Store that a worker is alive now."""
+    statement = insert(connection, WorkerHeartbeat).values(worker=worker, pid=pid, last_seen_at=from_now())
+    new = statement.excluded
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["worker"], set_={"pid": new.pid, "last_seen_at": new.last_seen_at}
+        )
+    )
 
 
 def last_heartbeat(connection: Connection) -> tuple[datetime | None, datetime]:
     """Return the time of the newest heartbeat, None if there was none, and the database's present time."""
-    beats = select(func.max(KeyValue.changed_at), from_now()).where(KeyValue.key.startswith(HEARTBEAT))
-    beat, now = connection.execute(beats).one()
-    return beat, now
+    seen, now = connection.execute(select(func.max(WorkerHeartbeat.last_seen_at), from_now())).one()
+    return seen, now
 
 
-def forget_the_silent(connection: Connection) -> None:
-    """Delete the heartbeats of workers that have not reported for a day: each has a name of its own."""
-    silent = KeyValue.changed_at < from_now(-FORGOTTEN_SECONDS)
-    connection.execute(delete(KeyValue).where(KeyValue.key.startswith(HEARTBEAT), silent))
+def delete_stale_heartbeats(connection: Connection) -> None:
+    """Delete the heartbeats of workers that have not reported for a day: each process has a name of its own."""
+    connection.execute(delete(WorkerHeartbeat).where(WorkerHeartbeat.last_seen_at < from_now(-STALE_SECONDS)))

@@ -1,17 +1,18 @@
-"""The usual callback, the first one of its task, in one statement: PostgreSQL's shortcut of what receive.py does in steps.
+"""Fast path: insert the first callback of a task with one PostgreSQL statement.
 
-Everything hangs on the insertion of the task's row. When it is there already nothing is written at all, and the caller
-goes the long way; so both ways end in the same rows.
+The statement writes nothing if the task's row exists already; the caller then takes the general path of receive.py. A
+property test holds both to the same rows.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any, NamedTuple, TypeGuard
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection
 
 from models import Annotation, Delivery, Job, Response, Task
 from pipeline.db.annotation_rows import COLUMNS, FROM_ARRAYS, arrays
@@ -19,16 +20,20 @@ from pipeline.db.engine import AUTOCOMMIT
 from pipeline.db.errors import safe_message
 from pipeline.db.ids import new_id
 from pipeline.db.json import dumps
-from pipeline.jobs import queue
+from pipeline.db.tables import TASKS
+from pipeline.jobs import kinds, queue
+from pipeline.receive.events import DeliveryEvents
 from pipeline.receive.ordering import task_changes
-from pipeline.receive.rows import TASKS, DeliveryMeta, delivery_row, version_row
-from scale.envelope import ABSENT, Callback, InvalidCallback, response_digest
+from pipeline.receive.rows import DeliveryMeta, Parsed, delivery_row
+from pipeline.receive.versions import Version, version_row
+from pipeline.service import Service
+from scale.envelope import ABSENT, Callback, response_digest
 from scale.task_types import parse_response
 
 log = logging.getLogger(__name__)
 
 EMPTY_TASK: Mapping[str, Any] = dict.fromkeys(TASKS.c.keys())
-"""The row of a task that nobody has heard of."""
+"""The row of a task without any delivery."""
 
 _delivery_columns = ", ".join(column.name for column in Delivery.__table__.columns if column.name != "body")
 
@@ -57,62 +62,101 @@ SELECT count(*) FROM task
 """
 
 
-def insert_first_callback(
-    engine: Engine,
-    delivery: DeliveryMeta,
-    body: bytes,
-    headers: Mapping[str, str],
-    reading: Callback | InvalidCallback | None,
-    has_workflow_for: Callable[[str | None], bool],
-) -> list[UUID] | None:
-    """Take the first callback of a task in, when nothing about it is special; the jobs that must follow.
+class FirstCallback(NamedTuple):
+    """What the statement inserts."""
 
-    None, with nothing written, when something is: then the long way knows what to do.
+    parameters: tuple[Any, ...]
+    job_ids: list[UUID]
+
+
+def applies(callback: Parsed, dialect: str) -> TypeGuard[Callback]:
+    """Return whether this may be the first callback of a task, on a database that has the statement.
+
+    A task with a unique_id may belong to a follow-up, and one without a type is requested from Scale: both take the
+    general path.
     """
-    if engine.dialect.name != "postgresql" or not isinstance(reading, Callback):
-        return None
-    task = reading.task
-    if not reading.task_id or task is None or task.type is None or task.unique_id is not None:
-        return None
+    return (
+        dialect == "postgresql"
+        and isinstance(callback, Callback)
+        and bool(callback.task_id)
+        and callback.task is not None
+        and callback.task.type is not None
+        and callback.task.unique_id is None
+    )
+
+
+def insert_first_callback(
+    service: Service, delivery: DeliveryMeta, body: bytes, headers: Mapping[str, str], callback: Callback
+) -> list[UUID] | None:
+    """Insert the callback with everything that follows from it. Return the jobs to dispatch.
+
+    Returns None, with nothing written, if the task exists, if its response points to files, or if anything fails: the
+    general path knows what to do then. Raises if no connection can be had, because the general path would only wait for
+    one a second time.
+    """
+    events = DeliveryEvents(service.subscriptions)
     try:
-        version_id, response, annotations = None, {}, "[]"
-        if reading.response is not ABSENT:
-            result = parse_response(task.type, reading.response, task.params)
-            if result.artifacts:
-                return None
-            version_id = new_id()
-            digest = response_digest(reading.response)
-            response = version_row(version_id, 1, digest, delivery, reading, result)
-            annotations = arrays(result.annotations)
-        moment = (reading.clock or delivery.received_at, delivery.id)
-        row = {
-            "task_id": reading.task_id,
-            "id": new_id(),
-            "environment": reading.environment,
-            "response_count": 1 if response else 0,
-            **task_changes(EMPTY_TASK, reading, moment, version_id),
-        }
-        job = queue.new_job_row(queue.PLAN, reading.task_id) if has_workflow_for(task.type) else {}
-        values = (
-            dumps(row),
-            body,
-            dumps(delivery_row(delivery, body, headers, reading)),
-            dumps(response),
-            version_id,
-            annotations,
-            dumps(job),
-        )
+        first = _rows(service, delivery, body, headers, callback)
     except Exception as failure:
-        log.info("delivery %s goes the long way: %s", delivery.id, safe_message(failure))
+        _log_fallback(delivery, failure)
         return None
-    # Not within a `try`: who gets no connection here gets none for the long way, after waiting once more.
-    with engine.connect() as connection:
-        connection = connection.execution_options(**AUTOCOMMIT)
+    if first is None:
+        return None
+    with service.engine.connect() as connection:
+        if not events.has_subscribers:
+            connection = connection.execution_options(**AUTOCOMMIT)
         try:
-            new = connection.exec_driver_sql(STATEMENT, values).scalar()
-        except Exception as refused:
-            log.info("delivery %s goes the long way: %s", delivery.id, safe_message(refused))
+            with connection.begin() if events.has_subscribers else nullcontext():
+                if not _execute(connection, first):
+                    return None
+                return first.job_ids + events.publish(connection, delivery, callback)
+        except Exception as fault:
+            _log_fallback(delivery, fault)
             return None
-    if not new:
-        return None
-    return [job["id"]] if job else []
+
+
+def _rows(
+    service: Service, delivery: DeliveryMeta, body: bytes, headers: Mapping[str, str], callback: Callback
+) -> FirstCallback | None:
+    """Build the parameters of the statement; None for a response that points to files."""
+    task = callback.task
+    assert task is not None  # see applies()
+    assert callback.task_id is not None
+    version_id, response, annotations = None, {}, "[]"
+    if callback.response is not ABSENT:
+        parsed = parse_response(task.type, callback.response, task.params)
+        if parsed.artifacts:
+            return None
+        version = Version(new_id(), response_digest(callback.response), is_new=True)
+        version_id, response = version.id, version_row(version, 1, delivery, callback, parsed)
+        annotations = arrays(parsed.annotations)
+    row = {
+        "task_id": callback.task_id,
+        "id": new_id(),
+        "environment": callback.environment,
+        "response_count": 1 if response else 0,
+        **task_changes(EMPTY_TASK, callback, delivery.order_key(callback), version_id),
+    }
+    job = queue.new_job_row(kinds.PLAN, callback.task_id) if service.has_workflow_for(task.type) else {}
+    parameters = (
+        dumps(row),
+        body,
+        dumps(delivery_row(delivery, body, headers, callback)),
+        dumps(response),
+        version_id,
+        annotations,
+        dumps(job),
+    )
+    return FirstCallback(parameters, [job["id"]] if job else [])
+
+
+def _execute(connection: Connection, first: FirstCallback) -> bool:
+    """Run the statement. Return False if the task exists already."""
+    return bool(connection.exec_driver_sql(STATEMENT, first.parameters).scalar())
+
+
+def _log_fallback(delivery: DeliveryMeta, fault: Exception) -> None:
+    log.info(
+        "fast path failed, using the general path",
+        extra={"delivery_id": str(delivery.id), "error": safe_message(fault)},
+    )

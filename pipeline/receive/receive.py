@@ -1,145 +1,152 @@
-"""A delivery is kept and understood in one transaction: the raw bytes, the task, the response version, its annotations,
-its files and the jobs that follow. After the commit the caller answers, then rings."""
+"""Receive a delivery: store the raw bytes, and apply the callback to its task, in one transaction.
+
+After the commit the caller answers and dispatches the jobs.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, update
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.db.errors import is_transient, rolled_back, safe_message
 from pipeline.db.ids import new_id, utcnow
-from pipeline.jobs import queue
-from pipeline.receive.fast_path import insert_first_callback
+from pipeline.jobs import kinds, queue
+from pipeline.receive import fast_path, rows, versions
+from pipeline.receive.events import DeliveryEvents
 from pipeline.receive.ordering import task_changes
-from pipeline.receive.rows import (
-    TASKS,
-    DeliveryMeta,
-    find_version,
-    insert_delivery,
-    link_follow_up,
-    lock_task,
-    renumber_versions,
-    reparse_versions,
-    update_delivery,
-    upsert_batch,
-    write_artifacts,
-    write_version,
-)
-from scale.envelope import ABSENT, Callback, InvalidCallback, parse_callback, response_digest
-from scale.task_types import parse_response
+from pipeline.receive.rows import DeliveryMeta, Parsed
+from pipeline.service import Service
+from scale.envelope import Callback, InvalidCallback, parse_callback
 
 log = logging.getLogger(__name__)
 
-EventPublisher = Callable[[Connection, DeliveryMeta, Callback | InvalidCallback | None], list[UUID]]
-"""What tells subscribers of a delivery, in its transaction; gives jobs to ring for."""
 TypeFilter = Callable[[str | None], bool]
-"""Whether some workflow could want to look at a task of this type."""
+"""Whether some workflow may take a result of this task type."""
+
+MAX_TASK_ID_LENGTH = 200
+"""Characters. A task_id is part of keys, and PostgreSQL bounds the size of an index entry."""
+MAX_REASON_LENGTH = 1000
 
 
 class DatabaseBusy(Exception):
-    """The database could not do it now: a row was locked, or a statement took too long."""
-
-
-MAX_TASK_ID_LENGTH = 200
-"""Characters of a task_id: it is part of keys, and PostgreSQL bounds what an index holds."""
+    """Raised when a callback could not be applied now: a row was locked, or a statement took too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of one delivery: the answer to Scale, and the jobs to ring for after it."""
+    """The outcome of one delivery: the answer to Scale, and the jobs to dispatch after it."""
 
     delivery_id: UUID
     status: str  # processed | stored | duplicate | quarantined
     jobs: list[UUID]
 
-    def with_jobs(self, job_ids: list[UUID] | None) -> Receipt:
-        """With the jobs that tell subscribers of it."""
+    def with_jobs(self, job_ids: list[UUID]) -> Receipt:
+        """Return the receipt with more jobs to dispatch."""
         return replace(self, jobs=[*self.jobs, *job_ids]) if job_ids else self
 
 
 def receive(
-    engine: Engine,
+    service: Service,
     body: bytes,
-    environment: str,
+    key_environment: str,
     *,
-    has_workflow_for: TypeFilter,
-    inline_bytes: int,
     headers: Mapping[str, str] | None = None,
     kind: str = "callback",
-    tell: EventPublisher | None = None,
 ) -> Receipt:
-    """Keep `body` and, up to `inline_bytes`, take it in. Raises only when not even the raw bytes can be written.
+    """Store `body` and, up to INLINE_CALLBACK_BYTES, apply it in the same transaction.
 
-    `tell` is called with what was taken in, where subscribers want to hear of it: see pipeline/events/outbox.py.
+    `key_environment` is the environment of the key that it came with. Raises only if the raw bytes cannot be stored.
     """
-    delivery = DeliveryMeta(new_id(), kind, environment, utcnow())
-    reading = parse_body(body, environment) if len(body) <= inline_bytes else None
-    if tell is None:
-        job_ids = insert_first_callback(engine, delivery, body, headers or {}, reading, has_workflow_for)
+    delivery = DeliveryMeta(new_id(), kind, key_environment, utcnow())
+    is_inline = len(body) <= service.settings.inline_callback_bytes
+    callback = parse_body(body, key_environment) if is_inline else None
+    if fast_path.applies(callback, service.engine.dialect.name):
+        job_ids = fast_path.insert_first_callback(service, delivery, body, headers or {}, callback)
         if job_ids is not None:
             return Receipt(delivery.id, "processed", job_ids)
-    with engine.begin() as connection:
-        if (first := insert_delivery(connection, delivery, body, headers or {}, reading)) is not None:
-            return Receipt(first, "duplicate", [])
+    return receive_in_steps(service, delivery, body, headers or {}, callback)
+
+
+def receive_in_steps(
+    service: Service, delivery: DeliveryMeta, body: bytes, headers: Mapping[str, str], callback: Parsed
+) -> Receipt:
+    """Receive any delivery: the general path."""
+    events = DeliveryEvents(service.subscriptions)
+    with service.engine.begin() as connection:
+        first_id = rows.insert_delivery(connection, delivery, body, headers, callback)
+        if first_id is not None:
+            return Receipt(first_id, "duplicate", [])
+        if callback is None:
+            return _enqueue_parsing(connection, delivery)
         try:
-            if reading is not None:
-                receipt = apply_or_quarantine(connection, delivery, reading, has_workflow_for)
-                return receipt.with_jobs(tell and tell(connection, delivery, reading))
+            receipt = apply_or_quarantine(connection, delivery, callback, service.has_workflow_for)
         except DatabaseBusy as busy:
-            log.warning("delivery %s waits for the worker: %s", delivery.id, busy)
-            update_delivery(connection, delivery.id, status="stored")
-        return Receipt(delivery.id, "stored", queue.enqueue(connection, queue.PARSE, [str(delivery.id)]))
+            log.warning(
+                "callback left to the worker", extra={"delivery_id": str(delivery.id), "error": str(busy)}
+            )
+            rows.update_delivery(connection, delivery.id, status="stored")
+            return _enqueue_parsing(connection, delivery)
+        return receipt.with_jobs(events.publish(connection, delivery, callback))
 
 
-def parse_body(body: bytes, environment: str) -> Callback | InvalidCallback:
-    """The callback in these bytes, or why there is none: also where our own code fails on them."""
+def _enqueue_parsing(connection: Connection, delivery: DeliveryMeta) -> Receipt:
+    return Receipt(delivery.id, "stored", queue.enqueue(connection, kinds.PARSE, [str(delivery.id)]))
+
+
+def parse_body(body: bytes, key_environment: str) -> Callback | InvalidCallback:
+    """Return the callback in these bytes, or why there is none, also if our own code fails on them."""
     try:
-        callback = parse_callback(body, environment)
+        callback = parse_callback(body, key_environment)
         if len(callback.task_id or "") > MAX_TASK_ID_LENGTH:
             return InvalidCallback(f"its task_id has more than {MAX_TASK_ID_LENGTH} characters")
         return callback
     except InvalidCallback as problem:
         return problem
     except Exception as failure:
-        log.exception("reading a delivery failed")
-        return InvalidCallback(f"reading it failed: {type(failure).__name__}: {failure}"[:1000])
+        log.exception("could not parse a delivery")
+        return InvalidCallback(f"parsing failed: {type(failure).__name__}: {failure}"[:MAX_REASON_LENGTH])
 
 
 def apply_or_quarantine(
     connection: Connection,
     delivery: DeliveryMeta,
-    reading: Callback | InvalidCallback,
+    callback: Callback | InvalidCallback,
     has_workflow_for: TypeFilter,
     *,
     reparse: bool = False,
 ) -> Receipt:
-    """Take the callback in. What fails is undone to the raw delivery, which then waits in quarantine with the reason.
+    """Apply a stored callback within a savepoint. If that fails, quarantine the delivery with the reason.
 
-    Raises Busy, with nothing but the raw delivery written, when the same attempt may succeed a little later.
+    Raises DatabaseBusy, with only the raw delivery written, if the same attempt may succeed later; and what means that
+    the transaction is lost.
     """
-    if isinstance(reading, InvalidCallback):
+    if isinstance(callback, InvalidCallback):
         return Receipt(delivery.id, "quarantined", [])
     try:
         with connection.begin_nested():
-            job_ids = apply_callback(connection, delivery, reading, has_workflow_for, reparse=reparse)
+            job_ids = apply_callback(connection, delivery, callback, has_workflow_for, reparse=reparse)
             return Receipt(delivery.id, "processed", job_ids)
-    except DBAPIError as refused:
-        if refused.connection_invalidated or rolled_back(connection):
+    except DBAPIError as fault:
+        if fault.connection_invalidated or rolled_back(connection):
             raise
-        if is_transient(refused):
-            raise DatabaseBusy(safe_message(refused)) from refused
-        reason = f"the database refused it: {safe_message(refused)}"
+        if is_transient(fault):
+            raise DatabaseBusy(safe_message(fault)) from fault
+        reason = f"the database refused it: {safe_message(fault)}"
     except InvalidCallback as problem:
         reason = str(problem)
     except Exception as failure:
-        log.exception("taking delivery %s failed", delivery.id)
-        reason = f"taking it failed: {type(failure).__name__}: {failure}"
-    update_delivery(connection, delivery.id, status="quarantined", reason=reason[:1000])
+        log.exception(
+            "could not apply callback",
+            extra={"delivery_id": str(delivery.id), "task_id": callback.task_id},
+        )
+        reason = f"applying it failed: {type(failure).__name__}: {failure}"
+    rows.update_delivery(connection, delivery.id, status="quarantined", reason=reason[:MAX_REASON_LENGTH])
     return Receipt(delivery.id, "quarantined", [])
 
 
@@ -151,46 +158,49 @@ def apply_callback(
     *,
     reparse: bool = False,
 ) -> list[UUID]:
-    """Bring the tables to what this callback says; the jobs that must follow. The task row is locked first.
+    """Apply a parsed callback to its task: version, order, follow-up. Return the jobs to dispatch.
 
-    `reparse` understands a response that is known already once more, as a replay after an upgrade wants it.
+    Locks the task's row first. `reparse` parses a response again that is stored already, as a replay after an upgrade
+    needs. Raises InvalidCallback.
     """
     if callback.task_id is None:
-        upsert_batch(connection, callback, delivery)
+        rows.upsert_batch(connection, callback, delivery)
         return []
-    task_id, moment = callback.task_id, (callback.clock or delivery.received_at, delivery.id)
-    stored = lock_task(connection, task_id, callback.environment)
+    key = delivery.order_key(callback)
+    stored = rows.lock_task(connection, callback.task_id, callback.environment)
+    _check_environment(stored, callback)
+    version = versions.find_version(connection, callback, key)
+    changes = task_changes(stored, callback, key, version.id if version else None)
+    job_ids = []
+    if version and version.is_new:
+        changes["response_count"] = stored["response_count"] + 1
+        job_ids += versions.insert_version(connection, version, delivery, callback, {**stored, **changes})
+    task = {**stored, **changes}
+    if stored["response_count"] and not changes.keys().isdisjoint(("type", "params")):
+        job_ids += versions.reparse_versions(connection, task)
+    elif reparse and version and not version.is_new:
+        job_ids += versions.reparse_versions(connection, task, version.id)
+    named = callback.task.unique_id if callback.task else None
+    if unique_id := rows.link_follow_up(connection, task, named):
+        changes["follow_up_unique_id"] = unique_id
+    rows.update_task(connection, callback.task_id, changes)
+    return job_ids + _enqueue_next(connection, {**task, **changes}, has_workflow_for)
+
+
+def _check_environment(stored: Mapping[str, Any], callback: Callback) -> None:
     if stored["environment"] != callback.environment:
         raise InvalidCallback(
-            f"it came as {callback.environment}, but its task {task_id} is known as {stored['environment']}"
+            f"it came as {callback.environment}, but its task {callback.task_id} is known as {stored['environment']}"
         )
-    job_ids: list[UUID] = []
-    known, version_id = None, None
-    if callback.response is not ABSENT:
-        digest = response_digest(callback.response)
-        known = find_version(connection, task_id, digest, callback.event, moment)
-        version_id = known or new_id()
-    changes = task_changes(stored, callback, moment, version_id)
-    task = {**stored, **changes}
-    type_name, params = task["type"], task["params"]
-    if version_id is not None and known is None:
-        changes["response_count"] = number = stored["response_count"] + 1
-        result = parse_response(type_name, callback.response, params)
-        write_version(connection, version_id, number, digest, delivery, callback, result)
-        job_ids += write_artifacts(connection, version_id, task_id, result)
-        if number > 1:
-            renumber_versions(connection, task_id)
-    if stored["response_count"] and not changes.keys().isdisjoint(("type", "params")):
-        job_ids += reparse_versions(connection, task_id, type_name, params)
-    elif reparse and known is not None:
-        job_ids += reparse_versions(connection, task_id, type_name, params, known)
-    named = callback.task.unique_id if callback.task else None
-    if joined := link_follow_up(connection, task, named):
-        changes["follow_up_unique_id"] = joined
-    if changes:
-        connection.execute(update(TASKS).where(TASKS.c.task_id == task_id), changes)
-    if type_name is None:
-        job_ids += queue.enqueue(connection, queue.COMPLETE, [task_id])
-    if joined or has_workflow_for(type_name):
-        job_ids += queue.enqueue(connection, queue.PLAN, [task_id])
+
+
+def _enqueue_next(
+    connection: Connection, task: Mapping[str, Any], has_workflow_for: TypeFilter
+) -> list[UUID]:
+    """Enqueue what a changed task needs next: its description from Scale, and planning."""
+    job_ids = []
+    if task["type"] is None:
+        job_ids += queue.enqueue(connection, kinds.COMPLETE, [task["task_id"]])
+    if task["follow_up_unique_id"] or has_workflow_for(task["type"]):
+        job_ids += queue.enqueue(connection, kinds.PLAN, [task["task_id"]])
     return job_ids

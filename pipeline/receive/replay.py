@@ -1,4 +1,4 @@
-"""Deliveries that are read after they were answered: large ones, replayed ones, and tasks that Scale is asked for."""
+"""Deliveries that are parsed after they were answered: large ones, replayed ones, and tasks requested from Scale."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from sqlalchemy import ColumnElement, Connection, LargeBinary, exists, func, sel
 
 from models import Delivery, Response, Task
 from pipeline.db.engine import close_on_return
+from pipeline.db.errors import safe_message
 from pipeline.db.ids import new_id
-from pipeline.events.outbox import event_publisher
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job, RetryLater
+from pipeline.receive import rows
+from pipeline.receive.events import DeliveryEvents
 from pipeline.receive.receive import DatabaseBusy, Receipt, apply_or_quarantine, parse_body, receive
-from pipeline.receive.rows import DeliveryMeta, parsed_columns, update_delivery
+from pipeline.receive.rows import DeliveryMeta
 from pipeline.service import Service
 from scale.canonical import canonical_json
 from scale.client import PermanentError
@@ -28,7 +30,7 @@ from scale.envelope import Callback, InvalidCallback
 
 log = logging.getLogger(__name__)
 
-NO_KEY_SECONDS = 900.0
+MISSING_KEY_RETRY_SECONDS = 900.0
 IDS_BATCH_SIZE = 500
 CHUNK_BYTES = 1024 * 1024
 LARGE_BODY_RETRY_SECONDS = 0.5
@@ -37,7 +39,7 @@ _large_body = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What came of a replay: the delivery's and the task's standing before and after, and the jobs to ring for."""
+    """The outcome of a replay: the state of the delivery and its task before and after, and the jobs to dispatch."""
 
     receipt: Receipt
     before: dict[str, Any]
@@ -45,42 +47,42 @@ class Replay:
 
     @property
     def changed(self) -> dict[str, tuple[Any, Any]]:
-        """name → (before, after)"""
+        """What the replay changed: name → (before, after)."""
         return {
             name: (self.before[name], now) for name, now in self.after.items() if self.before[name] != now
         }
 
 
 def parse_delivery(service: Service, job: Job) -> None:
-    """Read a delivery that was only stored when it was answered."""
-    leased = queue.keep_lease(service.engine, job, service.settings.lease_seconds)
-    with leased, _one_large_body(), _without_collection():
-        delivery, reading = _read_again(service, UUID(job.subject))
+    """Run a job of kind `parse`: parse a delivery that was only stored, and apply it."""
+    lease = queue.keep_lease(service.engine, job, service.settings.lease_seconds)
+    with lease, _one_large_body(), _without_garbage_collection():
+        delivery, callback = _parse_stored(service, UUID(job.subject))
+        events = DeliveryEvents(service.subscriptions)
         with service.engine.begin() as connection:
             close_on_return(connection)
-            if _delivery(connection, delivery.id).status == "stored":
-                _take_again(connection, service, delivery, reading, reparse=False)
-                if (tell := event_publisher(service)) is not None:
-                    tell(connection, delivery, reading)
+            if _read_delivery(connection, delivery.id).status == "stored":
+                _apply_again(connection, service, delivery, callback, reparse=False)
+                events.publish(connection, delivery, callback)
             queue.finish(connection, job)
 
 
 def replay(service: Service, delivery_id: UUID) -> Replay:
-    """Take a kept delivery the same way once more, with the code as it is now. Creates nothing twice.
+    """Apply a stored delivery once more, with the current code. Nothing is created twice.
 
-    Raises LookupError when there is no such delivery, and Busy when its task is in use for too long.
+    Raises LookupError if there is no such delivery, and DatabaseBusy if its task is locked for too long.
     """
-    delivery, reading = _read_again(service, delivery_id)
+    delivery, callback = _parse_stored(service, delivery_id)
     with service.engine.begin() as connection:
-        before = _standing(connection, delivery_id)
-        receipt = _take_again(connection, service, delivery, reading, reparse=True)
-        return Replay(receipt, before, _standing(connection, delivery_id))
+        before = _snapshot(connection, delivery_id)
+        receipt = _apply_again(connection, service, delivery, callback, reparse=True)
+        return Replay(receipt, before, _snapshot(connection, delivery_id))
 
 
 def replay_many(
     service: Service, *conditions: ColumnElement[bool], after: UUID | None = None
 ) -> Iterator[tuple[UUID, Replay | DatabaseBusy]]:
-    """Replay the deliveries that meet all `conditions`, each by itself; Busy for one whose task is in use for too long."""
+    """Replay each delivery that meets all `conditions` in a transaction of its own. Yields DatabaseBusy for a locked task."""
     for delivery_id in iter_ids(service, *conditions, after=after):
         try:
             yield delivery_id, replay(service, delivery_id)
@@ -89,17 +91,17 @@ def replay_many(
 
 
 def iter_ids(service: Service, *conditions: ColumnElement[bool], after: UUID | None = None) -> Iterator[UUID]:
-    """Ids of the deliveries that meet all `conditions` (on columns of Delivery), oldest first, behind `after`.
+    """Yield the ids of the deliveries that meet all `conditions` (on columns of Delivery) after `after`, oldest first.
 
-    They are looked for page by page: what is replayed meanwhile may leave the choice, and what comes in does not join it.
+    Reads page by page: rows that stop matching are skipped, rows received later are ignored.
     """
     newest = new_id()
     while True:
-        some = select(Delivery.id).where(*conditions, Delivery.id < newest).order_by(Delivery.id)
+        matching = select(Delivery.id).where(*conditions, Delivery.id < newest).order_by(Delivery.id)
         if after is not None:
-            some = some.where(Delivery.id > after)
+            matching = matching.where(Delivery.id > after)
         with service.reader.begin() as connection:
-            page = connection.scalars(some.limit(IDS_BATCH_SIZE)).all()
+            page = connection.scalars(matching.limit(IDS_BATCH_SIZE)).all()
         yield from page
         if len(page) < IDS_BATCH_SIZE:
             return
@@ -107,7 +109,7 @@ def iter_ids(service: Service, *conditions: ColumnElement[bool], after: UUID | N
 
 
 def complete_task(service: Service, job: Job) -> None:
-    """Ask Scale for a task that a delivery named without describing it, and take the answer as one more delivery."""
+    """Run a job of kind `complete`: request a task without a description from Scale, and receive it as a delivery."""
     with service.reader.begin() as connection:
         task = connection.execute(
             select(Task.environment, Task.type).where(Task.task_id == job.subject)
@@ -115,64 +117,59 @@ def complete_task(service: Service, job: Job) -> None:
     if task is not None and task.type is None:
         client = service.client(task.environment)
         if client is None:
-            raise RetryLater(f"no API key for {task.environment} tasks is set", NO_KEY_SECONDS)
+            raise RetryLater(f"no API key for {task.environment} tasks is set", MISSING_KEY_RETRY_SECONDS)
         try:
             receive_task(service, client.get_task(job.subject), task.environment)
-        except PermanentError as unknown:
-            log.warning("task %s stays undescribed; Scale says: %s", job.subject, unknown)
+        except PermanentError as fault:
+            log.warning(
+                "task stays without description", extra={**job.log_fields, "error": safe_message(fault)}
+            )
     with service.engine.begin() as connection:
         queue.finish(connection, job)
 
 
 def receive_task(
-    service: Service, task: Mapping[str, Any], environment: str, *, kind: str = "reconciled"
+    service: Service, task: Mapping[str, Any], key_environment: str, *, kind: str = "reconciled"
 ) -> Receipt:
-    """Take a task object from Scale's API or an export the way a callback with it would be taken."""
-    return receive(
-        service.engine,
-        canonical_json(task),
-        environment,
-        has_workflow_for=service.has_workflow_for,
-        inline_bytes=service.settings.inline_callback_bytes,
-        kind=kind,
-        tell=event_publisher(service),
-    )
+    """Receive a task object from Scale's API or an export the way a callback with it would be received."""
+    return receive(service, canonical_json(task), key_environment, kind=kind)
 
 
-def _delivery(connection: Connection, delivery_id: UUID) -> Any:
-    found = connection.execute(
+def _read_delivery(connection: Connection, delivery_id: UUID) -> Any:
+    row = connection.execute(
         select(Delivery.status, Delivery.reason, Delivery.task_id).where(Delivery.id == delivery_id)
     ).one_or_none()
-    if found is None:
+    if row is None:
         raise LookupError(f"there is no delivery {delivery_id}")
-    return found
+    return row
 
 
-def _read_again(service: Service, delivery_id: UUID) -> tuple[DeliveryMeta, Callback | InvalidCallback]:
-    """A kept delivery, read with the code as it is now, before the transaction that takes it: bodies may be large."""
+def _parse_stored(service: Service, delivery_id: UUID) -> tuple[DeliveryMeta, Callback | InvalidCallback]:
+    """Parse a stored delivery with the current code, before the transaction that applies it: bodies may be large."""
     columns = (Delivery.id, Delivery.kind, Delivery.environment, Delivery.received_at, Delivery.size_bytes)
     with service.reader.begin() as connection:
         row = connection.execute(select(*columns).where(Delivery.id == delivery_id)).one_or_none()
         if row is None:
             raise LookupError(f"there is no delivery {delivery_id}")
-        body = _body(connection, delivery_id, row.size_bytes)
-    return DeliveryMeta(row.id, row.kind, row.environment, row.received_at), parse_body(body, row.environment)
+        body = _read_body(connection, delivery_id, row.size_bytes)
+    delivery = DeliveryMeta(row.id, row.kind, row.environment, row.received_at)
+    return delivery, parse_body(body, row.environment)
 
 
-def _body(connection: Connection, delivery_id: UUID, size: int) -> bytes:
-    """The bytes of a delivery, piece by piece: read as one value they would be in memory six times."""
+def _read_body(connection: Connection, delivery_id: UUID, size: int) -> bytes:
+    """Return the bytes of a delivery, read in chunks: as one value they would be in memory six times."""
     body = bytearray()
     while len(body) < size:
-        piece = func.substr(Delivery.body, len(body) + 1, CHUNK_BYTES, type_=LargeBinary)
-        body += connection.scalars(select(piece).where(Delivery.id == delivery_id)).one()
+        chunk = func.substr(Delivery.body, len(body) + 1, CHUNK_BYTES, type_=LargeBinary)
+        body += connection.scalars(select(chunk).where(Delivery.id == delivery_id)).one()
     return bytes(body)
 
 
 @contextmanager
 def _one_large_body() -> Iterator[None]:
-    """A body takes eight times its size while it is read: one at a time a process. Raises Wait while there is another."""
+    """Allow one large body at a time in this process, because parsing takes eight times its size. Raises RetryLater."""
     if not _large_body.acquire(blocking=False):
-        raise RetryLater("another large body is being read", LARGE_BODY_RETRY_SECONDS)
+        raise RetryLater("another large body is being parsed", LARGE_BODY_RETRY_SECONDS)
     try:
         yield
     finally:
@@ -180,8 +177,8 @@ def _one_large_body() -> Iterator[None]:
 
 
 @contextmanager
-def _without_collection() -> Iterator[None]:
-    """A large body becomes a million objects and no garbage; looking for some again and again takes half of the time."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Disable the garbage collector: a large body becomes a million objects and no garbage, and it would take half the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -191,32 +188,33 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _take_again(
+def _apply_again(
     connection: Connection,
     service: Service,
     delivery: DeliveryMeta,
-    reading: Callback | InvalidCallback,
+    callback: Callback | InvalidCallback,
     *,
     reparse: bool,
 ) -> Receipt:
-    update_delivery(connection, delivery.id, **parsed_columns(delivery, reading))
-    if isinstance(reading, Callback) and reading.environment != delivery.environment:
-        other = Delivery.__table__.alias()
-        doubled = exists().where(
-            other.c.environment == reading.environment, other.c.sha256 == Delivery.sha256
-        )
-        connection.execute(
-            update(Delivery)
-            .where(Delivery.id == delivery.id, ~doubled)
-            .values(environment=reading.environment)
-        )
-    return apply_or_quarantine(connection, delivery, reading, service.has_workflow_for, reparse=reparse)
+    rows.update_delivery(connection, delivery.id, **rows.parsed_columns(delivery, callback))
+    if isinstance(callback, Callback) and callback.environment != delivery.key_environment:
+        _move_to_environment(connection, delivery.id, callback.environment)
+    return apply_or_quarantine(connection, delivery, callback, service.has_workflow_for, reparse=reparse)
 
 
-def _standing(connection: Connection, delivery_id: UUID) -> dict[str, Any]:
-    """What a replay can change, as a person would compare it."""
-    delivery = _delivery(connection, delivery_id)
-    standing: dict[str, Any] = {"delivery": delivery.status, "reason": delivery.reason}
+def _move_to_environment(connection: Connection, delivery_id: UUID, environment: str) -> None:
+    """Set the environment that the body states, unless the same bytes are stored there already."""
+    other = Delivery.__table__.alias()
+    is_duplicate = exists().where(other.c.environment == environment, other.c.sha256 == Delivery.sha256)
+    connection.execute(
+        update(Delivery).where(Delivery.id == delivery_id, ~is_duplicate).values(environment=environment)
+    )
+
+
+def _snapshot(connection: Connection, delivery_id: UUID) -> dict[str, Any]:
+    """Return what a replay can change, in the form that a person compares."""
+    delivery = _read_delivery(connection, delivery_id)
+    snapshot: dict[str, Any] = {"delivery": delivery.status, "reason": delivery.reason}
     task = connection.execute(
         select(
             Task.type,
@@ -230,4 +228,4 @@ def _standing(connection: Connection, delivery_id: UUID) -> dict[str, Any]:
         .where(Task.task_id == delivery.task_id)
     ).one_or_none()
     names = ("type", "status", "review", "response_count", "response_number", "annotation_count")
-    return standing | dict(zip(names, task or [None] * len(names), strict=True))
+    return snapshot | dict(zip(names, task or [None] * len(names), strict=True))

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, select
 from models import KeyValue, Response, Task
 from pipeline.db.ids import utcnow
 from pipeline.db.state import delete_state, get_state, set_state
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job, RetryLater
 from pipeline.receive.receive import parse_body
 from pipeline.receive.replay import receive_task
@@ -247,7 +247,7 @@ def enqueue_due_runs(connection: Connection, service: Service) -> None:
         due = asked_at is None or utcnow() - asked_at >= timedelta(seconds=every)
         if due and service.client(environment) is not None:
             set_state(connection, ASKED + environment, {})
-            queue.enqueue(connection, queue.RECONCILE, [environment])
+            queue.enqueue(connection, kinds.RECONCILE, [environment])
 
 
 def run_job(service: Service, job: Job) -> None:

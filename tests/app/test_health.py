@@ -10,9 +10,8 @@ from sqlalchemy import text, update
 from app import create_app
 from config import load_settings
 from models import Job
-from pipeline.db.state import set_state
-from pipeline.jobs import queue
-from pipeline.operations.health import HEARTBEAT
+from pipeline.jobs import kinds, queue
+from pipeline.operations.health import record_heartbeat
 
 Make = Callable[..., Flask]
 
@@ -30,7 +29,7 @@ def make_app(database_url: str, tmp_path: Path) -> Make:
         }
         app = create_app(load_settings({**given, **environment}))
         with app.extensions["weighbridge"].engine.begin() as connection:
-            set_state(connection, f"{HEARTBEAT}here", {})
+            record_heartbeat(connection, "here", 1)
         return app
 
     return make
@@ -72,7 +71,7 @@ def test_a_worker_that_was_never_there_a_broken_workflow_and_dead_jobs_are_named
     (tmp_path / "workflows/odd.yaml").write_text("workflow: odd\nsteps: 7\n")
     with app.extensions["weighbridge"].engine.begin() as connection:
         connection.execute(text("DELETE FROM key_value"))
-        queue.enqueue(connection, queue.PARSE, ["a"])
+        queue.enqueue(connection, kinds.PARSE, ["a"])
         connection.execute(update(Job).values(state="dead"))
     status, word, problems = ready(app)
     assert (status, word) == (200, "degraded")

@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app import create_app
 from config import load_settings
-from pipeline.db.state import set_state
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
+from pipeline.operations.health import record_heartbeat
 from tests.service import Service
 
 BODY = Path(__file__).parent.parent / "payloads" / "annotation" / "accepted.json"
@@ -49,8 +49,8 @@ def test_the_gauges_say_how_much_work_there_is(database_url: str, tmp_path: Path
     assert ("weighbridge_worker_heartbeat_age_seconds",) not in before
     assert before["weighbridge_callbacks_total", "quarantined"] >= 1
     with service.engine.begin() as connection:
-        queue.enqueue(connection, queue.PLAN, ["a", "b"])
-        set_state(connection, "heartbeat:here", {})
+        queue.enqueue(connection, kinds.PLAN, ["a", "b"])
+        record_heartbeat(connection, "here", 1)
     after = samples(web.get("/metrics").text)
     assert after["weighbridge_jobs", "plan", "ready"] == 2
     assert after["weighbridge_worker_heartbeat_age_seconds",] >= 0

@@ -1,10 +1,13 @@
 """Callbacks to receive, valid but for what a test names."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.receive.receive import Receipt, receive
+from pipeline.db.ids import new_id, utcnow
+from pipeline.receive.receive import Receipt, parse_body, receive, receive_in_steps
+from pipeline.receive.rows import DeliveryMeta
 from pipeline.service import Service
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
@@ -44,11 +47,14 @@ def boxes(*labels: str) -> dict[str, Any]:
     return {"annotations": [{**BOX, "label": label, "uuid": f"b{n}"} for n, label in enumerate(labels)]}
 
 
+def receive_by_general_path(service: Service, body: bytes, environment: str = "live") -> Receipt:
+    """Receive a body as if the fast path did not exist."""
+    delivery = DeliveryMeta(new_id(), "callback", environment, utcnow())
+    return receive_in_steps(service, delivery, body, {}, parse_body(body, environment))
+
+
 def receive_callback(service: Service, body: bytes, environment: str = "live", **options: Any) -> Receipt:
-    """Receive a body as the callback endpoint does."""
-    options = {
-        "has_workflow_for": service.has_workflow_for,
-        "inline_bytes": service.settings.inline_callback_bytes,
-        **options,
-    }
-    return receive(service.engine, body, environment, **options)
+    """Receive a body as the callback endpoint does. `inline_bytes` replaces INLINE_CALLBACK_BYTES."""
+    if (inline_bytes := options.pop("inline_bytes", None)) is not None:
+        service = replace(service, settings=replace(service.settings, inline_callback_bytes=inline_bytes))
+    return receive(service, body, environment, **options)

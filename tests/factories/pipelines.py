@@ -12,7 +12,7 @@ from models import FollowUp, Job, Join
 from pipeline.db.dialect import from_now
 from pipeline.jobs import queue
 from pipeline.receive.receive import Receipt
-from pipeline.service import PausedQueues, Service
+from pipeline.service import Service
 from sandbox.pytest_plugin import ScaleSandbox
 from tests.assertions import table
 from tests.factories.callbacks import callback, receive_callback
@@ -50,7 +50,6 @@ class Pipeline:
 
     def write(self, text: str, name: str = "w") -> None:
         (self.folder / f"{name}.yaml").write_text(text)
-        self.service.workflow_files._looked = 0.0
 
     def receive(self, response: Any = None, **fields: Any) -> Receipt:
         """A callback of the first task, and whatever follows from it."""
@@ -92,7 +91,7 @@ class Pipeline:
 
     def skip_waiting(self) -> None:
         """Whatever waits for its time is due now, and done."""
-        self.service.paused_queues = PausedQueues()
+        self.service.paused_queues.resume_all()
         with self.service.engine.begin() as connection:
             connection.execute(update(Job).where(Job.state == "ready").values(run_at=from_now()))
         self.work()

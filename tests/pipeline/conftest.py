@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from config import Settings
+from pipeline.bootstrap import build_service
 from pipeline.service import Service
 from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
 from tests.factories.pipelines import Pipeline
@@ -26,7 +27,7 @@ def open_service(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Se
             "secret_key": "secret",
             **settings,
         }
-        opened.append(Service.open(Settings(**given)))
+        opened.append(build_service(Settings(**given), cache_seconds=0))
         return opened[-1]
 
     yield open_one

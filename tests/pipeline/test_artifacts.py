@@ -23,7 +23,7 @@ from models import Annotation, Artifact, Job, KeyValue, Response
 from pipeline.artifacts import extract, jobs
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups.views import load_snapshot
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from pipeline.receive import replay
 from pipeline.service import Service
 from scale.annotations import Annotation as Value
@@ -88,7 +88,7 @@ def video(files: Files, *paths: str, **fields: Any) -> bytes:
     return callback(response, **{"type": "videoannotation", **fields})
 
 
-def claim(service: Service, kind: str = queue.FETCH) -> queue.Job:
+def claim(service: Service, kind: str = kinds.FETCH) -> queue.Job:
     """The next due job, which is of this kind."""
     job = queue.claim(service.engine, 60)
     assert job is not None
@@ -103,7 +103,7 @@ def kinds(service: Service, state: str = "ready") -> list[str]:
 def work_without_planning(service: Service) -> None:
     """Run the fetches; the plans that they ask for stay, to be counted."""
     for row in table(service, Job):
-        if row["kind"] == queue.FETCH and (job := queue.claim(service.engine, 60, job_id=row["id"])):
+        if row["kind"] == kinds.FETCH and (job := queue.claim(service.engine, 60, job_id=row["id"])):
             run_job(service, job)
 
 
@@ -147,15 +147,15 @@ def test_the_last_file_makes_the_response_whole_and_asks_for_planning(service: S
     }
     receive_callback(service, video(files, "/a", "/b"))
     for row in table(service, Job):  # the plan that the callback itself asked for
-        if row["kind"] == queue.PLAN and (job := queue.claim(service.engine, 60, job_id=row["id"])):
+        if row["kind"] == kinds.PLAN and (job := queue.claim(service.engine, 60, job_id=row["id"])):
             run_job(service, job)
-    assert kinds(service) == [queue.FETCH, queue.FETCH]
+    assert kinds(service) == [kinds.FETCH, kinds.FETCH]
     run_job(service, claim(service))
-    assert kinds(service) == [queue.FETCH]
+    assert kinds(service) == [kinds.FETCH]
     with service.reader.begin() as connection:
         assert load_snapshot(connection, TASK_ID) is None
     run_job(service, claim(service))
-    assert kinds(service) == [queue.PLAN]
+    assert kinds(service) == [kinds.PLAN]
     with service.reader.begin() as connection:
         seen = load_snapshot(connection, TASK_ID)
     assert seen is not None
@@ -170,7 +170,7 @@ def test_files_of_a_version_that_is_not_current_ask_for_no_planning(service: Ser
     run_due_jobs(service)
     receive_callback(service, video(files, "/older", updated_at="2025-12-31T00:00:00Z", completed_at=None))
     files.has["/older"] = []
-    for job in [row for row in table(service, Job) if row["kind"] == queue.PLAN]:
+    for job in [row for row in table(service, Job) if row["kind"] == kinds.PLAN]:
         run_job(service, queue.claim(service.engine, 60, job_id=job["id"]))  # type: ignore[arg-type]
     run_job(service, claim(service))
     assert kinds(service) == []
@@ -215,7 +215,7 @@ def test_a_host_that_is_not_named_is_refused_at_once_with_the_reason(
         f"{files.host} is not among the hosts that files may be fetched from",
     )
     assert files.asked == []
-    assert kinds(service, "dead") == [queue.FETCH]
+    assert kinds(service, "dead") == [kinds.FETCH]
     assert only(service, Job)["last_error"] == artifact["reason"]
 
 
@@ -233,7 +233,7 @@ def test_a_failed_file_makes_the_response_whole_too(service: Service, files: Fil
         ("annotations", "stored"),
         ("events", "failed"),
     ]
-    assert kinds(service) == [queue.PLAN]
+    assert kinds(service) == [kinds.PLAN]
 
 
 def test_a_refused_file_is_fetched_when_a_person_asks_for_its_job_again(
@@ -308,7 +308,7 @@ def test_a_file_is_given_up_after_more_than_a_day_and_not_before(service: Servic
 
 def test_waiting_for_a_file_uses_up_no_attempts_of_its_job(service: Service, files: Files) -> None:
     receive_callback(service, video(files, "/never", type="videoboxannotation"))
-    for _ in range(queue.MAX_ATTEMPTS[queue.FETCH] + 5):
+    for _ in range(kinds.MAX_ATTEMPTS[kinds.FETCH] + 5):
         run_job(service, claim(service))
         with service.engine.begin() as connection:
             connection.execute(update(Job).values(run_at=utcnow() - timedelta(seconds=1)))
@@ -604,14 +604,14 @@ def test_two_workers_that_end_with_the_last_two_files_plan_once_and_count_all(
     claimed = [
         queue.claim(service.engine, 60, job_id=row["id"])
         for row in table(service, Job)
-        if row["kind"] == queue.FETCH
+        if row["kind"] == kinds.FETCH
     ]
     threads = [threading.Thread(target=run_job, args=(service, job)) for job in claimed]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert kinds(service) == [queue.PLAN]
+    assert kinds(service) == [kinds.PLAN]
     assert only(service, Response)["annotation_count"] == 2
 
 
@@ -780,6 +780,7 @@ from uuid import UUID
 import psutil
 from config import Settings
 from pipeline import artifacts, jobs
+from pipeline.bootstrap import build_service
 from pipeline.service import Service
 from sqlalchemy import select
 from models import Artifact, Response
@@ -787,7 +788,7 @@ from workers.runner import perform
 import workers.celery_app
 
 url, host, store, megabytes = sys.argv[1:]
-service = Service.open(Settings(database_url=url, artifact_hosts=(host,), artifact_store=store, secret_key="s",
+service = build_service(Settings(database_url=url, artifact_hosts=(host,), artifact_store=store, secret_key="s",
                                 max_artifact_bytes=2**31))
 with service.reader.begin() as connection:
     connection.execute(select(Artifact)).all()

@@ -11,7 +11,7 @@ from pipeline.db.ids import utcnow
 from pipeline.db.state import get_state, set_state
 from pipeline.follow_ups import decisions, task_creation
 from pipeline.follow_ups.pauses import CREATING
-from pipeline.jobs import queue
+from pipeline.jobs import kinds
 from scale.client import Client
 from tests.assertions import TimeSpan
 from tests.factories.callbacks import boxes
@@ -43,7 +43,7 @@ def test_a_doubtful_answer_ends_in_one_task(pipeline: Pipeline, fault: str) -> N
 def test_an_answer_that_never_comes_ends_in_one_task(pipeline: Pipeline, fault: str) -> None:
     settings = pipeline.service.settings
     impatient = Client(settings.scale_api_url, settings.scale_api_key or "", read_timeout=0.3)
-    pipeline.service.__dict__["_clients"] = {"live": impatient}
+    pipeline.service.scale_clients = {"live": impatient}
     pipeline.workflow({"ask": asks()})
     pipeline.sandbox.add_fault(fault, times=1, seconds=1)
     pipeline.receive(boxes("car"))
@@ -157,9 +157,9 @@ def test_without_a_key_follow_ups_are_held_and_released_once_it_is_there(
 def reopened(pipeline: Pipeline, **settings: Any) -> Any:
     from dataclasses import replace
 
-    from pipeline.service import Service
+    from pipeline.bootstrap import build_service
 
-    return Service(replace(pipeline.service.settings, **settings), pipeline.service.engine)
+    return build_service(replace(pipeline.service.settings, **settings), engine=pipeline.service.engine)
 
 
 def test_a_task_of_somebody_else_with_our_unique_id_is_not_adopted(pipeline: Pipeline) -> None:
@@ -292,7 +292,7 @@ def test_a_follow_up_whose_worker_is_gone_for_good_can_be_retried(pipeline: Pipe
     pipeline.workflow({"ask": asks()})
     pipeline.sandbox.add_fault("error_before")
     pipeline.receive(boxes("car"))
-    for _ in range(queue.MAX_ATTEMPTS[queue.CREATE]):
+    for _ in range(kinds.MAX_ATTEMPTS[kinds.CREATE]):
         pipeline.skip_waiting()
     (job,) = pipeline.jobs()
     assert job["state"] == "dead"

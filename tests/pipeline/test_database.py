@@ -13,13 +13,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config import Settings
 from models import Batch, Delivery, Job
+from pipeline.bootstrap import build_service
 from pipeline.service import Service
 from tests.assertions import table
 from tests.factories.callbacks import boxes, callback, receive_callback
 
 
 def open_on(database_url: str) -> Service:
-    return Service.open(Settings(database_url=database_url, workflows_dir="config/workflows", secret_key="s"))
+    return build_service(
+        Settings(database_url=database_url, workflows_dir="config/workflows", secret_key="s")
+    )
 
 
 # SQLite.

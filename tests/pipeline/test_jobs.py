@@ -10,14 +10,14 @@ from sqlalchemy import insert, update
 
 from models import Job, KeyValue
 from pipeline.db.ids import utcnow
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import LeaseLost, RetryLater
 from pipeline.service import Service
 from tests.assertions import TimeSpan, only, table
 from workers import runner
 
 
-def ask(service: Service, *subjects: str, kind: str = queue.PLAN, delay: float = 0) -> None:
+def ask(service: Service, *subjects: str, kind: str = kinds.PLAN, delay: float = 0) -> None:
     with service.engine.begin() as connection:
         queue.enqueue(connection, kind, subjects, delay=delay)
 
@@ -53,7 +53,7 @@ def test_the_same_work_is_one_row_however_often_it_is_asked_for(service: Service
 
 def test_a_thousand_subjects_are_asked_for_at_once(service: Service) -> None:
     with service.engine.begin() as connection:
-        ids = queue.enqueue(connection, queue.PLAN, (f"s{n}" for n in range(1_200)))
+        ids = queue.enqueue(connection, kinds.PLAN, (f"s{n}" for n in range(1_200)))
     assert len(set(ids)) == len(table(service, Job)) == 1_200
 
 
@@ -68,7 +68,7 @@ def test_a_waiting_job_runs_at_the_earlier_of_two_times(service: Service) -> Non
 
 def test_a_job_that_is_asked_for_in_a_transaction_that_fails_was_never_asked_for(service: Service) -> None:
     with service.engine.connect() as connection:
-        queue.enqueue(connection, queue.PLAN, ["a"])
+        queue.enqueue(connection, kinds.PLAN, ["a"])
         connection.rollback()
     assert table(service, Job) == []
 
@@ -242,7 +242,7 @@ def test_a_postponed_job_waits_keeps_its_error_and_counts(service: Service) -> N
 
 def test_waiting_in_order_gives_the_attempt_back(service: Service) -> None:
     ask(service, "a")
-    for _ in range(queue.MAX_ATTEMPTS[queue.PLAN] + 5):
+    for _ in range(kinds.MAX_ATTEMPTS[kinds.PLAN] + 5):
         job = claim(service)
         with service.engine.begin() as connection:
             queue.reschedule(connection, job, "a pause", delay=0, count_attempt=False)
@@ -251,24 +251,27 @@ def test_waiting_in_order_gives_the_attempt_back(service: Service) -> None:
 
 def test_a_job_is_dead_after_its_last_attempt_and_says_why(service: Service) -> None:
     ask(service, "a")
-    for attempt in range(queue.MAX_ATTEMPTS[queue.PLAN]):
+    for attempt in range(kinds.MAX_ATTEMPTS[kinds.PLAN]):
         job = claim(service)
         with service.engine.begin() as connection:
             queue.reschedule(connection, job, f"failure {attempt}", delay=0)
     row = only(service, Job)
-    assert (row["state"], row["last_error"]) == ("dead", f"failure {queue.MAX_ATTEMPTS[queue.PLAN] - 1}")
+    assert (row["state"], row["last_error"]) == ("dead", f"failure {kinds.MAX_ATTEMPTS[kinds.PLAN] - 1}")
     assert queue.claim(service.engine, 60) is None
 
 
 def test_a_job_that_always_kills_its_worker_is_dead_and_the_others_go_on(service: Service) -> None:
     ask(service, "killer", delay=-100)
-    for _ in range(queue.MAX_ATTEMPTS[queue.PLAN]):
+    for _ in range(kinds.MAX_LOST_LEASES):
         assert claim(service).subject == "killer"
         expire(service)
     ask(service, "other")
     assert claim(service).subject == "other"
     killer = next(row for row in table(service, Job) if row["subject"] == "killer")
-    assert (killer["state"], killer["last_error"]) == ("dead", "its worker vanished: 20 attempts and no end")
+    assert (killer["state"], killer["last_error"]) == (
+        "dead",
+        "worker lost 3 times in a row while it ran this job",
+    )
 
 
 def test_a_dead_job_has_a_new_life_when_it_is_asked_for_again_or_retried(service: Service) -> None:
@@ -306,13 +309,13 @@ def test_jobs_whose_subject_is_gone_are_dropped_unless_they_run(service: Service
     claim(service)
     ask(service, "waits", "stays")
     with service.engine.begin() as connection:
-        queue.delete_pending(connection, queue.PLAN, ["runs", "waits", "unknown"])
+        queue.delete_pending(connection, kinds.PLAN, ["runs", "waits", "unknown"])
     assert sorted(row["subject"] for row in table(service, Job)) == ["runs", "stays"]
 
 
 def test_jobs_are_counted_by_kind_and_state(service: Service) -> None:
     ask(service, "a", "b")
-    ask(service, "c", kind=queue.FETCH, delay=60)
+    ask(service, "c", kind=kinds.FETCH, delay=60)
     claim(service)
     with service.reader.begin() as connection:
         assert queue.counts(connection) == {
@@ -322,9 +325,9 @@ def test_jobs_are_counted_by_kind_and_state(service: Service) -> None:
         }
 
 
-@pytest.mark.parametrize("kind", queue.MAX_ATTEMPTS)
+@pytest.mark.parametrize("kind", kinds.MAX_ATTEMPTS)
 def test_no_job_is_dead_for_an_hour_of_trouble(kind: str) -> None:
-    pauses = [queue.backoff(attempt) for attempt in range(1, queue.MAX_ATTEMPTS[kind])]
+    pauses = [queue.backoff(attempt) for attempt in range(1, kinds.MAX_ATTEMPTS[kind])]
     assert sum(pauses) > 3_600
 
 
@@ -334,7 +337,7 @@ def test_no_job_is_dead_for_an_hour_of_trouble(kind: str) -> None:
 @pytest.fixture
 def performed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`performed(function)`: plans are made by this function instead."""
-    return lambda function: monkeypatch.setitem(runner.HANDLERS, queue.PLAN, function)
+    return lambda function: monkeypatch.setitem(runner.HANDLERS, kinds.PLAN, function)
 
 
 def test_a_job_that_raises_is_tried_again_later(service: Service, performed: Callable[..., None]) -> None:
@@ -422,7 +425,7 @@ def test_what_a_job_did_is_undone_when_it_has_lost_its_lease(
         expire(service)
         claim(service)
         with service.engine.begin() as connection:
-            queue.enqueue(connection, queue.CREATE, ["twice"])
+            queue.enqueue(connection, kinds.CREATE, ["twice"])
             queue.finish(connection, job)
 
     performed(too_late)

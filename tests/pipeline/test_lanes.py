@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups import decisions
-from pipeline.jobs import queue
-from pipeline.operations.health import degradations
+from pipeline.jobs import kinds, queue, queues
+from pipeline.operations import checks
 from tests.factories.callbacks import boxes, callback, receive_callback
 from tests.factories.pipelines import Pipeline, asks
 from workers.runner import run_due_jobs, run_job
@@ -27,10 +27,10 @@ def test_what_came_last_is_planned_before_what_has_long_waited_to_be_created(pip
     receive_callback(pipeline.service, callback(boxes("car"), task_id="5f1e9b000000000000000002"))
     following = queue.claim(pipeline.service.engine, 60)
     assert following is not None
-    assert (following.kind, following.subject) == (queue.PLAN, "5f1e9b000000000000000002")
+    assert (following.kind, following.subject) == (kinds.PLAN, "5f1e9b000000000000000002")
     created = queue.claim(pipeline.service.engine, 60)
     assert created is not None
-    assert (created.kind, created.queue) == (queue.CREATE, "live")
+    assert (created.kind, created.queue) == (kinds.CREATE, "live")
 
 
 def test_while_scale_asks_to_wait_jobs_are_not_woken_in_vain_and_planning_goes_on(pipeline: Pipeline) -> None:
@@ -56,7 +56,7 @@ def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipe
         connection.execute(text(fill), {"many": MANY, "queue": queue})
     with pipeline.service.engine.connect() as connection:
         connection.exec_driver_sql("ANALYZE jobs")
-        statement = queue._claim_statement(queue.QUEUES)
+        statement = queue.claim_statement(queues.QUEUES)
         written = statement.compile(connection, compile_kwargs={"render_postcompile": True})
         explain = "EXPLAIN " if postgresql else "EXPLAIN QUERY PLAN "
         parameters = written.construct_params({"owner": "me", "lease": 60.0})
@@ -67,7 +67,7 @@ def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipe
                 explain + str(written), tuple(parameters[name] for name in written.positiontup or ())
             ).all()
     told = " ".join(str(row) for row in rows)
-    assert told.count("ix_jobs_due") == len(queue.QUEUES)
+    assert told.count("ix_jobs_due") == len(queues.QUEUES)
     assert "Sort" not in told
     assert "TEMP B-TREE" not in told
 
@@ -84,15 +84,16 @@ def test_a_plan_of_many_rings_for_the_other_workers_at_once(open_pipeline: Calla
     assert [len(ids) for ids in rung] == [3]
 
 
-def test_that_creating_waits_is_told_where_people_look(pipeline: Pipeline) -> None:
+def creation_messages(pipeline: Pipeline) -> list[str]:
+    with pipeline.service.reader.begin() as connection:
+        return [check.message for check in checks.creation(pipeline.service, connection)]
+
+
+def test_a_pause_of_task_creation_is_a_health_check(pipeline: Pipeline) -> None:
     pipeline.workflow({"ask": asks()})
     pipeline.sandbox.add_fault("refused", status=401)
     pipeline.receive(boxes("car"))
+    assert any("Scale refuses the API key" in message for message in creation_messages(pipeline))
     with pipeline.service.engine.begin() as connection:
-        told = degradations(pipeline.service, connection)
-        assert any(one.startswith("creating: live tasks wait until ") for one in told)
-        assert any("Scale refuses the API key" in one for one in told)
         decisions.pause_creation(connection, "ana")
-        assert "creating: stopped by ana; `flask creating start` starts it" in degradations(
-            pipeline.service, connection
-        )
+    assert any("ana" in message for message in creation_messages(pipeline))

@@ -11,10 +11,10 @@ from standardwebhooks.webhooks import Webhook
 from models import AuditEntry, Job, Notification, Subscriber
 from pipeline.db.dialect import from_now
 from pipeline.events import outbox, subscriptions
-from pipeline.events.outbox import event_publisher
 from pipeline.events.subscriptions import InvalidSubscriber, load_subscriptions
 from pipeline.follow_ups import decisions
-from pipeline.jobs import queue
+from pipeline.jobs import kinds
+from pipeline.receive import events
 from tests.assertions import only, table
 from tests.factories.callbacks import boxes, callback, receive_callback
 from tests.factories.pipelines import ROOT, Pipeline, asks
@@ -53,17 +53,15 @@ def subscribe(chain: Pipeline, receiver: Receiver, *events: str, **given: Any) -
     """Register the receiver; its secret."""
     with chain.service.engine.begin() as connection:
         row = subscriptions.add(connection, chain.service.settings, "ana", receiver.url, events, **given)
-    chain.service._registered.forget()
     return str(row["secret"])
 
 
 def receive(chain: Pipeline, body: bytes) -> None:
-    receive_callback(chain.service, body, tell=event_publisher(chain.service))
+    receive_callback(chain.service, body)
     chain.work()
 
 
-def test_nobody_is_told_and_receiving_goes_its_shortest_way_while_nobody_asks(chain: Pipeline) -> None:
-    assert event_publisher(chain.service) is None
+def test_without_a_subscriber_no_notification_is_stored(chain: Pipeline) -> None:
     receive(chain, callback(boxes("car")))
     assert table(chain.service, Notification) == []
 
@@ -185,10 +183,10 @@ def test_after_the_last_attempt_a_notification_has_failed_and_can_be_replayed(
     subscribe(chain, receiver, "task")
     receiver.status = 500
     receive(chain, callback(boxes("car")))
-    for _ in range(queue.MAX_ATTEMPTS[queue.NOTIFY]):
+    for _ in range(kinds.MAX_ATTEMPTS[kinds.NOTIFY]):
         chain.skip_waiting()
     row = only(chain.service, Notification)
-    assert (row["state"], len(row["attempts"])) == ("failed", queue.MAX_ATTEMPTS[queue.NOTIFY])
+    assert (row["state"], len(row["attempts"])) == ("failed", kinds.MAX_ATTEMPTS[kinds.NOTIFY])
     assert chain.jobs() == []
     receiver.status = 200
     with chain.service.engine.begin() as connection:
@@ -206,8 +204,7 @@ def test_a_receiver_that_is_gone_is_told_no_more(chain: Pipeline, receiver: Rece
     receiver.status = 410
     receive(chain, callback(boxes("car")))
     row = only(chain.service, Subscriber)
-    assert (row["enabled"], row["reason"]) == (False, "its receiver answered 410: it wants to hear no more")
-    chain.service._registered.forget()
+    assert (row["enabled"], row["reason"]) == (False, "the receiver answered 410 Gone")
     receive(chain, callback(boxes("car"), updated_at="2026-01-01T11:00:00.000Z", tags=["x"]))
     assert len(receiver.peer.asked) == 1
 
@@ -217,7 +214,7 @@ def test_a_receiver_that_asks_to_wait_is_left_alone_for_so_long(chain: Pipeline,
     receiver.status, receiver.headers = 429, {"Retry-After": "600"}
     receive(chain, callback(boxes("car")))
     with chain.service.reader.begin() as connection:
-        soon = select(func.count()).where(Job.kind == queue.NOTIFY, Job.run_at < from_now(590))
+        soon = select(func.count()).where(Job.kind == kinds.NOTIFY, Job.run_at < from_now(590))
         assert connection.scalar(soon) == 0
 
 
@@ -263,8 +260,8 @@ def test_a_fault_of_ours_in_telling_does_not_stop_a_callback(
     chain: Pipeline, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subscribe(chain, receiver, "task")
-    monkeypatch.setattr(outbox, "publish", lambda *given, **more: 1 / 0)
-    receipt = receive_callback(chain.service, callback(boxes("car")), tell=event_publisher(chain.service))
+    monkeypatch.setattr(events, "publish", lambda *given, **more: 1 / 0)
+    receipt = receive_callback(chain.service, callback(boxes("car")))
     assert receipt.status == "processed"
 
 
@@ -279,9 +276,7 @@ def test_a_person_can_send_a_test(chain: Pipeline, receiver: Receiver) -> None:
 
 def test_a_large_body_is_told_of_when_it_was_read(chain: Pipeline, receiver: Receiver) -> None:
     secret = subscribe(chain, receiver, "task", "delivery")
-    receive_callback(
-        chain.service, callback(boxes("car")), inline_bytes=10, tell=event_publisher(chain.service)
-    )
+    receive_callback(chain.service, callback(boxes("car")), inline_bytes=10)
     assert table(chain.service, Notification) == []
     chain.work()
     assert [json.loads(asked.body).get("type", "raw") for asked in receiver.peer.asked] == [

@@ -10,7 +10,7 @@ import pytest
 from models import KeyValue, Task
 from pipeline.follow_ups import decisions, pauses, plan_task
 from pipeline.follow_ups.pauses import replay_missed_of_fixed_files
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from tests.assertions import table
 from tests.factories.callbacks import boxes, callback, receive_callback
 from tests.factories.pipelines import ROOT, Pipeline, asks
@@ -167,7 +167,7 @@ def test_an_answer_that_comes_before_the_cancellation_is_followed_all_the_same(p
 def run_plan_only(pipeline: Pipeline) -> None:
     from workers.runner import run_job
 
-    (job_id,) = [row["id"] for row in pipeline.jobs() if row["kind"] == queue.PLAN]
+    (job_id,) = [row["id"] for row in pipeline.jobs() if row["kind"] == kinds.PLAN]
     job = queue.claim(pipeline.service.engine, 60, job_id=job_id)
     assert job is not None
     run_job(pipeline.service, job)

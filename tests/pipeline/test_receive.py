@@ -12,7 +12,8 @@ import pytest
 
 from config import Settings
 from models import Annotation, Batch, Delivery, Job, Response, Task
-from pipeline.jobs import queue
+from pipeline.bootstrap import build_service
+from pipeline.jobs import kinds, queue
 from pipeline.receive import replay
 from pipeline.receive.receive import Receipt, parse_body
 from pipeline.service import Service
@@ -421,7 +422,7 @@ def test_without_a_task_object_what_is_stored_of_the_task_counts(service: Servic
 def test_a_task_that_nobody_has_described_is_asked_for_once(service: Service) -> None:
     for n in range(3):
         receive_callback(service, json.dumps({"task_id": TASK_ID, "response": {"n": n}}).encode())
-    assert [row["key"] for row in table(service, Job) if row["kind"] != queue.PLAN] == [f"complete:{TASK_ID}"]
+    assert [row["key"] for row in table(service, Job) if row["kind"] != kinds.PLAN] == [f"complete:{TASK_ID}"]
 
 
 def test_a_task_first_seen_without_its_description_is_completed_from_scale(
@@ -548,7 +549,7 @@ def test_both_kinds_of_database_hold_the_same_rows_of_every_recorded_body(
     sqlite_url: str, postgres_url: str
 ) -> None:
     kinds = [
-        Service.open(Settings(database_url=url, workflows_dir="nowhere", secret_key="s"))
+        build_service(Settings(database_url=url, workflows_dir="nowhere", secret_key="s"))
         for url in (sqlite_url, postgres_url)
     ]
     for path in RECORDED:

@@ -11,7 +11,7 @@ from sqlalchemy import update
 from models import Annotation, Delivery, FollowUp, Job, KeyValue, Response, Task
 from pipeline.db.ids import utcnow
 from pipeline.db.state import get_state
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from pipeline.service import Service
 from pipeline.sync import reconcile
 from pipeline.sync.reconcile import NoKey, ReconcileRun, begin, enqueue_due_runs
@@ -175,7 +175,7 @@ def test_an_old_result_that_was_reconciled_waits_for_a_person_before_it_costs_mo
         service = open_service(scale_api_url=peer.url, scale_api_key="k", public_url="https://labels.example")
         run(service)
     for row in table(service, Job):
-        if row["kind"] == queue.PLAN and (job := queue.claim(service.engine, 60, job_id=row["id"])):
+        if row["kind"] == kinds.PLAN and (job := queue.claim(service.engine, 60, job_id=row["id"])):
             run_job(service, job)
     states = {row["source_task_id"]: (row["state"], row["reason"]) for row in table(service, FollowUp)}
     assert states["new"][0] == "planned"

@@ -295,9 +295,9 @@ def test_annotations_of_files_are_read_only_where_a_workflow_asks_for_them(
 def renamed(chain: Pipeline, **settings: Any) -> Any:
     from dataclasses import replace
 
-    from pipeline.service import Service
+    from pipeline.bootstrap import build_service
 
-    return Service(replace(chain.service.settings, **settings), chain.service.engine)
+    return build_service(replace(chain.service.settings, **settings), engine=chain.service.engine)
 
 
 # Cutting.

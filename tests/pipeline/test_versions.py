@@ -10,11 +10,10 @@ import pytest
 from sqlalchemy import delete, insert
 
 from models import Delivery, FollowUp, Job, Response, Task
-from pipeline.jobs import queue
-from pipeline.receive import receive
+from pipeline.jobs import kinds, queue
 from pipeline.service import Service
 from tests.assertions import empty, only, stored_rows, table
-from tests.factories.callbacks import RECORDED, boxes, callback, receive_callback
+from tests.factories.callbacks import RECORDED, boxes, callback, receive_by_general_path, receive_callback
 
 FIXED = {**boxes("car", "pedestrian"), "is_customer_fix": True}
 AGAIN = boxes("car", "pedestrian", "bicycle")
@@ -171,7 +170,7 @@ def test_what_is_understood_follows_from_the_newest_description_in_any_order(ser
             found = after(service, order)
             # Whether Scale is asked about the task depends on what was known of it in between.
             assert {**found, "jobs": []} == {**expected, "jobs": []}
-    assert queue.COMPLETE in {row["kind"] for row in table(service, Job)}
+    assert kinds.COMPLETE in {row["kind"] for row in table(service, Job)}
 
 
 SEGMENTED = {
@@ -251,23 +250,19 @@ def test_an_event_of_yesterday_changes_neither_status_nor_review_nor_current(ser
     assert (task["review_status"], current["event"]) == ("fixed", "fixed")
 
 
-def test_every_way_of_receiving_writes_the_same_rows_of_every_recorded_body(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The one statement for PostgreSQL, the steps, and the worker with a body that was only stored."""
+def test_every_path_of_receiving_writes_the_same_rows_for_every_recorded_body(service: Service) -> None:
+    """The fast path, the general path, and the worker with a body that was only stored."""
     for path in RECORDED:
         body = path.read_bytes()
         empty(service)
         receive_callback(service, body)
         usual = stored_rows(service, receipt=True)
-        with monkeypatch.context() as steps_only:
-            steps_only.setattr(receive, "insert_first_callback", lambda *_: None)
-            empty(service)
-            receive_callback(service, body)
-            assert stored_rows(service, receipt=True) == usual, path
+        empty(service)
+        receive_by_general_path(service, body)
+        assert stored_rows(service, receipt=True) == usual, path
         empty(service)
         assert receive_callback(service, body, inline_bytes=0).status == "stored"
-        run(service, queue.PARSE)
+        run(service, kinds.PARSE)
         assert stored_rows(service, receipt=True) == usual, path
 
 

@@ -1,4 +1,4 @@
-"""The sweep: it rings for what is due, whatever else goes wrong in its round, and says that its worker is alive."""
+"""The sweep dispatches what is due, whatever else fails, and stores its worker's heartbeat."""
 
 import multiprocessing
 import sqlite3
@@ -13,12 +13,12 @@ import time_machine
 from sqlalchemy import select, update
 
 from config import Settings
-from models import KeyValue
+from models import WorkerHeartbeat
+from pipeline.bootstrap import build_service
 from pipeline.db.ids import utcnow
-from pipeline.db.state import set_state
-from pipeline.jobs import queue
-from pipeline.operations.health import HEARTBEAT, degradations
-from pipeline.service import Service
+from pipeline.jobs import kinds, queue
+from pipeline.operations import checks
+from pipeline.operations.health import record_heartbeat
 from pipeline.sync import reconcile
 from workers.dispatcher import JobDispatcher
 from workers.sweep import Sweep
@@ -28,7 +28,7 @@ Start = Callable[[], Sweep]
 
 @pytest.fixture
 def new_sweep(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Start]:
-    """`new_sweep()` → the sweep of one more worker, which has two processes; nobody takes its messages."""
+    """`new_sweep()` → the sweep of another worker with two processes, whose messages no one consumes."""
     (tmp_path / "workflows").mkdir()
     settings = Settings(
         database_url=database_url,
@@ -40,7 +40,7 @@ def new_sweep(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Sta
     started: list[Sweep] = []
 
     def start() -> Sweep:
-        started.append(Sweep(Service.open(settings), JobDispatcher(settings)))
+        started.append(Sweep(build_service(settings), JobDispatcher(settings)))
         return started[-1]
 
     yield start
@@ -51,38 +51,38 @@ def new_sweep(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Sta
 
 def ask(sweep: Sweep, count: int) -> None:
     with sweep.service.engine.begin() as connection:
-        queue.enqueue(connection, queue.PLAN, (f"task-{n}" for n in range(count)))
+        queue.enqueue(connection, kinds.PLAN, (f"task-{n}" for n in range(count)))
 
 
-def rung(redis_url: str) -> int:
+def queue_length(redis_url: str) -> int:
     with redis.Redis.from_url(redis_url) as client:
         return int(client.llen("weighbridge"))
 
 
-def beats(sweep: Sweep) -> list[str]:
+def heartbeats(sweep: Sweep) -> set[str]:
     with sweep.service.reader.begin() as connection:
-        return list(connection.scalars(select(KeyValue.key).where(KeyValue.key.startswith(HEARTBEAT))))
+        return set(connection.scalars(select(WorkerHeartbeat.worker)))
 
 
-def test_each_worker_rings_for_twice_what_it_can_take_and_not_again_at_once(
+def test_each_worker_dispatches_twice_what_it_can_take_and_not_again_at_once(
     new_sweep: Start, redis_url: str
 ) -> None:
     one, other = new_sweep(), new_sweep()
     ask(one, 10)
     one.sweep()
-    assert rung(redis_url) == 4
+    assert queue_length(redis_url) == 4
     one.sweep()
-    assert rung(redis_url) == 4
+    assert queue_length(redis_url) == 4
     other.sweep()
-    assert rung(redis_url) == 8
+    assert queue_length(redis_url) == 8
 
 
-def test_nothing_rings_when_nothing_is_due(new_sweep: Start, redis_url: str) -> None:
+def test_nothing_is_dispatched_when_nothing_is_due(new_sweep: Start, redis_url: str) -> None:
     new_sweep().sweep()
-    assert rung(redis_url) == 0
+    assert queue_length(redis_url) == 0
 
 
-def test_what_else_goes_wrong_in_its_round_silences_no_bell(
+def test_a_failure_later_in_the_sweep_does_not_prevent_dispatching(
     new_sweep: Start, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -93,39 +93,40 @@ def test_what_else_goes_wrong_in_its_round_silences_no_bell(
     monkeypatch.setattr(reconcile, "enqueue_due_runs", fail)
     with pytest.raises(ValueError, match="a bug"):
         one.sweep()
-    assert rung(redis_url) == 1
-    assert beats(one) == [f"{HEARTBEAT}{one.worker_name}"]
+    assert queue_length(redis_url) == 1
+    assert heartbeats(one) == {one.worker_name}
 
 
-def test_workers_that_are_gone_are_forgotten_after_a_day(new_sweep: Start) -> None:
+def test_a_worker_that_has_not_reported_for_a_day_is_deleted(new_sweep: Start) -> None:
     one = new_sweep()
     with one.service.engine.begin() as connection:
-        for name, hours in (("gone", 25), ("just now", 1)):
-            set_state(connection, f"{HEARTBEAT}{name}", {})
-            moment = utcnow() - timedelta(hours=hours)
-            connection.execute(
-                update(KeyValue).where(KeyValue.key == f"{HEARTBEAT}{name}").values(changed_at=moment)
-            )
+        for worker, hours in (("gone", 25), ("recent", 1)):
+            record_heartbeat(connection, worker, 1)
+            at = utcnow() - timedelta(hours=hours)
+            beat = update(WorkerHeartbeat).where(WorkerHeartbeat.worker == worker)
+            connection.execute(beat.values(last_seen_at=at))
     one.sweep()
-    assert sorted(beats(one)) == sorted([f"{HEARTBEAT}just now", f"{HEARTBEAT}{one.worker_name}"])
+    assert heartbeats(one) == {"recent", one.worker_name}
+
+
+def worker_states(sweep: Sweep) -> list[str]:
+    with sweep.service.reader.begin() as connection:
+        return [check.state for check in checks.worker(sweep.service, connection)]
 
 
 def test_a_silent_worker_is_noticed_by_the_clock_of_the_database(new_sweep: Start) -> None:
     """The clocks of two machines differ."""
-    one = new_sweep()
     for late in (-2, 2):
         with time_machine.travel(utcnow() + timedelta(hours=late)):
-            one._next_beat = 0.0
+            one = new_sweep()
             one.sweep()
-        with one.service.reader.begin() as connection:
-            assert degradations(one.service, connection) == []
+        assert worker_states(one) == [checks.OK]
     with one.service.engine.begin() as connection:
-        connection.execute(update(KeyValue).values(changed_at=utcnow() - timedelta(minutes=2)))
-    with one.service.reader.begin() as connection:
-        assert "none has reported since" in degradations(one.service, connection)[0]
+        connection.execute(update(WorkerHeartbeat).values(last_seen_at=utcnow() - timedelta(minutes=2)))
+    assert worker_states(one) == [checks.PROBLEM]
 
 
-def test_a_process_that_is_made_during_a_round_can_write(
+def test_a_process_forked_during_a_sweep_can_write_to_sqlite(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite's locks are known by process: a child of the moment at which one is held would wait for it for ever."""
@@ -137,7 +138,7 @@ def test_a_process_that_is_made_during_a_round_can_write(
 
     monkeypatch.setattr(reconcile, "enqueue_due_runs", slowly)  # called in a transaction
     settings = Settings(database_url=sqlite_url, workflows_dir="config/workflows", secret_key="s")
-    sweep = Sweep(Service.open(settings), JobDispatcher(settings))
+    sweep = Sweep(build_service(settings), JobDispatcher(settings))
     sweep.start()
     assert within.wait(10)
     threading.Timer(0.5, go_on.set).start()

@@ -83,11 +83,9 @@ def deliver(service: Service) -> Deliver:
     ) -> Receipt:
         body = case if isinstance(case, bytes) else json.dumps(changed(case, changes)).encode()
         return receive(
-            service.engine,
+            service,
             body,
             environment,
-            has_workflow_for=service.has_workflow_for,
-            inline_bytes=service.settings.inline_callback_bytes,
             headers={"User-Agent": "recorded"},
             kind=kind,
         )

@@ -11,7 +11,7 @@ from sqlalchemy import insert, select
 from models import FollowUp, Job, Join
 from pipeline.db.ids import new_id, utcnow
 from pipeline.follow_ups import pauses
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from pipeline.service import Service
 from tests.app.api.conftest import Deliver
 
@@ -97,7 +97,7 @@ def test_approving_a_held_follow_up_asks_for_its_creation(
     assert (answer.json["state"], answer.json["reason"]) == ("planned", None)
     assert answer.json["decided_by"] == "API_TOKEN"
     assert answer.json["decided_at"].endswith("Z")
-    assert jobs_of(service, unique_id) == [queue.CREATE]
+    assert jobs_of(service, unique_id) == [kinds.CREATE]
     assert audited(get) == [("API_TOKEN", "follow-up.approve", unique_id)]
 
 
@@ -118,7 +118,7 @@ def test_canceling_a_created_follow_up_asks_scale_through_a_job(
     unique_id = plan("created", task_id="child")
     answer = client.post(f"/api/v1/follow-ups/{unique_id}/cancel")
     assert (answer.status_code, answer.json["state"]) == (200, "created")
-    assert jobs_of(service, unique_id) == [queue.CANCEL]
+    assert jobs_of(service, unique_id) == [kinds.CANCEL]
 
 
 def test_retrying_a_refused_follow_up_asks_for_it_again(
@@ -127,7 +127,7 @@ def test_retrying_a_refused_follow_up_asks_for_it_again(
     unique_id = plan("failed", reason="Scale refused it with 400: no money")
     answer = client.post(f"/api/v1/follow-ups/{unique_id}/retry")
     assert (answer.status_code, answer.json["state"], answer.json["reason"]) == (200, "planned", None)
-    assert jobs_of(service, unique_id) == [queue.CREATE]
+    assert jobs_of(service, unique_id) == [kinds.CREATE]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import update
 
 from models import Job
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from pipeline.service import Service
 from tests.app.api.conftest import Deliver
 
@@ -17,9 +17,9 @@ Get = Callable[..., Any]
 
 def test_jobs_are_listed_with_what_they_work_on(service: Service, get: Get) -> None:
     with service.engine.begin() as connection:
-        queue.enqueue(connection, queue.PLAN, ["task"])
-        queue.enqueue(connection, queue.FETCH, ["file"], delay=60)
-        connection.execute(update(Job).where(Job.kind == queue.FETCH).values(state="dead", last_error="why"))
+        queue.enqueue(connection, kinds.PLAN, ["task"])
+        queue.enqueue(connection, kinds.FETCH, ["file"], delay=60)
+        connection.execute(update(Job).where(Job.kind == kinds.FETCH).values(state="dead", last_error="why"))
     dead, waiting = get("/jobs")["data"]
     assert (dead["kind"], dead["subject"], dead["state"], dead["last_error"]) == (
         "fetch",
@@ -36,7 +36,7 @@ def test_a_dead_job_and_one_that_waits_run_now_when_they_are_retried(
     client: FlaskClient, service: Service, get: Get
 ) -> None:
     with service.engine.begin() as connection:
-        dead, waiting = (queue.enqueue(connection, queue.FETCH, [subject], delay=3600)[0] for subject in "ab")
+        dead, waiting = (queue.enqueue(connection, kinds.FETCH, [subject], delay=3600)[0] for subject in "ab")
         connection.execute(update(Job).where(Job.id == dead).values(state="dead", attempts=40))
     for job_id in (dead, waiting):
         answer = client.post(f"/api/v1/jobs/{job_id}/retry")
@@ -48,7 +48,7 @@ def test_a_dead_job_and_one_that_waits_run_now_when_they_are_retried(
 
 def test_a_running_job_is_left_alone(client: FlaskClient, service: Service) -> None:
     with service.engine.begin() as connection:
-        (job_id,) = queue.enqueue(connection, queue.PLAN, ["task"])
+        (job_id,) = queue.enqueue(connection, kinds.PLAN, ["task"])
     assert queue.claim(service.engine, 60) is not None
     assert client.post(f"/api/v1/jobs/{job_id}/retry").status_code == 409
     assert client.post(f"/api/v1/jobs/{uuid4()}/retry").status_code == 404

@@ -114,11 +114,9 @@ def deliver(service: Service) -> Deliver:
             body["task_id"] = body["task"]["task_id"]
             case = json.dumps(body).encode()
         return receive(
-            service.engine,
+            service,
             case,
             "live",
-            has_workflow_for=service.has_workflow_for,
-            inline_bytes=service.settings.inline_callback_bytes,
         )
 
     return one

@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from models import AuditEntry, FollowUp, Job
 from pipeline.access.tokens import holder
-from pipeline.jobs import queue
+from pipeline.jobs import kinds, queue
 from pipeline.service import Service
 from tests.app.commands.conftest import Deliver, Flasks
 from workers.runner import run_due_jobs
@@ -69,7 +69,7 @@ def test_a_decision_that_does_not_fit_says_why(flask: Flasks, held: str) -> None
 def dead(service: Service) -> Sequence[UUID]:
     """Two dead jobs."""
     with service.engine.begin() as connection:
-        ids = queue.enqueue(connection, queue.PLAN, ["one"]) + queue.enqueue(connection, queue.FETCH, ["two"])
+        ids = queue.enqueue(connection, kinds.PLAN, ["one"]) + queue.enqueue(connection, kinds.FETCH, ["two"])
         connection.execute(update(Job).values(state="dead", last_error="it went wrong"))
     return ids
 

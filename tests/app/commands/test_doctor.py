@@ -15,8 +15,8 @@ from models import Job
 from pipeline.db.migrations import migrate
 from pipeline.db.state import set_state
 from pipeline.follow_ups.pauses import STOPPED
-from pipeline.jobs import queue
-from pipeline.operations.health import HEARTBEAT
+from pipeline.jobs import kinds, queue
+from pipeline.operations.health import record_heartbeat
 from pipeline.service import Service
 from tests.app.commands.conftest import Deliver, commands_of
 from tests.peer import Asked, Peer, reply
@@ -54,7 +54,7 @@ def scale() -> Any:
 def working(service: Service, tmp_path: Path) -> dict[str, str]:
     """A worker that has just given a sign of life, and settings shared by several machines."""
     with service.engine.begin() as connection:
-        set_state(connection, f"{HEARTBEAT}worker:1", {"pid": 1})
+        record_heartbeat(connection, "worker:1", 1)
     return {**HEALTHY, "ARTIFACT_STORE": str(tmp_path / "shared")}
 
 
@@ -116,7 +116,7 @@ def test_without_a_worker_that_is_a_problem(app: Flask) -> None:
 def test_what_waits_for_a_person_is_told(app: Flask, service: Service, deliver: Deliver) -> None:
     deliver(b"no JSON")
     with service.engine.begin() as connection:
-        queue.enqueue(connection, queue.PLAN, ["one", "two"])
+        queue.enqueue(connection, kinds.PLAN, ["one", "two"])
         connection.execute(update(Job).values(state="dead"))
         set_state(connection, STOPPED, {"actor": "cli:me"})
     _, found = looked_at(app)

@@ -1,0 +1,35 @@
+"""The registry of jobs: one function for each kind, called with the service and the claimed job.
+
+A handler commits its result together with queue.finish(). It returns how many jobs it enqueued, or None if few. It raises
+RetryLater if the job cannot run yet; every other exception is a failed attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.artifacts.jobs import fetch_artifact
+from pipeline.events.delivery import deliver_notification
+from pipeline.follow_ups.joins import evaluate_join
+from pipeline.follow_ups.plan_task import plan_task
+from pipeline.follow_ups.runs import publish_run_finished
+from pipeline.follow_ups.task_creation import cancel_task, create_task
+from pipeline.jobs import kinds
+from pipeline.jobs.queue import Job
+from pipeline.receive.replay import complete_task, parse_delivery
+from pipeline.service import Service
+from pipeline.sync.reconcile import run_job as reconcile
+
+HANDLERS: dict[str, Callable[[Service, Job], int | None]] = {
+    kinds.PARSE: parse_delivery,
+    kinds.COMPLETE: complete_task,
+    kinds.FETCH: fetch_artifact,
+    kinds.PLAN: plan_task,
+    kinds.CREATE: create_task,
+    kinds.CANCEL: cancel_task,
+    kinds.JOIN: evaluate_join,
+    kinds.DEADLINE: evaluate_join,
+    kinds.NOTIFY: deliver_notification,
+    kinds.CHECK_RUN: publish_run_finished,
+    kinds.RECONCILE: reconcile,
+}
