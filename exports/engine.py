@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from exports.croissant import FILE_NAME, croissant
 from exports.export import Export, Options
 from exports.format import Format
 from exports.indexing import index_images
@@ -28,7 +29,6 @@ def write_export(
     options: Options,
     address: str,
     *,
-    extra: tuple[Callable[[Export, list[dict[str, Any]], dict[str, Any]], None], ...] = (),
     progress: Progress = lambda done, total: None,
     restarts: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def write_export(
     with open_output(address) as output:
         if output.restarts:
             restarts()
-        manifest = _write(service, version, format_, options, output, progress, extra)
+        manifest = _write(service, version, format_, options, output, progress)
         output.finish(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
     return manifest
 
@@ -52,7 +52,6 @@ def _write(
     options: Options,
     output: Output,
     progress: Progress,
-    extra: tuple[Callable[[Export, list[dict[str, Any]], dict[str, Any]], None], ...],
 ) -> dict[str, Any]:
     steps = _Steps(version.tasks * (2 if format_.needs_images else 1), progress)
     export = Export(service, version, format_, options, output.stage, output.work, steps.one)
@@ -77,13 +76,14 @@ def _write(
         "digest": version.digest,
         **({"filters": version.filters} if version.full_name is None else {}),
         "classes": list(version.classes),
-        "options": {"images": options.images},
+        "options": {"images": options.images, "croissant": options.croissant},
         **export.report.as_json(),
     }
     files = describe(output.stage)
-    for write in extra:
-        write(export, files, manifest)
-    return {**manifest, "files": describe(output.stage) if extra else files}
+    if options.croissant:
+        export.path(FILE_NAME).write_bytes(croissant(version, format_, files))
+        files = describe(output.stage)
+    return {**manifest, "files": files}
 
 
 class _Steps:

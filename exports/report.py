@@ -18,7 +18,7 @@ class Report:
 
     def __init__(self, tasks: int) -> None:
         self._tasks = bytearray(tasks)
-        self._images = 0
+        self._images = bytearray()
         self._written: Counter[tuple[str, str | None]] = Counter()
         self._left_out: dict[tuple[str, str], Entry] = {}
         self._changed: dict[tuple[str, str], Entry] = {}
@@ -34,8 +34,10 @@ class Report:
         self._tasks[task.position] = 1
 
     def wrote_image(self, image: Image) -> None:
-        """Count an image, and the tasks that show it, as written."""
-        self._images += 1
+        """Count an image, and the tasks that show it, as written. An image that is written again counts once."""
+        if len(self._images) <= image.id:
+            self._images.extend(bytes(max(1024, image.id)))
+        self._images[image.id] = 1
         for task in image.tasks:
             self._tasks[task.position] = 1
 
@@ -74,7 +76,7 @@ class Report:
         return {
             "written": {
                 "tasks": sum(self._tasks),
-                "images": self._images,
+                "images": sum(self._images),
                 "annotations": {
                     "total": by_type.total(),
                     "by_type": dict(sorted(by_type.items())),

@@ -6,6 +6,7 @@ from exports.format import Format
 from exports.formats.coco import COCO
 from exports.formats.coco_panoptic import COCO_PANOPTIC
 from exports.formats.cvat import CVAT
+from exports.formats.huggingface import HUGGINGFACE
 from exports.formats.kitti import KITTI
 from exports.formats.labelstudio import LABELSTUDIO
 from exports.formats.masks import MASKS
@@ -15,11 +16,14 @@ from exports.formats.scale import SCALE
 from exports.formats.spans import CONLL, SPACY
 from exports.formats.tables import CSV, PARQUET
 from exports.formats.voc import VOC
+from exports.formats.webdataset import WEBDATASET
+from exports.formats.yolo import YOLO
 
 FORMATS: tuple[Format, ...] = (
     SCALE,
     COCO,
     COCO_PANOPTIC,
+    *YOLO,
     VOC,
     CVAT,
     LABELSTUDIO,
@@ -29,6 +33,8 @@ FORMATS: tuple[Format, ...] = (
     PANDASET,
     SPACY,
     CONLL,
+    HUGGINGFACE,
+    WEBDATASET,
     PARQUET,
     CSV,
 )
