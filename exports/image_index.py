@@ -12,7 +12,7 @@ from exports import names
 TABLES = """
 CREATE TABLE images (
     id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE, stem TEXT NOT NULL UNIQUE, file_name TEXT NOT NULL,
-    split TEXT NOT NULL, uses INTEGER NOT NULL, width INTEGER, height INTEGER, media_type TEXT, turned INTEGER NOT NULL
+    split TEXT NOT NULL, uses INTEGER NOT NULL, read INTEGER NOT NULL DEFAULT 0, width INTEGER, height INTEGER, media_type TEXT, turned INTEGER NOT NULL
     DEFAULT 0, given_width INTEGER, given_height INTEGER, problem TEXT
 );
 CREATE TABLE waiting (image_id INTEGER NOT NULL, position INTEGER NOT NULL, pickled BLOB NOT NULL,
@@ -120,7 +120,7 @@ class ImageIndex:
         """Keep what one task says of an image; how many tasks have still to come."""
         self._connection.execute("INSERT INTO waiting VALUES (?, ?, ?)", (image_id, position, pickled))
         (left,) = self._connection.execute(
-            "UPDATE images SET uses = uses - 1 WHERE id = ? RETURNING uses", (image_id,)
+            "UPDATE images SET read = read + 1 WHERE id = ? RETURNING uses - read", (image_id,)
         ).fetchone()
         return int(left)
 
