@@ -116,9 +116,9 @@ def test_what_cannot_be_done_is_a_problem_that_says_why(
 
 def test_an_unknown_filter_is_told_which_are_known(client: FlaskClient) -> None:
     answer = client.get("/api/v1/tasks?colour=red")
-    assert "Known are batch, cursor, environment, " in answer.json["detail"]
+    assert "Allowed: batch, cursor, environment, " in answer.json["detail"]
     body = client.post("/api/v1/subscribers", json={"adress": "https://example.com"})
-    assert body.json["errors"]["adress"][-1] == "Known are events, headers, secret, url."
+    assert body.json["errors"]["adress"][-1] == "Allowed: events, headers, secret, url."
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "bnVsbA", "WzFd", "WyJ4Il0", "W10", "ÿ", "[]", "a" * 5000])
@@ -126,7 +126,7 @@ def test_a_bad_cursor_is_told_what_to_do(client: FlaskClient, cursor: str) -> No
     for path in ("tasks", "deliveries", "batches"):
         answer = client.get(f"/api/v1/{path}", query_string={"cursor": cursor})
         assert is_problem(answer, 400)
-        assert "leave it out" in answer.json["detail"]
+        assert "omit it" in answer.json["detail"]
 
 
 def test_a_failure_of_ours_is_a_problem_that_tells_nothing(client: FlaskClient) -> None:

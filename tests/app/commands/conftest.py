@@ -18,7 +18,7 @@ from tests.app.commands.folder import Folder, Terminal
 
 PAYLOADS = Path(__file__).parent.parent.parent / "payloads"
 
-Flasks = Callable[..., Result]
+Run = Callable[..., Result]
 Deliver = Callable[..., Receipt]
 
 
@@ -88,12 +88,12 @@ def service(app: Flask) -> Service:
 
 
 @pytest.fixture
-def flask(app: Flask) -> Flasks:
-    """`flask("jobs", "list")`: the command, ended; `.output`, `.stdout`, `.exit_code`. An unforeseen error is raised."""
+def weighbridge(app: Flask) -> Run:
+    """`weighbridge("jobs", "list")`: the command, ended; `.output`, `.stdout`, `.exit_code`. An unforeseen error is raised."""
     return commands_of(app)
 
 
-def commands_of(app: Flask) -> Flasks:
+def commands_of(app: Flask) -> Run:
     def run(*args: str, **options: Any) -> Result:
         result = app.test_cli_runner().invoke(args=args, **options)
         if result.exception is not None and not isinstance(result.exception, SystemExit):

@@ -11,7 +11,7 @@ from models import AuditEntry, FollowUp, Job
 from pipeline.access.tokens import holder
 from pipeline.jobs import kinds, queue
 from pipeline.service import Service
-from tests.app.commands.conftest import Deliver, Flasks
+from tests.app.commands.conftest import Deliver, Run
 from workers.runner import run_due_jobs
 
 
@@ -33,36 +33,39 @@ def state_of(service: Service, unique_id: str) -> tuple[str, str | None]:
         )
 
 
-def test_a_held_follow_up_is_listed_shown_and_approved(flask: Flasks, held: str, service: Service) -> None:
-    assert "SCALE_API_KEY is not set" in flask("follow-ups", "list", "--state", "held").stdout
-    assert json.loads(flask("follow-ups", "show", held, "--json").stdout)["request"]["with_labels"] is True
-    done = flask("follow-ups", "approve", held)
-    assert done.stdout == "1 approved.\n"
-    state, who = state_of(service, held)
+def test_a_held_follow_up_is_listed_shown_and_approved(weighbridge: Run, held: str, service: Service) -> None:
+    assert "SCALE_API_KEY is not set" in weighbridge("follow-ups", "list", "--state", "held").stdout
+    assert (
+        json.loads(weighbridge("follow-ups", "show", held, "--json").stdout)["request"]["with_labels"] is True
+    )
+    done = json.loads(weighbridge("follow-ups", "approve", held, "--json").stdout)
+    assert done == {"decided": [held], "errors": {}}
+    state, actor = state_of(service, held)
     assert state == "planned"
-    assert who is not None
-    assert who.startswith("cli")
+    assert actor is not None
+    assert actor.startswith("cli")
     with service.reader.begin() as connection:
         assert connection.scalars(select(AuditEntry.action)).all() == ["follow-up.approve"]
-    assert [row["kind"] for row in json.loads(flask("jobs", "list", "--json").stdout)] == ["create"]
+    assert [row["kind"] for row in json.loads(weighbridge("jobs", "list", "--json").stdout)] == ["create"]
 
 
 def test_many_are_decided_by_their_workflow_after_a_question(
-    flask: Flasks, held: str, service: Service
+    weighbridge: Run, held: str, service: Service
 ) -> None:
-    asked = flask("follow-ups", "cancel", "--workflow", "polygons-to-boxes", input="n\n")
+    asked = weighbridge("follow-ups", "cancel", "--workflow", "polygons-to-boxes", input="n\n")
     assert asked.exit_code == 1
     assert state_of(service, held)[0] == "held"
-    flask("follow-ups", "cancel", "--workflow", "polygons-to-boxes", "--yes")
+    weighbridge("follow-ups", "cancel", "--workflow", "polygons-to-boxes", "--yes")
     assert state_of(service, held)[0] == "canceled"
 
 
-def test_a_decision_that_does_not_fit_says_why(flask: Flasks, held: str) -> None:
-    done = flask("follow-ups", "retry", held, "no-such-one")
+def test_a_decision_that_does_not_fit_says_why(weighbridge: Run, held: str) -> None:
+    done = weighbridge("follow-ups", "retry", held, "no-such-one", "--json")
     assert done.exit_code == 1
+    assert set(json.loads(done.stdout)["errors"]) == {held, "no-such-one"}
     assert f"{held}: the follow-up is held" in done.stderr
-    assert "No follow-up no-such-one" in done.stderr
-    assert flask("follow-ups", "approve").exit_code == 2
+    assert "`weighbridge follow-ups list` shows the known ones" in done.stderr
+    assert weighbridge("follow-ups", "approve").exit_code == 2
 
 
 @pytest.fixture
@@ -74,41 +77,48 @@ def dead(service: Service) -> Sequence[UUID]:
     return ids
 
 
-def test_dead_jobs_run_again(flask: Flasks, dead: Sequence[UUID]) -> None:
-    assert "it went wrong" in flask("jobs", "list", "--state", "dead").stdout
-    assert flask("jobs", "retry", str(dead[0])).stdout == "1 run again now.\n"
-    assert flask("jobs", "retry", "--dead", "--kind", "plan").stdout == "0 run again now.\n"
-    assert flask("jobs", "retry", "--dead").stdout == "1 run again now.\n"
-    assert {row["state"] for row in json.loads(flask("jobs", "list", "--json").stdout)} == {"ready"}
+def test_dead_jobs_run_again(weighbridge: Run, dead: Sequence[UUID]) -> None:
+    assert "it went wrong" in weighbridge("jobs", "list", "--state", "dead").stdout
+
+    def retried(*options: str) -> list[str]:
+        return json.loads(weighbridge("jobs", "retry", *options, "--json").stdout)["retried"]
+
+    assert retried(str(dead[0])) == [str(dead[0])]
+    assert retried("--dead", "--kind", "plan") == []
+    assert retried("--dead") == [str(dead[1])]
+    assert {row["state"] for row in json.loads(weighbridge("jobs", "list", "--json").stdout)} == {"ready"}
 
 
-def test_a_job_that_is_gone_is_an_error(flask: Flasks) -> None:
-    done = flask("jobs", "retry", "01a2105e-382f-755c-990a-ed1967bfaf2f")
+def test_a_job_that_is_gone_is_an_error(weighbridge: Run) -> None:
+    done = weighbridge("jobs", "retry", "01a2105e-382f-755c-990a-ed1967bfaf2f")
     assert done.exit_code == 1
     assert "01a2105e" in done.stderr
 
 
-def test_a_token_is_shown_once_and_ends_when_it_is_revoked(flask: Flasks, service: Service) -> None:
-    token = flask("tokens", "create", "reader", "--scope", "read").stdout.strip()
+def test_a_token_is_shown_once_and_ends_when_it_is_revoked(weighbridge: Run, service: Service) -> None:
+    token = weighbridge("tokens", "create", "reader", "--scope", "read").stdout.strip()
     with service.reader.begin() as connection:
         found = holder(connection, token)
     assert found is not None
     assert found.scopes == {"read"}
-    (row,) = json.loads(flask("tokens", "list", "--json").stdout)
+    (row,) = json.loads(weighbridge("tokens", "list", "--json").stdout)
     assert row["name"] == "reader"
     assert token not in json.dumps(row)
-    assert flask("tokens", "revoke", "reader").exit_code == 0
+    assert weighbridge("tokens", "revoke", "reader").exit_code == 0
     with service.reader.begin() as connection:
         assert holder(connection, token) is None
-    assert flask("tokens", "revoke", "reader").exit_code == 1
+    assert weighbridge("tokens", "revoke", "reader").exit_code == 1
 
 
-def test_the_one_switch_stops_creating_and_starts_it_again(flask: Flasks) -> None:
-    assert json.loads(flask("creating", "status", "--json").stdout) == {"stopped": False, "pauses": []}
-    flask("creating", "stop")
-    stopped = json.loads(flask("creating", "status", "--json").stdout)
-    assert stopped["stopped"]
-    assert stopped["actor"].startswith("cli")
-    assert "Stopped by cli" in flask("creating", "status").stdout
-    flask("creating", "start")
-    assert flask("creating", "status").stdout == "Tasks are created.\n"
+@pytest.mark.parametrize("names", [("creation", "pause", "resume"), ("creating", "stop", "start")])
+def test_creation_is_paused_and_resumed_under_its_new_and_its_former_name(
+    weighbridge: Run, names: tuple[str, str, str]
+) -> None:
+    group, pause, resume = names
+    running = {"stopped": False, "stopped_by": None, "stopped_at": None, "pauses": []}
+    assert json.loads(weighbridge(group, "status", "--json").stdout) == running
+    paused = json.loads(weighbridge(group, pause, "--json").stdout)
+    assert paused["stopped"]
+    assert paused["stopped_by"].startswith("cli")
+    assert json.loads(weighbridge(group, "status", "--json").stdout) == paused
+    assert json.loads(weighbridge(group, resume, "--json").stdout) == running

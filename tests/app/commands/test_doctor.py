@@ -1,4 +1,4 @@
-"""`flask doctor`: what is wrong is said, with what mends it, and a problem ends it with 1."""
+"""`weighbridge doctor`: what is wrong is said, with what mends it, and a problem ends it with 1."""
 
 import json
 from collections.abc import Callable
@@ -64,20 +64,20 @@ def test_all_is_well_when_all_is_set(
     code, found = looked_at(make_app(**working, SCALE_API_URL=f"{scale.url}/v1"))
     assert code == 0
     assert {check["state"] for check in found.values()} <= {"ok", "skipped"}
-    assert "SCALE_TEST_API_KEY is not set" in found["test API key"]["said"]
+    assert "SCALE_TEST_API_KEY is not set" in found["test API key"]["message"]
 
 
 @pytest.mark.parametrize(
-    ("changed", "name", "state", "said"),
+    ("changed", "name", "state", "message"),
     [
         ({"SCALE_API_KEY": "wrong"}, "live API key", "problem", "Please provide a valid API key"),
-        ({"SCALE_API_URL": "http://127.0.0.1:9/v1"}, "live API key", "problem", "does not answer"),
+        ({"SCALE_API_URL": "http://127.0.0.1:9/v1"}, "live API key", "problem", "unexpected answer"),
         ({"SCALE_LIVE_CALLBACK_KEYS": ""}, "callback keys", "problem", "every callback is refused"),
         ({"PUBLIC_URL": ""}, "PUBLIC_URL", "warning", "planned and held"),
-        ({"PUBLIC_URL": "http://weighbridge.example"}, "PUBLIC_URL", "warning", "in the open"),
-        ({"API_TOKEN": ""}, "API tokens", "warning", "nobody can read the API"),
+        ({"PUBLIC_URL": "http://weighbridge.example"}, "PUBLIC_URL", "warning", "unencrypted"),
+        ({"API_TOKEN": ""}, "API tokens", "warning", "the API cannot be used"),
         ({"REDIS_URL": "redis://127.0.0.1:9"}, "broker", "problem", "Redis does not answer"),
-        ({"ARTIFACT_STORE": "/dev/null/store"}, "artifact store", "problem", "can't be written to"),
+        ({"ARTIFACT_STORE": "/dev/null/store"}, "artifact store", "problem", "not writable"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
@@ -88,12 +88,12 @@ def test_one_thing_that_is_wrong_is_named(
     changed: dict[str, str],
     name: str,
     state: str,
-    said: str,
+    message: str,
 ) -> None:
     code, found = looked_at(make_app(**{**working, "SCALE_API_URL": f"{scale.url}/v1", **changed}))
     assert found[name]["state"] == state
-    assert said in found[name]["said"]
-    assert found[name]["mend"]
+    assert message in found[name]["message"]
+    assert found[name]["fix"]
     assert code == (state == "problem")
 
 
@@ -121,11 +121,11 @@ def test_what_waits_for_a_person_is_told(app: Flask, service: Service, deliver: 
         set_state(connection, STOPPED, {"actor": "cli:me"})
     _, found = looked_at(app)
     assert found["jobs"]["state"] == "problem"
-    assert "2 dead" in found["jobs"]["said"]
+    assert "2 dead" in found["jobs"]["message"]
     assert found["quarantine"]["state"] == "warning"
-    assert found["creating"]["said"] == "stopped by cli:me"
+    assert found["creation"]["message"].startswith("paused by")
     told = commands_of(app)("doctor").stdout
-    assert "→ flask jobs list --state dead" in told
+    assert "→ `weighbridge jobs list --state dead`" in told
 
 
 def test_a_broken_workflow_file_is_named_with_line_and_field(app: Flask, workflows_dir: Path) -> None:
@@ -140,11 +140,11 @@ def test_a_database_without_tables_is_a_problem_that_one_command_mends(
     app = make_app(DATABASE_URL=empty_database_url)
     code, found = looked_at(app)
     assert code == 1
-    assert found["migrations"]["mend"] == "flask db upgrade"
-    assert "flask db upgrade" in commands_of(app)("jobs", "list").stderr
+    assert found["migrations"]["fix"] == "weighbridge db upgrade"
+    assert "weighbridge db upgrade" in commands_of(app)("jobs", "list").stderr
     current = commands_of(app)("db", "current")
     assert current.exit_code == 1
-    assert current.stdout.startswith("empty (needed: ")
+    assert current.stdout.startswith("empty (required: ")
     assert "(it was empty)" in commands_of(app)("db", "upgrade").stdout
     assert "already" in commands_of(app)("db", "upgrade").stdout
     assert commands_of(app)("db", "current").exit_code == 0
@@ -157,7 +157,7 @@ def test_a_database_that_is_away_is_a_problem_without_a_traceback(make_app: Call
     assert done.exit_code == 1
     assert "PostgreSQL, away at 127.0.0.1" in done.stdout
     assert "secret" not in done.stdout
-    assert "`flask doctor` says more" in commands_of(app)("deliveries", "list").stderr
+    assert "`weighbridge doctor` shows details" in commands_of(app)("deliveries", "list").stderr
 
 
 def test_rows_that_a_migration_loses_are_missed(
@@ -166,22 +166,22 @@ def test_rows_that_a_migration_loses_are_missed(
     """As SQLite does where a table is rebuilt with foreign keys on: the children go."""
     import sqlite3
 
-    from app.commands import database
+    from pipeline.operations import upgrade
 
     url = f"sqlite:///{tmp_path / 'old.db'}"
     migrate(url)
     with sqlite3.connect(tmp_path / "old.db") as connection:
-        connection.execute("INSERT INTO state (key, value, changed_at) VALUES ('a', '{}', '2026-01-01')")
+        connection.execute("INSERT INTO key_value (key, value, changed_at) VALUES ('a', '{}', '2026-01-01')")
         connection.execute("UPDATE alembic_version SET version_num = '0000'")
 
     def losing(_url: str) -> None:
         with sqlite3.connect(tmp_path / "old.db") as connection:
-            connection.execute("DELETE FROM state")
+            connection.execute("DELETE FROM key_value")
 
-    monkeypatch.setattr(database, "migrate", losing)
+    monkeypatch.setattr(upgrade, "migrate", losing)
     done = commands_of(make_app(DATABASE_URL=url))("db", "upgrade")
     assert done.exit_code == 1
-    assert "state: 0 of 1" in done.stderr
+    assert "key_value: 0 of 1" in done.stderr
 
 
 def test_a_folder_of_one_machine_is_no_place_for_what_several_share() -> None:

@@ -14,7 +14,7 @@ from models import Annotation, Artifact, AuditEntry, Job, Task
 from pipeline.service import Service
 from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
 from scale.client import ScaleError
-from tests.app.commands.conftest import Flasks, commands_of
+from tests.app.commands.conftest import Run, commands_of
 from tests.peer import Peer, reply
 from workers.runner import run_due_jobs
 
@@ -50,9 +50,9 @@ def app(make_app: Callable[..., Flask], scale: ScaleSandbox) -> Flask:
 
 
 @pytest.fixture
-def asked(flask: Flasks) -> Callable[..., Any]:
-    """`asked("retrieve", task_id)`: what `flask scale retrieve …` prints, as JSON."""
-    return lambda *args: json.loads(flask("scale", *args).stdout)
+def asked(weighbridge: Run) -> Callable[..., Any]:
+    """`asked("retrieve", task_id)`: what `weighbridge scale retrieve …` prints, as JSON."""
+    return lambda *args: json.loads(weighbridge("scale", *args).stdout)
 
 
 Asked = Callable[..., Any]
@@ -67,17 +67,17 @@ def a_task(scale: ScaleSandbox, *, pending: bool = False, **fields: Any) -> str:
     return task_id
 
 
-# flask scale
+# weighbridge scale
 
 
-def test_a_task_is_retrieved_listed_and_canceled(asked: Asked, flask: Flasks, scale: ScaleSandbox) -> None:
+def test_a_task_is_retrieved_listed_and_canceled(asked: Asked, weighbridge: Run, scale: ScaleSandbox) -> None:
     task_id = a_task(scale, pending=True, unique_id="u1")
     assert asked("retrieve", task_id)["params"]["attachment"] == REQUEST["attachment"]
     assert [
         one["task_id"] for one in asked("list", "--status", "pending", "--unique-id", "u1", "--json")
     ] == [task_id]
-    assert task_id in flask("scale", "list", "--type", "annotation").stdout
-    assert flask("scale", "list", "--project", "none").stdout == "No task is like that.\n"
+    assert task_id in weighbridge("scale", "list", "--type", "annotation").stdout
+    assert json.loads(weighbridge("scale", "list", "--project", "none", "--json").stdout) == []
     assert asked("cancel", task_id, "--clear-unique-id")["status"] == "canceled"
     assert "unique_id" not in asked("retrieve", task_id)
 
@@ -101,17 +101,17 @@ def test_unique_id_tags_and_metadata_are_changed(asked: Asked, scale: ScaleSandb
 
 
 def test_a_task_is_audited_and_its_callback_sent_again(
-    asked: Asked, flask: Flasks, scale: ScaleSandbox
+    asked: Asked, weighbridge: Run, scale: ScaleSandbox
 ) -> None:
     task_id = a_task(scale)
-    flask("scale", "audit", task_id, "reject", "--comments", "too loose")
+    weighbridge("scale", "audit", task_id, "reject", "--comments", "too loose")
     assert asked("retrieve", task_id)["customer_review_status"] == "rejected"
     before = len(scale.wait_for(lambda: len(came := scale.received()) == 2 and came))
-    flask("scale", "resend", task_id)
+    weighbridge("scale", "resend", task_id)
     scale.wait_for(lambda: len(scale.received()) == before + 1)
 
 
-def test_projects_have_versions_of_their_parameters(asked: Asked, flask: Flasks) -> None:
+def test_projects_have_versions_of_their_parameters(asked: Asked, weighbridge: Run) -> None:
     made = asked("projects", "create", "street scenes", "annotation", "--params", '{"instruction": "one"}')
     assert made["name"] == "street scenes"
     patched = asked("projects", "set-params", "street scenes", '{"min_width": 30}', "--patch")
@@ -120,13 +120,15 @@ def test_projects_have_versions_of_their_parameters(asked: Asked, flask: Flasks)
     replaced = asked("projects", "set-params", "street scenes", '{"min_width": 30}')
     assert "instruction" not in replaced["param_history"][-1]
     assert asked("projects", "get", "street scenes")["param_history"] == replaced["param_history"]
-    assert "street scenes" in flask("scale", "projects", "list").stdout
-    missing = flask("scale", "projects", "get", "street scenes", "--version", "99")
+    assert "street scenes" in weighbridge("scale", "projects", "list").stdout
+    missing = weighbridge("scale", "projects", "get", "street scenes", "--version", "99")
     assert missing.exit_code == 1
-    assert "has no version 99" in missing.output
+    assert "no parameter version 99" in missing.output
 
 
-def test_a_batch_is_made_asked_after_and_finalized(asked: Asked, flask: Flasks, scale: ScaleSandbox) -> None:
+def test_a_batch_is_made_asked_after_and_finalized(
+    asked: Asked, weighbridge: Run, scale: ScaleSandbox
+) -> None:
     asked("projects", "create", "streets", "annotation")
     assert asked("batches", "create", "streets", "night 1", "--metadata", '{"k": 1}')["metadata"] == {"k": 1}
     a_task(scale, project="streets", batch="night 1", pending=True)
@@ -134,52 +136,54 @@ def test_a_batch_is_made_asked_after_and_finalized(asked: Asked, flask: Flasks, 
     assert asked("batches", "status", "night 1")["pending"] == 1
     assert [one["name"] for one in asked("batches", "list", "--project", "streets", "--json")] == ["night 1"]
     assert asked("batches", "finalize", "night 1")["name"] == "night 1"
-    assert "night 1" in flask("scale", "batches", "list").stdout
+    assert "night 1" in weighbridge("scale", "batches", "list").stdout
 
 
-def test_the_environment_chooses_the_key(asked: Asked, flask: Flasks, scale: ScaleSandbox) -> None:
+def test_the_environment_chooses_the_key(asked: Asked, weighbridge: Run, scale: ScaleSandbox) -> None:
     task_id = scale.create("annotation", key=scale.test_key, callback_url=scale.callback_url, **REQUEST)[
         "task_id"
     ]
     assert asked("retrieve", task_id, "--environment", "test")["status"] == "completed"
-    unknown = flask("scale", "retrieve", task_id)
+    unknown = weighbridge("scale", "retrieve", task_id)
     assert (unknown.exit_code, unknown.output) == (1, "Error: Scale says: Task with that ID not found.\n")
 
 
 def test_without_a_key_it_is_said_which_setting_is_missing(make_app: Callable[..., Flask]) -> None:
-    flask = commands_of(make_app())
-    assert "Set SCALE_API_KEY or SCALE_TEST_API_KEY" in flask("scale", "list").output
-    assert "set SCALE_API_KEY for live tasks" in flask("reconcile").output
+    weighbridge = commands_of(make_app())
+    assert "Set SCALE_API_KEY or SCALE_TEST_API_KEY" in weighbridge("scale", "list").output
+    assert "set SCALE_API_KEY for live tasks" in weighbridge("reconcile").output
 
 
 def test_only_the_test_key_is_enough(make_app: Callable[..., Flask], scale: ScaleSandbox) -> None:
-    flask = commands_of(make_app(SCALE_API_URL=scale.api_url, SCALE_TEST_API_KEY=scale.test_key))
-    assert flask("scale", "list").exit_code == 0
+    weighbridge = commands_of(make_app(SCALE_API_URL=scale.api_url, SCALE_TEST_API_KEY=scale.test_key))
+    assert weighbridge("scale", "list").exit_code == 0
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
-    [("{", "not JSON"), ("[1]", "no JSON object"), ("@/nowhere.json", "can't be read")],
+    ("given", "message"),
+    [("{", "Not JSON"), ("[1]", "Not a JSON object"), ("@/nowhere.json", "Cannot read /nowhere.json")],
 )
-def test_what_is_no_json_object_is_refused_before_scale_is_asked(
-    given: str, said: str, flask: Flasks
+def test_what_is_not_a_json_object_is_rejected_before_scale_is_called(
+    given: str, message: str, weighbridge: Run
 ) -> None:
-    refused = flask("scale", "metadata", "1", given)
+    refused = weighbridge("scale", "metadata", "1", given)
     assert refused.exit_code == 2
-    assert said in refused.output
+    assert message in refused.output
 
 
-def test_who_changed_something_at_scale_is_kept(flask: Flasks, scale: ScaleSandbox, service: Service) -> None:
+def test_who_changed_something_at_scale_is_kept(
+    weighbridge: Run, scale: ScaleSandbox, service: Service
+) -> None:
     task_id = a_task(scale, pending=True)
-    flask("scale", "retrieve", task_id)
-    flask("scale", "cancel", task_id)
+    weighbridge("scale", "retrieve", task_id)
+    weighbridge("scale", "cancel", task_id)
     with service.reader.begin() as connection:
         entry = connection.execute(select(AuditEntry.action, AuditEntry.subject, AuditEntry.actor)).one()
     assert tuple(entry)[:2] == ("scale.cancel", task_id)
     assert entry.actor.startswith("cli")
 
 
-# flask reconcile, flask import
+# weighbridge reconcile, weighbridge import
 
 
 def tasks(service: Service) -> dict[str, str]:
@@ -190,24 +194,27 @@ def tasks(service: Service) -> dict[str, str]:
 
 
 def test_reconcile_reports_what_it_saw_and_takes_what_differs(
-    flask: Flasks, scale: ScaleSandbox, service: Service
+    weighbridge: Run, scale: ScaleSandbox, service: Service
 ) -> None:
     live = a_task(scale)
     test = scale.create("annotation", key=scale.test_key, callback_url=scale.callback_url, **REQUEST)[
         "task_id"
     ]
     nothing = {"seen": 1, "missing": 1, "stale": 0, "repaired": 0}
-    assert json.loads(flask("reconcile", "--dry-run", "--json").stdout) == [
+    assert json.loads(weighbridge("reconcile", "--dry-run", "--json").stdout) == [
         {"environment": "live", **nothing},
         {"environment": "test", **nothing},
     ]
     assert tasks(service) == {}
-    said = flask("reconcile").stdout
+    said = weighbridge("reconcile").stdout
     assert f"{live}: missing, processed" in said
     assert tasks(service) == {live: "live", test: "test"}
     scale.audit(live, "accepted")
-    assert f"{live}: stale, processed" in flask("reconcile", "--environment", "live", "--since", "1h").stdout
-    again = json.loads(flask("reconcile", "--json").stdout)
+    assert (
+        f"{live}: stale, processed"
+        in weighbridge("reconcile", "--environment", "live", "--since", "1h").stdout
+    )
+    again = json.loads(weighbridge("reconcile", "--json").stdout)
     assert again == [
         {"environment": name, "seen": 1, "missing": 0, "stale": 0, "repaired": 0} for name in ("live", "test")
     ]
@@ -219,7 +226,7 @@ def test_reconcile_waits_as_long_as_scale_asks_for(make_app: Callable[..., Flask
     with Peer(lambda _: slow.pop() if slow else done) as peer:
         result = commands_of(make_app(SCALE_API_URL=peer.url, SCALE_API_KEY="k"))("reconcile", "--json")
     assert result.exit_code == 0
-    assert result.stderr == "Scale says: slow down. Again in 1 s.\n" * 2
+    assert result.stderr == "Scale API error: slow down. Retrying in 1 s.\n" * 2
     assert json.loads(result.stdout)[0]["seen"] == 0
 
 
@@ -230,44 +237,46 @@ def test_reconcile_gives_up_a_scale_that_stays_away_and_goes_on_later(
     docs = [[{"task_id": f"t{n}", "type": "x", "status": "completed"}] for n in range(2)]
     pages = [reply({"docs": docs[0], "has_more": True, "next_token": "t", "total": 2})]
     with Peer(lambda _: pages.pop(0) if pages else reply(b"", status=503)) as peer:
-        flask = commands_of(make_app(SCALE_API_URL=peer.url, SCALE_API_KEY="k"))
-        failed = flask("reconcile")
+        weighbridge = commands_of(make_app(SCALE_API_URL=peer.url, SCALE_API_KEY="k"))
+        failed = weighbridge("reconcile")
         assert failed.exit_code == 1
-        assert "Scale says: Scale answered 503" in failed.output
+        assert "Scale API error: Scale answered 503" in failed.output
         pages.append(reply({"docs": docs[1], "has_more": False, "total": 2}))
-        later = flask("reconcile")
-    assert "Going on with the live run that was interrupted after 1 tasks." in later.stdout
+        later = weighbridge("reconcile")
+    assert "Continuing the live run that was interrupted after 1 tasks." in later.stdout
     assert "t1: missing, processed" in later.stdout
     assert peer.asked[-1].query["next_token"] == ["t"]
 
 
-def test_files_are_imported_and_reported(flask: Flasks, service: Service, tmp_path: Path) -> None:
+def test_files_are_imported_and_reported(weighbridge: Run, service: Service, tmp_path: Path) -> None:
     body = json.loads((PAYLOADS / "polygonannotation" / "polygons.json").read_text())
     export, email = tmp_path / "export.json", tmp_path / "email.json"
     export.write_text(json.dumps([body["task"]]))
     email.write_text(json.dumps(body))
-    first = json.loads(flask("import", str(export), "--json").stdout)
+    first = json.loads(weighbridge("import", str(export), "--json").stdout)
     assert [(one["objects"], one["taken"]) for one in first] == [(1, 1)]
     assert list(tasks(service)) == [body["task_id"]]
-    again = json.loads(flask("import", str(export), str(email), "--json").stdout)
+    again = json.loads(weighbridge("import", str(export), str(email), "--json").stdout)
     assert [(one["objects"], one["taken"]) for one in again] == [(1, 0), (1, 0)]
-    assert "taken" in flask("import", str(email)).stdout
+    assert "taken" in weighbridge("import", str(email)).stdout
 
 
-def test_a_file_that_is_no_json_says_where_it_stops(flask: Flasks, service: Service, tmp_path: Path) -> None:
+def test_a_file_that_is_no_json_says_where_it_stops(
+    weighbridge: Run, service: Service, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text('[{"task_id": "t1", "type": "x", "status": "completed"}, {')
-    result = flask("import", str(broken))
+    result = weighbridge("import", str(broken))
     assert result.exit_code == 1
     assert "broken.json: after 1 objects it is not JSON" in result.output
     assert list(tasks(service)) == ["t1"]
 
 
-# flask artifacts
+# weighbridge artifacts
 
 
 def test_files_are_listed_and_one_that_failed_is_brought_in_again(
-    flask: Flasks, scale: ScaleSandbox, service: Service
+    weighbridge: Run, scale: ScaleSandbox, service: Service
 ) -> None:
     made = scale.create(
         "segmentannotation",
@@ -277,34 +286,36 @@ def test_files_are_listed_and_one_that_failed_is_brought_in_again(
         labels=["car", "road"],
         instruction="Colour it",
     )
-    flask("reconcile", "--environment", "test")
+    weighbridge("reconcile", "--environment", "test")
     with service.engine.begin() as connection:
         connection.execute(update(Artifact).values(state="failed", reason="it was not there"))
         connection.execute(Job.__table__.delete())
     listed = json.loads(
-        flask("artifacts", "list", "--state", "failed", "--task", made["task_id"], "--json").stdout
+        weighbridge("artifacts", "list", "--state", "failed", "--task", made["task_id"], "--json").stdout
     )
     assert {one["reason"] for one in listed} == {"it was not there"}
-    assert "it was not there" in flask("artifacts", "list").stdout
-    one = flask("artifacts", "retry", listed[0]["id"])
-    assert one.stdout == "1 are brought in again.\n"
-    rest = flask("artifacts", "retry", "--failed", "--task", made["task_id"])
-    assert rest.stdout == f"{len(listed) - 1} are brought in again.\n"
+    assert "it was not there" in weighbridge("artifacts", "list").stdout
+    one = weighbridge("artifacts", "retry", listed[0]["id"])
+    assert one.exit_code == 0
+    rest = weighbridge("artifacts", "retry", "--failed", "--task", made["task_id"])
+    assert rest.exit_code == 0
     run_due_jobs(service)
-    assert flask("artifacts", "list", "--state", "failed").stdout == "No file is like that.\n"
+    assert json.loads(weighbridge("artifacts", "list", "--state", "failed", "--json").stdout) == []
     with service.reader.begin() as connection:
         assert all("rle" in geometry for geometry in connection.scalars(select(Annotation.geometry)))
 
 
-def test_a_file_that_is_not_known_is_an_error(flask: Flasks) -> None:
+def test_a_file_that_is_not_known_is_an_error(weighbridge: Run) -> None:
     unknown = "00000000-0000-0000-0000-000000000001"
-    refused = flask("artifacts", "retry", unknown)
+    refused = weighbridge("artifacts", "retry", unknown)
     assert (refused.exit_code, unknown in refused.output) == (1, True)
-    assert flask("artifacts", "retry").exit_code == 2
+    assert weighbridge("artifacts", "retry").exit_code == 2
 
 
-def test_what_scale_refuses_is_a_sentence_and_no_traceback(flask: Flasks, scale: ScaleSandbox) -> None:
+def test_what_scale_refuses_is_a_sentence_and_no_traceback(weighbridge: Run, scale: ScaleSandbox) -> None:
     task_id = a_task(scale)
-    refused = flask("scale", "cancel", task_id)
-    assert refused.output == "Error: Scale says: The task was already completed and cannot be canceled.\n"
+    refused = weighbridge("scale", "cancel", task_id)
+    assert (
+        refused.output == "Error: Scale API error: The task was already completed and cannot be canceled.\n"
+    )
     assert not isinstance(refused.exception, ScaleError)

@@ -1,4 +1,4 @@
-"""`flask tasks submit`: checked first, created once, and the same file again creates nothing again."""
+"""`weighbridge tasks submit`: checked first, created once, and the same file again creates nothing again."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from flask import Flask
 
 from models import AuditEntry
 from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
-from tests.app.commands.conftest import Flasks, commands_of
+from tests.app.commands.conftest import Run, commands_of
 from tests.assertions import table
 from tests.service import ROOT
 
@@ -32,7 +32,7 @@ def sandbox() -> Iterator[ScaleSandbox]:
 
 
 @pytest.fixture
-def flask(make_app: Callable[..., Flask], sandbox: ScaleSandbox) -> Flasks:
+def weighbridge(make_app: Callable[..., Flask], sandbox: ScaleSandbox) -> Run:
     sandbox.reset()
     sandbox.clear_faults()
     app = make_app(
@@ -42,13 +42,13 @@ def flask(make_app: Callable[..., Flask], sandbox: ScaleSandbox) -> Flasks:
 
 
 @pytest.fixture
-def submit(flask: Flasks, tmp_path: Path) -> Callable[..., Result]:
+def submit(weighbridge: Run, tmp_path: Path) -> Callable[..., Result]:
     """`submit("a.csv", CSV, "--request", …)`: write the file and submit it, without being asked."""
     (tmp_path / "request.yaml").write_text(REQUEST)
 
     def one(name: str, content: str, *options: str) -> Result:
         (tmp_path / name).write_text(content)
-        return flask("tasks", "submit", str(tmp_path / name), "--yes", *options)
+        return weighbridge("tasks", "submit", str(tmp_path / name), "--yes", *options)
 
     return one
 
@@ -60,13 +60,13 @@ def with_request(tmp_path: Path) -> tuple[str, ...]:
 def test_each_row_becomes_one_task_however_often_the_file_is_submitted(
     submit: Callable[..., Result], sandbox: ScaleSandbox, tmp_path: Path
 ) -> None:
-    assert submit("street.csv", CSV, *with_request(tmp_path)).stdout == "2 created.\n"
+    assert submit("street.csv", CSV, *with_request(tmp_path)).stdout.endswith("\n2 created.\n")
     first, second = sandbox.tasks()
     assert first["instruction"].startswith("Which kind of")
     assert {task["callback_url"] for task in (first, second)} == {"http://127.0.0.1:9/callbacks/scale"}
     assert sorted(task["metadata"] == {"city": "Bern"} for task in (first, second)) == [False, True]
     assert all(task["unique_id"].startswith("street.") for task in (first, second))
-    assert submit("street.csv", CSV, *with_request(tmp_path)).stdout == "2 already_exists.\n"
+    assert submit("street.csv", CSV, *with_request(tmp_path)).stdout.endswith("\n2 already_exists.\n")
     assert (
         submit("street.csv", CSV + "https://images.example/3.png,car,\n", *with_request(tmp_path)).exit_code
         == 0
@@ -80,12 +80,12 @@ def test_rows_that_ask_for_different_tasks_under_one_unique_id_are_wrong(
     one, other = "1,https://images.example/1.png,car\n", "1,https://images.example/2.png,car\n"
     head = "unique_id,image,what\n"
     done = submit("street.csv", head + one + other + one, *with_request(tmp_path))
-    assert "1 rows are wrong" in done.stderr
+    assert "1 invalid rows" in done.stderr
     assert "line 3: its unique_id is that of line 2, which asks for another task" in done.stderr
     assert sandbox.tasks() == []
     nameless = "unique_id,type\nu,\nu,\nline 2,categorization\n"
-    assert "3 rows are wrong" in submit("street.csv", nameless).stderr
-    assert submit("street.CSV", head + one + one, *with_request(tmp_path)).stdout == "1 created.\n"
+    assert "3 invalid rows" in submit("street.csv", nameless).stderr
+    assert submit("street.CSV", head + one + one, *with_request(tmp_path)).stdout.endswith("\n1 created.\n")
 
 
 def test_lines_of_json_are_whole_requests(submit: Callable[..., Result], sandbox: ScaleSandbox) -> None:
@@ -118,7 +118,7 @@ def test_if_one_row_would_be_refused_nothing_is_created(
 ) -> None:
     done = submit("street.csv", CSV + ",car,Bern\n", *with_request(tmp_path))
     assert done.exit_code == 1
-    assert "Nothing is created; 1 rows are wrong" in done.stderr
+    assert "1 invalid rows; nothing was created" in done.stderr
     assert "line 4" in done.stderr
     assert sandbox.tasks() == []
 
@@ -134,7 +134,9 @@ def test_a_check_creates_nothing(
 def test_a_limit_takes_the_first_rows_only(
     submit: Callable[..., Result], sandbox: ScaleSandbox, tmp_path: Path
 ) -> None:
-    assert submit("street.csv", CSV, "--limit", "1", *with_request(tmp_path)).stdout == "1 created.\n"
+    assert submit("street.csv", CSV, "--limit", "1", *with_request(tmp_path)).stdout.endswith(
+        "\n1 created.\n"
+    )
     assert len(sandbox.tasks()) == 1
 
 
@@ -165,14 +167,14 @@ def test_a_key_that_scale_refuses_ends_it_and_says_how_to_go_on(
     (tmp_path / "request.yaml").write_text(REQUEST)
     done = commands_of(app)("tasks", "submit", str(tmp_path / "street.csv"), "--yes", *with_request(tmp_path))
     assert done.exit_code == 1
-    assert "The same file again goes on where this has ended." in done.stderr
+    assert "Submit the same file again to continue." in done.stderr
     assert [entry["action"] for entry in table(app.extensions["weighbridge"], AuditEntry)] == ["tasks.submit"]
 
 
 def test_nothing_is_submitted_while_creating_is_stopped(
-    submit: Callable[..., Result], flask: Flasks, sandbox: ScaleSandbox, tmp_path: Path
+    submit: Callable[..., Result], weighbridge: Run, sandbox: ScaleSandbox, tmp_path: Path
 ) -> None:
-    flask("creating", "stop")
+    weighbridge("creating", "stop")
     done = submit("street.csv", CSV, *with_request(tmp_path))
     assert done.exit_code == 1
     assert "creating is stopped" in done.stderr

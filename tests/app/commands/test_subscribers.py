@@ -1,4 +1,4 @@
-"""`flask subscribers …`"""
+"""`weighbridge subscribers …`"""
 
 import json
 from collections.abc import Callable
@@ -13,29 +13,31 @@ from workers.runner import run_due_jobs
 def test_a_subscriber_is_added_tested_and_removed(make_app: Callable[..., Flask]) -> None:
     with Peer(lambda asked: reply()) as receiver:
         app = make_app(SUBSCRIBER_HOSTS=f"127.0.0.1:{receiver.port}")
-        flask = commands_of(app)
+        weighbridge = commands_of(app)
         url = f"{receiver.url}/hook"
         added = json.loads(
-            flask("subscribers", "add", url, "task", "workflow", "--header", "x-key: hush", "--json").stdout
+            weighbridge(
+                "subscribers", "add", url, "task", "workflow", "--header", "x-key: hush", "--json"
+            ).stdout
         )
         assert added["secret"].startswith("whsec_")
-        listed = flask("subscribers", "list").stdout
+        listed = weighbridge("subscribers", "list").stdout
         assert url in listed
         assert added["secret"] not in listed
-        assert flask("subscribers", "test", added["id"]).exit_code == 0
+        assert weighbridge("subscribers", "test", added["id"]).exit_code == 0
         run_due_jobs(app.extensions["weighbridge"])
         assert receiver.asked[0].headers["x-key"] == "hush"
-        history = flask("subscribers", "history", added["id"]).stdout
+        history = weighbridge("subscribers", "history", added["id"]).stdout
         assert "delivered" in history
-        (row,) = json.loads(flask("subscribers", "history", added["id"], "--json").stdout)
-        assert flask("subscribers", "replay", row["id"]).exit_code == 0
+        (row,) = json.loads(weighbridge("subscribers", "history", added["id"], "--json").stdout)
+        assert weighbridge("subscribers", "replay", row["id"]).exit_code == 0
         run_due_jobs(app.extensions["weighbridge"])
         assert len(receiver.asked) == 2
-        assert flask("subscribers", "disable", added["id"]).exit_code == 0
-        assert flask("subscribers", "test", added["id"]).exit_code == 1
-        assert flask("subscribers", "enable", added["id"]).exit_code == 0
-        assert flask("subscribers", "remove", added["id"]).exit_code == 0
-        assert "Nobody is told" in flask("subscribers", "list").stdout
+        assert weighbridge("subscribers", "disable", added["id"]).exit_code == 0
+        assert weighbridge("subscribers", "test", added["id"]).exit_code == 1
+        assert weighbridge("subscribers", "enable", added["id"]).exit_code == 0
+        assert weighbridge("subscribers", "remove", added["id"]).exit_code == 0
+        assert "No subscribers." in weighbridge("subscribers", "list").stdout
 
 
 def test_a_host_that_is_not_named_is_refused_in_words(make_app: Callable[..., Flask]) -> None:

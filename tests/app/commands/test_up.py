@@ -1,4 +1,4 @@
-"""`flask up` and `flask demo`: the whole service in one terminal, as real processes."""
+"""`weighbridge up` and `flask demo`: the whole service in one terminal, as real processes."""
 
 import re
 import signal
@@ -18,7 +18,7 @@ STOPS_WITHIN = 30.0
 
 
 def test_the_first_start_tells_the_whole_chain_and_the_second_does_not(folder: Folder, start: Start) -> None:
-    first = start("flask", "up")
+    first = start("weighbridge", "up")
     first.says("The whole way took")
     told = re.findall(r"demo +\| (.*)", first.text)
     polygons = re.match(r"1\. A polygon task is created at the sandbox: (\w+) \(unique_id demo-", told[0])
@@ -30,24 +30,24 @@ def test_the_first_start_tells_the_whole_chain_and_the_second_does_not(folder: F
     assert re.match(r"4\. The box task's callback is received: completed, \d+ annotations \(.*box ", told[3])
     assert first.ends_after(signal.SIGINT, STOPS_WITHIN) == 0
 
-    second = start("flask", "up")
+    second = start("weighbridge", "up")
     second.says("Sandbox at")
     second.says("Booting worker")
-    demo = folder.run("flask", "demo")
+    demo = folder.run("weighbridge", "demo")
     assert demo.returncode == 0, demo.stderr
-    again = folder.run("flask", "demo")
-    assert "4. The box task's callback is received" in again.stdout
+    again = folder.run("weighbridge", "demo")
+    assert "4. Received the box task's callback" in again.stdout
     assert "demo" not in second.text
     assert second.ends_after(signal.SIGTERM, STOPS_WITHIN) == 0
 
 
 def test_a_command_beside_it_means_the_same_service(folder: Folder, start: Start) -> None:
     """Nothing is set in the second terminal: neither ports nor keys."""
-    up = start("flask", "up")
+    up = start("weighbridge", "up")
     up.says("The whole way took")
     for name in ("PORT", "SANDBOX_PORT"):
         del folder.env[name]
-    doctor = folder.run("flask", "doctor")
+    doctor = folder.run("weighbridge", "doctor")
     assert doctor.returncode == 0, doctor.stdout
     assert "problem" not in doctor.stdout
     token = folder.run("flask", "tokens", "create", "me").stdout.strip()
@@ -59,17 +59,17 @@ def test_a_command_beside_it_means_the_same_service(folder: Folder, start: Start
         f"http://127.0.0.1:{folder.ports[0]}/api/v1/tasks",
     )
     assert '"polygonannotation"' in curl.stdout
-    second = folder.run("flask", "up")
+    second = folder.run("weighbridge", "up")
     assert second.returncode == 1
-    assert "runs in this folder already" in second.stderr
+    assert "is already running in this folder" in second.stderr
     assert up.ends_after(signal.SIGINT, STOPS_WITHIN) == 0
-    alone = folder.run("flask", "demo")
+    alone = folder.run("weighbridge", "demo")
     assert alone.returncode == 1
     assert "make run" in alone.stderr
 
 
 def test_a_task_that_names_no_callback_url_is_received_as_well(folder: Folder, start: Start) -> None:
-    up = start("flask", "up")
+    up = start("weighbridge", "up")
     up.says("The whole way took")
     sandbox = f"http://127.0.0.1:{folder.ports[1]}/v1/task/categorization"
     request = {
@@ -85,31 +85,31 @@ def test_a_task_that_names_no_callback_url_is_received_as_well(folder: Folder, s
 @pytest.mark.parametrize(("setting", "number"), [("PORT", 0), ("SANDBOX_PORT", 1)])
 def test_a_taken_port_is_an_error_that_names_the_setting(folder: Folder, setting: str, number: int) -> None:
     with socket.create_server(("127.0.0.1", folder.ports[number])):
-        up = folder.run("flask", "up")
+        up = folder.run("weighbridge", "up")
     assert up.returncode == 1
     assert re.search(rf"Port {folder.ports[number]} can't be had .*`{setting}=\d+ make run`", up.stderr)
 
 
 def test_one_port_for_both_is_an_error(folder: Folder) -> None:
-    up = folder.run("flask", "up", SANDBOX_PORT=folder.env["PORT"])
+    up = folder.run("weighbridge", "up", SANDBOX_PORT=folder.env["PORT"])
     assert up.returncode == 1
     assert "PORT and SANDBOX_PORT are both" in up.stderr
 
 
 def test_a_signal_while_it_starts_is_obeyed(start: Start) -> None:
-    up = start("flask", "up")
+    up = start("weighbridge", "up")
     up.says("Ctrl-C stops everything")
     assert up.ends_after(signal.SIGINT, STOPS_WITHIN) == 0
 
 
 def test_a_terminal_that_is_closed_leaves_nothing_running(start: Start) -> None:
-    up = start("flask", "up")
+    up = start("weighbridge", "up")
     up.says("The whole way took")
     up.ends_after(signal.SIGHUP, STOPS_WITHIN)
 
 
 def test_a_process_that_dies_stops_the_others_and_is_named(start: Start) -> None:
-    up = start("flask", "up")
+    up = start("weighbridge", "up")
     up.says("The whole way took")
     (worker,) = [child for child in up.children() if any("celery" in word for word in child.cmdline()[:2])]
     children = up.children()
@@ -122,7 +122,7 @@ def test_a_process_that_dies_stops_the_others_and_is_named(start: Start) -> None
 
 def test_what_is_wrong_with_a_setting_is_said_without_a_traceback(folder: Folder) -> None:
     for command in ("up", "doctor", "demo"):
-        done = folder.run("flask", command, PORT="many", LOG_LEVEL="loud")
+        done = folder.run("weighbridge", command, PORT="many", LOG_LEVEL="loud")
         assert done.returncode == 2
         assert "PORT: Not a valid integer" in done.stderr
         assert "LOG_LEVEL: " in done.stderr
@@ -130,7 +130,7 @@ def test_what_is_wrong_with_a_setting_is_said_without_a_traceback(folder: Folder
 
 
 def test_sqlite_is_refused_where_disks_vanish(folder: Folder) -> None:
-    done = folder.run("flask", "doctor", DYNO="web.1")
+    done = folder.run("weighbridge", "doctor", DYNO="web.1")
     assert done.returncode == 2
     assert "DATABASE_URL is a SQLite file" in done.stderr
 
