@@ -13,8 +13,7 @@ from config import load_settings
 from config.deployment import deployment_problems
 from models import Job
 from pipeline.db.migrations import migrate
-from pipeline.db.state import set_state
-from pipeline.follow_ups.pauses import STOPPED
+from pipeline.follow_ups.decisions import pause_creation
 from pipeline.jobs import kinds, queue
 from pipeline.operations.health import record_heartbeat
 from pipeline.service import Service
@@ -118,12 +117,12 @@ def test_what_waits_for_a_person_is_told(app: Flask, service: Service, deliver: 
     with service.engine.begin() as connection:
         queue.enqueue(connection, kinds.PLAN, ["one", "two"])
         connection.execute(update(Job).values(state="dead"))
-        set_state(connection, STOPPED, {"actor": "cli:me"})
+        pause_creation(connection, "cli:me")
     _, found = looked_at(app)
     assert found["jobs"]["state"] == "problem"
     assert "2 dead" in found["jobs"]["message"]
     assert found["quarantine"]["state"] == "warning"
-    assert found["creation"]["message"].startswith("paused by")
+    assert found["creation"]["message"] == "paused by cli:me"
     told = commands_of(app)("doctor").stdout
     assert "→ `weighbridge jobs list --state dead`" in told
 

@@ -30,7 +30,7 @@ def broken(workflows_dir: Path) -> Path:
 
 def test_the_own_workflow_is_in_order(weighbridge: Run) -> None:
     done = weighbridge("workflows", "check")
-    assert (done.exit_code, done.stdout) == (0, "1 in order, 0 set aside.\n")
+    assert (done.exit_code, done.stdout) == (0, "1 valid, 0 invalid.\n")
 
 
 def test_every_error_of_a_broken_file_is_told_with_file_line_and_field(
@@ -47,7 +47,7 @@ def test_every_error_of_a_broken_file_is_told_with_file_line_and_field(
     states = {
         row["name"]: row["state"] for row in json.loads(weighbridge("workflows", "list", "--json").stdout)
     }
-    assert states == {"polygons-to-boxes": "runs", "wrong": "broken"}
+    assert states == {"polygons-to-boxes": "active", "wrong": "invalid"}
 
 
 def test_a_workflow_is_drawn_by_name_or_from_a_file(weighbridge: Run, workflows_dir: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_workflow_is_drawn_by_name_or_from_a_file(weighbridge: Run, workflows_
 
 
 def test_examples_in_a_file_are_tried(weighbridge: Run, workflows_dir: Path) -> None:
-    assert weighbridge("workflows", "test").stdout.endswith("1 of 1 examples are as expected.\n")
+    assert weighbridge("workflows", "test").stdout.endswith("1 of 1 examples pass.\n")
     file = workflows_dir / "polygons-to-boxes.yaml"
     file.write_text(file.read_text().replace("- step: boxes", "- step: boxes\n        state: held"))
     done = weighbridge("workflows", "test", str(file))
@@ -138,7 +138,7 @@ def test_a_workflow_is_paused_and_resumed(weighbridge: Run) -> None:
     weighbridge("workflows", "pause", "polygons-to-boxes")
     assert json.loads(weighbridge("workflows", "list", "--json").stdout)[0]["state"] == "paused"
     assert weighbridge("workflows", "resume", "polygons-to-boxes").exit_code == 0
-    assert json.loads(weighbridge("workflows", "list", "--json").stdout)[0]["state"] == "runs"
+    assert json.loads(weighbridge("workflows", "list", "--json").stdout)[0]["state"] == "active"
     assert weighbridge("workflows", "pause", "unknown").exit_code == 1
 
 
@@ -151,7 +151,7 @@ def test_a_task_is_shown_with_its_tree(weighbridge: Run, deliver: Deliver, servi
     tree = weighbridge("tasks", "tree", TASK).stdout
     assert tree.startswith(f"{TASK}  polygonannotation, completed")
     assert f"└── polygons-to-boxes.boxes.{TASK}  annotation, held" in tree
-    assert "The run is held: 1 tasks" in tree
+    assert "Run: held, 1 tasks" in tree
     for command in ("show", "tree"):
         assert weighbridge("tasks", command, "unknown").exit_code == 1
 
