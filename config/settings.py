@@ -148,12 +148,14 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     try:
         env.seal()
     except EnvValidationError as error:
-        wrong = (f"{name}: {' '.join(map(str, messages))}" for name, messages in error.error_messages.items())
+        assert isinstance(error.error_messages, Mapping)
+        found = error.error_messages.items()
+        wrong = (f"{name}: {' '.join(map(str, messages))}" for name, messages in found)
         raise SettingsError("\n".join(wrong)) from None
     if shared := set(settings.scale_live_callback_keys) & set(settings.scale_test_callback_keys):
         raise SettingsError(
             f"SCALE_LIVE_CALLBACK_KEYS and SCALE_TEST_CALLBACK_KEYS share {len(shared)} key(s): "
-            "a callback could not be told live from test. Give each key to one of them."
+            "the environment of a callback would be ambiguous. Remove each of them from one list."
         )
     if settings.dyno and settings.database_url.startswith("sqlite"):
         raise SettingsError(

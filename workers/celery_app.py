@@ -42,7 +42,7 @@ def service() -> Service:
     return _service_of_process(os.getpid())
 
 
-@app.task(name=RUN_TASK)  # type: ignore[untyped-decorator]
+@app.task(name=RUN_TASK)
 def run(job_id: str) -> None:
     """Run one job and whatever is due after it, then dispatch the rest."""
     dispatcher.publish(run_due_jobs(service(), UUID(job_id), dispatcher.publish))

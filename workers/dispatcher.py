@@ -75,12 +75,12 @@ def broker_url(settings: Settings) -> str:
     return (settings.redis_url or "embedded://localhost").replace("unix://", "redis+socket://", 1)
 
 
-class Embedded(memory.Transport):  # type: ignore[misc]
+class Embedded(memory.Transport):
     """kombu's in-memory transport with a shorter poll: Celery waits twice for it before it stops, 2 s each by default."""
 
-    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+    def drain_events(self, connection: Any, timeout: Any = None, **kwargs: Any) -> Any:
         """Wait for a message, at most DRAIN_TIMEOUT_SECONDS."""
-        super().drain_events(connection, timeout=DRAIN_TIMEOUT_SECONDS)
+        return super().drain_events(connection, timeout=DRAIN_TIMEOUT_SECONDS)  # type: ignore[no-untyped-call]
 
 
 class JobDispatcher:

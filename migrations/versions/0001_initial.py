@@ -1,8 +1,10 @@
-"""The tables
+"""Create the tables.
 
 Revision ID: 0001
 Revises:
 """
+
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +16,7 @@ branch_labels = None
 depends_on = None
 
 
-def json() -> sa.types.TypeEngine:
+def json() -> sa.types.TypeEngine[Any]:
     return sa.JSON().with_variant(JSONB(), "postgresql")
 
 

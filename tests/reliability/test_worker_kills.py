@@ -96,7 +96,9 @@ def test_a_worker_killed_before_during_or_after_its_call_of_scale_leaves_one_tas
         scale.complete(task["task_id"])
     customer.check()
     # The callback that came first had not to wait for a transaction that waited for Scale.
-    assert {tuple(one_try["status"] for one_try in sent["attempts"]) for sent in scale.callbacks()} == {(200,)}
+    assert {tuple(one_try["status"] for one_try in sent["attempts"]) for sent in scale.callbacks()} == {
+        (200,)
+    }
 
 
 @pytest.mark.slow
