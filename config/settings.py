@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from environs import Env, EnvValidationError
@@ -148,8 +148,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     try:
         env.seal()
     except EnvValidationError as error:
-        assert isinstance(error.error_messages, Mapping)
-        found = error.error_messages.items()
+        found = cast(Mapping[str, list[str]], error.error_messages).items()
         wrong = (f"{name}: {' '.join(map(str, messages))}" for name, messages in found)
         raise SettingsError("\n".join(wrong)) from None
     if shared := set(settings.scale_live_callback_keys) & set(settings.scale_test_callback_keys):
