@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app import api, callbacks, extensions, files, health, metrics
+from app import api, callbacks, console, extensions, files, health, metrics
 from app.commands import register
 from config import Settings, load_settings
 from config.logging import set_up_logging
@@ -27,5 +27,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
     api.register(app, settings.public_url)
+    console.register(app)
     register(app)
     return app

@@ -1,4 +1,4 @@
-"""Authentication of the API: API_TOKEN, with every scope, or a token of the table. GET needs `read`, the rest `write`."""
+"""Authentication of the API: API_TOKEN, with every scope, or a token of the table. GET needs `read`, the rest `operate`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flask import g, request
 
 from app.api.problems import ProblemError
 from app.extensions import service
-from pipeline.access.tokens import READ, SCOPES, WRITE, Holder, holder
+from pipeline.access.tokens import OPERATE, READ, SCOPES, Holder, holder
 
 
 def authenticate() -> None:
@@ -23,7 +23,7 @@ def authenticate() -> None:
             "Send `Authorization: Bearer TOKEN` with API_TOKEN or a token from `weighbridge tokens create`.",
             WWW_Authenticate='Bearer realm="weighbridge"',
         )
-    needed = READ if request.method in ("GET", "HEAD", "OPTIONS") else WRITE
+    needed = READ if request.method in ("GET", "HEAD", "OPTIONS") else OPERATE
     if needed not in known.scopes:
         scopes = ", ".join(sorted(known.scopes)) or "none"
         raise ProblemError(

@@ -32,7 +32,7 @@ def tokens() -> None:
 @click.option(
     "--scope",
     "scopes",
-    type=click.Choice(registry.SCOPES),
+    type=click.Choice((*registry.SCOPES, *registry.ALIASES)),
     multiple=True,
     default=registry.SCOPES,
     show_default=True,

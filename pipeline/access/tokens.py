@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import Connection, select, update
 
@@ -14,7 +15,10 @@ from pipeline.access.audit import log_action
 from pipeline.db.dialect import insert
 from pipeline.db.ids import new_id, utcnow
 
-SCOPES = READ, WRITE = ("read", "write")
+SCOPES = READ, OPERATE, ADMIN = ("read", "operate", "admin")
+"""read: see everything. operate: approve, replay, retry, pause, submit. admin: create and revoke tokens."""
+ALIASES = {"write": OPERATE}
+"""Earlier names of scopes, which stored tokens and scripts may still have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ def digest(token: str) -> str:
 
 def issue(connection: Connection, name: str, scopes: Sequence[str] = SCOPES, *, actor: str) -> str:
     """Store a new token for `name` and return it; it cannot be read again. Raises ValueError for an unknown scope."""
+    scopes = [ALIASES.get(scope, scope) for scope in scopes]
     if not scopes or (unknown := set(scopes) - set(SCOPES)):
         raise ValueError(
             f"scopes are {', '.join(SCOPES)}, not {', '.join(sorted(unknown)) if scopes else 'none'}"
@@ -57,9 +62,36 @@ def revoke(connection: Connection, name: str, *, actor: str) -> int:
 
 def holder(connection: Connection, token: str) -> Holder | None:
     """Return the holder of a token; None for one that was never issued or is revoked."""
-    found = connection.execute(
-        select(ApiToken.name, ApiToken.scopes).where(
-            ApiToken.digest == digest(token), ApiToken.revoked_at.is_(None)
-        )
-    ).one_or_none()
-    return Holder(found.name, frozenset(found.scopes)) if found else None
+    return holder_of_digest(connection, digest(token))
+
+
+def holder_of_digest(connection: Connection, token_digest: str) -> Holder | None:
+    """Return the holder of the token with this digest, as `holder` does."""
+    statement = select(ApiToken.name, ApiToken.scopes).where(
+        ApiToken.digest == token_digest, ApiToken.revoked_at.is_(None)
+    )
+    found = connection.execute(statement).one_or_none()
+    return Holder(found.name, frozenset(ALIASES.get(one, one) for one in found.scopes)) if found else None
+
+
+LINK_NAME, LINK_SCOPE = "one-time link", "sign-in"
+LINK_MAX_AGE = timedelta(days=1)
+
+
+def issue_link(connection: Connection) -> str:
+    """Store a token that signs one person in to the console, once and within a day; it opens nothing else."""
+    token = secrets.token_urlsafe(24)
+    values = {"id": new_id(), "name": LINK_NAME, "digest": digest(token), "created_at": utcnow()}
+    connection.execute(insert(connection, ApiToken).values(**values, scopes=[LINK_SCOPE]))
+    return token
+
+
+def consume_link(connection: Connection, token: str) -> bool:
+    """Use up the token of a one-time link. Return whether it was still valid."""
+    statement = update(ApiToken).where(
+        ApiToken.digest == digest(token),
+        ApiToken.revoked_at.is_(None),
+        ApiToken.name == LINK_NAME,
+        ApiToken.created_at > utcnow() - LINK_MAX_AGE,
+    )
+    return connection.execute(statement.values(revoked_at=utcnow())).rowcount == 1

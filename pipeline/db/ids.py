@@ -21,3 +21,8 @@ def utcnow() -> datetime:
 def format_timestamp(moment: datetime) -> str:
     """UTC, milliseconds, `Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def first_id_at(moment: datetime) -> UUID:
+    """Return the smallest UUIDv7 of a millisecond: ids from then on are not smaller."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)

@@ -122,7 +122,7 @@ STYLE = (
 )
 
 
-def svg(workflow: Workflow) -> str:
+def svg(workflow: Workflow, *, styled: bool = True) -> str:
     """The same drawing as one SVG document, with no script, font or address in it."""
     nodes, edges = drawing(workflow)
     columns = _columns(nodes, edges)
@@ -144,7 +144,7 @@ def svg(workflow: Workflow) -> str:
     drawn += [_box(node, places[node.id]) for node in nodes]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
-        f' role="img"><title>{escape(workflow.name)}</title><style>{STYLE}</style>'
+        f' role="img"><title>{escape(workflow.name)}</title>{f"<style>{STYLE}</style>" if styled else ""}'
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
         '<path d="M0 0L8 4L0 8" /></marker></defs>' + "".join(drawn) + "</svg>\n"
     )

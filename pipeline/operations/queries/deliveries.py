@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, select, text
+from sqlalchemy import ColumnElement, Connection, func, select, text
 
 from models import Delivery
+from pipeline.db.ids import first_id_at, utcnow
 from pipeline.operations.queries.filters import Filters, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, paginate
 
@@ -33,8 +35,8 @@ COLUMNS = (
 
 
 def conditions(filters: Filters) -> Iterator[ColumnElement[bool]]:
-    """Yield the conditions of `filters`: status, task_id, environment, event, kind, and since (received then or later)."""
-    yield from equal(Delivery, ("status", "task_id", "environment", "event", "kind"), filters)
+    """Yield the conditions of `filters`: status, task_id, environment, event, kind, reason, and since (received then or later)."""
+    yield from equal(Delivery, ("status", "task_id", "environment", "event", "kind", "reason"), filters)
     if filters.get("status") not in (None, "processed"):
         # The partial index has exactly this condition.
         yield text("deliveries.status != 'processed'")  # type: ignore[misc]
@@ -82,3 +84,32 @@ def _get(connection: Connection, delivery_id: UUID, *columns: Any) -> Mapping[st
     if row is None:
         raise NotFound(f"no delivery {delivery_id} is known")
     return dict(row)
+
+
+def quarantine_reasons(connection: Connection, limit: int = 50) -> list[Mapping[str, Any]]:
+    """Return {reason, count, since} of quarantined deliveries, the most frequent reason first."""
+    count = func.count().label("count")
+    statement = (
+        select(Delivery.reason, count, func.min(Delivery.received_at).label("since"))
+        .where(*conditions({"status": "quarantined"}))
+        .group_by(Delivery.reason)
+        .order_by(count.desc(), Delivery.reason)
+    )
+    return [dict(row) for row in connection.execute(statement.limit(limit)).mappings()]
+
+
+def received_by_hour(connection: Connection, hours: int = 24) -> list[tuple[datetime, int]]:
+    """Return (start of the hour in UTC, deliveries received in it) for the last hours, oldest first.
+
+    A delivery's id begins with its time of receipt, so each hour is a range of the primary key.
+    """
+    now = utcnow().replace(minute=0, second=0, microsecond=0)
+    starts = [now - timedelta(hours=back) for back in range(hours - 1, -1, -1)]
+    columns = [
+        func.count()
+        .filter(Delivery.id >= first_id_at(start), Delivery.id < first_id_at(start + timedelta(hours=1)))
+        .label(f"hour_{number}")
+        for number, start in enumerate(starts)
+    ]
+    row = connection.execute(select(*columns).where(Delivery.id >= first_id_at(starts[0]))).one()
+    return list(zip(starts, row, strict=True))

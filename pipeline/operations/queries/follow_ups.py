@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from models import FollowUp
 from pipeline.operations.queries.filters import Filters, NotFound, equal
@@ -63,3 +63,25 @@ def first_follow_up(connection: Connection, source_task_id: str) -> Mapping[str,
     statement = select(*COLUMNS, FollowUp.request).where(FollowUp.source_task_id == source_task_id)
     row = connection.execute(statement.order_by(FollowUp.id).limit(1)).mappings().one_or_none()
     return None if row is None else dict(row)
+
+
+def counts_by_workflow(connection: Connection) -> dict[str, dict[str, int]]:
+    """Return workflow → state → number of follow-ups."""
+    statement = select(FollowUp.workflow, FollowUp.state, func.count()).group_by(
+        FollowUp.workflow, FollowUp.state
+    )
+    found: dict[str, dict[str, int]] = {}
+    for workflow, state, count in connection.execute(statement.order_by(FollowUp.workflow, FollowUp.state)):
+        found.setdefault(workflow, {})[state] = count
+    return found
+
+
+def counts_by_step(connection: Connection, workflow: str) -> list[Mapping[str, Any]]:
+    """Return {step, state, count} of one workflow's follow-ups."""
+    statement = (
+        select(FollowUp.step, FollowUp.state, func.count().label("count"))
+        .where(FollowUp.workflow == workflow)
+        .group_by(FollowUp.step, FollowUp.state)
+        .order_by(FollowUp.step, FollowUp.state)
+    )
+    return [dict(row) for row in connection.execute(statement).mappings()]

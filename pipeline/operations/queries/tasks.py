@@ -6,7 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, func, select, text, type_coerce
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    Select,
+    String,
+    and_,
+    cast,
+    func,
+    or_,
+    select,
+    text,
+    type_coerce,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from models import FollowUp, Response, Task
@@ -15,6 +27,7 @@ from pipeline.operations.queries.filters import Filters, NotFound, equal, equals
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, paginate
 
 MAX_FOLLOW_UPS = 1000
+MAX_SEARCHED = 10_000
 LISTED = tuple(column for column in Task.__table__.c if column.key not in ("params", "extra"))
 
 
@@ -71,8 +84,22 @@ def _conditions(connection: Connection, filters: Filters) -> Iterator[Any]:
         yield Task.updated_at >= since
     if (before := filters.get("updated_before")) is not None:
         yield Task.updated_at < before
+    if (search := filters.get("search")) is not None:
+        yield _matches(search)
     if (tag := filters.get("tag")) is not None:
         yield _has_tag(connection, tag)
+
+
+def _matches(search: str) -> Any:
+    """Match a task_id or unique_id, or a part of the instruction, metadata or params of the MAX_SEARCHED newest tasks."""
+    part = f"%{search.translate(_LIKE_ESCAPES)}%"
+    columns = (Task.instruction, cast(Task.metadata_, String), cast(Task.params, String))
+    newest = select(Task.id).order_by(Task.id.desc()).limit(MAX_SEARCHED).scalar_subquery()
+    contains = or_(*(column.ilike(part, escape="\\") for column in columns))
+    return or_(Task.task_id == search, Task.unique_id == search, and_(Task.id.in_(newest), contains))
+
+
+_LIKE_ESCAPES = str.maketrans({"%": "\\%", "_": "\\_", "\\": "\\\\"})
 
 
 def _has_tag(connection: Connection, tag: str) -> Any:

@@ -1,0 +1,59 @@
+"""The console at /console/: screens rendered on the server, over the same functions as the REST API and the commands.
+
+A screen is one module and the template next to it with the same name. frame.py and lists.py hold what all of them share.
+"""
+
+from __future__ import annotations
+
+from flask import Flask, redirect
+from werkzeug.wrappers import Response
+
+from app.console import (
+    attachments,
+    audit,
+    batches,
+    deliveries,
+    follow_ups,
+    frame,
+    jobs,
+    overview,
+    quarantine,
+    session,
+    settings,
+    sign_in,
+    subscribers,
+    task,
+    tasks,
+    tokens,
+    workflows,
+)
+
+SCREENS = (
+    overview,
+    tasks,
+    task,
+    deliveries,
+    quarantine,
+    jobs,
+    follow_ups,
+    workflows,
+    batches,
+    settings,
+    tokens,
+    subscribers,
+    audit,
+    sign_in,
+    attachments,
+)
+"""Every screen. Importing it adds its routes to the blueprint."""
+
+
+def register(app: Flask) -> None:
+    """Add the console to the application. / leads to it."""
+    session.configure(app)
+    app.register_blueprint(frame.blueprint)
+    app.add_url_rule("/", "root", _root)
+
+
+def _root() -> Response:
+    return redirect("/console/")

@@ -1,0 +1,107 @@
+"""Deliveries: every callback as it was received, what it changed, and its replay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from flask import abort, flash, redirect, url_for
+from sqlalchemy import Connection
+from werkzeug.wrappers import Response
+
+from app.console import session
+from app.console.frame import blueprint, page
+from app.console.lists import PAGE_ROWS, Filter, Listing
+from app.extensions import dispatcher, service
+from pipeline.access.audit import log_action
+from pipeline.access.tokens import OPERATE
+from pipeline.operations.queries import Page
+from pipeline.operations.queries import deliveries as queries
+from pipeline.receive import replay
+from pipeline.receive.receive import DatabaseBusy
+
+MAX_SHOWN_BYTES = 100_000
+FIELDS = (
+    "id",
+    "received_at",
+    "status",
+    "reason",
+    "event",
+    "task_id",
+    "environment",
+    "kind",
+    "size_bytes",
+    "duplicates",
+    "clock",
+)
+
+
+def _read(connection: Connection, filters: Mapping[str, Any], cursor: str | None) -> Page:
+    return queries.list_deliveries(connection, filters, limit=PAGE_ROWS, cursor=cursor)
+
+
+LISTING = Listing(
+    "deliveries.html",
+    "Deliveries",
+    (
+        Filter("status", "Status", queries.STATUSES),
+        Filter("task_id", "Task"),
+        Filter("environment", "Environment", ("live", "test")),
+        Filter("event", "Event"),
+        Filter("kind", "Kind", queries.KINDS),
+    ),
+    FIELDS,
+    _read,
+)
+
+
+@blueprint.get("/deliveries")
+def deliveries() -> Response:
+    """List deliveries, newest first."""
+    return LISTING.respond()
+
+
+@blueprint.get("/deliveries/<delivery_id>")
+def delivery(delivery_id: str) -> Response:
+    """Show one delivery with its body, headers and the command that sends it again."""
+    with service().reader.begin() as connection:
+        row = queries.get_delivery(connection, _uuid(delivery_id))
+        body = queries.get_body(connection, row["id"])
+    shown = body[:MAX_SHOWN_BYTES].decode("utf-8", "replace")
+    return page(
+        "delivery.html",
+        "Delivery",
+        row=row,
+        body=shown,
+        is_cut=len(body) > MAX_SHOWN_BYTES,
+        callback_url=service().settings.callback_url,
+    )
+
+
+@blueprint.post("/deliveries/<delivery_id>/replay")
+def replay_delivery(delivery_id: str) -> Response:
+    """Apply the stored body again with the current code."""
+    session.require_role(OPERATE)
+    row_id = _uuid(delivery_id)
+    with service().reader.begin() as connection:
+        queries.get_delivery(connection, row_id)
+    try:
+        done = replay.replay(service(), row_id)
+    except DatabaseBusy:
+        abort(503, "The task is locked; try again.")
+    with service().engine.begin() as connection:
+        log_action(
+            connection, session.actor(), "delivery.replay", delivery_id, {"status": done.receipt.status}
+        )
+    dispatcher().dispatch(done.receipt.jobs)
+    changed = ", ".join(done.changed or ()) or "nothing"
+    flash(f"Replayed: the delivery is {done.receipt.status}; changed: {changed}.")
+    return redirect(url_for("console.delivery", delivery_id=delivery_id))
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        abort(404, f"No delivery {text} is known.")

@@ -1,0 +1,125 @@
+"""Follow-ups: the tasks that workflows create, and decisions about them, one by one or for all that match."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from flask import abort, flash, redirect, request, url_for
+from sqlalchemy import Connection
+from werkzeug.wrappers import Response
+
+from app.console import session
+from app.console.frame import blueprint, page
+from app.console.lists import PAGE_ROWS, Filter, Listing, read_filters
+from app.extensions import dispatcher, service
+from pipeline.access.tokens import OPERATE
+from pipeline.follow_ups import decisions
+from pipeline.operations.queries import Page
+from pipeline.operations.queries import follow_ups as queries
+
+ACTIONS = {"approve": decisions.approve, "cancel": decisions.cancel, "retry": decisions.retry}
+PAST = {"approve": "Approved", "cancel": "Canceled", "retry": "Retried"}
+BATCH_SIZE = 100
+FIELDS = (
+    "unique_id",
+    "workflow",
+    "step",
+    "state",
+    "reason",
+    "environment",
+    "source_task_id",
+    "task_type",
+    "task_id",
+    "planned_at",
+    "created_at",
+)
+FILTERS = (
+    Filter("state", "State", queries.STATES),
+    Filter("workflow", "Workflow"),
+    Filter("step", "Step"),
+    Filter("source_task_id", "Source task"),
+    Filter("environment", "Environment", ("live", "test")),
+)
+
+
+def _read(connection: Connection, filters: Mapping[str, Any], cursor: str | None) -> Page:
+    return queries.list_follow_ups(connection, filters, limit=PAGE_ROWS, cursor=cursor)
+
+
+LISTING = Listing("follow_ups.html", "Follow-ups", FILTERS, FIELDS, _read)
+
+
+@blueprint.get("/follow-ups")
+def follow_ups() -> Response:
+    """List follow-ups, the most recently planned first."""
+    return LISTING.respond()
+
+
+@blueprint.post("/follow-ups/<unique_id>/<any(approve, cancel, retry):verb>")
+def decide(unique_id: str, verb: str) -> Response:
+    """Approve, cancel or retry one follow-up."""
+    session.require_role(OPERATE)
+    with service().engine.begin() as connection:
+        queries.get_follow_up(connection, unique_id)
+        job_ids = ACTIONS[verb](connection, unique_id, session.actor())
+    dispatcher().dispatch(job_ids)
+    flash(f"{PAST[verb]} {unique_id}.")
+    return redirect(
+        session.local_path(request.form.get("next", ""))
+        if "next" in request.form
+        else url_for("console.follow_ups")
+    )
+
+
+@blueprint.get("/follow-ups/approve")
+def confirm_approval() -> Response:
+    """Show how many held follow-ups match a filter, before all of them are approved."""
+    session.require_role(OPERATE)
+    chosen = _held(read_filters(FILTERS))
+    return page(
+        "follow_ups_approve.html", "Approve held follow-ups", chosen=chosen, count=len(_matching(chosen))
+    )
+
+
+@blueprint.post("/follow-ups/approve")
+def approve_all() -> Response:
+    """Approve every held follow-up that matches; ask again if more match than were shown."""
+    session.require_role(OPERATE)
+    chosen = _held(read_filters(FILTERS))
+    unique_ids = _matching(chosen)
+    expected = request.form.get("expected", type=int)
+    if expected is None:
+        abort(400, "The form names no number of follow-ups. Open the approval page again.")
+    if len(unique_ids) > expected:
+        flash(f"{len(unique_ids)} follow-ups match now, {expected} did before. Nothing was approved yet.")
+        return redirect(url_for("console.confirm_approval", _external=False, **chosen))
+    approved = _approve(unique_ids)
+    flash(f"Approved {approved} of {len(unique_ids)} follow-ups.")
+    return redirect(url_for("console.follow_ups"))
+
+
+def _held(chosen: dict[str, str]) -> dict[str, str]:
+    return {**chosen, "state": "held"}
+
+
+def _matching(chosen: Mapping[str, str]) -> list[str]:
+    with service().reader.begin() as connection:
+        return list(queries.matching_unique_ids(connection, chosen, ("held",)))
+
+
+def _approve(unique_ids: list[str]) -> int:
+    """Approve in batches, each in a transaction of its own. Return how many were still held."""
+    approved = 0
+    for start in range(0, len(unique_ids), BATCH_SIZE):
+        job_ids: list[UUID] = []
+        with service().engine.begin() as connection:
+            for unique_id in unique_ids[start : start + BATCH_SIZE]:
+                try:
+                    job_ids += decisions.approve(connection, unique_id, session.actor())
+                    approved += 1
+                except decisions.InvalidTransition:
+                    continue
+        dispatcher().dispatch(job_ids)
+    return approved

@@ -1,0 +1,54 @@
+"""Jobs: the rows of work by kind and state, and the retry of dead ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from flask import abort, flash, redirect, url_for
+from sqlalchemy import Connection
+from werkzeug.wrappers import Response
+
+from app.console import session
+from app.console.frame import blueprint
+from app.console.lists import PAGE_ROWS, Filter, Listing
+from app.extensions import dispatcher, service
+from pipeline.access.audit import log_action
+from pipeline.access.tokens import OPERATE
+from pipeline.jobs import queue
+from pipeline.operations.queries import Page
+from pipeline.operations.queries import jobs as queries
+
+FIELDS = ("id", "kind", "subject", "state", "attempts", "run_at", "last_error", "created_at")
+
+
+def _read(connection: Connection, filters: Mapping[str, Any], cursor: str | None) -> Page:
+    return queries.list_jobs(connection, filters, limit=PAGE_ROWS, cursor=cursor)
+
+
+LISTING = Listing(
+    "jobs.html", "Jobs", (Filter("state", "State", queries.STATES), Filter("kind", "Kind")), FIELDS, _read
+)
+
+
+@blueprint.get("/jobs")
+def jobs() -> Response:
+    """List jobs, with counts by kind and state."""
+    with service().reader.begin() as connection:
+        counts = queue.counts(connection)
+    return LISTING.respond(counts=sorted(counts.items()))
+
+
+@blueprint.post("/jobs/<uuid:job_id>/retry")
+def retry_job(job_id: UUID) -> Response:
+    """Run a dead or waiting job now, with its attempts reset."""
+    session.require_role(OPERATE)
+    with service().engine.begin() as connection:
+        row = queries.get_job(connection, job_id)
+        if not queue.retry(connection, job_id):
+            abort(409, "The job is running; wait for its outcome.")
+        log_action(connection, session.actor(), "job.retry", f"{row['kind']}:{row['subject']}")
+    dispatcher().dispatch([job_id])
+    flash(f"Retried the job {row['kind']}:{row['subject']}.")
+    return redirect(url_for("console.jobs"))

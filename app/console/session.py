@@ -1,0 +1,157 @@
+"""Signing in to the console with an API token: sessions, roles, CSRF tokens and throttling."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import deque
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from flask import Flask, abort, g, redirect, request, url_for
+from flask import session as cookie
+from flask.sessions import SecureCookieSessionInterface
+from flask_wtf.csrf import CSRFProtect
+from werkzeug.wrappers import Response
+
+from app.api.tokens import find_holder
+from app.extensions import service
+from pipeline.access.tokens import ADMIN, OPERATE, READ, Holder, consume_link, holder_of_digest
+
+LIFETIME = timedelta(hours=12)
+OPEN_ENDPOINTS = ("console.static", "console.sign_in", "console.send_token", "console.sign_out")
+MAX_FAILURES = 20
+FAILURE_WINDOW_SECONDS = 600.0
+
+csrf = CSRFProtect()
+
+
+class SessionInterface(SecureCookieSessionInterface):
+    """Flask's signed cookie, sent over https only where the request came over https."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        return request.is_secure
+
+
+def configure(app: Flask) -> None:
+    """Set up the session cookie and CSRF protection of the console's forms."""
+    app.config.update(
+        SESSION_COOKIE_NAME="weighbridge_console",
+        SESSION_COOKIE_PATH="/console",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        PERMANENT_SESSION_LIFETIME=LIFETIME,
+        SESSION_REFRESH_EACH_REQUEST=False,
+        WTF_CSRF_CHECK_DEFAULT=False,
+        WTF_CSRF_TIME_LIMIT=None,
+        WTF_CSRF_SSL_STRICT=False,
+    )
+    app.session_interface = SessionInterface()
+    csrf.init_app(app)
+
+
+def digest(text: str) -> str:
+    """Return a short digest of a text, to compare it with an earlier one."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def start(token: str) -> Holder | None:
+    """Start a session for the holder of a token; None if the token is unknown or revoked."""
+    known = find_holder(token)
+    if known is None:
+        failures.record()
+        return None
+    cookie.clear()
+    cookie.permanent = True
+    cookie["token"] = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+    cookie["started"] = int(time.time())
+    return known
+
+
+def end() -> None:
+    """End the session."""
+    cookie.clear()
+
+
+def current() -> Holder | None:
+    """Return who is signed in; None after 12 hours, and once the token is revoked."""
+    stored = cookie.get("token")
+    if not isinstance(stored, str) or time.time() - cookie.get("started", 0) > LIFETIME.total_seconds():
+        return None
+    api_token = service().settings.api_token
+    if api_token and stored == hashlib.sha256(api_token.encode()).hexdigest():
+        return Holder("API_TOKEN", frozenset((READ, OPERATE, ADMIN)))
+    with service().reader.begin() as connection:
+        return holder_of_digest(connection, stored)
+
+
+def require() -> Response | None:
+    """Lead requests without a session to the sign-in page, and check role and CSRF token of the others."""
+    if request.endpoint in OPEN_ENDPOINTS:
+        return None
+    g.user = current()
+    if g.user is None or READ not in g.user.scopes:
+        return redirect(url_for("console.sign_in", next=request.full_path.rstrip("?")))
+    if request.method == "POST":
+        csrf.protect()
+    return None
+
+
+def may(scope: str) -> bool:
+    """Return whether the signed-in person has a role."""
+    user = g.get("user")
+    return user is not None and scope in user.scopes
+
+
+def require_role(scope: str) -> None:
+    """Abort with 403 unless the signed-in person has a role."""
+    if not may(scope):
+        abort(403, f"This needs a token with the scope {scope}.")
+
+
+def actor() -> str:
+    """Return the name of the signed-in person's token, for the audit log."""
+    name: str = g.user.name
+    return name
+
+
+def local_path(target: str) -> str:
+    """Return a path below /console/ to go to after signing in; the overview for anything else."""
+    parts = urlsplit(target)
+    is_local = not parts.scheme and not parts.netloc and parts.path.startswith("/console/")
+    return (
+        target if is_local and "\\" not in target and "//" not in parts.path else url_for("console.overview")
+    )
+
+
+class Failures:
+    """Count wrong tokens of this process in a sliding window."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._times: deque[float] = deque()
+
+    def record(self) -> None:
+        """Count one wrong token."""
+        with self._lock:
+            self._times.append(time.monotonic())
+
+    def is_exceeded(self) -> bool:
+        """Return whether no further attempt is accepted now."""
+        with self._lock:
+            while self._times and self._times[0] < time.monotonic() - FAILURE_WINDOW_SECONDS:
+                self._times.popleft()
+            return len(self._times) >= MAX_FAILURES
+
+
+failures = Failures()
+
+
+def start_once(token: str) -> bool:
+    """Start a session for the token of a one-time link. Return whether it was valid and not used before."""
+    with service().engine.begin() as connection:
+        is_valid = consume_link(connection, token)
+    if not is_valid:
+        failures.record()
+    return is_valid and start(service().settings.api_token or "") is not None

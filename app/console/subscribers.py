@@ -1,0 +1,57 @@
+"""Subscribers: who receives events, and what became of each notification."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from flask import flash, redirect, request, url_for
+from werkzeug.wrappers import Response
+
+from app.console import session
+from app.console.frame import blueprint, page
+from app.extensions import dispatcher, service
+from pipeline.access.tokens import OPERATE
+from pipeline.events import subscriptions
+from pipeline.operations.queries import subscribers as queries
+
+
+@blueprint.get("/subscribers")
+def subscribers() -> Response:
+    """List subscribers, newest first."""
+    with service().reader.begin() as connection:
+        found = queries.list_subscribers(connection)
+    return page("subscribers.html", "Subscribers", rows=found.rows)
+
+
+@blueprint.get("/subscribers/<uuid:subscriber_id>")
+def subscriber(subscriber_id: UUID) -> Response:
+    """Show one subscriber with its notifications."""
+    with service().reader.begin() as connection:
+        row = queries.get_subscriber(connection, subscriber_id)
+        found = queries.list_notifications(
+            connection, subscriber_id, {}, limit=50, cursor=request.args.get("cursor") or None
+        )
+    return page("subscriber.html", "Subscriber", row=row, rows=found.rows, next_cursor=found.next_cursor)
+
+
+@blueprint.post("/subscribers/<uuid:subscriber_id>/<any(enable, disable):verb>")
+def switch_subscriber(subscriber_id: UUID, verb: str) -> Response:
+    """Enable or disable a subscriber."""
+    session.require_role(OPERATE)
+    with service().engine.begin() as connection:
+        queries.get_subscriber(connection, subscriber_id)
+        subscriptions.enable(connection, session.actor(), subscriber_id, verb == "enable")
+    flash(f"Subscriber {verb}d.")
+    return redirect(url_for("console.subscriber", subscriber_id=subscriber_id))
+
+
+@blueprint.post("/notifications/<uuid:notification_id>/replay")
+def replay_notification(notification_id: UUID) -> Response:
+    """Send a notification again."""
+    session.require_role(OPERATE)
+    with service().engine.begin() as connection:
+        queries.get_notification(connection, notification_id)
+        job_ids = subscriptions.replay(connection, session.actor(), notification_id)
+    dispatcher().dispatch(job_ids)
+    flash("The notification is sent again.")
+    return redirect(session.local_path(request.form.get("next", "")))

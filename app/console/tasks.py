@@ -1,0 +1,68 @@
+"""Tasks: search and filter them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import redirect, request, url_for
+from sqlalchemy import Connection
+from werkzeug.wrappers import Response
+
+from app.console.frame import blueprint
+from app.console.lists import PAGE_ROWS, Filter, Listing
+from app.extensions import service
+from pipeline.operations.queries import Page
+from pipeline.operations.queries import tasks as queries
+
+FIELDS = (
+    "task_id",
+    "type",
+    "status",
+    "project",
+    "batch",
+    "environment",
+    "unique_id",
+    "created_at",
+    "updated_at",
+    "completed_at",
+    "review_status",
+    "response_number",
+    "annotation_count",
+)
+
+
+def _read(connection: Connection, filters: Mapping[str, Any], cursor: str | None) -> Page:
+    return queries.list_tasks(
+        connection,
+        {**filters, "search": request.args.get("q", "").strip() or None},
+        limit=PAGE_ROWS,
+        cursor=cursor,
+    )
+
+
+LISTING = Listing(
+    "tasks.html",
+    "Tasks",
+    (
+        Filter("type", "Type"),
+        Filter("project", "Project"),
+        Filter("batch", "Batch"),
+        Filter("status", "Status"),
+        Filter("environment", "Environment", ("live", "test")),
+        Filter("unique_id", "Unique id"),
+    ),
+    FIELDS,
+    _read,
+)
+
+
+@blueprint.get("/tasks")
+def tasks() -> Response:
+    """List tasks. A search for a task id opens the task."""
+    text = request.args.get("q", "").strip()
+    if text and "format" not in request.args and "\0" not in text:
+        with service().reader.begin() as connection:
+            if queries.has_task(connection, text):
+                return redirect(url_for("console.task", task_id=text))
+    return LISTING.respond(search=text)
