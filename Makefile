@@ -14,16 +14,19 @@ install = @{ $(PIP) $(UV) && $(BIN)/uv pip install -q --python $(BIN)/python -r 
 command = @$(PIP) --no-deps --no-build-isolation -e .
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench lock audit clean
+.PHONY: help run test test-exports lint format bench lock audit clean
 
 help: ## Show these targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: .venv/installed ## Start the service with a stand-in for Scale, on SQLite, with nothing else to install
 	@$(BIN)/weighbridge up
 
 test: .venv/installed-dev ## Run all tests (ARGS="tests/scale -k mask" runs some)
 	@$(BIN)/pytest -n auto $(ARGS)
+
+test-exports: .venv/installed-exports .venv-readers/installed .venv-labelstudio/installed ## Read exports back with the tools that they are for
+	@REQUIRE_READERS=1 $(BIN)/pytest -n auto tests/exports $(ARGS)
 
 lint: .venv/installed-dev ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
@@ -41,12 +44,14 @@ bench: .venv/installed-dev ## Measure the data path against bare Flask and again
 lock: .venv/installed-dev ## Write requirements*.txt from requirements*.in, for every platform and Python (ARGS=--upgrade)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 $(ARGS) requirements.in -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 $(ARGS) requirements-dev.in -o requirements-dev.txt
+	for name in exports readers labelstudio; do \
+		$(BIN)/uv pip compile -q --universal --python-version 3.11 $(ARGS) requirements-$$name.in -o requirements-$$name.txt || exit 1; done
 
 audit: .venv/installed-dev ## Ask for known vulnerabilities of the locked packages
 	$(BIN)/pip-audit --disable-pip -r requirements.txt --no-deps
 
 clean: ## Remove the virtualenv and caches; var/ (your data) stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-readers .venv-labelstudio .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: requirements.txt | .venv/bin/python
@@ -60,6 +65,19 @@ clean: ## Remove the virtualenv and caches; var/ (your data) stays
 	$(call install,requirements-dev.txt)
 	$(command)
 	@touch .venv/installed $@
+
+.venv/installed-exports: requirements-exports.txt .venv/installed-dev
+	@echo "Installing what some export formats need into .venv (once) …"
+	$(call install,requirements-exports.txt)
+	@touch $@
+
+# The tools that read exports back pin what the service does not: each group has an environment of its own.
+.venv-%/installed: requirements-%.txt | .venv/installed-dev
+	@echo "Installing the readers of $< into .venv-$* (once) …"
+	@$(PYTHON) -m venv --clear .venv-$*
+	@{ $(PIP) $(UV) && $(BIN)/uv pip install -q --python .venv-$*/bin/python -r $<; } 2>/dev/null || \
+		.venv-$*/bin/python -m pip install --disable-pip-version-check --no-input -q -r $<
+	@touch $@
 
 .venv/bin/python:
 	@if [ -z "$(PYTHON)" ]; then \
