@@ -1,4 +1,4 @@
-"""What a deployment must set beyond what works on a laptop: said by `flask doctor`, and warned of at start."""
+"""What a deployment must set beyond what works on a laptop: said by `weighbridge doctor`, and warned of at start."""
 
 from config.settings import Settings
 

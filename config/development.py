@@ -1,4 +1,4 @@
-"""The environment that `flask up` gives the processes of one folder, and where commands beside it find that again."""
+"""The environment that `weighbridge up` gives the processes of one folder, and where commands beside it find that again."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ from config.settings import RUNNING, SCALE_RESULT_HOSTS, Settings, kept_secret_k
 
 
 class AlreadyRunning(Exception):
-    """`flask up` runs in this folder already."""
+    """`weighbridge up` runs in this folder already."""
 
 
 def development_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:

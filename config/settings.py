@@ -18,7 +18,7 @@ from marshmallow.validate import OneOf, Range, Regexp
 
 MIB = 1024 * 1024
 RUNNING = Path("var/running.json")
-"""Written and kept locked by `flask up` (see development.py) while it runs."""
+"""Written and kept locked by `weighbridge up` (see development.py) while it runs."""
 
 SCALE_RESULT_HOSTS = (
     "scaleapi-attachments.s3.amazonaws.com",
@@ -95,7 +95,7 @@ class Settings:
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from `environment`, or from the process, `flask up` where it runs here, and a `.env` file.
+    """Read the settings from `environment`, or from the process, `weighbridge up` where it runs here, and a `.env` file.
 
     Raises SettingsError, which names every setting at fault.
     """
@@ -190,7 +190,7 @@ def _parts(value: str) -> tuple[str, ...]:
 
 
 def _of_the_running_service() -> dict[str, str]:
-    """What `flask up` runs with in this folder, so that a command beside it means the same service; else nothing."""
+    """What `weighbridge up` runs with in this folder, so that a command beside it means the same service; else nothing."""
     try:
         with RUNNING.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

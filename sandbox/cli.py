@@ -1,4 +1,4 @@
-"""`flask sandbox …`: run a simulation of Scale and act on its tasks from the command line."""
+"""`weighbridge sandbox …`: run a simulation of Scale and act on its tasks from the command line."""
 
 import json
 from collections.abc import Mapping
@@ -307,7 +307,7 @@ def _call(
         )
     except requests.RequestException:
         raise click.ClickException(
-            f"No sandbox answers at {url}. Start one with `flask sandbox serve`, or pass its URL with --at."
+            f"No sandbox answers at {url}. Start one with `weighbridge sandbox serve`, or pass its URL with --at."
         ) from None
     try:
         body = answer.json()

@@ -192,7 +192,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @contextlib.contextmanager
 def running_sandbox(home: Path, python: str | None = None, *options: str) -> Iterator[ScaleSandbox]:
-    """Run a sandbox as a process, with these options of `flask sandbox serve`. It stops when this process ends."""
+    """Run a sandbox as a process, with these options of `weighbridge sandbox serve`. It stops when this process ends."""
     process = subprocess.Popen(
         [
             python or _python_of(home),

@@ -1,4 +1,4 @@
-"""`flask datasets …`: fixed lists of results, named, numbered, compared and verified."""
+"""`weighbridge datasets …`: fixed lists of results, named, numbered, compared and verified."""
 
 from __future__ import annotations
 

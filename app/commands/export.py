@@ -1,4 +1,4 @@
-"""`flask export FORMAT OUT`: a dataset version, or the tasks that filters choose, in the form that training code reads."""
+"""`weighbridge export FORMAT OUT`: a dataset version, or the tasks that filters choose, in the form that training code reads."""
 
 from __future__ import annotations
 

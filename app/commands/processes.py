@@ -68,7 +68,7 @@ def run(environment: Mapping[str, str], pending_signals: Sequence[int], *, demon
     processes = Processes(TerminalPrinter(sys.stdout), pending_signals)
     commands = parse_procfile(PROCFILE.read_text()).processes
     if demonstrate:
-        commands[DEMO] = "flask demo"
+        commands[DEMO] = "weighbridge demo"
     for name, command in commands.items():
         processes.add_process(name, command, env=dict(environment))
     # Closing the terminal stops the processes: they have sessions of their own and would outlive it.

@@ -30,7 +30,7 @@ from scale.envelope import ABSENT, Callback, InvalidCallback, response_digest
 OVERLAP = timedelta(hours=1)
 """A scheduled run begins so much before the last one did: lists and callbacks may lag behind."""
 FIRST_LOOK_BACK = timedelta(days=30)
-"""How far the first scheduled run looks back; `flask reconcile` looks at everything unless --since is given."""
+"""How far the first scheduled run looks back; `weighbridge reconcile` looks at everything unless --since is given."""
 PAGE_BATCH_SIZE = 20
 """After so many pages a job lets others run, and goes on behind them."""
 THROTTLED_SECONDS = 30.0

@@ -27,7 +27,7 @@ Flask = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def command(sandbox: ScaleSandbox) -> Flask:
-    """`command("complete", task)` is `flask sandbox complete …`, spoken to the sandbox of the test."""
+    """`command("complete", task)` is `weighbridge sandbox complete …`, spoken to the sandbox of the test."""
     port = sandbox.url.rpartition(":")[2]
 
     def run(*arguments: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
@@ -222,7 +222,7 @@ def test_a_command_that_cannot_be_done_says_why(command: Flask, slow_sandbox: Sc
         assert "Task with that ID not found" in command("complete", odd).stderr
     nobody = command("complete", task, "--at", "http://127.0.0.1:9")
     assert nobody.returncode == 1
-    assert "flask sandbox serve" in nobody.stderr
+    assert "weighbridge sandbox serve" in nobody.stderr
 
 
 def test_faults_are_listed_and_switched_from_the_command_line(command: Flask, sandbox: ScaleSandbox):

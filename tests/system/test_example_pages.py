@@ -26,7 +26,7 @@ def block(page: str, language: str) -> str:
 def test_each_example_has_a_page_with_its_drawing_and_a_first_task(file: Path) -> None:
     workflow = load_file(file)
     assert isinstance(workflow, Workflow)
-    assert workflow.examples, "flask workflows test has something to try"
+    assert workflow.examples, "weighbridge workflows test has something to try"
     page = (ROOT / "docs/examples" / f"{file.stem}.md").read_text()
     assert block(page, "mermaid") == mermaid(workflow).strip()
     first = task_for_row(Row(1, json.loads(block(page, "json"))), "first", "")

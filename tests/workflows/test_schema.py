@@ -17,14 +17,14 @@ EDITORS = jsonschema.Draft202012Validator(json_schema())
 def test_the_published_schema_is_the_one_that_is_used() -> None:
     published = json.loads((ROOT / "workflows/workflow.schema.json").read_text())
     assert published == json_schema(), (
-        "make it again: flask workflows schema > workflows/workflow.schema.json"
+        "make it again: weighbridge workflows schema > workflows/workflow.schema.json"
     )
     jsonschema.Draft202012Validator.check_schema(published)
 
 
 def test_the_reference_page_is_made_from_the_schema() -> None:
     page = (ROOT / "docs/workflow-language.md").read_text()
-    assert page == reference(), "make it again: flask workflows reference > docs/workflow-language.md"
+    assert page == reference(), "make it again: weighbridge workflows reference > docs/workflow-language.md"
 
 
 def test_every_key_is_documented_with_an_example() -> None:

@@ -1,4 +1,4 @@
-"""Examples inside of a workflow file: given this payload, these requests. What `flask workflows test` tries."""
+"""Examples inside of a workflow file: given this payload, these requests. What `weighbridge workflows test` tries."""
 
 from __future__ import annotations
 

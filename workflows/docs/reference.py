@@ -41,10 +41,10 @@ INTRODUCTION = """\
 # The workflow language
 
 One YAML file in `WORKFLOWS_DIR` is one workflow. A file with an error is set aside whole, with every error's line and field;
-the others run. `flask workflows check` shows the errors, and editors that read JSON Schema find one in
+the others run. `weighbridge workflows check` shows the errors, and editors that read JSON Schema find one in
 `workflows/workflow.schema.json`.
 
-This page is made from the schema (`flask workflows reference`); a test holds it to that.
+This page is made from the schema (`weighbridge workflows reference`); a test holds it to that.
 
 YAML is read as version 1.2 has it: only `true` and `false` are booleans, so `[yes, no]` are two words; dates are text.
 """

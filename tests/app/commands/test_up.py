@@ -1,4 +1,4 @@
-"""`weighbridge up` and `flask demo`: the whole service in one terminal, as real processes."""
+"""`weighbridge up` and `weighbridge demo`: the whole service in one terminal, as real processes."""
 
 import re
 import signal

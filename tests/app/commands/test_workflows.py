@@ -1,4 +1,4 @@
-"""`weighbridge workflows …`, `flask tasks …` and `flask task-types`."""
+"""`weighbridge workflows …`, `weighbridge tasks …` and `weighbridge task-types`."""
 
 import json
 from collections.abc import Callable
