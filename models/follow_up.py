@@ -36,7 +36,9 @@ class FollowUp(Base):
     source_annotation: Mapped[str | None]
     task_type: Mapped[str]
     request: Mapped[dict[str, Any]]
-    """The body for Scale, without callback_url and unique_id, which are added when it is sent."""
+    """The body for Scale, without callback_url and unique_id, which are added when it is sent; null in place of each file."""
+    files: Mapped[list[Any] | None]
+    """The files of the request: [{path, recipe}]. Only plan() writes recipes; data cannot contain one."""
     task_id: Mapped[str | None]
     depth: Mapped[int] = mapped_column(default=1, server_default=text("1"))
     """Follow-ups between this one and the task that the customer created, itself included."""

@@ -49,7 +49,14 @@ class FollowUp(OutputSchema):
 
 class FollowUpDetail(FollowUp):
     request = fields.Dict(
-        metadata={"description": "The request to Scale, without callback_url and unique_id."}
+        metadata={
+            "description": "The request to Scale, without callback_url and unique_id; null in place of each file."
+        }
+    )
+    files = fields.List(
+        fields.Dict(),
+        allow_none=True,
+        metadata={"description": "Files of the request, built before it is sent: {path, recipe}."},
     )
 
 

@@ -25,7 +25,7 @@ from pipeline.follow_ups.recording import missing_setting
 from pipeline.follow_ups.submit import REFUSED, InvalidInput, Outcome, SubmittedTask
 from pipeline.jobs.queue import RetryLater
 from scale.client import Unauthorized
-from workflows.definition.expressions import Template, compile_template, expressions_in
+from workflows.definition.templates import Template, compile_template, expressions_in
 
 MAX_PRINTED = 20
 PROGRESS_EVERY = 100

@@ -199,6 +199,7 @@ def upgrade() -> None:
         sa.Column("source_annotation", sa.String(), nullable=True),
         sa.Column("task_type", sa.String(), nullable=False),
         sa.Column("request", json(), nullable=False),
+        sa.Column("files", json(), nullable=True),
         sa.Column("task_id", sa.String(), nullable=True),
         sa.Column("depth", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("decided_by", sa.String(), nullable=True),

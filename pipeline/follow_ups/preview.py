@@ -15,6 +15,7 @@ from pipeline.follow_ups.pauses import paused
 from pipeline.jobs import kinds
 from pipeline.service import Service
 from workflows.definition.model import Workflow, limits_for
+from workflows.definition.recipes import displayed
 from workflows.planning.explain import explain
 from workflows.planning.plan import PlannedFollowUp, plan
 from workflows.planning.view import View
@@ -48,7 +49,7 @@ class Preview:
                     "state": state,
                     "reason": reason,
                     "type": follow_up.task_type,
-                    "request": {**follow_up.request, **added},
+                    "request": {**displayed(follow_up.request, follow_up.files), **added},
                 }
 
     def _state(self, workflow: Workflow, follow_up: PlannedFollowUp) -> tuple[str, str | None]:

@@ -86,6 +86,7 @@ def _row(seen: TaskSnapshot, follow_up: Wanted, held: Reason | None) -> dict[str
         "source_annotation": follow_up.source_annotation,
         "task_type": follow_up.task_type,
         "request": follow_up.request,
+        "files": [file.to_json() for file in follow_up.files] or None,
         "depth": follow_up.depth,
         "planned_at": utcnow(),
     }

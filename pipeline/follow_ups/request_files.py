@@ -1,11 +1,13 @@
-"""The files of a request are made before it is sent: crops, copies of attachments, layers files. plan() has left a recipe
-where each address belongs; the content goes into the artifact store, and Scale gets a signed address that expires."""
+"""Builds the files of a request before it is sent: crops, copies of attachments, layers files.
+
+plan() stores a recipe for each file. Its content goes into the artifact store, and Scale gets a signed URL that expires.
+"""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+import time
 from contextlib import closing
 from datetime import timedelta
 from typing import Any, BinaryIO, NamedTuple
@@ -16,14 +18,24 @@ from sqlalchemy import RowMapping, select
 from models import Artifact, RequestFile, Response, Task
 from pipeline.db.dialect import insert
 from pipeline.db.ids import utcnow
-from pipeline.follow_ups.signed_urls import parse_own_url, refresh_urls, signed_url
+from pipeline.follow_ups.signed_urls import parse_own_url, signed_url
 from pipeline.follow_ups.views import annotations_of_files
 from pipeline.http.download import fetch
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job
 from pipeline.service import Service
 from scale.envelope import response_digest
-from workflows.definition.recipes import files, layers_file, with_addresses
+from workflows.definition.recipes import (
+    Cut,
+    LayersFile,
+    Mirror,
+    Recipe,
+    Renewal,
+    layers_file,
+    replace_at,
+    stored_files,
+    to_json,
+)
 
 MAX_PIXELS = 100_000_000
 """An image of so many takes 400 MB to cut."""
@@ -44,22 +56,33 @@ class BuiltFile(NamedTuple):
 
 
 def with_files(service: Service, job: Job, follow_up: RowMapping) -> dict[str, Any]:
-    """The request as Scale gets it, each file at a fresh address. Raises CannotBeMade, Refused or Unavailable."""
-    request = follow_up["request"]
-    addresses = {}
-    if needed := list(files(request)):
-        with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as still_leased:
+    """Return the request as Scale gets it, with a new signed URL for each file.
+
+    Raises RequestFileError, DownloadRefused or DownloadUnavailable.
+    """
+    urls = []
+    if needed := stored_files(follow_up["files"]):
+        with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as check_lease:
             for file in needed:
-                made = build_file(service, follow_up["source_task_id"], file.recipe)
-                still_leased()
-                addresses[file.path] = signed_url(service.settings, made.sha256, made.media_type)
-    found: dict[str, Any] = refresh_urls(service.settings, with_addresses(request, addresses))
-    return found
+                urls.append((file.path, _url(service, follow_up["source_task_id"], file.recipe)))
+                check_lease()
+    request: dict[str, Any] = replace_at(follow_up["request"], urls)
+    return request
 
 
-def build_file(service: Service, task_id: str, recipe: Mapping[str, Any]) -> BuiltFile:
-    """The file of a recipe of this task's follow-up: made now, or the one that was made before."""
-    digest = response_digest(dict(recipe))
+def _url(service: Service, task_id: str, recipe: Recipe) -> str:
+    """Return a URL of a file for Scale."""
+    if isinstance(recipe, Renewal):
+        if parse_own_url(service.settings, recipe.url) is None:
+            return recipe.url  # Scale, or its customer, moved the file
+        recipe = recipe.original
+    built = build_file(service, task_id, recipe)
+    return signed_url(service.settings, built.sha256, built.media_type)
+
+
+def build_file(service: Service, task_id: str, recipe: Recipe) -> BuiltFile:
+    """Return the file of a recipe: built now, or the one that was built within CACHE_TTL."""
+    digest = response_digest(to_json(recipe))
     with service.reader.begin() as connection:
         row = connection.execute(
             select(
@@ -68,22 +91,36 @@ def build_file(service: Service, task_id: str, recipe: Mapping[str, Any]) -> Bui
         ).one_or_none()
     if row and utcnow() - row.made_at < CACHE_TTL and service.store.exists(row.sha256):
         return BuiltFile(row.sha256, row.size_bytes, row.media_type)
-    made = BUILDERS[recipe["make"]](service, task_id, recipe)
+    built = _build(service, task_id, recipe)
     with service.engine.begin() as connection:
-        statement = insert(connection, RequestFile).values(recipe=digest, made_at=utcnow(), **made._asdict())
+        statement = insert(connection, RequestFile).values(recipe=digest, made_at=utcnow(), **built._asdict())
         new = statement.excluded
         fresh = {name: new[name] for name in ("sha256", "size_bytes", "media_type", "made_at")}
         connection.execute(statement.on_conflict_do_update(index_elements=["recipe"], set_=fresh))
-    return made
+    return built
 
 
-def mirror(service: Service, task_id: str, recipe: Mapping[str, Any]) -> BuiltFile:
-    """The same bytes: ours already, or fetched from a host that ATTACHMENT_HOSTS or ARTIFACT_HOSTS names."""
-    url = recipe["of"]
-    if (kept := parse_own_url(service.settings, url)) is not None and service.store.exists(kept.sha256):
+def _build(service: Service, task_id: str, recipe: Recipe) -> BuiltFile:
+    match recipe:
+        case Mirror():
+            return mirror(service, task_id, recipe)
+        case Cut():
+            return crop(service, task_id, recipe)
+        case LayersFile():
+            return layers(service, recipe)
+        case Renewal():
+            return build_file(service, task_id, recipe.original)
+
+
+def mirror(service: Service, task_id: str, recipe: Mirror) -> BuiltFile:
+    """Return a copy of a file: one that is stored already, or one fetched from ATTACHMENT_HOSTS or ARTIFACT_HOSTS."""
+    kept = parse_own_url(service.settings, recipe.url)
+    if kept is not None and recipe.original is not None:
+        return build_file(service, task_id, recipe.original)
+    if kept is not None and kept.until > time.time() and service.store.exists(kept.sha256):
         return BuiltFile(kept.sha256, service.store.size(kept.sha256), kept.media_type)
     with service.reader.begin() as connection:
-        ours = (Artifact.task_id == task_id, Artifact.url == url, Artifact.state == "stored")
+        ours = (Artifact.task_id == task_id, Artifact.url == recipe.url, Artifact.state == "stored")
         columns = (Artifact.sha256, Artifact.size_bytes, Artifact.media_type)
         artifact = connection.execute(select(*columns).where(*ours).limit(1)).one_or_none()
     if artifact is not None and service.store.exists(artifact.sha256):
@@ -91,7 +128,7 @@ def mirror(service: Service, task_id: str, recipe: Mapping[str, Any]) -> BuiltFi
     settings = service.settings
     with service.store.incoming() as incoming:
         fetched = fetch(
-            url,
+            recipe.url,
             hosts=(*settings.attachment_hosts, *settings.artifact_hosts),
             max_bytes=settings.max_artifact_bytes,
             max_seconds=FETCH_SECONDS,
@@ -101,12 +138,12 @@ def mirror(service: Service, task_id: str, recipe: Mapping[str, Any]) -> BuiltFi
     return BuiltFile(fetched.sha256, fetched.size, fetched.media_type or UNKNOWN)
 
 
-def crop(service: Service, task_id: str, recipe: Mapping[str, Any]) -> BuiltFile:
-    """What of a rectangle lies in an image, in the image's own format where that is JPEG, else as PNG."""
-    image = build_file(service, task_id, {"make": "mirror", "of": recipe["of"]})
-    left, top = recipe["left"], recipe["top"]
+def crop(service: Service, task_id: str, recipe: Cut) -> BuiltFile:
+    """Return the part of an image inside a rectangle: as JPEG if the image is one, else as PNG."""
+    image = build_file(service, task_id, recipe.image)
+    left, top, width, height = recipe.rect
     with service.store.open(image.sha256) as content:
-        cut, media_type = crop_image(content, (left, top, left + recipe["width"], top + recipe["height"]))
+        cut, media_type = crop_image(content, (left, top, left + width, top + height))
     with closing(io.BytesIO(cut)) as file:
         sha256, size = service.store.put(file)
     return BuiltFile(sha256, size, media_type)
@@ -138,30 +175,24 @@ def crop_image(content: BinaryIO, box: tuple[int, int, int, int]) -> tuple[bytes
     return written.getvalue(), f"image/{form.lower()}"
 
 
-def layers(service: Service, task_id: str, recipe: Mapping[str, Any]) -> BuiltFile:
-    """The layers file of a result: one Layers object for each frame of the video."""
+def layers(service: Service, recipe: LayersFile) -> BuiltFile:
+    """Return the layers file of a result: one Layers object for each frame of the video."""
     with service.reader.begin() as connection:
         response_id = connection.scalar(
-            select(Response.id).where(
-                Response.task_id == recipe["task_id"], Response.digest == recipe["response"]
-            )
+            select(Response.id).where(Response.task_id == recipe.task_id, Response.digest == recipe.response)
         )
-        params = connection.scalar(select(Task.params).where(Task.task_id == recipe["task_id"])) or {}
+        params = connection.scalar(select(Task.params).where(Task.task_id == recipe.task_id)) or {}
         if response_id is None:
             raise RequestFileError(
-                f"the response of {recipe['task_id']} that its layers are of is not kept any more"
+                f"the response of {recipe.task_id} that has the layers is no longer stored"
             )
         annotations = annotations_of_files(connection, response_id)
     images = params.get("attachments")
     frames = len(images) if isinstance(images, list) else 0
-    written = json.dumps(layers_file(annotations, frames, recipe["labels"])).encode()
-    with closing(io.BytesIO(written)) as file:
+    try:
+        content = layers_file(annotations, frames, recipe.labels)
+    except ValueError as error:
+        raise RequestFileError(str(error)) from error
+    with closing(io.BytesIO(json.dumps(content).encode())) as file:
         sha256, size = service.store.put(file)
     return BuiltFile(sha256, size, "application/json")
-
-
-BUILDERS: Mapping[str, Callable[[Service, str, Mapping[str, Any]], BuiltFile]] = {
-    "mirror": mirror,
-    "crop": crop,
-    "layers": layers,
-}

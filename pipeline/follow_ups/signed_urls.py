@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from itsdangerous import BadSignature, URLSafeSerializer
 
@@ -49,17 +49,6 @@ def parse_own_url(settings: Settings, url: str) -> Content | None:
         if settings.public_url and url.startswith(ours)
         else None
     )
-
-
-def refresh_urls(settings: Settings, request: Any) -> Any:
-    """A request in which our own addresses are fresh: one that was copied from an older task may have expired."""
-    if isinstance(request, dict):
-        return {key: refresh_urls(settings, inner) for key, inner in request.items()}
-    if isinstance(request, list):
-        return [refresh_urls(settings, inner) for inner in request]
-    if isinstance(request, str) and (found := parse_own_url(settings, request)) is not None:
-        return signed_url(settings, found.sha256, found.media_type)
-    return request
 
 
 def _signer(settings: Settings) -> URLSafeSerializer:

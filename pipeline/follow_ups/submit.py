@@ -15,7 +15,8 @@ from pipeline.follow_ups.pauses import check_creation_allowed
 from pipeline.follow_ups.task_creation import create_or_adopt
 from pipeline.service import Service
 from scale.client import Conflict, PermanentError, ScaleError, Throttled, Unauthorized
-from workflows.definition.expressions import ExpressionError, Template, render
+from workflows.definition.expressions import ExpressionError
+from workflows.definition.templates import Template, render
 from workflows.planning.identity import MAX_UNIQUE_ID_LENGTH, digest_of, id_segment
 from workflows.planning.requests import rejection_reason
 

@@ -15,6 +15,7 @@ from models.columns import UtcDateTime
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import TYPED_KEYS
+from workflows.definition.recipes import stored_files
 from workflows.planning.reasons import Reason, ReasonCode
 from workflows.planning.view import Source, View, view
 
@@ -170,6 +171,7 @@ def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, in
         FollowUp.source_annotation,
         FollowUp.source_response_id,
         FollowUp.request,
+        FollowUp.files,
         FollowUp.depth,
         FollowUp.first_unique_id,
         FollowUp.attempt,
@@ -190,6 +192,7 @@ def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, in
         asked.source_annotation,
         asked.digest,
         asked.request,
+        stored_files(asked.files),
         asked.first_unique_id,
         asked.attempt,
     )

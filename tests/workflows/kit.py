@@ -8,12 +8,16 @@ from typing import Any
 
 from workflows.definition.loader import parse
 from workflows.definition.model import InvalidWorkflow, Step, Workflow
+from workflows.definition.recipes import displayed
 from workflows.planning.view import Source, View, view
 
 TASK_ID = "5774cc78b01249ab09f089dd"
 ROOT = Path(__file__).parents[2]
 
 Spec = dict[str, Any]
+
+PYTHON_MODULES = ("tests.workflows", "json", "no.such")
+"""What PYTHON_STEPS allows in these tests."""
 
 REQUEST: Spec = {"attachment": "https://images.example/a.png", "objects_to_annotate": ["car"]}
 
@@ -33,7 +37,7 @@ def written(steps: dict[str, Any], **keys: Any) -> str:
 
 
 def workflow(steps: dict[str, Any], **keys: Any) -> Workflow:
-    loaded = parse(written(steps, **keys), "w.yaml")
+    loaded = parse(written(steps, **keys), "w.yaml", python_modules=PYTHON_MODULES)
     assert isinstance(loaded, Workflow), loaded.errors
     return loaded
 
@@ -44,7 +48,7 @@ def errors(steps: dict[str, Any], **keys: Any) -> dict[str, str]:
 
 
 def errors_of(text: str) -> dict[str, str]:
-    broken = parse(text, "w.yaml")
+    broken = parse(text, "w.yaml", python_modules=PYTHON_MODULES)
     assert isinstance(broken, InvalidWorkflow)
     said: dict[str, list[str]] = {}
     for problem in broken.errors:
@@ -97,6 +101,11 @@ def boxes(*labels: str) -> Spec:
             for number, label in enumerate(labels)
         ]
     }
+
+
+def request_of(follow_up: Any) -> Any:
+    """Return a follow-up's request with `{"$file": …}` in place of each file."""
+    return displayed(follow_up.request, follow_up.files)
 
 
 def made_by(step: str, unique_id: str | None = None, **keys: Any) -> Source:

@@ -1,4 +1,4 @@
-"""Reads YAML so that every value still knows its line: the ground under each error that a workflow file gives."""
+"""Reads YAML so that each value keeps its line: errors in a workflow file name file, line and field."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import yaml
 
 Path = tuple[str | int, ...]
 
-MAX_NODES = 100_000  # aliases can make a small file mean billions of values
+MAX_NODES = 20_000
+"""Values in a file, those that aliases repeat included: a small file can stand for billions of values."""
 MAX_DEPTH = 100
-
 
 TAG = "tag:yaml.org,2002:"
 KNOWN_TAGS = ("null", "bool", "int", "float", "str", "merge", "map", "seq")
 
 
 class FileProblem(NamedTuple):
-    """One thing that is wrong in a workflow file, said so that it can be mended without asking."""
+    """One problem in a workflow file: where it is, what is wrong, and what was expected."""
 
     path: str  # of the file
     line: int  # 1-based
     field: str  # "steps.boxes.create.params.layers"; empty for the file as a whole
-    message: str  # what is wrong and what was expected
+    message: str
 
     def __str__(self) -> str:
         return ": ".join(part for part in (f"{self.path}:{self.line}", self.field, self.message) if part)
@@ -33,27 +33,45 @@ class FileProblem(NamedTuple):
 
 @dataclass
 class Document:
-    """What a YAML text says, and on which line it says each part."""
+    """The value of a YAML text, the line of each part of it, and what is not valid YAML."""
 
     data: Any = None
     lines: dict[Path, int] = field(default_factory=dict)
-    faults: list[tuple[Path, int, str]] = field(default_factory=list)  # what YAML itself made wrong
+    faults: list[tuple[Path, int, str]] = field(default_factory=list)  # (path, line, message)
 
     def line(self, path: Path) -> int:
-        """The line of a value, or of the nearest thing around it that is written down."""
+        """Return the line of a value, or of the nearest written value around it."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's plain values: only true and false are booleans, dates and 1:30 are text.
+    """Plain values as YAML 1.2 has them: only true and false are booleans, dates and 1:30 are text.
 
-    YAML 1.1, PyYAML's own, reads the choices [yes, no] as booleans and 2026-01-31 as a date: neither may reach
-    a request to Scale by accident.
+    PyYAML implements YAML 1.1, which reads the choices [yes, no] as booleans and 2026-01-31 as a date; neither may reach
+    a request to Scale by accident. The number and depth of nodes are bounded while they are read.
     """
 
     yaml_implicit_resolvers: dict[str, Any] = {}
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._nodes = self._depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose one node and those inside it."""
+        self._nodes += 1
+        self._depth += 1
+        if self._nodes > MAX_NODES or self._depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, _TOO_LARGE, mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+_TOO_LARGE = f"the file is too large or nested too deeply; at most {MAX_NODES:,} values and {MAX_DEPTH} levels are possible"
 
 
 for _tag, _pattern, _first in (
@@ -67,7 +85,7 @@ for _tag, _pattern, _first in (
 
 
 def read(text: str) -> Document:
-    """Read one YAML text. Never raises for what stands in it: `faults` says what is wrong, with lines."""
+    """Read one YAML text. Never raises for its content: `faults` holds what is wrong."""
     document = Document()
     try:
         loader = _Loader(text)
@@ -79,11 +97,12 @@ def read(text: str) -> Document:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         written = text.splitlines()[line - 1] if mark and line <= text.count("\n") + 1 and text else ""
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        document.faults.append(((), line, f"this is not YAML: {said}{_hint(written)}"))
+        message = ", ".join(part for part in (error.context, error.problem) if part)
+        message = message if message == _TOO_LARGE else f"is not valid YAML: {message}{_hint(written)}"
+        document.faults.append(((), line, message))
         return document
-    except (yaml.YAMLError, RecursionError) as error:
-        document.faults.append(((), 1, f"this is not YAML: {error}"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        document.faults.append(((), 1, f"is not valid YAML: {error}"))
         return document
     if root is not None:
         document.data = _DocumentReader(document).value(root, (), ())
@@ -92,32 +111,33 @@ def read(text: str) -> Document:
 
 def _hint(line: str) -> str:
     if "${{" in line:
-        return " (a ${{ … }} with a colon, a # or inside [ ] or { } must stand in quotes)"
+        return " (quote a ${{ … }} that contains a colon or a #, or that is inside [ ] or { })"
     if "`" in line:
-        return " (a value that begins with a backtick must stand in quotes)"
+        return " (quote a value that begins with a backtick)"
     return " (indent with spaces, not tabs)" if "\t" in line else ""
 
 
 class _DocumentReader:
-    """One pass over the nodes of a document."""
+    """Converts the nodes of a document to values, and records their lines."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
         self.nodes = 0
 
     def value(self, node: yaml.Node, path: Path, around: tuple[int, ...]) -> Any:
+        """Return the value of a node. `around`: ids of the nodes that contain it."""
         self.nodes += 1
         line = node.start_mark.line + 1
         self.document.lines.setdefault(path, line)
         if id(node) in around:
             return self.fault(path, line, "an alias contains itself")
         if self.nodes > MAX_NODES or len(around) > MAX_DEPTH:
-            return self.fault(path, line, "the file is too large, or nested too deep")
+            return self.fault(path, line, _TOO_LARGE)
         around = (*around, id(node))
         tag = node.tag.removeprefix(TAG)
         if tag not in KNOWN_TAGS:
             self.fault(
-                path, line, f"the tag {tag} has no meaning here; text, numbers, true, false and null do"
+                path, line, f"has the tag {tag}; only text, numbers, true, false and null are possible"
             )
             return None
         if isinstance(node, yaml.MappingNode):
@@ -127,9 +147,10 @@ class _DocumentReader:
         try:
             return _scalar(tag, str(node.value))
         except ValueError:
-            return self.fault(path, line, f"{node.value!r} is no {tag}")
+            return self.fault(path, line, f"{node.value!r} is not a valid {tag}")
 
     def mapping(self, node: yaml.MappingNode, path: Path, around: tuple[int, ...]) -> dict[str, Any]:
+        """Return the value of a mapping node, with what `<<` merges into it."""
         found: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -140,21 +161,22 @@ class _DocumentReader:
                     if isinstance(shared, dict):
                         merged = {**shared, **merged}
                     else:
-                        self.fault(path, line, "`<<` takes the fields of a mapping, and this is none")
+                        self.fault(path, line, "`<<` needs a mapping")
                 continue
             if not isinstance(key_node, yaml.ScalarNode):
-                self.fault(path, line, "a key must be plain text")
+                self.fault(path, line, "expected a key of plain text")
                 continue
             key = str(key_node.value)
             if key in found:
                 first = self.document.lines[(*path, key)]
-                self.fault((*path, key), line, f"`{key}` stands here twice, first on line {first}")
+                self.fault((*path, key), line, f"`{key}` is a duplicate key, first used on line {first}")
                 continue
             self.document.lines[(*path, key)] = line
             found[key] = self.value(value_node, (*path, key), around)
         return {**merged, **found}
 
     def fault(self, path: Path, line: int, message: str) -> None:
+        """Record what is not valid."""
         self.document.faults.append((path, line, message))
 
 

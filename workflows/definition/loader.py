@@ -1,9 +1,9 @@
-"""Reads the workflow files of a folder. A file with an error is set aside whole, with all its errors; the others load."""
+"""Reads the workflow files of a folder. A file with errors is not loaded, and reports all its errors; the others load."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from marshmallow import ValidationError
 
 from workflows.definition.crops import Crop
 from workflows.definition.document import Document, FileProblem, read
-from workflows.definition.expressions import compile_template
 from workflows.definition.fields import NAME_PATTERN, flatten_messages
 from workflows.definition.model import (
     After,
@@ -25,60 +24,108 @@ from workflows.definition.model import (
     Workflow,
     Workflows,
 )
+from workflows.definition.reading import read_regular_file
 from workflows.definition.sections import StepSchema, WorkflowSchema
-from workflows.definition.validation import Finding, check
-from workflows.docs.examples import read_given
+from workflows.definition.templates import compile_template
+from workflows.definition.validation import Finding, validate
 
 MAX_FILE_BYTES = 1024 * 1024
+MAX_FILES = 200
+MAX_STEPS = 100
 
 
-def load(directory: str | Path) -> Workflows:
-    """Every *.yaml and *.yml of a folder, by file name. Never raises for what stands in the files."""
+def load(
+    directory: str | Path,
+    *,
+    python_modules: Collection[str] = (),
+    previous: Workflows | None = None,
+) -> Workflows:
+    """Return every *.yaml and *.yml file of a folder, loaded. Never raises for the content of a file.
+
+    python_modules: modules whose functions `python:` steps may name. previous: what was loaded before; of two files with
+    the same workflow name, the one that was loaded before stays.
+    """
     folder = Path(directory)
     if not folder.is_dir():
-        missing = FileProblem(
-            str(folder), 1, "", "is not a folder: WORKFLOWS_DIR must name the folder of the workflow files"
-        )
-        return Workflows(invalid=(InvalidWorkflow(str(folder), None, (missing,)),))
-    loaded: dict[str, Workflow] = {}
-    invalid: list[InvalidWorkflow] = []
-    for path in sorted(
-        file for file in folder.iterdir() if file.suffix in (".yaml", ".yml") and file.is_file()
-    ):
-        workflow = load_file(path)
-        if isinstance(workflow, InvalidWorkflow):
-            invalid.append(workflow)
-        elif workflow.name in loaded:
-            first = loaded[workflow.name].path
-            taken = FileProblem(
-                str(path), 1, "workflow", f"the name {workflow.name!r} belongs to {first} already"
+        return Workflows(
+            invalid=(
+                _invalid(folder, "is not a folder; set WORKFLOWS_DIR to the folder of the workflow files"),
             )
-            invalid.append(InvalidWorkflow(str(path), workflow.name, (taken,)))
-        else:
-            loaded[workflow.name] = workflow
-    return Workflows(tuple(loaded.values()), tuple(invalid))
+        )
+    paths = sorted(
+        path for path in folder.iterdir() if path.suffix in (".yaml", ".yml") and path.name[0] != "."
+    )
+    found = [load_file(path, python_modules=python_modules) for path in paths[:MAX_FILES]]
+    invalid = [file for file in found if isinstance(file, InvalidWorkflow)]
+    if len(paths) > MAX_FILES:
+        invalid.append(
+            _invalid(folder, f"has {len(paths)} workflow files; only the first {MAX_FILES} are loaded")
+        )
+    loaded, displaced = _unique_names([file for file in found if isinstance(file, Workflow)], previous)
+    return Workflows(tuple(loaded), (*invalid, *displaced))
 
 
-def load_file(path: str | Path) -> Workflow | InvalidWorkflow:
-    """One file."""
+def _invalid(path: Path, message: str, name: str | None = None, field: str = "") -> InvalidWorkflow:
+    return InvalidWorkflow(str(path), name, (FileProblem(str(path), 1, field, message),))
+
+
+def _unique_names(
+    found: Sequence[Workflow], previous: Workflows | None
+) -> tuple[list[Workflow], list[InvalidWorkflow]]:
+    """Return the workflows with one file for each name, and the other files as invalid.
+
+    The file that was loaded before keeps the name; without one, the file that was written first.
+    """
+    live = {workflow.name: workflow.path for workflow in previous.loaded} if previous else {}
+    owners: dict[str, Workflow] = {}
+    for workflow in sorted(
+        found, key=lambda one: (one.path != live.get(one.name), _written_at(one.path), one.path)
+    ):
+        owners.setdefault(workflow.name, workflow)
+    displaced = [
+        _invalid(
+            Path(workflow.path),
+            f"the name {workflow.name!r} is taken by {owners[workflow.name].path}; choose another name",
+            workflow.name,
+            "workflow",
+        )
+        for workflow in found
+        if owners[workflow.name] is not workflow
+    ]
+    return [workflow for workflow in found if owners[workflow.name] is workflow], displaced
+
+
+def _written_at(path: str) -> float:
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise ValueError(f"is larger than {MAX_FILE_BYTES} bytes")
+        return Path(path).stat().st_mtime
+    except OSError:  # deleted since it was read
+        return float("inf")
+
+
+def load_file(path: str | Path, *, python_modules: Collection[str] = ()) -> Workflow | InvalidWorkflow:
+    """Return one file, loaded. Never raises for its content."""
+    path = Path(path)
+    try:
+        content = read_regular_file(path, path.parent, MAX_FILE_BYTES)
         text = content.decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        return InvalidWorkflow(str(path), None, (FileProblem(str(path), 1, "", f"can't be read: {error}"),))
-    return parse(text, str(path), hashlib.sha256(content).hexdigest())
+        return _invalid(path, f"cannot be read: {error}")
+    try:
+        return parse(text, str(path), hashlib.sha256(content).hexdigest(), python_modules=python_modules)
+    except (RecursionError, MemoryError) as error:  # one file must not disable the others
+        return _invalid(path, f"is too large or nested too deeply ({type(error).__name__})")
 
 
-def parse(text: str, path: str, digest: str | None = None) -> Workflow | InvalidWorkflow:
-    """A workflow from its text; `path` is what errors name, and where the payloads of its examples are looked for."""
+def parse(
+    text: str, path: str, digest: str | None = None, *, python_modules: Collection[str] = ()
+) -> Workflow | InvalidWorkflow:
+    """Return a workflow from its text. `path` is the file that errors name."""
     document = read(text)
     findings = [Finding(at, message, line=line) for at, line, message in document.faults]
     workflow = None
     if not document.faults or document.data is not None:
-        workflow = _workflow(document, path, digest or hashlib.sha256(text.encode()).hexdigest(), findings)
+        digest = digest or hashlib.sha256(text.encode()).hexdigest()
+        workflow = _workflow(document, path, digest, findings, python_modules)
     problems = {_problem(finding, document, path) for finding in findings if not finding.warning}
     if workflow is not None and not problems:
         return workflow
@@ -92,41 +139,23 @@ def _problem(finding: Finding, document: Document, path: str) -> FileProblem:
     return FileProblem(path, finding.line or document.line(finding.path), field, finding.message)
 
 
-def _workflow(document: Document, path: str, digest: str, findings: list[Finding]) -> Workflow | None:
-    """The workflow that a document describes. None when it is none; what is wrong is added to `findings`."""
+def _workflow(
+    document: Document, path: str, digest: str, findings: list[Finding], python_modules: Collection[str]
+) -> Workflow | None:
+    """Return the workflow that a document describes. Adds what is wrong to `findings`; None if anything is."""
     data = document.data
     if not isinstance(data, dict):
         findings.append(Finding((), "expected a mapping with `workflow` and `steps`"))
         return None
     fields = _loaded(WorkflowSchema(), data, (), findings)
     written = fields.get("steps", {})
-    steps: dict[str, dict[str, Any]] = {}
-    for name, body in written.items():
-        at = ("steps", name)
-        if not NAME_PATTERN.match(name):
-            findings.append(Finding(at, f"expected a name of a-z, 0-9 and -, not {name!r}"))
-        if isinstance(body, dict):
-            steps[name] = {**dict.fromkeys(body), **_loaded(StepSchema(), body, at, findings)}
-        else:
-            findings.append(Finding(at, "expected a mapping with `after` and `create`"))
-            steps[name] = {}
+    if len(written) > MAX_STEPS:
+        findings.append(Finding(("steps",), f"has {len(written):,} steps; at most {MAX_STEPS} are possible"))
+        return None
     if fields.get("steps") == {}:
-        findings.append(Finding(("steps",), "has no steps"))
-    examples = []
-    for index, found in enumerate(fields.get("examples", ())):
-        if not {"given", "expect"} <= found.keys():
-            continue  # it was refused above
-        try:
-            examples.append(
-                Example(
-                    found.get("name", f"example {index + 1}"),
-                    read_given(found["given"], path),
-                    tuple(found["expect"]),
-                )
-            )
-        except (ValueError, OSError) as error:
-            findings.append(Finding(("examples", index, "given"), str(error)))
-    findings += check(fields.get("workflow") or "", steps, findings)
+        findings.append(Finding(("steps",), "has no steps; add at least one"))
+    steps = {name: _step_fields(name, body, findings) for name, body in written.items()}
+    findings += validate(fields.get("workflow") or "", steps, findings, python_modules)
     if any(not finding.warning for finding in findings):
         return None
     return Workflow(
@@ -136,15 +165,31 @@ def _workflow(document: Document, path: str, digest: str, findings: list[Finding
         description=fields.get("description"),
         limits=Limits(**fields.get("limits", {})),
         steps=tuple(_step(name, found) for name, found in steps.items()),
-        examples=tuple(examples),
+        examples=tuple(_examples(fields.get("examples", ()))),
         warnings=tuple(_problem(finding, document, path) for finding in findings),
     )
+
+
+def _examples(written: Iterable[Mapping[str, Any]]) -> Iterable[Example]:
+    for number, example in enumerate(written, 1):
+        yield Example(example.get("name", f"example {number}"), example["given"], tuple(example["expect"]))
+
+
+def _step_fields(name: str, body: Any, findings: list[Finding]) -> dict[str, Any]:
+    """Return the fields of a step: loaded, or null where the schema refused them."""
+    at = ("steps", name)
+    if not NAME_PATTERN.match(name):
+        findings.append(Finding(at, f"expected a name of a-z, 0-9 and -, not {name!r}"))
+    if not isinstance(body, dict):
+        findings.append(Finding(at, "expected a mapping with `after` and `create`"))
+        return {}
+    return {**dict.fromkeys(body), **_loaded(StepSchema(), body, at, findings)}
 
 
 def _loaded(
     schema: Any, data: Mapping[str, Any], at: tuple[str | int, ...], findings: list[Finding]
 ) -> dict[str, Any]:
-    """What of a section is right, so that it is checked further in the same go."""
+    """Return the valid part of a section, so that it is checked further at the same time."""
     try:
         return dict(schema.load(data))
     except ValidationError as error:
@@ -152,10 +197,12 @@ def _loaded(
         return dict(error.valid_data) if isinstance(error.valid_data, dict) else {}
 
 
+_PLAIN_FIELDS = (
+    "python", "description", "when", "for_each", "where", "mirror", "copies", "sample", "hold", "dry_run", "on_recall",
+)  # fmt: skip
+
+
 def _step(name: str, found: Mapping[str, Any]) -> Step:
-    plain = (
-        "python", "description", "when", "for_each", "where", "mirror", "copies", "sample", "hold", "dry_run", "on_recall",
-    )  # fmt: skip
     create, on_error = found.get("create"), found.get("on_error")
     return Step(
         name=name,
@@ -166,7 +213,7 @@ def _step(name: str, found: Mapping[str, Any]) -> Step:
         each_response="repeat" in found,
         limits=Limits(**found.get("limits", {})),
         on_error=_on_error(on_error) if on_error else OnError(),
-        **{key: found[key] for key in plain if key in found},
+        **{key: found[key] for key in _PLAIN_FIELDS if key in found},
     )
 
 

@@ -1,7 +1,8 @@
-"""A workflow as it was read from its file: values that plan() goes through, in the file's own words."""
+"""The values of a loaded workflow file, one frozen dataclass for each section, and what follows from them directly."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,20 +10,24 @@ from typing import Any, NamedTuple
 
 from workflows.definition.crops import Crop
 from workflows.definition.document import FileProblem
-from workflows.definition.expressions import Expression, Template, names_in
+from workflows.definition.expressions import Expression
+from workflows.definition.templates import Template, expressions_in
 
 COMPLETED, ACCEPTED, REJECTED, FIXED, ERROR, RECALLED = STATES = (
     "completed", "accepted", "rejected", "fixed", "error", "recalled",
 )  # fmt: skip
 
-# Guards that are always on, for each workflow, unless its `limits` say otherwise.
 DEFAULT_MAX_DEPTH = 5
 DEFAULT_MAX_PER_DAY = 10_000
+"""The limits of a workflow whose file names no others."""
+
+MAX_UNIQUE_ID_LENGTH = 120
+"""Characters of a unique_id, without UNIQUE_ID_PREFIX."""
 
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """Which results a step looks at. An empty tuple asks for nothing."""
+    """Which results trigger a step. An empty tuple matches everything."""
 
     type: tuple[str, ...] = ()
     project: tuple[str, ...] = ()
@@ -36,26 +41,34 @@ class After:
 
 @dataclass(frozen=True, slots=True)
 class Create:
+    """The task that a step creates."""
+
     type: str
     params: Template
 
 
 @dataclass(frozen=True, slots=True)
 class ForEach:
+    """The elements that a step fans out over."""
+
     kind: str  # annotation | label | frame | list
     list: Expression | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reduce:
+    """A reducer by name, and its options."""
+
     by: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    wait: int | None = None  # that many results; None: all, or the quorum
-    quorum: float | None = None  # share of the children, 0 to 1
+    """When and how a step joins the tasks of a fan-out."""
+
+    wait: int | None = None  # number of results; None: all, or the quorum
+    quorum: float | None = None  # fraction of the children, 0 to 1
     within: int | None = None  # seconds after the fan-out was planned
     on_deadline: str = "hold"  # continue | hold | stop
     over: str = "all"  # all children of a source task, or the copies of each of its items
@@ -64,7 +77,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a file says under `limits`. None: it does not say."""
+    """The section `limits` of a file or a step. None: not given."""
 
     per_day: int | None = None
     total: int | None = None
@@ -73,6 +86,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class OnError:
+    """What to do when a task of a step ends in an error."""
+
     do: str = "stop"  # stop | retry | start
     times: int = 0
     params: Template | None = None
@@ -82,8 +97,10 @@ class OnError:
 
 @dataclass(frozen=True, slots=True)
 class Step:
+    """One step of a workflow."""
+
     name: str
-    after: After | None = None  # None: only an on_error starts it
+    after: After | None = None  # None: only the on_error of another step starts it
     create: Create | None = None
     python: str | None = None  # module:function, instead of create
     description: str | None = None
@@ -105,31 +122,34 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A payload, and the requests that the workflow must make of it."""
+    """A payload, and the follow-ups that the workflow must plan from it."""
 
     name: str
-    given: Mapping[str, Any]
+    given: Any  # as written; docs/examples.py reads the files that it names
     expect: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True)
 class Workflow:
+    """A valid workflow file."""
+
     name: str
     path: str
-    digest: str  # sha256 of the file, hex: which text planned a follow-up
+    digest: str  # SHA-256 of the file, hex
     steps: tuple[Step, ...]
     description: str | None = None
     limits: Limits = Limits()
     examples: tuple[Example, ...] = ()
-    warnings: tuple[FileProblem, ...] = ()  # not wrong, but perhaps not meant
+    warnings: tuple[FileProblem, ...] = ()  # valid, but probably not intended
 
     def step(self, name: str) -> Step | None:
+        """Return the step of that name, or None."""
         return next((step for step in self.steps if step.name == name), None)
 
 
 @dataclass(frozen=True)
 class InvalidWorkflow:
-    """A file that is set aside whole until it is mended; receiving and the other workflows go on."""
+    """A workflow file with errors. It is not loaded; the other workflows run."""
 
     path: str
     name: str | None
@@ -138,41 +158,59 @@ class InvalidWorkflow:
 
 @dataclass(frozen=True)
 class Workflows:
+    """The workflow files of an installation."""
+
     loaded: tuple[Workflow, ...] = ()
     invalid: tuple[InvalidWorkflow, ...] = ()
 
     def workflow(self, name: str) -> Workflow | None:
+        """Return the loaded workflow of that name, or None."""
         return next((workflow for workflow in self.loaded if workflow.name == name), None)
 
     @cached_property
     def types(self) -> frozenset[str] | None:
-        """The task types that some step could look at; None when any type could be one."""
+        """The task types that a step could match; None if any type could match."""
         if self.invalid:
-            return None  # once mended, it may want what arrives now
+            return None  # once fixed, the file may match what arrives now
         found: set[str] = set()
         for workflow in self.loaded:
             for step in workflow.steps:
-                looked_at = _source_types(workflow, step)
-                if looked_at is None:
+                types = _source_types(workflow, step)
+                if types is None:
                     return None
-                found |= looked_at
+                found |= types
         return frozenset(found)
 
     @cached_property
     def needs_parents(self) -> bool:
-        """Whether some step could look at the task that a task followed: only then must a view have its `parent`."""
+        """Whether some step uses the task that a task followed. Only then a view needs its `parent`."""
         return any(_uses_parent(step) for workflow in self.loaded for step in workflow.steps)
 
 
 def _uses_parent(step: Step) -> bool:
     conditions = (step.when, step.where, step.for_each.list if step.for_each else None)
-    templates = (*(one for one in conditions if one), *([step.create.params] if step.create else []))
-    on_error = (step.on_error.params,) if step.on_error.params else ()
-    return step.python is not None or any("parent" in names_in(one) for one in (*templates, *on_error))
+    templates = (step.create.params if step.create else None, step.on_error.params)
+    used = [one for one in conditions if one]
+    used += [expression for one in templates if one for _, expression in expressions_in(one)]
+    return step.python is not None or any(map(_reads_parent, used))
+
+
+def _reads_parent(expression: Expression) -> bool:
+    """Return whether an expression uses `parent`, or the annotation of its `source`, which is one of the parent's."""
+    names = expression.names
+    return "parent" in names or (
+        "source" in names and _SOURCE_ANNOTATION.search(expression.source) is not None
+    )
+
+
+_SOURCE_ANNOTATION = re.compile(
+    r"\bsource\b(?!\s*\.\s*(?:workflow|step|unique_id|task_id|element|request)\b)"
+)
+"""`source` with anything but a field of the follow-up's own row."""
 
 
 def _source_types(workflow: Workflow, step: Step) -> set[str] | None:
-    """The types of the tasks that a step looks at: those it follows, and its own where it answers to their errors."""
+    """Return the types of the tasks that trigger a step, its own included if it handles their errors; None: any type."""
     found: set[str] = set()
     if step.after is not None:
         made_by = [workflow.step(name) for name in step.after.step if name != step.name]
@@ -188,7 +226,7 @@ def _source_types(workflow: Workflow, step: Step) -> set[str] | None:
 
 
 class Limit(NamedTuple):
-    """A counter of created follow-ups, and how far it may go."""
+    """A counter of created follow-ups, and its maximum."""
 
     counter: str  # "<workflow>" or "<workflow>.<step>"
     period: str  # day (UTC) | ever
@@ -196,15 +234,14 @@ class Limit(NamedTuple):
 
 
 def limits_for(workflow: Workflow, step: Step) -> tuple[Limit, ...]:
-    """Every counter that a follow-up of this step must pass; beyond one of them it is held.
+    """Return the limits of a step. A follow-up beyond any of them is held.
 
-    A step that names its own `per_day` is not counted by the workflow's guard of 10,000, only by a `per_day` that the
-    workflow itself names.
+    A step with its own `per_day` is not counted by the default of its workflow, only by a `per_day` in the file.
     """
-    guard = None if step.limits.per_day else DEFAULT_MAX_PER_DAY
+    default = None if step.limits.per_day else DEFAULT_MAX_PER_DAY
     name = f"{workflow.name}.{step.name}"
     every = (
-        (workflow.name, "day", workflow.limits.per_day or guard),
+        (workflow.name, "day", workflow.limits.per_day or default),
         (workflow.name, "ever", workflow.limits.total),
         (name, "day", step.limits.per_day),
         (name, "ever", step.limits.total),
@@ -213,5 +250,5 @@ def limits_for(workflow: Workflow, step: Step) -> tuple[Limit, ...]:
 
 
 def has_workflow_for(workflows: Workflows, task_type: str | None) -> bool:
-    """Whether a result of this type could be followed by anything: asked before a job of planning is written."""
+    """Return whether a step could match a result of this type. If not, no planning job is enqueued."""
     return workflows.types is None or task_type is None or task_type in workflows.types

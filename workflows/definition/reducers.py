@@ -1,4 +1,4 @@
-"""Reducers: several answers to one question made one, with how far they agree. Used by a `join`."""
+"""Reducers of a `join`: combine several results into one, with a measure of their agreement."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from scale.canonical import digest
 from scale.fields import is_number
 from scale.geometry import BOX_KEYS, iou_matrix
 
-Result = Mapping[
-    str, Any
-]  # of one task: task_id, answer, annotations (in coordinates of the source image), …
+Result = Mapping[str, Any]
+"""Of one task: task_id, answer, annotations (in coordinates of the source image), …"""
 ReducedResult = dict[str, Any]
 
 
 class Reducer(NamedTuple):
-    """A way to make several results one."""
+    """A way to combine several results."""
 
     name: str
     summary: str
-    options: Mapping[str, float]  # name → default; each a share from 0 to 1
+    options: Mapping[str, float]  # name → default; each a fraction from 0 to 1
+    output: str  # the keys of `reduced`, for the reference
     reduce: Callable[[Sequence[Result], Mapping[str, float]], ReducedResult]
 
 
@@ -32,14 +32,14 @@ class Reducer(NamedTuple):
 
 
 def majority(results: Sequence[Result], options: Mapping[str, float]) -> ReducedResult:
-    """What most say: each part of the answers, and label and attributes of annotations that share a uuid.
+    """Return the most frequent value of each part of the answers, and of label and attributes of annotations that share a uuid.
 
-    agreement: the share of all results that stand behind the least agreed part, 0 to 1.
+    agreement: the fraction of results that agree on the most disputed part, 0 to 1.
     """
     answer, shares = _vote([result.get("answer") for result in results], len(results))
     annotations, scores = [], []
     for same in _by_uuid(results):
-        voted, share = _vote(_words(same), len(results))
+        voted, share = _vote(_voted_keys(same), len(results))
         annotations.append({**same[0], **voted})
         scores.append({"agreement": min(share, default=1.0), "votes": len(same)})
         shares += share
@@ -51,45 +51,53 @@ def majority(results: Sequence[Result], options: Mapping[str, float]) -> Reduced
     }
 
 
-def _words(annotations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What of annotations is put to the vote."""
+def _voted_keys(annotations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the parts of annotations on which results vote."""
     return [
         {key: one[key] for key in ("label", "attributes") if one.get(key) is not None} for one in annotations
     ]
 
 
 def _vote(values: Sequence[Any], voters: int) -> tuple[Any, list[float]]:
-    """The value that most gave, and for each part of it its share of the voters. Of equals, the one that came first."""
-    mappings = [value for value in values if isinstance(value, dict)]
-    if mappings and len(mappings) == sum(value is not None for value in values):
-        voted: dict[str, Any] = {}
-        shares: list[float] = []
-        for key in dict.fromkeys(key for mapping in mappings for key in mapping):
-            voted[key], share = _vote([mapping.get(key) for mapping in mappings], voters)
-            shares += share
-        return voted, shares
-    lists = [value for value in values if isinstance(value, list)]
-    if (
-        lists
-        and len(lists) == sum(value is not None for value in values)
-        and all(_plain(element) for value in lists for element in value)
-    ):
-        elements = dict.fromkeys(element for value in lists for element in value)
-        votes = {element: sum(element in value for value in lists) / voters for element in elements}
-        return [element for element, share in votes.items() if share > 0.5], [
-            max(share, 1 - share) for share in votes.values()
-        ]
+    """Return the most frequent value, and for each part of it the fraction of the voters. Of equals, the first wins.
+
+    Mappings are voted on key by key, lists of plain values element by element. A missing value is no vote.
+    """
+    given = [value for value in values if value is not None]
+    if given and all(isinstance(value, dict) for value in given):
+        return _vote_on_mappings(given, voters)
+    if given and all(isinstance(value, list) and all(map(_is_plain, value)) for value in given):
+        return _vote_on_lists(given, voters)
+    return _vote_on_values(given, voters)
+
+
+def _vote_on_mappings(mappings: Sequence[dict[str, Any]], voters: int) -> tuple[Any, list[float]]:
+    voted: dict[str, Any] = {}
+    shares: list[float] = []
+    for key in dict.fromkeys(key for mapping in mappings for key in mapping):
+        voted[key], share = _vote([mapping.get(key) for mapping in mappings], voters)
+        shares += share
+    return voted, shares
+
+
+def _vote_on_lists(lists: Sequence[list[Any]], voters: int) -> tuple[Any, list[float]]:
+    elements = dict.fromkeys(element for value in lists for element in value)
+    votes = {element: sum(element in value for value in lists) / voters for element in elements}
+    agreed = [element for element, share in votes.items() if share > 0.5]
+    return agreed, [max(share, 1 - share) for share in votes.values()]
+
+
+def _vote_on_values(values: Sequence[Any], voters: int) -> tuple[Any, list[float]]:
     counted: dict[str, list[Any]] = {}
     for value in values:
-        if value is not None:
-            counted.setdefault(digest(value), []).append(value)
+        counted.setdefault(digest(value), []).append(value)
     if not counted:
         return None, []
     most = max(counted.values(), key=len)
     return most[0], [len(most) / voters]
 
 
-def _plain(value: Any) -> bool:
+def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bool)
 
 
@@ -106,9 +114,9 @@ def _by_uuid(results: Sequence[Result]) -> Iterator[list[dict[str, Any]]]:
 
 
 def median_box(results: Sequence[Result], options: Mapping[str, float]) -> ReducedResult:
-    """The first box of each result as one: the median of its sides, the label that most gave.
+    """Return one box for the first box of each result: the median of its sides, the most frequent label.
 
-    agreement: mean IoU of all results with it; one without a box counts as 0.
+    agreement: mean IoU of the results' boxes with it; a result without a box counts as 0.
     """
     boxes = [box for result in results if (box := next(iter(_boxes(result)), None)) is not None]
     if not boxes:
@@ -118,11 +126,11 @@ def median_box(results: Sequence[Result], options: Mapping[str, float]) -> Reduc
 
 
 def consensus_boxes(results: Sequence[Result], options: Mapping[str, float]) -> ReducedResult:
-    """Boxes that most results have, matched by IoU: medians, with the label and the attributes that most gave.
+    """Return the boxes that most results have, matched by IoU: medians, with the most frequent label and attributes.
 
-    `iou`: from which overlap two boxes are the same. `share`: of the results that must have a box for it to stay.
-    agreement: of each box, the mean IoU of all results with it (0 where one has none); of the whole, the mean over all boxes
-    that anybody drew, 1 when nobody drew any.
+    iou: minimum overlap of two boxes of the same object. share: fraction of the results that must have a box.
+    agreement: of each box, the mean IoU of the results' boxes with it (0 where a result has none); of the whole, the mean
+    over all boxes of all results, 1 if there are none.
     """
     groups = _matched([list(_boxes(result)) for result in results], options["iou"])
     drawn = [_one_of(group, len(results)) for group in groups]
@@ -143,18 +151,18 @@ def _boxes(result: Result) -> Iterator[dict[str, Any]]:
 
 
 def _one_of(boxes: Sequence[Mapping[str, Any]], voters: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One box for several of the same object, and its score."""
+    """Return one box for several of the same object, and its score."""
     box: dict[str, Any] = {
         "type": "box",
         **{key: statistics.median(one[key] for one in boxes) for key in BOX_KEYS},
     }
     overlaps = iou_matrix(_sides([box]), _sides(boxes))[0]
     score = {"agreement": round(float(overlaps.sum()) / voters, 4), "votes": len(boxes)}
-    return {**box, **_vote(_words(boxes), voters)[0]}, score
+    return {**box, **_vote(_voted_keys(boxes), voters)[0]}, score
 
 
 def _sides(boxes: Iterable[Mapping[str, Any]]) -> NDArray[np.float64]:
-    """(n, 4): left, top, right, bottom."""
+    """Return left, top, right, bottom of n boxes: shape (n, 4)."""
     return np.array(
         [(box["left"], box["top"], box["left"] + box["width"], box["top"] + box["height"]) for box in boxes],
         dtype=np.float64,
@@ -162,7 +170,7 @@ def _sides(boxes: Iterable[Mapping[str, Any]]) -> NDArray[np.float64]:
 
 
 def _matched(drawn: Sequence[Sequence[dict[str, Any]]], iou: float) -> list[list[dict[str, Any]]]:
-    """Groups of boxes of the same object, at most one of each result: the best overlap is joined first."""
+    """Return groups of boxes of the same object, at most one box of each result. The best overlap is matched first."""
     pairs: list[tuple[float, tuple[int, int], tuple[int, int]]] = []
     for first in range(len(drawn)):
         for second in range(first + 1, len(drawn)):
@@ -191,7 +199,7 @@ def _matched(drawn: Sequence[Sequence[dict[str, Any]]], iou: float) -> list[list
 
 
 def union(results: Sequence[Result], options: Mapping[str, float]) -> ReducedResult:
-    """Every annotation of every result once; those with the same uuid, or the same in all, count as one."""
+    """Return every annotation of every result once. Annotations with the same uuid, or equal ones, count as one."""
     found: dict[str, dict[str, Any]] = {}
     for result in results:
         for annotation in result.get("annotations") or ():
@@ -207,7 +215,7 @@ def _merged(results: Sequence[Result]) -> dict[str, Any] | None:
 
 
 def concatenation(results: Sequence[Result], options: Mapping[str, float]) -> ReducedResult:
-    """All annotations and all answers, one result after the other; each answer with the annotation that it is about."""
+    """Return all annotations and all answers, one result after the other; each answer with the annotation that it is about."""
     return {
         "annotations": [annotation for result in results for annotation in result.get("annotations") or ()],
         "answers": [
@@ -222,18 +230,39 @@ def concatenation(results: Sequence[Result], options: Mapping[str, float]) -> Re
 
 
 REDUCERS: tuple[Reducer, ...] = (
-    Reducer("majority", "Categories, choices, fields, labels and attributes that most gave", {}, majority),
-    Reducer("median-box", "One box: the median of the first box of each result", {}, median_box),
+    Reducer(
+        "majority",
+        "The most frequent categories, choices, fields, labels and attributes",
+        {},
+        "`answer`, `annotations`, `scores` (of each annotation `agreement` and `votes`), `agreement`",
+        majority,
+    ),
+    Reducer(
+        "median-box",
+        "One box: the median of the first box of each result",
+        {},
+        "`annotations` (one box, or none), `scores`, `agreement` (mean IoU)",
+        median_box,
+    ),
     Reducer(
         "consensus-boxes",
-        "Boxes that most drew, matched by IoU",
+        "The boxes that most results have, matched by IoU",
         {"iou": 0.5, "share": 0.51},
+        "`annotations`, `scores`, `left_out` (boxes that too few results have), `agreement` (mean IoU)",
         consensus_boxes,
     ),
-    Reducer("union", "Every annotation once", {}, union),
-    Reducer("concatenation", "All annotations and answers in a row", {}, concatenation),
+    Reducer("union", "Every annotation once", {}, "`annotations`, `answer` (all answers merged)", union),
+    Reducer(
+        "concatenation",
+        "All annotations and all answers in a row",
+        {},
+        "`annotations`, `answers` (each with `annotation`, `answer`, `task_id`)",
+        concatenation,
+    ),
 )
+"""All reducers."""
 
 
 def find_reducer(name: str) -> Reducer | None:
-    return next((one for one in REDUCERS if one.name == name), None)
+    """Return the reducer of that name, or None."""
+    return next((known for known in REDUCERS if known.name == name), None)

@@ -8,8 +8,8 @@ from typing import Any
 
 from marshmallow import Schema, fields, missing, validate
 
-from workflows.definition.expressions import FAN_OUT_ROOTS, JOIN_ROOTS, ROOTS
 from workflows.definition.functions import FUNCTIONS
+from workflows.definition.names import FAN_OUT_ROOTS, JOIN_ROOTS, ROOTS
 from workflows.definition.reducers import REDUCERS
 from workflows.definition.sections import (
     AfterSchema,

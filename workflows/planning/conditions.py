@@ -1,4 +1,4 @@
-"""What a step asks of a result: each condition by itself, so that plan() can stop at one and `explain` can tell them all."""
+"""The conditions of a step on a result, one by one: plan() stops at the first that is not met, `explain` shows all."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from workflows.planning.view import StepScope, View
 
 
 class Condition(NamedTuple):
-    """One thing that a step asks of a result, and whether it is so."""
+    """One condition of a step, and whether a result meets it."""
 
     name: str  # "after.type", "when", "sample", …
-    held: bool | None  # None: it could not be evaluated
+    held: bool | None  # whether it is met; None: it could not be evaluated
     why: str
 
 
 def conditions(
     view: View, workflow: Workflow, step: Step, joined: StepScope | None = None
 ) -> Iterator[Condition]:
-    """Each thing that a step asks of a result, in the order in which plan() looks: it stops at the first that fails.
+    """Yield each condition of a step in the order of evaluation.
 
-    `joined`: names of a join that fires; whom it looks at was asked of its children then, not of the view.
+    `joined`: the names of a join that fires. Its `after` selected the joined tasks, so it is not checked on the view.
     """
     if joined is None and _started_by_error(view, workflow, step):
         yield Condition(
@@ -39,78 +39,110 @@ def conditions(
             yield Condition("when", None, str(error))
     if step.sample is not None:
         drawn = _drawn(workflow.name, step.name, view.task_id)
-        yield Condition("sample", drawn < step.sample, f"drew {drawn:.4f}; below {step.sample:g} is taken")
+        yield Condition("sample", drawn < step.sample, f"drew {drawn:.4f}, needs less than {step.sample:g}")
 
 
 def _after(view: View, workflow: Workflow, step: Step) -> Iterator[Condition]:
-    after, task, made_by = step.after, view.task, source_step(view, workflow)
+    after, created_by = step.after, source_step(view, workflow)
     if after is None:
-        yield Condition("after", False, "only an `on_error` starts this step")
+        yield Condition("after", False, "only the `on_error` of another step starts this step")
         return
-    itself = made_by == step.name
-    if itself and step.name not in after.step:
-        yield Condition("after", False, "this step made the task, and does not name itself")
+    is_own = created_by == step.name
+    if is_own and step.name not in after.step:
+        yield Condition(
+            "after", False, "this step created the task, and does not name itself in `after.step`"
+        )
     if after.type:
         yield _one_of("after.type", view.type, after.type)
-    if others := [name for name in after.step if name != step.name]:
-        yield _one_of("after.step", made_by, after.step if itself else tuple(others))
-    if after.project:
-        yield _one_of("after.project", task.get("project"), after.project)
-    if after.batch:
-        yield _one_of("after.batch", task.get("batch"), after.batch)
-    if after.environment:
-        yield _one_of("after.environment", view.environment, (after.environment,))
-    if after.tags:
-        tags = task["tags"] if isinstance(task.get("tags"), list) else []
-        missing = [tag for tag in after.tags if tag not in tags]
-        yield Condition(
-            "after.tags", not missing, f"without {', '.join(missing)}" if missing else "all there"
-        )
-    metadata = task.get("metadata")
-    for key, wanted in after.metadata.items():
+    if others := tuple(name for name in after.step if name != step.name):
+        yield _one_of("after.step", created_by, after.step if is_own else others)
+    for key, value, wanted in (
+        ("project", view.task.get("project"), after.project),
+        ("batch", view.task.get("batch"), after.batch),
+        ("environment", view.environment, (after.environment,) if after.environment else ()),
+    ):
+        if wanted:
+            yield _one_of(f"after.{key}", value, wanted)
+    yield from _tags(view, after.tags)
+    yield from _metadata(view, after.metadata)
+    yield _state(view, after.state)
+
+
+def _tags(view: View, wanted: tuple[str, ...]) -> Iterator[Condition]:
+    if wanted:
+        tags = view.task["tags"] if isinstance(view.task.get("tags"), list) else []
+        missing = [tag for tag in wanted if tag not in tags]
+        why = f"{', '.join(missing)} missing" if missing else "the task has all tags"
+        yield Condition("after.tags", not missing, why)
+
+
+def _metadata(view: View, wanted: Any) -> Iterator[Condition]:
+    metadata = view.task.get("metadata")
+    for key, values in wanted.items():
         value = metadata.get(key) if isinstance(metadata, dict) else None
         yield _one_of(
-            f"after.metadata.{key}", value, tuple(wanted) if isinstance(wanted, list) else (wanted,)
+            f"after.metadata.{key}", value, tuple(values) if isinstance(values, list) else (values,)
         )
-    holding = states(view)
-    why = f"it is {', '.join(sorted(holding)) or 'none of the states'}; wanted {' or '.join(after.state)}"
-    yield Condition("after.state", bool(holding & set(after.state)), why)
+
+
+def _state(view: View, wanted: tuple[str, ...]) -> Condition:
+    found = states(view)
+    why = f"the task is {', '.join(sorted(found)) or 'in none of the states'}; expected {' or '.join(wanted)}"
+    return Condition("after.state", bool(found & set(wanted)), why)
 
 
 def _one_of(name: str, value: Any, wanted: tuple[Any, ...]) -> Condition:
-    held = any(value == word and isinstance(value, bool) == isinstance(word, bool) for word in wanted)
-    return Condition(name, held, f"it is {value!r}; wanted {' or '.join(map(repr, wanted))}")
+    is_met = any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in wanted)
+    found = "is not set" if value is None else f"is {value!r}"
+    return Condition(name, is_met, f"{found}; expected {' or '.join(map(repr, wanted))}")
 
 
 def source_step(view: View, workflow: Workflow) -> str | None:
-    """The step of this workflow that made the task."""
+    """Return the step of this workflow that created the task, or None."""
     return view.source.step if view.source and view.source.workflow == workflow.name else None
 
 
 def _started_by_error(view: View, workflow: Workflow, step: Step) -> bool:
-    made_by = workflow.step(source_step(view, workflow) or "")
-    return made_by is not None and made_by.on_error.step == step.name and ERROR in states(view)
+    created_by = workflow.step(source_step(view, workflow) or "")
+    return created_by is not None and created_by.on_error.step == step.name and ERROR in states(view)
 
 
 def states(view: View) -> frozenset[str]:
-    """The states that hold of a result. Levels, not events: whatever came first, they say how it stands now."""
+    """Return the states of a result. They describe the present, whatever happened before."""
     if view.recalled:
         return frozenset({RECALLED})
     found = {view.review} & {ACCEPTED, REJECTED, FIXED}
     if view.error is not None or view.task.get("status") == "error":
         found.add(ERROR)
-    elif view.response is not None and view.task.get("status") != "canceled":
+    elif view.response is not None and not _is_canceled(view):
         found.add(COMPLETED)
     return frozenset(state for state in found if state)
 
 
+def _is_canceled(view: View) -> bool:
+    """Return whether the task was canceled: its status says so, or its response says that and nothing else."""
+    return view.task.get("status") == "canceled" or _only_says_canceled(view.response)
+
+
+def _only_says_canceled(response: Any) -> bool:
+    if not isinstance(response, dict) or not response:
+        return False
+    return all(
+        value is True if key in _CANCELED else key == "status" and value in _CANCELED
+        for key, value in response.items()
+    )
+
+
+_CANCELED = ("canceled", "cancelled")
+
+
 def _drawn(workflow: str, step: str, task_id: str) -> float:
-    """A number from 0 to 1 that a task always draws at this step: two steps draw independently."""
+    """Return a number from 0 to 1 that depends on the task and the step alone."""
     return int.from_bytes(hashlib.sha256(f"{workflow}.{step}.{task_id}".encode()).digest()[:8]) / 2**64
 
 
 def steps_to_cancel(view: View, workflow: Workflow) -> list[str]:
-    """The steps whose follow-ups of this task are to be canceled, since it was recalled."""
+    """Return the steps whose follow-ups of this task are canceled because it was recalled."""
     if RECALLED not in states(view):
         return []
     return [step.name for step in workflow.steps if step.on_recall == "cancel"]

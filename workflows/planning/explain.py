@@ -1,4 +1,4 @@
-"""Why a step does, or does not, follow a result: the same decisions as plan(), each told."""
+"""Why a step does or does not follow a result: the same decisions as plan(), each shown."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from workflows.definition.expressions import ExpressionError
-from workflows.definition.model import Workflow
+from workflows.definition.interpreter import plan_budget
+from workflows.definition.model import Step, Workflow
 from workflows.planning.conditions import Condition, conditions
-from workflows.planning.joins import Child, decide_join
+from workflows.planning.joins import FIRE, HOLD, Child, decide_join, joins_of, plan_join
 from workflows.planning.plan import PlannedFollowUp, follow_ups_of_step
 from workflows.planning.reasons import MissingFile
 from workflows.planning.requests import elements
@@ -17,42 +18,70 @@ from workflows.planning.view import StepScope, View
 
 @dataclass(frozen=True)
 class Explanation:
+    """One step: its conditions, its fan-out, and its follow-ups."""
+
     step: str
-    conditions: tuple[Condition, ...]  # all of them, also after the first that fails
+    conditions: tuple[Condition, ...]  # all of them, also after the first that is not met
     elements: int  # of the fan-out; 1 without one
     left: int  # of these, after `where`
-    follow_ups: tuple[PlannedFollowUp, ...]  # what plan() gives for this step
+    follow_ups: tuple[PlannedFollowUp, ...]
+    omitted: int = 0  # annotations or items that no element contains, because another one has their identity
 
 
 def explain(
     view: View, workflow: Workflow, prefix: str = "", children: Mapping[str, Sequence[Child]] = {}
 ) -> list[Explanation]:
-    """For each step: each condition, whether it holds and why, and what follows.
+    """Return, for each step, each condition with its reason, and the follow-ups.
 
-    children: for a step with a `join`, the follow-ups of this task that it waits for.
+    children: for a step with a `join`, the follow-ups of this task that it joins.
     """
-    explanations = []
-    for step in workflow.steps:
-        follow_ups = tuple(follow_ups_of_step(view, workflow, step, prefix))
-        if step.join is not None:
-            waited_for = " and ".join(step.after.step) if step.after else ""
-            if given := children.get(step.name):
-                verdict = decide_join(workflow, step, given)
-                asked = [Condition("join", verdict.do in ("fire", "hold"), f"{verdict.do}: {verdict.why}")]
-            else:
-                asked = [Condition("join", False, f"this task has no tasks of the step {waited_for}")]
-            explanations.append(Explanation(step.name, tuple(asked), 0, 0, follow_ups))
-            continue
-        asked, every, left = [], 0, 0
-        try:
-            for condition in conditions(view, workflow, step):
-                asked.append(condition)
-            for _, own in elements(view, step):
-                every += 1
-                left += step.where is None or step.where.holds(StepScope(view, own))
-        except ExpressionError as error:
-            asked.append(Condition("for_each", None, str(error)))
-        except MissingFile as missing:
-            asked.append(Condition("files", None, str(missing)))
-        explanations.append(Explanation(step.name, tuple(asked), every, left, follow_ups))
-    return explanations
+    with plan_budget():
+        return [
+            _joined_step(view, workflow, step, prefix, children.get(step.name, ()))
+            if step.join is not None
+            else _step(view, workflow, step, prefix)
+            for step in workflow.steps
+        ]
+
+
+def _step(view: View, workflow: Workflow, step: Step, prefix: str) -> Explanation:
+    found: list[Condition] = []
+    total = left = omitted = 0
+    try:
+        for condition in conditions(view, workflow, step):
+            found.append(condition)
+        for element in elements(view, step):
+            total += 1
+            omitted += element.omitted
+            left += step.where is None or step.where.holds(StepScope(view, element.names))
+    except ExpressionError as error:
+        found.append(Condition("for_each", None, str(error)))
+    except MissingFile as missing:
+        found.append(Condition("files", None, str(missing)))
+    follow_ups = tuple(follow_ups_of_step(view, workflow, step, prefix))
+    return Explanation(step.name, tuple(found), total, left, follow_ups, omitted)
+
+
+def _joined_step(
+    view: View, workflow: Workflow, step: Step, prefix: str, children: Sequence[Child]
+) -> Explanation:
+    """Explain a join over the follow-ups that exist. One that fired is planned again, to show its own conditions."""
+    retries = tuple(follow_ups_of_step(view, workflow, step, prefix))
+    if not children:
+        awaited = " and ".join(step.after.step) if step.after else ""
+        missing = Condition("join", False, f"this task has no tasks of the step {awaited}")
+        return Explanation(step.name, (missing,), 0, 0, retries)
+    verdict = decide_join(workflow, step, children)
+    found = [Condition("join", verdict.do in (FIRE, HOLD), f"{verdict.do}: {verdict.why}")]
+    if verdict.do not in (FIRE, HOLD):
+        return Explanation(step.name, tuple(found), 0, 0, retries)
+    keys = (
+        key
+        for child in children
+        if child.view and child.view.source
+        for key, joined in joins_of(child.view.source, workflow, prefix)
+        if joined.name == step.name
+    )
+    key = next(keys, f"{prefix}{workflow.name}.{step.name}")
+    outcome = plan_join(view, workflow, step, verdict, key, prefix)
+    return Explanation(step.name, (*found, *outcome.conditions), 0, 0, (*retries, *outcome.follow_ups))

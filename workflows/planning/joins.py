@@ -1,7 +1,7 @@
-"""Decides what becomes of a fan-out: whether its tasks are waited for, and what follows from them together. Pure.
+"""Decides what becomes of a fan-out: whether its tasks are awaited, and what follows from all of them together. Pure.
 
-pipeline/ opens a join's row with the fan-out, locks it whenever one of its tasks changes or its deadline passes, and asks
-here. `plan_join` is called once, when `settle` says that it fires.
+pipeline/ stores a row for each join, locks it whenever one of its tasks changes or its deadline passes, and calls
+`decide_join`. When that says fire or hold, it calls `plan_join`, once.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from workflows.definition.interpreter import plan_budget
 from workflows.definition.model import ERROR, Join, Step, Workflow
 from workflows.definition.reducers import find_reducer
-from workflows.planning.conditions import conditions, states
-from workflows.planning.identity import annotation_key, id_segment, response_segment, unique_id
+from workflows.planning.conditions import Condition, conditions, states
+from workflows.planning.identity import id_segment, response_segment, unique_id
 from workflows.planning.plan import PlannedFollowUp, incomplete_follow_up, requested_follow_ups
 from workflows.planning.reasons import MissingFile, Reason, ReasonCode
 from workflows.planning.requests import names_used
@@ -22,23 +23,24 @@ from workflows.planning.view import Source, StepScope, View
 
 WAIT, FIRE, HOLD, STOP = "wait", "fire", "hold", "stop"
 
-LOST = ("failed", "skipped", "canceled", "error")  # states of a follow-up from which no result comes any more
+LOST = ("failed", "skipped", "canceled", "error")
+"""States of a follow-up from which no result can come."""
 
 
 class NewJoin(NamedTuple):
-    """A join that a planned fan-out makes due: one row, by its key."""
+    """A join over a planned fan-out: one row, by its key."""
 
-    key: str  # the join's identity, of the form of a unique_id
+    key: str  # the join's identity, in the form of a unique_id
     workflow: str
     step: str  # the step with `join`
     source_task_id: str  # the task that was fanned out
     part: str | None  # with `over: copies` the element whose copies are joined
-    children: tuple[str, ...]  # unique_ids of the follow-ups that are waited for
+    children: tuple[str, ...]  # unique_ids of the awaited follow-ups
     within: int | None  # seconds from now to the deadline
 
 
 class Child(NamedTuple):
-    """One follow-up of a fan-out, as it stands."""
+    """One follow-up of a fan-out, in its current state."""
 
     unique_id: str
     state: str  # of the follow-up
@@ -53,27 +55,28 @@ class Child(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    do: str  # wait | fire | hold (as fire, and what follows is held) | stop (nothing will follow)
+    """What to do with a join now."""
+
+    do: str  # wait | fire | hold (fire, and hold what follows) | stop (nothing will follow)
     why: str
     children: tuple[Child, ...]  # those whose results count, in the order of their unique_ids
 
 
 @dataclass(frozen=True, slots=True)
 class JoinOutcome:
-    """What a join that fired comes to."""
+    """What follows from a join that fired."""
 
     follow_ups: tuple[PlannedFollowUp, ...]
-    reduced: dict[str, Any] | None  # what the reducer made of the results
-    reason: str | None  # why there is no follow-up, when there is none
-    is_incomplete: bool = (
-        False  # a result file is missing: the join stays open, and is planned again with the file
-    )
+    reduced: dict[str, Any] | None  # the output of the reducer
+    reason: str | None  # why there is no follow-up; None if there is one
+    conditions: tuple[Condition, ...] = ()
+    is_incomplete: bool = False  # a result file is missing: the join stays open until it is there
 
 
 def joins_for(follow_ups: Sequence[PlannedFollowUp], workflow: Workflow, prefix: str = "") -> list[NewJoin]:
-    """The joins over what `plan` gave for one result. An empty fan-out opens none.
+    """Return the joins over the follow-ups that `plan` gave for one result; none for an empty fan-out.
 
-    A later response of the same source may add children: a row that is still open takes those in.
+    A later response of the same source may add children: a row that has not fired takes them in.
     """
     found: dict[str, NewJoin] = {}
     for follow_up in follow_ups:
@@ -83,26 +86,26 @@ def joins_for(follow_ups: Sequence[PlannedFollowUp], workflow: Workflow, prefix:
         )  # fmt: skip
         for key, step in joins_of(source, workflow, prefix):
             assert step.join is not None
-            opening = found.get(key) or NewJoin(
+            join = found.get(key) or NewJoin(
                 key, workflow.name, step.name, source.task_id, _part(step.join, source), (), step.join.within
             )
-            children = (*opening.children, follow_up.first_unique_id or follow_up.unique_id)
-            found[key] = opening._replace(children=tuple(dict.fromkeys(children)))
+            children = (*join.children, follow_up.first_unique_id or follow_up.unique_id)
+            found[key] = join._replace(children=tuple(dict.fromkeys(children)))
     return list(found.values())
 
 
 def joins_of(source: Source, workflow: Workflow, prefix: str = "") -> Iterator[tuple[str, Step]]:
-    """The joins (key, step) that wait for the task of a follow-up: asked whenever that task changes."""
-    made_by = workflow.step(source.step)
-    if source.workflow != workflow.name or made_by is None:
+    """Yield the joins (key, step) that await the task of a follow-up."""
+    created_by = workflow.step(source.step)
+    if source.workflow != workflow.name or created_by is None:
         return
     for step in workflow.steps:
         if step.join is not None and step.after is not None and source.step in step.after.step:
-            one = _part(step.join, source)
-            parts = [id_segment(source.task_id), *([one] if one is not None else [])]
-            if made_by.each_response:
-                parts.append(response_segment(source.response))
-            yield unique_id(prefix, workflow.name, step.name, *parts), step
+            part = _part(step.join, source)
+            segments = [id_segment(source.task_id), *([part] if part is not None else [])]
+            if created_by.each_response:
+                segments.append(response_segment(source.response))
+            yield unique_id(prefix, workflow.name, step.name, *segments), step
 
 
 def _part(join: Join, source: Source) -> str | None:
@@ -110,85 +113,94 @@ def _part(join: Join, source: Source) -> str | None:
 
 
 def decide_join(workflow: Workflow, step: Step, children: Sequence[Child], overdue: bool = False) -> Verdict:
-    """Whether a join waits, fires or gives up. `children`: every follow-up of it, retries among them."""
+    """Return whether a join waits, fires or stops. `children`: all of its follow-ups, retries among them."""
     join, after = step.join, step.after
     assert join is not None
     assert after is not None
+    latest = _latest_attempts(children)
+    arrived = tuple(child for child in latest if child.view and states(child.view) & set(after.state))
+    ids = {child.unique_id for child in arrived}
+    is_coming = any(
+        child.unique_id not in ids and not _is_lost(child, workflow, after.step[0]) for child in latest
+    )
+    needed = results_needed(join, len(latest))
+    why = f"{len(arrived)} of {len(latest)} tasks are {' or '.join(after.state)}"
+    if arrived and len(arrived) >= needed:
+        return Verdict(FIRE, why, arrived)
+    if is_coming and not overdue:
+        return Verdict(WAIT, f"{why}; waiting for {needed}", arrived)
+    why = f"{why} {'at the deadline' if overdue else 'and no more can come'}; expected {needed}"
+    if not arrived or join.on_deadline == "stop":
+        return Verdict(STOP, why, arrived)
+    return Verdict(HOLD if join.on_deadline == "hold" else FIRE, why, arrived)
+
+
+def _latest_attempts(children: Sequence[Child]) -> list[Child]:
+    """Return the last retry of each child."""
     latest: dict[str, Child] = {}
     for child in sorted(children, key=lambda child: (child.first, child.attempt)):
         latest[child.first] = child
-    there = tuple(child for child in latest.values() if child.view and states(child.view) & set(after.state))
-    arrived = {child.unique_id for child in there}
-    coming = [
-        child
-        for child in latest.values()
-        if child.unique_id not in arrived and not _lost(child, workflow, after.step[0])
-    ]
-    needed = results_needed(join, len(latest))
-    said = f"{len(there)} of {len(latest)} are {' or '.join(after.state)}"
-    if there and len(there) >= needed:
-        return Verdict(FIRE, said, there)
-    if coming and not overdue:
-        return Verdict(WAIT, f"{said}; waits for {needed}", there)
-    why = f"{said} {'at the deadline' if overdue else 'and no more can come'}; wanted {needed}"
-    if not there or join.on_deadline == "stop":
-        return Verdict(STOP, why, there)
-    return Verdict(HOLD if join.on_deadline == "hold" else FIRE, why, there)
+    return list(latest.values())
 
 
 def results_needed(join: Join, children: int) -> int:
-    """How many results of so many children a join waits for."""
+    """Return the number of results that a join of that many children waits for."""
     return join.wait or math.ceil(round((join.quorum or 1) * children, 6))
 
 
-def _lost(child: Child, workflow: Workflow, made_by: str) -> bool:
-    """Whether no result can come from a child. One that will be tried again is not lost."""
+def _is_lost(child: Child, workflow: Workflow, step_name: str) -> bool:
+    """Return whether no result can come from a child. One that will be retried is not lost."""
     if child.state not in LOST:
         return False
-    step = workflow.step(made_by)
-    again = step is not None and child.attempt <= step.on_error.times
-    return not (again and child.state == ERROR)
+    step = workflow.step(step_name)
+    has_retry = step is not None and child.attempt <= step.on_error.times
+    return not (has_retry and child.state == ERROR)
 
 
 def plan_join(
     view: View, workflow: Workflow, step: Step, verdict: Verdict, key: str, prefix: str = ""
 ) -> JoinOutcome:
-    """What follows from the results of a join that fires or holds. `view` is of the task that was fanned out, `key` the join's."""
-    parts = tuple(key[len(prefix) :].split("."))
+    """Return what follows from a join that fires or holds. `view` is of the task that was fanned out, `key` the join's."""
+    segments = tuple(key[len(prefix) :].split("."))
     try:
-        return _plan_results(view, workflow, step, verdict, parts, prefix)
+        with plan_budget():
+            return _plan_results(view, workflow, step, verdict, segments, prefix)
     except MissingFile as missing:
-        held = incomplete_follow_up(view, workflow, step, prefix, parts, missing)
-        return JoinOutcome((held,), None, str(missing), is_incomplete=True)
+        held = incomplete_follow_up(view, workflow, step, prefix, segments, missing)
+        condition = Condition("files", None, str(missing))
+        return JoinOutcome((held,), None, str(missing), (condition,), is_incomplete=True)
 
 
 def _plan_results(
-    view: View, workflow: Workflow, step: Step, verdict: Verdict, parts: tuple[str, ...], prefix: str
+    view: View, workflow: Workflow, step: Step, verdict: Verdict, segments: tuple[str, ...], prefix: str
 ) -> JoinOutcome:
     assert step.join is not None
     uses_results = step.join.reduce is not None or step.python or names_used(step) & {"results", "reduced"}
     results = list(_results(view, verdict.children)) if uses_results else []
     reduced: dict[str, Any] | None = None
-    if step.join.reduce is not None and (made := find_reducer(step.join.reduce.by)) is not None:
-        reduced = made.reduce(results, {**made.options, **step.join.reduce.options})
+    if step.join.reduce is not None and (reducer := find_reducer(step.join.reduce.by)) is not None:
+        reduced = reducer.reduce(results, {**reducer.options, **step.join.reduce.options})
     own = {"results": results, "reduced": reduced}
-    names = StepScope(view, own)
-    for condition in conditions(view, workflow, step, names):
+    checked: list[Condition] = []
+    for condition in conditions(view, workflow, step, StepScope(view, own)):
+        checked.append(condition)
         if not condition.held:
-            return JoinOutcome((), reduced, f"{condition.name}: {condition.why}")
+            return JoinOutcome((), reduced, f"{condition.name}: {condition.why}", tuple(checked))
     held = None
     if verdict.do == HOLD:
         held = Reason(ReasonCode.JOIN, f"the join is incomplete: {verdict.why}")
-    follow_ups = tuple(requested_follow_ups(view, workflow, step, prefix, parts, own, held))
-    return JoinOutcome(follow_ups, reduced, None if follow_ups else "the step creates nothing")
+    follow_ups = tuple(requested_follow_ups(view, workflow, step, prefix, segments, own, held))
+    return JoinOutcome(
+        follow_ups, reduced, None if follow_ups else "the step creates no task", tuple(checked)
+    )
 
 
 def _results(view: View, children: Sequence[Child]) -> Iterator[dict[str, Any]]:
-    """Each result as expressions and reducers see it: `annotations` are in coordinates of the source image."""
-    annotations = {annotation_key(annotation): annotation for annotation in view.annotations}
+    """Yield each result as expressions and reducers see it: `annotations` are in coordinates of the source image."""
     for child in children:
         if child.view is not None:
             source = child.view.source
+            element = view.elements.get(source.annotation or "") if source else None
             yield {
                 "task_id": child.view.task_id,
                 "unique_id": child.unique_id,
@@ -197,5 +209,5 @@ def _results(view: View, children: Sequence[Child]) -> Iterator[dict[str, Any]]:
                 "answer": child.view.answer,
                 "annotations": child.view.uncropped,
                 "element": source.annotation if source else None,
-                "annotation": annotations.get(source.annotation or "") if source else None,
+                "annotation": element.annotation if element else None,
             }

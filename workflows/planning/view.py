@@ -1,4 +1,4 @@
-"""The view of one result: what a workflow's conditions and values can ask for."""
+"""The view of one result: what the conditions and values of a workflow can use."""
 
 from __future__ import annotations
 
@@ -10,50 +10,68 @@ from typing import Any, NamedTuple
 from scale.envelope import ABSENT, holds_error, parse_task, response_digest
 from scale.layers import base_annotations, flatten, hypothesis, layers
 from scale.task_types import parse_response, task_type
-from workflows.definition.crops import from_crop
-from workflows.definition.expressions import ROOTS
-from workflows.definition.recipes import crop_in, recipe
+from workflows.definition.crops import from_crop, merge_pieces
+from workflows.definition.names import ROOTS
+from workflows.definition.recipes import LayersFile, RequestFile, crop_of, join_files, with_own_urls
+from workflows.planning.identity import annotation_key
 from workflows.planning.reasons import MissingFile, Reason
 
 Annotations = list[dict[str, Any]] | Callable[[], list[dict[str, Any]]]
 
 
 class Source(NamedTuple):
-    """The follow-up that made the task of a view."""
+    """The follow-up that created the task of a view."""
 
     workflow: str
     step: str
     unique_id: str
     task_id: str  # the task that it followed
-    annotation: str | None = None  # which part of it, as FollowUp.source_annotation
+    annotation: str | None = None  # its element, as PlannedFollowUp.source_annotation
     response: str | None = None  # digest of the response that it was planned from
-    request: Mapping[str, Any] = {}
+    request: Mapping[str, Any] = {}  # as stored: null in place of each file
+    files: tuple[RequestFile, ...] = ()
     first_unique_id: str | None = None  # of the first attempt; None: this is the first
     attempt: int = 1
+
+    def full_request(self) -> dict[str, Any]:
+        """Return the request with its recipes."""
+        found: dict[str, Any] = join_files(dict(self.request), self.files)
+        return found
+
+
+class Element(NamedTuple):
+    """One object among the annotations of a result, with all its pieces in one image or frame."""
+
+    annotation: dict[str, Any]  # one piece as it is; several as `merge_pieces` gives them
+    omitted: (
+        int  # annotations of the same object that it does not contain: those in other frames, or equal ones
+    )
 
 
 @dataclass(frozen=True)
 class View:
-    """One task, its current response, and what can be read off them. Values are Scale's own, unchanged."""
+    """One task, its current response, and what can be derived from them. Values are Scale's own, unchanged."""
 
     task: Mapping[str, Any]
     response: Any  # None: there is no current one
     environment: str = "live"
-    recalled: bool = False  # it had a response, and Scale took it back
+    recalled: bool = False  # Scale took its response back
     review: str | None = None  # accepted | rejected | fixed | commented | pending
     source: Source | None = None
     parent: View | None = field(default=None, repr=False)  # of the task that this one followed
     depth: int = 0  # follow-ups between the first task and this one
-    held: Reason | None = None  # why every follow-up of it waits for a person
+    held: Reason | None = None  # why follow-ups of this result must wait for an approval
     missing_files: str | None = None  # why its annotations are incomplete: files that could not be read
     given_annotations: Annotations | None = field(default=None, repr=False)
 
     @property
     def task_id(self) -> str:
+        """Scale's id of the task."""
         return str(self.task.get("task_id") or "")
 
     @property
     def type(self) -> str | None:
+        """Scale's task type; None if the task has none."""
         found = self.task.get("type")
         return found if isinstance(found, str) else None
 
@@ -64,7 +82,7 @@ class View:
 
     @cached_property
     def error(self) -> dict[str, Any] | None:
-        """Scale's error response."""
+        """Scale's error response; None without one."""
         if isinstance(self.response, dict) and holds_error(self.response):
             return self.response
         return None
@@ -76,11 +94,19 @@ class View:
 
     @cached_property
     def annotations(self) -> list[dict[str, Any]]:
-        """Scale's own annotation objects, flat, each with `type` and `frame`. Raises MissingFile."""
+        """Scale's own annotation objects as a flat list, each with `type` and `frame`. Raises MissingFile."""
         self._require_files()
         if self.given_annotations is not None:
             return self.given_annotations() if callable(self.given_annotations) else self.given_annotations
         return [] if self.response is None else flatten(self.type, self.response)
+
+    @cached_property
+    def elements(self) -> dict[str, Element]:
+        """The objects among the annotations, by their identity: see `annotation_key`."""
+        grouped: dict[str, list[dict[str, Any]]] = {}
+        for annotation in self.annotations:
+            grouped.setdefault(annotation_key(annotation), []).append(annotation)
+        return {key: _element(annotations) for key, annotations in grouped.items()}
 
     @cached_property
     def answer(self) -> dict[str, Any] | None:
@@ -92,12 +118,12 @@ class View:
     def _layers(self) -> tuple[dict[str, Any], list[str]]:
         grouped, notes = layers(self.annotations)
         if grouped and task_type(self.type).result_form == "file":
-            return {"url": recipe("layers", task_id=self.task_id, response=self.digest, labels=None)}, notes
+            return {"url": LayersFile(self.task_id, self.digest)}, notes
         return grouped, notes
 
     @property
     def layers(self) -> dict[str, Any]:
-        """Annotations under boxes, polygons, lines, cuboids; of a video the `url` of a layers file, still to be made."""
+        """Annotations under boxes, polygons, lines, cuboids; for a video, the `url` of a layers file, as a recipe."""
         return self._layers[0]
 
     @property
@@ -107,30 +133,67 @@ class View:
 
     @cached_property
     def hypothesis(self) -> dict[str, Any]:
+        """The response in the form of a request's `hypothesis`."""
         self._require_files()
         return hypothesis(self.response, self.type)
 
     @cached_property
     def base_annotations(self) -> dict[str, Any]:
+        """The response in the form of a request's `base_annotations`."""
         self._require_files()
         return base_annotations(self.response, self.type)
 
     @cached_property
     def uncropped(self) -> list[dict[str, Any]]:
-        """The annotations in coordinates of the image that the task's attachment was cut from, if it was."""
-        crop = crop_in(self.source.request) if self.source else None
+        """The annotations in coordinates of the image that the task's attachment was cut from."""
+        crop = crop_of(self.source.files) if self.source else None
         moved: list[dict[str, Any]] = from_crop(self.annotations, crop) if crop else self.annotations
         return moved
 
+    @cached_property
+    def _source_names(self) -> dict[str, Any] | None:
+        """What an expression sees as `source`."""
+        source = self.source
+        if source is None:
+            return None
+        annotation = self._source_annotation(source.annotation)
+        uuid = annotation.get("uuid") if annotation else None
+        return {
+            "workflow": source.workflow,
+            "step": source.step,
+            "unique_id": source.unique_id,
+            "task_id": source.task_id,
+            "request": source.full_request(),
+            "annotation": annotation,
+            "annotation_uuid": uuid if isinstance(uuid, str) else None,
+            "element": source.annotation,
+        }
+
+    def _source_annotation(self, key: str | None) -> dict[str, Any] | None:
+        """Return the annotation of the parent that the task is about. Digits alone are the number of a frame."""
+        if key is None or key.isdigit() or self.parent is None:
+            return None
+        element = self.parent.elements.get(key)
+        return element.annotation if element else None
+
     def get(self, name: str) -> Any:
-        """What an expression means by a name."""
+        """Return the value of a name in an expression; None if there is no such name."""
         if name == "source":
-            return self.source and self.source._asdict()
+            return self._source_names
         return getattr(self, name) if name in ROOTS else None
 
 
+def _element(annotations: list[dict[str, Any]]) -> Element:
+    """Return the object that annotations of one identity show: its pieces in the image or frame of the first one."""
+    first = annotations[0]
+    if not first.get("uuid"):  # equal annotations, one over the other
+        return Element(first, len(annotations) - 1)
+    pieces = [annotation for annotation in annotations if annotation.get("frame") == first.get("frame")]
+    return Element(merge_pieces(pieces), len(annotations) - len(pieces))
+
+
 class StepScope:
-    """The view of a result, and what a step adds to it."""
+    """The view of a result, and the names that a step adds to it."""
 
     __slots__ = ("_own", "_view")
 
@@ -139,6 +202,7 @@ class StepScope:
         self._own = own
 
     def get(self, name: str) -> Any:
+        """Return the value of a name in an expression; None if there is no such name."""
         return self._own[name] if name in self._own else self._view.get(name)
 
 
@@ -156,12 +220,14 @@ def view(
     held: Reason | None = None,
     missing_files: str | None = None,
 ) -> View:
-    """The view of a task (Scale's own task object) and its current response (None or ABSENT: there is none).
+    """Return the view of a task (Scale's own task object) and its current response; None or ABSENT: it has none.
 
-    `annotations` are those of result files, flat, where the response only names the files; or a function that gives them
-    once they are asked for. `review` is read from the task unless it is given. `held` holds every follow-up with that
-    reason. `missing_files` names the files that could not be read: whatever depends on them raises MissingFile.
+    annotations: those of result files, flat, where the response only names the files; or a function that returns them, called
+    when an expression uses them. review: read from the task by default. held: why follow-ups of this result must be held.
+    missing_files: files that could not be read; whatever depends on them raises MissingFile.
     """
+    if source is not None and source.files and isinstance(task.get("params"), dict):
+        task = {**task, "params": with_own_urls(task["params"], source.files)}
     return View(
         task,
         None if response is ABSENT else response,
@@ -178,6 +244,6 @@ def view(
 
 
 def _review(task: Mapping[str, Any]) -> str | None:
-    """The review that a task object tells."""
-    told = task.get("customer_review_status") or task.get("audits")
-    return parse_task(dict(task))[0].review_status if told else None
+    """Return the review that a task object contains, or None."""
+    is_reviewed = task.get("customer_review_status") or task.get("audits")
+    return parse_task(dict(task))[0].review_status if is_reviewed else None

@@ -43,7 +43,7 @@ def list_follow_ups(
 
 def get_follow_up(connection: Connection, unique_id: str) -> Mapping[str, Any]:
     """Return one follow-up with its request. Raises NotFound."""
-    statement = select(*COLUMNS, FollowUp.request).where(FollowUp.unique_id == unique_id)
+    statement = select(*COLUMNS, FollowUp.request, FollowUp.files).where(FollowUp.unique_id == unique_id)
     row = connection.execute(statement).mappings().one_or_none()
     if row is None:
         raise NotFound(f"no follow-up {unique_id} is known")

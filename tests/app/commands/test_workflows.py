@@ -195,4 +195,7 @@ def test_what_a_join_waits_for_is_explained(
     deliver(json.dumps(body).encode())
     run_due_jobs(service)
     told = weighbridge("workflows", "explain", body["task_id"], "--workflow", "three-way-consensus").stdout
-    assert "three-way-consensus.agreed\n  no            join: wait: 0 of 3 are completed; waits for 3" in told
+    assert (
+        "three-way-consensus.agreed\n  no            join: wait: 0 of 3 tasks are completed; waiting for 3"
+        in told
+    )

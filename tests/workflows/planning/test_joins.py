@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 
 from tests.workflows.kit import REQUEST, TASK_ID, Spec, boxes, made_by, named, seen, step, workflow
+from workflows.definition.crops import Rect
 from workflows.definition.model import Workflow
-from workflows.definition.recipes import recipe
+from workflows.definition.recipes import Cut, Mirror, RequestFile
 from workflows.planning.explain import explain
 from workflows.planning.joins import (
     FIRE,
@@ -203,9 +204,9 @@ def test_results_of_cuts_are_in_the_coordinates_of_the_image_and_know_what_they_
             "together": {"after": {"step": "ask"}, "join": {"reduce": "union"}},
         }
     )
-    request = {"attachment": recipe("crop", of="a.png", left=100, top=50, width=40, height=20)}
+    cut = RequestFile(("attachment",), Cut(Mirror("a.png"), Rect(100, 50, 40, 20)))
     inside = {"annotations": [{"type": "box", "left": 1, "top": 2, "width": 3, "height": 4}]}
-    source = made_by("ask", annotation="uuid-1", request=request)
+    source = made_by("ask", annotation="uuid-1", request={"attachment": None}, files=(cut,))
     one = Child(source.unique_id, "completed", seen("annotation", inside, task_id="c", source=source))
     whole = seen("annotation", boxes("car", "bus"))
     assert joined(loaded, [one], given=whole).reduced["annotations"][0]["left"] == 101
@@ -240,7 +241,7 @@ def test_an_explanation_tells_each_condition_also_after_the_first_that_fails() -
         "after.state": True,
         "when": True,
     }
-    assert explanation.conditions[0].why == "it is 'polygonannotation'; wanted 'annotation'"
+    assert explanation.conditions[0].why == "is 'polygonannotation'; expected 'annotation'"
     assert (explanation.elements, explanation.left, explanation.follow_ups) == (1, 0, ())
 
 
@@ -257,7 +258,7 @@ def test_an_explanation_is_what_plan_does() -> None:
 def test_an_explanation_tells_how_a_join_stands() -> None:
     loaded = joining()
     waiting = explain(seen(), loaded, children={"together": [child(1), child(2, "created")]})[1]
-    assert waiting.conditions[0] == ("join", False, "wait: 1 of 2 are completed; waits for 2")
+    assert waiting.conditions[0] == ("join", False, "wait: 1 of 2 tasks are completed; waiting for 2")
     assert (
         explain(view({"task_id": "1"}, None), loaded)[1].conditions[0].why
         == "this task has no tasks of the step ask"

@@ -12,6 +12,7 @@ from tests.workflows.kit import (
     boxes,
     made_by,
     named,
+    request_of,
     seen,
     step,
     workflow,
@@ -148,7 +149,7 @@ def test_a_value_that_can_not_be_had_leaves_a_skipped_follow_up_that_says_so() -
     follow_up = one(plan(seen(), workflow({"x": step(create={"type": "annotation", "params": params})})))
     assert (follow_up.state, follow_up.reason) == (
         "skipped",
-        "`task.metadata.city` is null, and text needs it",
+        "`task.metadata.city` is null inside a text",
     )
 
 
@@ -156,7 +157,10 @@ def test_a_request_that_scale_would_refuse_is_not_sent() -> None:
     params = {**REQUEST, "attachment": "${{ task.params.video }}"}
     follow_up = one(plan(seen(), workflow({"x": step(create={"type": "annotation", "params": params})})))
     assert follow_up.state == "skipped"
-    assert follow_up.reason == "Scale would refuse it: attachment: attachment is required for annotation"
+    assert (
+        follow_up.reason
+        == "Scale would refuse the request: attachment: attachment is required for annotation"
+    )
 
 
 def asking_for(name: str, task_type: str = "imageannotation") -> Workflow:
@@ -186,7 +190,7 @@ def test_nothing_is_sent_when_nothing_is_left_to_send() -> None:
     follow_up = one(plan(seen("imageannotation", points, task={"project": "p"}), asking_for("layers")))
     assert follow_up.state == "skipped"
     assert follow_up.reason is not None
-    assert follow_up.reason.startswith("nothing is left to send: 2 point")
+    assert follow_up.reason.startswith("there is nothing to send: 2 point")
     follow_up = one(
         plan(
             seen("chat", {"text": "x"}, task={"project": "p", "status": "completed"}),
@@ -195,7 +199,7 @@ def test_nothing_is_sent_when_nothing_is_left_to_send() -> None:
     )
     assert (follow_up.state, follow_up.reason) == (
         "skipped",
-        "nothing is left to send: no base_annotations can be made of this chat result",
+        "there is nothing to send: this chat result cannot be sent as base_annotations",
     )
 
 
@@ -203,7 +207,7 @@ def test_an_empty_result_is_sent_on_without_layers() -> None:
     follow_up = one(
         plan(seen("imageannotation", {"annotations": []}, task={"project": "p"}), asking_for("layers"))
     )
-    assert (follow_up.state, follow_up.reason) == ("planned", "sent without layers: there are none")
+    assert (follow_up.state, follow_up.reason) == ("planned", "sent without layers, because there are none")
     assert "layers" not in follow_up.request
 
 
@@ -227,7 +231,7 @@ def test_layers_of_a_video_are_a_file_that_is_still_to_be_made() -> None:
     given = seen(
         "videoannotation", {"annotations": {"url": "https://results.example/a"}}, annotations=annotations
     )
-    assert one(plan(given, loaded)).request["layers"] == {
+    assert request_of(one(plan(given, loaded)))["layers"] == {
         "url": {"$file": {"make": "layers", "task_id": TASK_ID, "response": given.digest, "labels": ["car"]}}
     }
 
@@ -387,17 +391,17 @@ def test_a_python_function_gives_follow_ups_under_the_same_guarantees() -> None:
     first, second = plan(seen(), python("handler_of_two"))
     assert (first.unique_id, second.unique_id) == (f"w.x.{TASK_ID}.a", f"w.x.{TASK_ID}.b")
     assert first.request["metadata"] == {"of": TASK_ID}
-    assert first.request["attachment"] == {"$file": {"make": "mirror", "of": REQUEST["attachment"]}}
+    assert request_of(first)["attachment"] == {"$file": {"make": "mirror", "of": REQUEST["attachment"]}}
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("handler_that_fails", "raised KeyError: 'colour'"),
-        ("handler_without_keys", "not each has a `key`"),
-        ("handler_with_one_key_twice", "not each has a `key`"),
+        ("handler_without_keys", "each needs another `key`"),
+        ("handler_with_one_key_twice", "each needs another `key`"),
         ("handler_that_ends_the_process", "raised SystemExit: 3"),
-        ("handler_of_one", "expected a list of mappings with type, params and key, and in it is 'type'"),
+        ("handler_of_one", "expected a list of mappings with type, params and key; it contains 'type'"),
         ("handler_without_type", "expected a task type as `type`, not None"),
         ("handler_without_params", "expected a mapping as `params`, not None"),
         ("handler_that_could_pay_twice", "clear_unique_id_on_error is refused"),
@@ -414,7 +418,7 @@ def test_what_could_pay_twice_is_refused_also_where_an_expression_gives_it() -> 
     follow_up = one(plan(seen(task={"params": {**REQUEST, "clear_unique_id_on_error": True}}), again))
     assert (follow_up.state, follow_up.reason) == (
         "skipped",
-        "clear_unique_id_on_error is refused: it would let a repeat pay again",
+        "clear_unique_id_on_error is refused, because a retry would pay again; remove it",
     )
 
 

@@ -78,7 +78,7 @@ def test_two_files_can_not_have_one_name(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(GOOD)
     found = load(tmp_path)
     assert [one.path for one in found.loaded] == [str(tmp_path / "a.yaml")]
-    assert "belongs to" in found.invalid[0].errors[0].message
+    assert "is taken by" in found.invalid[0].errors[0].message
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_only_a_workflow_that_names_a_parent_needs_one() -> None:
 
 
 def test_the_shipped_workflow_and_every_example_load() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     for folder, most in (("config/workflows", 1), ("examples", 5)):
         found = load(root / folder)
         assert not found.invalid, [str(problem) for broken in found.invalid for problem in broken.errors]

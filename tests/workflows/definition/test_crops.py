@@ -2,9 +2,7 @@ from typing import Any
 
 import pytest
 
-from tests.workflows.kit import made_by, seen
 from workflows.definition.crops import Crop, Padding, Rect, crop_rect, from_crop, to_crop
-from workflows.definition.recipes import crop_in, files, layers_file, mirrored, recipe, with_addresses
 
 BOX = {"type": "box", "left": 100, "top": 50, "width": 40, "height": 20}
 TRIANGLE = {"type": "polygon", "vertices": [{"x": 10.5, "y": 20}, {"x": 30, "y": 5.2}, {"x": 20, "y": 40}]}
@@ -98,60 +96,3 @@ def test_what_goes_into_a_cut_comes_out_as_it_was(value: Any) -> None:
     crop = Rect(13, 7, 64, 64)
     assert from_crop(to_crop(value, crop), crop) == value
     assert to_crop(value, crop) != value
-
-
-def test_the_result_of_a_cut_is_seen_in_the_coordinates_of_its_image() -> None:
-    request = {"attachment": recipe("crop", of="a.png", left=100, top=50, width=64, height=64)}
-    child = seen(
-        "annotation",
-        {"annotations": [{"left": 1, "top": 2, "width": 3, "height": 4}]},
-        source=made_by("x", request=request),
-    )
-    assert child.annotations[0]["left"] == 1
-    assert (child.uncropped[0]["left"], child.uncropped[0]["top"]) == (101, 52)
-    assert seen("annotation", {"annotations": [BOX]}).uncropped[0]["left"] == 100
-
-
-def test_the_files_of_a_request_are_found_and_replaced_by_their_addresses() -> None:
-    request = {
-        "attachment": recipe("crop", of="a.png", left=0, top=0, width=9, height=9),
-        "attachments": ["b", recipe("mirror", of="c")],
-        "layers": {"url": recipe("layers", task_id="1", response="d", labels=None)},
-    }
-    found = {file.path: file.make for file in files(request)}
-    assert found == {("attachment",): "crop", ("attachments", 1): "mirror", ("layers", "url"): "layers"}
-    assert with_addresses(
-        request, {path: f"https://here.example/{make}" for path, make in found.items()}
-    ) == {
-        "attachment": "https://here.example/crop",
-        "attachments": ["b", "https://here.example/mirror"],
-        "layers": {"url": "https://here.example/layers"},
-    }
-    with pytest.raises(KeyError):
-        with_addresses(request, {})
-
-
-def test_addresses_are_mirrored_and_files_made_here_are_not() -> None:
-    crop = recipe("crop", of="a.png", left=1, top=2, width=3, height=4)
-    assert mirrored(
-        {"attachment": "a", "attachments": ["b"], "text": "c"}, ("attachment", "attachments")
-    ) == {
-        "attachment": recipe("mirror", of="a"),
-        "attachments": [recipe("mirror", of="b")],
-        "text": "c",
-    }
-    assert mirrored({"attachment": crop}, ("attachment",)) == {"attachment": crop}
-    assert crop_in({"attachment": crop}) == Rect(1, 2, 3, 4)
-    assert crop_in({"attachment": recipe("mirror", of="a")}) is None
-
-
-def test_a_layers_file_has_one_object_for_each_frame_also_the_empty_ones() -> None:
-    annotations = [
-        {**BOX, "label": "car", "frame": 1},
-        {**BOX, "label": "bus", "frame": 4},
-        {**TRIANGLE, "label": "car", "frame": 1},
-    ]
-    content = layers_file(annotations, 3)
-    assert [sorted(one) for one in content] == [[], ["boxes", "polygons"], [], [], ["boxes"]]
-    assert [sorted(one) for one in layers_file(annotations, 3, ["bus"])] == [[], [], [], [], ["boxes"]]
-    assert "frame" not in content[1]["boxes"][0]

@@ -1,4 +1,4 @@
-from tests.workflows.kit import REQUEST, TASK_ID, made_by, seen, step, workflow
+from tests.workflows.kit import REQUEST, TASK_ID, made_by, request_of, seen, step, workflow
 from workflows.definition.model import Workflow
 from workflows.planning.plan import PlannedFollowUp, plan
 from workflows.planning.view import View
@@ -67,7 +67,7 @@ def test_a_retry_can_change_the_request_and_mirror_its_file() -> None:
         "mirror": "attachment",
     }
     follow_up = one(plan(failed(), asking(changed)))
-    assert follow_up.request == {
+    assert request_of(follow_up) == {
         **REQUEST,
         "priority": 30,
         "attachment": {"$file": {"make": "mirror", "of": "b.png"}},
@@ -80,7 +80,7 @@ def test_a_retry_that_could_not_be_sent_is_skipped_and_says_why() -> None:
     )
     assert (follow_up.state, follow_up.reason) == (
         "skipped",
-        "on_error: `task.missing` is null, and text needs it",
+        "on_error: `task.missing` is null inside a text",
     )
 
 

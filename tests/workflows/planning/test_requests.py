@@ -1,6 +1,6 @@
 from typing import Any
 
-from tests.workflows.kit import REQUEST, TASK_ID, boxes, seen, step, workflow
+from tests.workflows.kit import REQUEST, TASK_ID, boxes, request_of, seen, step, workflow
 from workflows.definition.model import Workflow
 from workflows.planning.identity import annotation_key, digest_of, id_segment, unique_id
 from workflows.planning.plan import PlannedFollowUp, plan
@@ -102,7 +102,7 @@ def test_each_frame_of_a_video_of_images_is_asked_also_the_empty_ones() -> None:
     assert [follow_up.unique_id for follow_up in follow_ups] == [
         f"w.x.{TASK_ID}.{frame}" for frame in range(3)
     ]
-    assert [follow_up.request["attachment"] for follow_up in follow_ups] == ["0.png", "1.png", "2.png"]
+    assert [request_of(follow_up)["attachment"] for follow_up in follow_ups] == ["0.png", "1.png", "2.png"]
     assert [len(follow_up.request.get("layers", {}).get("boxes", ())) for follow_up in follow_ups] == [
         0,
         2,
@@ -114,14 +114,17 @@ def test_each_element_of_a_jmespath_list_is_asked_and_equal_ones_once() -> None:
     create = {"type": "annotation", "params": {**REQUEST, "attachment": "${{ item }}"}}
     task = {"params": {"pages": ["a.png", "b.png", "a.png"]}}
     follow_ups = found(each("task.params.pages", create=create), boxes(), task=task)
-    assert [follow_up.request["attachment"] for follow_up in follow_ups] == ["a.png", "b.png"]
+    assert [request_of(follow_up)["attachment"] for follow_up in follow_ups] == ["a.png", "b.png"]
     assert follow_ups[0].unique_id == f"w.x.{TASK_ID}.{digest_of('a.png')}"
     assert found(each("task.params.missing", create=create), boxes()) == []
 
 
 def test_what_is_no_list_leaves_a_skipped_follow_up() -> None:
     (follow_up,) = found(each("task.params.attachment"), boxes())
-    assert (follow_up.state, follow_up.reason) == ("skipped", "for_each: `task.params.attachment` is no list")
+    assert (follow_up.state, follow_up.reason) == (
+        "skipped",
+        "for_each: `task.params.attachment` is not a list",
+    )
 
 
 def test_copies_are_numbered_after_what_they_are_about() -> None:
@@ -168,7 +171,7 @@ def test_a_cut_takes_the_place_of_the_attachment() -> None:
     follow_ups = found(
         each("annotation", crop={"padding": 10, "min_size": 64}, create=create), boxes("car", "bus")
     )
-    assert [follow_up.request["attachment"] for follow_up in follow_ups] == [
+    assert [request_of(follow_up)["attachment"] for follow_up in follow_ups] == [
         {
             "$file": {
                 "make": "crop",
@@ -195,7 +198,7 @@ def test_a_cut_takes_the_place_of_the_attachment() -> None:
 def test_a_request_without_attachment_is_given_a_cut_of_the_source_image() -> None:
     create = {"type": "categorization", "params": {"instruction": "?", "categories": ["a"]}}
     (follow_up,) = found(each("annotation", crop={}, create=create), boxes("car"))
-    assert follow_up.request["attachment"]["$file"]["of"] == "https://images.example/street.png"
+    assert request_of(follow_up)["attachment"]["$file"]["of"] == "https://images.example/street.png"
 
 
 def test_an_annotation_without_a_place_in_the_image_is_not_cut_out() -> None:
@@ -204,7 +207,7 @@ def test_an_annotation_without_a_place_in_the_image_is_not_cut_out() -> None:
     )
     assert (follow_up.state, follow_up.reason) == (
         "skipped",
-        "the annotation has no place in the image that could be cut out",
+        "the annotation has no place in the image, so there is nothing to cut",
     )
 
 

@@ -1,9 +1,10 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.workflows.kit import POLYGON, ROOT, TASK_ID, Spec, errors, step, workflow, written
+from tests.workflows.kit import POLYGON, ROOT, TASK_ID, errors, step, workflow, written
 from workflows.definition.loader import load, load_file
 from workflows.definition.model import Workflow
 from workflows.docs.examples import run_examples
@@ -66,21 +67,23 @@ def test_the_payload_of_an_example_can_be_a_file_beside_the_workflow(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
-        ({"payload": 7}, "payload: expected the body of a callback, or the path of one, not 7"),
-        (
-            {"payload": {"task": {}}, "results": 7},
-            "results: expected a list of bodies, or of their paths, not 7",
-        ),
+        ({"payload": 7}, "payload: expected the body of a callback, or its path, not 7"),
+        ({"payload": {"task": {}}, "results": 7}, "results: expected a list of bodies"),
         ({"payload": {"task": {}}, "parent": None}, "parent: expected the body of a callback"),
         ({"payload": {"task": {}}, "annotations": {}}, "annotations: expected a list"),
+        ({"payload": {"task": {}}, "stepp": "x"}, "stepp is not a known key"),
+        ({}, "expected the body of a callback"),
+        ("no/such/file.json", "No such file"),
     ],
+    ids=str,
 )
-def test_what_stands_around_a_payload_in_the_wrong_form_is_told(given: Spec, said: str) -> None:
-    found = errors({"x": step()}, examples=[{"given": given, "expect": []}])
-    assert said in found["examples[0].given"]
+def test_an_example_with_an_unusable_payload_fails_and_says_why(given: Any, message: str) -> None:
+    loaded = workflow({"x": step()}, examples=[{"given": given, "expect": []}])
+    (result,) = run_examples(loaded)
+    assert message in result.differences[0]
 
 
-def test_an_example_that_is_none_is_told_once() -> None:
+def test_an_example_that_is_not_a_mapping_is_found() -> None:
     assert errors({"x": step()}, examples=[7]) == {"examples[0]": "expected a mapping"}

@@ -3,13 +3,8 @@ from typing import Any
 import pytest
 
 from tests.workflows.kit import boxes, seen
-from workflows.definition.expressions import (
-    ExpressionError,
-    compile_expression,
-    compile_template,
-    names_in,
-    render,
-)
+from workflows.definition.expressions import ExpressionError, compile_expression
+from workflows.definition.templates import compile_template, names_in, render
 
 
 def value(written: Any, **response: Any) -> Any:
@@ -39,7 +34,7 @@ def test_null_leaves_out_the_key_or_the_element_that_it_would_fill() -> None:
 
 
 def test_text_that_needs_a_missing_value_is_an_error() -> None:
-    with pytest.raises(ExpressionError, match=r"`task.city` is null, and text needs it"):
+    with pytest.raises(ExpressionError, match=r"`task.city` is null inside a text"):
         value("Boxes in ${{ task.city }}")
 
 
@@ -55,15 +50,15 @@ def test_an_expression_that_does_not_end_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("length(annotations) > 0", "numbers stand in backticks: `0`"),
-        ("task.a and task.b", "and, or, not are written"),
-        ('task.project == "street"', "text stands in single quotes: 'street'"),
-        ('annotations[?label == "car"]', "text stands in single quotes: 'car'"),
+        ("length(annotations) > 0", "write numbers in backticks: `0`"),
+        ("task.a and task.b", "write &&, ||, ! for and, or, not"),
+        ('task.project == "street"', "write text in single quotes: 'street'"),
+        ('annotations[?label == "car"]', "write text in single quotes: 'car'"),
         ("annotations[?hidden == true]", "write true in backticks"),
         ("lenght(annotations)", "did you mean `length`?"),
-        ("only(layers)", "only() takes 2 values, not 1"),
-        ("", "an expression is empty"),
-        ("a..b", "is no JMESPath"),
+        ("only(layers)", "only() takes 2 arguments, not 1"),
+        ("", "the expression is empty"),
+        ("a..b", "is not JMESPath"),
     ],
 )
 def test_what_can_not_be_read_says_how_it_is_written(source: str, said: str) -> None:
@@ -107,7 +102,7 @@ def test_annotations_are_filtered_by_label_in_whatever_they_come() -> None:
 
 def test_what_stands_in_a_file_is_not_filtered_in_silence() -> None:
     template, _ = compile_template("${{ hypothesis.only('car') }}")
-    with pytest.raises(ExpressionError, match="can't be filtered"):
+    with pytest.raises(ExpressionError, match="cannot be filtered"):
         render(template, seen("videoannotation", {"annotations": {"url": "https://results.example/a"}}))
 
 
@@ -139,7 +134,7 @@ def test_what_fails_on_a_result_says_which_expression_it_was(source: str) -> Non
 
 def test_a_whole_view_is_no_value() -> None:
     template, _ = compile_template("${{ parent }}")
-    with pytest.raises(ExpressionError, match="name what of it is meant"):
+    with pytest.raises(ExpressionError, match="name a part of it"):
         render(template, seen(parent=seen()))
     assert names_in(template) == {"parent"}
 
