@@ -132,7 +132,10 @@ def _cuboid(geometry: dict[str, Any]) -> str | None:
 
 def _cuboid3d(geometry: dict[str, Any]) -> str | None:
     """Lidar cuboid: position of its centre and dimensions as {x, y, z} in metres, yaw in radians (0 along +y,
-    counter-clockwise). Source: docs "Lidar Annotation"."""
+    counter-clockwise). In a scene it has a `path` instead: timestamps, and for each x y z yaw pitch roll dx dy dz.
+    Source: docs "Lidar Annotation"; Scale's sensor fusion format."""
+    if "position" not in geometry and type(geometry.get("path")) is dict:
+        return None
     for key in ("position", "dimensions"):
         if key not in geometry:
             return f"{key} is missing"
@@ -170,15 +173,12 @@ SHAPES: dict[str, Check] = {
 }
 
 
-def reader(
-    implied: str | None = None, *, discriminated: bool = True, other_uuid: str = "cuboid_uuid"
-) -> Read:
-    """Compiles `read(item, position, frame=None) -> Annotation`, which never raises.
+def reader(implied: str | None = None, *, discriminated: bool = True) -> Read:
+    """Compile `read(item, position, frame=None) -> Annotation`, which never raises.
 
     implied: the shape of an object that names none. discriminated: an object may name its shape by `type`, else `geometry`;
-    False where Scale's `type` means something else (events) or nothing. other_uuid: the key that stands in for `uuid`
-    (linked boxes have cuboid_uuid, spans id).
-    What has no column stays in `geometry` under Scale's own key.
+    False where Scale's `type` means something else (events) or nothing. Linked boxes have `cuboid_uuid` instead of `uuid`,
+    spans and annotations of a scene `id`. What has no column stays in `geometry` under Scale's own key.
     """
     shape_of, make = SHAPES.get, tuple.__new__
 
@@ -192,8 +192,8 @@ def reader(
         geometry = item.copy()
         pop = geometry.pop
         label, uuid, attributes = pop("label", None), pop("uuid", None), pop("attributes", None)
-        if uuid is None and other_uuid in geometry:
-            uuid = pop(other_uuid)
+        if uuid is None:
+            uuid = _other_uuid(geometry)
         word: Any = implied
         if discriminated:
             named, shape = pop("type", None), pop("geometry", None)
@@ -201,6 +201,10 @@ def reader(
                 geometry["geometry"] = shape
                 shape = None
             word = named or shape or implied or UNKNOWN_TYPE
+            if (word == "cuboid" or word == UNKNOWN_TYPE) and _is_in_space(geometry):
+                word = "cuboid3d"
+        if "path" in geometry and type(attributes) is list:  # of a scene: values over time, with their names
+            geometry["attributes"], attributes = attributes, None
         reason: str | None
         if type(word) is not str:
             reason, word = f"type is {json_type_name(word)}, not a string", implied or UNKNOWN_TYPE
@@ -224,19 +228,126 @@ def reader(
     return read
 
 
+def _other_uuid(geometry: dict[str, Any]) -> Any:
+    """Take the key that stands in for `uuid`. An `id` that is neither a string nor an integer means something else."""
+    if "cuboid_uuid" in geometry:
+        return geometry.pop("cuboid_uuid")
+    return geometry.pop("id") if type(geometry.get("id")) in (str, int) else None
+
+
+def _is_in_space(geometry: dict[str, Any]) -> bool:
+    """Whether a cuboid is one in space, not in an image. A nested `cuboid` is unfolded in place."""
+    nested = geometry.get("cuboid")
+    if type(nested) is dict and "position" in nested:
+        del geometry["cuboid"]
+        geometry.update({key: value for key, value in nested.items() if key not in geometry})
+        return True
+    if "vertices" in geometry:
+        return False
+    return "position" in geometry or type(geometry.get("path")) is dict
+
+
 def _where(position: int, frame: int | None) -> str:
     return f"annotation {position}" if frame is None else f"frame {frame}, annotation {position}"
 
 
 def annotation_list(read: Read) -> Callable[[Any], list[Annotation]]:
-    """The function of a marshmallow field (`scale.fields.schema`) that reads a whole list with one compiled reader.
+    """Return the function of a marshmallow field (`scale.fields.schema`) that reads a whole list with one compiled reader.
 
-    A wrong annotation is kept raw and flagged, in its place.
+    A malformed annotation is kept raw with a warning, in its place. One with `clips` becomes a row for each.
     """
+    read_event = reader("event", discriminated=False)
 
     def read_list(value: Any) -> list[Annotation]:
         if type(value) is not list:
             raise ValidationError(f"is {json_type_name(value)}, not a list")
-        return [read(item, position) for position, item in enumerate(value)]
+        if not any("clips" in item for item in value if type(item) is dict):
+            return [read(item, position) for position, item in enumerate(value)]
+        rows: list[Annotation] = []
+        for item in value:
+            clips = events_of_clips(item)
+            found = [(read, item)] if clips is None else [(read_event, clip) for clip in clips]
+            rows += [one(entry, len(rows) + place) for place, (one, entry) in enumerate(found)]
+        return rows
 
     return read_list
+
+
+def events_of_clips(item: Any) -> list[Any] | None:
+    """Return an event for each clip of a track: the track's own keys, then the clip's, with start, end and duration.
+
+    The clips are a list of objects, or an object of lists of equal length. None: the object has no clips.
+    """
+    if type(item) is not dict or type(item.get("clips")) not in (list, dict):
+        return None
+    track = {key: value for key, value in item.items() if key != "clips"}
+    return [
+        {**track, **_clip_times(clip), **clip} if type(clip) is dict else clip
+        for clip in _clips(item["clips"])
+    ]
+
+
+def _clips(clips: Any) -> list[Any]:
+    if type(clips) is list:
+        return clips
+    singular = {"timestamps": "timestamp", "durations": "duration", "texts": "text"}
+    columns = {singular.get(key, key): value for key, value in clips.items() if type(value) is list}
+    length = max(map(len, columns.values()), default=0)
+    return [
+        {key: values[place] for key, values in columns.items() if place < len(values)}
+        for place in range(length)
+    ]
+
+
+def _clip_times(clip: dict[str, Any]) -> dict[str, Any]:
+    """start, end and duration of a clip, as far as its own timestamps give them."""
+    stamps = clip.get("timestamps")
+    listed = [stamp for stamp in stamps if is_number(stamp)] if type(stamps) is list else []
+    named = [clip.get(key) for key in ("start", "timestamp", "timestamp_secs", "start_time")]
+    start = next((value for value in [*named, *listed[:1]] if is_number(value)), None)
+    end = next(
+        (value for value in [clip.get("end"), clip.get("end_time"), *listed[1:][-1:]] if is_number(value)),
+        None,
+    )
+    duration = clip.get("duration")
+    times: dict[str, Any] = {}
+    if start is not None:
+        times["start"] = start
+    if start is not None and end is None and is_number(duration):
+        end = start + duration
+    if end is not None:
+        times["end"] = end
+        if start is not None:
+            times["duration"] = end - start
+    return times
+
+
+def flat_object(row: Annotation) -> dict[str, Any]:
+    """Return a row as Scale's own annotation object, with `type` and `frame` always set.
+
+    The row's own values win over equal keys inside its geometry: an event's `type` there is range or point.
+    """
+    flat = {**row.geometry, "type": row.type, "frame": row.frame}
+    for key, value in (("label", row.label), ("uuid", row.uuid), ("attributes", row.attributes)):
+        if value is not None:
+            flat[key] = value
+    return flat
+
+
+def names_no_shape(item: Any) -> bool:
+    """Return whether an annotation object leaves its shape to its task."""
+    return type(item) is dict and not item.get("type") and type(item.get("geometry")) is not str
+
+
+def shape_of_task(params: dict[str, Any]) -> str | None:
+    """Return the one shape that a task's parameters ask for; None where they ask for several, or do not say.
+
+    Source: docs "imageannotation", geometries; annotation_type of linking tasks.
+    """
+    geometries, named = params.get("geometries"), params.get("annotation_type")
+    if type(geometries) is dict and len(geometries) == 1:
+        named = next(iter(geometries))
+    if type(named) is not str:
+        return None
+    shape = "box" if named == "annotation" else named.removesuffix("annotation")
+    return shape if shape in SHAPES else None

@@ -101,6 +101,17 @@ def _build(event: str, events: Events) -> Any:
     return built
 
 
+def skip_value(event: str, events: Events) -> None:
+    """Pass over the value that this event is or opens, without building it."""
+    depth = 1 if event in ("start_map", "start_array") else 0
+    while depth:
+        event, _ = next(events)
+        if event in ("start_map", "start_array"):
+            depth += 1
+        elif event in ("end_map", "end_array"):
+            depth -= 1
+
+
 def finish(events: Events) -> bool:
     """Read to the end of the file after its last value. Return whether binary data follows the JSON text.
 

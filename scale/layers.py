@@ -6,7 +6,7 @@ These are the values that a workflow's expressions see; Scale refuses a request 
 from collections import Counter
 from typing import Any
 
-from scale.annotations import SHAPES, Annotation
+from scale.annotations import SHAPES, flat_object, shape_of_task
 from scale.task_types import ERROR_KEYS, parse_response, task_type
 from scale.task_types.base import files
 
@@ -16,18 +16,9 @@ NOT_IN_LAYERS = frozenset(("type", "frame", "geometry"))  # an element's key say
 NOT_IN_REQUESTS = frozenset((*ERROR_KEYS, "is_customer_fix"))
 
 
-def scale_object(row: Annotation) -> dict[str, Any]:
-    """A row as Scale's own annotation object, with `type` and `frame` always set."""
-    flat = {**row.geometry, "type": row.type, "frame": row.frame}
-    for key, value in (("label", row.label), ("uuid", row.uuid), ("attributes", row.attributes)):
-        if value is not None:
-            flat[key] = value
-    return flat
-
-
-def flatten(task_type: str | None, response: Any) -> list[dict[str, Any]]:
-    """Scale's annotation objects in a response, flat, each with `type` and `frame` set; none where they stand in files."""
-    return [scale_object(row) for row in parse_response(task_type, response, None).annotations]
+def flatten(task_type: str | None, response: Any, params: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return Scale's annotation objects of a response, flat, each with `type` and `frame`; [] where they are in files."""
+    return [flat_object(row) for row in parse_response(task_type, response, params).annotations]
 
 
 def layers(annotations: list[dict[str, Any]]) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
@@ -59,7 +50,7 @@ def _undescribed(shape: str, element: dict[str, Any]) -> str | None:
     return None
 
 
-def hypothesis(response: Any, type_name: str | None) -> dict[str, Any]:
+def hypothesis(response: Any, type_name: str | None, params: dict[str, Any] | None = None) -> dict[str, Any]:
     """A response as the `hypothesis` of a task of the same kind; {} where none can be made of it.
 
     Source: docs "Image Annotation Hypothesis", "Image Segmentation Hypothesis", "Video Annotation".
@@ -71,8 +62,9 @@ def hypothesis(response: Any, type_name: str | None) -> dict[str, Any]:
         return _segmentation(response)
     annotations = response.get("annotations")
     if type(annotations) is list:
+        implied = source.implied or shape_of_task(params or {})
         made: dict[str, Any] = {
-            "annotations": [_request_form(item, source.implied) for item in annotations if type(item) is dict]
+            "annotations": [_request_form(item, implied) for item in annotations if type(item) is dict]
         }
         for key in ("global_attributes", "links", "relationships"):
             if response.get(key):
@@ -83,13 +75,15 @@ def hypothesis(response: Any, type_name: str | None) -> dict[str, Any]:
     return {key: value for key, value in response.items() if key not in NOT_IN_REQUESTS}
 
 
-def base_annotations(response: Any, type_name: str | None) -> dict[str, Any]:
+def base_annotations(
+    response: Any, type_name: str | None, params: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """A response as the `base_annotations` of an image or video task: an object with `annotations`; {} where it has none.
 
     Source: docs "imageannotation", base_annotations.
     """
     source = task_type(type_name)
-    made = hypothesis(response, type_name)
+    made = hypothesis(response, type_name, params)
     if source.result_form == "answer" or source.name == "segmentannotation" or "annotations" not in made:
         return {}
     return {"annotations": made["annotations"]}

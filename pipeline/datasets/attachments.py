@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scale.annotations import Annotation
-from scale.result_files import frame_source
+from scale.frame_sources import frame_source
 from scale.task_types import task_type
 from scale.task_types.images import IMAGES
 from scale.task_types.segmentation import SEGMENTATION

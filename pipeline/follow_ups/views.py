@@ -15,6 +15,8 @@ from models.columns import UtcDateTime
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import TYPED_KEYS
+from scale.annotations import Annotation as Value
+from scale.annotations import flat_object
 from workflows.definition.recipes import stored_files
 from workflows.planning.reasons import Reason, ReasonCode
 from workflows.planning.view import Source, View, view
@@ -151,12 +153,10 @@ def annotations_of_files(connection: Connection, response_id: UUID) -> list[dict
         .where(Annotation.response_id == response_id, Annotation.file > 0)
         .order_by(Annotation.file, Annotation.position)
     )
-    found = []
-    for type_name, label, uuid, frame, attributes, geometry in rows:
-        named = {"label": label, "uuid": uuid, "attributes": attributes}
-        given = {name: value for name, value in named.items() if value is not None}
-        found.append({"type": type_name, "frame": frame, **given, **geometry})
-    return found
+    return [
+        flat_object(Value(0, row.type, row.label, row.uuid, row.frame, row.attributes, row.geometry, None))
+        for row in rows
+    ]
 
 
 def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, int, UUID | None]:

@@ -7,9 +7,8 @@ from typing import Any
 
 from scale.envelope import ABSENT, holds_error
 from scale.fields import json_type_name
-from scale.results import ParsedResponse
 from scale.task_types.answers import ANSWERS
-from scale.task_types.base import TaskType
+from scale.task_types.base import ParsedResponse, TaskType
 from scale.task_types.conversations import CONVERSATIONS
 from scale.task_types.documents import DOCUMENTS
 from scale.task_types.generic import GENERIC

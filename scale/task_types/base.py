@@ -1,13 +1,46 @@
 """What a TaskType is, and the three ways to read a response that the families share: inline rows, files, an answer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from scale.annotations import Annotation, Read, annotation_list, reader
+from scale.annotations import (
+    SHAPES,
+    Annotation,
+    Read,
+    annotation_list,
+    names_no_shape,
+    reader,
+    shape_of_task,
+)
+from scale.envelope import InvalidCallback
 from scale.fields import json_object, json_type_name, load, schema
-from scale.results import ArtifactRef, ParsedResponse
 from scale.task_types.request import UNDOCUMENTED, Parameters
+
+
+class ArtifactRef(NamedTuple):
+    """A file that a response points to."""
+
+    ordinal: int  # 1, 2, … within the response, whatever the order of its keys (0 is the response itself)
+    role: str  # annotations events point_segmentations indexedImage extendedIndexedImage image unlabeled labeled:<label>[:n]
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedResponse:
+    """What a response holds: rows, the files that it points to, the answer, the error."""
+
+    annotations: list[Annotation] = field(default_factory=list)  # inline ones
+    artifacts: list[ArtifactRef] = field(default_factory=list)
+    answer: dict[str, Any] | None = (
+        None  # the response without its annotations, under Scale's keys; None: nothing is left
+    )
+    error: dict[str, Any] | None = None  # Scale's error response, whatever the status says
+    global_attributes: dict[str, Any] | None = None
+    warnings: list[str] = field(
+        default_factory=list
+    )  # what was odd, in sentences; those of the annotations among them
+
 
 Parse = Callable[[dict[str, Any], dict[str, Any]], ParsedResponse]
 
@@ -25,13 +58,35 @@ class TaskType:
     request: Parameters | None = UNDOCUMENTED  # None: no task of this type can be created
 
 
-def inline(implied: str | None, **how: Any) -> Parse:
-    """Rows from the list `annotations`; `implied` and `how` as for `scale.annotations.reader`."""
-    return listed(reader(implied, **how))
+def inline(implied: str | None, *, discriminated: bool = True) -> Parse:
+    """Return a parser of the list `annotations`; `implied` and `discriminated` as for `scale.annotations.reader`.
+
+    Where the type implies no shape, that of an annotation which names none is taken from the task's parameters.
+    """
+    by_shape = {
+        shape: listed(reader(shape, discriminated=discriminated)) for shape in (implied, *SHAPES) if shape
+    }
+    mixed = listed(reader(None, discriminated=discriminated))
+
+    def parse(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
+        if implied is not None:
+            return by_shape[implied](response, params)
+        shape = shape_of_task(params)
+        result = mixed(response, params) if shape is None else by_shape[shape](response, params)
+        items = response.get("annotations")
+        if shape is not None and type(items) is list and (count := sum(map(names_no_shape, items))):
+            result.warnings.append(shape_note(count, shape))
+        return result
+
+    return parse
+
+
+def shape_note(count: int, shape: str) -> str:
+    return f"{count} annotations name no shape; it was taken from the task: {shape}"
 
 
 def listed(read: Read) -> Parse:
-    """Rows from the list `annotations`, each read by `read`. Where a file's address stands in its place, an artifact."""
+    """Return a parser of the list `annotations`, each read by `read`. An address in its place is an artifact."""
     form = schema(annotations=annotation_list(read), global_attributes=json_object)
 
     def parse(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
@@ -46,7 +101,7 @@ def listed(read: Read) -> Parse:
             annotations=rows,
             answer=rest or None,
             global_attributes=values.get("global_attributes"),
-            warnings=warnings + flags_of(rows),
+            warnings=warnings + row_warnings(rows),
         )
 
     return parse
@@ -108,15 +163,22 @@ def is_url(value: Any) -> bool:
     return type(value) is str and bool(value)
 
 
+MAX_FILES = 10_000
+
+
 def numbered(found: list[tuple[str, str]]) -> list[ArtifactRef]:
+    """Return the files in order. Raises InvalidCallback for more than one response can have."""
+    if len(found) > MAX_FILES:
+        raise InvalidCallback(f"the response names {len(found):,} files; at most {MAX_FILES:,} are fetched")
     return [ArtifactRef(ordinal, role, url) for ordinal, (role, url) in enumerate(found, 1)]
 
 
-SHOWN = 20  # a result repeats this many warnings of its annotations; the rows hold all of them
+MAX_LISTED = 20
 
 
-def flags_of(rows: list[Annotation]) -> list[str]:
+def row_warnings(rows: list[Annotation]) -> list[str]:
+    """Return the warnings of the first rows that have one, and the number of the others; the rows hold all of them."""
     warnings = [row.warning for row in rows if row.warning is not None]
-    if len(warnings) > SHOWN:
-        return [*warnings[:SHOWN], f"… and {len(warnings) - SHOWN} more annotations were kept raw"]
+    if len(warnings) > MAX_LISTED:
+        return [*warnings[:MAX_LISTED], f"… and {len(warnings) - MAX_LISTED} more annotations were kept raw"]
     return warnings

@@ -6,7 +6,7 @@ from scale.annotations import Annotation, reader
 from scale.task_types.base import TaskType, listed
 from scale.task_types.request import Parameters
 
-_read_flat = reader(None, other_uuid="id")
+_read_flat = reader(None)
 
 
 def _read(item: Any, position: int, frame: int | None = None) -> Annotation:

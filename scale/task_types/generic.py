@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from scale.results import ParsedResponse
-from scale.task_types.base import TaskType, answer_only, inline
+from scale.task_types.base import ParsedResponse, TaskType, answer_only, inline
 
 _recognise = inline(None)
 

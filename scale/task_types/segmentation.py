@@ -5,8 +5,7 @@ from typing import Any
 
 from scale.annotations import Annotation
 from scale.fields import json_object, json_type_name, load, schema
-from scale.results import ParsedResponse
-from scale.task_types.base import TaskType, flags_of, is_url, numbered
+from scale.task_types.base import ParsedResponse, TaskType, is_url, numbered, row_warnings
 from scale.task_types.request import Parameters
 
 FORM = schema(annotations=json_object, labelMapping=json_object, global_attributes=json_object)
@@ -41,7 +40,7 @@ def parse(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
         artifacts=numbered(found),
         answer=rest or None,
         global_attributes=values.get("global_attributes"),
-        warnings=warnings + flags_of(masks),
+        warnings=warnings + row_warnings(masks),
     )
 
 

@@ -9,7 +9,7 @@ TEXT = (
         "Spans of a text; the relationships between them stay in the answer",
         ("span",),
         "inline",
-        inline("span", discriminated=False, other_uuid="id"),
+        inline("span", discriminated=False),
         "span",
         Parameters((("text",), ("labels",)), complete=False),
     ),

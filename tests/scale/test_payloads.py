@@ -24,7 +24,7 @@ def what_it_becomes(body: bytes) -> dict[str, Any]:
     task = callback.task
     type_name, params = (task.type, task.params) if task else (None, None)
     result = parse_response(type_name, callback.response, params)
-    found, without_layer = layers(flatten(type_name, callback.response))
+    found, without_layer = layers(flatten(type_name, callback.response, params))
     seen = {
         "environment": callback.environment,
         "event": callback.event,
@@ -43,11 +43,11 @@ def what_it_becomes(body: bytes) -> dict[str, Any]:
         "answer": result.answer,
         "error": result.error,
         "global_attributes": result.global_attributes,
-        "result_flags": result.warnings,
+        "result_warnings": result.warnings,
         "layers": found,
         "without_layer": without_layer,
-        "hypothesis": None if result.error else hypothesis(callback.response, type_name),
-        "base_annotations": None if result.error else base_annotations(callback.response, type_name),
+        "hypothesis": None if result.error else hypothesis(callback.response, type_name, params),
+        "base_annotations": None if result.error else base_annotations(callback.response, type_name, params),
     }
     return {key: value for key, value in seen.items() if value not in (None, [], {}, False)}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scale import result_files
 from scale.annotations import Annotation
-from scale.result_files import FrameSource, ResultFileReader, UnreadableFile, frame_source
+from scale.result_files import ResultFileReader, UnreadableFile
 from tests.scale.any_json import values
 
 FILES = Path(__file__).parents[1] / "payloads" / "files"
@@ -155,61 +155,6 @@ def test_whatever_the_json_only_an_unreadable_file_is_raised(content: Any, role:
         except UnreadableFile:
             continue
         assert [row.position for row in found] == list(range(len(found)))
-
-
-IMAGES = {
-    "attachment_type": "image",
-    "attachments": ["https://a/0.png", "https://a/1.png", {"attachment": "https://a/2.png"}],
-}
-VIDEO = {"attachment_type": "video", "attachment": "https://a/v.mp4"}
-
-
-@pytest.mark.parametrize(
-    ("params", "frame", "task_type", "source"),
-    [
-        (IMAGES, 1, "videoannotation", FrameSource(None, "https://a/1.png")),
-        (IMAGES, 2, "videoannotation", FrameSource(None, "https://a/2.png")),
-        (IMAGES, 9, "videoannotation", FrameSource(None, None)),
-        (
-            {"attachments": ["https://a/0.json"], "attachment_type": "json"},
-            0,
-            "lidarannotation",
-            FrameSource(None, "https://a/0.json"),
-        ),
-        (VIDEO, 3, "videoannotation", FrameSource(3.0, "https://a/v.mp4")),
-        (
-            {**VIDEO, "frame_rate": 4, "start_time": 10, "duration_time": 2},
-            3,
-            "videoannotation",
-            FrameSource(10.75, "https://a/v.mp4"),
-        ),
-        (
-            {**VIDEO, "frame_rate": "2", "start_time": "1.5"},
-            1,
-            "videoannotation",
-            FrameSource(2.0, "https://a/v.mp4"),
-        ),
-        ({**VIDEO, "frame_rate": 0}, 1, "videoannotation", FrameSource(None, "https://a/v.mp4")),
-        (
-            {**VIDEO, "frame_rate": {}, "start_time": None},
-            1,
-            "videoannotation",
-            FrameSource(1.0, "https://a/v.mp4"),
-        ),
-        (
-            {**VIDEO, "frame_rate": 1, "video_frame_rate": 30},
-            45,
-            "videoplaybackannotation",
-            FrameSource(1.5, "https://a/v.mp4"),
-        ),
-        ({**VIDEO, "frame_rate": 1}, 45, "videoplaybackannotation", FrameSource(None, "https://a/v.mp4")),
-        ({}, 0, None, FrameSource(0.0, None)),
-    ],
-)
-def test_a_frame_has_the_time_and_the_attachment_that_the_parameters_give(
-    params: dict[str, Any], frame: int, task_type: str | None, source: FrameSource
-) -> None:
-    assert frame_source(params, frame, task_type) == source
 
 
 # A file that is made as it is read: `head`, then `piece` over and over, then `tail`.

@@ -75,6 +75,11 @@ class View:
         found = self.task.get("type")
         return found if isinstance(found, str) else None
 
+    @property
+    def _params(self) -> dict[str, Any] | None:
+        params = self.task.get("params")
+        return params if isinstance(params, dict) else None
+
     @cached_property
     def digest(self) -> str | None:
         """Digest of the response; None without one."""
@@ -98,7 +103,7 @@ class View:
         self._require_files()
         if self.given_annotations is not None:
             return self.given_annotations() if callable(self.given_annotations) else self.given_annotations
-        return [] if self.response is None else flatten(self.type, self.response)
+        return [] if self.response is None else flatten(self.type, self.response, self._params)
 
     @cached_property
     def elements(self) -> dict[str, Element]:
@@ -111,8 +116,7 @@ class View:
     @cached_property
     def answer(self) -> dict[str, Any] | None:
         """The response without its annotations."""
-        params = self.task.get("params")
-        return parse_response(self.type, self.response, params if isinstance(params, dict) else None).answer
+        return parse_response(self.type, self.response, self._params).answer
 
     @cached_property
     def _layers(self) -> tuple[dict[str, Any], list[str]]:
@@ -135,13 +139,13 @@ class View:
     def hypothesis(self) -> dict[str, Any]:
         """The response in the form of a request's `hypothesis`."""
         self._require_files()
-        return hypothesis(self.response, self.type)
+        return hypothesis(self.response, self.type, self._params)
 
     @cached_property
     def base_annotations(self) -> dict[str, Any]:
         """The response in the form of a request's `base_annotations`."""
         self._require_files()
-        return base_annotations(self.response, self.type)
+        return base_annotations(self.response, self.type, self._params)
 
     @cached_property
     def uncropped(self) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from pipeline.operations.queries.filters import Filters, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, paginate
 from pipeline.operations.queries.tasks import task_not_found
 from scale.annotations import Annotation as AnnotationValue
-from scale.result_files import frame_source
+from scale.frame_sources import frame_source
 
 MAX_NUMBER = 2**31 - 1
 MAX_COMPARED = 200_000
@@ -152,5 +152,5 @@ def _with_frame_source(row: Mapping[str, Any], task: Any) -> Record:
     """Add the time and the image of the annotation's frame, where the task's parameters give them."""
     if row["frame"] is None:
         return {**row, "time": None, "image": None}
-    time, image = frame_source(task.params or {}, row["frame"], task.type)
+    time, image = frame_source(task.params or {}, row["frame"], task.type, row["geometry"])
     return {**row, "time": time, "image": image}

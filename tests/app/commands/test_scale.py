@@ -145,7 +145,10 @@ def test_the_environment_chooses_the_key(asked: Asked, weighbridge: Run, scale: 
     ]
     assert asked("retrieve", task_id, "--environment", "test")["status"] == "completed"
     unknown = weighbridge("scale", "retrieve", task_id)
-    assert (unknown.exit_code, unknown.output) == (1, "Error: Scale API error: Task with that ID not found.\n")
+    assert (unknown.exit_code, unknown.output) == (
+        1,
+        "Error: Scale API error: Task with that ID not found.\n",
+    )
 
 
 def test_without_a_key_it_is_said_which_setting_is_missing(make_app: Callable[..., Flask]) -> None:

@@ -29,10 +29,10 @@ def test_whatever_a_response_holds_it_is_read_without_an_exception(
     assert [row.position for row in result.annotations] == list(range(len(result.annotations)))
     assert [artifact.ordinal for artifact in result.artifacts] == list(range(1, len(result.artifacts) + 1))
     assert all(type(row.geometry) is dict and type(row.type) is str for row in result.annotations)
-    grouped, sentences = layers(flatten(name, response))
+    grouped, sentences = layers(flatten(name, response, params))
     assert bool(sum(map(len, grouped.values()))) or bool(sentences) or not result.annotations
-    hypothesis(response, name)
-    base_annotations(response, name)
+    hypothesis(response, name, params)
+    base_annotations(response, name, params)
 
 
 @unhurried
@@ -172,14 +172,14 @@ def test_thousands_of_wrong_annotations_are_told_in_few_words() -> None:
 
 def test_polygons_become_the_layer_of_the_boxes_that_follow() -> None:
     response = recorded("polygonannotation/polygons.json")["response"]
-    found, left_out = layers(flatten("polygonannotation", response))
+    found, left_out = layers(flatten("polygonannotation", response, None))
     assert found == recorded("requests/boxes_after_polygons.json")["layers"]
     assert left_out == []
 
 
 def test_a_mixed_response_is_split_into_the_layers_that_scale_has() -> None:
     response = recorded("imageannotation/every_shape.json")["response"]
-    found, left_out = layers(flatten("imageannotation", response))
+    found, left_out = layers(flatten("imageannotation", response, None))
     assert found == recorded("requests/layers_of_every_shape.json")
     assert left_out == [
         "1 ellipse annotation left out of the layers: Scale has no layer for this shape",
@@ -200,7 +200,7 @@ def test_flat_annotations_always_have_a_type_and_a_frame() -> None:
             "?",
         ]
     }
-    assert flatten("annotation", response) == [
+    assert flatten("annotation", response, None) == [
         {"label": "sheep", "left": 1, "top": 2, "width": 3, "height": 4, "type": "box", "frame": None},
         {"value": "?", "type": "box", "frame": None},
     ]
