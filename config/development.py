@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from config.settings import RUNNING, SCALE_RESULT_HOSTS, Settings, kept_secret_key
 
@@ -18,11 +19,17 @@ class AlreadyRunning(Exception):
     """`weighbridge up` runs in this folder already."""
 
 
-def development_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """`environment` (the process's own by default), and what a development service needs where it says nothing.
+API_KEYS = ("SCALE_API_KEY", "SCALE_TEST_API_KEY")
+CALLBACK_KEYS = ("SCALE_LIVE_CALLBACK_KEYS", "SCALE_TEST_CALLBACK_KEYS")
+SANDBOX_SETTINGS = ("PORT", "PUBLIC_URL", "SANDBOX_PORT", "SANDBOX_API_KEYS", "LOG_FORMAT", "LOG_LEVEL")
 
-    Whoever has a key of Scale's in the shell still works with the sandbox, which takes that key: only SCALE_API_URL
-    leads to Scale itself. Callback keys and API token are this folder's own, since a tunnel may publish the service.
+
+def development_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return `environment` (that of the process by default) with the missing settings of a development service.
+
+    Keys of Scale go to Scale alone: unless SCALE_API_URL names Scale, the service uses API keys of the sandbox, whatever
+    keys are set. Callback keys and API token are derived from this folder's secret, since a tunnel may publish the
+    service. With the sandbox, the service accepts its callback key in addition to those that are set.
     """
     given = {
         name: value
@@ -36,20 +43,63 @@ def development_environment(environment: Mapping[str, str] | None = None) -> dic
         "SANDBOX_PORT": sandbox_port,
         "SECRET_KEY": secret,
         "PUBLIC_URL": f"http://127.0.0.1:{port}",
-        "API_TOKEN": _derived(secret, "api"),
+        "API_TOKEN": api_token(secret),
         "SCALE_API_URL": f"http://127.0.0.1:{sandbox_port}/v1",
-        "SCALE_API_KEY": "live_sandbox",
-        "SCALE_TEST_API_KEY": "test_sandbox",
-        "SCALE_LIVE_CALLBACK_KEYS": _derived(secret, "live_callback"),
-        "SCALE_TEST_CALLBACK_KEYS": _derived(secret, "test_callback"),
+        **callback_keys(secret),
         "ARTIFACT_HOSTS": ",".join((*SCALE_RESULT_HOSTS, f"127.0.0.1:{sandbox_port}")),
         "ATTACHMENT_HOSTS": f"127.0.0.1:{sandbox_port}",
+        "SANDBOX_API_KEYS": ",".join(Settings.sandbox_api_keys),
         "WEB_CONCURRENCY": "1",
     }
-    keys = [given[name] for name in ("SCALE_API_KEY", "SCALE_TEST_API_KEY") if name in given]
-    own["SANDBOX_API_KEYS"] = ",".join(dict.fromkeys((*keys, *Settings.sandbox_api_keys)))
     commands = f"{Path(sys.executable).parent}{os.pathsep}{given.get('PATH', os.defpath)}"
-    return {**own, **given, "PATH": commands, "PYTHONUNBUFFERED": "1"}
+    result = {**own, **given, "PATH": commands, "PYTHONUNBUFFERED": "1"}
+    if uses_sandbox(result):
+        result |= _sandbox_api_keys(result["SANDBOX_API_KEYS"])
+        result |= {name: ",".join(dict.fromkeys((own[name], result[name]))) for name in CALLBACK_KEYS}
+    return result
+
+
+def uses_sandbox(environment: Mapping[str, str]) -> bool:
+    """Return whether a development environment creates tasks at its sandbox instead of Scale."""
+    url = urlsplit(environment["SCALE_API_URL"])
+    is_local = url.hostname in ("127.0.0.1", "localhost", "::1")
+    return is_local and url.netloc.endswith(f":{environment['SANDBOX_PORT']}")
+
+
+def sandbox_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the sandbox process: a development environment without any secret but its own keys.
+
+    Settings are blank instead of absent, so that a `.env` file cannot supply them.
+    """
+    withheld = {field.name.upper() for field in fields(Settings)} - set(SANDBOX_SETTINGS)
+    own_keys = callback_keys(environment["SECRET_KEY"])
+    return {**environment, **dict.fromkeys(withheld, ""), **own_keys}
+
+
+def api_token(secret: str) -> str:
+    """Return the API token of this folder's service."""
+    return _derived(secret, "api")
+
+
+def callback_keys(secret: str) -> dict[str, str]:
+    """Return the callback keys of this folder's sandbox."""
+    return dict(
+        zip(
+            CALLBACK_KEYS,
+            (_derived(secret, name) for name in ("live_callback", "test_callback")),
+            strict=True,
+        )
+    )
+
+
+def _sandbox_api_keys(keys: str) -> dict[str, str]:
+    """Return a live and a test API key of the sandbox, if it has them."""
+    names = {
+        key.strip(): "SCALE_TEST_API_KEY" if key.strip().startswith("test_") else "SCALE_API_KEY"
+        for key in keys.split(",")
+    }
+    first = {name: key for key, name in reversed(names.items())}
+    return {name: first.get(name, "") for name in API_KEYS}
 
 
 def _derived(secret: str, name: str) -> str:
@@ -59,17 +109,33 @@ def _derived(secret: str, name: str) -> str:
 @contextlib.contextmanager
 def running_with(environment: Mapping[str, str]) -> Iterator[None]:
     """Let commands of this folder find the settings in `environment` while this lasts. Raises AlreadyRunning."""
-    names = {field.name.upper() for field in fields(Settings)} & environment.keys()
-    RUNNING.parent.mkdir(parents=True, exist_ok=True)
+    shared = {name: environment[name] for name in sorted(_shared_settings(environment))}
+    shared |= callback_keys(environment["SECRET_KEY"])
+    secure_folder(RUNNING.parent)
     with os.fdopen(os.open(RUNNING, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunning from None
         file.truncate()
-        json.dump({name: environment[name] for name in sorted(names)}, file)
+        json.dump(shared, file)
         file.flush()
         try:
             yield
         finally:
             file.truncate(0)
+
+
+def _shared_settings(environment: Mapping[str, str]) -> set[str]:
+    """Return the settings that other commands read: all but keys of Scale, which stay in the environment alone."""
+    names = {field.name.upper() for field in fields(Settings)} & environment.keys()
+    return names if uses_sandbox(environment) else names - set(API_KEYS)
+
+
+def secure_folder(folder: Path) -> None:
+    """Create a folder that only this user can read, or make it so: databases and logs in it hold results and secrets."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for file in folder.iterdir():
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o600)

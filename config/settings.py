@@ -171,7 +171,8 @@ class _Environment(Env):
         super().__init__(eager=False)
         if environment is None:
             self.read_env(Path.cwd() / ".env", recurse=False)
-            environment = {**self._environ, **_of_the_running_service(), **os.environ}
+            running = _of_the_running_service()
+            environment = {**self._environ, **running, **os.environ, **_sandbox_keys(running, os.environ)}
         self._variables = environment
 
     def _get_value(self, env_key: str, default: Any) -> Any:
@@ -200,6 +201,16 @@ def _of_the_running_service() -> dict[str, str]:
     except OSError:
         pass
     return {}
+
+
+def _sandbox_keys(running: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the API keys of the running service's sandbox, which replace keys of Scale in the shell or in `.env`.
+
+    Empty if the running service uses Scale (its keys are not shared), or if the shell names another server.
+    """
+    if environment.get("SCALE_API_URL", running.get("SCALE_API_URL")) != running.get("SCALE_API_URL"):
+        return {}
+    return {name: running[name] for name in ("SCALE_API_KEY", "SCALE_TEST_API_KEY") if name in running}
 
 
 _is_a_prefix = Regexp(r"^[A-Za-z0-9._-]{0,40}$", error="Takes at most 40 of the characters A-Z a-z 0-9 . _ -")

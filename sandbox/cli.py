@@ -72,6 +72,7 @@ def serve(
     host: str,
     memory: bool,
     database: Path,
+    callback_url: str | None,
     public_url: str | None,
     until_stdin_closes: bool,
     **options: Any,
@@ -87,6 +88,8 @@ def serve(
         live_callback_key=_callback_key(settings, is_test=False),
         test_callback_key=_callback_key(settings, is_test=True),
         database=None if memory else database,
+        callback_url=callback_url,
+        service_url=callback_url or settings.callback_url,
         **options,
     )
     port = settings.sandbox_port if port is None else port

@@ -17,8 +17,8 @@ class SandboxSettings:
     `url` is the base URL of the sandbox, without a path; result files get URLs below it. `database` None keeps everything
     in memory. `speed` says when tasks of live keys are completed; those of test keys are completed in the answer to their
     creation. `time_scale` is how many of Scale's seconds pass in one second here: at 3600, the 24 hours of retries take
-    24 s. `callback_url` is the service's own endpoint: it receives the callbacks of tasks without a callback_url, and it
-    alone receives `live_callback_key` and `test_callback_key`.
+    24 s. `callback_url` receives the callbacks of tasks without a callback_url. `service_url` is the endpoint of
+    the service under development: it alone receives `live_callback_key` and `test_callback_key`.
     """
 
     api_keys: tuple[str, ...] = field(default=("test_sandbox", "live_sandbox"), repr=False)
@@ -30,6 +30,7 @@ class SandboxSettings:
     time_scale: float = 1.0
     seed: int = 0
     callback_url: str | None = None
+    service_url: str | None = None
 
     @cached_property
     def accounts(self) -> dict[str, str]:

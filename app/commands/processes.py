@@ -15,8 +15,11 @@ from honcho import manager
 from honcho.environ import parse_procfile
 from honcho.printer import Printer
 
+from config.development import sandbox_environment, uses_sandbox
+
 PROCFILE = Path("Procfile.dev")
 DEMO = "demo"
+SANDBOX = "sandbox"
 STOP_TIMEOUT_SECONDS = 4
 
 
@@ -63,14 +66,20 @@ class TerminalPrinter(Printer):
 
 
 def run(environment: Mapping[str, str], pending_signals: Sequence[int], *, demonstrate: bool) -> int:
-    """Run the processes and return the exit code. `demonstrate` adds the demonstration."""
+    """Run the processes and return the exit code. `demonstrate` adds the demonstration.
+
+    The sandbox runs only if tasks are created there, and without the other processes' secrets.
+    """
     manager.KILL_WAIT = STOP_TIMEOUT_SECONDS
     processes = Processes(TerminalPrinter(sys.stdout), pending_signals)
     commands = parse_procfile(PROCFILE.read_text()).processes
-    if demonstrate:
+    if not uses_sandbox(environment):
+        del commands[SANDBOX]
+    elif demonstrate:
         commands[DEMO] = "weighbridge demo"
     for name, command in commands.items():
-        processes.add_process(name, command, env=dict(environment))
+        own = sandbox_environment(environment) if name == SANDBOX else dict(environment)
+        processes.add_process(name, command, env=own)
     # Closing the terminal stops the processes: they have sessions of their own and would outlive it.
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     processes.loop()

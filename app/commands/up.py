@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
 import sys
@@ -12,7 +13,14 @@ import click
 from app.commands.group import Command
 from app.commands.processes import run
 from config import Settings, SettingsError, load_settings
-from config.development import AlreadyRunning, development_environment, running_with
+from config.development import (
+    AlreadyRunning,
+    api_token,
+    callback_keys,
+    development_environment,
+    running_with,
+    uses_sandbox,
+)
 from pipeline.bootstrap import build_service
 from pipeline.operations.queries.deliveries import latest_id
 from pipeline.operations.upgrade import upgrade_database
@@ -21,6 +29,7 @@ from pipeline.operations.upgrade import upgrade_database
 @click.command(cls=Command)
 def up() -> None:
     """Start web, worker and sandbox on this machine. Ctrl-C stops them."""
+    os.umask(0o077)  # databases, logs and files of this process and its children are for this user alone
     environment = development_environment()
     try:
         settings = load_settings(environment)
@@ -28,10 +37,10 @@ def up() -> None:
         raise click.UsageError(str(error)) from None
     try:
         with running_with(environment):
-            check_ports(settings)
+            check_ports(settings, uses_sandbox(environment))
             is_new = prepare_database(settings)
             signals = record_signals()
-            greet(settings)
+            greet(settings, uses_sandbox(environment))
             code = run(environment, signals, demonstrate=is_new)
     except AlreadyRunning:
         raise click.ClickException(
@@ -59,13 +68,14 @@ def record_signals() -> list[int]:
     return pending
 
 
-def check_ports(settings: Settings) -> None:
+def check_ports(settings: Settings, with_sandbox: bool) -> None:
     """Raise ClickException for a port that cannot be used, naming the setting that changes it."""
     if settings.port == settings.sandbox_port:
         raise click.ClickException(
             f"PORT and SANDBOX_PORT are both {settings.port}. Set one of them to another port."
         )
-    for name, port in (("PORT", settings.port), ("SANDBOX_PORT", settings.sandbox_port)):
+    ports = [("PORT", settings.port), *([("SANDBOX_PORT", settings.sandbox_port)] if with_sandbox else [])]
+    for name, port in ports:
         try:
             with socket.create_server(("127.0.0.1", port)):
                 pass
@@ -86,21 +96,26 @@ def free_port() -> int:
         return port
 
 
-def greet(settings: Settings) -> None:
-    """Print the addresses and keys to use."""
+def greet(settings: Settings, with_sandbox: bool) -> None:
+    """Print the addresses and keys to use. Of a key that the user has set, only the name of the setting is printed."""
     web = f"http://127.0.0.1:{settings.port}"
-    sandbox = f"http://127.0.0.1:{settings.sandbox_port}"
-    callback_key = settings.scale_live_callback_keys[0].decode()
-    lines = (
+    token, callback_key = settings.api_token or "", settings.scale_live_callback_keys[0].decode()
+    if token != api_token(settings.secret_key):
+        token = "$API_TOKEN"
+    if callback_key != callback_keys(settings.secret_key)["SCALE_LIVE_CALLBACK_KEYS"]:
+        callback_key = "$SCALE_LIVE_CALLBACK_KEYS"
+    lines = [
         ("Web", web),
-        ("API", f"{web}/api/v1  (token: {settings.api_token})"),
+        ("API", f"{web}/api/v1  (token: {token})"),
         ("API docs", f"{web}/api/docs"),
         ("Callbacks", f"{settings.callback_url}  (scale-callback-auth: {callback_key})"),
-        ("Sandbox", f"{sandbox}/v1  (API keys: {settings.scale_api_key}, {settings.scale_test_api_key})"),
         ("Creating tasks", f"at {settings.scale_api_url}"),
-    )
+    ]
+    if with_sandbox:
+        keys = ", ".join(key for key in (settings.scale_api_key, settings.scale_test_api_key) if key)
+        lines.insert(4, ("Sandbox", f"http://127.0.0.1:{settings.sandbox_port}/v1  (API keys: {keys})"))
     click.echo()
     for name, value in lines:
         click.echo(f"  {name:<15} {value}")
-    click.echo(f"\n  curl -H 'Authorization: Bearer {settings.api_token}' {web}/api/v1/tasks\n")
+    click.echo(f'\n  curl -H "Authorization: Bearer {token}" {web}/api/v1/tasks\n')
     click.echo("Ctrl-C stops everything.\n")

@@ -176,7 +176,7 @@ def _headers(
 
 def callback_key(settings: SandboxSettings, url: str, is_test: bool) -> str:
     """Return the key to send to a URL: the service's own goes to no URL but the service's."""
-    if settings.callback_url is not None and url == settings.callback_url:
+    if settings.service_url is not None and url == settings.service_url:
         return settings.test_callback_key if is_test else settings.live_callback_key
     return TEST_CALLBACK_KEY if is_test else LIVE_CALLBACK_KEY
 

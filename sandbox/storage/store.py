@@ -1,6 +1,7 @@
 """The sandbox's tables, and sessions to read and write them. SQLite allows one writer at a time."""
 
 import contextlib
+import os
 import secrets
 import sqlite3
 import threading
@@ -227,9 +228,10 @@ class Store:
             self._read_lock: contextlib.AbstractContextManager[Any] = self._write_lock
         else:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise UnusableDatabase(f"Cannot create the folder {path.parent}: {error.strerror}.") from None
+            _create_private(path)
             self._file_lock = _lock_file(path)
             url, pool = f"sqlite:///{path}", {"pool_size": 20, "max_overflow": 40}
             self._read_lock = contextlib.nullcontext()
@@ -278,6 +280,14 @@ class Store:
         self._engine.dispose()
         if self.path is not None:
             self._file_lock.close()
+
+
+def _create_private(path: Path) -> None:
+    """Create the files for this user alone; SQLite gives its journals the mode of the database."""
+    for file in (path, path.with_name(f"{path.name}.lock")):
+        with contextlib.suppress(OSError):  # reported when SQLite opens it
+            os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+            file.chmod(0o600)
 
 
 def _lock_file(path: Path) -> sqlite3.Connection:

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from config import load_settings
-from config.development import development_environment
+from config.development import development_environment, sandbox_environment
 from tests.app.commands.folder import Folder, Terminal
 from tests.servers import wait_until
 
@@ -135,15 +135,24 @@ def test_sqlite_is_refused_where_disks_vanish(folder: Folder) -> None:
     assert "DATABASE_URL is a SQLite file" in done.stderr
 
 
-def test_development_asks_the_sandbox_whatever_key_is_in_the_shell() -> None:
+def test_a_development_service_uses_keys_of_the_sandbox_whatever_keys_are_set() -> None:
     environment = development_environment(
-        {"SCALE_API_KEY": "live_of_mine", "SECRET_KEY": "secret", "PORT": "9000"}
+        {
+            "SCALE_API_KEY": "live_of_mine",
+            "SCALE_LIVE_CALLBACK_KEYS": "callback_of_mine",
+            "SECRET_KEY": "secret",
+            "PORT": "9000",
+        }
     )
     settings = load_settings(environment)
     assert settings.scale_api_url == "http://127.0.0.1:8001/v1"
-    assert settings.scale_api_key == "live_of_mine"
-    assert "live_of_mine" in settings.sandbox_api_keys
+    assert settings.scale_api_key == "live_sandbox"
+    assert settings.sandbox_api_keys == ("test_sandbox", "live_sandbox")
     assert settings.callback_url == "http://127.0.0.1:9000/callbacks/scale"
+    assert settings.scale_live_callback_keys[1:] == (b"callback_of_mine",)
+    sandbox = load_settings(sandbox_environment(environment))
+    assert sandbox.scale_live_callback_keys == settings.scale_live_callback_keys[:1]
+    assert "of_mine" not in str(sandbox_environment(environment))
 
 
 def test_development_keeps_what_the_user_has_set_and_takes_blank_as_absent() -> None:
