@@ -8,7 +8,7 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import fan_out, growth, stack
+from benchmarks import attacks, fan_out, growth, stack
 from benchmarks.bodies import FIFTY_BOXES, ONE_BOX, POLYGONS, THOUSAND_BOXES, Body
 from benchmarks.load import Connection, send
 from benchmarks.scale import Scale
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--only", choices=("callbacks", "chain", "growth", "fan-out"), help="measure one part"
+        "--only", choices=("callbacks", "chain", "growth", "fan-out", "attacks"), help="measure one part"
     )
     options = parser.parse_args()
     console = Console(width=140)
@@ -116,6 +116,9 @@ def main() -> None:
             console.print(growth.in_process(servers, body))
             console.print(growth.through_the_service(servers, body))
             console.print(growth.full_tables(servers, options.seconds))
+        if "attacks" in wanted:
+            console.print("Honest callbacks during denial-of-service attacks, against undisturbed ones")
+            console.print(attacks.attacks(servers, options.seconds))
         if "fan-out" in wanted:  # a quarter of an hour: only when it is asked for
             console.print("A follow-up for each of twenty annotations; two processes of the worker")
             console.print(fan_out.planning(servers, 10_000))

@@ -5,9 +5,8 @@ Each attack goes on until every honest request is answered. An honest client tha
 
 import contextlib
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,96 +14,12 @@ import psutil
 import pytest
 import requests
 
-from gunicorn_worker import MAX_BODY_BYTES, MAX_HEAD_BYTES
+from gunicorn_worker import MAX_BODY_BYTES
+from tests.factories.attacks import API, ATTACKS, EXPECT_LINES, KEY, LOGIN, POST, attackers, connect
 from tests.servers import Process
 from tests.service import KEYS, ROOT, Service
 
 HONEST_SECONDS = 15
-POST = b"POST /callbacks/scale HTTP/1.1\r\nHost: w\r\n"
-KEY = b"scale-callback-auth: " + KEYS["SCALE_LIVE_CALLBACK_KEYS"].encode() + b"\r\n"
-API = b"POST /api/v1/tasks HTTP/1.1\r\nHost: w\r\nContent-Type: application/json\r\n"
-LOGIN = b"POST /console/login HTTP/1.1\r\nHost: w\r\nContent-Type: application/x-www-form-urlencoded\r\n"
-EXPECT_LINES = (b"expect: 100-continue\r\na: b\r\n" * 2400)[:65_000]
-
-# What each attacker sends at once, and what it adds twice a second. All are unknown to the service.
-ATTACKS = {
-    "expect lines without an end": (POST + EXPECT_LINES, b"a"),
-    "expect lines just under the limit": (POST + EXPECT_LINES[: MAX_HEAD_BYTES - 2000], b"a"),
-    "nine long headers without an end": (POST + (b"X: " + b"x" * 8096 + b"\r\n") * 9, b""),
-    "three long headers without an end": (POST + (b"X: " + b"x" * 8096 + b"\r\n") * 3, b"x"),
-    "a large body with a wrong key": (
-        POST + b"scale-callback-auth: wrong\r\nContent-Length: 60000000\r\n\r\n" + b"x" * 70_000,
-        b"x" * 1000,
-    ),
-    "a large body of the API without an end": (
-        API + b"Content-Length: 1000000\r\n\r\n" + b"x" * 100_000,
-        b"x",
-    ),
-    "a large form without an end": (LOGIN + b"Content-Length: 1000000\r\n\r\n" + b"x=" * 50_000, b"x"),
-    "a larger body of the API": (API + b"Content-Length: 90000000\r\n\r\n" + b"x" * 70_000, b"x" * 1000),
-    "chunks of one byte": (
-        API + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 10_000,
-        b"1\r\nx\r\n",
-    ),
-    "a form in chunks of one byte": (
-        LOGIN + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\n",
-        b"",
-    ),
-    "an expectation without a body": (API + b"Expect: 100-continue\r\nContent-Length: 90000\r\n\r\n", b""),
-    "an answer that is not read": (
-        b"GET /api/docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: w\r\n\r\n",
-        b"",
-    ),
-}
-
-
-def connect(port: int, receive_buffer: int = 4096) -> socket.socket:
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    client.settimeout(10)
-    client.connect(("127.0.0.1", port))
-    return client
-
-
-@contextlib.contextmanager
-def attackers(port: int, count: int, first: bytes, then: bytes, answers: bool = False) -> Iterator[None]:
-    """`count` clients that send `first`, add `then` twice a second, and come again when they are cut off."""
-    stop, ready = threading.Event(), threading.Event()
-
-    def attack() -> None:
-        clients: list[socket.socket | None] = [None] * count
-        while not stop.is_set():
-            for number in range(count):
-                with contextlib.suppress(OSError):
-                    client = clients[number]
-                    try:
-                        if client is None:
-                            client = clients[number] = connect(port)
-                            client.setblocking(False)
-                            client.send(first)
-                        elif then:
-                            client.send(then)
-                        if answers:
-                            client.recv(65536)
-                    except BlockingIOError:
-                        pass
-                    except OSError:
-                        clients[number] = None
-                        raise
-            ready.set()
-            stop.wait(0.5)
-        for client in clients:
-            if client is not None:
-                client.close()
-
-    thread = threading.Thread(target=attack, daemon=True)
-    thread.start()
-    assert ready.wait(60)
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def assert_honest_clients_are_answered(web: Service, mark: str) -> None:
@@ -284,8 +199,8 @@ def test_incomplete_bodies_of_unknown_clients_fill_a_bounded_part_of_memory(web_
             client = crowd.enter_context(connect(web_process.web_port))
             with contextlib.suppress(ConnectionError):  # evicted
                 client.sendall(stalled)
-        grown = worker.memory_info().rss - before
         assert_honest_clients_are_answered(web_process, "memory")
+        grown = worker.memory_info().rss - before
     assert grown < 100 * 1024 * 1024
 
 
