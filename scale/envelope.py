@@ -46,7 +46,7 @@ __all__ = [
 
 
 class InvalidCallback(Exception):
-    """An authentic body that is no callback; args[0] says why, in a sentence."""
+    """Raised when an authentic body is no callback; args[0] says why, in a sentence."""
 
 
 class Absent(Enum):
@@ -101,13 +101,18 @@ class Callback:
 
 
 LARGE_BYTES = 4 * 1024 * 1024
+MAX_JSON_TOKENS = 6_000_000
+"""Braces, brackets, commas and colons of a body. Python needs about 50 bytes of memory for each."""
 MAX_DEPTH = 200  # what orjson writes again (254), with room for what we put around it
+_TOKENS = (b"{", b"[", b",", b":")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def parse_json(body: bytes) -> Any:
     """Any JSON, as orjson reads it; where orjson refuses (NaN, 1e400, a lone surrogate, a byte order mark), as the standard
-    library does. The last of equal keys wins. Raises InvalidCallback."""
+    library does. The last of equal keys wins. Raises InvalidCallback, for too many values before any is built."""
+    if len(body) > LARGE_BYTES and (tokens := sum(map(body.count, _TOKENS))) > MAX_JSON_TOKENS:
+        raise InvalidCallback(f"the body has {tokens:,} JSON tokens; at most {MAX_JSON_TOKENS:,} are parsed")
     try:
         value = _loads(body)
     except RecursionError:
@@ -188,8 +193,12 @@ BATCH = schema(
     batch=name, batch_name=name, name=name, project=name, status=string, updated_at=date, completed_at=date
 )
 
-# What some types keep beside the response, in the task object: it is part of what the response says.
-BESIDE_RESPONSE = ("attempts", "document_pages", "threads")
+BESIDE_RESPONSE = ("attempts", "document_pages", "threads", "errors")
+"""Keys of a task object that belong to the response of some types. So does every key that ends in `_reports`."""
+TASK_SIGNS = ("params", "threads", "created_at", "updated_at", "completed_at")
+"""Keys that tell a task object without a type, as the second API version has it, from the envelope of a callback."""
+ENVELOPE_KEYS = frozenset(("task_id", "task", "response", "status"))
+MAX_LISTED = 20
 REVIEWS = {
     "accepted": "accepted",
     "approved": "accepted",
@@ -268,8 +277,8 @@ def parse_callback(body: bytes, environment: str) -> Callback:
     raw = envelope.get("task")
     if raw is None and outer.get("task") is not None:
         raise InvalidCallback(f"its task is {json_type_name(outer['task'])}, not an object")
-    if raw is None and isinstance(outer.get("type"), str):
-        raw = outer  # the task object itself
+    if raw is None and _is_task(outer):
+        raw = outer
     task: TaskObject | None = None
     clock: datetime | None = None
     if raw is not None:
@@ -282,8 +291,10 @@ def parse_callback(body: bytes, environment: str) -> Callback:
         warnings.append(f"task_id is {task_id!r}, task.task_id {task.task_id!r}: the first counts")
     status = envelope.get("status") or (task.status if task else None)
     response = _response(outer, raw)
+    if raw is not outer:
+        warnings += _dropped(outer, raw or {})
     if raw is not None and raw is not outer and outer.get("response") is not None:
-        raw.pop("response", None)  # said twice; of 50,000 annotations one copy in memory is enough
+        raw.pop("response", None)  # given twice; of 50,000 annotations one copy in memory is enough
     review = task.review_status if task else None
     if task and task.is_test:
         environment = "test"
@@ -292,14 +303,42 @@ def parse_callback(body: bytes, environment: str) -> Callback:
     )
 
 
+def _is_task(body: dict[str, Any]) -> bool:
+    """Whether a body without `task` is the task object itself, of either API version."""
+    return isinstance(body.get("type"), str) or (
+        "task_id" in body and any(body.get(key) for key in TASK_SIGNS)
+    )
+
+
+def _dropped(outer: dict[str, Any], raw: dict[str, Any]) -> list[str]:
+    """Warn of what is in the raw body alone, besides copies of the task's own values."""
+    dropped = [
+        key
+        for key, value in outer.items()
+        if key not in ENVELOPE_KEYS and not _is_beside(key) and value is not None and raw.get(key) != value
+    ]
+    warnings = []
+    if dropped:
+        keys = ", ".join(key[:60] for key in dropped[:MAX_LISTED])
+        warnings.append(f"values that are in the raw body alone: {len(dropped)} ({keys})")
+    inner = raw.get("response")
+    if inner is not None and outer.get("response") not in (None, inner):
+        warnings.append("task.response differs from response, which counts")
+    return warnings
+
+
+def _is_beside(key: str) -> bool:
+    return key in BESIDE_RESPONSE or key.endswith("_reports")
+
+
 def _response(outer: dict[str, Any], raw: dict[str, Any] | None) -> Any:
+    """The response, with what the task object or the envelope keeps beside it."""
     response = outer.get("response")
-    if raw is None:
-        return ABSENT if response is None else response
-    if response is None:
+    if response is None and raw is not None:
         response = raw.get("response")
     if response is None or type(response) is dict:
-        beside = {key: raw[key] for key in BESIDE_RESPONSE if raw.get(key)}
+        parts = (outer,) if raw is None or raw is outer else (raw, outer)
+        beside = {key: value for part in parts for key, value in part.items() if value and _is_beside(key)}
         if beside:
             return {**beside, **(response or {})}
     return ABSENT if response is None else response
@@ -315,8 +354,14 @@ def _event(status: str | None, response: Any, review: str | None) -> str:
 
 
 def holds_error(response: dict[str, Any]) -> bool:
-    """Whether a response is Scale's error response, which can come under any status."""
-    return response.get("error") not in (None, False, "")
+    """Return whether a response is Scale's error response, which can come under any status.
+
+    The second API version has a list `errors` of objects with type and message.
+    """
+    if response.get("error") not in (None, False, ""):
+        return True
+    errors = response.get("errors")
+    return type(errors) is list and any(type(one) is dict and "message" in one for one in errors)
 
 
 def _batch(body: dict[str, Any], environment: str, warnings: list[str]) -> Callback:

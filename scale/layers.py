@@ -72,7 +72,11 @@ def hypothesis(response: Any, type_name: str | None, params: dict[str, Any] | No
         return made
     if source.result_form != "answer":
         return {artifact.role: {"url": artifact.url} for artifact in files(response, {}).artifacts}
-    return {key: value for key, value in response.items() if key not in NOT_IN_REQUESTS}
+    return {
+        key: value
+        for key, value in response.items()
+        if key not in NOT_IN_REQUESTS and not key.endswith("_reports")
+    }
 
 
 def base_annotations(

@@ -197,11 +197,11 @@ def load_stored(connection: Connection, task_ids: Sequence[str]) -> dict[str, St
     for row in connection.execute(versions):
         digests.setdefault(row.task_id, {})[row.id] = row.digest
     tasks = select(
-        Task.task_id, Task.type, Task.clock, Task.status, Task.review_status, Task.response_id
+        Task.task_id, Task.described_clock, Task.clock, Task.status, Task.review_status, Task.response_id
     ).where(Task.task_id.in_(task_ids))
     return {
         row.task_id: StoredTask(
-            row.type is not None,
+            row.described_clock is not None,
             row.clock,
             row.status,
             row.review_status,

@@ -33,7 +33,11 @@ TASK_TYPES: tuple[TaskType, ...] = (
 CREATABLE = tuple(known for known in TASK_TYPES if known.request is not None)
 """The types of which Scale's documented API creates tasks."""
 _BY_NAME = {known.name: known for known in TASK_TYPES}
-ERROR_KEYS = ("error", "attachments", "frames")  # of Scale's error response. Source: docs "Errors"
+ERROR_KEYS = ("error", "errors", "attachments", "frames")
+"""Keys of Scale's error response. Source: docs "Errors"; the second API version has `errors`."""
+
+CONTENT_KEYS = ("attempts", "document_pages", "threads")
+"""Content that a response keeps beside its error."""
 
 
 def task_type(name: str | None) -> TaskType:
@@ -53,8 +57,9 @@ def parse_response(type_name: str | None, response: Any, params: dict[str, Any] 
     result = task_type(type_name).parse(response, params or {})
     if not holds_error(response):
         return result
-    error = result.answer or {}
-    answer = {key: value for key, value in error.items() if key not in ERROR_KEYS}
+    whole = result.answer or {}
+    answer = {key: value for key, value in whole.items() if key not in ERROR_KEYS}
+    error = {key: value for key, value in whole.items() if key in ERROR_KEYS or key not in CONTENT_KEYS}
     return ParsedResponse(
         annotations=result.annotations,
         artifacts=result.artifacts,

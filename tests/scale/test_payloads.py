@@ -59,7 +59,7 @@ def test_a_recorded_body_becomes_what_stands_beside_it(path: Path) -> None:
 
 
 def test_every_recorded_body_has_its_expectation() -> None:
-    bodies = {path for path in PAYLOADS.glob("*/*.json") if "task_id" in path.read_text()}
+    bodies = {path for path in PAYLOADS.glob("*/*.json") if b"task_id" in path.read_bytes()}
     assert {path.name for path in bodies if ".expected" not in path.name} - {
         path.name for path in BODIES
     } == set()
