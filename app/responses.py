@@ -18,6 +18,7 @@ CONTENT_HEADERS = {
 SAFE_MEDIA_TYPES = frozenset(
     (
         "application/json",
+        "application/zip",
         "application/pdf",
         "audio/mpeg",
         "audio/wav",

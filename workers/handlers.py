@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from exports.jobs import run_export
 from pipeline.artifacts.jobs import fetch_artifact
 from pipeline.events.delivery import deliver_notification
 from pipeline.follow_ups.joins import evaluate_join
@@ -32,4 +33,5 @@ HANDLERS: dict[str, Callable[[Service, Job], int | None]] = {
     kinds.NOTIFY: deliver_notification,
     kinds.CHECK_RUN: publish_run_finished,
     kinds.RECONCILE: reconcile,
+    kinds.EXPORT: run_export,
 }

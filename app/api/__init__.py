@@ -9,7 +9,9 @@ from app.api import (
     artifacts,
     audit,
     batches,
+    datasets,
     deliveries,
+    exports,
     follow_ups,
     jobs,
     previews,
@@ -34,6 +36,8 @@ RESOURCES = (
     previews,
     batches,
     subscribers,
+    datasets,
+    exports,
     audit,
 )
 

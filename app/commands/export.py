@@ -20,11 +20,8 @@ from exports.engine import write_export
 from exports.export import Options
 from exports.format import GEOMETRIES, MissingPackage
 from exports.formats import FORMATS, find_format
+from exports.jobs import chosen_version
 from exports.output import OutputRefused
-from pipeline.datasets import versions
-from pipeline.datasets.filters import Unusable
-from pipeline.datasets.versions import Request, Version
-from pipeline.service import Service
 
 LOG_SECONDS = 10.0
 
@@ -89,7 +86,7 @@ def export(
     request = take_request(options)
     try:
         format_.check_packages()
-        with chosen(service(), dataset, request) as version, shown_progress() as progress:
+        with chosen_version(service(), dataset, request) as version, shown_progress() as progress:
             manifest = write_export(
                 service(),
                 version,
@@ -104,26 +101,6 @@ def export(
     except OSError as failure:
         raise click.ClickException(f"{out} cannot be written: {failure}") from None
     print_summary(manifest, out)
-
-
-@contextmanager
-def chosen(service: Service, dataset: str | None, request: Request) -> Iterator[Version]:
-    """The named version, or one that is made for this export and deleted after it."""
-    if dataset is None:
-        version = versions.freeze(service, request)
-    else:
-        if request.filters is not None:
-            raise Unusable("A dataset version has its members already; name either --dataset or filters.")
-        with service.reader.begin() as connection:
-            named = versions.find(connection, dataset)
-        if request == Request():
-            yield named
-            return
-        version = versions.derive(service, named, request)
-    try:
-        yield version
-    finally:
-        versions.discard(service, version.id)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from pipeline.datasets.selection import Candidate, choose, members_of
 from pipeline.datasets.splits import WHOLE, check_split_by, split
 from pipeline.db.dialect import insert as insert_or_update
 from pipeline.db.ids import new_id, utcnow
+from pipeline.operations.queries.paging import paginate
 from pipeline.service import Service
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
@@ -422,6 +423,13 @@ def versions(connection: Connection) -> list[Version]:
     statement = select(*COLUMNS).where(DatasetVersion.name.is_not(None))
     rows = connection.execute(statement.order_by(DatasetVersion.name, DatasetVersion.version))
     return [_version(row) for row in rows]
+
+
+def page(connection: Connection, *, limit: int, cursor: str | None) -> tuple[list[Version], str | None]:
+    """Versions that have a name, newest first, and the cursor of the next page."""
+    statement = select(*COLUMNS).where(DatasetVersion.name.is_not(None))
+    found = paginate(connection, statement, [DatasetVersion.id], limit=limit, cursor=cursor)
+    return [_version(row.values()) for row in found.rows], found.next_cursor
 
 
 def delete_version(connection: Connection, reference: str) -> Version:

@@ -27,6 +27,8 @@ CHECK_RUN = "check_run"
 """Check whether everything that follows from a first task has finished. Subject: a task_id of that run."""
 RECONCILE = "reconcile"
 """Compare Scale's list of tasks with the stored ones. Subject: environment."""
+EXPORT = "export"
+"""Write an export that was requested through the API. Subject: id of the export."""
 
 MAX_ATTEMPTS = {
     PARSE: 20,
@@ -40,6 +42,7 @@ MAX_ATTEMPTS = {
     NOTIFY: 20,
     CHECK_RUN: 20,
     RECONCILE: 40,
+    EXPORT: 5,
 }
 """With the back-off of queue.py 40 attempts take 28 hours, longer than a day's outage of a remote side; 20 take 8 hours."""
 DEFAULT_MAX_ATTEMPTS = 20

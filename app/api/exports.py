@@ -1,0 +1,178 @@
+"""Exports as jobs: requested, watched, downloaded as a zip, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from flask import Response
+from marshmallow import RAISE, Schema, fields
+from marshmallow.validate import OneOf
+
+from app.api.blueprint import Blueprint, actor
+from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.problems import ProblemError
+from app.extensions import dispatcher, service
+from app.responses import send_content
+from exports.format import MissingPackage
+from exports.formats import FORMATS, find_format
+from exports.jobs import parse_request
+from pipeline.access.audit import log_action
+from pipeline.datasets import export_requests as requests
+from pipeline.datasets import versions
+from pipeline.datasets.filters import Unusable
+from pipeline.datasets.versions import UnknownDataset
+from pipeline.operations.queries import Record
+
+blueprint = Blueprint("exports", "Exports of results, as zip files.")
+
+FORMAT_HELP = "; ".join(f"`{format_.name}`: {format_.summary}" for format_ in FORMATS)
+
+
+class ExportOptions(Schema):
+    class Meta:
+        unknown = RAISE
+
+    images = fields.String(
+        validate=OneOf(("link", "copy")),
+        metadata={"description": "Write the images' addresses (link, the default) or the images (copy)."},
+    )
+    split = fields.Raw(
+        metadata={
+            "description": 'Shares that add up to 1: "train=0.8,val=0.2" or {"train": 0.8, "val": 0.2}.'
+        }
+    )
+    split_by = fields.String(metadata={"description": "task, attachment, lineage (default) or metadata.KEY."})
+    classes = fields.List(fields.String(), metadata={"description": "Labels in the order of their ids."})
+    croissant = fields.Boolean(metadata={"description": "Add croissant.json."})
+
+
+class NewExport(Schema):
+    format = fields.String(required=True, metadata={"description": FORMAT_HELP})
+    dataset = fields.String(
+        allow_none=True, metadata={"description": "NAME@N, or NAME for the newest version."}
+    )
+    filters = fields.Dict(
+        allow_none=True,
+        metadata={
+            "description": "type, project, batch, tag, environment, status, review, label, workflow, step, since, until,"
+            " metadata: a word or a list of words each. Default: live, completed."
+        },
+    )
+    options = fields.Nested(ExportOptions, load_default={})
+
+
+class Export(OutputSchema):
+    id = fields.UUID()
+    format = fields.String()
+    dataset = fields.String(allow_none=True)
+    filters = fields.Dict(allow_none=True)
+    options = fields.Dict()
+    state = fields.String(validate=OneOf(requests.STATES))
+    progress = fields.Float(metadata={"description": "Share of the work that is done, 0 to 1."})
+    reason = fields.String(allow_none=True, metadata={"description": "Why the export failed."})
+    report = fields.Dict(
+        allow_none=True,
+        metadata={"description": "export.json without its files: written, left_out, changed."},
+    )
+    sha256 = fields.String(allow_none=True, metadata={"description": "Of the zip."})
+    size_bytes = fields.Integer(allow_none=True)
+    created_at = Timestamp()
+    completed_at = Timestamp(allow_none=True)
+
+
+@blueprint.post("/exports")
+@blueprint.arguments(NewExport, error_status_code=422)
+@blueprint.response(202, Export)
+def create_export(wanted: Mapping[str, Any]) -> Record:
+    """Request an export"""
+    options = {name: value for name, value in wanted["options"].items() if value is not None}
+    dataset = _checked(wanted["format"], wanted.get("dataset"), wanted.get("filters"), options)
+    filters = wanted.get("filters") if dataset is None else None
+    with service().engine.begin() as connection:
+        export_id, job_ids = requests.request_export(connection, wanted["format"], dataset, filters, options)
+        log_action(connection, actor(), "export.create", str(export_id))
+        row = requests.get_export(connection, export_id)
+    dispatcher().dispatch(job_ids)
+    return _shown(row)
+
+
+def _checked(
+    format_name: str, dataset: str | None, filters: Mapping[str, Any] | None, options: Mapping[str, Any]
+) -> str | None:
+    """The dataset version as name@version. Raises ProblemError for what no worker could do."""
+    format_ = find_format(format_name)
+    if format_ is None:
+        names = ", ".join(known.name for known in FORMATS)
+        raise ProblemError(422, f"There is no format {format_name}. Formats are {names}.")
+    if dataset is not None and filters:
+        raise ProblemError(422, "A dataset version has its members already; name either dataset or filters.")
+    try:
+        format_.check_packages()
+        parse_request(filters, options)
+        if dataset is None:
+            return None
+        with service().reader.begin() as connection:
+            return versions.find(connection, dataset).full_name
+    except (Unusable, MissingPackage) as problem:
+        raise ProblemError(422, str(problem.args[0])) from None
+    except UnknownDataset as problem:
+        raise ProblemError(404, str(problem.args[0])) from None
+
+
+@blueprint.get("/exports")
+@blueprint.arguments(ListQuery, location="query")
+@blueprint.response(200, list_schema(Export))
+def list_exports(query: Mapping[str, Any]) -> Record:
+    """List exports, newest first"""
+    with service().reader.begin() as connection:
+        found = list_body(requests.list_exports(connection, **paging(query)))
+    return {**found, "data": [_shown(row) for row in found["data"]]}
+
+
+@blueprint.get("/exports/<uuid:export_id>")
+@blueprint.response(200, Export)
+def get_export(export_id: UUID) -> Record:
+    """Get one export with its state and progress"""
+    with service().reader.begin() as connection:
+        return _shown(requests.get_export(connection, export_id))
+
+
+@blueprint.get("/exports/<uuid:export_id>/content")
+@blueprint.response(
+    200,
+    {"type": "string", "format": "binary"},
+    content_type="application/zip",
+    description="The zip; range requests are supported.",
+)
+def get_export_content(export_id: UUID) -> Response:
+    """Download the zip of a completed export"""
+    with service().reader.begin() as connection:
+        row = requests.get_export(connection, export_id)
+    if row["state"] != requests.COMPLETED or row["sha256"] is None:
+        raise ProblemError(404, f"The export has no content: it is {row['state']}.")
+    name = f"{(row['dataset'] or 'export').replace('@', '-')}-{row['format']}.zip"
+    try:
+        return send_content(service().store, row["sha256"], media_type="application/zip", download_name=name)
+    except FileNotFoundError:
+        raise ProblemError(
+            410, "The zip was deleted from the artifact store; request the export again."
+        ) from None
+
+
+@blueprint.delete("/exports/<uuid:export_id>")
+@blueprint.response(204)
+def delete_export(export_id: UUID) -> None:
+    """Delete an export and its zip"""
+    with service().engine.begin() as connection:
+        unused = requests.delete_export(connection, export_id)
+        log_action(connection, actor(), "export.delete", str(export_id))
+    if unused is not None:
+        service().store.delete(unused)
+
+
+def _shown(row: Mapping[str, Any]) -> Record:
+    total = row["tasks_total"]
+    done = 1.0 if row["state"] == requests.COMPLETED else (row["tasks_done"] / total if total else 0.0)
+    return {**row, "progress": round(done, 3)}

@@ -1,0 +1,134 @@
+"""Runs exports that were requested through the API: the zip is written to a temporary folder, then kept in the artifact store."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from exports.engine import write_export
+from exports.export import Options
+from exports.format import MissingPackage
+from exports.formats import find_format
+from exports.output import OutputRefused
+from pipeline.datasets import export_requests as requests
+from pipeline.datasets import versions
+from pipeline.datasets.filters import Unusable, parse_filters
+from pipeline.datasets.splits import check_split_by, parse_shares
+from pipeline.datasets.versions import Request, UnknownDataset, Version
+from pipeline.db.errors import safe_message
+from pipeline.jobs import kinds, queue
+from pipeline.jobs.queue import Job, LeaseLost
+from pipeline.operations.queries import NotFound, Record
+from pipeline.service import Service
+
+PROGRESS_SECONDS = 1.0
+OPTIONS = ("images", "split", "split_by", "classes", "croissant")
+
+
+def run_export(service: Service, job: Job) -> None:
+    """Write the export that the job names. What cannot succeed fails at once; anything else is attempted again."""
+    export_id = UUID(job.subject)
+    try:
+        with service.reader.begin() as connection:
+            export = requests.get_export(connection, export_id)
+    except NotFound:  # deleted meanwhile
+        return _finish(service, job)
+    try:
+        with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as check:
+            _write(service, job, export, check)
+    except (Unusable, UnknownDataset, MissingPackage, OutputRefused) as problem:
+        _finish(service, job, str(problem.args[0]))
+    except LeaseLost:
+        raise
+    except Exception as failure:
+        if job.attempts < kinds.max_attempts(kinds.EXPORT):
+            raise
+        _finish(service, job, safe_message(failure))
+    return None
+
+
+def _finish(service: Service, job: Job, reason: str | None = None) -> None:
+    with service.engine.begin() as connection:
+        if reason is not None:
+            requests.fail(connection, UUID(job.subject), reason)
+        queue.finish(connection, job)
+
+
+def _write(service: Service, job: Job, export: Record, check: Callable[[], None]) -> None:
+    format_ = find_format(export["format"])
+    if format_ is None:
+        raise Unusable(f"There is no format {export['format']}.")
+    options = Options(
+        images=export["options"].get("images", "link"), croissant=export["options"].get("croissant", False)
+    )
+    with tempfile.TemporaryDirectory(prefix="weighbridge-export-") as folder:
+        path = Path(folder) / "export.zip"
+        request = parse_request(export["filters"], export["options"])
+        with chosen_version(service, export["dataset"], request) as version:
+            progress = _progress(service, export["id"], check)
+            manifest = write_export(service, version, format_, options, str(path), progress=progress)
+        check()
+        with path.open("rb") as file:
+            sha256, size = service.store.put(file)
+    report = {name: value for name, value in manifest.items() if name != "files"}
+    with service.engine.begin() as connection:
+        is_kept = requests.complete(connection, export["id"], sha256, size, report)
+        is_unused = not is_kept and requests.is_unused(connection, sha256)
+        queue.finish(connection, job)
+    if is_unused:
+        service.store.delete(sha256)
+
+
+def _progress(service: Service, export_id: UUID, check: Callable[[], None]) -> Callable[[int, int], None]:
+    last = 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        check()
+        if time.monotonic() - last >= PROGRESS_SECONDS:
+            last = time.monotonic()
+            with service.engine.begin() as connection:
+                requests.set_progress(connection, export_id, done, total)
+
+    return progress
+
+
+def parse_request(filters: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Request:
+    """Filters and options of the API as a request. Raises Unusable."""
+    split, split_by, classes = (options.get(name) for name in ("split", "split_by", "classes"))
+    if isinstance(split, Mapping):
+        split = ",".join(f"{name}={share}" for name, share in split.items())
+    return Request(
+        filters=parse_filters(filters) if filters is not None else None,
+        shares=parse_shares(split) if split else None,
+        split_by=check_split_by(split_by) if split_by else None,
+        classes=versions.parse_classes("\n".join(classes)) if classes else None,
+    )
+
+
+@contextmanager
+def chosen_version(service: Service, dataset: str | None, request: Request) -> Iterator[Version]:
+    """The version that `dataset` names, or one that is made for this export and deleted after it.
+
+    Raises Unusable and UnknownDataset.
+    """
+    if dataset is None:
+        version = versions.freeze(service, request)
+    else:
+        if request.filters is not None:
+            raise Unusable("A dataset version has its members already; name either a dataset or filters.")
+        with service.reader.begin() as connection:
+            named = versions.find(connection, dataset)
+        if request == Request():
+            yield named
+            return
+        version = versions.derive(service, named, request)
+    try:
+        yield version
+    finally:
+        versions.discard(service, version.id)
