@@ -1,0 +1,200 @@
+"""The screens as HTML: what they show, how they page, what they download, and what they escape."""
+
+import csv
+import io
+import re
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.service import Service
+from tests.app.console.conftest import Person
+
+HOSTILE = "<script>alert(1)</script>\"'"
+SCREENS = (
+    "/",
+    "/tasks",
+    "/deliveries",
+    "/quarantine",
+    "/jobs",
+    "/follow-ups",
+    "/follow-ups/approve",
+    "/workflows",
+    "/batches",
+    "/settings",
+    "/tokens",
+    "/subscribers",
+    "/audit",
+)
+
+
+@pytest.mark.parametrize("path", SCREENS)
+def test_every_screen_is_a_page_in_the_frame(admin: Person, path: str) -> None:
+    answer = admin.get(path)
+    assert answer.status_code == 200
+    assert answer.text.count("<h1>") == 1
+    assert '<a class="skip" href="#content">' in answer.text
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/tasks/nobody", "/deliveries/nobody", "/workflows/nobody"])
+def test_what_does_not_exist_is_a_page_in_the_frame(admin: Person, path: str) -> None:
+    answer = admin.get(path)
+    assert answer.status_code == 404
+    assert "<nav" in answer.text
+
+
+@pytest.mark.parametrize("query", [{"cursor": "zzz"}, {"environment": "moon"}, {"type": "\0"}])
+def test_a_filter_or_cursor_that_makes_no_sense_is_refused(admin: Person, query: dict[str, str]) -> None:
+    assert admin.get("/tasks", **query).status_code == 400
+
+
+def test_pages_follow_each_other_without_repeating_or_hiding_a_task(
+    admin: Person, deliver: Callable[..., object]
+) -> None:
+    for number in range(60):
+        deliver("annotation/accepted", task_id=f"task-{number:03}")
+    first = admin.get("/tasks").text
+    found = re.findall(r'href="/console/tasks/(task-\d+)"', first)
+    address = re.search(r'rel="next" href="/console(/tasks\?cursor=[^"]+)"', first)
+    assert address is not None
+    deliver("annotation/accepted", task_id="late")
+    found += re.findall(r'href="/console/tasks/(task-\d+)"', admin.get(address.group(1)).text)
+    assert found == [f"task-{number:03}" for number in range(59, -1, -1)]
+
+
+def test_a_search_for_a_task_id_opens_the_task(admin: Person, deliver: Callable[..., object]) -> None:
+    deliver("annotation/accepted", task_id="abc")
+    assert admin.get("/tasks", q="abc").location == "/console/tasks/abc"
+
+
+@pytest.mark.parametrize("text", ["Mark every", "spring-%", "barn.png"])
+def test_a_search_finds_parts_of_instruction_metadata_and_attachment(
+    admin: Person, deliver: Callable[..., object], text: str
+) -> None:
+    deliver(
+        "annotation/accepted",
+        task_id="wanted",
+        instruction="Mark every sheep",
+        metadata={"season": "spring-%"},
+        params={"attachment": "https://cdn.example/barn.png"},
+    )
+    deliver(
+        "annotation/accepted", task_id="other", instruction="x", metadata={"season": "spring-1"}, params={}
+    )
+    shown = admin.get("/tasks", q=text).text
+    assert "/console/tasks/wanted" in shown
+    assert "/console/tasks/other" not in shown
+
+
+def test_a_list_is_downloaded_as_it_is_shown(admin: Person, deliver: Callable[..., object]) -> None:
+    deliver("annotation/accepted", task_id="=1+1", project="@sum")
+    answer = admin.get("/tasks", format="csv")
+    assert answer.headers["Content-Disposition"].startswith("attachment")
+    (row,) = csv.DictReader(io.StringIO(answer.text))
+    assert (row["task_id"], row["project"]) == ("'=1+1", "'@sum")
+    assert admin.get("/tasks", format="json").json["data"][0]["task_id"] == "=1+1"
+
+
+def test_text_of_others_is_text_on_every_page(admin: Person, deliver: Callable[..., object]) -> None:
+    box = {"type": "box", "label": HOSTILE, "uuid": HOSTILE, "left": 1, "top": 2, "width": 3, "height": 4}
+    deliver(
+        "annotation/accepted",
+        task_id="hostile",
+        project=HOSTILE,
+        batch=HOSTILE,
+        instruction=HOSTILE,
+        metadata={HOSTILE: HOSTILE},
+        params={"attachment": f"https://cdn.example/{HOSTILE}", "attachment_type": "image"},
+        response={"annotations": [box]},
+    )
+    deliver(f"not json {HOSTILE}".encode())
+    for path in ("/", "/tasks", "/tasks/hostile", "/tasks/hostile/shapes", "/deliveries", "/quarantine"):
+        assert "<script>alert" not in admin.get(path).text
+    assert (
+        f'data-label="{"&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;"}"'
+        in admin.get("/tasks/hostile").text
+    )
+
+
+def test_a_task_shows_its_shapes_in_pixels_of_the_image(
+    admin: Person, deliver: Callable[..., object]
+) -> None:
+    annotations = [
+        {"type": "box", "label": "car", "left": 10, "top": 20, "width": 30, "height": 40, "rotation": 0.5},
+        {
+            "type": "polygon",
+            "label": "road",
+            "vertices": [{"x": 1, "y": 2}, {"x": 3.5, "y": 4}, {"x": 5, "y": 6}],
+        },
+        {"type": "point", "label": "nose", "x": 7, "y": 8},
+    ]
+    deliver(
+        "annotation/accepted",
+        task_id="drawn",
+        type="imageannotation",
+        metadata={"width": 640, "height": 480},
+        params={"attachment": "https://cdn.example/x.png", "attachment_type": "image"},
+        response={"annotations": annotations},
+    )
+    page = admin.get("/tasks/drawn").text
+    assert 'viewBox="0 0 640 480"' in page
+    assert 'data-annotation="0" data-type="box" data-label="car" x="10" y="20" width="30" height="40"' in page
+    assert 'transform="rotate(28.6479 25 40)"' in page
+    assert 'points="1,2 3.5,4 5,6"' in page
+    assert 'cx="7" cy="8"' in page
+
+
+def test_versions_are_compared_in_words(admin: Person, deliver: Callable[..., object]) -> None:
+    box = {"type": "box", "label": "car", "uuid": "a", "left": 1, "top": 2, "width": 3, "height": 4}
+    deliver("annotation/accepted", task_id="two", response={"annotations": [box]})
+    later = [{**box, "label": "bus"}, {**box, "uuid": "b", "left": 90}]
+    deliver(
+        "annotation/accepted",
+        task_id="two",
+        response={"annotations": later},
+        updated_at="2031-01-01T00:00:00Z",
+    )
+    page = admin.get("/tasks/two/compare").text
+    assert "1 added, 0 removed, 0 moved, 1 relabeled" in page
+
+
+def test_the_quarantine_groups_by_reason_and_replays(admin: Person, deliver: Callable[..., object]) -> None:
+    deliver(b"one")
+    deliver(b"two")
+    page = admin.get("/quarantine").text
+    assert page.count('aria-label="Replay all with this reason"') == 1
+    assert "Replayed: 2 quarantined." in admin.client.get(admin.post("/quarantine/replay").location).text
+
+
+def test_a_delivery_shows_its_body_and_is_replayed(admin: Person, deliver: Callable[..., object]) -> None:
+    receipt = deliver("annotation/accepted", task_id="abc")
+    address = f"/deliveries/{receipt.delivery_id}"  # type: ignore[attr-defined]
+    assert "&#34;task_id&#34;: &#34;abc&#34;" in admin.get(address).text
+    assert "the delivery is processed" in admin.client.get(admin.post(f"{address}/replay").location).text
+
+
+def test_a_token_is_shown_once_and_revoked(admin: Person, service: Service) -> None:
+    page = admin.post("/tokens", name="robot", scope="read").text
+    shown = re.search(r"wb_[\w-]+", page)
+    assert shown is not None
+    assert shown.group() not in admin.get("/tokens").text
+    assert (
+        "Revoked 1 tokens called robot"
+        in admin.client.get(admin.post("/tokens/revoke", name="robot").location).text
+    )
+
+
+def test_settings_mask_secrets(admin: Person) -> None:
+    page = admin.get("/settings").text
+    assert "API_TOKEN" in page
+    assert "a-token-of-the-tests" not in page
+
+
+def test_the_live_part_is_sent_only_when_it_has_changed(
+    admin: Person, deliver: Callable[..., object]
+) -> None:
+    deliver("annotation/accepted", task_id="abc")
+    tag = admin.get("/", part="live").headers["HX-PTag"]
+    assert re.fullmatch(r"[0-9a-f]{32}", tag)
+    again = admin.client.get("/console/?part=live", headers={"HX-PTag": "other"})
+    assert again.status_code == 200
