@@ -38,6 +38,8 @@ class CreationPause(Base):
     """live | test"""
     paused_by: Mapped[str]
     paused_at: Mapped[datetime]
+    reason: Mapped[str | None]
+    """The fault that paused it, and what to do; null if a person paused it."""
 
 
 class MissedTask(Base):

@@ -100,7 +100,7 @@ class Sweep(threading.Thread):
 
     def replay_missed(self) -> None:
         """Release what waited for a setting, once at the start; plan what invalid files missed, when one is fixed."""
-        broken = pauses.broken_files(self.service)
+        broken = pauses.invalid_files(self.service)
         if broken == self._broken_files:
             return
         with self.service.engine.begin() as connection:

@@ -45,9 +45,16 @@ class WorkflowSchema(OutputSchema):
 
 
 class CreationStatus(OutputSchema):
-    stopped = fields.Boolean(metadata={"description": "Whether someone paused the creation of tasks."})
+    stopped = fields.Boolean(metadata={"description": "Whether the creation of tasks is paused."})
     stopped_by = fields.String(allow_none=True)
     stopped_at = fields.String(allow_none=True)
+    reason = fields.String(
+        allow_none=True,
+        metadata={"description": "The fault that paused it and the way out; null if a person paused it."},
+    )
+    environments = fields.List(
+        fields.String(), metadata={"description": "Environments in which creation is paused."}
+    )
     pauses = fields.List(
         fields.Dict(), metadata={"description": "Rate limits of Scale: {environment, reason, until}."}
     )

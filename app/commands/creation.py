@@ -51,10 +51,13 @@ def _print_status(status: Record, as_json: bool) -> None:
         print_json(status)
         return
     if status["stopped"]:
+        environments = " and ".join(status["environments"])
         click.echo(
-            f"Creation is paused by {status['stopped_by']} since {status['stopped_at']};"
+            f"Creation of {environments} tasks is paused by {status['stopped_by']} since {status['stopped_at']};"
             " `weighbridge creation resume` resumes it."
         )
+        if status["reason"]:
+            click.echo(status["reason"])
     else:
         click.echo("Tasks are created.")
     for pause in status["pauses"]:

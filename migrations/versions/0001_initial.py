@@ -409,6 +409,7 @@ def upgrade() -> None:
         sa.Column("environment", sa.String(length=8), nullable=False),
         sa.Column("paused_by", sa.String(), nullable=False),
         sa.Column("paused_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("reason", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("environment", name=op.f("pk_creation_pauses")),
     )
     op.create_table(

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import random
-from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
 from pipeline.artifacts.rows import File
-from pipeline.db.ids import utcnow
-from pipeline.db.state import delete_state, get_state, set_state
-from pipeline.jobs.queue import RetryLater
-from pipeline.service import Service
+from pipeline.jobs.rate_limits import check_rate_limit, clear_rate_limit, extend_rate_limit
 
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 15.0, 600.0
-UNREACHABLE = "unreachable:"
 
 
 def host_of(file: File) -> str:
@@ -28,24 +22,19 @@ def host_of(file: File) -> str:
 
 def check_host_available(connection: Connection, file: File) -> None:
     """Raise RetryLater while the file's host is paused."""
-    pause = get_state(connection, UNREACHABLE + host_of(file))
-    if (
-        pause is not None
-        and (left := (datetime.fromisoformat(pause["until"]) - utcnow()).total_seconds()) > 0
-    ):
-        raise RetryLater(f"{host_of(file)} does not answer", left * random.uniform(1.0, 1.2))
+    check_rate_limit(connection, _scope(file))
 
 
-def back_off_host(service: Service, file: File) -> None:
-    """Pause the file's host, each time for twice as long, up to MAX_PAUSE_SECONDS."""
-    key = UNREACHABLE + host_of(file)
-    with service.engine.begin() as connection:
-        known = get_state(connection, key)
-        seconds = min(2 * known["seconds"], MAX_PAUSE_SECONDS) if known else FIRST_PAUSE_SECONDS
-        until = (utcnow() + timedelta(seconds=seconds)).isoformat()
-        set_state(connection, key, {"until": until, "seconds": seconds})
+def back_off_host(connection: Connection, file: File) -> None:
+    """Pause the file's host, each time for twice as long."""
+    reason = f"{host_of(file)} does not answer"
+    extend_rate_limit(connection, _scope(file), reason, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
 
 
 def clear_host(connection: Connection, file: File) -> None:
     """Forget the pauses of a host that has answered."""
-    delete_state(connection, UNREACHABLE + host_of(file))
+    clear_rate_limit(connection, _scope(file))
+
+
+def _scope(file: File) -> str:
+    return f"host:{host_of(file)}"

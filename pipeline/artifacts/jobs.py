@@ -12,10 +12,10 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, func, literal, select, update
 
 from models import Annotation as AnnotationRow
-from models import Artifact, Response
+from models import Artifact, FollowUp, Response
 from pipeline.artifacts import hosts
 from pipeline.artifacts.extract import Extracted, compare_label_images, extract
 from pipeline.artifacts.rows import (
@@ -28,6 +28,7 @@ from pipeline.artifacts.rows import (
     update_artifact,
 )
 from pipeline.artifacts.store import Incoming, path
+from pipeline.db.follow_up_states import HELD
 from pipeline.db.ids import utcnow
 from pipeline.http.client import DownloadRefused, Unavailable, Unreachable
 from pipeline.http.download import fetch
@@ -36,6 +37,7 @@ from pipeline.jobs.queue import Job
 from pipeline.service import Service
 from scale.masks import INDEX_IMAGE_ROLES, UnreadableMask
 from scale.result_files import UnreadableFile
+from workflows.planning.reasons import ReasonCode
 
 RETRY_PERIOD = timedelta(hours=25)
 """How long an unavailable file is retried before it fails."""
@@ -57,7 +59,8 @@ def fetch_artifact(service: Service, job: Job) -> None:
                 compare_label_images(service, file.response_id)
         except Unavailable as reason:
             if isinstance(reason, Unreachable):
-                hosts.back_off_host(service, file)
+                with service.engine.begin() as connection:
+                    hosts.back_off_host(connection, file)
             return retry_later(service, job, file, str(reason))
         except (DownloadRefused, UnreadableFile, UnreadableMask) as reason:
             return fail(service, job, file, str(reason))
@@ -146,6 +149,7 @@ def record_stored(service: Service, job: Job, file: File, extracted: Extracted) 
                 .values(annotation_count=Response.annotation_count + added)
             )
         enqueue_plan_if_complete(connection, service, known)
+        enqueue_incomplete_descendants(connection, known["task_id"])
 
 
 def _extended_is_stored(connection: Connection, file: File) -> bool:
@@ -204,6 +208,28 @@ def enqueue_plan_if_complete(connection: Connection, service: Service, known: di
     )
     if not connection.scalar(pending):
         queue.enqueue(connection, kinds.PLAN, [known["task_id"]])
+
+
+def enqueue_incomplete_descendants(connection: Connection, task_id: str) -> None:
+    """Enqueue planning of the tasks below this one whose follow-ups are held because a file was missing: their
+    expressions may use `parent`."""
+    follow_ups = FollowUp.__table__.c
+    below = select(literal(task_id).label("task_id")).cte("below", recursive=True)
+    children = select(follow_ups.task_id).where(
+        follow_ups.source_task_id == below.c.task_id, follow_ups.task_id.is_not(None)
+    )
+    below = below.union(children)
+    incomplete = (
+        select(follow_ups.source_task_id)
+        .join(below, below.c.task_id == follow_ups.source_task_id)
+        .where(
+            follow_ups.state == HELD,
+            follow_ups.reason_code == ReasonCode.INCOMPLETE,
+            follow_ups.source_task_id != task_id,
+        )
+        .distinct()
+    )
+    queue.enqueue(connection, kinds.PLAN, connection.scalars(incomplete))
 
 
 def retry(connection: Connection, artifact_id: UUID) -> list[UUID]:

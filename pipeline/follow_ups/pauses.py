@@ -1,117 +1,152 @@
-"""What waits, and why: workflows that a person paused or whose files are broken, and the creating of tasks at Scale."""
+"""What must wait: workflows that a person paused or whose files are invalid, and the creation of tasks at Scale."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable
-from datetime import datetime, timedelta
-from typing import Any, NoReturn
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, RowMapping, delete, select
 
-from models import KeyValue
+from models import CreationPause, MissedTask, WorkflowPause
 from pipeline.db.dialect import insert
 from pipeline.db.ids import format_timestamp, utcnow
-from pipeline.db.state import get_state, set_state
-from pipeline.follow_ups.recording import missing_setting
+from pipeline.follow_ups.recording import settings_reason
 from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import RetryLater
+from pipeline.jobs.rate_limits import active_rate_limits, check_rate_limit, set_rate_limit
 from pipeline.service import Service
 
-PAUSED = "paused:"
-MISSED = "missed:"
-FILE = "file "
-CREATING = "creating"
-STOPPED = "creating:stopped"
-STOPPED_SECONDS = 60.0
+ENVIRONMENTS = ("live", "test")
+PAUSED_RETRY_SECONDS = 60.0
 
 
-# Workflows. The tasks that one would have looked at wait with their ids.
+class Planner(NamedTuple):
+    """What did not plan a task: a paused workflow by its name, or an invalid file by its path."""
+
+    source: str  # workflow | file
+    name: str
 
 
-def paused(connection: Connection) -> dict[str, dict[str, Any]]:
-    """Name of each paused workflow → {who, at}."""
-    rows = connection.execute(select(KeyValue.key, KeyValue.value).where(KeyValue.key.startswith(PAUSED)))
-    return {key.removeprefix(PAUSED): value for key, value in rows}
+# Workflows. The tasks that one would have planned are recorded, and planned when the cause is gone.
+
+
+def paused(connection: Connection) -> dict[str, RowMapping]:
+    """Return {name: {paused_by, paused_at}} of every paused workflow."""
+    columns = (WorkflowPause.workflow, WorkflowPause.paused_by, WorkflowPause.paused_at)
+    return {row["workflow"]: row for row in connection.execute(select(*columns)).mappings()}
 
 
 def paused_workflows(connection: Connection, service: Service) -> set[str]:
-    """Names of the loaded workflows that are paused."""
-    keys = [PAUSED + workflow.name for workflow in service.workflows.loaded]
-    return {
-        key.removeprefix(PAUSED)
-        for key in connection.scalars(select(KeyValue.key).where(KeyValue.key.in_(keys)))
-    }
+    """Return the names of the loaded workflows that are paused."""
+    names = [workflow.name for workflow in service.workflows.loaded]
+    return set(connection.scalars(select(WorkflowPause.workflow).where(WorkflowPause.workflow.in_(names))))
 
 
-def broken_files(service: Service) -> set[str]:
-    """The files that are set aside, as `miss` knows them."""
-    return {FILE + file.path for file in service.workflows.invalid}
+def pause_workflow(connection: Connection, workflow: str, actor: str) -> bool:
+    """Pause a workflow. Return whether it was not paused before."""
+    return _insert_pause(connection, WorkflowPause, {"workflow": workflow}, actor)
 
 
-def record_missed(connection: Connection, workflows: Iterable[str], task_id: str) -> None:
-    """These workflows would have looked at the task, had they not been paused, or broken."""
-    for workflow in sorted(workflows):
-        missed = {"workflow": workflow, "task_id": task_id}
-        row = {"key": f"{MISSED}{workflow}:{task_id}", "value": missed, "changed_at": utcnow()}
-        statement = insert(connection, KeyValue).values(row)
-        connection.execute(statement.on_conflict_do_nothing(index_elements=["key"]))
+def unpause_workflow(connection: Connection, workflow: str) -> None:
+    """Remove the pause of a workflow."""
+    connection.execute(delete(WorkflowPause).where(WorkflowPause.workflow == workflow))
 
 
-def replay_missed(connection: Connection, workflow: str) -> list[UUID]:
-    """Ask again for every task that this workflow missed."""
-    theirs = KeyValue.key.startswith(f"{MISSED}{workflow}:", autoescape=True)
-    missed = connection.scalars(delete(KeyValue).where(theirs).returning(KeyValue.value)).all()
-    return queue.enqueue(connection, kinds.PLAN, [one["task_id"] for one in missed])
+def invalid_files(service: Service) -> set[Planner]:
+    """Return the workflow files that are not loaded."""
+    return {Planner("file", file.path) for file in service.workflows.invalid}
+
+
+def record_missed(connection: Connection, planners: Iterable[Planner], task_id: str) -> None:
+    """Record that paused workflows or invalid files did not plan this task."""
+    for source, name in sorted(planners):
+        row = {"source": source, "name": name, "task_id": task_id, "missed_at": utcnow()}
+        statement = insert(connection, MissedTask).values(row)
+        connection.execute(statement.on_conflict_do_nothing(index_elements=["source", "name", "task_id"]))
+
+
+def replay_missed(connection: Connection, planner: Planner) -> list[UUID]:
+    """Enqueue planning of every task that this workflow or file missed. Returns the ids of the jobs to dispatch."""
+    missed = delete(MissedTask).where(MissedTask.source == planner.source, MissedTask.name == planner.name)
+    task_ids = connection.scalars(missed.returning(MissedTask.task_id)).all()
+    return queue.enqueue(connection, kinds.PLAN, task_ids)
 
 
 def replay_missed_of_fixed_files(connection: Connection, service: Service) -> list[UUID]:
-    """Ask again for every task that was missed by a file which is broken no more."""
-    missed = connection.scalars(select(KeyValue.value).where(KeyValue.key.startswith(f"{MISSED}{FILE}")))
-    mended = {one["workflow"] for one in missed} - broken_files(service)
-    return [job_id for file in sorted(mended) for job_id in replay_missed(connection, file)]
+    """Enqueue planning of every task that was missed by a file which is valid now."""
+    names = connection.scalars(select(MissedTask.name).where(MissedTask.source == "file").distinct())
+    fixed = {Planner("file", name) for name in names} - invalid_files(service)
+    return [job_id for planner in sorted(fixed) for job_id in replay_missed(connection, planner)]
 
 
-# Creating: one switch for people, and one pause for each of Scale's environments.
+# Creation of tasks: pauses by a person, or by a fault that only a person can fix, and the rate limits of Scale.
+
+
+def creation_pauses(connection: Connection) -> list[RowMapping]:
+    """Return {environment, paused_by, paused_at, reason} of each environment in which creation is paused."""
+    statement = select(*CreationPause.__table__.c).order_by(CreationPause.environment)
+    return list(connection.execute(statement).mappings())
+
+
+def insert_creation_pauses(
+    connection: Connection, actor: str, environments: Sequence[str] = ENVIRONMENTS, reason: str | None = None
+) -> bool:
+    """Pause creation in these environments. Return whether one of them was not paused before."""
+    new = [
+        _insert_pause(connection, CreationPause, {"environment": environment, "reason": reason}, actor)
+        for environment in environments
+    ]
+    return any(new)
+
+
+def delete_creation_pauses(connection: Connection) -> bool:
+    """Remove the pauses of every environment. Return whether there were any."""
+    return bool(connection.execute(delete(CreationPause)).rowcount)
 
 
 def check_creation_allowed(connection: Connection, service: Service, environment: str) -> bool:
-    """Raises Wait while no task may be created: stopped by a person, a setting is missing, or Scale asked to wait.
+    """Raise RetryLater while no task may be created: paused, a setting is missing, or Scale's rate limit lasts.
 
-    Gives whether there is a pause that has ended, to be forgotten once Scale takes a task.
+    Return whether there is a rate limit that is over, and can be cleared once Scale accepts a request.
     """
-    keys = (STOPPED, f"{CREATING}:{environment}")
-    known = {
-        row.key: row.value
-        for row in connection.execute(select(KeyValue.key, KeyValue.value).where(KeyValue.key.in_(keys)))
-    }
-    if STOPPED in known:
-        raise RetryLater("creating is stopped; `flask creating start` starts it", STOPPED_SECONDS)
-    if why := missing_setting(service, environment):
-        raise RetryLater(why, STOPPED_SECONDS)
-    pause = known.get(f"{CREATING}:{environment}")
-    if (
-        pause is not None
-        and (left := (datetime.fromisoformat(pause["until"]) - utcnow()).total_seconds()) > 0
-    ):
-        raise RetryLater(pause["reason"], left * random.uniform(1.0, 1.2))
-    return pause is not None
+    pause = connection.execute(
+        select(CreationPause.paused_by, CreationPause.reason).where(CreationPause.environment == environment)
+    ).one_or_none()
+    if pause is not None:
+        why = pause.reason or f"creation is paused by {pause.paused_by}"
+        raise RetryLater(f"{why}; `weighbridge creation resume` resumes it", PAUSED_RETRY_SECONDS)
+    if missing := settings_reason(service, environment):
+        raise RetryLater(missing.text, PAUSED_RETRY_SECONDS)
+    return check_rate_limit(connection, creation_scope(environment))
 
 
 def active_throttles(connection: Connection) -> list[dict[str, Any]]:
-    """The pauses that Scale asked for and that last: {environment, reason, until}."""
+    """Return {environment, reason, until} of the rate limits of Scale that last."""
+    scopes = {creation_scope(environment): environment for environment in ENVIRONMENTS}
     return [
-        {"environment": environment, **pause}
-        for environment in ("live", "test")
-        if (pause := get_state(connection, f"{CREATING}:{environment}"))
-        and datetime.fromisoformat(pause["until"]) > utcnow()
+        {
+            "environment": scopes[row["scope"]],
+            "reason": row["reason"],
+            "until": format_timestamp(row["until"]),
+        }
+        for row in active_rate_limits(connection, list(scopes))
     ]
 
 
 def throttle_creation(service: Service, environment: str, reason: str, seconds: float) -> NoReturn:
-    """Every worker waits `seconds` before the next create call of this environment. Raises Wait."""
-    until = format_timestamp(utcnow() + timedelta(seconds=seconds))
+    """Let every worker wait `seconds` before the next create call of this environment. Raises RetryLater."""
     with service.engine.begin() as connection:
-        set_state(connection, f"{CREATING}:{environment}", {"reason": reason, "until": until})
+        set_rate_limit(connection, creation_scope(environment), reason, seconds)
     raise RetryLater(reason, seconds)
+
+
+def creation_scope(environment: str) -> str:
+    """Return the scope of the environment's rate limit."""
+    return f"scale:{environment}"
+
+
+def _insert_pause(connection: Connection, table: Any, key: dict[str, Any], actor: str) -> bool:
+    row = {**key, "paused_by": actor, "paused_at": utcnow()}
+    statement = insert(connection, table).values(row).on_conflict_do_nothing()
+    return bool(connection.execute(statement).rowcount)

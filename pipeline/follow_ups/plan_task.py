@@ -1,17 +1,23 @@
-"""A task whose level changed is looked at: the workflows decide, and what they want is recorded with its jobs."""
+"""Plan a task whose state changed: the workflows decide, and what they want is stored with its jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from more_itertools import chunked, mark_ends
 from sqlalchemy import Connection
 
 from pipeline.events import outbox
 from pipeline.follow_ups import joins
-from pipeline.follow_ups.pauses import broken_files, paused_workflows, record_missed
-from pipeline.follow_ups.recording import cancel_for_recall, enqueue_within_limits, insert_follow_ups
+from pipeline.follow_ups.pauses import Planner, invalid_files, paused_workflows, record_missed
+from pipeline.follow_ups.recording import (
+    cancel_for_recall,
+    close_incomplete,
+    enqueue_within_limits,
+    insert_follow_ups,
+)
 from pipeline.follow_ups.views import TaskSnapshot, load_snapshot, snapshot_key
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job
@@ -22,7 +28,7 @@ from workflows.planning.joins import joins_for
 from workflows.planning.plan import PlannedFollowUp, plan
 
 FOLLOW_UP_BATCH_SIZE = 1_000
-"""In one transaction: the task's row is locked for as long."""
+"""Follow-ups of one transaction, which locks the task's row."""
 
 
 class Planned(NamedTuple):
@@ -30,117 +36,136 @@ class Planned(NamedTuple):
 
     workflow: Workflow
     follow_ups: list[PlannedFollowUp]
-    taken_back: list[str]  # steps whose follow-ups are not wanted any more
+    recalled_steps: list[str]  # steps whose follow-ups are not wanted any more
+
+
+@dataclass(slots=True)
+class TaskPlan:
+    """What all workflows want of a task."""
+
+    snapshot: TaskSnapshot
+    planned: list[Planned] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+    missed: set[Planner] = field(default_factory=set)  # paused workflows that would have planned it
+
+    @property
+    def follow_ups(self) -> list[PlannedFollowUp]:
+        return [follow_up for one in self.planned for follow_up in one.follow_ups]
 
 
 class Finalized(NamedTuple):
-    """What came of the end of a plan."""
+    """What the end of a plan changed."""
 
-    opened: list[joins.Opened]
-    taken_back: list[str]  # unique_ids
+    joins: list[joins.Opened]
+    canceled: list[str]  # unique_ids
 
 
 def plan_task(service: Service, job: Job) -> int:
-    """Plan what follows from a task as it stands now; how many follow-ups are new. The unique_ids make looking again free.
+    """Store what follows from a task as it is now. Returns how many follow-ups are new.
 
-    A change meanwhile has asked for the job again: what was planned before it is left to that.
+    Planning again is free, because unique_ids are inserted once. If the task changes meanwhile, its job was enqueued
+    again, and the rest is left to that run.
     """
-    workflows = service.workflows
-    with service.reader.begin() as connection:
-        seen = load_snapshot(connection, job.subject, parents=workflows.needs_parents)
-        paused = paused_workflows(connection, service)
-    if seen is None:
+    plan = make_plan(service, job.subject)
+    if plan is None:
         with service.engine.begin() as connection:
             queue.finish(connection, job)
         return 0
-    planned, failures, created = [], [], 0
-    missing = {
-        workflow.name
-        for workflow in workflows.loaded
-        if workflow.name in paused and _could_want(seen, workflow)
-    }
-    with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as still_leased:
-        for workflow in workflows.loaded:
-            if workflow.name not in paused:
-                try:
-                    planned.append(_plan(service, seen, workflow))
-                except Exception as failure:  # one workflow must not keep the others from what they want
-                    failures.append(failure)
-        for last, some in _in_pieces([follow_up for one in planned for follow_up in one.follow_ups]):
-            still_leased()
+    created = 0
+    with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as check_lease:
+        batches = list(chunked(plan.follow_ups, FOLLOW_UP_BATCH_SIZE)) or [[]]
+        for _, is_last, batch in mark_ends(batches):
+            check_lease()
             with service.engine.begin() as connection:
-                if seen.key != snapshot_key(connection, job.subject):
+                if plan.snapshot.key != snapshot_key(connection, job.subject):
                     queue.finish(connection, job)
                     break
-                new = insert_follow_ups(connection, service, seen, some)
-                created += len(new.unique_ids)
-                ended = _finalize(connection, service, seen, planned) if last else Finalized([], [])
-                enqueue_within_limits(connection, service, seen.view.environment, new.planned)
-                outbox.publish_follow_ups(
-                    connection, service.subscriptions, [*new.unique_ids, *ended.taken_back]
-                )
-                joins.enqueue_joins(connection, ended.opened)
-                if last:
-                    record_missed(connection, missing | broken_files(service), job.subject)
-                    _recheck_joins(connection, seen)
-                    above = seen.view.source.task_id if seen.view.source else job.subject
-                    outbox.enqueue_run_check(connection, service.subscriptions, above)
-                if last and not failures:
+                created += store_batch(connection, service, plan, batch, is_last)
+                if is_last and not plan.failures:
                     queue.finish(connection, job)
-    if failures:
-        raise failures[0]
+    if plan.failures:
+        raise plan.failures[0]
     return created
 
 
-def _could_want(seen: TaskSnapshot, workflow: Workflow) -> bool:
-    """Whether a workflow that is paused would have looked at this task."""
-    source = seen.view.source
-    return has_workflow_for(Workflows((workflow,)), seen.view.type) or bool(
+def make_plan(service: Service, task_id: str) -> TaskPlan | None:
+    """Ask every workflow; None while a file of the task's response is pending."""
+    workflows = service.workflows
+    with service.reader.begin() as connection:
+        snapshot = load_snapshot(connection, task_id, parents=workflows.needs_parents)
+        paused = paused_workflows(connection, service)
+    if snapshot is None:
+        return None
+    plan = TaskPlan(snapshot)
+    for workflow in workflows.loaded:
+        if workflow.name not in paused:
+            try:
+                plan.planned.append(_plan_workflow(service, snapshot, workflow))
+            except Exception as failure:  # one workflow must not stop the others
+                plan.failures.append(failure)
+        elif _would_plan(snapshot, workflow):
+            plan.missed.add(Planner("workflow", workflow.name))
+    return plan
+
+
+def _plan_workflow(service: Service, snapshot: TaskSnapshot, workflow: Workflow) -> Planned:
+    follow_ups = plan(snapshot.view, workflow, service.settings.unique_id_prefix)
+    return Planned(workflow, follow_ups, steps_to_cancel(snapshot.view, workflow))
+
+
+def _would_plan(snapshot: TaskSnapshot, workflow: Workflow) -> bool:
+    """Whether a paused workflow would have planned this task."""
+    source = snapshot.view.source
+    return has_workflow_for(Workflows((workflow,)), snapshot.view.type) or bool(
         source and source.workflow == workflow.name
     )
 
 
-def _plan(service: Service, seen: TaskSnapshot, workflow: Workflow) -> Planned:
-    follow_ups = plan(seen.view, workflow, service.settings.unique_id_prefix)
-    return Planned(workflow, follow_ups, steps_to_cancel(seen.view, workflow))
+def store_batch(
+    connection: Connection, service: Service, plan: TaskPlan, batch: Sequence[PlannedFollowUp], is_last: bool
+) -> int:
+    """Store one batch, and with the last one what depends on the whole plan. Returns how many follow-ups are new.
+
+    Rows are locked in one order everywhere: follow-ups, joins, counters of limits, jobs.
+    """
+    snapshot = plan.snapshot
+    new = insert_follow_ups(connection, service, snapshot, batch)
+    finalized = _finalize(connection, service, plan) if is_last else Finalized([], [])
+    enqueue_within_limits(connection, service, snapshot.view.environment, new.to_create)
+    outbox.publish_follow_ups(connection, service.subscriptions, [*new.unique_ids, *finalized.canceled])
+    joins.enqueue_joins(connection, finalized.joins)
+    if is_last:
+        record_missed(connection, plan.missed | invalid_files(service), snapshot.view.task_id)
+        _recheck_joins(connection, snapshot)
+        root = snapshot.view.source.task_id if snapshot.view.source else snapshot.view.task_id
+        outbox.enqueue_run_check(connection, service.subscriptions, root)
+    return len(new.unique_ids)
 
 
-def _in_pieces(follow_ups: Sequence[PlannedFollowUp]) -> Iterator[tuple[bool, list[PlannedFollowUp]]]:
-    """(whether it is the last, follow-ups of one transaction); one piece at the least."""
-    waiting = iter(follow_ups)
-    some = list(islice(waiting, FOLLOW_UP_BATCH_SIZE))
-    while True:
-        more = list(islice(waiting, FOLLOW_UP_BATCH_SIZE))
-        yield not more, some
-        if not more:
-            return
-        some = more
+def _finalize(connection: Connection, service: Service, plan: TaskPlan) -> Finalized:
+    """Cancel what a recall or an arrived file made obsolete, and open the joins over what was stored."""
+    snapshot, finalized = plan.snapshot, Finalized([], [])
+    task_id = snapshot.view.task_id
+    for workflow, follow_ups, recalled_steps in plan.planned:
+        if recalled_steps:
+            finalized.canceled.extend(cancel_for_recall(connection, task_id, workflow.name, recalled_steps))
+            joins.close_joins(connection, task_id, workflow.name, recalled_steps)
+        own_steps = [step.name for step in workflow.steps if step.join is None]
+        obsolete = close_incomplete(connection, task_id, workflow.name, own_steps, follow_ups)
+        finalized.canceled.extend(obsolete)
+        due = joins_for(follow_ups, workflow, service.settings.unique_id_prefix)
+        own = [join for join in due if join.source_task_id == task_id]  # a retry's join is open already
+        finalized.joins.append(joins.open_joins(connection, workflow, own, snapshot.response_id))
+    return finalized
 
 
-def _finalize(
-    connection: Connection, service: Service, seen: TaskSnapshot, planned: Sequence[Planned]
-) -> Finalized:
-    """Everything is recorded: what a recall takes back is taken back, and the joins can count."""
-    task_id, ended = seen.view.task_id, Finalized([], [])
-    for workflow, follow_ups, taken_back in planned:
-        if taken_back:
-            ended.taken_back.extend(cancel_for_recall(connection, task_id, workflow.name, taken_back))
-            joins.close(connection, task_id, workflow.name, taken_back)
-        found = joins_for(follow_ups, workflow, service.settings.unique_id_prefix)
-        own = [
-            opening for opening in found if opening.source_task_id == task_id
-        ]  # that of a retry is open already
-        ended.opened.append(joins.open_joins(connection, workflow, own, seen.response_id))
-    return ended
-
-
-def _recheck_joins(connection: Connection, seen: TaskSnapshot) -> None:
-    """Whoever waits for this task looks again."""
-    if (source := seen.view.source) is not None:
-        place = {
+def _recheck_joins(connection: Connection, snapshot: TaskSnapshot) -> None:
+    """Enqueue the joins that wait for this task."""
+    if (source := snapshot.view.source) is not None:
+        key = {
             "workflow": source.workflow,
             "step": source.step,
             "source_task_id": source.task_id,
             "source_annotation": source.annotation,
         }
-        joins.recheck_joins(connection, place)
+        joins.recheck_joins(connection, key)

@@ -1,4 +1,4 @@
-"""What would follow from a result, and why something does not: the same decisions as planning, with nothing written."""
+"""Preview and explain: which follow-ups a result would produce, and why. The decisions of planning, with nothing written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from workflows.planning.view import View
 
 
 class Preview:
-    """What these workflows would ask for, result after result, and where their limits would stop."""
+    """The follow-ups of these workflows, result after result, up to their limits."""
 
     def __init__(self, service: Service, chosen: Iterable[Workflow]) -> None:
         self._service, self._chosen = service, list(chosen)
@@ -35,8 +35,8 @@ class Preview:
             }
 
     def of(self, view: View) -> Iterator[dict[str, Any]]:
-        """Each follow-up of a result: {unique_id, workflow, step, state, reason, type, request}, the request as Scale would
-        get it. state: created, held, skipped, or `already_exists`."""
+        """Yield {unique_id, workflow, step, state, reason, type, request} of each follow-up of a result, with the request as
+        Scale would receive it. state: created, held, skipped or already_exists."""
         settings = self._service.settings
         for workflow in self._chosen:
             for follow_up in plan(view, workflow, settings.unique_id_prefix):
@@ -54,16 +54,16 @@ class Preview:
 
     def _state(self, workflow: Workflow, follow_up: PlannedFollowUp) -> tuple[str, str | None]:
         with self._service.reader.begin() as connection:
-            there = connection.scalar(select(Row.state).where(Row.unique_id == follow_up.unique_id))
-        if there is not None:
-            return "already_exists", f"it is {there}"
+            existing = connection.scalar(select(Row.state).where(Row.unique_id == follow_up.unique_id))
+        if existing is not None:
+            return "already_exists", f"it is {existing}"
         step = workflow.step(follow_up.step)
         if follow_up.state != "planned" or step is None:
             return follow_up.state, follow_up.reason
         counters = limits_for(workflow, step)
         for limit in counters:
             if self._left[limit] <= 0:
-                return "held", limit_reason(limit)
+                return "held", limit_reason(limit).text
         for limit in counters:
             self._left[limit] -= 1
         return "created", follow_up.reason
@@ -72,25 +72,25 @@ class Preview:
 def explanations(
     connection: Connection, service: Service, view: View, chosen: Iterable[Workflow]
 ) -> list[dict[str, Any]]:
-    """For each step: each condition, whether it holds and why, and its follow-ups as they stand: {workflow, paused, step,
-    conditions, elements, left, follow_ups}. A follow-up that is not recorded has the state null."""
-    there = _recorded(connection, view.task_id)
-    resting = paused(connection)
-    told = []
+    """Return for each step {workflow, paused, step, conditions, elements, left, follow_ups}: each condition with its value and
+    reason, and the follow-ups as they are stored. A follow-up that is not stored has the state null."""
+    stored = _stored(connection, view.task_id)
+    paused_names = paused(connection)
+    explanations = []
     for workflow in chosen:
         children = pending_children(connection, view.task_id, workflow)
         for step in explain(view, workflow, service.settings.unique_id_prefix, children):
             follow_ups = [
                 {
                     "unique_id": one.unique_id,
-                    **there.get(one.unique_id, {"state": None, "reason": one.reason, "task_id": None}),
+                    **stored.get(one.unique_id, {"state": None, "reason": one.reason, "task_id": None}),
                 }
                 for one in step.follow_ups
             ]
-            told.append(
+            explanations.append(
                 {
                     "workflow": workflow.name,
-                    "paused": workflow.name in resting,
+                    "paused": workflow.name in paused_names,
                     "step": step.step,
                     "conditions": [condition._asdict() for condition in step.conditions],
                     "elements": step.elements,
@@ -98,12 +98,12 @@ def explanations(
                     "follow_ups": follow_ups,
                 }
             )
-    return told
+    return explanations
 
 
-def _recorded(connection: Connection, task_id: str) -> dict[str, dict[str, Any]]:
-    """unique_id → {state, reason, task_id} of a task's follow-ups. Of one that is still to be created the reason is what its
-    last attempt has met."""
+def _stored(connection: Connection, task_id: str) -> dict[str, dict[str, Any]]:
+    """Return {unique_id: {state, reason, task_id}} of a task's follow-ups. The reason of one that is not created yet is its
+    job's last error."""
     columns = (Row.unique_id, Row.state, Row.reason, Row.task_id, Job.last_error)
     statement = (
         select(*columns)

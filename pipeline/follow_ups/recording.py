@@ -1,88 +1,99 @@
-"""Follow-ups are rows before they are requests: recorded here, and asked for as far as the limits go. A unique_id is
-recorded once, however often its source is looked at."""
+"""Store follow-ups before they are requests, and enqueue their creation as far as the limits allow. A unique_id is inserted
+once, however often its source is planned."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select, update
+from more_itertools import chunked
+from sqlalchemy import Connection, and_, or_, select
 
 from models import FollowUp
 from pipeline.db.dialect import insert
+from pipeline.db.follow_up_states import CANCELED, CREATED, HELD, PLANNED, transition
 from pipeline.db.ids import new_id, utcnow
 from pipeline.follow_ups.limits import reserve
 from pipeline.follow_ups.views import TaskSnapshot
 from pipeline.jobs import kinds, queue
 from pipeline.service import Service
 from workflows.definition.model import limits_for
-from workflows.planning.plan import PlannedFollowUp as Wanted
+from workflows.planning.plan import PlannedFollowUp
 from workflows.planning.reasons import Reason, ReasonCode
 
-ROW_BATCH_SIZE = 500
+BATCH_SIZE = 500
 MISSING_SETTINGS = (ReasonCode.MISSING_KEY, ReasonCode.MISSING_URL)
-RECALLED = "its source was recalled"
-"""Why a step with `on_recall: cancel` took a follow-up back. A new response of the source asks for it again."""
+RECALLED = Reason(ReasonCode.RECALLED, "its source was recalled")
+"""Why a step with `on_recall: cancel` cancels a follow-up. A new response of the source plans it again."""
 
-Step = tuple[str, str]
+FOLLOW_UPS = FollowUp.__table__.c
+REPLANNABLE = and_(
+    FOLLOW_UPS.task_id.is_(None),
+    or_(
+        and_(FOLLOW_UPS.state == CANCELED, FOLLOW_UPS.reason_code == ReasonCode.RECALLED),
+        and_(FOLLOW_UPS.state == HELD, FOLLOW_UPS.reason_code == ReasonCode.INCOMPLETE),
+    ),
+)
+"""Follow-ups that planning writes again: canceled by a recall, or held because a result file was missing."""
+
+StepKey = tuple[str, str]
 """(workflow, step)"""
-Planned = dict[Step, list[str]]
-"""unique_ids that may be created, as far as the limits go."""
+ToCreate = dict[StepKey, list[str]]
+"""unique_ids that may be created, as far as the limits allow."""
 
 
 class Inserted(NamedTuple):
-    """What was new."""
+    """What is new."""
 
     unique_ids: list[str]
-    planned: Planned
+    to_create: ToCreate
 
 
 def insert_follow_ups(
-    connection: Connection, service: Service, seen: TaskSnapshot, wanted: Iterable[Wanted]
+    connection: Connection, service: Service, snapshot: TaskSnapshot, planned: Iterable[PlannedFollowUp]
 ) -> Inserted:
-    """Write the follow-ups that are new. What is planned of them is to be asked for."""
-    view = seen.view
-    held = settings_reason(service, view.environment)
-    recorded = Inserted([], {})
-    follow_ups = iter(wanted)
-    while some := list(islice(follow_ups, ROW_BATCH_SIZE)):
-        rows = {follow_up.unique_id: _row(seen, follow_up, held) for follow_up in some}
+    """Insert the follow-ups that are new, and write those again that are REPLANNABLE."""
+    missing = settings_reason(service, snapshot.view.environment)
+    inserted = Inserted([], {})
+    for batch in chunked(planned, BATCH_SIZE):
+        rows = {follow_up.unique_id: _row(snapshot, follow_up, missing) for follow_up in batch}
         new = set(connection.scalars(_insert_statement(connection.dialect.name), list(rows.values())))
-        new |= _replan_recalled(connection, {key: row for key, row in rows.items() if key not in new})
+        new |= _replan(connection, {key: row for key, row in rows.items() if key not in new})
         for unique_id, row in rows.items():
             if unique_id in new:
-                recorded.unique_ids.append(unique_id)
-                if row["state"] == "planned":
-                    recorded.planned.setdefault((row["workflow"], row["step"]), []).append(unique_id)
-    return recorded
+                inserted.unique_ids.append(unique_id)
+                if row["state"] == PLANNED:
+                    inserted.to_create.setdefault((row["workflow"], row["step"]), []).append(unique_id)
+    return inserted
 
 
 @cache
 def _insert_statement(dialect: str) -> Any:
-    """Built once: to build it costs more than to run it."""
+    """Build the statement once: to build it costs more than to run it."""
     statement = insert(dialect, FollowUp.__table__).on_conflict_do_nothing(index_elements=["unique_id"])
     return statement.returning(FollowUp.unique_id)
 
 
-def _row(seen: TaskSnapshot, follow_up: Wanted, held: Reason | None) -> dict[str, Any]:
-    holds = held is not None and follow_up.state == "planned"
-    of_this_task = follow_up.source_task_id == seen.view.task_id  # a retry has the source of the first try
+def _row(snapshot: TaskSnapshot, follow_up: PlannedFollowUp, missing: Reason | None) -> dict[str, Any]:
+    state, code, text = follow_up.state, follow_up.reason_code, follow_up.reason
+    if missing is not None and state == PLANNED:
+        state, code, text = HELD, missing.code, missing.text
+    of_this_task = follow_up.source_task_id == snapshot.view.task_id  # a retry has its first attempt's source
     return {
         "unique_id": follow_up.unique_id,
         "id": new_id(),
         "workflow": follow_up.workflow,
         "workflow_digest": follow_up.digest,
         "step": follow_up.step,
-        "state": "held" if holds else follow_up.state,
-        "reason_code": held.code if holds and held else follow_up.reason_code,
-        "reason": held.text if holds and held else follow_up.reason,
+        "state": state,
+        "reason_code": code,
+        "reason": text,
         "attempt": follow_up.attempt,
         "first_unique_id": follow_up.first_unique_id,
-        "environment": seen.view.environment,
+        "environment": snapshot.view.environment,
         "source_task_id": follow_up.source_task_id,
-        "source_response_id": seen.response_id if of_this_task else seen.source_response_id,
+        "source_response_id": snapshot.response_id if of_this_task else snapshot.source_response_id,
         "source_annotation": follow_up.source_annotation,
         "task_type": follow_up.task_type,
         "request": follow_up.request,
@@ -92,52 +103,75 @@ def _row(seen: TaskSnapshot, follow_up: Wanted, held: Reason | None) -> dict[str
     }
 
 
-def _replan_recalled(connection: Connection, rows: Mapping[str, dict[str, Any]]) -> set[str]:
-    """Plan those of these again that were taken back when their source was recalled: it has been answered anew."""
+def _replan(connection: Connection, rows: Mapping[str, dict[str, Any]]) -> set[str]:
+    """Write the rows again that are REPLANNABLE, unless nothing about them is new. Returns their unique_ids."""
     if not rows:
         return set()
-    taken_back = (
-        FollowUp.unique_id.in_(rows),
-        FollowUp.state == "canceled",
-        FollowUp.task_id.is_(None),
-        FollowUp.reason.startswith(RECALLED),
+    columns = (FOLLOW_UPS.unique_id, FOLLOW_UPS.state, FOLLOW_UPS.reason)
+    found = select(*columns).where(FOLLOW_UPS.unique_id.in_(rows), REPLANNABLE).with_for_update()
+    changed = {
+        known.unique_id
+        for known in connection.execute(found)
+        if (known.state, known.reason) != (rows[known.unique_id]["state"], rows[known.unique_id]["reason"])
+    }
+    for unique_id in changed:
+        row = {name: value for name, value in rows[unique_id].items() if name not in ("unique_id", "state")}
+        code, text = row.pop("reason_code"), row.pop("reason")
+        reason = Reason(code, text) if code else text
+        transition(connection, [unique_id], rows[unique_id]["state"], reason, created_at=None, **row)
+    return changed
+
+
+def close_incomplete(
+    connection: Connection,
+    task_id: str,
+    workflow: str,
+    steps: Sequence[str],
+    planned: Iterable[PlannedFollowUp],
+) -> list[str]:
+    """Cancel the follow-ups of these steps that were held for a missing file and are not in `planned`. Returns their ids.
+
+    The held follow-up of a fan-out stands for elements that were unknown; with the file they are planned one by one.
+    """
+    held = select(FOLLOW_UPS.unique_id).where(
+        FOLLOW_UPS.source_task_id == task_id,
+        FOLLOW_UPS.workflow == workflow,
+        FOLLOW_UPS.step.in_(steps),
+        FOLLOW_UPS.state == HELD,
+        FOLLOW_UPS.reason_code == ReasonCode.INCOMPLETE,
     )
-    revived = set(connection.scalars(select(FollowUp.unique_id).where(*taken_back).with_for_update()))
-    for unique_id in revived:
-        fresh = {**rows[unique_id], "created_at": None}
-        connection.execute(update(FollowUp).where(FollowUp.unique_id == unique_id).values(fresh))
-    return revived
+    kept = {follow_up.unique_id for follow_up in planned}
+    replaced = [unique_id for unique_id in connection.scalars(held) if unique_id not in kept]
+    reason = Reason(ReasonCode.REPLANNED, "the missing file has arrived, and the step was planned again")
+    return transition(connection, replaced, CANCELED, reason, previous=(HELD,))
 
 
 def enqueue_within_limits(
-    connection: Connection, service: Service, environment: str, planned: Planned
+    connection: Connection, service: Service, environment: str, to_create: ToCreate
 ) -> None:
-    """Ask for as many as the limits of their steps grant; the others are held."""
-    for (workflow_name, step_name), unique_ids in sorted(planned.items()):
+    """Enqueue the creation of as many as the limits of their steps allow, and hold the others."""
+    for (workflow_name, step_name), unique_ids in sorted(to_create.items()):
         workflow = service.workflows.workflow(workflow_name)
         step = workflow.step(step_name) if workflow else None
-        counters = limits_for(workflow, step) if workflow and step else ()
-        granted, reason = reserve(connection, counters, len(unique_ids))
+        limits = limits_for(workflow, step) if workflow and step else ()
+        granted, reason = reserve(connection, limits, len(unique_ids))
         queue.enqueue(connection, kinds.CREATE, unique_ids[:granted], queue=environment)
-        for some in _some(unique_ids[granted:]):
-            held = update(FollowUp).where(FollowUp.unique_id.in_(some))
-            connection.execute(held.values(state="held", reason=reason))
+        transition(connection, unique_ids[granted:], HELD, reason)
 
 
 def cancel_for_recall(connection: Connection, task_id: str, workflow: str, steps: Sequence[str]) -> list[str]:
-    """Cancel what these steps have asked for of a task that was recalled: what is not done yet. Its unique_ids."""
-    columns = FollowUp.__table__.c
-    theirs = (columns.source_task_id == task_id, columns.workflow == workflow, columns.step.in_(steps))
-    open_ones = select(columns.unique_id, columns.state).where(
-        *theirs, columns.state.in_(("planned", "held", "created"))
+    """Cancel what these steps planned for a recalled task and what is not finished. Returns the unique_ids."""
+    unfinished = select(FOLLOW_UPS.unique_id, FOLLOW_UPS.state).where(
+        FOLLOW_UPS.source_task_id == task_id,
+        FOLLOW_UPS.workflow == workflow,
+        FOLLOW_UPS.step.in_(steps),
+        FOLLOW_UPS.state.in_((PLANNED, HELD, CREATED)),
     )
-    rows = connection.execute(open_ones.order_by(columns.unique_id).with_for_update())
+    rows = connection.execute(unfinished.order_by(FOLLOW_UPS.unique_id).with_for_update())
     states = {row.unique_id: row.state for row in rows}
-    created = [unique_id for unique_id, state in states.items() if state == "created"]
-    for some in _some(list(states)):
-        taken = update(FollowUp).where(FollowUp.unique_id.in_(some))
-        connection.execute(taken.values(reason=RECALLED))
-        connection.execute(taken.where(FollowUp.state != "created").values(state="canceled"))
+    created = [unique_id for unique_id, state in states.items() if state == CREATED]
+    transition(connection, states, CANCELED, RECALLED, previous=(PLANNED, HELD))
+    transition(connection, created, CREATED, RECALLED, previous=(CREATED,))
     queue.enqueue(connection, kinds.CANCEL, created)
     return list(states)
 
@@ -159,27 +193,24 @@ def missing_setting(service: Service, environment: str) -> str | None:
 
 
 def release(connection: Connection, service: Service) -> int:
-    """Ask for the follow-ups that were held because a setting was missing and is there now."""
+    """Enqueue the follow-ups that were held for a setting which is set now. Returns how many."""
     released = 0
     for environment in ("live", "test"):
-        if missing_setting(service, environment) is not None:
+        if settings_reason(service, environment) is not None:
             continue
-        waiting = (
-            FollowUp.state == "held",
-            FollowUp.environment == environment,
-            FollowUp.reason_code.in_(MISSING_SETTINGS),
+        held = (
+            select(FOLLOW_UPS.unique_id, FOLLOW_UPS.workflow, FOLLOW_UPS.step)
+            .where(
+                FOLLOW_UPS.state == HELD,
+                FOLLOW_UPS.environment == environment,
+                FOLLOW_UPS.reason_code.in_(MISSING_SETTINGS),
+            )
+            .order_by(FOLLOW_UPS.id)
         )
-        values = {"state": "planned", "reason_code": None, "reason": None}
-        statement = update(FollowUp).where(*waiting).values(**values)
-        planned: Planned = {}
-        for unique_id, *step in connection.execute(
-            statement.returning(FollowUp.unique_id, FollowUp.workflow, FollowUp.step)
-        ):
-            planned.setdefault((step[0], step[1]), []).append(unique_id)
-            released += 1
-        enqueue_within_limits(connection, service, environment, planned)
+        to_create: ToCreate = {}
+        for row in connection.execute(held):
+            to_create.setdefault((row.workflow, row.step), []).append(row.unique_id)
+        for unique_ids in to_create.values():
+            released += len(transition(connection, unique_ids, PLANNED, previous=(HELD,)))
+        enqueue_within_limits(connection, service, environment, to_create)
     return released
-
-
-def _some(unique_ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (unique_ids[start : start + ROW_BATCH_SIZE] for start in range(0, len(unique_ids), ROW_BATCH_SIZE))

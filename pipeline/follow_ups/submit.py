@@ -1,4 +1,4 @@
-"""The first tasks of a pipeline, out of a file: each created at Scale once, under a unique_id that its content gives it."""
+"""Create the first tasks of a pipeline from a file: each once, under a unique_id that is derived from its content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.follow_ups.pauses import check_creation_allowed
-from pipeline.follow_ups.task_creation import create_or_adopt
+from pipeline.follow_ups.task_creation import Creation, check_environment, create_or_adopt
 from pipeline.service import Service
 from scale.client import Conflict, PermanentError, ScaleError, Throttled, Unauthorized
 from workflows.definition.expressions import ExpressionError
@@ -24,11 +24,11 @@ MAX_ATTEMPTS = 6
 THROTTLED_SECONDS = 30.0
 CREATED, ALREADY_EXISTS, REFUSED = "created", "already_exists", "refused"
 JSON_COLUMN = ":json"
-"""The end of a column's name whose cells are JSON; any other cell is text."""
+"""Suffix of a column whose cells are JSON; any other cell is text."""
 
 
 class InvalidInput(Exception):
-    """A file, or a line of it, can't be read. args[0] says where and why."""
+    """Raised when a file, or a line of it, cannot be read; args[0] says where and why."""
 
 
 class Row(NamedTuple):
@@ -37,13 +37,13 @@ class Row(NamedTuple):
 
 
 class SubmittedTask(NamedTuple):
-    """One task that is to be created."""
+    """One task to create."""
 
     line: int
     type: str
     unique_id: str
     request: dict[str, Any]  # without callback_url and unique_id
-    fault: str | None  # why Scale would refuse it
+    fault: str | None  # why Scale would refuse the request
 
 
 class Outcome(NamedTuple):
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class RowScope:
-    """What an expression of a request can name: `row`."""
+    """The names of an expression in a request: `row`."""
 
     row: Mapping[str, Any]
 
@@ -77,33 +77,33 @@ def read_rows(path: Path) -> Iterator[Row]:
                 if text.strip():
                     fields = json.loads(text)
                     if not isinstance(fields, dict):
-                        raise InvalidInput(f"line {line} is no JSON object")
+                        raise InvalidInput(f"line {line} is not a JSON object")
                     yield Row(line, fields)
     except json.JSONDecodeError as error:
         raise InvalidInput(f"line {line} is not JSON: {error.msg} at character {error.pos + 1}") from None
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise InvalidInput(f"{path} can't be read: {error}") from None
+        raise InvalidInput(f"{path} cannot be read: {error}") from None
 
 
 def _fields(cells: Mapping[str | Any, Any], line: int) -> dict[str, Any]:
-    """A row of a table as an object: `metadata.city` is a field of `metadata`; an empty cell is no field."""
+    """Return a row of a table as an object: `metadata.city` is a field of `metadata`; an empty cell is left out."""
     fields: dict[str, Any] = {}
     for column, cell in cells.items():
         if column is None or cell is None:
-            raise InvalidInput(f"line {line} has not as many cells as the first one has columns")
+            raise InvalidInput(f"line {line} does not have one cell for each column of the first line")
         if cell == "":
             continue
         if column.endswith(JSON_COLUMN):
             try:
                 cell = json.loads(cell)
             except json.JSONDecodeError as error:
-                raise InvalidInput(f"line {line}, {column}: is not JSON: {error.msg}") from None
+                raise InvalidInput(f"line {line}, {column}: not JSON: {error.msg}") from None
         *above, name = column.removesuffix(JSON_COLUMN).split(".")
         place = fields
         for key in above:
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
-                raise InvalidInput(f"line {line}: {key} is a value, and has fields too")
+                raise InvalidInput(f"line {line}: {key} cannot be both a value and an object")
         place[name] = cell
     return fields
 
@@ -111,15 +111,15 @@ def _fields(cells: Mapping[str | Any, Any], line: int) -> dict[str, Any]:
 def task_for_row(
     row: Row, name: str, prefix: str, *, type_name: str | None = None, template: Template | None = None
 ) -> SubmittedTask:
-    """The task of a row: the row itself is the request, or `template` gives it, with `row` as its one name.
+    """Return the task of a row, whose request is the row itself or `template` rendered with the name `row`.
 
-    The unique_id is the row's own, else `<name>.<digest>`: the same file again creates nothing again.
+    The unique_id is the row's own, else `<name>.<digest>`, so that submitting a file again creates nothing.
     """
     fields = dict(row.fields)
     given, own_type = fields.pop("unique_id", None), fields.pop("type", None)
     type_name = own_type or type_name
     if not isinstance(type_name, str):
-        return SubmittedTask(row.line, "", "", {}, "names no task type: a column `type`, or --type")
+        return SubmittedTask(row.line, "", "", {}, "has no task type: add a column `type`, or pass --type")
     fault: str | None = None
     request = fields
     if template is not None:
@@ -132,17 +132,17 @@ def task_for_row(
     else:
         unique_id = f"{prefix}{given}"
         if len(unique_id) > MAX_UNIQUE_ID_LENGTH or not str(given).strip():
-            fault = f"its unique_id has more than {MAX_UNIQUE_ID_LENGTH} characters, or none"
+            fault = f"its unique_id must have 1 to {MAX_UNIQUE_ID_LENGTH} characters"
     for key in ("callback_url", "unique_id"):
         if key in request:
-            fault = f"{key} is set by the service: leave it out"
+            fault = f"{key} is set by the service; remove it"
     return SubmittedTask(
         row.line, type_name, unique_id, request, fault or rejection_reason(type_name, request)
     )
 
 
 def unique_tasks(tasks: Iterable[SubmittedTask]) -> list[SubmittedTask]:
-    """Each unique_id once, and every row at fault: of two that ask for different tasks under one, the later is."""
+    """Return one task for each unique_id. Of two rows that use one unique_id for different tasks, the later gets a fault."""
     kept: list[SubmittedTask] = []
     firsts: dict[str, SubmittedTask] = {}
     for one in tasks:
@@ -150,43 +150,44 @@ def unique_tasks(tasks: Iterable[SubmittedTask]) -> list[SubmittedTask]:
         if first is one:
             kept.append(one)
         elif (first.type, first.request) != (one.type, one.request):
-            fault = f"its unique_id is that of line {first.line}, which asks for another task"
+            fault = f"its unique_id is already used by line {first.line} for another task"
             kept.append(one._replace(fault=fault))
     return kept
 
 
-def submit(service: Service, environment: str, one: SubmittedTask) -> Outcome:
-    """Create one task, or find that it is there: waits when Scale asks to, and tries again what is doubtful.
+def submit(service: Service, environment: str, task: SubmittedTask) -> Outcome:
+    """Create one task, or find the one that exists. Waits when Scale asks to, and retries when the outcome is unknown.
 
-    Raises only what would end every other task the same way: Wait while creating is stopped, Unauthorized.
+    Raises only what would end every other task the same way: RetryLater while creation is paused, Unauthorized.
     """
     reason = None
     for attempt in range(MAX_ATTEMPTS):
         try:
-            return submit_once(service, environment, one)
+            return submit_once(service, environment, task)
         except Unauthorized:
             raise
-        except Throttled as slow:
+        except Throttled as error:
             reason = "Scale asked to slow down again and again"
-            time.sleep(slow.retry_after or THROTTLED_SECONDS)
-        except PermanentError as refused:
-            reason = f"Scale refused it with {refused.status}: {refused.message}"
-            return Outcome(one.line, one.unique_id, REFUSED, None, reason)
-        except ScaleError as doubt:
-            reason = f"Scale did not answer: {doubt.message}"
+            time.sleep(error.retry_after or THROTTLED_SECONDS)
+        except PermanentError as error:
+            reason = f"Scale refused it with {error.status}: {error.message}"
+            return Outcome(task.line, task.unique_id, REFUSED, None, reason)
+        except ScaleError as error:
+            reason = f"Scale did not answer: {error.message}"
             time.sleep(2 ** (attempt - 1) * random.uniform(0.5, 1.0))
-    return Outcome(one.line, one.unique_id, REFUSED, None, f"{reason}; submit it again")
+    return Outcome(task.line, task.unique_id, REFUSED, None, f"{reason}; submit it again")
 
 
-def submit_once(service: Service, environment: str, one: SubmittedTask) -> Outcome:
-    """One call. Raises Wait while nothing may be created, or what the client raises."""
+def submit_once(service: Service, environment: str, task: SubmittedTask) -> Outcome:
+    """Call Scale once. Raises RetryLater while nothing may be created, or what the client raises."""
     client = service.client(environment)
     with service.reader.begin() as connection:
         check_creation_allowed(connection, service, environment)
-    assert client is not None  # leave_to_create has looked
-    request = {**one.request, "callback_url": service.settings.callback_url, "unique_id": one.unique_id}
+    assert client is not None  # checked by check_creation_allowed
+    request = {**task.request, "callback_url": service.settings.callback_url, "unique_id": task.unique_id}
     try:
-        task, outcome = client.create_task(one.type, request), CREATED
+        creation, outcome = Creation(client.create_task(task.type, request)), CREATED
     except Conflict:
-        task, outcome = create_or_adopt(client, one.type, request), ALREADY_EXISTS
-    return Outcome(one.line, one.unique_id, outcome, task["task_id"], None)
+        creation, outcome = create_or_adopt(client, task.type, request), ALREADY_EXISTS
+    check_environment(service, client, environment, creation.task)
+    return Outcome(task.line, task.unique_id, outcome, creation.task["task_id"], creation.note)

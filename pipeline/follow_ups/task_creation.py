@@ -1,52 +1,62 @@
-"""One task is created at Scale for each follow-up, for ever, and canceled there when it is not wanted any more.
+"""Create one task at Scale for each follow-up, exactly once, and cancel it there when it is no longer wanted.
 
-Claim and commit; call; record and commit: no transaction is open while Scale is asked.
+Claim and commit; call; record and commit: no transaction is open during a call.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from contextlib import suppress
+from typing import Any, NamedTuple, NoReturn
 
 from sqlalchemy import Connection, RowMapping, select, update
 
 from models import FollowUp
 from pipeline.db.dialect import insert
+from pipeline.db.follow_up_states import CANCELED, CREATED, FAILED, HELD, PLANNED, transition
 from pipeline.db.ids import new_id
-from pipeline.db.state import delete_state
 from pipeline.db.tables import TASKS
 from pipeline.events import outbox
-from pipeline.follow_ups import joins
-from pipeline.follow_ups.pauses import CREATING, check_creation_allowed, throttle_creation
+from pipeline.follow_ups import joins, pauses
 from pipeline.follow_ups.recording import RECALLED, missing_setting
 from pipeline.follow_ups.request_files import RequestFileError, with_files
 from pipeline.follow_ups.verification import SourceMismatch, verify
 from pipeline.http.client import DownloadRefused
 from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job, RetryLater
+from pipeline.jobs.rate_limits import clear_rate_limit
 from pipeline.receive.ordering import task_columns
 from pipeline.receive.rows import link_follow_up, lock_task
 from pipeline.service import Service
-from scale.client import Client, Conflict, PermanentError, Throttled, Unauthorized
+from scale.client import Client, Conflict, PermanentError, ScaleError, Throttled, Unauthorized
 from scale.envelope import parse_task, storable
+from workflows.planning.reasons import Reason, ReasonCode
 
-REFUSED_SECONDS = 60.0
+log = logging.getLogger(__name__)
+
+UNAUTHORIZED_RETRY_SECONDS = 60.0
 THROTTLED_SECONDS = 30.0
 MAX_REASON_LENGTH = 1_000
 
 
+class Creation(NamedTuple):
+    """A task at Scale that has the follow-up's unique_id."""
+
+    task: dict[str, Any]
+    note: str | None = None  # what is unusual about it
+
+
 def create_task(service: Service, job: Job) -> None:
-    """Create one task at Scale, or find that it exists. What can never be created ends the follow-up, with the reason."""
+    """Create the follow-up's task at Scale, or adopt the one that exists. A refused request ends the follow-up."""
     with service.reader.begin() as connection:
         follow_up = _read(connection, job.subject)
-        if follow_up is not None and follow_up["state"] == "planned":
-            waited = check_creation_allowed(connection, service, follow_up["environment"])
-    if follow_up is None or follow_up["state"] != "planned":
-        with service.engine.begin() as connection:
-            queue.finish(connection, job)
-        return
+        if follow_up is not None and follow_up["state"] == PLANNED:
+            was_throttled = pauses.check_creation_allowed(connection, service, follow_up["environment"])
+    if follow_up is None or follow_up["state"] != PLANNED:
+        return _finish(service, job)
     environment = follow_up["environment"]
     client = service.client(environment)
-    assert client is not None  # leave_to_create has looked
+    assert client is not None  # checked by check_creation_allowed
     try:
         if service.settings.verify_before_create and follow_up["decided_by"] is None:
             verify(service, client, follow_up)
@@ -55,135 +65,184 @@ def create_task(service: Service, job: Job) -> None:
             "callback_url": service.settings.callback_url,
             "unique_id": follow_up["unique_id"],
         }
-        task = create_or_adopt(client, follow_up["task_type"], request)
-    except Unauthorized as refused:
-        throttle_creation(
-            service, environment, f"Scale refuses the API key: {refused.message}", REFUSED_SECONDS
-        )
-    except Throttled as slow:
-        throttle_creation(
-            service, environment, "Scale asks to slow down", slow.retry_after or THROTTLED_SECONDS
-        )
-    except SourceMismatch as doubt:
-        fail_or_hold(service, job, follow_up, "held", str(doubt))
-    except (DownloadRefused, RequestFileError) as refused:
-        fail_or_hold(service, job, follow_up, "failed", f"a file of its request can't be made: {refused}")
-    except PermanentError as refused:
-        fail_or_hold(
-            service, job, follow_up, "failed", f"Scale refused it with {refused.status}: {refused.message}"
-        )
+        creation = create_or_adopt(client, follow_up["task_type"], request)
+    except Unauthorized as error:
+        why = f"Scale refuses the API key: {error.message}"
+        pauses.throttle_creation(service, environment, why, UNAUTHORIZED_RETRY_SECONDS)
+    except Throttled as error:
+        seconds = error.retry_after or THROTTLED_SECONDS
+        pauses.throttle_creation(service, environment, "Scale asks to slow down", seconds)
+    except SourceMismatch as error:
+        fail_or_hold(service, job, follow_up, HELD, Reason(ReasonCode.VERIFY, str(error)))
+    except (DownloadRefused, RequestFileError) as error:
+        reason = Reason(ReasonCode.FILE, f"a file of its request cannot be built: {error}")
+        fail_or_hold(service, job, follow_up, FAILED, reason)
+    except PermanentError as error:
+        why = f"Scale refused it with {error.status}: {error.message}"
+        fail_or_hold(service, job, follow_up, FAILED, Reason(ReasonCode.REFUSED, why))
     else:
+        check_environment(service, client, environment, creation.task)
         with service.engine.begin() as connection:
-            record_created(connection, follow_up["unique_id"], environment, task)
+            record_created(connection, follow_up["unique_id"], environment, creation)
             outbox.publish_follow_ups(connection, service.subscriptions, [follow_up["unique_id"]])
-            if waited:
-                delete_state(connection, f"{CREATING}:{environment}")
+            if was_throttled:
+                clear_rate_limit(connection, pauses.creation_scope(environment))
             queue.finish(connection, job)
 
 
-def create_or_adopt(client: Client, task_type: str, request: dict[str, Any]) -> dict[str, Any]:
-    """The task that has this request's unique_id: made now, or by an attempt whose answer was lost. Raises ScaleError."""
+def create_or_adopt(client: Client, task_type: str, request: dict[str, Any]) -> Creation:
+    """Create the task, or return the one that has the request's unique_id: a former attempt's, whose answer was lost.
+
+    Raises ScaleError.
+    """
     try:
-        return client.create_task(task_type, request)
+        return Creation(client.create_task(task_type, request))
     except Conflict as conflict:
         task_id = conflict.existing_task_id
         task = client.get_task(task_id) if task_id else client.task_by_unique_id(request["unique_id"])
         if task is None:
             raise
-        for name, ours in (("type", task_type), ("callback_url", request["callback_url"])):
-            if task.get(name) != ours:
-                raise PermanentError(
-                    f"{conflict.message} That task is not ours: its {name} is {task.get(name)!r}, not {ours!r}.",
-                    conflict.status,
-                ) from conflict
-        return task
+        if task.get("type") != task_type:
+            raise PermanentError(
+                f"{conflict.message} That task is not ours: its type is {task.get('type')!r}, not {task_type!r}.",
+                conflict.status,
+            ) from conflict
+        return Creation(task, _callback_note(task.get("callback_url"), request["callback_url"]))
 
 
-def record_created(connection: Connection, unique_id: str, environment: str, task: dict[str, Any]) -> None:
-    """Join the follow-up to its task, with the state that the task has by now: its callback may have come first.
+def _callback_note(actual: Any, expected: str) -> str | None:
+    """Return what to know about a task that was created while PUBLIC_URL was another one."""
+    if actual == expected:
+        return None
+    return (
+        f"the task calls back to {actual}, not to {expected}: it was created before PUBLIC_URL changed;"
+        " `weighbridge reconcile` fetches its result"
+    )
 
-    One that was canceled while Scale was asked is canceled there too.
+
+def check_environment(service: Service, client: Client, environment: str, task: dict[str, Any]) -> None:
+    """Pause creation in the environment, and raise RetryLater, if Scale created the task in the other one.
+
+    Scale's `is_test` tells which account an API key belongs to. The task is canceled as far as Scale allows.
     """
-    described, clock, _ = parse_task(storable(task))
+    is_test = task.get("is_test")
+    if not isinstance(is_test, bool) or is_test == (environment == "test"):
+        return
+    with suppress(ScaleError):
+        client.cancel_task(task["task_id"], clear_unique_id=True)
+    _pause_for_wrong_key(service, environment, task["task_id"])
+
+
+def _pause_for_wrong_key(service: Service, environment: str, task_id: str) -> NoReturn:
+    setting, other = ("SCALE_TEST_API_KEY", "live") if environment == "test" else ("SCALE_API_KEY", "test")
+    reason = (
+        f"{setting} created the {other} task {task_id} for a {environment} result: it is a {other} key."
+        f" Set a {environment} key and restart"
+    )
+    log.error(
+        "api key of the wrong environment: creation paused",
+        extra={"environment": environment, "setting": setting, "task_id": task_id},
+    )
+    with service.engine.begin() as connection:
+        pauses.insert_creation_pauses(connection, "weighbridge", (environment,), reason)
+    raise RetryLater(reason, pauses.PAUSED_RETRY_SECONDS)
+
+
+def record_created(connection: Connection, unique_id: str, environment: str, creation: Creation) -> None:
+    """Link the follow-up to its task, in the state that the task has by now: its callback may have come first.
+
+    A follow-up that was canceled during the call is canceled at Scale too.
+    """
+    described, clock, _ = parse_task(storable(creation.task))
     if not described.task_id:
-        raise ValueError(f"Scale's answer to {unique_id} names no task_id")
+        raise ValueError(f"Scale's answer to {unique_id} has no task_id")
     moment = clock or described.created_at
-    told = {**task_columns(described), "status": described.status, "clock": moment, "described_clock": moment}
-    told |= dict.fromkeys(("clock_delivery_id", "described_delivery_id"), new_id() if moment else None)
-    named = {
+    columns = {
+        **task_columns(described),
+        "status": described.status,
+        "clock": moment,
+        "described_clock": moment,
+        **dict.fromkeys(("clock_delivery_id", "described_delivery_id"), new_id() if moment else None),
+    }
+    key = {
         "task_id": described.task_id,
         "id": new_id(),
         "environment": environment,
         "follow_up_unique_id": unique_id,
     }
-    statement = insert(connection, TASKS).values(**named, **told)
+    statement = insert(connection, TASKS).values(**key, **columns)
     statement = statement.on_conflict_do_update(
         index_elements=["task_id"], set_={"follow_up_unique_id": unique_id}
     )
     task_row = dict(connection.execute(statement.returning(TASKS)).mappings().one())
-    if task_row["clock"] is None:  # it was named before, and not described
-        connection.execute(update(TASKS).where(TASKS.c.task_id == described.task_id).values(told))
-        task_row |= told
-    state = connection.scalar(select(FollowUp.state).where(FollowUp.unique_id == unique_id).with_for_update())
+    if task_row["clock"] is None:  # a callback named the task without describing it
+        connection.execute(update(TASKS).where(TASKS.c.task_id == described.task_id).values(columns))
+        task_row |= columns
+    this = FollowUp.unique_id == unique_id
+    state = connection.scalar(select(FollowUp.state).where(this).with_for_update())
     link_follow_up(connection, task_row)
-    if state == "canceled":
+    if creation.note:
+        connection.execute(update(FollowUp).where(this).values(reason=creation.note))
+    if state == CANCELED:
         queue.enqueue(connection, kinds.CANCEL, [unique_id])
 
 
-def fail_or_hold(service: Service, job: Job, follow_up: RowMapping, state: str, reason: str) -> None:
-    """The follow-up creates no task, or none before a person has looked at it."""
+def fail_or_hold(service: Service, job: Job, follow_up: RowMapping, state: str, reason: Reason) -> None:
+    """End a follow-up that creates no task, or hold it until a person has looked at it."""
     with service.engine.begin() as connection:
-        ended = update(FollowUp).where(
-            FollowUp.unique_id == follow_up["unique_id"], FollowUp.state == "planned"
-        )
-        connection.execute(ended.values(state=state, reason=reason[:MAX_REASON_LENGTH]))
+        shortened = reason._replace(text=reason.text[:MAX_REASON_LENGTH])
+        transition(connection, [follow_up["unique_id"]], state, shortened, previous=(PLANNED,))
         _publish_change(connection, service, follow_up)
         queue.finish(connection, job)
 
 
 def cancel_task(service: Service, job: Job) -> None:
-    """Cancel the pending task of a follow-up at Scale. One that is finished already stays as it is."""
+    """Cancel the pending task of a follow-up at Scale. A finished one stays as it is."""
     with service.reader.begin() as connection:
         follow_up = _read(connection, job.subject)
-    if follow_up is None or follow_up["state"] != "created" or follow_up["task_id"] is None:
-        with service.engine.begin() as connection:
-            queue.finish(connection, job)
-        return
+    if follow_up is None or follow_up["state"] != CREATED or follow_up["task_id"] is None:
+        return _finish(service, job)
     client = service.client(follow_up["environment"])
     if client is None:
-        raise RetryLater(f"{missing_setting(service, follow_up['environment'])}", REFUSED_SECONDS)
-    recalled = (follow_up["reason"] or "").startswith(RECALLED)
+        why = missing_setting(service, follow_up["environment"])
+        raise RetryLater(str(why), UNAUTHORIZED_RETRY_SECONDS)
+    recalled = follow_up["reason_code"] == ReasonCode.RECALLED
+    refusal = None
     try:
         client.cancel_task(follow_up["task_id"], clear_unique_id=recalled)
-        outcome = {"state": "canceled"}
-    except PermanentError as refused:
-        recalled = False
-        outcome = {"reason": f"Scale would not cancel it: {refused.message}"[:MAX_REASON_LENGTH]}
+    except PermanentError as error:
+        refusal = f"Scale refuses to cancel it: {error.message}"[:MAX_REASON_LENGTH]
     with service.engine.begin() as connection:
-        if recalled:
-            outcome = {**outcome, **detach_task(connection, follow_up)}
-        ours = update(FollowUp).where(FollowUp.unique_id == job.subject, FollowUp.state == "created")
-        connection.execute(ours.values(**outcome))
+        if refusal is not None:
+            transition(connection, [job.subject], CREATED, refusal, previous=(CREATED,))
+        elif recalled:
+            detach_task(connection, follow_up)
+        else:
+            transition(connection, [job.subject], CANCELED, previous=(CREATED,))
         _publish_change(connection, service, follow_up)
         queue.finish(connection, job)
 
 
-def detach_task(connection: Connection, follow_up: RowMapping) -> dict[str, Any]:
-    """Part a follow-up from its canceled task, so that a new answer of the source can ask for it again."""
+def detach_task(connection: Connection, follow_up: RowMapping) -> None:
+    """Detach a follow-up from its canceled task, so that a new response of the source can plan it again."""
     task = lock_task(connection, follow_up["task_id"], follow_up["environment"])
-    freed = {"follow_up_unique_id": None, "unique_id": None, "status": "canceled"}
-    connection.execute(update(TASKS).where(TASKS.c.task_id == task["task_id"]).values(freed))
-    queue.enqueue(
-        connection, kinds.PLAN, [follow_up["source_task_id"]]
-    )  # that may have been answered meanwhile
-    return {"task_id": None, "reason": f"{RECALLED}; its task {task['task_id']} was canceled"}
+    columns = {"follow_up_unique_id": None, "unique_id": None, "status": "canceled"}
+    connection.execute(update(TASKS).where(TASKS.c.task_id == task["task_id"]).values(columns))
+    queue.enqueue(connection, kinds.PLAN, [follow_up["source_task_id"]])  # it may have a new response by now
+    reason = RECALLED._replace(text=f"{RECALLED.text}; its task {task['task_id']} was canceled")
+    transition(connection, [follow_up["unique_id"]], CANCELED, reason, previous=(CREATED,), task_id=None)
 
 
 def _publish_change(connection: Connection, service: Service, follow_up: RowMapping) -> None:
-    """A follow-up has come to an end by itself: whoever waits for it looks again."""
+    """Publish a follow-up that ended by itself, and enqueue the joins and the run that wait for it."""
     outbox.publish_follow_ups(connection, service.subscriptions, [follow_up["unique_id"]])
     joins.recheck_joins(connection, follow_up)
     outbox.enqueue_run_check(connection, service.subscriptions, follow_up["source_task_id"])
+
+
+def _finish(service: Service, job: Job) -> None:
+    with service.engine.begin() as connection:
+        queue.finish(connection, job)
 
 
 def _read(connection: Connection, unique_id: str) -> RowMapping | None:

@@ -1,6 +1,6 @@
-"""Before money is spent: does Scale itself say what the callback said? Only where VERIFY_BEFORE_CREATE is set.
+"""Compare the source of a follow-up with what Scale itself says, before money is spent: only if VERIFY_BEFORE_CREATE is set.
 
-The key of a callback is the same for all and does not cover the body, so whoever has seen one could send anything.
+The key of a callback is the same for all callbacks and does not sign the body, so that a leaked key lets anyone forge one.
 """
 
 from __future__ import annotations
@@ -18,52 +18,47 @@ from scale.client import Client, PermanentError
 from scale.envelope import response_digest, storable
 
 VERIFIED_SECONDS = 60.0
-"""For so long a source that was found to be true is not asked for again: a fan-out follows one result many times."""
-MAX_REMEMBERED = 10_000
+"""How long a verified source counts as verified: a fan-out follows one result many times."""
+MAX_VERIFIED = 10_000
 
 
 class SourceMismatch(Exception):
-    """Scale says something else of the source than what the follow-up was planned from. args[0] is the reason."""
+    """Raised when Scale's task differs from the one that the follow-up was planned from. args[0] is the reason."""
 
 
 def verify(service: Service, client: Client, follow_up: RowMapping) -> None:
-    """Ask Scale for the source of a follow-up. Raises Doubtful, or what the client raises.
+    """Fetch the source of a follow-up from Scale. Raises SourceMismatch, or what the client raises.
 
-    What Scale says is then taken in, as a delivery of its own.
+    A task that differs is received as a delivery of its own.
     """
     source, response_id = follow_up["source_task_id"], follow_up["source_response_id"]
-    known = (source, response_id)
-    if service.verified.get(known, 0.0) > time.monotonic():
+    key = (source, response_id)
+    if service.verified.get(key, 0.0) > time.monotonic():
         return
     with service.reader.begin() as connection:
         type_name = connection.scalar(select(Task.type).where(Task.task_id == source))
         ours = connection.scalar(select(Response.response).where(Response.id == response_id))
     try:
         task = client.get_task(source)
-    except PermanentError as unknown:
-        raise SourceMismatch(
-            f"Scale does not vouch for the source task {source}: {unknown.message}"
-        ) from unknown
-    differs = [
-        name
-        for name, one, other in (
-            ("type", task.get("type"), type_name),
-            ("response", comparable(task.get("response")), comparable(ours)),
-        )
-        if one != other
-    ]
+    except PermanentError as error:
+        raise SourceMismatch(f"Scale does not confirm the source task {source}: {error.message}") from error
+    compared = (
+        ("type", task.get("type"), type_name),
+        ("response", comparable(task.get("response")), comparable(ours)),
+    )
+    differs = [name for name, theirs, expected in compared if theirs != expected]
     if differs:
         receive_task(service, task, follow_up["environment"])
         raise SourceMismatch(
-            f"Scale says another {' and '.join(differs)} of the source task {source} than we were told"
+            f"Scale has another {' and '.join(differs)} of the source task {source} than the callback"
         )
-    if len(service.verified) > MAX_REMEMBERED:
+    if len(service.verified) > MAX_VERIFIED:
         service.verified.clear()
-    service.verified[known] = time.monotonic() + VERIFIED_SECONDS
+    service.verified[key] = time.monotonic() + VERIFIED_SECONDS
 
 
 def comparable(response: Any) -> str | None:
-    """Digest of a response without what Scale makes anew for each reader: the queries of signed addresses."""
+    """Return the digest of a response without what Scale generates for each reader: the queries of signed URLs."""
     return None if response is None else response_digest(_without_queries(storable(response)))
 
 

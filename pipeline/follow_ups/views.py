@@ -1,4 +1,4 @@
-"""A task as the workflows see it: its row, its current response and where it comes from, put together into one view."""
+"""Load a task as the workflows see it: its row, its current response and the follow-up that created it, as one view."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from sqlalchemy import Connection, Engine, RowMapping, bindparam, func, select
 
 from models import Annotation, Artifact, Delivery, FollowUp, Response
 from models.columns import UtcDateTime
+from pipeline.artifacts.extract import ROW_ROLES
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import TYPED_KEYS
 from scale.annotations import Annotation as Value
 from scale.annotations import flat_object
+from scale.masks import INDEX_IMAGE_ROLES
 from workflows.definition.recipes import stored_files
 from workflows.planning.reasons import Reason, ReasonCode
 from workflows.planning.view import Source, View, view
 
 MAX_RESULT_AGE = timedelta(days=7)
-"""A result that was brought in later than this after it happened does not buy tasks by itself."""
+"""Follow-ups of a result that was replayed, imported or reconciled later than this after it happened are held."""
+MAX_NAMED_FILES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSnapshot:
-    """A task as planning saw it. `standing` tells whether it still stands so when the plan is recorded."""
+    """A task as planning loaded it. A plan is stored only if `key` still equals `snapshot_key`."""
 
     view: View
     key: tuple[Any, ...]
     response_id: UUID | None
-    source_response_id: UUID | None = None  # that the follow-up which made this task was planned from
+    source_response_id: UUID | None = None  # of the follow-up that created this task
 
 
 def snapshot_key(connection: Connection, task_id: str) -> tuple[Any, ...]:
-    """Lock the task's row; what tells one level of it from another."""
+    """Lock the task's row and return the columns that planning depends on."""
     columns = (TASKS.c.clock_delivery_id, TASKS.c.response_id, TASKS.c.status, TASKS.c.review_status)
     return tuple(
         connection.execute(select(*columns).where(TASKS.c.task_id == task_id).with_for_update()).one()
@@ -44,15 +47,15 @@ def snapshot_key(connection: Connection, task_id: str) -> tuple[Any, ...]:
 
 
 def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True) -> TaskSnapshot | None:
-    """A task as it stands now; None while a file of its current response has still to be read.
+    """Load a task as it is now; None while a file of its current response is pending.
 
-    `parents` says whether a view shall have its `parent`: see Workflows.needs_parents.
+    `parents` says whether the view gets its `parent`: see Workflows.needs_parents.
     """
     task = connection.execute(_CURRENT, {"task": task_id}).mappings().one_or_none()
-    if task is None or task["unread"]:
+    if task is None or task["has_pending_files"]:
         return None
     source, depth, planned_from = _source(connection, task)
-    seen = _view(
+    loaded = _view(
         connection,
         task,
         task["response_id"],
@@ -62,11 +65,11 @@ def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True)
         held=_held(task),
     )
     key = (task["clock_delivery_id"], task["response_id"], task["status"], task["review_status"])
-    return TaskSnapshot(seen, key, task["response_id"], planned_from)
+    return TaskSnapshot(loaded, key, task["response_id"], planned_from)
 
 
 def load_parent(connection: Connection, task_id: str, response_id: UUID | None) -> View | None:
-    """A task with one of its responses, whatever came later: what the follow-ups of that response were planned from."""
+    """Load a task with the response that its follow-ups were planned from, whatever came later."""
     task = (
         connection.execute(_AT_RESPONSE, {"task": task_id, "response": response_id}).mappings().one_or_none()
     )
@@ -78,14 +81,15 @@ def load_parent(connection: Connection, task_id: str, response_id: UUID | None) 
 
 
 def _task_query(response_id: Any) -> Any:
-    """A task's row with one of its responses, and what stands about that: one question to the database, built once."""
+    """Build the query of a task with one response, its delivery and the states of its files. The statement is cached."""
     files = select(Artifact.id).where(Artifact.response_id == response_id)
     return (
         select(
             TASKS,
             Response.response,
-            files.where(Artifact.state == "pending").exists().label("unread"),
-            files.where(Artifact.annotation_count > 0).exists().label("in_files"),
+            files.where(Artifact.state == "pending").exists().label("has_pending_files"),
+            files.where(Artifact.state == "failed").exists().label("has_failed_files"),
+            files.where(Artifact.annotation_count > 0).exists().label("has_annotation_files"),
             Delivery.kind.label("how"),
             func.coalesce(Delivery.clock, Delivery.received_at, type_=UtcDateTime()).label("happened_at"),
             Delivery.received_at,
@@ -102,21 +106,53 @@ _AT_RESPONSE = _task_query(bindparam("response", type_=TASKS.c.response_id.type)
 
 
 def _view(connection: Connection, task: RowMapping, response_id: UUID | None, **around: Any) -> View:
+    annotations = missing_files = None
+    if response_id and task["has_annotation_files"]:
+        annotations = lazy_annotations(connection.engine, response_id)
+    if response_id and (task["has_pending_files"] or task["has_failed_files"]):
+        missing_files = describe_missing_files(connection, response_id)
     return view(
         task_object(task),
         task["response"],
         environment=task["environment"],
-        annotations=lazy_annotations(connection.engine, response_id)
-        if response_id and task["in_files"]
-        else None,
+        annotations=annotations,
+        missing_files=missing_files,
         recalled=task["latest_response_id"] is not None and response_id is None,
         review=task["review_status"],
         **around,
     )
 
 
+def describe_missing_files(connection: Connection, response_id: UUID) -> str | None:
+    """Return why the response's annotations are incomplete; None if no file that holds annotations is missing.
+
+    A segmentation is complete with one of its two index images.
+    """
+    statement = (
+        select(Artifact.role, Artifact.state, Artifact.reason)
+        .where(Artifact.response_id == response_id, Artifact.role.in_((*ROW_ROLES, *INDEX_IMAGE_ROLES)))
+        .order_by(Artifact.ordinal)
+    )
+    files = connection.execute(statement).all()
+    has_index = any(file.state == "stored" and file.role in INDEX_IMAGE_ROLES for file in files)
+    missing = [
+        file
+        for file in files
+        if file.state != "stored" and not (has_index and file.role in INDEX_IMAGE_ROLES)
+    ]
+    if not missing:
+        return None
+    reasons = (
+        f"the file {file.role} {'could not be read' if file.state == 'failed' else 'is being fetched'}"
+        f"{f': {file.reason}' if file.reason else ''}"
+        for file in missing[:MAX_NAMED_FILES]
+    )
+    more = f"; and {len(missing) - MAX_NAMED_FILES} more" if len(missing) > MAX_NAMED_FILES else ""
+    return f"{'; '.join(reasons)}{more}"
+
+
 def task_object(task: RowMapping) -> dict[str, Any]:
-    """Scale's own task object, put together again from the row."""
+    """Return Scale's own task object, rebuilt from the row."""
     found = {name: task[name] for name in TYPED_KEYS if name in TASKS.c and task[name] is not None}
     if task["review_status"] is not None:
         found["customer_review_status"] = task["review_status"]
@@ -129,7 +165,7 @@ def task_object(task: RowMapping) -> dict[str, Any]:
 
 
 def lazy_annotations(engine: Engine, response_id: UUID) -> Callable[[], list[dict[str, Any]]]:
-    """The annotations of result files, read once an expression asks for them: there may be a million, and no need of one."""
+    """Return a function that loads the annotations of result files when an expression needs them: there may be a million."""
 
     def read() -> list[dict[str, Any]]:
         with engine.begin() as connection:
@@ -139,7 +175,7 @@ def lazy_annotations(engine: Engine, response_id: UUID) -> Callable[[], list[dic
 
 
 def annotations_of_files(connection: Connection, response_id: UUID) -> list[dict[str, Any]]:
-    """The annotations that were read from result files, in Scale's own form, flat."""
+    """Return the annotations that were read from result files, in Scale's own form, flat."""
     columns = (
         Annotation.type,
         Annotation.label,
@@ -160,7 +196,7 @@ def annotations_of_files(connection: Connection, response_id: UUID) -> list[dict
 
 
 def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, int, UUID | None]:
-    """The follow-up that asked for this task, how far the task is from the first one, and the response that it followed."""
+    """Return the follow-up that created this task, the task's depth, and the response that it followed."""
     if task["follow_up_unique_id"] is None:
         return None, 0, None
     columns = (
@@ -177,26 +213,26 @@ def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, in
         FollowUp.attempt,
         Response.digest,
     )
-    asked = connection.execute(
+    created_by = connection.execute(
         select(*columns)
         .outerjoin(Response, Response.id == FollowUp.source_response_id)
         .where(FollowUp.unique_id == task["follow_up_unique_id"])
     ).one_or_none()
-    if asked is None:
+    if created_by is None:
         return None, 0, None
     source = Source(
-        asked.workflow,
-        asked.step,
-        asked.unique_id,
-        asked.source_task_id,
-        asked.source_annotation,
-        asked.digest,
-        asked.request,
-        stored_files(asked.files),
-        asked.first_unique_id,
-        asked.attempt,
+        created_by.workflow,
+        created_by.step,
+        created_by.unique_id,
+        created_by.source_task_id,
+        created_by.source_annotation,
+        created_by.digest,
+        created_by.request,
+        stored_files(created_by.files),
+        created_by.first_unique_id,
+        created_by.attempt,
     )
-    return source, asked.depth, asked.source_response_id
+    return source, created_by.depth, created_by.source_response_id
 
 
 def _held(task: RowMapping) -> Reason | None:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, case, func, or_, select, update
 from models import Batch, Delivery, FollowUp, Response
 from pipeline.db.dialect import from_now, insert
 from pipeline.db.engine import close_on_return
+from pipeline.db.follow_up_states import transition
 from pipeline.db.ids import new_id
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import CLOCK_WARNING, OrderKey, clock_of, is_implausible
@@ -126,20 +127,18 @@ def link_follow_up(connection: Connection, task: Mapping[str, Any], named: str |
     unique_id: str | None = task["follow_up_unique_id"] or named or task["unique_id"]
     if unique_id is None:
         return None
-    statement = (
-        update(FollowUp)
-        .where(
-            FollowUp.unique_id == unique_id,
+    linked = transition(
+        connection,
+        [unique_id],
+        _follow_up_state(connection, task),
+        where=(
             FollowUp.environment == task["environment"],
             or_(FollowUp.task_id.is_(None), FollowUp.task_id == task["task_id"]),
-        )
-        .values(
-            state=_follow_up_state(connection, task),
-            task_id=task["task_id"],
-            created_at=func.coalesce(FollowUp.created_at, from_now()),
-        )
+        ),
+        task_id=task["task_id"],
+        created_at=func.coalesce(FollowUp.created_at, from_now()),
     )
-    return unique_id if connection.execute(statement).rowcount else None
+    return unique_id if linked else None
 
 
 def _follow_up_state(connection: Connection, task: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, select, true, update
+from sqlalchemy import Connection, and_, case, delete, null, or_, select, true, update
 
 from models import Annotation, Artifact, Response
 from pipeline.db.annotation_rows import write_annotations
@@ -175,7 +175,7 @@ def _replace_result(
     columns = result_columns(parsed)
     if same_files:
         columns["annotation_count"] += sum(file.annotation_count or 0 for file in files)
-        job_ids = requeue_masks(connection, version_id)
+        job_ids = requeue_files(connection, version_id)
     else:
         gone = delete(Artifact).where(Artifact.response_id == version_id).returning(Artifact.id)
         queue.delete_pending(connection, kinds.FETCH, map(str, connection.scalars(gone)))
@@ -184,16 +184,20 @@ def _replace_result(
     return job_ids
 
 
-def requeue_masks(connection: Connection, response_id: UUID) -> list[UUID]:
-    """Enqueue the index images of a response whose mask rows were written again, without their pixels."""
+def requeue_files(connection: Connection, response_id: UUID) -> list[UUID]:
+    """Enqueue the files of a response that was parsed again: those that failed, and index images, whose mask rows were
+    written again without their pixels."""
+    failed = Artifact.state == "failed"
+    index_image = and_(Artifact.role.in_(INDEX_IMAGE_ROLES), Artifact.state == "stored")
     statement = (
         update(Artifact)
-        .where(
-            Artifact.response_id == response_id,
-            Artifact.role.in_(INDEX_IMAGE_ROLES),
-            Artifact.state == "stored",
+        .where(Artifact.response_id == response_id, or_(failed, index_image))
+        .values(
+            state="pending",
+            sha256=case((failed, null()), else_=Artifact.sha256),
+            attempts=case((failed, 0), else_=Artifact.attempts),
+            first_attempt_at=case((failed, null()), else_=Artifact.first_attempt_at),
         )
-        .values(state="pending")
     )
     ids = connection.scalars(statement.returning(Artifact.id)).all()
     return queue.enqueue(connection, kinds.FETCH, map(str, ids))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from sqlalchemy import update
 
-from models import Annotation, Artifact, Job, KeyValue, Response
+from models import Annotation, Artifact, Job, RateLimit, Response
 from pipeline.artifacts import extract, jobs
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups.views import load_snapshot
@@ -269,7 +269,7 @@ def test_what_may_be_there_later_is_asked_for_again_with_back_off(
     receive_callback(service, video(files, "/a", type="videoboxannotation"))
     for attempt in (1, 2, 3):
         with service.engine.begin() as connection:
-            connection.execute(KeyValue.__table__.delete())  # the pause for its host
+            connection.execute(RateLimit.__table__.delete())  # the pause for its host
         with TimeSpan() as then:
             run_job(service, claim(service))
         artifact, job = only(service, Artifact), only(service, Job)
@@ -281,7 +281,7 @@ def test_what_may_be_there_later_is_asked_for_again_with_back_off(
             queue.retry(connection, job["id"])
     files.has["/a"] = [{"annotations": [BOX]}]
     with service.engine.begin() as connection:
-        connection.execute(KeyValue.__table__.delete())
+        connection.execute(RateLimit.__table__.delete())
     run_job(service, claim(service))
     assert (only(service, Artifact)["state"], only(service, Artifact)["reason"]) == ("stored", None)
 
@@ -334,22 +334,22 @@ def test_a_host_that_does_not_answer_is_left_alone_for_a_while_and_longer_each_t
     assert sorted(row["attempts"] for row in table(service, Artifact)) == [0, 0, 0, 0, 1]
     past = utcnow() - timedelta(seconds=5)
     for tries, seconds in enumerate((15, 30, 60), 1):
-        pause = only(service, KeyValue)
-        until = datetime.fromisoformat(pause["value"]["until"])
+        pause = only(service, RateLimit)
+        until = pause["until"]
         assert until in then.shift(seconds)
         assert len(files.asked) == tries
         with service.engine.begin() as connection:
-            connection.execute(update(KeyValue).values(value={**pause["value"], "until": past.isoformat()}))
+            connection.execute(update(RateLimit).values(until=past))
             connection.execute(update(Job).values(run_at=past))
         with TimeSpan() as then:
             run_due_jobs(service)
     files.has = dict.fromkeys(names, reply([{"annotations": [BOX]}]))
     with service.engine.begin() as connection:
-        connection.execute(KeyValue.__table__.delete())
+        connection.execute(RateLimit.__table__.delete())
         connection.execute(update(Job).values(run_at=past))
     run_due_jobs(service)
     assert {row["state"] for row in table(service, Artifact)} == {"stored"}
-    assert table(service, KeyValue) == []
+    assert table(service, RateLimit) == []
 
 
 def test_a_file_that_is_missing_is_no_reason_to_leave_its_host_alone(service: Service, files: Files) -> None:
@@ -357,7 +357,7 @@ def test_a_file_that_is_missing_is_no_reason_to_leave_its_host_alone(service: Se
     receive_callback(service, video(files, "/not-there", "/there", type="videoboxannotation"))
     run_due_jobs(service)
     assert sorted(row["state"] for row in table(service, Artifact)) == ["pending", "stored"]
-    assert table(service, KeyValue) == []
+    assert table(service, RateLimit) == []
 
 
 def test_a_file_larger_than_allowed_is_refused_and_leaves_nothing(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models import KeyValue, Task
+from models import SpendCounter, Task
 from pipeline.follow_ups import decisions, pauses, plan_task
 from pipeline.follow_ups.pauses import replay_missed_of_fixed_files
 from pipeline.jobs import kinds, queue
@@ -55,9 +55,7 @@ def test_four_workers_never_go_beyond_a_limit(pipeline: Pipeline) -> None:
     assert counted["each", "created"] <= 13
     assert counted["each", "created"] + counted["once", "created"] <= 20
     assert counted["each", "created"] + counted["each", "held"] == 30
-    granted = {
-        row["key"].split(":")[1]: row["count"] for row in table(pipeline.service, KeyValue) if row["count"]
-    }
+    granted = {row["counter"]: row["granted"] for row in table(pipeline.service, SpendCounter)}
     assert granted == {
         "w.each": counted["each", "created"],
         "w": counted["each", "created"] + counted["once", "created"],

@@ -81,7 +81,7 @@ def test_rows_that_ask_for_different_tasks_under_one_unique_id_are_wrong(
     head = "unique_id,image,what\n"
     done = submit("street.csv", head + one + other + one, *with_request(tmp_path))
     assert "1 invalid rows" in done.stderr
-    assert "line 3: its unique_id is that of line 2, which asks for another task" in done.stderr
+    assert "line 3: its unique_id is already used by line 2 for another task" in done.stderr
     assert sandbox.tasks() == []
     nameless = "unique_id,type\nu,\nu,\nline 2,categorization\n"
     assert "3 invalid rows" in submit("street.csv", nameless).stderr
@@ -185,9 +185,9 @@ def test_nothing_is_submitted_while_creating_is_stopped(
     ("name", "content", "why"),
     [
         ("odd.jsonl", '{"a": 1}\nnonsense', "line 2 is not JSON"),
-        ("odd.jsonl", "[1]", "line 1 is no JSON object"),
-        ("odd.jsonl", '{"instruction": "?"}', "line 1: names no task type"),
-        ("odd.csv", "a,b\n1,2,3\n", "line 2 has not as many cells"),
+        ("odd.jsonl", "[1]", "line 1 is not a JSON object"),
+        ("odd.jsonl", '{"instruction": "?"}', "line 1: has no task type"),
+        ("odd.csv", "a,b\n1,2,3\n", "line 2 does not have one cell"),
         ("odd.csv", "a:json\n{\n", "line 2, a:json: is not JSON"),
         (
             "odd.csv",

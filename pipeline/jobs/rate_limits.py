@@ -1,0 +1,61 @@
+"""Rate limits: remote sides that asked to be called less often, or do not answer. Every worker respects the same rows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, delete, select
+
+from models import RateLimit
+from pipeline.db.dialect import insert
+from pipeline.db.ids import utcnow
+from pipeline.jobs.queue import RetryLater
+
+
+def check_rate_limit(connection: Connection, scope: str) -> bool:
+    """Raise RetryLater while `scope` is paused. Return whether it has a pause that is over and can be cleared."""
+    limit = connection.execute(
+        select(RateLimit.until, RateLimit.reason).where(RateLimit.scope == scope)
+    ).one_or_none()
+    if limit is None:
+        return False
+    if (left := (limit.until - utcnow()).total_seconds()) > 0:
+        raise RetryLater(limit.reason, left * random.uniform(1.0, 1.2))
+    return True
+
+
+def set_rate_limit(connection: Connection, scope: str, reason: str, seconds: float) -> None:
+    """Pause `scope` for `seconds` from now."""
+    moment = utcnow()
+    row: dict[str, Any] = {
+        "scope": scope,
+        "until": moment + timedelta(seconds=seconds),
+        "seconds": int(seconds),
+        "reason": reason,
+        "changed_at": moment,
+    }
+    statement = insert(connection, RateLimit).values(row)
+    changed = {name: value for name, value in row.items() if name != "scope"}
+    connection.execute(statement.on_conflict_do_update(index_elements=["scope"], set_=changed))
+
+
+def extend_rate_limit(connection: Connection, scope: str, reason: str, first: float, longest: float) -> None:
+    """Pause `scope` for `first` seconds, or for twice as long as the last time, up to `longest` seconds."""
+    known = connection.scalar(select(RateLimit.seconds).where(RateLimit.scope == scope))
+    set_rate_limit(connection, scope, reason, first if known is None else min(2 * known, longest))
+
+
+def clear_rate_limit(connection: Connection, scope: str) -> None:
+    """Forget the pauses of `scope`, because it has answered."""
+    connection.execute(delete(RateLimit).where(RateLimit.scope == scope))
+
+
+def active_rate_limits(connection: Connection, scopes: Sequence[str]) -> list[RowMapping]:
+    """Return {scope, reason, until} of those of `scopes` that are paused now."""
+    statement = select(RateLimit.scope, RateLimit.reason, RateLimit.until).where(
+        RateLimit.scope.in_(scopes), RateLimit.until > utcnow()
+    )
+    return list(connection.execute(statement.order_by(RateLimit.scope)).mappings())
