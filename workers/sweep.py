@@ -45,7 +45,7 @@ class Sweep(threading.Thread):
         self._stopped = threading.Event()
         self._fork_lock = threading.Lock()
         self._next_heartbeat = 0.0
-        self._broken_files: set[str] | None = None
+        self._broken_files: set[pauses.Planner] | None = None
         self._recently_dispatched: dict[UUID, float] = {}
 
     def start(self) -> None:
