@@ -20,15 +20,15 @@ MIB = 1024 * 1024
 RUNNING = Path("var/running.json")
 """Written and kept locked by `weighbridge up` (see development.py) while it runs."""
 
+_RESULT_BUCKETS = ("scaleapi-attachments", "scaleapi-results")
+_RESULT_REGIONS = ("us-west-1", "us-west-2", "ap-northeast-1")
+_S3_HOSTS = ("s3", *(f"s3{mark}{region}" for region in _RESULT_REGIONS for mark in ".-"))
 SCALE_RESULT_HOSTS = (
-    "scaleapi-attachments.s3.amazonaws.com",
-    "scaleapi-attachments.s3-ap-northeast-1.amazonaws.com",
-    "scaleapi-attachments.s3.us-west-2.amazonaws.com",
-    "scaleapi-results.s3.amazonaws.com",
-    "scaleapi-results.s3.us-west-1.amazonaws.com",
+    *(f"{bucket}.{s3}.amazonaws.com" for bucket in _RESULT_BUCKETS for s3 in _S3_HOSTS),
+    *(f"{s3}.amazonaws.com/{bucket}" for bucket in _RESULT_BUCKETS for s3 in _S3_HOSTS),
     "s3.labeling-data.net",
 )
-"""Hosts that Scale's results have been seen on. Source: recorded responses of segmentation, video and lidar tasks."""
+"""Hosts of Scale's results: its buckets in every form of an S3 address. Source: docs, and recorded responses."""
 
 
 class SettingsError(Exception):
@@ -214,13 +214,16 @@ def _sandbox_keys(running: Mapping[str, str], environment: Mapping[str, str]) ->
 
 
 _is_a_prefix = Regexp(r"^[A-Za-z0-9._-]{0,40}$", error="Takes at most 40 of the characters A-Z a-z 0-9 . _ -")
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+)(:[0-9]{1,5})?")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+)(:[0-9]{1,5})?((?:/[\w~-][\w.~-]*)+/?)?", re.ASCII)
+"""host[:port][/prefix]; the prefix is plain segments, as the names of S3 buckets and folders are."""
 
 
 def _names_hosts(value: str) -> None:
     for host in _parts(value):
         if not _HOST.fullmatch(host):
-            raise ValidationError(f"{host!r} is no host; takes names such as example.com or localhost:9000.")
+            raise ValidationError(
+                f"{host!r} is no host; takes names such as example.com, localhost:9000 or s3.example.com/bucket."
+            )
 
 
 def _address(*schemes: str) -> Callable[[str], None]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
+from urllib.parse import unquote
 
 import requests
 from AntiSSRF import AntiSSRFError, AntiSSRFPolicy, PolicyConfigOptions  # type: ignore[import-untyped]
@@ -36,11 +38,25 @@ class Unreachable(Unavailable):
     """Raised when the host does not answer, or too slowly, so that its other files can wait as well."""
 
 
+class AllowedHost(NamedTuple):
+    """One entry of a setting such as ARTIFACT_HOSTS: `host[:port][/prefix]`."""
+
+    host: str
+    """With the port, where the entry names one."""
+    prefix: tuple[str, ...] = ()
+    """The first segments of the path of every URL that is allowed."""
+
+    @classmethod
+    def parse(cls, entry: str) -> AllowedHost:
+        host, _, prefix = entry.partition("/")
+        return cls(host.lower(), tuple(filter(None, prefix.split("/"))))
+
+
 def check_allowed(url: str, hosts: Collection[str]) -> tuple[Url, bool]:
     """Return the parsed URL and whether its host may have a private address.
 
-    `hosts` names each host (https on port 443, at a public address) or host:port (also http, also a private address).
-    Raises DownloadRefused for any other host.
+    `hosts` names each host (https on port 443, at a public address) or host:port (also http, also a private address),
+    optionally with a prefix of the path (`s3.us-west-1.amazonaws.com/bucket`). Raises DownloadRefused for any other URL.
     """
     target = _parse(url)
     return target, _may_be_private(target, hosts)
@@ -61,16 +77,36 @@ def _parse(url: str) -> Url:
 
 def _may_be_private(target: Url, hosts: Collection[str]) -> bool:
     """Whether the host may have a private address and use plain http, because it is named with its port."""
-    named = {host.lower() for host in hosts}
+    allowed = [AllowedHost.parse(entry) for entry in hosts]
+    path = _segments(target.path or "")
+    named = {entry.host for entry in allowed if not entry.prefix or _is_below(path, entry.prefix)}
     if host_port(target) in named:
         return True
     if target.host not in named:
+        known = {entry.host for entry in allowed}
+        if target.host in known or host_port(target) in known:
+            raise DownloadRefused(
+                f"the path at {host_port(target)} is not among those that are allowed there"
+            )
         raise DownloadRefused(f"{host_port(target)} is not among the hosts that files may be fetched from")
     if target.scheme != "https" or target.port not in (None, 443):
         raise DownloadRefused(
             f"{target.scheme} on {host_port(target)} needs the host to be named with its port"
         )
     return False
+
+
+def _segments(path: str) -> tuple[str, ...] | None:
+    """Return the decoded segments of a path; None if a server could read it as another path."""
+    decoded = unquote(path)
+    while "%" in decoded and (again := unquote(decoded)) != decoded:
+        decoded = again
+    segments = tuple(decoded.replace("\\", "/").split("/")[1:])
+    return None if {".", ".."} & set(segments) else segments
+
+
+def _is_below(path: tuple[str, ...] | None, prefix: tuple[str, ...]) -> bool:
+    return path is not None and len(path) > len(prefix) and path[: len(prefix)] == prefix
 
 
 def host_port(target: Url) -> str:

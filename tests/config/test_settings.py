@@ -41,7 +41,7 @@ def test_addresses_as_platforms_give_them_are_taken() -> None:
 
 @pytest.mark.parametrize("name", ["ARTIFACT_HOSTS", "ATTACHMENT_HOSTS", "SUBSCRIBER_HOSTS"])
 @pytest.mark.parametrize(
-    "wrong", ["https://example.com", "example.com/files", "me@example.com", "a b", "::1"]
+    "wrong", ["https://example.com", "example.com/a/../b", "example.com/a?b", "me@example.com", "a b", "::1"]
 )
 def test_a_host_that_no_address_could_match_is_refused(name: str, wrong: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name}: .*is no host"):
@@ -49,7 +49,7 @@ def test_a_host_that_no_address_could_match_is_refused(name: str, wrong: str) ->
 
 
 def test_hosts_are_names_or_addresses_with_or_without_a_port() -> None:
-    named = ("example.com", "127.0.0.1:9000", "[::1]:9000")
+    named = ("example.com", "127.0.0.1:9000", "[::1]:9000", "s3.example.com/bucket", "[::1]:9000/a/b.c/")
     assert load_settings({"ARTIFACT_HOSTS": ",".join(named), "SECRET_KEY": "s"}).artifact_hosts == named
 
 
