@@ -1,4 +1,4 @@
-"""Classify database errors: transient or permanent, and what may be shown of them."""
+"""Classify database errors: a fault of the connection, a transient one, or one of the data; and what may be shown of them."""
 
 from __future__ import annotations
 
@@ -6,31 +6,58 @@ import sqlite3
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-TRANSIENT_SQLSTATE_CLASSES = ("08", "40", "53", "55", "57", "58")
-"""Classes of SQLSTATE: connections, rollbacks, resources, locks, interventions, the system. Source: PostgreSQL, "Error Codes"."""
+DATA_SQLSTATE_CLASSES = ("22", "23", "54")
+"""Data exceptions, integrity violations, exceeded program limits: what the row itself is refused for."""
+DISCONNECT_SQLSTATES = frozenset(
+    (
+        "25006",  # read-only transaction: the server was demoted
+        "25P03",  # idle-in-transaction time-out
+        "25P04",  # transaction time-out
+        "26000",  # unknown prepared statement: another server behind a pooler
+        "42P05",  # duplicate prepared statement: the same
+        "57P01",  # admin shutdown
+        "57P02",  # crash shutdown
+        "57P03",  # cannot connect now
+        "57P04",  # database dropped
+        "57P05",  # idle session time-out
+    )
+)
+DISCONNECT_SQLSTATE_CLASSES = ("08",)
+"""States after which this connection, or its server, cannot do the work. Source: PostgreSQL, "Error Codes"."""
 
 
 def rolled_back(connection: Connection) -> bool:
-    """Whether the database has rolled back the whole transaction by itself, as SQLite does when its disk is full. What is
-    written now would stand alone."""
+    """Return whether the database has rolled back the whole transaction, as SQLite does when its disk is full.
+
+    What is written afterwards would be committed by itself.
+    """
     driver: Any = connection.connection
     return connection.dialect.name == "sqlite" and not driver.in_transaction
 
 
+def is_disconnect(error: BaseException) -> bool:
+    """Return whether the driver's `error` means that the connection must be replaced."""
+    state: str | None = getattr(error, "sqlstate", None)
+    return state is not None and (state in DISCONNECT_SQLSTATES or state[:2] in DISCONNECT_SQLSTATE_CLASSES)
+
+
 def is_transient(error: DBAPIError) -> bool:
-    """Whether the same statement may succeed a little later: a lock, a time-out, a server that is full or stops."""
+    """Return whether the same statement may succeed later: a lock, a time-out, a connection or server that fails.
+
+    Only what the data is refused for is permanent: a fault of the database must never be stored as one of the body.
+    """
     state: str | None = getattr(error.orig, "sqlstate", None)
     if state is not None:
-        return state[:2] in TRANSIENT_SQLSTATE_CLASSES
-    return (
-        isinstance(error, OperationalError)
-        and getattr(error.orig, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR
-    )
+        return state[:2] not in DATA_SQLSTATE_CLASSES
+    if isinstance(error, InterfaceError):
+        return True
+    sqlite_code: int = getattr(error.orig, "sqlite_errorcode", 0)
+    return isinstance(error, OperationalError) and sqlite_code != sqlite3.SQLITE_ERROR
 
 
 def safe_message(error: BaseException) -> str:
-    """What the database says, without the lines that repeat values: those may open files."""
-    said = error.orig if isinstance(error, DBAPIError) else error
-    return f"{type(said).__name__}: {str(said).partition(chr(10))[0]}"
+    """Return the type and the first line of the error; other lines may contain row values, such as signed URLs."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeGuard
 from uuid import UUID
 
@@ -103,10 +102,10 @@ def insert_first_callback(
     if first is None:
         return None
     with service.engine.connect() as connection:
-        if not events.has_subscribers:
+        if not events.has_subscribers:  # one statement, which commits by itself
             connection = connection.execution_options(**AUTOCOMMIT)
         try:
-            with connection.begin() if events.has_subscribers else nullcontext():
+            with connection.begin():
                 if not _execute(connection, first):
                     return None
                 return first.job_ids + events.publish(connection, delivery, callback)

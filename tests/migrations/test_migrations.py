@@ -1,5 +1,8 @@
 """From an empty database to the tables that the code expects, and back, on each kind of database."""
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
 
 from models import Base
-from pipeline.db.migrations import migrate, migrations, revisions
+from pipeline.db.migrations import PROJECT, alembic_config, is_newer_than_code, migrate, revisions
 
 # Indexes of expressions are not read back from SQLite.
 pytestmark = pytest.mark.filterwarnings(
@@ -47,10 +50,55 @@ def test_the_migrations_make_the_tables_that_the_code_expects(empty_database_url
 
 def test_the_migrations_can_be_taken_back(empty_database_url: str) -> None:
     migrate(empty_database_url)
-    command.downgrade(migrations(empty_database_url), "base")
+    command.downgrade(alembic_config(empty_database_url), "base")
     assert tables(empty_database_url) == {"alembic_version"}
     migrate(empty_database_url)
     assert tables(empty_database_url) == {"alembic_version", *Base.metadata.tables}
+
+
+@pytest.mark.parametrize("entrance", ["alembic", "migrate"])
+def test_several_migrations_at_once_all_succeed(empty_database_url: str, entrance: str) -> None:
+    commands = {
+        "alembic": [sys.executable, "-m", "alembic", "upgrade", "head"],
+        "migrate": [
+            sys.executable,
+            "-c",
+            "import sys; from pipeline.db.migrations import migrate; migrate(sys.argv[1])",
+            empty_database_url,
+        ],
+    }
+    environment = {**os.environ, "DATABASE_URL": empty_database_url, "SECRET_KEY": "s"}
+    running = [
+        subprocess.Popen(commands[entrance], env=environment, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    assert [process.communicate()[1] for process in running if process.wait()] == []
+    assert differences(empty_database_url) == []
+
+
+@pytest.fixture
+def newer_database_url(empty_database_url: str) -> str:
+    """A database that a newer version has migrated."""
+    migrate(empty_database_url)
+    engine = create_engine(empty_database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'from_the_future'")
+    engine.dispose()
+    return empty_database_url
+
+
+def test_a_database_of_a_newer_version_is_left_as_it_is(
+    newer_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = tables(newer_database_url)
+    migrate(newer_database_url)
+    assert tables(newer_database_url) == before
+    assert "newer version" in caplog.text
+    engine = create_engine(newer_database_url)
+    with engine.connect() as connection:
+        assert is_newer_than_code(connection)
+        assert revisions(connection)[0] == "from_the_future"
+    engine.dispose()
 
 
 def test_every_constraint_has_a_name_so_that_sqlite_can_change_its_table(empty_database_url: str) -> None:

@@ -1,0 +1,138 @@
+"""Connections to PostgreSQL: the same for the service, the commands and the migrations, directly or through a pooler.
+
+The time-outs are sent when a connection is opened. A pooler in transaction mode, such as PgBouncer, refuses or ignores
+them, and gives every transaction another server; then each transaction sets them itself, and nothing is prepared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.engine import Dialect, ExceptionContext
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from pipeline.db.errors import is_disconnect
+
+TIMEOUTS = {
+    "lock_timeout": 3_000,
+    "statement_timeout": 15_000,
+    # A process that is frozen inside a transaction gives its locks back.
+    "idle_in_transaction_session_timeout": 60_000,
+}
+"""Milliseconds."""
+NO_TIMEOUTS = {"lock_timeout": 0, "statement_timeout": 0, "idle_in_transaction_session_timeout": 0}
+
+DEFAULTS: Mapping[str, Any] = {
+    "connect_timeout": 3,
+    # A server that vanished without a word is given up after 20 s; the system's own patience is a quarter of an hour.
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "application_name": "weighbridge",
+}
+"""libpq parameters where DATABASE_URL does not set them."""
+
+BEGIN = "weighbridge_begin"
+"""Key in a connection's `info`: the statement that begins a transaction behind a pooler. Absent on a direct connection."""
+
+
+class UnsuitableDatabase(SQLAlchemyError):
+    """Raised when the database can be reached but cannot hold the service's data. The message says what to do."""
+
+
+def create(database_url: str, *, timeouts: Mapping[str, int], **options: Any) -> Engine:
+    """Return an engine for `database_url` (any libpq URI, in SQLAlchemy's form), with `timeouts` in force.
+
+    libpq reads the URI, so that every one of its parameters works, several hosts included.
+    """
+    conninfo = conninfo_to_dict(database_url.replace("postgresql+psycopg://", "postgresql://", 1))
+    parameters = connection_parameters(conninfo, timeouts)
+    engine = create_engine(
+        _display_url(database_url),
+        # The driver would begin a transaction before each statement; engine.py does so where one is wanted.
+        isolation_level="AUTOCOMMIT",
+        hide_parameters=True,
+        **options,
+    )
+
+    def open_connection(
+        _dialect: Dialect, _record: Any, _arguments: Any, dialect_options: dict[str, Any]
+    ) -> Any:
+        context = {"context": dialect_options["context"]} if "context" in dialect_options else {}
+        try:
+            return psycopg.connect(**parameters, **context)
+        except psycopg.OperationalError as refused:
+            if "startup parameter" not in str(refused):
+                raise
+            unsupported = {**parameters, "options": conninfo.get("options") or ""}
+            return psycopg.connect(**unsupported, **context)
+
+    def set_up(connection: Any, record: Any) -> None:
+        _check_encoding(connection)
+        if not _is_direct(connection, timeouts):
+            connection.prepare_threshold = None
+            record.info[BEGIN] = begin_statement(timeouts)
+
+    event.listen(engine, "do_connect", open_connection)
+    event.listen(engine, "connect", set_up)
+    event.listen(engine, "handle_error", _mark_disconnect)
+    return engine
+
+
+def connection_parameters(conninfo: Mapping[str, Any], timeouts: Mapping[str, int]) -> dict[str, Any]:
+    """Return the libpq parameters of a connection: those of DATABASE_URL, with our defaults for the others."""
+    ours = " ".join(f"-c {name}={value}" for name, value in {**timeouts, "timezone": "UTC"}.items())
+    theirs = conninfo.get("options") or ""
+    return {
+        **DEFAULTS,
+        **conninfo,
+        "client_encoding": "utf8",
+        "options": f"{ours} {theirs}".strip(),  # the last of equal options counts: theirs
+    }
+
+
+def begin_statement(timeouts: Mapping[str, int]) -> str:
+    """Return the statements that begin a transaction with `timeouts` in force until it ends, for one round trip."""
+    settings = {**timeouts, "timezone": "'UTC'"}
+    return "; ".join(["BEGIN", *(f"SET LOCAL {name} = {value}" for name, value in settings.items())])
+
+
+def _display_url(database_url: str) -> URL:
+    """Return the URL that SQLAlchemy shows; one that only libpq can read is shown without its parts."""
+    try:
+        return make_url(database_url)
+    except (ArgumentError, ValueError):
+        return URL.create("postgresql+psycopg")
+
+
+def _is_direct(connection: psycopg.Connection[Any], timeouts: Mapping[str, int]) -> bool:
+    """Return whether one server answers on this connection as long as it is open, and has time-outs in force.
+
+    A pooler shows itself by the process id: the one it gave at the start is not that of the server that answers.
+    """
+    pid, *in_force = connection.execute(
+        "SELECT pg_backend_pid(), " + ", ".join(f"current_setting('{name}') <> '0'" for name in timeouts),
+        prepare=False,
+    ).fetchone() or (None,)
+    expected = [milliseconds != 0 for milliseconds in timeouts.values()]
+    return pid == connection.info.backend_pid and in_force == expected
+
+
+def _check_encoding(connection: psycopg.Connection[Any]) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in (None, "UTF8"):
+        raise UnsuitableDatabase(
+            f"the database {connection.info.dbname!r} has the encoding {encoding}, which cannot hold every text:"
+            " create one with ENCODING 'UTF8' and name it in DATABASE_URL"
+        )
+
+
+def _mark_disconnect(context: ExceptionContext) -> None:
+    """Drop the pool when a server can no longer do the work, so that new connections reach the one that can."""
+    if context.original_exception is not None and is_disconnect(context.original_exception):
+        context.is_disconnect = True
