@@ -116,11 +116,15 @@ def verify(reference: str, as_json: bool) -> None:
 
 @datasets.command()
 @click.argument("reference", metavar="NAME@N")
-def delete(reference: str) -> None:
+@as_json
+def delete(reference: str, as_json: bool) -> None:
     """Delete a version. Results stay; the number is never used again."""
     with service().engine.begin() as connection:
         deleted = versions.delete_version(connection, reference)
-    click.echo(f"{deleted.full_name} is deleted.")
+    if as_json:
+        print_json(described(deleted))
+    else:
+        click.echo(f"{deleted.full_name} is deleted.")
 
 
 def described(version: Version) -> dict[str, Any]:

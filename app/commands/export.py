@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from app.commands.dataset_options import DatasetErrors, filter_options, split_options, take_request
 from app.commands.group import Command
-from app.commands.output import print_rows
+from app.commands.output import as_json, print_json, print_rows
 from app.extensions import service
 from exports.engine import Progress as Steps
 from exports.engine import write_export
@@ -72,8 +72,15 @@ def print_formats(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
     callback=print_formats,
     help="Print the formats and the geometries that each holds.",
 )
+@as_json
 def export(
-    format_name: str, out: str, dataset: str | None, images: str, croissant: bool, **options: Any
+    format_name: str,
+    out: str,
+    dataset: str | None,
+    images: str,
+    croissant: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Write results to OUT: a folder, a .zip file or an fsspec address such as s3://bucket/folder.
 
@@ -100,7 +107,10 @@ def export(
         raise click.ClickException(str(refused.args[0])) from None
     except OSError as failure:
         raise click.ClickException(f"{out} cannot be written: {failure}") from None
-    print_summary(manifest, out)
+    if as_json:
+        print_json(manifest)
+    else:
+        print_summary(manifest, out)
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import click
 from flask import Flask
 from flask.cli import ScriptInfo
 
-from app.commands import make_commands
+from app.commands import Commands, make_commands
 from config.version import VERSION
 
 HELP = """Receive Scale's callbacks, store every result and create the next labeling task.
@@ -17,22 +18,26 @@ Run `weighbridge up` to start everything on this machine, and `weighbridge docto
 """
 
 
-def create_application() -> Flask:
-    """Return the application for the settings of the environment; the first command that needs it calls this."""
+def create_application(*_: Any) -> Flask:
+    """Return the application for the settings of the environment. Called by the first command that needs it."""
     from app import create_app
 
     return create_app()
 
 
+def make_main() -> Commands:
+    """Return the top-level command. FLASK_APP and FLASK_DEBUG have no effect: they may belong to another project."""
+    script = ScriptInfo(create_app=create_application, set_debug_flag=False, load_dotenv_defaults=False)
+    command = make_commands("weighbridge", HELP)
+    command.context_settings["obj"] = script
+    version = f"%(prog)s %(version)s (Python {platform.python_version()})"
+    click.version_option(VERSION, prog_name="weighbridge", message=version)(command)
+    return command
+
+
 def main() -> None:
     """Run a command."""
-    command = make_commands("weighbridge", HELP)
-    click.version_option(
-        VERSION, prog_name="weighbridge", message=f"%(prog)s %(version)s (Python {platform.python_version()})"
-    )(command)
-    # Without FLASK_APP and FLASK_DEBUG: they may belong to another project.
-    script = ScriptInfo(create_app=create_application, set_debug_flag=False, load_dotenv_defaults=False)
-    command(prog_name="weighbridge", obj=script)
+    make_main()(prog_name="weighbridge")
 
 
 if __name__ == "__main__":
