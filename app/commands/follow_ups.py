@@ -11,7 +11,15 @@ from sqlalchemy import Connection
 
 from app.api.follow_ups import FollowUp, FollowUpDetail
 from app.commands.group import Group, actor, dispatch_now, not_found_message
-from app.commands.output import as_json, filters_from, limit, print_json, print_record, print_rows
+from app.commands.output import (
+    as_json,
+    filters_from,
+    limit,
+    print_json,
+    print_record,
+    print_rows,
+    warn_about_unknown_filters,
+)
 from app.extensions import service
 from pipeline.follow_ups import decisions
 from pipeline.follow_ups.decisions import InvalidTransition
@@ -62,6 +70,8 @@ def list_follow_ups(limit: int, as_json: bool, **options: Any) -> None:
     """List follow-ups, the most recently planned first."""
     with service().reader.begin() as connection:
         page = queries.list_follow_ups(connection, filters_from(**options), limit=limit)
+    if not page.rows:
+        warn_about_unknown_filters(filters_from(**options))
     print_rows(FollowUp(many=True).dump(page.rows), LISTED, as_json, "No matching follow-ups.")
 
 
@@ -115,6 +125,8 @@ def decide_many(
     if not unique_ids:
         with service().reader.begin() as connection:
             unique_ids = queries.matching_unique_ids(connection, selected, states)
+        if not unique_ids:
+            warn_about_unknown_filters(selected)
         if unique_ids and not yes:
             click.confirm(f"{verb.capitalize()} {len(unique_ids)} follow-ups?", abort=True)
     decided, errors = apply_decisions(decide, unique_ids)

@@ -13,6 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.extensions import service
+from pipeline.operations.queries.known_values import unknown_values
+from scale.task_types import TASK_TYPES
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -29,6 +33,7 @@ MAX_PIPED_WIDTH = 1000
 FREE_TEXT = frozenset(("reason", "last_error", "description", "summary", "message", "details", "attempts"))
 """Columns whose text may wrap. Ids and names never wrap, so that they can be copied."""
 MIN_FREE_TEXT_WIDTH = 24
+MAX_LISTED = 20
 
 
 def print_json(value: Any) -> None:
@@ -142,3 +147,20 @@ def printable(value: Any) -> str:
 def filters_from(**options: Any) -> dict[str, Any]:
     """Return the options that were given."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def warn_about_unknown_filters(filters: Mapping[str, Any]) -> None:
+    """Print a note for each filter value that matches nothing known. Call it if a list is empty."""
+    workflows = service().workflows.loaded
+    also_known = {
+        "workflow": [workflow.name for workflow in workflows],
+        "step": [step.name for workflow in workflows for step in workflow.steps],
+        "type": [known.name for known in TASK_TYPES],
+        "status": ["pending", "completed", "canceled", "error"],
+    }
+    with service().reader.begin() as connection:
+        unknown = unknown_values(connection, filters, also_known)
+    for name, known in unknown.items():
+        listed = ", ".join(known[:MAX_LISTED]) or "none"
+        more = f" and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
+        click.echo(f"No {name} is called {filters[name]}; known: {listed}{more}.", err=True)

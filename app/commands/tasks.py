@@ -20,6 +20,7 @@ from app.commands.output import (
     print_record,
     print_rows,
     printable,
+    warn_about_unknown_filters,
 )
 from app.commands.submit import submit
 from app.commands.timestamps import EXAMPLES, TIMESTAMP
@@ -64,6 +65,8 @@ def list_tasks(limit: int, as_json: bool, **options: Any) -> None:
     """List tasks, the most recently discovered first."""
     with service().reader.begin() as connection:
         page = queries.list_tasks(connection, filters_from(**options), limit=limit)
+    if not page.rows:
+        warn_about_unknown_filters(filters_from(**options))
     print_rows(TaskSummary(many=True).dump(page.rows), LISTED, as_json, "No matching tasks.")
 
 

@@ -48,6 +48,33 @@ def test_the_document_is_openapi_3_1_and_needs_no_token(client: FlaskClient) -> 
     assert described >= ENDPOINTS
 
 
+def test_every_call_has_an_operation_id_and_the_document_names_its_server(client: FlaskClient) -> None:
+    document = client.get("/api/openapi.json").json
+    ids = [
+        operation["operationId"]
+        for item in document["paths"].values()
+        for operation in item.values()
+        if isinstance(operation, dict)
+    ]
+    assert len(ids) == len(set(ids))
+    assert {"list_tasks", "get_task", "replay_delivery", "approve_follow_up"} <= set(ids)
+    assert document["servers"][0]["url"]
+
+
+def test_every_description_is_a_whole_phrase(client: FlaskClient) -> None:
+    def descriptions(value: object) -> list[str]:
+        if isinstance(value, list):
+            return [text for inner in value for text in descriptions(inner)]
+        if not isinstance(value, dict):
+            return []
+        own = [value["description"]] if isinstance(value.get("description"), str) else []
+        return own + [text for inner in value.values() for text in descriptions(inner)]
+
+    schemas = client.get("/api/openapi.json").json["components"]["schemas"]
+    for text in descriptions(schemas):
+        assert not text.startswith(("Of ", "Null:", "Those ")), text
+
+
 def test_every_error_is_described_as_a_problem(client: FlaskClient) -> None:
     document = client.get("/api/openapi.json").json
     assert all(
