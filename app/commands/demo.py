@@ -57,6 +57,7 @@ def demo() -> None:
         f"  curl -H 'Authorization: Bearer {service.settings.api_token}'"
         f" http://127.0.0.1:{service.settings.port}/api/v1/tasks/{polygons}"
     )
+    click.echo(f"In the console: http://127.0.0.1:{service.settings.port}/console/tasks/{polygons}")
 
 
 def print_step(step: int, text: str) -> None:

@@ -21,6 +21,7 @@ from config.development import (
     running_with,
     uses_sandbox,
 )
+from pipeline.access.tokens import issue_link
 from pipeline.bootstrap import build_service
 from pipeline.operations.queries.deliveries import latest_id
 from pipeline.operations.upgrade import upgrade_database
@@ -38,9 +39,9 @@ def up() -> None:
     try:
         with running_with(environment):
             check_ports(settings, uses_sandbox(environment))
-            is_new = prepare_database(settings)
+            is_new, link = prepare_database(settings)
             signals = record_signals()
-            greet(settings, uses_sandbox(environment))
+            greet(settings, uses_sandbox(environment), link)
             code = run(environment, signals, demonstrate=is_new)
     except AlreadyRunning:
         raise click.ClickException(
@@ -50,14 +51,16 @@ def up() -> None:
     sys.exit(code)
 
 
-def prepare_database(settings: Settings) -> bool:
-    """Upgrade the database; return whether nothing was ever received."""
+def prepare_database(settings: Settings) -> tuple[bool, str]:
+    """Upgrade the database; return whether nothing was ever received, and a token for a one-time sign-in link."""
     service = build_service(settings)
     click.echo(str(upgrade_database(service)))
     with service.reader.begin() as connection:
         is_new = latest_id(connection) is None
+    with service.engine.begin() as connection:
+        link = issue_link(connection)
     service.engine.dispose()
-    return is_new
+    return is_new, link
 
 
 def record_signals() -> list[int]:
@@ -96,7 +99,7 @@ def free_port() -> int:
         return port
 
 
-def greet(settings: Settings, with_sandbox: bool) -> None:
+def greet(settings: Settings, with_sandbox: bool, link: str) -> None:
     """Print the addresses and keys to use. Of a key that the user has set, only the name of the setting is printed."""
     web = f"http://127.0.0.1:{settings.port}"
     token, callback_key = settings.api_token or "", settings.scale_live_callback_keys[0].decode()
@@ -105,7 +108,7 @@ def greet(settings: Settings, with_sandbox: bool) -> None:
     if callback_key != callback_keys(settings.secret_key)["SCALE_LIVE_CALLBACK_KEYS"]:
         callback_key = "$SCALE_LIVE_CALLBACK_KEYS"
     lines = [
-        ("Web", web),
+        ("Console", f"{web}/console/sign-in?once={link}  (signs you in once)"),
         ("API", f"{web}/api/v1  (token: {token})"),
         ("API docs", f"{web}/api/docs"),
         ("Callbacks", f"{settings.callback_url}  (scale-callback-auth: {callback_key})"),

@@ -60,6 +60,16 @@ def get_task(connection: Connection, task_id: str) -> Record:
     }
 
 
+def counts_by_project(connection: Connection, limit: int = 500) -> list[Record]:
+    """Return {project, status, count} of all tasks, by project and status."""
+    statement = (
+        select(Task.project, Task.status, func.count().label("count"))
+        .group_by(Task.project, Task.status)
+        .order_by(Task.project, Task.status)
+    )
+    return [dict(row) for row in connection.execute(statement.limit(limit)).mappings()]
+
+
 def has_task(connection: Connection, task_id: str) -> bool:
     """Return whether the task is known."""
     return connection.scalar(select(Task.task_id).where(Task.task_id == task_id)) is not None

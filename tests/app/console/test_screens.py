@@ -20,7 +20,10 @@ SCREENS = (
     "/follow-ups",
     "/follow-ups/approve",
     "/workflows",
+    "/datasets",
+    "/exports",
     "/batches",
+    "/projects",
     "/settings",
     "/tokens",
     "/subscribers",
@@ -198,3 +201,15 @@ def test_the_live_part_is_sent_only_when_it_has_changed(
     assert re.fullmatch(r"[0-9a-f]{32}", tag)
     again = admin.client.get("/console/?part=live", headers={"HX-PTag": "other"})
     assert again.status_code == 200
+
+
+def test_a_dataset_version_is_created_and_its_export_requested(
+    admin: Person, deliver: Callable[..., object]
+) -> None:
+    deliver("annotation/accepted", task_id="abc")
+    assert admin.post("/datasets", name="street").location == "/console/datasets/street@1"
+    assert "<dt>Tasks</dt><dd>1</dd>" in admin.get("/datasets/street@1").text
+    assert admin.post("/exports", dataset="street", export_format="csv").status_code == 302
+    assert "street@1" in admin.get("/exports").text
+    assert admin.post("/datasets", name="No Name").status_code == 400
+    assert admin.post("/exports", dataset="nothing", export_format="csv").status_code == 400
