@@ -15,6 +15,7 @@ from app.commands.dataset_options import DatasetErrors, filter_options, split_op
 from app.commands.group import Command
 from app.commands.output import as_json, print_json, print_rows
 from app.extensions import service
+from exports import table
 from exports.engine import Progress as Steps
 from exports.engine import write_export
 from exports.export import Options
@@ -34,17 +35,7 @@ def print_formats(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
     """Print the table of formats and end."""
     if not wanted or ctx.resilient_parsing:
         return
-    rows = [
-        {
-            "format": format_.name,
-            **{
-                name: (format_.holds[name] or "yes") if name in format_.holds else None for name in GEOMETRIES
-            },
-            "files": format_.summary,
-        }
-        for format_ in FORMATS
-    ]
-    print_rows(rows, ("format", *GEOMETRIES, "files"), False, "")
+    print_rows(table.rows(), ("format", *GEOMETRIES, "files"), False, "")
     ctx.exit()
 
 

@@ -161,6 +161,10 @@ class Labeled:
             "response": response,
         }
         receive(self.service, json.dumps(body).encode(), "live")
+        self.run_jobs()
+
+    def run_jobs(self) -> None:
+        """Run what a worker would run."""
         run_due_jobs(self.service)
 
     def post_image(self, task_id: str, address: str, *annotations: dict[str, Any], **task: Any) -> None:
