@@ -156,12 +156,31 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
             f"SCALE_LIVE_CALLBACK_KEYS and SCALE_TEST_CALLBACK_KEYS share {len(shared)} key(s): "
             "the environment of a callback would be ambiguous. Remove each of them from one list."
         )
+    if problems := _wrong_environment_keys(settings):
+        raise SettingsError("\n".join(problems))
     if settings.dyno and settings.database_url.startswith("sqlite"):
         raise SettingsError(
             "DATABASE_URL is a SQLite file, and DYNO is set: such a platform's disks vanish daily and are not shared by web"
             " and worker, so callbacks would be lost. Set DATABASE_URL to a PostgreSQL database."
         )
     return settings
+
+
+def _wrong_environment_keys(settings: Settings) -> list[str]:
+    """Return what is wrong with API keys that name their environment: Scale's keys begin with live_ or test_."""
+    problems = []
+    live, test = settings.scale_api_key, settings.scale_test_api_key
+    if live is not None and live.startswith("test_"):
+        problems.append("SCALE_API_KEY is a test key; set a live key, or move it to SCALE_TEST_API_KEY.")
+    if test is not None and test.startswith("live_"):
+        problems.append(
+            "SCALE_TEST_API_KEY is a live key, which would pay for test results; set a test key, or move it to SCALE_API_KEY."
+        )
+    if live is not None and live == test:
+        problems.append(
+            "SCALE_API_KEY and SCALE_TEST_API_KEY are the same key; each environment needs a key of its own. Remove one."
+        )
+    return problems
 
 
 class _Environment(Env):

@@ -56,3 +56,25 @@ def test_hosts_are_names_or_addresses_with_or_without_a_port() -> None:
 def test_a_prefix_of_other_characters_is_told_which_there_are() -> None:
     with pytest.raises(SettingsError, match="UNIQUE_ID_PREFIX: Takes at most 40 of the characters"):
         load_settings({"UNIQUE_ID_PREFIX": "a b/c", "SECRET_KEY": "s"})
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"SCALE_API_KEY": "test_abc"}, "SCALE_API_KEY is a test key"),
+        ({"SCALE_TEST_API_KEY": "live_abc"}, "SCALE_TEST_API_KEY is a live key"),
+        ({"SCALE_API_KEY": "abc", "SCALE_TEST_API_KEY": "abc"}, "are the same key"),
+    ],
+)
+def test_an_api_key_of_the_other_environment_is_refused_without_being_shown(
+    keys: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(SettingsError, match=problem) as caught:
+        load_settings(keys)
+    assert "abc" not in str(caught.value)
+
+
+def test_api_keys_without_a_prefix_and_of_the_right_environment_are_accepted() -> None:
+    for live, test in (("live_abc", "test_abc"), ("abc", "def")):
+        settings = load_settings({"SCALE_API_KEY": live, "SCALE_TEST_API_KEY": test})
+        assert (settings.scale_api_key, settings.scale_test_api_key) == (live, test)

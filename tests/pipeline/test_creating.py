@@ -2,18 +2,22 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
-from models import RateLimit
+from models import CreationPause, RateLimit
+from pipeline.bootstrap import build_service
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups import decisions, task_creation
 from pipeline.jobs import kinds
+from pipeline.operations.queries.creation import creation_status
+from sandbox.pytest_plugin import ScaleSandbox
 from scale.client import Client
 from tests.assertions import TimeSpan, table
-from tests.factories.callbacks import boxes
+from tests.factories.callbacks import boxes, callback, receive_callback
 from tests.factories.pipelines import ROOT, Pipeline, asks
 
 EACH = asks(for_each="annotation")
@@ -126,7 +130,7 @@ def test_nothing_is_created_while_creating_is_stopped(pipeline: Pipeline) -> Non
     pipeline.receive(boxes("car"))
     assert pipeline.states() == {ASK: "planned"}
     (job,) = pipeline.jobs()
-    assert "flask creating start" in job["last_error"]
+    assert "weighbridge creation resume" in job["last_error"]
     with pipeline.service.engine.begin() as connection:
         decisions.resume_creation(connection, "ana")
     pipeline.skip_waiting()
@@ -160,16 +164,68 @@ def reopened(pipeline: Pipeline, **settings: Any) -> Any:
     return build_service(replace(pipeline.service.settings, **settings), engine=pipeline.service.engine)
 
 
-def test_a_task_of_somebody_else_with_our_unique_id_is_not_adopted(pipeline: Pipeline) -> None:
-    request = {"instruction": "?", "attachment_type": "text", "attachment": "a", "categories": ["a", "b"]}
-    pipeline.sandbox.create(
-        "categorization", **request, unique_id=ASK, callback_url="http://127.0.0.1:9/theirs"
-    )
+def test_a_task_of_another_type_with_our_unique_id_is_not_adopted(pipeline: Pipeline) -> None:
+    request = {"attachment": "https://example.com/a.png", "objects_to_annotate": ["car"]}
+    pipeline.sandbox.create("annotation", **request, unique_id=ASK, callback_url="http://127.0.0.1:9/")
     pipeline.workflow({"ask": asks()})
     pipeline.receive(boxes("car"))
     (row,) = pipeline.follow_ups().values()
-    assert row["state"] == "failed"
-    assert "That task is not ours: its callback_url is" in row["reason"]
+    assert (row["state"], row["reason_code"]) == ("failed", "refused")
+    assert "That task is not ours: its type is 'annotation', not 'categorization'" in row["reason"]
+
+
+@pytest.mark.parametrize("new_url", ["http://127.0.0.1:10", "https://weighbridge.example/labels"])
+def test_our_task_is_adopted_after_public_url_has_changed(
+    open_pipeline: Callable[..., Pipeline], new_url: str
+) -> None:
+    """The answer to the POST is lost, and the worker is restarted with another PUBLIC_URL."""
+    pipeline = open_pipeline()
+    pipeline.workflow({"ask": asks()})
+    pipeline.sandbox.add_fault("error_after", times=1)
+    pipeline.receive(boxes("car"))
+    assert pipeline.states() == {ASK: "planned"}
+    restarted = replace(pipeline.service.settings, public_url=new_url)
+    pipeline.service.settings = restarted
+    pipeline.skip_waiting()
+    (row,) = pipeline.follow_ups().values()
+    assert (row["state"], row["reason_code"]) == ("created", None)
+    assert "calls back to http://127.0.0.1:9/callbacks/scale" in row["reason"]
+    (task,) = pipeline.sandbox.tasks()
+    assert row["task_id"] == task["task_id"]
+
+
+@pytest.mark.parametrize("environment", ["live", "test"])
+def test_a_key_of_the_other_environment_stops_creation_at_the_first_task(
+    open_pipeline: Callable[..., Pipeline], sandbox: ScaleSandbox, environment: str
+) -> None:
+    pipeline = open_pipeline(scale_api_key=sandbox.test_key, scale_test_api_key=sandbox.live_key)
+    pipeline.workflow({"each": EACH})
+    receive_callback(
+        pipeline.service,
+        callback(boxes("car", "van", "bus"), is_test=environment == "test"),
+        environment=environment,
+    )
+    pipeline.work()
+    assert set(pipeline.states().values()) == {"planned"}
+    (made,) = [*sandbox.tasks(sandbox.live_key), *sandbox.tasks(sandbox.test_key)]
+    assert made["status"] == ("canceled" if environment == "test" else "completed")
+    (pause,) = table(pipeline.service, CreationPause)
+    assert (pause["environment"], pause["paused_by"]) == (environment, "weighbridge")
+    setting = "SCALE_TEST_API_KEY" if environment == "test" else "SCALE_API_KEY"
+    assert f"Set a {environment} key" in pause["reason"]
+    assert pause["reason"].startswith(setting)
+    with pipeline.service.reader.begin() as connection:
+        status = creation_status(connection)
+    assert (status["environments"], status["reason"]) == ([environment], pause["reason"])
+    right_keys = replace(
+        pipeline.service.settings, scale_api_key=sandbox.live_key, scale_test_api_key=sandbox.test_key
+    )
+    pipeline.service.settings = right_keys
+    pipeline.service.scale_clients = build_service(right_keys, engine=pipeline.service.engine).scale_clients
+    with pipeline.service.engine.begin() as connection:
+        decisions.resume_creation(connection, "ana")
+    pipeline.skip_waiting()
+    assert set(pipeline.states().values()) == {"created"}
 
 
 def test_a_callback_that_overtakes_the_answer_finds_its_follow_up(pipeline: Pipeline) -> None:
@@ -270,7 +326,7 @@ def test_a_forged_callback_buys_nothing_until_a_person_says_so(careful: Pipeline
     careful.receive({"category": "no"}, task_id=task_id, type="categorization")
     (row,) = careful.follow_ups().values()
     assert row["state"] == "held"
-    assert row["reason"] == f"Scale says another response of the source task {task_id} than we were told"
+    assert row["reason"] == f"Scale has another response of the source task {task_id} than the callback"
     assert len(careful.sandbox.tasks()) == 1
     with careful.service.engine.begin() as connection:
         decisions.approve(connection, row["unique_id"], "ana")
@@ -282,7 +338,7 @@ def test_a_callback_of_a_task_that_scale_does_not_know_buys_nothing(careful: Pip
     careful.receive({"category": "no"}, type="categorization")
     (row,) = careful.follow_ups().values()
     assert row["state"] == "held"
-    assert f"Scale does not vouch for the source task {ROOT}" in row["reason"]
+    assert f"Scale does not confirm the source task {ROOT}" in row["reason"]
     assert careful.sandbox.tasks() == []
 
 
