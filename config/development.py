@@ -81,6 +81,12 @@ def api_token(secret: str) -> str:
     return _derived(secret, "api")
 
 
+def printable_token(settings: Settings) -> str:
+    """Return this folder's API token, or the name of the variable if the user has set another token."""
+    token = settings.api_token or ""
+    return token if token == api_token(settings.secret_key) else "$API_TOKEN"
+
+
 def callback_keys(secret: str) -> dict[str, str]:
     """Return the callback keys of this folder's sandbox."""
     return dict(

@@ -205,6 +205,9 @@ def running_sandbox(home: Path, python: str | None = None, *options: str) -> Ite
         cwd=home,
         env={
             **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},  # noqa: TID251
+            # Blank, so that neither the environment nor a .env file supplies a key of Scale.
+            "SCALE_API_KEY": "",
+            "SCALE_TEST_API_KEY": "",
             "SANDBOX_API_KEYS": f"{TEST_KEY},{LIVE_KEY}",
             "SCALE_LIVE_CALLBACK_KEYS": LIVE_CALLBACK_KEY,
             "SCALE_TEST_CALLBACK_KEYS": TEST_CALLBACK_KEY,

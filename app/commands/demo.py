@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from app.commands.group import Command
 from app.extensions import service as current_service
+from config.development import printable_token
 from pipeline.follow_ups.recording import missing_setting
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import deliveries as queries
@@ -54,7 +55,7 @@ def demo() -> None:
     await_callback(service, 4, boxes, "Received the box task's callback")
     click.echo(f"Finished in {time.monotonic() - started:.1f} s. To read the result:")
     click.echo(
-        f"  curl -H 'Authorization: Bearer {service.settings.api_token}'"
+        f'  curl -H "Authorization: Bearer {printable_token(service.settings)}"'
         f" http://127.0.0.1:{service.settings.port}/api/v1/tasks/{polygons}"
     )
     click.echo(f"In the console: http://127.0.0.1:{service.settings.port}/console/tasks/{polygons}")

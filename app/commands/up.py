@@ -15,9 +15,9 @@ from app.commands.processes import run
 from config import Settings, SettingsError, load_settings
 from config.development import (
     AlreadyRunning,
-    api_token,
     callback_keys,
     development_environment,
+    printable_token,
     running_with,
     uses_sandbox,
 )
@@ -102,9 +102,7 @@ def free_port() -> int:
 def greet(settings: Settings, with_sandbox: bool, link: str) -> None:
     """Print the addresses and keys to use. Of a key that the user has set, only the name of the setting is printed."""
     web = f"http://127.0.0.1:{settings.port}"
-    token, callback_key = settings.api_token or "", settings.scale_live_callback_keys[0].decode()
-    if token != api_token(settings.secret_key):
-        token = "$API_TOKEN"
+    token, callback_key = printable_token(settings), settings.scale_live_callback_keys[0].decode()
     if callback_key != callback_keys(settings.secret_key)["SCALE_LIVE_CALLBACK_KEYS"]:
         callback_key = "$SCALE_LIVE_CALLBACK_KEYS"
     lines = [

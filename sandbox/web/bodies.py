@@ -30,6 +30,7 @@ ARRAY_FIELDS = frozenset(
 """Parameters that are arrays even if a form has only one element."""
 
 MAX_DEPTH = 200
+CHUNK_BYTES = 64 * 1024
 ENVELOPE_DEPTH = 10
 """Levels of nesting that answers and callbacks add around a body."""
 
@@ -42,6 +43,16 @@ def read_object(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ScaleError(400, "The request body must be a JSON object.")
     return body
+
+
+def read_bytes(request: Request, limit: int) -> bytes:
+    """Return the body, with a length or chunked, of at most `limit` bytes. Raises ScaleError (413)."""
+    body = bytearray()
+    while len(body) <= limit and (chunk := request.stream.read(min(CHUNK_BYTES, limit + 1 - len(body)))):
+        body += chunk
+    if len(body) > limit:
+        raise ScaleError(413, f"The request body is larger than {limit} bytes.")
+    return bytes(body)
 
 
 def read_strings(request: Request) -> list[str]:

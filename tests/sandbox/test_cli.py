@@ -138,7 +138,7 @@ def test_a_taken_port_is_said_with_what_to_do(command: Flask, sandbox: ScaleSand
     port = sandbox.url.rpartition(":")[2]
     result = command("serve", "--memory", "--port", port)
     assert result.returncode == 1
-    assert f"Port {port}" in result.stderr
+    assert f"port {port}" in result.stderr
     assert "--port" in result.stderr
 
 

@@ -16,7 +16,7 @@ from sandbox.storage import clock
 from sandbox.storage.store import Delivery, Task
 from sandbox.web.api.batches import batch_object
 from sandbox.web.api.request_context import current_account, current_sandbox, query_value
-from sandbox.web.bodies import read_object
+from sandbox.web.bodies import read_bytes, read_object
 
 control = Blueprint("control", __name__, url_prefix="/sandbox/api")
 receiver = Blueprint("receiver", __name__, url_prefix="/sandbox/receive")
@@ -177,9 +177,8 @@ def receive(path: str = "") -> dict[str, bool]:
     key = request.headers.get("scale-callback-auth", "").encode()
     if not any(hmac.compare_digest(key, known.encode()) for known in (LIVE_CALLBACK_KEY, TEST_CALLBACK_KEY)):
         raise ScaleError(401, "Missing or unknown scale-callback-auth.")
-    request.max_content_length = received.MAX_BODY_BYTES
     headers = {name.lower(): value for name, value in request.headers.items()}
-    received.store_callback(current_sandbox(), path, headers, request.get_data())
+    received.store_callback(current_sandbox(), path, headers, read_bytes(request, received.MAX_BODY_BYTES))
     return {"received": True}
 
 

@@ -217,7 +217,7 @@ def test_delayed_comes_late(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     task = make(sandbox, receiver)["task_id"]
     (waiting,) = sandbox.wait_for(lambda: sandbox.callbacks(task))
     assert (waiting["state"], waiting["attempts"]) == ("pending", [])
-    late = datetime.fromisoformat(waiting["next_try_at"]) - datetime.fromisoformat(
+    late = datetime.fromisoformat(waiting["next_attempt_at"]) - datetime.fromisoformat(
         sandbox.task(task)["completed_at"]
     )
     assert late >= timedelta(hours=1)
