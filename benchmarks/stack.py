@@ -75,6 +75,7 @@ def _contender(
         "SECRET_KEY": "bench",
         "ARTIFACT_STORE": str(servers.folder / "artifacts"),
         "LOG_LEVEL": "warning",
+        "WORKFLOWS_DIR": "tests/workflows/files",
         **env,
     }
     if name == "weighbridge":

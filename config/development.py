@@ -50,6 +50,7 @@ def development_environment(environment: Mapping[str, str] | None = None) -> dic
         "ATTACHMENT_HOSTS": f"127.0.0.1:{sandbox_port}",
         "SANDBOX_API_KEYS": ",".join(Settings.sandbox_api_keys),
         "WEB_CONCURRENCY": "1",
+        "DEMONSTRATION": "true",
     }
     commands = f"{Path(sys.executable).parent}{os.pathsep}{given.get('PATH', os.defpath)}"
     result = {**own, **given, "PATH": commands, "PYTHONUNBUFFERED": "1"}

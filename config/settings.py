@@ -17,6 +17,7 @@ from marshmallow import ValidationError
 from marshmallow.validate import OneOf, Range, Regexp
 
 MIB = 1024 * 1024
+DEMONSTRATION_WORKFLOWS = "config/demonstration"
 RUNNING = Path("var/running.json")
 """Written and kept locked by `weighbridge up` (see development.py) while it runs."""
 
@@ -53,6 +54,8 @@ class Settings:
     attachment_hosts: tuple[str, ...] = ()
     subscriber_hosts: tuple[str, ...] = ()
     workflows_dir: str = "config/workflows"
+    python_steps: tuple[str, ...] = ()
+    demonstration: bool = False
     api_token: str | None = field(default=None, repr=False)
     metrics_token: str | None = field(default=None, repr=False)
     secret_key: str = field(default="", repr=False)
@@ -83,6 +86,11 @@ class Settings:
     def callback_url(self) -> str | None:
         """Where Scale reaches the callback endpoint; None until PUBLIC_URL is set."""
         return f"{self.public_url}/callbacks/scale" if self.public_url else None
+
+    @property
+    def workflow_folders(self) -> tuple[str, ...]:
+        """The folders of the workflow files: WORKFLOWS_DIR, and the demonstration's own where `weighbridge up` runs."""
+        return (self.workflows_dir, *((DEMONSTRATION_WORKFLOWS,) if self.demonstration else ()))
 
     @property
     def connections_per_web_process(self) -> int:
@@ -122,6 +130,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         attachment_hosts=env.names("ATTACHMENT_HOSTS", validate=_names_hosts),
         subscriber_hosts=env.names("SUBSCRIBER_HOSTS", validate=_names_hosts),
         workflows_dir=env.str("WORKFLOWS_DIR", Settings.workflows_dir),
+        python_steps=env.names("PYTHON_STEPS", validate=_names_modules),
+        demonstration=env.bool("DEMONSTRATION", False),
         api_token=env.str("API_TOKEN", None),
         metrics_token=env.str("METRICS_TOKEN", None),
         secret_key=secret_key or kept_secret_key(),
@@ -235,6 +245,13 @@ def _sandbox_keys(running: Mapping[str, str], environment: Mapping[str, str]) ->
 _is_a_prefix = Regexp(r"^[A-Za-z0-9._-]{0,40}$", error="Takes at most 40 of the characters A-Z a-z 0-9 . _ -")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+)(:[0-9]{1,5})?((?:/[\w~-][\w.~-]*)+/?)?", re.ASCII)
 """host[:port][/prefix]; the prefix is plain segments, as the names of S3 buckets and folders are."""
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def _names_modules(value: str) -> None:
+    for module in _parts(value):
+        if not _MODULE.fullmatch(module):
+            raise ValidationError(f"{module!r} is not the name of a Python module, such as config.handlers.")
 
 
 def _names_hosts(value: str) -> None:

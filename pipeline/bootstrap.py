@@ -45,7 +45,9 @@ def build_service(
         reader=reader,
         store=ArtifactStore(settings.artifact_store),
         scale_clients={name: Client(settings.scale_api_url, key) for name, key in keys.items() if key},
-        workflow_files=WorkflowFiles(Path(settings.workflows_dir), files_seconds),
+        workflow_files=WorkflowFiles(
+            [Path(folder) for folder in settings.workflow_folders], files_seconds, settings.python_steps
+        ),
         subscription_cache=TimedCache(lambda: subscriptions.read_subscriptions(reader), subscription_seconds),
     )
 

@@ -57,6 +57,7 @@ class Service:
             "ARTIFACT_STORE": str(folder / "artifacts"),
             "ARTIFACT_HOSTS": f"127.0.0.1:{self.sandbox_port}",
             "WEB_CONCURRENCY": "1",
+            "WORKFLOWS_DIR": str(ROOT / "tests/workflows/files"),
             **(env or {}),
         }
         pool = ["-c", self.env.get("WORKER_CONCURRENCY", "2"), *([] if redis_url else ["-P", "threads"])]

@@ -31,6 +31,8 @@ START_TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.05
 MAX_ANNOTATIONS = 1000
 ENVIRONMENT = "live"
+WORKFLOW_TAG = "weighbridge-demonstration"
+"""The tag by which the workflow in config/demonstration recognizes the tasks of this command."""
 
 Found = TypeVar("Found")
 
@@ -119,6 +121,7 @@ def create_polygon_task(service: Service, client: Client, marker: str) -> str:
         "objects_to_annotate": ["car", "pedestrian"],
         "with_labels": True,
         "metadata": {"made_by": "weighbridge demo"},
+        "tags": [WORKFLOW_TAG],
     }
     return str(client.create_task("polygonannotation", request)["task_id"])
 
@@ -185,8 +188,8 @@ def await_follow_up(service: Service, task_id: str) -> Record:
     return wait_for(
         created,
         STEP_TIMEOUT_SECONDS,
-        f"no follow-up of {task_id} was created. Is a worker running, and does a workflow in"
-        f" {service.settings.workflows_dir} follow polygonannotation? `weighbridge doctor` and"
+        f"no follow-up of {task_id} was created. Is a worker running, and is DEMONSTRATION set, as `make run` sets it?"
+        " `weighbridge doctor` and"
         f" `weighbridge workflows explain {task_id}` show details.",
     )
 

@@ -29,9 +29,10 @@ def workflows() -> None:
 
 def read(files: Iterable[str]) -> Workflows:
     """Load the named files, or those of WORKFLOWS_DIR."""
+    settings = service().settings
     if not files:
-        return load(service().settings.workflows_dir)
-    found = [load_file(file) for file in files]
+        return load(*settings.workflow_folders, python_modules=settings.python_steps)
+    found = [load_file(file, python_modules=settings.python_steps) for file in files]
     return Workflows(
         tuple(one for one in found if isinstance(one, Workflow)),
         tuple(one for one in found if isinstance(one, InvalidWorkflow)),
@@ -41,7 +42,7 @@ def read(files: Iterable[str]) -> Workflows:
 def find(name: str) -> Workflow:
     """Return a loaded workflow by its name, or the one in a file. Raises ClickException."""
     if name.endswith((".yaml", ".yml")):
-        found = load_file(name)
+        found = load_file(name, python_modules=service().settings.python_steps)
         if isinstance(found, InvalidWorkflow):
             raise click.ClickException("\n".join(map(str, found.errors)))
         return found

@@ -108,7 +108,7 @@ def test_a_job_that_always_kills_its_worker_is_dead_after_its_attempts_and_the_o
 ) -> None:
     folder = tmp_path / "own"
     folder.mkdir()
-    shutil.copy(ROOT / "config/workflows/polygons-to-boxes.yaml", folder)
+    shutil.copy(ROOT / "tests/workflows/files/polygons-to-boxes.yaml", folder)
     (folder / "fatal.yaml").write_text(
         "workflow: fatal\nsteps: {s: {after: {type: categorization}, python: 'fatal_step:kill'}}\n"
     )

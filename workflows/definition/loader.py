@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,34 +35,33 @@ MAX_STEPS = 100
 
 
 def load(
-    directory: str | Path,
-    *,
+    *directories: str | Path,
     python_modules: Collection[str] = (),
     previous: Workflows | None = None,
 ) -> Workflows:
-    """Return every *.yaml and *.yml file of a folder, loaded. Never raises for the content of a file.
+    """Return every *.yaml and *.yml file of these folders, loaded. Never raises for the content of a file.
 
     python_modules: modules whose functions `python:` steps may name. previous: what was loaded before; of two files with
     the same workflow name, the one that was loaded before stays.
     """
-    folder = Path(directory)
+    found = [file for directory in directories for file in _load_folder(Path(directory), python_modules)]
+    invalid = [file for file in found if isinstance(file, InvalidWorkflow)]
+    loaded, displaced = _unique_names([file for file in found if isinstance(file, Workflow)], previous)
+    return Workflows(tuple(loaded), (*invalid, *displaced))
+
+
+def _load_folder(folder: Path, python_modules: Collection[str]) -> Iterator[Workflow | InvalidWorkflow]:
     if not folder.is_dir():
-        return Workflows(
-            invalid=(
-                _invalid(folder, "is not a folder; set WORKFLOWS_DIR to the folder of the workflow files"),
-            )
-        )
+        yield _invalid(folder, "is not a folder; set WORKFLOWS_DIR to the folder of the workflow files")
+        return
     paths = sorted(
         path for path in folder.iterdir() if path.suffix in (".yaml", ".yml") and path.name[0] != "."
     )
-    found = [load_file(path, python_modules=python_modules) for path in paths[:MAX_FILES]]
-    invalid = [file for file in found if isinstance(file, InvalidWorkflow)]
+    for path in paths[:MAX_FILES]:
+        yield load_file(path, python_modules=python_modules)
     if len(paths) > MAX_FILES:
-        invalid.append(
-            _invalid(folder, f"has {len(paths)} workflow files; only the first {MAX_FILES} are loaded")
-        )
-    loaded, displaced = _unique_names([file for file in found if isinstance(file, Workflow)], previous)
-    return Workflows(tuple(loaded), (*invalid, *displaced))
+        message = f"has {len(paths)} workflow files; only the first {MAX_FILES} are loaded"
+        yield _invalid(folder, message)
 
 
 def _invalid(path: Path, message: str, name: str | None = None, field: str = "") -> InvalidWorkflow:

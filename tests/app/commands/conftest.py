@@ -48,7 +48,7 @@ def workflows_dir(tmp_path: Path) -> Path:
     """A folder with the workflow that the project comes with."""
     folder = tmp_path / "workflows"
     folder.mkdir()
-    own = Path("config/workflows/polygons-to-boxes.yaml")
+    own = Path("tests/workflows/files/polygons-to-boxes.yaml")
     (folder / own.name).write_text(own.read_text())
     return folder
 

@@ -120,7 +120,7 @@ def test_what_would_be_planned_and_what_is_there_already_differ(
 def test_why_nothing_follows_is_explained(weighbridge: Run, deliver: Deliver) -> None:
     deliver("annotation/live_form", task_id="a-box-task")
     told = weighbridge("workflows", "explain", "a-box-task").stdout
-    assert "no            after.type: it is 'annotation'; wanted 'polygonannotation'" in told
+    assert "no            after.type: is 'annotation'; expected 'polygonannotation'" in told
     assert "→ no follow-up" in told
     assert weighbridge("workflows", "explain", "unknown").exit_code == 1
 

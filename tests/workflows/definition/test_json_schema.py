@@ -43,7 +43,9 @@ def test_every_key_is_documented_with_an_example() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [*ROOT.glob("config/workflows/*.yaml"), *ROOT.glob("examples/*.yaml")], ids=lambda path: path.name
+    "path",
+    [*ROOT.glob("config/demonstration/*.yaml"), *ROOT.glob("examples/*.yaml")],
+    ids=lambda path: path.name,
 )
 def test_an_editor_finds_nothing_wrong_with_the_shipped_files(path: Any) -> None:
     assert [error.message for error in EDITORS.iter_errors(read(path.read_text()).data)] == []

@@ -190,7 +190,7 @@ def test_only_a_workflow_that_names_a_parent_needs_one() -> None:
 
 def test_the_shipped_workflow_and_every_example_load() -> None:
     root = Path(__file__).parents[3]
-    for folder, most in (("config/workflows", 1), ("examples", 5)):
+    for folder, most in (("config/demonstration", 1), ("examples", 5)):
         found = load(root / folder)
         assert not found.invalid, [str(problem) for broken in found.invalid for problem in broken.errors]
         assert len(found.loaded) >= most

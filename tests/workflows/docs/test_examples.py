@@ -17,7 +17,7 @@ def differences(expect: object, given: object = BODY) -> list[str]:
     return [said for tried in run_examples(loaded) for said in tried.differences]
 
 
-@pytest.mark.parametrize("folder", ["config/workflows", "examples"])
+@pytest.mark.parametrize("folder", ["config/demonstration", "examples"])
 def test_the_examples_of_every_shipped_workflow_hold(folder: str) -> None:
     for loaded in load(ROOT / folder).loaded:
         assert loaded.examples, f"{loaded.name} shows no example"

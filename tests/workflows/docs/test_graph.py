@@ -7,7 +7,7 @@ from workflows.definition.loader import load
 from workflows.definition.model import Workflow
 from workflows.docs.graph import mermaid, svg
 
-SHIPPED = [*load(ROOT / "config/workflows").loaded, *load(ROOT / "examples").loaded]
+SHIPPED = [*load(ROOT / "config/demonstration").loaded, *load(ROOT / "examples").loaded]
 
 
 def test_a_drawing_tells_what_starts_what_and_when() -> None:

@@ -55,7 +55,7 @@ def follows(keys: Spec, *, task: Spec | None = None, **given: Any) -> bool:
 
 
 def test_the_seeds_polygons_become_the_seeds_request() -> None:
-    shipped = load_file(ROOT / "config/workflows/polygons-to-boxes.yaml")
+    shipped = load_file(ROOT / "tests/workflows/files/polygons-to-boxes.yaml")
     assert isinstance(shipped, Workflow)
     task = {
         "params": {"attachment": "http://i.imgur.com/XOJbalC.jpg", "objects_to_annotate": ["car", "truck"]}
