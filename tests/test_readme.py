@@ -86,9 +86,8 @@ def test_every_other_command_runs_beside_make_run(clone: Folder) -> None:
         command = (".venv/bin/weighbridge", "follow-ups", "list", "--workflow", workflow, "--json")
         return clone.run(*command).stdout.count('"completed"')
 
-    # Two demonstrations, and the first task with the test key.
-    wait_until(lambda: completed("polygons-to-boxes") == 3, 120)
-    wait_until(lambda: completed("outline-cars") == 1, 120)
+    wait_until(lambda: completed("polygons-to-boxes") >= 2, 120, "both demonstrations")
+    wait_until(lambda: completed("outline-cars") == 1, 120, "the reader's own workflow")
 
 
 def test_every_command_that_is_mentioned_exists() -> None:
