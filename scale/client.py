@@ -15,10 +15,13 @@ from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 import requests
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from scale.http import Session, abort_after, cancel_abort
 
+DEFAULT_PAGE_LIMIT = 100
+MAX_PATIENCE = 16
+"""Factor of the time-outs, and divisor of the page, up to which the pages of a slow list are read."""
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_NAME_CHARACTERS = 1_000
 Json = dict[str, Any]
@@ -67,6 +70,10 @@ class TransientError(ScaleError):
     """A time-out, a reset, 5xx or an answer that can't be read. Whether a POST was carried out is not known."""
 
 
+class TimedOut(TransientError):
+    """Raised when Scale did not answer within the time-outs."""
+
+
 class Client:
     """Scale's API at `base_url` under one key. Threads may share it; each has its own connections.
 
@@ -88,6 +95,7 @@ class Client:
             raise ValueError(f"not the address of an API: {base_url!r}")
         self._base_url = base_url.rstrip("/")
         self._auth = (api_key.encode().decode("latin-1"), "")  # requests writes latin-1
+        self._api_key = api_key
         self._timeout = (connect_timeout, read_timeout)
         self._total_timeout = total_timeout
         self._threads = threading.local()
@@ -236,12 +244,39 @@ class Client:
             raise TransientError("Scale's answer is not a page of a list", 200, page)
         return page
 
+    def _page_with_patience(self, path: str, filters: Mapping[str, Any], patience: int) -> tuple[Json, int]:
+        """Read one page with `patience` times the time-outs, and again with twice that and half the page while it times
+        out. Returns the page and the patience that it took, with which the next page begins.
+        """
+        limit = _number(filters.get("limit"), DEFAULT_PAGE_LIMIT)
+        while True:
+            reader, wanted = self, dict(filters)
+            if patience > 1:
+                reader, wanted["limit"] = self._with_patience(patience), max(1, limit // patience)
+            try:
+                return reader._page(path, wanted), patience
+            except TimedOut:
+                if patience >= MAX_PATIENCE:
+                    raise
+                patience *= 2
+
+    def _with_patience(self, patience: int) -> "Client":
+        connect, read = self._timeout
+        return Client(
+            self._base_url,
+            self._api_key,
+            connect_timeout=connect,
+            read_timeout=read * patience,
+            total_timeout=self._total_timeout * patience,
+        )
+
     def _pages(self, path: str, filters: Mapping[str, Any]) -> Iterator[Json]:
         """By next_token where Scale gives one, else by offset. A server that ignores both must not hold us for ever."""
         position: Json = {}
+        patience = 1
         last_docs: list[Json] = []
         while True:
-            page = self._page(path, {**filters, **position})
+            page, patience = self._page_with_patience(path, {**filters, **position}, patience)
             docs = page["docs"]
             if docs and docs == last_docs:
                 raise TransientError("Scale's list does not go on: the same page came twice", 200)
@@ -283,7 +318,8 @@ class Client:
         except UnicodeError as error:
             raise PermanentError(f"The request can't be written: {error}") from error
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            raise TransientError(_what_went_wrong(error, deadline)) from error
+            kind = TimedOut if _is_timeout(error, deadline) else TransientError
+            raise kind(_what_went_wrong(error, deadline)) from error
         if response.status_code // 100 != 2:
             _refuse(response, content)
         try:
@@ -319,10 +355,18 @@ def _read(response: requests.Response, deadline: float) -> bytes:
     return bytes(content)
 
 
+def _is_timeout(error: Exception, deadline: float) -> bool:
+    """Return whether Scale was reached and took too long."""
+    if isinstance(error, requests.ConnectTimeout):
+        return False
+    reading = bool(error.args) and isinstance(error.args[0], ReadTimeoutError)  # of a body, within a ConnectionError
+    return reading or isinstance(error, (requests.Timeout, TimeoutError)) or time.monotonic() > deadline
+
+
 def _what_went_wrong(error: Exception, deadline: float) -> str:
     if isinstance(error, requests.ConnectTimeout):
         return "Scale could not be reached in time"
-    if isinstance(error, (requests.Timeout, TimeoutError)) or time.monotonic() > deadline:
+    if _is_timeout(error, deadline):
         return "Scale did not answer in time"
     return f"The connection to Scale failed ({type(error).__name__})"
 

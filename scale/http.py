@@ -1,14 +1,21 @@
-"""HTTP sessions whose answers are complete, or aborted, within a bounded time.
+"""HTTP sessions whose answers are complete, or aborted, within a bounded time, and the one rule for proxies.
 
 A read time-out bounds one silence only: a server that sends a byte now and then never meets it.
+
+Every request uses the proxies of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY), but a request to this
+machine itself never does.
 """
 
 import contextlib
+import ipaddress
 import socket
 import threading
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies, select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -16,8 +23,53 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 class Session(requests.Session):
     """A session that sees no redirects: requests reads their bodies whole, also when it does not follow them."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        for scheme in ("https://", "http://"):
+            self.mount(scheme, _Adapter())
+
+    def merge_environment_settings(  # type: ignore[no-untyped-def]
+        self, url, proxies, stream, verify, cert
+    ) -> Any:
+        """Add the settings of the environment, such as the CA bundle; `proxies` as `proxies_for` decides."""
+        settings = super().merge_environment_settings(url, proxies, stream, verify, cert)
+        return {**settings, "proxies": proxies_for(url)}
+
     def get_redirect_target(self, resp: requests.Response) -> None:
         return None
+
+
+class _Adapter(HTTPAdapter):
+    """An adapter whose connections through a proxy are of the same classes as its direct ones."""
+
+    def proxy_manager_for(self, proxy: Any, **options: Any) -> Any:
+        """Return the manager of the connections through `proxy`."""
+        manager = super().proxy_manager_for(proxy, **options)
+        manager.pool_classes_by_scheme = self.poolmanager.pool_classes_by_scheme
+        return manager
+
+
+def proxies_for(url: str) -> dict[str, str]:
+    """Return the proxies of the environment for a request to `url`, by scheme; none for a loopback address."""
+    host = urlsplit(url).hostname or ""
+    return {} if is_loopback(host) else dict(get_environ_proxies(url))
+
+
+def uses_proxy(url: str) -> bool:
+    """Return whether a request to `url` goes through a proxy."""
+    return select_proxy(url, proxies_for(url)) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address means this machine."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
 
 
 class _WatchedConnection:

@@ -1,10 +1,14 @@
 """One guarded request to a named host: the address is parsed and resolved once, checked, and pinned for the connection.
 
-Result files, attachments of requests and outbound webhooks all go out through here.
+Result files, attachments of requests and outbound webhooks all go out through here. Through a proxy the connection cannot
+be pinned, because the proxy resolves the name: what this machine can resolve is checked, and only https goes to a host that
+is named without its port, so that a host at a private address would have to prove its name by a certificate.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 import time
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -15,11 +19,12 @@ from AntiSSRF import AntiSSRFError, AntiSSRFPolicy, PolicyConfigOptions  # type:
 from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import Url, parse_url
 
-from scale.http import Session, abort_after
+from scale.http import Session, abort_after, uses_proxy
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 30.0
 DEFAULT_PORTS = {"http": 80, "https": 443}
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class DownloadError(Exception):
@@ -132,7 +137,9 @@ def request(
         raise Unreachable(f"{host_port(target)} did not answer in time")
     with Session() as session:
         session.auth = _unchanged  # a .netrc on this machine is not for these hosts
-        if not private_allowed:
+        if not private_allowed and uses_proxy(target.url):
+            check_public(str(target.host))
+        elif not private_allowed:
             policy = AntiSSRFPolicy(PolicyConfigOptions.EXTERNAL_ONLY_LATEST)
             policy.add_xff_header = False
             session.mount("https://", policy.get_antissrf_session().get_adapter("https://"))
@@ -152,6 +159,33 @@ def request(
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             # The texts of these errors contain the whole URL.
             raise Unreachable(describe_failure(error, host_port(target), deadline)) from None
+
+
+def check_public(host: str) -> None:
+    """Raise DownloadRefused if the host is, or resolves to, an address that is not public.
+
+    A name that this machine cannot resolve is left to the proxy.
+    """
+    name = host.strip("[]")
+    try:
+        found = socket.getaddrinfo(name, 443, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return
+    if not all(is_public(str(address[0])) for *_, address in found):
+        raise DownloadRefused(f"{host} has a private or reserved address")
+
+
+def is_public(address: str) -> bool:
+    """Return whether an IP address is a public one, also as an IPv4 address inside an IPv6 one."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address):
+        inner = parsed.ipv4_mapped or parsed.sixtofour
+        if parsed in NAT64:
+            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        if parsed.teredo is not None:
+            return False
+        parsed = inner or parsed
+    return parsed.is_global and not parsed.is_multicast
 
 
 def _unchanged(prepared: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -1,98 +1,156 @@
-"""Task objects from files: what the dashboard's mass export gives, single ones, and the JSON of e-mail callbacks.
+"""Import task objects from files: the dashboard's mass export, single tasks, and the JSON of e-mail callbacks.
 
-They are taken the way a callback would be, as deliveries of kind `imported`, and only where they say something new.
+Each object that differs from what is stored is received like its callback, as a delivery of kind `imported`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 from typing import Any, BinaryIO
 from uuid import UUID
 
 import ijson
+from sqlalchemy import Connection, select
 
-from pipeline.db.state import delete_state, get_state, set_state
+from models import SyncRun
+from pipeline.db.dialect import insert
+from pipeline.db.ids import new_id, utcnow
 from pipeline.service import Service
-from pipeline.sync.reconcile import receive_differences
+from pipeline.sync.reconcile import PERSON, Difference, receive_differences
 from scale.json_stream import Events, JsonSource, build_value, error_message, json_events
 
 OBJECT_BATCH_SIZE = 100
 BATCH_BYTES = 4 * 1024 * 1024
-"""Of the file, before what was read is taken: objects may be large."""
+"""Bytes of the file that are read before they are imported: objects may be large."""
 LISTS = ("docs", "tasks", "data")
-"""Keys of an object that is only the wrapping of a list: a page of Scale's own list, an export."""
-IMPORTING = "importing:"
+"""Keys of an object that only wraps a list: a page of Scale's own list, an export."""
+IMPORT = "import"
 
 
 class UnreadableImport(Exception):
-    """The file can't be read further; the text says where and why."""
+    """Raised when the rest of the file cannot be read; the text says where and why."""
 
 
 @dataclass
 class Import:
-    """How far a file has been taken, and what was in it so far."""
+    """How far a file was imported, and what it contained so far."""
 
     objects: int = 0
     bytes: int = 0
-    skipped: int = 0  # objects that an earlier run of the same file has taken
+    skipped: int = 0  # objects that an earlier run of the same file has imported
     missing: int = 0
     stale: int = 0
     taken: int = 0
     quarantined: int = 0
-    jobs: list[UUID] = field(default_factory=list)  # to ring for, of the last step
+    jobs: list[UUID] = field(default_factory=list)  # of the last step, to dispatch
 
 
 def import_file(
     service: Service, file: BinaryIO, environment: str, *, resume: bool = True, dry_run: bool = False
 ) -> Iterator[Import]:
-    """Take the objects of a seekable file; how far it has come, after each step.
+    """Import the objects of a seekable file, and yield the progress after each step.
 
-    A file that an interrupted run has begun goes on where that stopped; `resume=False` begins anew. Raises
-    UnreadableImport, with what stands before the fault taken.
+    An interrupted import of the same file is resumed; `resume=False` starts at the beginning. Raises UnreadableImport,
+    after importing what comes before the fault.
     """
-    key = IMPORTING + fingerprint(file)
-    with service.reader.begin() as connection:
-        kept = get_state(connection, key) if resume and not dry_run else None
-    counted = JsonSource(file)
-    everything = objects(counted)
-    state = Import()
-    if kept is not None:
-        state.skipped = state.objects = sum(1 for _ in islice(everything, kept["objects"]))
+    run = _Run(environment, fingerprint(file))
+    if resume and not dry_run:
+        run = _interrupted(service, run) or run
+    source = JsonSource(file)
+    everything = objects(source)
+    progress = Import()
+    progress.skipped = progress.objects = sum(1 for _ in islice(everything, run.objects))
     ended = False
     while not ended:
-        some, begun, fault = list[Any](), counted.bytes, None
-        while len(some) < OBJECT_BATCH_SIZE and counted.bytes - begun < BATCH_BYTES and not ended:
+        batch, start, fault = list[Any](), source.bytes, None
+        while len(batch) < OBJECT_BATCH_SIZE and source.bytes - start < BATCH_BYTES and not ended:
             try:
-                some.append(next(everything))
+                batch.append(next(everything))
             except StopIteration:
                 ended = True
-            except (ijson.JSONError, UnicodeDecodeError, RecursionError) as broken:
-                ended, fault = True, broken
-        found = receive_differences(service, some, environment, kind="imported", dry_run=dry_run)
-        state.objects += len(some)
-        state.bytes = counted.bytes
-        state.missing += sum(one.why == "missing" for one in found)
-        state.stale += sum(one.why == "stale" for one in found)
-        state.taken += sum(one.receipt in ("processed", "stored") for one in found)
-        state.quarantined += sum(one.receipt == "quarantined" for one in found)
-        state.jobs = [job_id for one in found for job_id in one.jobs]
+            except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
+                ended, fault = True, error
+        found = receive_differences(service, batch, environment, kind="imported", dry_run=dry_run)
+        _count(progress, batch, found)
+        progress.bytes = source.bytes
         if not dry_run:
             with service.engine.begin() as connection:
-                if ended:
-                    delete_state(connection, key)
-                else:
-                    set_state(connection, key, {"objects": state.objects})
-        yield state
+                _save_progress(connection, run, progress, ended)
+        yield progress
         if fault is not None:
-            raise UnreadableImport(f"after {state.objects} objects it is not JSON: {error_message(fault)}")
+            raise UnreadableImport(f"after {progress.objects} objects it is not JSON: {error_message(fault)}")
+
+
+def _count(progress: Import, batch: Sequence[Any], found: Sequence[Difference]) -> None:
+    progress.objects += len(batch)
+    progress.missing += sum(one.why == "missing" for one in found)
+    progress.stale += sum(one.why == "stale" for one in found)
+    progress.taken += sum(one.receipt in ("processed", "stored") for one in found)
+    progress.quarantined += sum(one.receipt == "quarantined" for one in found)
+    progress.jobs = [job_id for one in found for job_id in one.jobs]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The stored progress of one file."""
+
+    environment: str
+    digest: str
+    objects: int = 0
+    id: UUID = field(default_factory=new_id)
+    started_at: datetime = field(default_factory=utcnow)
+
+
+def _interrupted(service: Service, run: _Run) -> _Run | None:
+    """Return the newest run of the same file, if it did not finish."""
+    newest = (
+        select(SyncRun.id, SyncRun.position, SyncRun.started_at, SyncRun.finished_at)
+        .where(
+            SyncRun.kind == IMPORT,
+            SyncRun.environment == run.environment,
+            SyncRun.file_digest == run.digest,
+        )
+        .order_by(SyncRun.id.desc())
+        .limit(1)
+    )
+    with service.reader.begin() as connection:
+        row = connection.execute(newest).one_or_none()
+    if row is None or row.finished_at is not None:
+        return None
+    return _Run(run.environment, run.digest, row.position["objects"], row.id, row.started_at)
+
+
+def _save_progress(connection: Connection, run: _Run, progress: Import, ended: bool) -> None:
+    moment = utcnow()
+    columns = {
+        "position": {"objects": progress.objects},
+        "seen": progress.objects,
+        "missing": progress.missing,
+        "stale": progress.stale,
+        "repaired": progress.taken,
+        "updated_at": moment,
+        "finished_at": moment if ended else None,
+    }
+    row = {
+        "id": run.id,
+        "kind": IMPORT,
+        "requested_by": PERSON,
+        "environment": run.environment,
+        "file_digest": run.digest,
+        "started_at": run.started_at,
+        **columns,
+    }
+    statement = insert(connection, SyncRun).values(row)
+    connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=columns))
 
 
 def fingerprint(file: BinaryIO) -> str:
-    """Tells one file from another by its size, its first and its last mebibyte, whatever it is called."""
+    """Return a digest of the file's size, first and last mebibyte, which identifies it whatever its name is."""
     digest = hashlib.sha256()
     size = file.seek(0, os.SEEK_END)
     digest.update(str(size).encode())
@@ -104,7 +162,7 @@ def fingerprint(file: BinaryIO) -> str:
 
 
 def objects(file: Any) -> Iterator[Any]:
-    """Each object of a list, of a list within an object, or of as many values as follow each other, as a stream."""
+    """Yield each object of a list, of a list inside an object, or of a sequence of JSON values, as a stream."""
     events = json_events(file, multiple_values=True)
     for event, value in events:
         if event == "start_array":

@@ -1,23 +1,23 @@
-"""Scale's own list of tasks against what is stored here: what a callback should have told is taken from the list.
+"""Compare Scale's own list of tasks with the database, and receive what no callback delivered.
 
-Each task object that differs is received the way its callback would have been, as a delivery of kind `reconciled`; an
-import of exported objects does the same with kind `imported`.
+Each task object that differs is received like its callback, as a delivery of kind `reconciled`; an import of exported
+objects does the same with kind `imported`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, delete, func, select, true
 
-from models import KeyValue, Response, Task
-from pipeline.db.ids import utcnow
-from pipeline.db.state import delete_state, get_state, set_state
+from models import Response, SyncRun, Task
+from pipeline.db.dialect import insert
+from pipeline.db.ids import new_id, utcnow
 from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job, RetryLater
 from pipeline.receive.receive import parse_body
@@ -28,22 +28,24 @@ from scale.client import PermanentError, Throttled, Unauthorized
 from scale.envelope import ABSENT, Callback, InvalidCallback, response_digest
 
 OVERLAP = timedelta(hours=1)
-"""A scheduled run begins so much before the last one did: lists and callbacks may lag behind."""
+"""A scheduled run starts this long before the previous one: lists and callbacks may lag."""
 FIRST_LOOK_BACK = timedelta(days=30)
-"""How far the first scheduled run looks back; `weighbridge reconcile` looks at everything unless --since is given."""
+"""How far the first scheduled run looks back; `weighbridge reconcile` reads everything unless --since is given."""
 PAGE_BATCH_SIZE = 20
-"""After so many pages a job lets others run, and goes on behind them."""
+"""Pages of one run of the job; it continues after other jobs."""
 THROTTLED_SECONDS = 30.0
-REFUSED_SECONDS = 900.0
-RESUMED_WITHIN = timedelta(days=1)
+UNAUTHORIZED_RETRY_SECONDS = 900.0
+MAX_START_DIFFERENCE = timedelta(days=1)
+"""An interrupted run is resumed if its --since differs by less than this."""
+KEPT_RUNS = timedelta(days=30)
 
-RECONCILING = "reconciling:"
-RECONCILED = "reconciled:"
-ASKED = "reconcile-asked:"
+RECONCILE, SCHEDULE, PERSON = "reconcile", "schedule", "person"
+
+SYNC_RUNS = SyncRun.__table__.c
 
 
 class NoKey(Exception):
-    """There is no API key to ask Scale with."""
+    """Raised when no API key is set for the environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +53,21 @@ class Difference:
     """A task object that differs from what is stored."""
 
     task_id: str | None
-    why: str  # missing | stale | odd (no task object at all)
-    receipt: str | None  # what receiving it gave; None in a dry run
-    jobs: list[UUID] = field(default_factory=list)  # to ring for
+    why: str  # missing | stale | invalid (not a task object)
+    receipt: str | None  # the status of its delivery; None in a dry run
+    jobs: list[UUID] = field(default_factory=list)  # to dispatch
 
 
 @dataclass(frozen=True, slots=True)
 class ReconcileRun:
-    """How far one pass through the list has come, and what it has found so far."""
+    """One pass through Scale's list: its position, and what it has found so far."""
 
-    asked_by: str  # schedule | person
+    requested_by: str  # schedule | person
     environment: str
     project: str | None
-    since: datetime | None  # tasks that changed before are not looked at
+    since: datetime | None  # tasks that changed before are left out
     started_at: datetime
-    position: Mapping[str, Any]  # where the next page begins, as a filter for the list
+    position: Mapping[str, Any]  # where the next page begins, as filters of the list
     finished: bool = False
     total: int | None = None  # tasks, as Scale counts them
     seen: int = 0
@@ -73,10 +75,7 @@ class ReconcileRun:
     stale: int = 0
     repaired: int = 0
     found: tuple[Difference, ...] = ()  # on the last page
-
-    @property
-    def key(self) -> str:
-        return f"{RECONCILING}{self.asked_by}:{self.environment}:{self.project or ''}"
+    id: UUID = field(default_factory=new_id)
 
 
 def begin(
@@ -85,73 +84,108 @@ def begin(
     *,
     since: datetime | None = None,
     project: str | None = None,
-    asked_by: str = "person",
+    requested_by: str = PERSON,
 ) -> ReconcileRun:
-    """A new run, or the one like it that was interrupted."""
-    fresh = ReconcileRun(asked_by, environment, project, since, utcnow(), {})
+    """Return a new run, or the interrupted one with the same filters."""
     with service.reader.begin() as connection:
-        kept = get_state(connection, fresh.key)
-    if kept is None:
-        return fresh
-    dates = {name: kept[name] and datetime.fromisoformat(kept[name]) for name in ("since", "started_at")}
-    run = ReconcileRun(**{**kept, **dates})
-    alike = run.since is since is None or (
-        run.since is not None and since is not None and abs(run.since - since) < RESUMED_WITHIN
+        interrupted = _newest_run(connection, requested_by, environment, project, finished=False)
+    if interrupted is not None and same_start(interrupted.since, since):
+        return interrupted
+    return ReconcileRun(requested_by, environment, project, since, utcnow(), {})
+
+
+def same_start(one: datetime | None, other: datetime | None) -> bool:
+    """Return whether two runs start at about the same time, so that the second can resume the first."""
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) < MAX_START_DIFFERENCE
+
+
+def _newest_run(
+    connection: Connection, requested_by: str, environment: str, project: str | None, *, finished: bool
+) -> ReconcileRun | None:
+    """Return the newest run if it is finished, or unfinished, as asked."""
+    names = [one.name for one in fields(ReconcileRun) if one.name not in ("finished", "found")]
+    newest = (
+        select(*(SYNC_RUNS[name] for name in names), SYNC_RUNS.finished_at)
+        .where(
+            SYNC_RUNS.kind == RECONCILE,
+            SYNC_RUNS.requested_by == requested_by,
+            SYNC_RUNS.environment == environment,
+            SYNC_RUNS.project.is_not_distinct_from(project),
+            SYNC_RUNS.finished_at.is_not(None) if finished else true(),
+        )
+        .order_by(SYNC_RUNS.id.desc())
+        .limit(1)
     )
-    return run if alike else fresh
+    row = connection.execute(newest).mappings().one_or_none()
+    if row is None or (row["finished_at"] is not None) != finished:
+        return None
+    return ReconcileRun(**{name: row[name] for name in names}, finished=finished)
 
 
 def reconcile(service: Service, run: ReconcileRun, *, dry_run: bool = False) -> Iterator[ReconcileRun]:
-    """Look through the pages from where `run` stands; after each page the run as it is then.
+    """Compare page by page from the position of `run`, and yield the run after each page.
 
-    Where it stands is kept after each page, so that an interrupted run can go on. Raises NoKey, and ScaleError: what
-    was given last can be passed in again after a while.
+    The position is stored after each page, so that an interrupted run is resumed. Raises NoKey, and ScaleError: the last
+    run that was yielded can be passed in again later.
     """
     client = service.client(run.environment)
     if client is None:
         raise NoKey(f"no API key for {run.environment} tasks is set")
-    began_at, filters = run.position, {"project": run.project, "updated_after": run.since}
+    first_position, filters = run.position, {"project": run.project, "updated_after": run.since}
     try:
         for page in client.iter_task_pages(**filters, **run.position):
             found = receive_differences(
                 service, page["docs"], run.environment, kind="reconciled", dry_run=dry_run
             )
-            counts = [one.why for one in found]
-            run = replace(
-                run,
-                position=next_position(page, run.position),
-                finished=not page.get("has_more") or not page["docs"],
-                total=page["total"] if isinstance(page.get("total"), int) else None,
-                seen=run.seen + len(page["docs"]),
-                missing=run.missing + counts.count("missing"),
-                stale=run.stale + counts.count("stale"),
-                repaired=run.repaired + sum(one.receipt in ("processed", "stored") for one in found),
-                found=tuple(found),
-            )
+            run = _after_page(run, page, found)
             if not dry_run:
-                save_progress(service, run)
+                with service.engine.begin() as connection:
+                    save_progress(connection, run)
             yield run
     except PermanentError:
-        if not began_at or run.position is not began_at:
+        if not first_position or run.position is not first_position:
             raise
-        yield from reconcile(service, replace(run, position={}), dry_run=dry_run)  # its token is too old
+        yield from reconcile(service, replace(run, position={}), dry_run=dry_run)  # its token has expired
+
+
+def _after_page(run: ReconcileRun, page: Mapping[str, Any], found: Sequence[Difference]) -> ReconcileRun:
+    reasons = [one.why for one in found]
+    return replace(
+        run,
+        position=next_position(page, run.position),
+        finished=not page.get("has_more") or not page["docs"],
+        total=page["total"] if isinstance(page.get("total"), int) else None,
+        seen=run.seen + len(page["docs"]),
+        missing=run.missing + reasons.count("missing"),
+        stale=run.stale + reasons.count("stale"),
+        repaired=run.repaired + sum(one.receipt in ("processed", "stored") for one in found),
+        found=tuple(found),
+    )
 
 
 def next_position(page: Mapping[str, Any], position: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the page behind this one begins: at its token, or with an old server at an offset."""
+    """Return where the next page begins: at its token, or at an offset if the server gives no token."""
     if page.get("next_token"):
         return {"next_token": page["next_token"]}
     offset = page["offset"] if isinstance(page.get("offset"), int) else position.get("offset", 0)
     return {"offset": offset + len(page["docs"])}
 
 
-def save_progress(service: Service, run: ReconcileRun) -> None:
-    with service.engine.begin() as connection:
-        if run.finished:
-            delete_state(connection, run.key)
-        else:
-            dates = {"since": run.since and run.since.isoformat(), "started_at": run.started_at.isoformat()}
-            set_state(connection, run.key, {**asdict(replace(run, found=())), **dates})
+def save_progress(connection: Connection, run: ReconcileRun) -> None:
+    """Store the run's position and counts."""
+    moment = utcnow()
+    columns = {name: getattr(run, name) for name in ("total", "seen", "missing", "stale", "repaired")}
+    columns |= {
+        "position": dict(run.position),
+        "updated_at": moment,
+        "finished_at": moment if run.finished else None,
+    }
+    key = {name: getattr(run, name) for name in ("requested_by", "environment", "project", "since")}
+    row = {"id": run.id, "kind": RECONCILE, "started_at": run.started_at, **key, **columns}
+    statement = insert(connection, SyncRun).values(row)
+    connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=columns))
 
 
 # Task objects, from the list or from a file.
@@ -160,7 +194,7 @@ def save_progress(service: Service, run: ReconcileRun) -> None:
 def receive_differences(
     service: Service, docs: Sequence[Any], environment: str, *, kind: str, dry_run: bool = False
 ) -> list[Difference]:
-    """Receive those of the objects that say something new."""
+    """Receive the objects that differ from what is stored."""
     readings = [parse_body(canonical_json(doc), environment) for doc in docs]
     ids = [reading.task_id for reading in readings if isinstance(reading, Callback) and reading.task_id]
     with service.reader.begin() as connection:
@@ -181,7 +215,7 @@ def receive_differences(
 
 @dataclass(frozen=True, slots=True)
 class StoredTask:
-    """What is stored of a task, as far as it is compared."""
+    """The columns of a stored task that are compared."""
 
     described: bool
     clock: datetime | None
@@ -213,9 +247,9 @@ def load_stored(connection: Connection, task_ids: Sequence[str]) -> dict[str, St
 
 
 def difference(reading: Callback | InvalidCallback, stored: Mapping[str, StoredTask]) -> str | None:
-    """missing, stale or odd; None where it says nothing new. A pending task that is not known here misses nothing."""
+    """Return missing, stale or invalid; None if nothing is new. An unknown task that is pending is not missing."""
     if not isinstance(reading, Callback):
-        return "odd"
+        return "invalid"
     if reading.task_id is None:  # a batch
         return "stale"
     known = stored.get(reading.task_id)
@@ -238,39 +272,64 @@ def difference(reading: Callback | InvalidCallback, stored: Mapping[str, StoredT
 
 
 def enqueue_due_runs(connection: Connection, service: Service) -> None:
-    """Ask for a run of each environment that has an API key, RECONCILE_EVERY_SECONDS after the last one was asked for."""
-    every = service.settings.reconcile_every_seconds
-    if not every:
+    """Enqueue a run of each environment that has an API key, RECONCILE_EVERY_SECONDS after the previous one started.
+
+    A run that has not finished is continued. Old runs are deleted.
+    """
+    if not service.settings.reconcile_every_seconds:
         return
+    interval = timedelta(seconds=service.settings.reconcile_every_seconds)
     for environment in ("live", "test"):
-        asked_at = connection.scalar(select(KeyValue.changed_at).where(KeyValue.key == ASKED + environment))
-        due = asked_at is None or utcnow() - asked_at >= timedelta(seconds=every)
-        if due and service.client(environment) is not None:
-            set_state(connection, ASKED + environment, {})
-            queue.enqueue(connection, kinds.RECONCILE, [environment])
+        if service.client(environment) is None:
+            continue
+        unfinished = _newest_run(connection, SCHEDULE, environment, None, finished=False)
+        last = connection.scalar(
+            select(func.max(SYNC_RUNS.started_at if unfinished is None else SYNC_RUNS.updated_at)).where(
+                *_scheduled(environment)
+            )
+        )
+        if last is not None and utcnow() - last < interval:
+            continue
+        save_progress(connection, unfinished or _new_scheduled_run(connection, environment))
+        old = SYNC_RUNS.finished_at < utcnow() - max(KEPT_RUNS, 2 * interval)
+        connection.execute(delete(SyncRun).where(*_scheduled(environment), old))
+        queue.enqueue(connection, kinds.RECONCILE, [environment])
+
+
+def _scheduled(environment: str) -> tuple[ColumnElement[bool], ...]:
+    return (
+        SYNC_RUNS.kind == RECONCILE,
+        SYNC_RUNS.requested_by == SCHEDULE,
+        SYNC_RUNS.environment == environment,
+    )
+
+
+def _new_scheduled_run(connection: Connection, environment: str) -> ReconcileRun:
+    previous = _newest_run(connection, SCHEDULE, environment, None, finished=True)
+    since = utcnow() - FIRST_LOOK_BACK if previous is None else previous.started_at - OVERLAP
+    return ReconcileRun(SCHEDULE, environment, None, since, utcnow(), {})
 
 
 def run_job(service: Service, job: Job) -> None:
-    """Go on with the scheduled run of one environment, for some pages; what is left comes after other jobs."""
-    environment = job.subject
-    with service.reader.begin() as connection:
-        last = get_state(connection, RECONCILED + environment)
-    since = datetime.fromisoformat(last["until"]) - OVERLAP if last else utcnow() - FIRST_LOOK_BACK
-    run = begin(service, environment, since=since, asked_by="schedule")
-    with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as still_leased:
+    """Continue the scheduled run of one environment for some pages; the rest comes after other jobs."""
+    with service.engine.begin() as connection:
+        run = _newest_run(connection, SCHEDULE, job.subject, None, finished=False)
+        if run is None:
+            return queue.finish(connection, job)
+    with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as check_lease:
         try:
             for page in islice(reconcile(service, run), PAGE_BATCH_SIZE):
-                still_leased()
+                check_lease()
                 run = page
-        except Throttled as slow:
-            raise RetryLater("Scale asks to slow down", slow.retry_after or THROTTLED_SECONDS) from slow
-        except Unauthorized as refused:
-            raise RetryLater(f"Scale refuses the API key: {refused.message}", REFUSED_SECONDS) from refused
-        except NoKey as gone:
-            raise RetryLater(str(gone), REFUSED_SECONDS) from gone
+        except Throttled as error:
+            raise RetryLater("Scale asks to slow down", error.retry_after or THROTTLED_SECONDS) from error
+        except Unauthorized as error:
+            why = f"Scale refuses the API key: {error.message}"
+            raise RetryLater(why, UNAUTHORIZED_RETRY_SECONDS) from error
+        except NoKey as error:
+            raise RetryLater(str(error), UNAUTHORIZED_RETRY_SECONDS) from error
     with service.engine.begin() as connection:
         if run.finished:
-            set_state(connection, RECONCILED + environment, {"until": run.started_at.isoformat()})
             queue.finish(connection, job)
         else:
             queue.reschedule(connection, job, None, delay=0, count_attempt=False)

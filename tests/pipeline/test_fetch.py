@@ -4,7 +4,6 @@ import io
 import os
 import socket
 import ssl
-import subprocess
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -439,24 +438,6 @@ def catch_connections(monkeypatch: pytest.MonkeyPatch, peer: Peer) -> list[tuple
 
     monkeypatch.setattr(urllib3.util.connection, "create_connection", create_connection)
     return meant
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for files.example, its key in the same file."""
-    folder = tmp_path_factory.mktemp("tls")
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=files.example -addext subjectAltName=DNS:files.example"
-    try:
-        subprocess.run(
-            [*command.split(), "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],
-            check=True,
-            capture_output=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("no openssl on this machine")
-    both = folder / "both.pem"
-    both.write_bytes((folder / "key.pem").read_bytes() + (folder / "cert.pem").read_bytes())
-    return both
 
 
 def server_side(certificate: Path) -> ssl.SSLContext:

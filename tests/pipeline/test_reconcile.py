@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
-from models import Annotation, Delivery, FollowUp, Job, KeyValue, Response, Task
+from models import Annotation, Delivery, FollowUp, Job, Response, SyncRun, Task
 from pipeline.db.ids import utcnow
-from pipeline.db.state import get_state
 from pipeline.jobs import kinds, queue
 from pipeline.service import Service
 from pipeline.sync import reconcile
@@ -259,7 +258,7 @@ def test_an_interrupted_run_goes_on_behind_the_last_page(
     assert (resumed.seen, resumed.repaired) == (4, 4)
     assert counts(run(service)) == (7, 7, 0, 7)
     assert len(server.asked) == 4
-    assert table(service, KeyValue) == []
+    assert only(service, SyncRun)["finished_at"] is not None
     assert begin(service, "live").seen == 0
 
 
@@ -379,7 +378,9 @@ def test_a_run_is_asked_for_when_its_time_has_come(open_service: Open) -> None:
         connection.execute(Job.__table__.delete())
     assert due(service) == []
     with service.engine.begin() as connection:
-        connection.execute(update(KeyValue).values(changed_at=utcnow() - timedelta(seconds=601)))
+        connection.execute(
+            update(SyncRun).values(started_at=utcnow() - timedelta(seconds=601), finished_at=utcnow())
+        )
     assert due(service) == ["reconcile:live"]
 
 
@@ -393,7 +394,7 @@ def test_a_scheduled_run_looks_back_a_month_at_first_and_then_to_the_run_before(
         run_due_jobs(service)
         assert table(service, Job) == []
         with service.engine.begin() as connection:
-            connection.execute(update(KeyValue).values(changed_at=utcnow() - timedelta(seconds=5)))
+            connection.execute(update(SyncRun).values(started_at=utcnow() - timedelta(seconds=5)))
     since = [
         datetime.fromisoformat(one["updated_after"][0]) for one in server.asked if "next_token" not in one
     ]
@@ -432,7 +433,5 @@ def test_a_scheduled_run_waits_as_long_as_scale_asks_for(open_service: Open, pag
         queue.retry(connection, job["id"])
     run_due_jobs(service)
     assert len(table(service, Task)) == 5
-    with service.reader.begin() as connection:
-        kept = get_state(connection, "reconciled:live")
-    assert kept is not None
-    assert datetime.fromisoformat(kept["until"]) < datetime.now(UTC)
+    finished = only(service, SyncRun)
+    assert finished["started_at"] < finished["finished_at"]

@@ -16,6 +16,7 @@ from scale.client import (
     PermanentError,
     ScaleError,
     Throttled,
+    TimedOut,
     TransientError,
     Unauthorized,
 )
@@ -397,3 +398,39 @@ def test_no_error_shows_the_key() -> None:
     with peer, pytest.raises(ScaleError) as caught:
         client.get_task("576c")
     assert "test_key" not in f"{caught.value!r} {json.dumps(caught.value.body)}"
+
+
+def test_a_slow_list_is_read_with_longer_time_outs_and_smaller_pages() -> None:
+    """A page of 100 takes longer than the time-out, one of 25 does not; the next page begins with what worked."""
+    limits: list[int] = []
+
+    def answer(asked: Asked) -> bytes:
+        limit = int(asked.query.get("limit", ["100"])[0])
+        limits.append(limit)
+        if limit > 25:
+            peer.wait(2)
+        more = len(limits) < 4
+        page = {"docs": [{"task_id": str(len(limits))}], "total": 2, "limit": limit, "has_more": more}
+        return reply({**page, "next_token": "t"} if more else page)
+
+    with Peer(answer) as peer:
+        impatient = Client(peer.url, "key", read_timeout=0.2, total_timeout=5)
+        assert len(list(impatient.iter_task_pages())) == 2
+    assert limits == [100, 50, 25, 25]
+
+
+def test_a_list_that_never_answers_ends() -> None:
+    with Peer(lambda _: _never(peer)) as peer, pytest.raises(TimedOut):
+        next(Client(peer.url, "key", read_timeout=0.05, total_timeout=5).iter_task_pages())
+    assert [one.query.get("limit", ["100"])[0] for one in peer.asked] == ["100", "50", "25", "12", "6"]
+
+
+def _never(peer: Peer) -> bytes:
+    peer.wait(3)
+    return b""
+
+
+def test_a_server_that_is_away_or_fails_is_not_called_with_patience() -> None:
+    with Peer(lambda _: reply({"error": "no"}, 503)) as peer, pytest.raises(TransientError):
+        next(Client(peer.url, "key").iter_task_pages())
+    assert len(peer.asked) == 1
