@@ -9,12 +9,43 @@ from pathlib import Path
 from exports.export import copy_path
 from exports.image_index import ImageIndex, Row
 from pipeline.datasets.attachments import given_size, images
-from pipeline.datasets.images import NoImage, Size, batches, copy, measure, store_sizes, stored_sizes
+from pipeline.datasets.images import (
+    HostDown,
+    NoImage,
+    Size,
+    batches,
+    copy,
+    measure,
+    store_sizes,
+    stored_sizes,
+)
 from pipeline.datasets.records import mask_sizes, read_tasks
 from pipeline.datasets.versions import Version
 from pipeline.service import Service
 
 FETCH_THREADS = 8
+MAX_HOST_FAILURES = 5
+"""A host that did not answer this often in a row is not asked again during the export."""
+
+
+class Hosts:
+    """Which hosts did not answer, so that thousands of images do not wait for one of them each."""
+
+    def __init__(self) -> None:
+        self._failures: dict[str, int] = {}
+
+    def is_down(self, address: str) -> bool:
+        """Whether the address need not be tried."""
+        return self._failures.get(self._host(address), 0) >= MAX_HOST_FAILURES
+
+    def record(self, address: str, answered: bool) -> None:
+        """Count a failure, or forget those before."""
+        host = self._host(address)
+        self._failures[host] = 0 if answered else self._failures.get(host, 0) + 1
+
+    @staticmethod
+    def _host(address: str) -> str:
+        return address.partition("://")[2].partition("/")[0]
 
 
 def index_images(
@@ -39,18 +70,21 @@ def index_images(
             for address in images(task.type, task.params):
                 index.add(address, task.split, given)
     if sizes or copies:
+        hosts = Hosts()
         for rows in batches(index):
-            _complete(service, index, work, rows, copies=copies)
+            _complete(service, index, work, rows, hosts, copies=copies)
     return index
 
 
-def _complete(service: Service, index: ImageIndex, work: Path, rows: list[Row], *, copies: bool) -> None:
+def _complete(
+    service: Service, index: ImageIndex, work: Path, rows: list[Row], hosts: Hosts, *, copies: bool
+) -> None:
     with service.reader.begin() as connection:
         sizes = stored_sizes(connection, [row.address for row in rows])
     new: dict[str, Size] = {}
     wanted = [row for row in rows if copies or row.address not in sizes]
     with ThreadPoolExecutor(FETCH_THREADS) as pool:
-        brought = pool.map(lambda row: _bring(service, work, row, copies=copies), wanted)
+        brought = pool.map(lambda row: _bring(service, work, row, hosts, copies=copies), wanted)
         for row, (size, problem) in zip(wanted, brought, strict=True):
             if size is not None:
                 new[row.address] = size
@@ -67,13 +101,24 @@ def _complete(service: Service, index: ImageIndex, work: Path, rows: list[Row], 
             index.set_size(row.id, *given, None, turned=False)
 
 
-def _bring(service: Service, work: Path, row: Row, *, copies: bool) -> tuple[Size | None, str | None]:
+def _bring(
+    service: Service, work: Path, row: Row, hosts: Hosts, *, copies: bool
+) -> tuple[Size | None, str | None]:
     """(size, why the image cannot be had)."""
+    if hosts.is_down(row.address):
+        return None, "its host does not answer"
     try:
-        if not copies:
-            return measure(service, row.address), None
-        target = copy_path(work, row.id)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return copy(service, row.address, target), None
+        size = _fetch(service, work, row, copies=copies)
     except NoImage as reason:
+        hosts.record(row.address, not isinstance(reason, HostDown))
         return None, str(reason)
+    hosts.record(row.address, True)
+    return size, None
+
+
+def _fetch(service: Service, work: Path, row: Row, *, copies: bool) -> Size | None:
+    if not copies:
+        return measure(service, row.address)
+    target = copy_path(work, row.id)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return copy(service, row.address, target)

@@ -21,7 +21,7 @@ from models import ImageSize
 from pipeline.db.dialect import insert
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups.signed_urls import parse_own_url
-from pipeline.http.client import DownloadError
+from pipeline.http.client import DownloadError, Unreachable
 from pipeline.http.download import fetch
 from pipeline.service import Service
 
@@ -38,6 +38,10 @@ BATCH_SIZE = 500
 
 class NoImage(Exception):
     """Raised when an image, or its size, cannot be had. args[0] is the reason, without its address."""
+
+
+class HostDown(NoImage):
+    """Raised when the image's host does not answer: its other images need not be tried now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +124,10 @@ def measure(service: Service, address: str) -> Size:
     head = _Head()
     try:
         with contextlib.suppress(_Enough):
-            _bring(service, address, head, MAX_HEAD_BYTES * 4, FETCH_SECONDS)
+            _bring(service, address, head, service.settings.max_artifact_bytes, FETCH_SECONDS)
             head.look(complete=True)
     except DownloadError as reason:
-        raise NoImage(str(reason)) from None
+        raise _no_image(reason) from None
     if head.size is None:
         raise NoImage("it is not an image that can be read")
     return head.size
@@ -136,13 +140,17 @@ def copy(service: Service, address: str, target: Path) -> Size | None:
             _bring(service, address, file, service.settings.max_artifact_bytes, COPY_SECONDS)
     except DownloadError as reason:
         target.unlink(missing_ok=True)
-        raise NoImage(str(reason)) from None
+        raise _no_image(reason) from None
     try:
         with Image.open(target) as image:
             media_type = Image.MIME.get(image.format or "", "application/octet-stream")
             return _as_shown(*image.size, image.getexif().get(ORIENTATION, 1), media_type)
     except Exception:
         return None
+
+
+def _no_image(reason: DownloadError) -> NoImage:
+    return HostDown(str(reason)) if isinstance(reason, Unreachable) else NoImage(str(reason))
 
 
 def _bring(service: Service, address: str, sink: Any, max_bytes: int, max_seconds: float) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from models import Annotation, Artifact, Dataset, DatasetItem, DatasetVersion, Response
 from pipeline.datasets.filters import Filters, Unusable, parse_filters
-from pipeline.datasets.selection import Candidate, choose, members_of
+from pipeline.datasets.selection import Candidate, Selection, choose, members_of
 from pipeline.datasets.splits import WHOLE, check_split_by, split
 from pipeline.db.dialect import insert as insert_or_update
 from pipeline.db.ids import new_id, utcnow
@@ -75,28 +75,22 @@ class Request:
 
 
 def create(service: Service, name: str, request: Request) -> Version:
-    """Make the next version of the dataset `name`, the first one if there is none. Raises Unusable."""
+    """Create the next version of the dataset `name`, the first one if there is none. Raises Unusable."""
     check_name(name)
     with _snapshot(service) as connection:
-        dataset = _lock(connection, name)
         before = _newest(connection, name)
-        if before is not None:
-            request = _like(before, request)
-        return _freeze(connection, request, name, dataset)
+        chosen = _choose(connection, request if before is None else _like(before, request))
+    with _writing(service) as connection:
+        return _write(connection, chosen, name, _lock(connection, name))
 
 
 def freeze(service: Service, request: Request) -> Version:
-    """A version without a name, for one export; `discard` deletes it. Raises Unusable."""
+    """Create a version without a name, for one export; `discard` deletes it. Raises Unusable."""
     with _snapshot(service) as connection:
-        _delete(
-            connection,
-            connection.scalars(
-                select(DatasetVersion.id).where(
-                    DatasetVersion.name.is_(None), DatasetVersion.created_at < utcnow() - ABANDONED
-                )
-            ),
-        )
-        return _freeze(connection, request, None, None)
+        chosen = _choose(connection, request)
+    with _writing(service) as connection:
+        _delete_abandoned(connection)
+        return _write(connection, chosen, None, None)
 
 
 def derive(service: Service, base: Version, request: Request) -> Version:
@@ -104,7 +98,7 @@ def derive(service: Service, base: Version, request: Request) -> Version:
     shares = request.shares if request.shares is not None else base.shares
     split_by = check_split_by(request.split_by or base.split_by)
     classes = list(request.classes) if request.classes is not None else base.classes
-    with _snapshot(service) as connection:
+    with _writing(service) as connection:
         members = members_of(connection, base.id, split_by if shares is not None else None)
         placed = _placed(members, shares)
         version_id = new_id()
@@ -139,7 +133,17 @@ def check_name(name: str) -> None:
 
 @contextmanager
 def _snapshot(service: Service) -> Iterator[Connection]:
-    """One repeatable-read transaction that may take as long as it needs."""
+    """One repeatable-read transaction, as long as it needs. On SQLite it keeps no writer waiting."""
+    if service.engine.dialect.name == "sqlite":
+        with service.reader.begin() as connection:
+            yield connection
+        return
+    with _writing(service) as connection:
+        yield connection
+
+
+@contextmanager
+def _writing(service: Service) -> Iterator[Connection]:
     with service.engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -178,22 +182,40 @@ def _like(before: Version, request: Request) -> Request:
     )
 
 
-def _freeze(connection: Connection, request: Request, name: str | None, dataset: Dataset | None) -> Version:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Members with their splits, before they are written."""
+
+    request: Request
+    filters: Filters
+    split_by: str
+    as_of: datetime
+    selection: Selection
+    splits: list[str]
+
+
+def _choose(connection: Connection, request: Request) -> Chosen:
     filters = request.filters or Filters()
     split_by = check_split_by(request.split_by or DEFAULT_SPLIT_BY)
     moment = utcnow()
     if request.as_of is not None and request.as_of > moment:
         raise Unusable("The moment lies in the future; what is known then is not known yet.")
     selection = choose(connection, filters, request.as_of, split_by if request.shares is not None else None)
-    members = selection.members
-    placed = _placed(members, request.shares)
+    splits = _placed(selection.members, request.shares)
+    return Chosen(request, filters, split_by, request.as_of or moment, selection, splits)
+
+
+def _write(connection: Connection, chosen: Chosen, name: str | None, dataset: Dataset | None) -> Version:
+    request, members = chosen.request, chosen.selection.members
     version_id = new_id()
-    _write_items(connection, version_id, members, placed)
-    counts = _counts(connection, version_id, members, placed, request.shares)
-    counts["incomplete"] = {"unread_files": selection.unread_files, "errors": selection.errors}
-    labels = sorted(counts["annotations"]["by_label"])
+    _write_items(connection, version_id, members, chosen.splits)
+    counts = _counts(connection, version_id, members, chosen.splits, request.shares)
+    counts["incomplete"] = {
+        "unread_files": chosen.selection.unread_files,
+        "errors": chosen.selection.errors,
+    }
     classes, excluded = choose_classes(
-        labels,
+        sorted(counts["annotations"]["by_label"]),
         request.classes,
         dataset.classes if dataset is not None else [],
         dataset.excluded_labels if dataset is not None else [],
@@ -203,14 +225,14 @@ def _freeze(connection: Connection, request: Request, name: str | None, dataset:
         "name": name,
         "version": dataset.latest_version if dataset is not None else None,
         "digest": digest(connection, version_id, classes),
-        "filters": filters.as_json(),
-        "as_of": request.as_of or moment,
+        "filters": chosen.filters.as_json(),
+        "as_of": chosen.as_of,
         "shares": [list(share) for share in request.shares.items()] if request.shares is not None else None,
-        "split_by": split_by,
+        "split_by": chosen.split_by,
         "classes": classes,
         "counts": counts,
         "damage": None,
-        "created_at": moment,
+        "created_at": utcnow(),
     }
     connection.execute(insert(DatasetVersion).values(**values))
     if dataset is not None:
@@ -439,6 +461,14 @@ def delete_version(connection: Connection, reference: str) -> Version:
     version = find(connection, reference)
     _delete(connection, [version.id])
     return version
+
+
+def _delete_abandoned(connection: Connection) -> None:
+    """Delete the members of exports that named no dataset and were killed."""
+    abandoned = select(DatasetVersion.id).where(
+        DatasetVersion.name.is_(None), DatasetVersion.created_at < utcnow() - ABANDONED
+    )
+    _delete(connection, connection.scalars(abandoned))
 
 
 def _delete(connection: Connection, version_ids: Iterable[UUID]) -> None:

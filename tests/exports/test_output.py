@@ -123,6 +123,7 @@ def test_an_export_that_was_killed_while_files_were_moved_is_replaced(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("suffix", ["", ".zip"])
 def test_a_kill_at_any_instant_never_leaves_half_an_export_that_looks_whole(
     suffix: str, filled: Labeled, export: Export, tmp_path: Path

@@ -58,7 +58,7 @@ def test_without_shares_everything_is_train() -> None:
 
 def test_the_split_of_a_key_is_fixed_for_all_time() -> None:
     assert [assign(f"https://x/{n}", SHARES) for n in range(12)] == [
-        "train", "train", "train", "val", "train", "train", "train", "val", "train", "train", "train", "train",
+        "val", "train", "train", "val", "val", "test", "train", "train", "train", "train", "train", "train",
     ]  # fmt: skip
 
 
