@@ -75,29 +75,53 @@ def _url(service: Service, task_id: str, recipe: Recipe) -> str:
     if isinstance(recipe, Renewal):
         if parse_own_url(service.settings, recipe.url) is None:
             return recipe.url  # Scale, or its customer, moved the file
-        recipe = recipe.original
-    built = build_file(service, task_id, recipe)
+        built = _built_before(service, task_id, recipe.url, recipe.original)
+    else:
+        built = build_file(service, task_id, recipe)
     return signed_url(service.settings, built.sha256, built.media_type)
+
+
+def _built_before(service: Service, task_id: str, url: str, recipe: Recipe) -> BuiltFile:
+    """Return the file of a recipe that has this URL of ours, however old it is, or build it again.
+
+    The URL comes back to us in data, so it counts only if it names the content that the recipe gave.
+    """
+    kept, row = parse_own_url(service.settings, url), _recorded(service, recipe)
+    if (
+        kept is not None
+        and row is not None
+        and row.sha256 == kept.sha256
+        and service.store.exists(row.sha256)
+    ):
+        return BuiltFile(row.sha256, row.size_bytes, row.media_type)
+    return build_file(service, task_id, recipe)
 
 
 def build_file(service: Service, task_id: str, recipe: Recipe) -> BuiltFile:
     """Return the file of a recipe: built now, or the one that was built within CACHE_TTL."""
-    digest = response_digest(to_json(recipe))
-    with service.reader.begin() as connection:
-        row = connection.execute(
-            select(
-                RequestFile.sha256, RequestFile.size_bytes, RequestFile.media_type, RequestFile.made_at
-            ).where(RequestFile.recipe == digest)
-        ).one_or_none()
+    row = _recorded(service, recipe)
     if row and utcnow() - row.made_at < CACHE_TTL and service.store.exists(row.sha256):
         return BuiltFile(row.sha256, row.size_bytes, row.media_type)
     built = _build(service, task_id, recipe)
     with service.engine.begin() as connection:
-        statement = insert(connection, RequestFile).values(recipe=digest, made_at=utcnow(), **built._asdict())
+        values = {"recipe": _digest(recipe), "made_at": utcnow(), **built._asdict()}
+        statement = insert(connection, RequestFile).values(**values)
         new = statement.excluded
         fresh = {name: new[name] for name in ("sha256", "size_bytes", "media_type", "made_at")}
         connection.execute(statement.on_conflict_do_update(index_elements=["recipe"], set_=fresh))
     return built
+
+
+def _digest(recipe: Recipe) -> str:
+    return response_digest(to_json(recipe))
+
+
+def _recorded(service: Service, recipe: Recipe) -> Any:
+    """Return what the last build of a recipe gave, or None."""
+    columns = (RequestFile.sha256, RequestFile.size_bytes, RequestFile.media_type, RequestFile.made_at)
+    with service.reader.begin() as connection:
+        statement = select(*columns).where(RequestFile.recipe == _digest(recipe))
+        return connection.execute(statement).one_or_none()
 
 
 def _build(service: Service, task_id: str, recipe: Recipe) -> BuiltFile:
@@ -109,14 +133,14 @@ def _build(service: Service, task_id: str, recipe: Recipe) -> BuiltFile:
         case LayersFile():
             return layers(service, recipe)
         case Renewal():
-            return build_file(service, task_id, recipe.original)
+            return _built_before(service, task_id, recipe.url, recipe.original)
 
 
 def mirror(service: Service, task_id: str, recipe: Mirror) -> BuiltFile:
     """Return a copy of a file: one that is stored already, or one fetched from ATTACHMENT_HOSTS or ARTIFACT_HOSTS."""
     kept = parse_own_url(service.settings, recipe.url)
     if kept is not None and recipe.original is not None:
-        return build_file(service, task_id, recipe.original)
+        return _built_before(service, task_id, recipe.url, recipe.original)
     if kept is not None and kept.until > time.time() and service.store.exists(kept.sha256):
         return BuiltFile(kept.sha256, service.store.size(kept.sha256), kept.media_type)
     with service.reader.begin() as connection:

@@ -82,10 +82,13 @@ class _Interpreter(jmespath.visitor.TreeInterpreter):
 
     def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
         """Evaluate one node."""
-        self.steps += 1
+        self._charge(1)
+        return _METHODS[node["type"]](self, node, *args, **kwargs)
+
+    def _charge(self, steps: int) -> None:
+        self.steps += steps
         if self.steps > self._max_steps:
             raise TooExpensive(f"needs more than {self._max_steps:,} evaluation steps")
-        return _METHODS[node["type"]](self, node, *args, **kwargs)
 
     def visit_comparator(self, node: Any, value: Any) -> Any:
         """Compare two values. Two nulls that come from data are not equal: a missing value matches nothing."""
@@ -104,15 +107,15 @@ class _Interpreter(jmespath.visitor.TreeInterpreter):
         args = [self.visit(child, value) for child in node["children"]]
         for arg in args:
             if isinstance(arg, list | dict):
-                self.steps += len(arg)
+                self._charge(len(arg))
             elif isinstance(arg, str):
-                self.steps += len(arg) >> 6
+                self._charge(len(arg) >> 6)
         return FUNCTIONS.call_function(node["value"], args)
 
     def visit_flatten(self, node: Any, value: Any) -> Any:
         """Flatten a list, and count its elements."""
         flat = super().visit_flatten(node, value)
-        self.steps += len(flat or ())
+        self._charge(len(flat or ()))
         return flat
 
     def visit_multi_select_list(self, node: Any, value: Any) -> Any:
