@@ -21,7 +21,16 @@ class AlreadyRunning(Exception):
 
 API_KEYS = ("SCALE_API_KEY", "SCALE_TEST_API_KEY")
 CALLBACK_KEYS = ("SCALE_LIVE_CALLBACK_KEYS", "SCALE_TEST_CALLBACK_KEYS")
-SANDBOX_SETTINGS = ("PORT", "PUBLIC_URL", "SANDBOX_PORT", "SANDBOX_API_KEYS", "LOG_FORMAT", "LOG_LEVEL")
+SANDBOX_SETTINGS = (
+    "PORT",
+    "PUBLIC_URL",
+    "SANDBOX_PORT",
+    "SANDBOX_API_KEYS",
+    "SANDBOX_SPEED",
+    "SANDBOX_REJECTION_SHARE",
+    "LOG_FORMAT",
+    "LOG_LEVEL",
+)
 
 
 def development_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -76,6 +76,8 @@ class Settings:
     dyno: bool = False
     sandbox_api_keys: tuple[str, ...] = ("test_sandbox", "live_sandbox")
     sandbox_port: int = 8001
+    sandbox_speed: str = "instant"
+    sandbox_rejection_share: float | None = None
 
     @property
     def embedded(self) -> bool:
@@ -154,6 +156,10 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         dyno=dyno,
         sandbox_api_keys=env.names("SANDBOX_API_KEYS", Settings.sandbox_api_keys),
         sandbox_port=env.int("SANDBOX_PORT", Settings.sandbox_port, validate=Range(1, 65535)),
+        sandbox_speed=env.str(
+            "SANDBOX_SPEED", Settings.sandbox_speed, validate=OneOf(("instant", "realistic", "manual"))
+        ),
+        sandbox_rejection_share=env.float("SANDBOX_REJECTION_SHARE", None, validate=Range(0, 1)),
     )
     try:
         env.seal()

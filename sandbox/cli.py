@@ -50,10 +50,15 @@ def sandbox() -> None:
 @click.option(
     "--speed",
     type=click.Choice(SPEEDS),
-    default="instant",
-    show_default=True,
-    help="Set when tasks of live keys are completed; those of test keys are completed at once.",
+    help="Set when tasks of live keys are completed; those of test keys are completed at once."
+    " Default: SANDBOX_SPEED, instant.",
 )
+@click.option(
+    "--rejection-share",
+    type=click.FloatRange(0, 1),
+    help="Reject this share of completed tasks and accept the others. Default: SANDBOX_REJECTION_SHARE, no reviews.",
+)
+@click.option("--confidences", is_flag=True, help="Add a confidence to the blocks of document responses.")
 @click.option(
     "--time-scale",
     type=click.FloatRange(min=0, min_open=True),
@@ -72,6 +77,8 @@ def serve(
     host: str,
     memory: bool,
     database: Path,
+    speed: str | None,
+    rejection_share: float | None,
     callback_url: str | None,
     public_url: str | None,
     until_stdin_closes: bool,
@@ -88,6 +95,8 @@ def serve(
         live_callback_key=_callback_key(settings, is_test=False),
         test_callback_key=_callback_key(settings, is_test=True),
         database=None if memory else database,
+        speed=speed or settings.sandbox_speed,
+        rejection_share=settings.sandbox_rejection_share if rejection_share is None else rejection_share,
         callback_url=callback_url,
         service_url=callback_url or settings.callback_url,
         **options,
@@ -179,6 +188,33 @@ def faults(fault: str | None, settings: tuple[str, ...], off: bool, sandbox_url:
     for known in answer["known"] if fault is None and not off else ():
         defaults = ", ".join(f"{name}={value}" for name, value in known["options"].items())
         click.echo(f"{known['name']:22}{known['summary']}" + (f" ({defaults})" if defaults else ""))
+
+
+@sandbox.command()
+@click.option("--speed", type=click.Choice(SPEEDS), help="Set when tasks of live keys are completed.")
+@click.option(
+    "--rejection-share",
+    type=click.FloatRange(0, 1),
+    help="Reject this share of completed tasks and accept the others.",
+)
+@click.option("--no-reviews", is_flag=True, help="Review no tasks.")
+@click.option("--confidences/--no-confidences", default=None, help="Add a confidence to document responses.")
+@url_option
+def behavior(
+    speed: str | None,
+    rejection_share: float | None,
+    no_reviews: bool,
+    confidences: bool | None,
+    sandbox_url: str | None,
+) -> None:
+    """Show or change how a running sandbox annotates and reviews."""
+    given = {"speed": speed, "rejection_share": rejection_share, "confidences": confidences}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if no_reviews:
+        changes["rejection_share"] = None
+    state = _call_with_any_key(sandbox_url, "state", changes or None, "POST" if changes else "GET")
+    for name in given:
+        click.echo(f"{name}: {json.dumps(state[name])}")
 
 
 TRIGGER_EVENTS = ("completed", "accepted", "rejected", "fixed", "commented", "recalled", "error")

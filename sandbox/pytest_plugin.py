@@ -155,6 +155,27 @@ class ScaleSandbox:
         """Set when live tasks are completed: instant, realistic or manual. Test tasks are completed at once."""
         self.call("POST", "/sandbox/api/state", {"speed": speed})
 
+    def set_rejection_share(self, share: float | None) -> None:
+        """Reject this share of completed tasks and accept the others; None: review none."""
+        self.call("POST", "/sandbox/api/state", {"rejection_share": share})
+
+    def set_confidences(self, confidences: bool) -> None:
+        """Set whether the blocks of document responses have a confidence."""
+        self.call("POST", "/sandbox/api/state", {"confidences": confidences})
+
+    def add_response(self, response: Any, *, times: int | None = None, **match: str) -> dict[str, Any]:
+        """Give tasks this response when they are completed: `add_response({...}, unique_id="order-*", times=1)`.
+
+        `match` names unique_id, type, project, batch, task_id or account (an API key); values may contain `*` and `?`.
+        The newest matching rule wins.
+        """
+        body = {"response": response, **({} if times is None else {"times": times}), **match}
+        return self._call_object("POST", "/sandbox/api/responses", body)
+
+    def clear_responses(self) -> None:
+        """Remove the responses of `add_response`."""
+        self.call("DELETE", "/sandbox/api/responses")
+
     def reset(self) -> None:
         """Delete all tasks, projects, files and fault rules."""
         self.call("POST", "/sandbox/api/reset")

@@ -17,7 +17,8 @@ class SandboxSettings:
     `url` is the base URL of the sandbox, without a path; result files get URLs below it. `database` None keeps everything
     in memory. `speed` says when tasks of live keys are completed; those of test keys are completed in the answer to their
     creation. `time_scale` is how many of Scale's seconds pass in one second here: at 3600, the 24 hours of retries take
-    24 s. `callback_url` receives the callbacks of tasks without a callback_url. `service_url` is the endpoint of
+    24 s. `rejection_share` is the share of completed tasks that the simulated reviewer rejects; it accepts the others, and reviews
+    none if the share is None. With `confidences`, responses of documents have them. `callback_url` receives the callbacks of tasks without a callback_url. `service_url` is the endpoint of
     the service under development: it alone receives `live_callback_key` and `test_callback_key`.
     """
 
@@ -28,6 +29,8 @@ class SandboxSettings:
     database: Path | None = None
     speed: str = "instant"
     time_scale: float = 1.0
+    rejection_share: float | None = None
+    confidences: bool = False
     seed: int = 0
     callback_url: str | None = None
     service_url: str | None = None

@@ -19,20 +19,26 @@ ImageSize = Callable[[str], tuple[int, int] | None]
 ReadFile = Callable[[str], bytes | None]
 """Content of the file at a URL (a hypothesis, an earlier result); None if it cannot be read."""
 
+ReadTask = Callable[[str], dict[str, Any] | None]
+"""The task object of another task of the same account; None if there is none."""
+
 ASSUMED_SIZE = (960, 540)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatorContext:
-    """Hold what annotators need besides the task: a seed, and ways to read and store files.
+    """Hold what annotators need besides the task: a seed, and ways to read and store files and to read other tasks.
 
-    Without `image_size` and `read_file` no attachment can be read, and sizes are assumed.
+    Without `image_size` and `read_file` no attachment can be read, and sizes are assumed. With `confidences`, blocks of
+    documents have a confidence.
     """
 
     seed: int
     put_file: PutFile
     image_size: ImageSize = lambda url: None
     read_file: ReadFile = lambda url: None
+    read_task: ReadTask = lambda task_id: None
+    confidences: bool = False
 
 
 @dataclass(frozen=True)

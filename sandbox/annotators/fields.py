@@ -1,5 +1,6 @@
 """Make responses that consist of fields: categorization, comparison, transcription, datacollection, audio and phone calls."""
 
+import random
 from typing import Any
 
 from sandbox.annotators.assignment import Assignment
@@ -9,21 +10,48 @@ from sandbox.annotators.words import make_sentence, make_value
 
 
 def make_categorization_response(assignment: Assignment) -> dict[str, Any]:
-    """Make `category`, an array with allow_multiple, and `category_id` in the same form if the request has category_ids."""
+    """Make `category`, an array with allow_multiple, and `category_id` in the same form if the request has category_ids.
+
+    A request with `taxonomies` gets `taxonomies`: {name: {type, response}}. A guess: the form of that response.
+    """
     params, rng = assignment.params, assignment.rng
-    ids = {
-        category: key
-        for key, category in as_dict(params.get("category_ids")).items()
-        if isinstance(category, str)
-    }
-    categories = label_names(params.get("categories")) or list(ids)
+    ids, categories = _categories(params)
+    answers = _fill_taxonomies(assignment)
+    is_multiple = as_bool(params.get("allow_multiple"))
     if not categories:
-        return {"category": [] if as_bool(params.get("allow_multiple")) else None}
-    if as_bool(params.get("allow_multiple")):
-        chosen = rng.sample(categories, rng.randint(1, min(3, len(categories))))
-        return {"category": chosen, **({"category_id": [ids.get(c) for c in chosen]} if ids else {})}
-    category = rng.choice(categories)
-    return {"category": category, **({"category_id": ids.get(category)} if ids else {})}
+        return answers or {"category": [] if is_multiple else None}
+    category: Any = rng.choice(categories)
+    if is_multiple:
+        category = rng.sample(categories, rng.randint(1, min(3, len(categories))))
+    return {"category": category, **({"category_id": _category_ids(category, ids)} if ids else {}), **answers}
+
+
+def _categories(params: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """Return the ids by category, and the categories."""
+    given = as_dict(params.get("category_ids"))
+    ids = {category: key for key, category in given.items() if isinstance(category, str)}
+    return ids, label_names(params.get("categories")) or list(ids)
+
+
+def _fill_taxonomies(assignment: Assignment) -> dict[str, Any]:
+    taxonomies = {
+        name: {
+            "type": taxonomy.get("type", "category"),
+            "response": _fill_taxonomy(name, taxonomy, assignment.rng),
+        }
+        for name, taxonomy in as_dict(assignment.params.get("taxonomies")).items()
+        if isinstance(taxonomy, dict)
+    }
+    return {"taxonomies": taxonomies} if taxonomies else {}
+
+
+def _fill_taxonomy(name: str, taxonomy: dict[str, Any], rng: random.Random) -> list[Any]:
+    """Return one choice in a list, several with allow_multiple, or a text if there are no choices."""
+    choices = label_names(taxonomy.get("choices"))
+    if not choices:
+        return [make_value(name, taxonomy, rng)]
+    count = rng.randint(1, min(3, len(choices))) if as_bool(taxonomy.get("allow_multiple")) else 1
+    return [rng.sample(choices, count)]
 
 
 def make_comparison_response(assignment: Assignment) -> dict[str, Any]:
@@ -96,31 +124,59 @@ def fix_phonecall_response(assignment: Assignment, response: dict[str, Any]) -> 
 def fix_fields_response(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
     """Change one value of a response: another choice if there is one, else another text."""
     params, rng = assignment.params, assignment.rng
-    ids = {
-        category: key
-        for key, category in as_dict(params.get("category_ids")).items()
-        if isinstance(category, str)
-    }
-    if "category" in response:
-        categories = label_names(params.get("categories")) or list(ids)
-        category = _choose_other(response["category"], categories, rng)
-        given = {"category_id": _category_ids(category, ids)} if ids else {}
-        return {**response, "category": category, **given}
     choices = label_names(params.get("choices"))
+    if "category" in response:
+        return _fix_category(assignment, response)
+    if as_dict(response.get("taxonomies")):
+        return _fix_taxonomy(assignment, response)
     if "choice" in response and len(choices) > 1:
         return {**response, "choice": _choose_other(response["choice"], choices, rng)}
     if isinstance(response.get("transcript"), str):
         return {**response, "transcript": f"{response['transcript']} {make_sentence(rng, 3)}"}
     if as_dict(response.get("fields")):
         return {**response, "fields": _change_one_field(response["fields"], params.get("fields"), rng)}
-    for key, asked in (("repeatable_fields", "repeatable_fields"), ("rows", "row_fields")):
+    return _fix_rows(assignment, response)
+
+
+def _fix_category(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
+    ids, categories = _categories(assignment.params)
+    category = _choose_other(response["category"], categories, assignment.rng)
+    return {
+        **response,
+        "category": category,
+        **({"category_id": _category_ids(category, ids)} if ids else {}),
+    }
+
+
+def _fix_taxonomy(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
+    """Change the value of one taxonomy."""
+    taxonomies = response["taxonomies"]
+    name = assignment.rng.choice(sorted(taxonomies))
+    given = as_dict(taxonomies[name])
+    choices = label_names(as_dict(as_dict(assignment.params.get("taxonomies")).get(name)).get("choices"))
+    values = as_list(as_list(given.get("response"))[:1] and given["response"][0])
+    if len(choices) > 1 and len(values) == 1:
+        changed: list[Any] = [[_choose_other(values[0], choices, assignment.rng)]]
+    else:
+        changed = (
+            [_choose_other(values, choices, assignment.rng)]
+            if choices
+            else [make_sentence(assignment.rng, 4)]
+        )
+    return {**response, "taxonomies": {**taxonomies, name: {**given, "response": changed}}}
+
+
+def _fix_rows(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
+    """Change one value of the first row."""
+    for key, parameter in (("repeatable_fields", "repeatable_fields"), ("rows", "row_fields")):
         rows = as_list(response.get(key))
         if rows and isinstance(rows[0], dict):
-            return {**response, key: [_change_one_field(rows[0], params.get(asked), rng), *rows[1:]]}
+            described = assignment.params.get(parameter)
+            return {**response, key: [_change_one_field(rows[0], described, assignment.rng), *rows[1:]]}
     return response
 
 
-def _choose_other(chosen: Any, choices: list[str], rng: Any) -> Any:
+def _choose_other(chosen: Any, choices: list[str], rng: random.Random) -> Any:
     if isinstance(chosen, list):
         left = [choice for choice in choices if choice not in chosen]
         return [*chosen, rng.choice(left)] if left else chosen[:-1] or chosen
@@ -133,7 +189,7 @@ def _category_ids(category: Any, ids: dict[str, str]) -> Any:
     return ids.get(category) if isinstance(category, str) else None
 
 
-def _change_one_field(values: dict[str, Any], described: Any, rng: Any) -> dict[str, Any]:
+def _change_one_field(values: dict[str, Any], described: Any, rng: random.Random) -> dict[str, Any]:
     """Change one of the values; it stays one of the choices of its field."""
     described = as_dict(described)
     for name in rng.sample(sorted(values), len(values)):

@@ -4,7 +4,7 @@ All are answered by files. Coordinates are those of the frames: meters over mete
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from sandbox.annotators.assignment import Assignment
 from sandbox.annotators.attributes import choose_attributes
@@ -182,29 +182,68 @@ def fix_point_label_response(assignment: Assignment, response: dict[str, Any]) -
 def make_linking_response(assignment: Assignment) -> dict[str, Any]:
     """Make `annotations.url`: a list with `camera_responses` for each frame, each with the shapes that one camera sees.
 
-    A shape has the uuid of the cuboid that it shows as `cuboid_uuid`; `not_in_lidar` marks objects without a cuboid.
+    A shape has the uuid of the cuboid that it shows as `cuboid_uuid`, one of the `lidar_task` if that has been completed;
+    `not_in_lidar` marks objects without a cuboid.
     The number of cameras is not in the request: it is assumed. Source: docs, "LiDAR Linking", callback format.
     """
     return {"annotations": {"url": assignment.put_json(_annotate_cameras(assignment))}}
 
 
+class _VisibleObject(NamedTuple):
+    """Describe an object that a camera may see: the uuid of its cuboid, or a new one if there is no cuboid."""
+
+    uuid: str
+    label: str | None
+    not_in_lidar: bool
+
+
 def _annotate_cameras(assignment: Assignment) -> list[dict[str, Any]]:
     rng = assignment.rng
-    cuboids = [(assignment.new_uuid().upper(), rng.random() < 0.2) for _ in range(rng.randint(2, 4))]
-    labels = task_labels(assignment.params)
-    named = {uuid: rng.choice(labels).name if labels else None for uuid, _ in cuboids}
     frames = []
-    for _ in range(frame_count(assignment.params)):
+    for visible in _visible_objects(assignment):
         cameras = []
         for camera in range(ASSUMED_CAMERAS):
-            seen = rng.sample(cuboids, rng.randint(1, len(cuboids)))
-            shapes = [_draw_linked_shape(assignment, uuid, alone, named[uuid]) for uuid, alone in seen]
+            seen = rng.sample(visible, rng.randint(1, len(visible))) if visible else []
+            shapes = [_draw_linked_shape(assignment, *seen_object) for seen_object in seen]
             cameras.append({"camera_used": camera, "annotations": shapes})
         frames.append({"camera_responses": cameras})
     return frames
 
 
-def _draw_linked_shape(assignment: Assignment, uuid: str, alone: bool, label: str | None) -> dict[str, Any]:
+def _visible_objects(assignment: Assignment) -> list[list[_VisibleObject]]:
+    """Return the objects of each frame: the cuboids of the `lidar_task` and one without a cuboid, else assumed ones."""
+    rng, labels = assignment.rng, task_labels(assignment.params)
+
+    def new_object(not_in_lidar: bool) -> _VisibleObject:
+        label = rng.choice(labels).name if labels else None
+        return _VisibleObject(assignment.new_uuid().upper(), label, not_in_lidar)
+
+    source = _source_frames(assignment)
+    if not source:
+        assumed = [new_object(rng.random() < 0.2) for _ in range(rng.randint(2, 4))]
+        return [assumed] * frame_count(assignment.params)
+    other = [new_object(True)] if rng.random() < 0.5 else []
+    return [[*map(_visible_cuboid, dicts_in(as_dict(frame).get("cuboids"))), *other] for frame in source]
+
+
+def _visible_cuboid(cuboid: dict[str, Any]) -> _VisibleObject:
+    label = cuboid.get("label")
+    return _VisibleObject(str(cuboid.get("uuid")), label if isinstance(label, str) else None, False)
+
+
+def _source_frames(assignment: Assignment) -> list[Any]:
+    """Return the frames with cuboids that the `lidar_task` annotated; with `lidar_task_frames` those it selects."""
+    task = assignment.context.read_task(str(assignment.params.get("lidar_task")))
+    frames = as_list(assignment.read(as_dict(as_dict(task).get("response")).get("annotations")))
+    selected = as_list(assignment.params.get("lidar_task_frames"))
+    if not selected:
+        return frames
+    return [frames[number] for number in selected if isinstance(number, int) and 0 <= number < len(frames)]
+
+
+def _draw_linked_shape(
+    assignment: Assignment, uuid: str, label: str | None, not_in_lidar: bool
+) -> dict[str, Any]:
     params = assignment.params
     kind = {"polygonannotation": "polygon", "lineannotation": "line", "pointannotation": "point"}.get(
         str(params.get("annotation_type")), "box"
@@ -214,7 +253,7 @@ def _draw_linked_shape(assignment: Assignment, uuid: str, alone: bool, label: st
     )
     shape = draw_annotation(assignment, want._replace(labels=[label] if label else want.labels), CAMERA)
     del shape["uuid"]
-    return {"cuboid_uuid": uuid, **shape, **({"not_in_lidar": True} if alone else {})}
+    return {"cuboid_uuid": uuid, **shape, **({"not_in_lidar": True} if not_in_lidar else {})}
 
 
 def fix_linking_response(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
@@ -226,8 +265,9 @@ def fix_linking_response(assignment: Assignment, response: dict[str, Any]) -> di
         for camera in dicts_in(as_dict(frame).get("camera_responses")):
             shapes = dicts_in(camera.get("annotations"))
             if shapes:
-                uuid, alone = str(shapes[0].get("cuboid_uuid")), shapes[0].get("not_in_lidar") is True
-                shapes = [_draw_linked_shape(assignment, uuid, alone, shapes[0].get("label")), *shapes[1:]]
+                uuid, label = str(shapes[0].get("cuboid_uuid")), shapes[0].get("label")
+                not_in_lidar = shapes[0].get("not_in_lidar") is True
+                shapes = [_draw_linked_shape(assignment, uuid, label, not_in_lidar), *shapes[1:]]
             cameras.append({**camera, "annotations": shapes})
         fixed.append({**as_dict(frame), "camera_responses": cameras})
     return {**response, "annotations": {"url": assignment.put_json(fixed)}, "is_customer_fix": True}

@@ -101,8 +101,8 @@ def make_document_response(assignment: Assignment) -> dict[str, Any]:
     """Make `annotations`: blocks with `page` (index into document_pages) and `location`, in pixels of the page.
 
     `location` is {type: box, left, top, width, height} or {type: polygon, vertices}. Blocks of a hypothesis are moved a
-    little. A guess: the other keys of a block, here uuid, label (of the request's features) and text. Source: docs,
-    "Document Pages".
+    little. A guess: the other keys of a block, here uuid, label (of the request's features), text and, if enabled, a
+    `confidence` from 0 to 1. Source: docs, "Document Pages".
     """
     params, start = assignment.params, read_prelabels(assignment.params)
     blocks = dicts_in(start.annotations)
@@ -139,7 +139,8 @@ def _draw_block(assignment: Assignment) -> dict[str, Any]:
         "text": make_sentence(rng, 4),
     }
     values = choose_attributes(params.get("annotation_attributes"), label, rng)
-    return {**block, **({"label": label} if label else {}), **({"attributes": values} if values else {})}
+    block = {**block, **({"label": label} if label else {}), **({"attributes": values} if values else {})}
+    return {**block, "confidence": round(rng.uniform(0.4, 1), 3)} if assignment.context.confidences else block
 
 
 def _page_canvas(page: dict[str, Any]) -> Region:

@@ -22,6 +22,7 @@ from scale.task_types.request import TASK_FIELDS
 
 AUDIT_RESULTS = ("accepted", "rejected", "fixed", "commented")
 REVIEWER = "reviewer@sandbox.example"
+REJECTION_COMMENT = "Rejected by the simulated reviewer: one annotation is missing."
 REVIEW_FIELDS = (
     "customer_reviewed_by",
     "customer_audited_at",
@@ -66,7 +67,10 @@ def annotate(sandbox: Sandbox, task: Task) -> Result:
     for kind in sandbox.faults.inject("result", match_fields(task), task.number):
         return Result("error", annotators.make_error_response(task_object(task), kind))
     context = _annotator_context(sandbox, task)
-    response = annotators.make_response(task_object(task), context)
+    if (rule := sandbox.responses.take(match_fields(task))) is not None:
+        response = rule.response
+    else:
+        response = annotators.make_response(task_object(task), context)
     fields = annotators.task_fields(task_object(task), context)
     # Only version 2 of the API shows the threads of conversations.
     return Result("completed", response, {name: fields[name] for name in fields if name != "threads"})
@@ -80,7 +84,16 @@ def _annotator_context(sandbox: Sandbox, task: Task) -> AnnotatorContext:
         put_file=sandbox.files.put,
         image_size=lambda url: sandbox.files.image_size(url, download),
         read_file=lambda url: sandbox.files.read(url, download),
+        read_task=lambda task_id: _read_task(sandbox, task.account, task_id),
+        confidences=sandbox.confidences,
     )
+
+
+def _read_task(sandbox: Sandbox, account: str, task_id: str) -> dict[str, Any] | None:
+    """Return the task object of another task of the account, or None."""
+    with sandbox.store.read() as session:
+        task = session.scalar(select(Task).where(Task.task_id == task_id, Task.account == account))
+    return None if task is None else task_object(task)
 
 
 def annotate_due_task(sandbox: Sandbox, number: int) -> None:
@@ -103,6 +116,36 @@ def annotate_due_task(sandbox: Sandbox, number: int) -> None:
             finish(session, sandbox, current, result)
 
 
+def review_time(sandbox: Sandbox, task: Task) -> int | None:
+    """Return when the reviewer audits a completed task, in milliseconds; None: not at all."""
+    if sandbox.rejection_share is None:
+        return None
+    if sandbox.speed != "realistic":
+        return clock.now()
+    seconds = _task_random(sandbox, task, "review").uniform(*REALISTIC_SECONDS)
+    return clock.now() + round(1000 * seconds / sandbox.settings.time_scale)
+
+
+def review_due_task(sandbox: Sandbox, number: int) -> None:
+    """Accept or reject a completed task whose time for a review has come."""
+    with sandbox.store.write() as session:
+        task = session.get(Task, number)
+        if task is None or task.review_at is None:
+            return
+        task.review_at = None
+        if task.status != "completed" or task.review_status is not None or sandbox.rejection_share is None:
+            return
+        is_rejected = _task_random(sandbox, task, "rejection").random() < sandbox.rejection_share
+        result, comments = ("rejected", REJECTION_COMMENT) if is_rejected else ("accepted", None)
+        _record_audit(session, sandbox, task, result, comments, None, "customer")
+    sandbox.work_available.set()
+
+
+def _task_random(sandbox: Sandbox, task: Task, purpose: str) -> random.Random:
+    """Return a generator that depends on the seed, the number and the attempt of the task."""
+    return random.Random(f"{sandbox.settings.seed}/{purpose}/{task.number}/{task.attempt}")
+
+
 def set_creation_time(task: Task) -> None:
     """Set a new task's dates. Call it in the transaction that inserts it, so that dates follow the numbers."""
     task.created_at = task.updated_at = clock.now()
@@ -116,6 +159,7 @@ def finish(session: Session, sandbox: Sandbox, task: Task, result: Result) -> De
     task.attempt += 1
     if result.status == "completed":
         task.completed_at = task.updated_at
+        task.review_at = review_time(sandbox, task)
     elif task.details.get("clear_unique_id_on_error"):
         task.unique_id = None
     session.flush()
@@ -178,13 +222,29 @@ def audit(
             task_object(task), task.details.get("response"), _annotator_context(sandbox, task)
         )
 
-    def record_audit(session: Session, task: Task) -> None:
-        add_review(task, result, comments, response, source)
-        callbacks.enqueue_callback(session, sandbox.settings, sandbox.faults, task, result)
-        if result in ("accepted", "fixed") and _dependents(task).get("require_audit"):
-            _create_dependents(session, sandbox, task)
+    return _transition(
+        sandbox,
+        account,
+        task_id,
+        ("completed",),
+        lambda session, task: _record_audit(session, sandbox, task, result, comments, response, source),
+    )
 
-    return _transition(sandbox, account, task_id, ("completed",), record_audit)
+
+def _record_audit(
+    session: Session,
+    sandbox: Sandbox,
+    task: Task,
+    result: str,
+    comments: str | None,
+    response: Any,
+    source: str,
+) -> None:
+    """Write a review on a task, with everything that follows from it."""
+    add_review(task, result, comments, response, source)
+    callbacks.enqueue_callback(session, sandbox.settings, sandbox.faults, task, result)
+    if result in ("accepted", "fixed") and _dependents(task).get("require_audit"):
+        _create_dependents(session, sandbox, task)
 
 
 def add_review(task: Task, result: str, comments: str | None, response: Any, source: str) -> None:
@@ -221,7 +281,7 @@ def recall(sandbox: Sandbox, account: str, task_id: str) -> dict[str, Any]:
 
     def make_pending(session: Session, task: Task) -> None:
         update_task(task, **dict.fromkeys(removed))
-        task.status, task.completed_at, task.review_status = "pending", None, None
+        task.status, task.completed_at, task.review_status, task.review_at = "pending", None, None, None
         callbacks.enqueue_callback(session, sandbox.settings, sandbox.faults, task, "recalled")
         task.complete_at = completion_time(sandbox, task, batch_of(session, task))
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from sandbox.errors import invalid
+from sandbox.errors import ScaleError, invalid
 from scale.parameters import MAX_METADATA_BYTES, MAX_TAGS, check_parameters
 from scale.task_types import task_type
 from scale.task_types.request import TASK_FIELDS, Parameters
@@ -83,7 +83,8 @@ def check_request(
     merged = {**(inherited or {}), **own}
     if inherited and "instruction" in inherited and "instruction" in own:
         merged["instruction"] = f"{own['instruction']}\n{inherited['instruction']}"
-    merged = {name: _parse_value(name, value) for name, value in merged.items()}
+    known = rules.names
+    merged = {name: _parse_value(name, value, is_known=name in known) for name, value in merged.items()}
     for names in rules.required:
         if not any(_has_value(merged.get(name)) for name in names):
             raise invalid(" or ".join(f'"{name}"' for name in names) + " is required")
@@ -93,7 +94,7 @@ def check_request(
         if not warning:
             raise invalid(f'"{field}" {message}' if field else message)
     general = general_parameters(merged)
-    if isinstance(merged.get("layers"), dict):
+    if rules.takes_layers and isinstance(merged.get("layers"), dict):
         _check_layers(merged["layers"])
     _check_dependents(merged.get("dependents"))
     if type_name == "transcription" and "repeatable_fields" in merged:
@@ -188,8 +189,20 @@ def _has_value(value: Any) -> bool:
     return value is not None and value != "" and value != [] and value != {}
 
 
-def _parse_value(name: str, value: Any) -> Any:
-    """Return a value in the form of its parameter; numbers and flags may be sent as text. Raises ScaleError (400)."""
+def _parse_value(name: str, value: Any, is_known: bool = True) -> Any:
+    """Return a value in the form of its parameter; numbers and flags may be sent as text.
+
+    Raises ScaleError (400) for another form, unless the table of the type does not know the parameter.
+    """
+    try:
+        return _parse_known_value(name, value)
+    except ScaleError:
+        if is_known:
+            raise
+        return value
+
+
+def _parse_known_value(name: str, value: Any) -> Any:
     if name in NUMBERS:
         return _parse_number(name, value)
     if name in BOOLEANS and isinstance(value, str) and value.lower() in ("true", "false"):

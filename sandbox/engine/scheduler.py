@@ -82,6 +82,7 @@ class Scheduler:
         with self._sandbox.store.read() as session:
             batches = session.execute(_next_due(Batch.finish_at, Batch.number)).all()
             tasks = session.execute(_next_due(Task.complete_at, Task.number)).all()
+            reviews = session.execute(_next_due(Task.review_at, Task.number)).all()
             deliveries = session.execute(
                 _next_due(Delivery.next_attempt_at, Delivery.number, Delivery.task_id)
             ).all()
@@ -91,10 +92,13 @@ class Scheduler:
         for due_at, number in tasks:
             if due_at <= now:
                 self._submit(self._annotation(number))
+        for due_at, number in reviews:
+            if due_at <= now:
+                lifecycle.review_due_task(self._sandbox, number)
         for due_at, number, task_id in deliveries:
             if due_at <= now:
                 self._submit(self._delivery(number, task_id))
-        waiting = [row[0] - now for row in (*batches, *tasks, *deliveries) if row[0] > now]
+        waiting = [row[0] - now for row in (*batches, *tasks, *reviews, *deliveries) if row[0] > now]
         return min(MAX_IDLE_SECONDS, min(waiting, default=MAX_IDLE_SECONDS * 1000) / 1000)
 
     def _annotation(self, number: int) -> _Job:

@@ -143,6 +143,7 @@ def new_task(
         updated_at=now,
         completed_at=None,
         complete_at=None,
+        review_at=None,
         attempt=0,
         details={"metadata": {}, **general, "params": checked.params},
         request=request,

@@ -35,7 +35,8 @@ class Task(Base):
     """Store one task. `details` holds what no list filters by: params, metadata, response, audits and so on.
 
     `number` orders tasks created in the same millisecond. `attempt` counts the completions, so that the response after a
-    recall differs. `complete_at` is when the annotators complete the task; None: not by themselves.
+    recall differs. `complete_at` is when the annotators complete the task, `review_at` when the
+    reviewer audits it; None: not by themselves.
     """
 
     __tablename__ = "tasks"
@@ -60,6 +61,7 @@ class Task(Base):
     updated_at: Mapped[int]
     completed_at: Mapped[int | None]
     complete_at: Mapped[int | None] = mapped_column(index=True)
+    review_at: Mapped[int | None] = mapped_column(index=True)
     attempt: Mapped[int] = mapped_column(default=0)
     details: Mapped[dict[str, Any]]
     request: Mapped[dict[str, Any]] = mapped_column(deferred=True)

@@ -24,7 +24,7 @@ receiver = Blueprint("receiver", __name__, url_prefix="/sandbox/receive")
 
 @control.get("/state")
 def get_state() -> dict[str, Any]:
-    """Return the sandbox's settings, and the account's tasks and callbacks by state."""
+    """Return the behavior of the sandbox, and the number of the account's tasks and callbacks by state."""
     sandbox, account = current_sandbox(), current_account()
     with sandbox.store.read() as session:
         tasks = session.execute(
@@ -38,14 +38,31 @@ def get_state() -> dict[str, Any]:
             "callbacks": {row[0]: row[1] for row in callbacks},
         }
     settings = sandbox.settings
-    return {"speed": sandbox.speed, "seed": settings.seed, "time_scale": settings.time_scale, **counts}
+    return {
+        "speed": sandbox.speed,
+        "rejection_share": sandbox.rejection_share,
+        "confidences": sandbox.confidences,
+        "seed": settings.seed,
+        "time_scale": settings.time_scale,
+        **counts,
+    }
 
 
 @control.post("/state")
 def set_state() -> dict[str, Any]:
-    """Change the `speed`; pending tasks follow it."""
-    current_sandbox().set_speed(str(read_object(request).get("speed")))
-    lifecycle.reschedule(current_sandbox())
+    """Change the `speed`, which pending tasks follow, the `rejection_share`, or `confidences`. Raises ScaleError (400)."""
+    sandbox, body = current_sandbox(), read_object(request)
+    if unknown := body.keys() - {"speed", "rejection_share", "confidences"}:
+        raise ScaleError(
+            400, f"The state has no {sorted(unknown)[0]}; it has speed, rejection_share, confidences"
+        )
+    if "rejection_share" in body:
+        sandbox.set_rejection_share(body["rejection_share"])
+    if "confidences" in body:
+        sandbox.set_confidences(body["confidences"])
+    if "speed" in body:
+        sandbox.set_speed(str(body["speed"]))
+        lifecycle.reschedule(sandbox)
     return get_state()
 
 
@@ -75,6 +92,25 @@ def remove_fault_rules(number: int | None = None) -> dict[str, Any]:
     """Remove one fault rule, or all of them."""
     current_sandbox().faults.remove_rules(number)
     return {"rules": current_sandbox().faults.rules()}
+
+
+@control.get("/responses")
+def list_responses() -> dict[str, Any]:
+    """List the rules for scripted responses."""
+    return {"rules": current_sandbox().responses.rules()}
+
+
+@control.post("/responses")
+def add_response_rule() -> dict[str, Any]:
+    """Give matching tasks a fixed `response`."""
+    return current_sandbox().responses.add_rule(read_object(request))
+
+
+@control.delete("/responses")
+def remove_response_rules() -> dict[str, Any]:
+    """Remove all rules for scripted responses."""
+    current_sandbox().responses.clear()
+    return {"rules": []}
 
 
 @control.get("/tasks/<name:task_id>")

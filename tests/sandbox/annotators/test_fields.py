@@ -178,3 +178,26 @@ def test_a_conversation_begins_with_its_instructions_and_shows_its_threads_besid
 
 def test_other_types_have_nothing_beside_their_response() -> None:
     assert task_fields({"type": "annotation", "params": {}}, AnnotatorContext(seed=1, put_file=unused)) == {}
+
+
+@pytest.mark.parametrize("allow_multiple", [False, True])
+def test_taxonomies_are_answered_by_their_choices_and_a_fix_changes_one(allow_multiple: bool):
+    taxonomies = {
+        "weather": {"type": "category", "choices": ["sun", "rain"], "allow_multiple": allow_multiple},
+        "remark": {"type": "text", "description": "Anything else"},
+    }
+    params = {"attachment": "x", "taxonomies": taxonomies}
+    for seed in range(20):
+        response = answered("categorization", params, seed=seed)
+        assert response.keys() == {"taxonomies"}
+        (chosen,) = response["taxonomies"]["weather"]["response"]
+        assert set(chosen) <= {"sun", "rain"}
+        assert chosen
+        assert len(chosen) == 1 or allow_multiple
+        fixed = fix_response(
+            {"type": "categorization", "params": params},
+            response,
+            AnnotatorContext(seed=seed, put_file=unused),
+        )
+        assert fixed["taxonomies"] != response["taxonomies"]
+        assert set(fixed["taxonomies"]["weather"]["response"][0]) <= {"sun", "rain"}

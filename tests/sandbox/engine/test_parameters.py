@@ -214,3 +214,33 @@ def test_the_instruction_of_the_project_is_appended_and_other_params_are_default
     )
     assert checked.general["instruction"] == "Own.\nThe project's."
     assert (checked.params["min_width"], checked.params["splines"]) == (7, True)
+
+
+UNKNOWN: dict[str, Any] = {
+    "shiny_new_parameter": {"any": ["value"]},
+    "start_time": "half past ten",
+    "padding": {"left": 3},
+    "splines": "sometimes",
+}
+
+
+@pytest.mark.parametrize(
+    ("type_name", "name"),
+    [(known.name, name) for known in CREATABLE for name in UNKNOWN if name not in known.request.names],
+)
+def test_a_parameter_that_the_table_of_the_type_does_not_know_is_accepted_as_it_is(type_name: str, name: str):
+    params = check_request(type_name, {**example(type_name), name: UNKNOWN[name]}).params
+    assert params[name] == UNKNOWN[name]
+
+
+def test_a_categorization_may_have_taxonomies_instead_of_categories():
+    taxonomies = {
+        "weather": {
+            "type": "category",
+            "description": "w",
+            "choices": ["sun", "rain"],
+            "allow_multiple": False,
+        }
+    }
+    request = {**example("categorization"), "categories": None, "taxonomies": taxonomies}
+    assert check_request("categorization", request).params["taxonomies"] == taxonomies
