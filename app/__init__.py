@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app import api, callbacks, console, extensions, files, health, metrics
+from app import api, callbacks, console, extensions, files, health, metrics, security_headers
 from app.commands import register
 from config import Settings, load_settings
 from config.logging import set_up_logging
@@ -19,6 +19,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask("weighbridge", root_path=__path__[0])
     app.secret_key = settings.secret_key
     service = build_service(settings, pool_size=settings.connections_per_web_process)
+    security_headers.install(app)
     extensions.install(app, service, JobDispatcher(settings))
     # No redirect corrects a path: it would name the host that the sender chose.
     app.url_map.merge_slashes = app.url_map.strict_slashes = False

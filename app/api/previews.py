@@ -13,7 +13,7 @@ from app.api.problems import ProblemError
 from app.extensions import service
 from pipeline.follow_ups.preview import Preview, explanations
 from pipeline.operations.queries import Record
-from pipeline.operations.queries.views import FilesPending, get_view
+from pipeline.operations.queries.views import MAX_CHARACTERS, FilesPending, TooLarge, get_view
 from workflows.definition.model import Workflow
 from workflows.planning.view import View
 
@@ -81,8 +81,8 @@ def explain_task(query: Mapping[str, Any], task_id: str) -> Record:
 def _view(task_id: str) -> View:
     try:
         with service().reader.begin() as connection:
-            return get_view(connection, task_id)
-    except FilesPending as error:
+            return get_view(connection, task_id, MAX_CHARACTERS)
+    except (FilesPending, TooLarge) as error:
         raise ProblemError(409, str(error)) from None
 
 

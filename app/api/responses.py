@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flask import Response
 from marshmallow import Schema, fields
 from marshmallow.validate import Range
 
@@ -13,7 +14,8 @@ from app.api.blueprint import Blueprint
 from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import service
-from pipeline.operations.diff import diff
+from app.responses import CONTENT_HEADERS
+from pipeline.operations.diff import TooDense, diff
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import responses as queries
 
@@ -82,7 +84,13 @@ class ResponseSummary(OutputSchema):
         }
     )
     warnings = fields.List(fields.Raw(), metadata={"description": "Human-readable parse warnings."})
-    response = fields.Raw(allow_none=True, metadata={"description": "The response that Scale sent."})
+    response = fields.Raw(
+        allow_none=True,
+        metadata={
+            "description": "The response that Scale sent. Null above 1,048,576 characters: download …/content instead."
+        },
+    )
+    response_characters = fields.Integer(metadata={"description": "Size of the response as JSON text."})
 
 
 class ResponseDetail(ResponseSummary):
@@ -138,6 +146,20 @@ def get_response(task_id: str, number: int) -> Record:
         return queries.get_response(connection, task_id, number)
 
 
+@blueprint.get("/tasks/<string:task_id>/responses/<int:number>/content")
+@blueprint.response(
+    200,
+    {"type": "object"},
+    content_type="application/json",
+    description="The response as JSON, whatever its size.",
+)
+def get_response_content(task_id: str, number: int) -> Response:
+    """Download one response"""
+    with service().reader.begin() as connection:
+        text = queries.response_text(connection, task_id, number)
+    return Response(text, headers=CONTENT_HEADERS, mimetype="application/json")
+
+
 @blueprint.get("/tasks/<string:task_id>/annotations")
 @blueprint.arguments(AnnotationQuery, location="query")
 @blueprint.response(200, list_schema(AnnotationWithSource))
@@ -161,7 +183,10 @@ def diff_responses(query: Mapping[str, Any], task_id: str, number: int) -> Recor
             after = queries.annotation_values(connection, task_id, number)
     except queries.TooManyAnnotations as error:
         raise ProblemError(400, str(error)) from None
-    found = diff(before, after)
+    try:
+        found = diff(before, after)
+    except TooDense as error:
+        raise ProblemError(400, str(error)) from None
     changes = {
         name: [
             {**change._asdict(), "before": change.before._asdict(), "after": change.after._asdict()}

@@ -58,6 +58,7 @@ def submit_task(given: Mapping[str, Any]) -> Record:
     )
     one = submit.task_for_row(row, "api", service().settings.unique_id_prefix, type_name=given["type"])
     if one.fault:
+        _record(one.unique_id, "rejected", one.fault)
         raise ProblemError(422, one.fault)
     try:
         outcome = submit.submit_once(service(), given["environment"], one)
@@ -67,9 +68,16 @@ def submit_task(given: Mapping[str, Any]) -> Record:
         seconds = math.ceil(slow.retry_after or submit.THROTTLED_SECONDS)
         raise ProblemError(429, f"Scale API rate limit: {slow.message}", Retry_After=str(seconds)) from None
     except PermanentError as refused:
+        _record(one.unique_id, "refused", refused.message)
         raise ProblemError(422, f"Scale API error {refused.status}: {refused.message}") from None
     except ScaleError as doubt:
         raise ProblemError(502, f"Scale API error: {doubt.message}; send the same request again.") from None
-    with service().engine.begin() as connection:
-        log_action(connection, actor(), "tasks.submit", outcome.unique_id, {"outcome": outcome.outcome})
+    _record(outcome.unique_id, outcome.outcome)
     return outcome._asdict()
+
+
+def _record(unique_id: str, outcome: str, reason: str | None = None) -> None:
+    """Write the submission to the audit log, also one that was refused."""
+    details = {"outcome": outcome, **({"reason": reason} if reason else {})}
+    with service().engine.begin() as connection:
+        log_action(connection, actor(), "tasks.submit", unique_id, details)

@@ -97,6 +97,13 @@ class TaskDetail(TaskSummary):
     warnings = fields.List(
         fields.Raw(), metadata={"description": "Human-readable parse warnings of the current response."}
     )
+    left_out = fields.List(
+        fields.String(),
+        metadata={
+            "description": "Names of fields that are null because they have more than 1,048,576 characters."
+            " Download /responses/{number}/content or /deliveries/{id}/body instead."
+        },
+    )
     source = fields.Nested(Source, allow_none=True)
     follow_ups = fields.List(
         fields.Nested(FollowUpBrief),

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hmac
+import logging
 
 from flask import g, request
+from prometheus_client import Counter
 
+from app.api.failures import MAX_FAILURES, WINDOW_SECONDS, FailureLimiter
 from app.api.problems import ProblemError
 from app.extensions import service
 from pipeline.access.tokens import OPERATE, READ, SCOPES, Holder, holder
+
+log = logging.getLogger(__name__)
+rejections = Counter("weighbridge_api_rejections", "Rejected API requests by reason", ["reason"])
+failures = FailureLimiter()
 
 
 def authenticate() -> None:
@@ -18,6 +25,7 @@ def authenticate() -> None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     known = find_holder(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
     if known is None:
+        reject_token()
         raise ProblemError(
             401,
             "Send `Authorization: Bearer TOKEN` with API_TOKEN or a token from `weighbridge tokens create`.",
@@ -25,6 +33,7 @@ def authenticate() -> None:
         )
     needed = READ if request.method in ("GET", "HEAD", "OPTIONS") else OPERATE
     if needed not in known.scopes:
+        rejections.labels("scope").inc()
         scopes = ", ".join(sorted(known.scopes)) or "none"
         raise ProblemError(
             403,
@@ -32,6 +41,23 @@ def authenticate() -> None:
             WWW_Authenticate=f'Bearer realm="weighbridge", error="insufficient_scope", scope="{needed}"',
         )
     g.actor = known.name
+
+
+def reject_token() -> None:
+    """Count and log a request without a valid token. Raises ProblemError (429) after too many from one address."""
+    rejections.labels("token").inc()
+    address = request.remote_addr or "unknown"
+    number = failures.record(address)
+    if number & (number - 1) == 0:  # the 1st, 2nd, 4th … failure, so that guessing does not fill the log
+        log.warning(
+            "API token rejected", extra={"address": address, "path": request.path, "failures": number}
+        )
+    if number > MAX_FAILURES:
+        raise ProblemError(
+            429,
+            "Too many requests without a valid token from this address; try again later.",
+            Retry_After=str(int(WINDOW_SECONDS)),
+        )
 
 
 def find_holder(token: str) -> Holder | None:

@@ -20,7 +20,7 @@ from pipeline.datasets.attachments import frames, given_size
 from pipeline.datasets.images import NoImage, measure, store_sizes, stored_sizes
 from pipeline.datasets.texts import text_of
 from pipeline.follow_ups.lineage import lineage
-from pipeline.operations.diff import diff
+from pipeline.operations.diff import TooDense, diff
 from pipeline.operations.queries import NotFound, Record
 from pipeline.operations.queries import responses as responses_queries
 from pipeline.operations.queries.deliveries import list_deliveries
@@ -122,9 +122,9 @@ def compare(task_id: str) -> AnyResponse:
         with service().reader.begin() as connection:
             before = responses_queries.annotation_values(connection, task_id, old)
             after = responses_queries.annotation_values(connection, task_id, new)
-    except responses_queries.TooManyAnnotations as error:
+        changes = diff(before, after)
+    except (responses_queries.TooManyAnnotations, TooDense) as error:
         abort(400, str(error))
-    changes = diff(before, after)
     drawn = [
         *_marked(changes.removed, "removed"),
         *_marked([one.before for one in changes.moved], "removed"),

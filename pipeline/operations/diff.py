@@ -23,9 +23,18 @@ NEAR_PIXELS = 20.0
 NEAR_METRES = 2.0
 """How far a point, and the centre of a lidar cuboid, may have been moved."""
 
+MAX_COMPARISONS = 4_000_000
+"""Pairs of places that are compared. If all of n annotations overlap, there are n² pairs."""
+MAX_CANDIDATES = 32
+"""Best matches that are kept for each annotation."""
+
 Place = tuple[float, ...]
 """left, top, right, bottom of an area (pixels; a span or an event has no height), or x, y or x, y, z of a spot."""
 Scores = npt.NDArray[np.float64]
+
+
+class TooDense(ValueError):
+    """Raised when too many annotations overlap to be compared pair by pair."""
 
 
 class Change(NamedTuple):
@@ -171,8 +180,10 @@ def _placed(
             (groups[row.type, row.frame, len(place)] if place else lost)[side].append(row)
     pairs: list[Change] = []
     left, came = lost
+    budget = MAX_COMPARISONS
     for olds, news in groups.values():
-        matches = _best(olds, news)
+        matches, compared = _best(olds, news, budget)
+        budget -= compared
         pairs += matches.values()
         taken = {id(change.before) for change in matches.values()}
         left += [row for row in olds if id(row) not in taken]
@@ -180,10 +191,13 @@ def _placed(
     return pairs, left, came
 
 
-def _best(olds: list[Annotation], news: list[Annotation]) -> dict[int, Change]:
-    """Index in `news` → its match. Each is taken once, the highest score first."""
+def _best(olds: list[Annotation], news: list[Annotation], budget: int) -> tuple[dict[int, Change], int]:
+    """Return index in `news` → its match, and the number of comparisons. Each is matched once, the highest score first.
+
+    Raises TooDense if more than `budget` comparisons are needed.
+    """
     if not olds or not news:
-        return {}
+        return {}, 0
     old, new = (np.array([_place(row) for row in rows], np.float64) for rows in (olds, news))
     kind = _KINDS[old.shape[1]]
     order = np.argsort(kind.centre_x(new), kind="stable")
@@ -191,20 +205,26 @@ def _best(olds: list[Annotation], news: list[Annotation]) -> dict[int, Change]:
     reach, centre = kind.reach(old), kind.centre_x(old)
     first = np.searchsorted(xs, centre - reach, "left")
     last = np.searchsorted(xs, centre + reach, "right")
+    compared = int((last - first).clip(min=0).sum())
+    if compared > budget:
+        raise TooDense(
+            f"the versions need more than {MAX_COMPARISONS:,} comparisons of overlapping annotations; compare exports instead"
+        )
     candidates: list[tuple[float, int, int]] = []
     for at in range(len(olds)):
         near = order[first[at] : last[at]]
         scores = kind.score(old[at], new[near])
-        candidates += [
-            (-float(scores[which]), at, int(near[which])) for which in np.flatnonzero(scores >= kind.least)
-        ]
+        close = np.flatnonzero(scores >= kind.least)
+        if len(close) > MAX_CANDIDATES:
+            close = close[np.argsort(-scores[close], kind="stable")[:MAX_CANDIDATES]]
+        candidates += [(-float(scores[which]), at, int(near[which])) for which in close]
     taken: set[int] = set()
     matches: dict[int, Change] = {}
     for worse, at, to in sorted(candidates):
         if at not in taken and to not in matches:
             taken.add(at)
             matches[to] = Change(olds[at], news[to], kind.matched_by, round(abs(worse), 4))
-    return matches
+    return matches, compared
 
 
 def _place(row: Annotation) -> Place:

@@ -29,13 +29,15 @@ COLUMNS = (
     Artifact.ordinal.label("file"),
 )
 
+LARGE = (Artifact.details, Artifact.url, Artifact.reason)
+
 
 def list_artifacts(
     connection: Connection, filters: Filters, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
 ) -> Page:
     """Return artifacts of all responses, newest first. Filters: state, task_id."""
     statement = select(*COLUMNS).where(*equal(Artifact, ("state", "task_id"), filters))
-    return paginate(connection, statement, [Artifact.id], limit=limit, cursor=cursor)
+    return paginate(connection, statement, [Artifact.id], limit=limit, cursor=cursor, large=LARGE)
 
 
 def get_artifact(connection: Connection, artifact_id: UUID) -> Mapping[str, Any]:

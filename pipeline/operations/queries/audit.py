@@ -23,4 +23,6 @@ def list_audit_entries(
 ) -> Page:
     """Return decisions, newest first. Filters: actor, action, subject."""
     statement = select(*COLUMNS).where(*equal(AuditEntry, ("actor", "action", "subject"), filters))
-    return paginate(connection, statement, [AuditEntry.id], limit=limit, cursor=cursor)
+    return paginate(
+        connection, statement, [AuditEntry.id], limit=limit, cursor=cursor, large=(AuditEntry.details,)
+    )

@@ -49,7 +49,9 @@ def list_deliveries(
 ) -> Page:
     """Return deliveries, newest first."""
     statement = select(*COLUMNS).where(*conditions(filters))
-    return paginate(connection, statement, [Delivery.id], limit=limit, cursor=cursor)
+    return paginate(
+        connection, statement, [Delivery.id], limit=limit, cursor=cursor, large=(Delivery.warnings,)
+    )
 
 
 def deliveries_after(

@@ -38,7 +38,9 @@ def list_follow_ups(
 ) -> Page:
     """Return follow-ups, the most recently planned first."""
     statement = select(*COLUMNS, FollowUp.id).where(*equal(FollowUp, FILTERS, filters))
-    return paginate(connection, statement, [FollowUp.id], limit=limit, cursor=cursor)
+    return paginate(
+        connection, statement, [FollowUp.id], limit=limit, cursor=cursor, large=(FollowUp.reason,)
+    )
 
 
 def get_follow_up(connection: Connection, unique_id: str) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -24,7 +24,7 @@ COLUMNS: dict[str, tuple[Any, ...]] = {
 
 
 def unknown_values(
-    connection: Connection, filters: Filters, also_known: dict[str, Iterable[str]] | None = None
+    connection: Connection, filters: Filters, also_known: Mapping[str, Iterable[str]] | None = None
 ) -> dict[str, list[str]]:
     """Return the filters whose value occurs nowhere → the known values, at most MAX_VALUES.
 

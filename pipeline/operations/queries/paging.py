@@ -10,14 +10,17 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, Uuid, literal, tuple_
+from sqlalchemy import Connection, Uuid, func, literal, select, tuple_
 from sqlalchemy.types import TypeEngine
 
 from models.columns import UtcDateTime
+from pipeline.operations.queries.sizes import text_length
 
 Record = dict[str, Any]
 
 DEFAULT_LIMIT = 100
+MAX_PAGE_CHARACTERS = 8 * 1024 * 1024
+"""A page ends before the row that exceeds this. Its first row is always there."""
 
 
 class InvalidCursor(ValueError):
@@ -44,10 +47,12 @@ def paginate(
     limit: int = DEFAULT_LIMIT,
     cursor: str | None = None,
     ascending: bool = False,
+    large: Sequence[Any] = (),
 ) -> Page:
     """Return one page of `statement` in the order of `key`: columns that it selects, unique together.
 
-    Raises InvalidCursor.
+    `large` are columns whose values may be megabytes: with them a page has fewer rows than `limit` if its text would
+    exceed MAX_PAGE_CHARACTERS, and the database sends no more. Raises InvalidCursor.
     """
     if cursor:
         position = tuple_(*key) if len(key) > 1 else key[0]
@@ -57,12 +62,31 @@ def paginate(
         start = tuple_(*values) if len(key) > 1 else values[0]
         statement = statement.where(position > start if ascending else position < start)
     order = [column.asc() if ascending else column.desc() for column in key]
-    rows = connection.execute(statement.order_by(*order).limit(limit + 1)).mappings().all()
-    last = rows[limit - 1] if len(rows) > limit else None
-    return Page(
-        [dict(row) for row in rows[:limit]],
-        None if last is None else _encode([last[column.key] for column in key]),
-    )
+    statement = statement.order_by(*order).limit(limit + 1)
+    if large:
+        statement = _within_size(statement, key, large, ascending)
+    found = [dict(row) for row in connection.execute(statement).mappings()]
+    rows = found[:limit]
+    has_more = len(found) > limit or bool(large and found and found[0][AVAILABLE] > len(found))
+    for row in rows if large else ():
+        del row[AVAILABLE], row[PRECEDING], row[SIZE]
+    return Page(rows, _encode([rows[-1][column.key] for column in key]) if has_more else None)
+
+
+SIZE, PRECEDING, AVAILABLE = "_size", "_preceding", "_available"
+
+
+def _within_size(statement: Any, key: Sequence[Any], large: Sequence[Any], ascending: bool) -> Any:
+    """Select the rows of `statement` before which there are at most MAX_PAGE_CHARACTERS."""
+    sized = statement.add_columns(text_length(*large).label(SIZE)).subquery()
+    names = [sized.c[column.key] for column in key]
+    order = [name.asc() if ascending else name.desc() for name in names]
+    preceding = func.sum(sized.c[SIZE]).over(order_by=order, rows=(None, -1))
+    counted = select(
+        sized, func.coalesce(preceding, 0).label(PRECEDING), func.count().over().label(AVAILABLE)
+    ).subquery()
+    order = [counted.c[column.key].asc() if ascending else counted.c[column.key].desc() for column in key]
+    return select(counted).where(counted.c[PRECEDING] < MAX_PAGE_CHARACTERS).order_by(*order)
 
 
 def _encode(values: list[Any]) -> str:

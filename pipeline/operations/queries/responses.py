@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, Text, cast, func, select
 
 from models import Annotation, Artifact, Response, Task
 from pipeline.operations.queries.artifacts import artifacts_of_response
 from pipeline.operations.queries.filters import Filters, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, paginate
+from pipeline.operations.queries.sizes import if_small, text_length
 from pipeline.operations.queries.tasks import task_not_found
 from scale.annotations import Annotation as AnnotationValue
 from scale.frame_sources import frame_source
@@ -21,6 +22,7 @@ MAX_COMPARED = 200_000
 STATUSES = {"recalled": "pending", "error": "error", "canceled": "canceled"}
 """Status of the task by event; every other event is of a completed task."""
 
+SHOWN_RESPONSE, SHOWN_WARNINGS = if_small(Response.response), if_small(Response.warnings)
 SUMMARY = (
     Response.id,
     Response.number,
@@ -29,9 +31,12 @@ SUMMARY = (
     Response.delivery_id,
     Response.annotation_count,
     Response.digest,
-    Response.warnings,
-    Response.response,
+    SHOWN_WARNINGS,
+    SHOWN_RESPONSE,
+    text_length(Response.response).label("response_characters"),
 )
+LARGE = (Annotation.attributes, Annotation.geometry, Annotation.label, Annotation.uuid)
+MAX_COMPARED_CHARACTERS = 64 * 1024 * 1024
 VALUE = (
     Annotation.position,
     Annotation.type,
@@ -54,14 +59,21 @@ def list_responses(
     """Return every distinct response of a task, newest first. Raises NotFound."""
     current = _current_id(connection, task_id)
     statement = select(*SUMMARY).where(Response.task_id == task_id)
-    page = paginate(connection, statement, [Response.number], limit=limit, cursor=cursor)
+    page = paginate(
+        connection,
+        statement,
+        [Response.number],
+        limit=limit,
+        cursor=cursor,
+        large=(SHOWN_RESPONSE, SHOWN_WARNINGS),
+    )
     return Page([_summary(row, current) for row in page.rows], page.next_cursor)
 
 
 def get_response(connection: Connection, task_id: str, number: int) -> Record:
     """Return one version with its answer, error and files. Raises NotFound."""
     current = _current_id(connection, task_id)
-    row = _version(connection, task_id, number, *SUMMARY, Response.error, Response.answer)
+    row = _version(connection, task_id, number, *SUMMARY, if_small(Response.error), if_small(Response.answer))
     return {**_summary(row, current), "artifacts": artifacts_of_response(connection, row["id"])}
 
 
@@ -86,8 +98,8 @@ def list_annotations(
         *equal(Annotation, ("type", "label", "uuid", "frame"), filters)
     )
     key = [Annotation.file, Annotation.position]
-    page = paginate(connection, statement, key, limit=limit, cursor=cursor, ascending=True)
-    task = connection.execute(select(Task.type, Task.params).where(Task.task_id == task_id)).one()
+    page = paginate(connection, statement, key, limit=limit, cursor=cursor, ascending=True, large=LARGE)
+    task = connection.execute(select(Task.type, if_small(Task.params)).where(Task.task_id == task_id)).one()
     return Page([_with_frame_source(row, task) for row in page.rows], page.next_cursor)
 
 
@@ -99,8 +111,18 @@ def annotation_values(connection: Connection, task_id: str, number: int) -> list
             f"response {number} has {row['annotation_count']:,} annotations; at most {MAX_COMPARED:,} are compared"
         )
     statement = _complete_annotations(connection, row["id"], *VALUE)
+    total = _complete_annotations(connection, row["id"], func.sum(text_length(*LARGE)))
+    if (connection.scalar(total) or 0) > MAX_COMPARED_CHARACTERS:
+        raise TooManyAnnotations(f"the annotations of response {number} are too large to be compared")
     rows = connection.execute(statement.order_by(Annotation.file, Annotation.position))
     return [AnnotationValue(*values) for values in rows]
+
+
+def response_text(connection: Connection, task_id: str, number: int) -> str:
+    """Return one response as JSON text, which is not parsed on the way. Raises NotFound."""
+    row = _version(connection, task_id, number, cast(Response.response, Text).label("text"))
+    text: str = row["text"] or "null"
+    return text
 
 
 def count_by_label(connection: Connection, response_id: UUID) -> list[tuple[str, str | None]]:

@@ -69,7 +69,9 @@ def list_notifications(
     statement = select(*NOTIFICATION_COLUMNS).where(
         Notification.subscriber_id == subscriber_id, *equal(Notification, ("state", "event"), filters)
     )
-    return paginate(connection, statement, [Notification.id], limit=limit, cursor=cursor)
+    return paginate(
+        connection, statement, [Notification.id], limit=limit, cursor=cursor, large=(Notification.payload,)
+    )
 
 
 def get_notification(connection: Connection, notification_id: UUID) -> Record:

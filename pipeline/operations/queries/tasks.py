@@ -25,10 +25,19 @@ from models import FollowUp, Response, Task
 from pipeline.operations.queries.artifacts import artifacts_of_response
 from pipeline.operations.queries.filters import Filters, NotFound, equal, equals_indexed
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, paginate
+from pipeline.operations.queries.sizes import if_small, is_left_out, text_length
 
 MAX_FOLLOW_UPS = 1000
 MAX_SEARCHED = 10_000
+LARGE = (Task.metadata_, Task.tags, Task.review_comments, Task.instruction, Task.unique_id)
 LISTED = tuple(column for column in Task.__table__.c if column.key not in ("params", "extra"))
+
+DETAIL_VALUES = (Task.params, Response.error, Response.answer, Response.warnings)
+DETAIL = (
+    *LISTED,
+    *(if_small(column) for column in DETAIL_VALUES),
+    *(is_left_out(column) for column in DETAIL_VALUES),
+)
 
 
 def list_tasks(
@@ -39,13 +48,13 @@ def list_tasks(
     Filters: type, project, batch, unique_id, status, environment, tag, updated_since, updated_before.
     """
     statement = _with_current_response(*LISTED).where(*_conditions(connection, filters))
-    page = paginate(connection, statement, [Task.id], limit=limit, cursor=cursor)
+    page = paginate(connection, statement, [Task.id], limit=limit, cursor=cursor, large=LARGE)
     return Page([_summary(row) for row in page.rows], page.next_cursor)
 
 
 def get_task(connection: Connection, task_id: str) -> Record:
     """Return one task with its current response, source, first follow-ups and files. Raises NotFound."""
-    statement = _with_current_response(*Task.__table__.c, Response.error, Response.answer, Response.warnings)
+    statement = _with_current_response(*DETAIL)
     row = connection.execute(statement.where(Task.task_id == task_id)).mappings().one_or_none()
     if row is None:
         raise task_not_found(task_id)
@@ -54,6 +63,7 @@ def get_task(connection: Connection, task_id: str) -> Record:
         **_summary(row),
         "warnings": row["warnings"] or [],
         "global_attributes": answer.get("global_attributes") if isinstance(answer, dict) else None,
+        "left_out": [column.key for column in DETAIL_VALUES if row[f"{column.key}_is_left_out"]],
         "source": _source(connection, row["follow_up_unique_id"]),
         "follow_ups": _follow_ups(connection, task_id),
         "artifacts": artifacts_of_response(connection, row["response_id"]) if row["response_id"] else [],
@@ -73,6 +83,13 @@ def counts_by_project(connection: Connection, limit: int = 500) -> list[Record]:
 def has_task(connection: Connection, task_id: str) -> bool:
     """Return whether the task is known."""
     return connection.scalar(select(Task.task_id).where(Task.task_id == task_id)) is not None
+
+
+def stored_characters(connection: Connection, task_id: str) -> int:
+    """Return the size of a task's parameters and current response as text."""
+    size = text_length(Task.params, Task.metadata_, Response.response)
+    statement = select(size).select_from(Task).outerjoin(Response, Response.id == Task.response_id)
+    return connection.scalar(statement.where(Task.task_id == task_id)) or 0
 
 
 def task_not_found(task_id: str) -> NotFound:

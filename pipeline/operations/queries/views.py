@@ -8,16 +8,31 @@ from datetime import datetime
 from sqlalchemy import Connection, Engine
 
 from pipeline.follow_ups.views import load_snapshot
-from pipeline.operations.queries.tasks import has_task, ids_changed_since, task_not_found
+from pipeline.operations.queries.tasks import (
+    has_task,
+    ids_changed_since,
+    stored_characters,
+    task_not_found,
+)
 from workflows.planning.view import View
+
+MAX_CHARACTERS = 8 * 1024 * 1024
+
+
+class TooLarge(Exception):
+    """Raised when a task is too large to be planned outside of a worker."""
 
 
 class FilesPending(Exception):
     """Raised when a task cannot be planned yet because result files are still to be fetched."""
 
 
-def get_view(connection: Connection, task_id: str) -> View:
-    """Return the view of one task. Raises NotFound and FilesPending."""
+def get_view(connection: Connection, task_id: str, max_characters: int | None = None) -> View:
+    """Return the view of one task. Raises NotFound, FilesPending, and TooLarge above `max_characters`."""
+    if max_characters is not None and stored_characters(connection, task_id) > max_characters:
+        raise TooLarge(
+            f"task {task_id} is too large to be planned here; run `weighbridge workflows plan --task`"
+        )
     snapshot = load_snapshot(connection, task_id)
     if snapshot is None:
         if not has_task(connection, task_id):

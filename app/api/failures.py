@@ -1,0 +1,35 @@
+"""Slow down guessing of API tokens: count failed attempts by address."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+MAX_FAILURES = 20
+"""Failed attempts of one address in a window."""
+WINDOW_SECONDS = 60.0
+MAX_ADDRESSES = 10_000
+"""Addresses that are remembered; the least recent one is forgotten first."""
+
+
+class FailureLimiter:
+    """Failed attempts of each address in the current window."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def record(self, address: str) -> int:
+        """Count a failed attempt and return how many there were in this window."""
+        now = self._clock()
+        with self._lock:
+            started, number = self._failures.pop(address, (now, 0))
+            if now - started > WINDOW_SECONDS:
+                started, number = now, 0
+            self._failures[address] = (started, number + 1)
+            while len(self._failures) > MAX_ADDRESSES:
+                self._failures.popitem(last=False)
+            return number + 1
