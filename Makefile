@@ -1,6 +1,6 @@
-# What a person does with Weighbridge. `make` alone lists it.
+# Common tasks. `make` without a target lists them.
 
-# python3 first: it is the one that the person chose. PYTHON=… chooses another.
+# python3 first, because the user chose it. PYTHON=… selects another.
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(name))))
 BIN := .venv/bin
@@ -14,7 +14,7 @@ install = @{ $(PIP) $(UV) && $(BIN)/uv pip install -q --python $(BIN)/python -r 
 command = @$(PIP) --no-deps --no-build-isolation -e .
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-exports lint format bench lock audit clean
+.PHONY: help run quick test test-exports lint format bench lock audit clean
 
 help: ## Show these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,13 +28,16 @@ test: .venv/installed-dev ## Run all tests (ARGS="tests/scale -k mask" runs some
 test-exports: .venv/installed-exports .venv-readers/installed .venv-labelstudio/installed ## Read exports back with the tools that they are for
 	@REQUIRE_READERS=1 $(BIN)/pytest -n auto tests/exports $(ARGS)
 
+quick: lint ## Run lint and the tests that start no server, in under two minutes
+	@$(BIN)/pytest -q -n auto -m "not slow and not servers" $(ARGS)
+
 lint: .venv/installed-dev ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: .venv/installed-dev ## Format the code and mend what ruff can mend
+format: .venv/installed-dev ## Format the code and apply ruff's fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

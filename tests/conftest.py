@@ -16,6 +16,17 @@ from tests import servers
 from tests.service import Service
 
 
+SERVER_FIXTURES = {"service", "web_process", "postgres", "_redis", "own_redis", "own_postgres", "chromium"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start a server or processes, so that `make quick` leaves them out."""
+    for item in items:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if SERVER_FIXTURES & set(getattr(item, "fixturenames", ())) or "postgresql" in map(str, parameters):
+            item.add_marker("servers")
+
+
 def _server(start: Callable[[], Any]) -> Any:
     """What `start` gives; where it is unavailable a loud skip, or a failure where REQUIRE_SERVERS=1."""
     try:
