@@ -1,7 +1,8 @@
 # One image for web, worker and release: the command chooses.
 FROM python:3.13-slim
 
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# Only var/ is written to, also temporary files: the root file system and /tmp may be read-only.
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TMPDIR=/app/var
 WORKDIR /app
 
 COPY requirements.txt .
@@ -9,10 +10,10 @@ RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
 
 COPY . .
 RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation -e .
-# Everything that is written goes to var/ (or to the database and the artifact store).
+# COPY keeps the modes of the checkout, which a umask of 077 closes to the service's user.
 RUN useradd --uid 10001 --no-create-home --home-dir /app/var weighbridge \
-    && mkdir -p var && chown weighbridge var \
-    && python -m compileall -q .
+    && python -m compileall -q . && chmod -R a+rX,go-w . \
+    && mkdir -p var && chown weighbridge var && chmod 700 var
 USER weighbridge
 
 EXPOSE 8000

@@ -15,7 +15,6 @@ from pipeline.db.migrations import migrate
 from tests import servers
 from tests.service import Service
 
-
 SERVER_FIXTURES = {"service", "web_process", "postgres", "_redis", "own_redis", "own_postgres", "chromium"}
 
 

@@ -15,6 +15,7 @@ from celery.signals import setup_logging, worker_ready, worker_shutting_down
 from config import SettingsError, load_settings
 from config.deployment import deployment_problems
 from config.logging import set_up_logging
+from config.temporary import ensure_temporary_folder
 from pipeline.bootstrap import build_service
 from pipeline.service import Service
 from workers.dispatcher import RUN_TASK, JobDispatcher, make_celery
@@ -28,6 +29,7 @@ try:
     settings = load_settings()
 except SettingsError as error:
     raise SystemExit(f"Weighbridge cannot start:\n{error}") from None
+ensure_temporary_folder()  # the worker's pool needs one
 app = make_celery(settings, timeout=3.0)
 dispatcher = JobDispatcher(settings, app)
 

@@ -1,9 +1,10 @@
-"""The files that deploy the service say the same as its code, and as each other."""
+"""The files for deployment agree with the code and with each other."""
 
 import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from honcho.environ import parse_procfile
@@ -13,8 +14,8 @@ from config import load_settings
 ROOT = Path(__file__).parent.parent.parent
 
 
-class Asked(Mapping[str, str]):
-    """An empty environment that remembers what it was asked for."""
+class RecordingEnvironment(Mapping[str, str]):
+    """An empty environment that records which names are read."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -31,10 +32,10 @@ class Asked(Mapping[str, str]):
 
 
 def settings_read() -> set[str]:
-    asked = Asked()
-    load_settings(asked)
-    # Set by the platform, not by a person.
-    return asked.names - {"DYNO"}
+    environment = RecordingEnvironment()
+    load_settings(environment)
+    # Set by the platform.
+    return environment.names - {"DYNO"}
 
 
 def test_the_example_names_every_setting_and_no_other() -> None:
@@ -57,3 +58,36 @@ def test_containers_run_what_the_procfile_runs() -> None:
     command = re.search(r"^CMD (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert command is not None
     assert " ".join(json.loads(command[1])) == procfile["web"]
+
+
+def compose() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    return content
+
+
+def test_no_container_has_more_rights_or_memory_than_it_needs() -> None:
+    for name, service in compose()["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"], name
+
+
+def test_the_password_of_the_database_is_not_in_the_files() -> None:
+    services = compose()["services"]
+    given = [services["postgres"]["environment"]["POSTGRES_PASSWORD"]]
+    given += [
+        url for service in services.values() if (url := service.get("environment", {}).get("DATABASE_URL"))
+    ]
+    assert len(given) > 3
+    assert all("${POSTGRES_PASSWORD:?" in value for value in given)
+
+
+def test_only_the_web_is_published_to_other_machines() -> None:
+    ports = {name: service.get("ports", []) for name, service in compose()["services"].items()}
+    assert {name for name, published in ports.items() if published} == {"web", "sandbox"}
+    assert all(port.startswith("127.0.0.1:") for port in ports["sandbox"])
+
+
+def test_metrics_have_a_token_on_heroku() -> None:
+    assert json.loads((ROOT / "app.json").read_text())["env"]["METRICS_TOKEN"]["generator"] == "secret"
