@@ -7,14 +7,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.commands.group import Group, actor, dispatch_now
 from app.commands.output import as_json, print_json, print_rows, printable
 from app.extensions import service
 from pipeline.follow_ups import decisions, pauses
+from pipeline.operations.queries import tasks as queries
+from workflows.definition.document import FileProblem
 from workflows.definition.json_schema import json_schema
 from workflows.definition.loader import load, load_file
 from workflows.definition.model import InvalidWorkflow, Workflow, Workflows
+from workflows.definition.validation.usage import unseen_filters
 from workflows.docs.examples import run_examples
 from workflows.docs.graph import mermaid, svg
 from workflows.docs.reference import reference as language_reference
@@ -98,6 +102,16 @@ def list_workflows(as_json: bool) -> None:
     print_rows(rows, ("name", "state", "steps", "path", "description"), as_json, empty)
 
 
+def usage_warnings(found: Workflows) -> list[FileProblem]:
+    """Return a warning for each task type and project in `after` that no stored task has; none without a database."""
+    try:
+        with service().reader.begin() as connection:
+            types, projects = queries.seen_types_and_projects(connection)
+    except SQLAlchemyError:  # checking files needs no database
+        return []
+    return [problem for workflow in found.loaded for problem in unseen_filters(workflow, types, projects)]
+
+
 @workflows.command()
 @click.argument("files", nargs=-1, type=FILE)
 @as_json
@@ -109,6 +123,7 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
     found = read(files)
     errors = [problem for invalid in found.invalid for problem in invalid.errors]
     warnings = [problem for workflow in found.loaded for problem in workflow.warnings]
+    warnings += usage_warnings(found)
     if as_json:
         print_json(
             {

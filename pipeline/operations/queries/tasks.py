@@ -80,6 +80,12 @@ def counts_by_project(connection: Connection, limit: int = 500) -> list[Record]:
     return [dict(row) for row in connection.execute(statement.limit(limit)).mappings()]
 
 
+def seen_types_and_projects(connection: Connection) -> tuple[set[str], set[str]]:
+    """Return every task type and every project that a stored task has."""
+    rows = connection.execute(select(Task.type, Task.project).distinct()).all()
+    return {type_ for type_, _ in rows if type_}, {project for _, project in rows if project}
+
+
 def has_task(connection: Connection, task_id: str) -> bool:
     """Return whether the task is known."""
     return connection.scalar(select(Task.task_id).where(Task.task_id == task_id)) is not None

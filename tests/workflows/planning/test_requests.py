@@ -1,7 +1,8 @@
 from typing import Any
 
-from tests.workflows.kit import REQUEST, TASK_ID, boxes, request_of, seen, step, workflow
+from tests.workflows.kit import REQUEST, TASK_ID, Spec, boxes, request_of, seen, step, workflow
 from workflows.definition.model import Workflow
+from workflows.planning.explain import explain
 from workflows.planning.identity import annotation_key, digest_of, id_segment, unique_id
 from workflows.planning.plan import PlannedFollowUp, plan
 
@@ -218,3 +219,75 @@ def test_layers_can_be_drawn_in_the_coordinates_of_the_cut() -> None:
         {"annotations": [{"left": 100, "top": 50, "width": 40, "height": 20}]},
     )
     assert follow_up.request["layers"] == {"boxes": [{"left": 20, "top": 10, "width": 40, "height": 20}]}
+
+
+CLASSIFY = {"type": "categorization", "params": {"instruction": "?", "categories": ["a"]}}
+
+
+def piece(left: int, **keys: Any) -> Spec:
+    return {
+        "type": "box",
+        "label": "car",
+        "uuid": "u1",
+        "left": left,
+        "top": 10,
+        "width": 10,
+        "height": 20,
+        **keys,
+    }
+
+
+def test_pieces_of_one_object_are_one_element_whose_crop_and_bounds_cover_all_of_them() -> None:
+    create = {
+        "type": "categorization",
+        "params": {
+            "instruction": "${{ annotation.width }} wide",
+            "attachment": "${{ task.params.attachment }}",
+            "categories": ["a"],
+            "layers": "${{ as_layers(annotation) }}",
+            "attachment_type": "image",
+        },
+    }
+    whole = {"annotations": [piece(100), piece(300, top=50), {**piece(7), "uuid": "u2"}]}
+    first, second = found(each("annotation", crop={}, create=create), whole)
+    request = request_of(first)
+    assert request["attachment"]["$file"] == {
+        "make": "crop", "of": "https://images.example/street.png", "left": 100, "top": 10, "width": 210, "height": 60,
+    }  # fmt: skip
+    assert request["instruction"] == "210 wide"
+    assert [box["left"] for box in request["layers"]["boxes"]] == [100, 300]
+    assert request_of(second)["attachment"]["$file"]["left"] == 7
+    assert first.reason is None
+
+
+def test_pieces_of_a_polygon_are_cut_out_together() -> None:
+    def polygon(left: int) -> Spec:
+        corners = [{"x": left, "y": 5}, {"x": left + 9, "y": 5}, {"x": left, "y": 9}]
+        return {"type": "polygon", "label": "car", "uuid": "u1", "vertices": corners}
+
+    (follow_up,) = found(
+        each("annotation", crop={}, create=CLASSIFY), {"annotations": [polygon(10), polygon(80)]}
+    )
+    cut = request_of(follow_up)["attachment"]["$file"]
+    assert (cut["left"], cut["width"]) == (10, 79)
+
+
+def test_what_a_fan_out_leaves_out_is_in_the_reason_and_in_the_explanation() -> None:
+    frames = [piece(1, frame=0), piece(2, frame=0), piece(3, frame=1), piece(4, frame=2)]
+    unnamed = {"type": "box", "label": "bus", "left": 1, "top": 1, "width": 5, "height": 5, "frame": 0}
+    loaded = each("annotation")
+    given = seen("annotation", {"annotations": []}, annotations=[*frames, unnamed, unnamed])
+    first, second = plan(given, loaded)
+    assert first.reason == "2 more annotations of this object, in other frames, are left out"
+    assert second.reason == "1 more annotations, equal to this one, are left out"
+    assert (first.state, second.state) == ("planned", "planned")
+    (explained,) = explain(given, loaded)
+    assert (explained.elements, explained.left, explained.omitted) == (2, 2, 3)
+
+
+def test_equal_items_of_a_list_are_counted() -> None:
+    loaded = each(
+        "answer.words", create={"type": "annotation", "params": {**REQUEST, "metadata": {"w": "${{ item }}"}}}
+    )
+    follow_ups = plan(seen("annotation", {"words": ["a", "b", "a"]}), loaded)
+    assert [one.reason for one in follow_ups] == ["1 more items of the same identity are left out", None]

@@ -126,8 +126,9 @@ class _Inference:
         kind = node["type"]
         if kind == "field":
             self._check_scope(node["value"], current)
-            return current.field(node["value"])
-        found = _RULES[kind](self, node, current, guards) if kind in _RULES else self._each(node, current)
+            found = current.field(node["value"])
+        else:
+            found = _RULES[kind](self, node, current, guards) if kind in _RULES else self._each(node, current)
         return found.present() if _key(node) in guards else found
 
     def _each(self, node: Mapping[str, Any], current: Type) -> Type:
@@ -213,7 +214,7 @@ class _Inference:
         for side in (left, right):
             if side.kind not in (ANY, "null", *_ORDERED):
                 self.problems.append(
-                    f"a {side.kind} has no order; only numbers and text can be compared with < and >"
+                    f"{_article(side.kind)} has no order; only numbers and text can be compared with < and >"
                 )
         if left.kind in _ORDERED and right.kind in _ORDERED:
             self._check_kinds(left, right, "have no order")
@@ -225,7 +226,7 @@ class _Inference:
             and "null" not in (left.kind, right.kind)
             and left.kind != right.kind
         ):
-            self.problems.append(f"a {left.kind} and a {right.kind} {what}")
+            self.problems.append(f"{_article(left.kind)} and {_article(right.kind)} {what}")
 
     def _and(self, node: Mapping[str, Any], current: Type, guards: Guards) -> Type:
         left, right = node["children"]
@@ -298,6 +299,10 @@ _RULES: Mapping[str, Any] = {
     "current": lambda self, node, current, guards: current,
     "identity": lambda self, node, current, guards: current,
 }
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeio" else f"a {kind}"
 
 
 def _present_after(node: Mapping[str, Any]) -> Guards:
