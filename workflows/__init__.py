@@ -1,5 +1,5 @@
-"""The workflow language: what follows from a result. Pure: files and values in, follow-ups out.
+"""The workflow language: which tasks follow a result. Pure: files and values in, planned follow-ups out.
 
-Stands behind a whole result, before anything is written: `load` reads the files, `view` puts one result into
-words that a workflow can ask for, `plan` decides which tasks it wants.
+definition/ reads and checks the files. planning/ decides what follows from one result. docs/ describes the language and its
+files. The functions to start with: `loader.load`, `view.view`, `plan.plan`.
 """

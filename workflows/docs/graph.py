@@ -1,4 +1,4 @@
-"""Draws a workflow: Mermaid text for pages that render it, and SVG made here, with no program to install."""
+"""Draws a workflow: as Mermaid text for pages that render it, and as SVG, without a program to install."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ from workflows.definition.model import COMPLETED, Step, Workflow
 
 
 class Node(NamedTuple):
+    """A box of the drawing."""
+
     id: str
     lines: tuple[str, ...]  # title, then what it is and does
-    outside: bool = False  # tasks that come from elsewhere
+    outside: bool = False  # tasks from outside
 
 
 class Edge(NamedTuple):
+    """An arrow of the drawing, by the ids of its nodes."""
+
     start: str
     end: str
     label: str
-    dashed: bool = False  # after an error, or together with others
+    dashed: bool = False  # after an error, or a join
 
 
 def drawing(workflow: Workflow) -> tuple[list[Node], list[Edge]]:
-    """The steps of a workflow and what leads to them, in the order of the file."""
+    """Return the steps of a workflow and what leads to them, in the order of the file."""
     nodes: dict[str, Node] = {}
     edges: list[Edge] = []
     for step in workflow.steps:
@@ -48,7 +52,7 @@ def _others(step: Step) -> list[str]:
 
 
 def _wanted(step: Step) -> Iterator[str]:
-    """What a step asks of tasks from outside."""
+    """Yield the filters of a step on tasks from outside."""
     assert step.after is not None
     for word, values in (
         ("project", step.after.project),
@@ -60,7 +64,7 @@ def _wanted(step: Step) -> Iterator[str]:
 
 
 def _label(step: Step) -> str:
-    """What leads to a step, beside the tasks themselves."""
+    """Return the label of the arrow to a step: states and the join."""
     states = step.after.state if step.after else ()
     parts = [" or ".join(states)] if states != (COMPLETED,) else []
     if step.join is not None:
@@ -70,8 +74,8 @@ def _label(step: Step) -> str:
 
 
 def _does(step: Step) -> Iterator[str]:
-    """What a step makes, and of which results."""
-    yield step.create.type if step.create else step.python or "keeps the joined result"
+    """Yield what a step creates, and from which results."""
+    yield step.create.type if step.create else step.python or "stores the joined result"
     marks = [
         *([f"{step.copies} copies"] if (step.copies or 1) > 1 else []),
         *([f"{step.sample * 100:g}%"] if step.sample is not None else []),
@@ -92,7 +96,7 @@ def _does(step: Step) -> Iterator[str]:
 
 
 def mermaid(workflow: Workflow) -> str:
-    """A Mermaid flowchart."""
+    """Return a Mermaid flowchart."""
     nodes, edges = drawing(workflow)
     ids = {node.id: f"n{number}" for number, node in enumerate(nodes)}
     lines = ["flowchart LR"]
@@ -107,7 +111,7 @@ def mermaid(workflow: Workflow) -> str:
 
 
 def _mermaid_text(text: str) -> str:
-    """Text between quotes: Mermaid reads entities there, and takes a backtick or a hash for more."""
+    """Return text for a Mermaid label, where a backtick or a hash has a meaning of its own."""
     return "".join(f"#{ord(character)};" if character in '"#`<>&|[]{}' else character for character in text)
 
 
@@ -123,7 +127,7 @@ STYLE = (
 
 
 def svg(workflow: Workflow, *, styled: bool = True) -> str:
-    """The same drawing as one SVG document, with no script, font or address in it."""
+    """Return the drawing as one SVG document without scripts, fonts or links."""
     nodes, edges = drawing(workflow)
     columns = _columns(nodes, edges)
     places: dict[str, tuple[float, float, float]] = {}  # id → left, top, height
@@ -151,7 +155,7 @@ def svg(workflow: Workflow, *, styled: bool = True) -> str:
 
 
 def _columns(nodes: list[Node], edges: list[Edge]) -> dict[str, int]:
-    """How far each node is from the start; an edge back to an earlier one does not push it on."""
+    """Return the column of each node: its distance from the start. An arrow back does not count."""
     columns = {node.id: 0 for node in nodes}
     order = {node.id: number for number, node in enumerate(nodes)}
     for _ in nodes:
