@@ -3,7 +3,7 @@
 The mask rows exist since the callback (one for each index of labelMapping); the artifact job completes them from here.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
+from scale.annotations import Annotation
+
 MAX_PIXELS = 64_000_000
+MAX_SIDE = 65_535
+"""Pixels of one side. A strip of an image is at least one column, so the height bounds the memory that it needs."""
 MAX_RUNS = 2_000_000  # of one index down the columns; noise, not a labeled image, has more
 STRIP_PIXELS = 2_000_000
 MAX_LISTED = 20  # stray indexes that are named one by one
@@ -26,7 +30,7 @@ INDEX_IMAGE_ROLES = ("indexedImage", "extendedIndexedImage")
 
 
 class UnreadableMask(Exception):
-    """The image can't be read as indexes; the text says why."""
+    """Raised when an image cannot be read as indexes; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +116,16 @@ def complete_geometry(geometry: dict[str, Any], pixels: IndexImage) -> dict[str,
     return {**geometry, **pixels.geometry(index)} if type(index) is int else geometry
 
 
+def unmapped_masks(pixels: IndexImage, most: int) -> Iterator[Annotation]:
+    """Yield a mask row without a label for each index that has pixels. Raises UnreadableMask for more than `most`."""
+    indexes = [index for index in pixels.indexes if index]
+    if len(indexes) > most:
+        raise UnreadableMask(f"{len(indexes):,} indexes without a labelMapping are more than {most:,}")
+    for position, index in enumerate(indexes):
+        geometry = complete_geometry({"index": index}, pixels)
+        yield Annotation(position, "mask", None, None, None, None, geometry, None)
+
+
 def disagreements(masks: Iterable[tuple[str | None, Mapping[str, Any]]], pixels: IndexImage) -> list[str]:
     """Where the mapping, its numPixels and the pixels differ, in sentences. `masks`: (label, geometry) of the mask rows."""
     told, known = [], {0}
@@ -188,19 +202,24 @@ def _open(file: BinaryIO, max_pixels: int) -> tuple[Image.Image, int]:
         raise UnreadableMask("it is not a PNG image")
     width, height = int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
     depth, colour = header[24], header[25]
-    if width * height > max_pixels:
-        raise UnreadableMask(f"{width:,} × {height:,} pixels are more than {max_pixels:,}")
+    _check_size(width, height, max_pixels)
     if depth == 16 and colour != 0:
         raise UnreadableMask("it has 16 bits a colour, of which Pillow keeps 8: the indexes would be wrong")
     file.seek(0)
     try:
         image: Image.Image = Image.open(file, formats=["PNG"])
-        if image.width * image.height > max_pixels:  # a second header, which Pillow follows
-            raise UnreadableMask(f"{image.width:,} × {image.height:,} pixels are more than {max_pixels:,}")
+        _check_size(image.width, image.height, max_pixels)  # a second header, which Pillow follows
         image.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableMask(f"it is a broken PNG image ({type(error).__name__})") from error
     return image, {2: 85, 4: 17}.get(depth, 1) if colour == 0 else 1
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise UnreadableMask(f"{width:,} × {height:,} pixels are more than {max_pixels:,}")
+    if max(width, height) > MAX_SIDE:
+        raise UnreadableMask(f"a side of {max(width, height):,} pixels is longer than {MAX_SIDE:,}")
 
 
 def _indexes(strip: NDArray[Any], scale: int, extended: bool) -> Index:

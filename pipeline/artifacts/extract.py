@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -27,6 +27,7 @@ from scale.masks import (
     complete_geometry,
     disagreements,
     read_index_image,
+    unmapped_masks,
 )
 from scale.result_files import ResultFileReader, UnreadableFile
 
@@ -34,6 +35,13 @@ log = logging.getLogger(__name__)
 
 MAX_BATCH_CHARACTERS = 4_000_000
 """Rows as JSON in one transaction: some rows are large."""
+
+FREE_CHARACTERS = 64_000_000
+MAX_EXPANSION = 10
+"""Rows of a file, as JSON, may have this many times the characters of the file, and FREE_CHARACTERS."""
+
+MAX_UNMAPPED_MASKS = 10_000
+"""Masks of an index image whose indexes no labelMapping names."""
 
 ROW_ROLES = frozenset(("annotations", "events", "point_segmentations"))
 """Roles of files that are read into rows; any other file is only stored."""
@@ -51,7 +59,7 @@ class Extracted(NamedTuple):
 def extract(service: Service, job: Job, file: File, check_lease: CheckLease) -> Extracted:
     """Read a stored file. Rows are written here, a batch a transaction; everything else is left to `record_stored`."""
     if file.is_segmentation and file.role in INDEX_IMAGE_ROLES:
-        return extract_masks(service, file)
+        return extract_masks(service, job, file, check_lease)
     if file.role in ROW_ROLES:
         return extract_rows(service, job, file, check_lease)
     return Extracted(None, [], None, [])
@@ -65,11 +73,9 @@ def extract_rows(service: Service, job: Job, file: File, check_lease: CheckLease
     with service.store.open(file.sha256) as content:
         reading = ResultFileReader(file.role, file.task_type, file.params or {}, content)
         try:
-            for batch in batches(_with_reasons(reading)):
+            for batch in batches(_with_reasons(reading), lambda: reading.bytes_read):
                 check_lease()
-                with service.engine.begin() as connection:
-                    lock_pending(connection, job, file)
-                    written += write_annotations(connection, file.response_id, file.ordinal, batch)
+                written += _write_batch(service, job, file, batch)
         except UnreadableFile:
             delete_rows(service, job, file)
             raise
@@ -88,14 +94,25 @@ def _with_reasons(rows: Iterator[Annotation]) -> Iterator[Annotation]:
         raise UnreadableFile(f"reading it failed: {type(error).__name__}: {error}") from error
 
 
-def batches(rows: Iterator[Annotation]) -> Iterator[list[Annotation]]:
-    """Yield lists of rows for one transaction each, without the NUL characters that PostgreSQL refuses; one list at least."""
+def batches(
+    rows: Iterator[Annotation], bytes_read: Callable[[], int] = lambda: 0
+) -> Iterator[list[Annotation]]:
+    """Yield lists of rows for one transaction each, without the NUL characters that PostgreSQL refuses; one list at least.
+
+    Raises UnreadableFile if the rows are far larger than the `bytes_read` of the file: values of a track are in the row
+    of each of its frames.
+    """
     batch: list[Annotation] = []
-    characters = 0
+    characters = total = 0
     for row in rows:
         written = dumps((*row,))
         batch.append(Annotation(*storable([*row])) if "\\u0000" in written else row)
         characters += len(written)
+        total += len(written)
+        if total > FREE_CHARACTERS and total > FREE_CHARACTERS + MAX_EXPANSION * bytes_read():
+            raise UnreadableFile(
+                f"its rows have more than {total:,} characters, {MAX_EXPANSION} times what was read of the file"
+            )
         if len(batch) == ANNOTATION_BATCH_SIZE or characters > MAX_BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -115,15 +132,44 @@ def delete_rows(service: Service, job: Job, file: File) -> None:
             deleted = connection.execute(statement).rowcount
 
 
-def extract_masks(service: Service, file: File) -> Extracted:
-    """Measure the index image and complete the mask rows with it. Raises UnreadableMask."""
+def _write_batch(service: Service, job: Job, file: File, batch: list[Annotation]) -> int:
+    with service.engine.begin() as connection:
+        lock_pending(connection, job, file)
+        return write_annotations(connection, file.response_id, file.ordinal, batch)
+
+
+def extract_masks(service: Service, job: Job, file: File, check_lease: CheckLease) -> Extracted:
+    """Measure the index image and complete the mask rows with it. Raises UnreadableMask.
+
+    Without a labelMapping there are no rows yet: then each index that has pixels becomes one, without a label.
+    """
     pixels = index_image(service, file.role, file.sha256)
     with service.reader.begin() as connection:
         masks = mask_rows(connection, file.response_id)
-    completed = [(row.position, complete_geometry(row.geometry, pixels)) for row in masks]
+        is_replaced = file.role != INDEX_IMAGE_ROLES[-1] and _has_better_image(connection, file)
     details = {"width": pixels.width, "height": pixels.height, "unlabeled_pixels": pixels.unlabeled}
-    warnings = disagreements([(row.label, row.geometry) for row in masks], pixels)
-    return Extracted(None, completed, details, warnings)
+    if masks:
+        completed = [(row.position, complete_geometry(row.geometry, pixels)) for row in masks]
+        warnings = disagreements([(row.label, row.geometry) for row in masks], pixels)
+        return Extracted(None, completed, details, warnings)
+    if is_replaced:
+        return Extracted(None, [], details, [])
+    delete_rows(service, job, file)
+    written = 0
+    for batch in batches(unmapped_masks(pixels, MAX_UNMAPPED_MASKS)):
+        check_lease()
+        written += _write_batch(service, job, file, batch)
+    return Extracted(written, [], details, [f"no labelMapping names the {written} indexes of the image"])
+
+
+def _has_better_image(connection: Connection, file: File) -> bool:
+    """Whether the response has the other index image, which holds larger indexes, and it may still be read."""
+    better = select(Artifact.id).where(
+        Artifact.response_id == file.response_id,
+        Artifact.role == INDEX_IMAGE_ROLES[-1],
+        Artifact.state != "failed",
+    )
+    return connection.execute(better.limit(1)).first() is not None
 
 
 def index_image(service: Service, role: str, sha256: str | None) -> IndexImage:

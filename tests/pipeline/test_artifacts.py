@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -830,3 +831,36 @@ def test_a_large_file_becomes_rows_within_300_mb_over_the_idle_worker(
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.stdout.strip() == f"stored|None|{20 * frames}", done.stderr[-3000:]
+
+
+def test_a_file_whose_rows_are_far_larger_than_it_fails_with_the_number_and_leaves_no_row(
+    service: Service, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract, "FREE_CHARACTERS", 100_000)
+    monkeypatch.setattr(extract, "MAX_BATCH_CHARACTERS", 20_000)
+    keys = [{"key": key, "x": 1, "y": 2} for key in range(500)]
+    track = {"label": "x", "geometry": "point", "attributes": {"a": "A" * 5_000}, "frames": keys}
+    files.has["/result"] = json.dumps({"annotations": {"u1": track}}).encode()
+    receive_callback(service, video(files, "/result", type="videoplaybackannotation"))
+    work_without_planning(service)
+    artifact = only(service, Artifact)
+    assert artifact["state"] == "failed"
+    assert re.match(r"its rows have more than [\d,]+ characters, 10 times", artifact["reason"])
+    assert table(service, Annotation) == []
+
+
+@pytest.mark.parametrize("mapping", [{}, None])
+def test_an_index_image_without_a_mapping_gives_masks_without_labels(
+    mapping: Any, service: Service, files: Files
+) -> None:
+    files.has = {"/indexedImage": png(SCENE), "/extendedIndexedImage": extended(SCENE)}
+    receive_callback(service, segmentation(files, *INDEX_IMAGE_ROLES, mapping=mapping))
+    work_without_planning(service)
+    assert masks(service) == [
+        ("mask", None, 4, 2, 0, 2, 2),
+        ("mask", None, 3, 1, 1, 2, 2),
+        ("mask", None, 1, 3, 2, 1, 1),
+    ]
+    assert [row["geometry"]["index"] for row in table(service, Annotation)] == [1, 2, 3]
+    assert only(service, Response)["annotation_count"] == 3
+    assert [row["state"] for row in table(service, Artifact)] == ["stored", "stored"]

@@ -1,0 +1,5 @@
+"""The service of the pipeline's tests, for attacks that do not need processes."""
+
+from tests.pipeline.conftest import open_service, service
+
+__all__ = ["open_service", "service"]
