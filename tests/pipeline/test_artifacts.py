@@ -97,7 +97,7 @@ def claim(service: Service, kind: str = kinds.FETCH) -> queue.Job:
     return job
 
 
-def kinds(service: Service, state: str = "ready") -> list[str]:
+def job_kinds(service: Service, state: str = "ready") -> list[str]:
     return sorted(row["kind"] for row in table(service, Job) if row["state"] == state)
 
 
@@ -138,7 +138,7 @@ def test_a_recorded_file_is_fetched_kept_and_read_into_rows(
     assert (artifact["details"] or {}).get("global_attributes", []) == expected["global_attributes"]
     with service.store.open(digest) as kept:
         assert kept.read() == content
-    assert kinds(service) == kinds(service, "dead") == []
+    assert job_kinds(service) == job_kinds(service, "dead") == []
 
 
 def test_the_last_file_makes_the_response_whole_and_asks_for_planning(service: Service, files: Files) -> None:
@@ -150,13 +150,13 @@ def test_the_last_file_makes_the_response_whole_and_asks_for_planning(service: S
     for row in table(service, Job):  # the plan that the callback itself asked for
         if row["kind"] == kinds.PLAN and (job := queue.claim(service.engine, 60, job_id=row["id"])):
             run_job(service, job)
-    assert kinds(service) == [kinds.FETCH, kinds.FETCH]
+    assert job_kinds(service) == [kinds.FETCH, kinds.FETCH]
     run_job(service, claim(service))
-    assert kinds(service) == [kinds.FETCH]
+    assert job_kinds(service) == [kinds.FETCH]
     with service.reader.begin() as connection:
         assert load_snapshot(connection, TASK_ID) is None
     run_job(service, claim(service))
-    assert kinds(service) == [kinds.PLAN]
+    assert job_kinds(service) == [kinds.PLAN]
     with service.reader.begin() as connection:
         seen = load_snapshot(connection, TASK_ID)
     assert seen is not None
@@ -174,14 +174,14 @@ def test_files_of_a_version_that_is_not_current_ask_for_no_planning(service: Ser
     for job in [row for row in table(service, Job) if row["kind"] == kinds.PLAN]:
         run_job(service, queue.claim(service.engine, 60, job_id=job["id"]))  # type: ignore[arg-type]
     run_job(service, claim(service))
-    assert kinds(service) == []
+    assert job_kinds(service) == []
 
 
 def test_a_type_that_no_workflow_looks_at_is_not_planned(service: Service, files: Files) -> None:
     files.has["/a"] = []
     receive_callback(service, video(files, "/a", type="videoboxannotation"))
     run_job(service, claim(service))
-    assert kinds(service) == []
+    assert job_kinds(service) == []
 
 
 def test_no_transaction_is_open_while_the_file_is_fetched(service: Service, files: Files) -> None:
@@ -216,7 +216,7 @@ def test_a_host_that_is_not_named_is_refused_at_once_with_the_reason(
         f"{files.host} is not among the hosts that files may be fetched from",
     )
     assert files.asked == []
-    assert kinds(service, "dead") == [kinds.FETCH]
+    assert job_kinds(service, "dead") == [kinds.FETCH]
     assert only(service, Job)["last_error"] == artifact["reason"]
 
 
@@ -234,7 +234,7 @@ def test_a_failed_file_makes_the_response_whole_too(service: Service, files: Fil
         ("annotations", "stored"),
         ("events", "failed"),
     ]
-    assert kinds(service) == [kinds.PLAN]
+    assert job_kinds(service) == [kinds.PLAN]
 
 
 def test_a_refused_file_is_fetched_when_a_person_asks_for_its_job_again(
@@ -612,7 +612,7 @@ def test_two_workers_that_end_with_the_last_two_files_plan_once_and_count_all(
         thread.start()
     for thread in threads:
         thread.join()
-    assert kinds(service) == [kinds.PLAN]
+    assert job_kinds(service) == [kinds.PLAN]
     assert only(service, Response)["annotation_count"] == 2
 
 
