@@ -1,4 +1,4 @@
-"""What the environment says, read once: the settings, the logging and the workflow files of this installation."""
+"""Settings, logging and workflow files of this installation."""
 
 from config.settings import Settings, SettingsError, load_settings
 

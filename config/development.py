@@ -1,10 +1,8 @@
-"""The environment that `weighbridge up` gives the processes of one folder, and where commands beside it find that again."""
+"""The environment of the processes that `weighbridge up` starts in one folder."""
 
 import contextlib
-import fcntl
 import hashlib
 import hmac
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,12 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from config.settings import RUNNING, SCALE_RESULT_HOSTS, Settings, kept_secret_key
-
-
-class AlreadyRunning(Exception):
-    """`weighbridge up` runs in this folder already."""
-
+from config.running import publish_settings
+from config.settings import SCALE_RESULT_HOSTS, Settings, stored_secret_key
 
 API_KEYS = ("SCALE_API_KEY", "SCALE_TEST_API_KEY")
 CALLBACK_KEYS = ("SCALE_LIVE_CALLBACK_KEYS", "SCALE_TEST_CALLBACK_KEYS")
@@ -46,7 +40,7 @@ def development_environment(environment: Mapping[str, str] | None = None) -> dic
         if value.strip()
     }
     port, sandbox_port = given.get("PORT", "8000"), given.get("SANDBOX_PORT", "8001")
-    secret = given.get("SECRET_KEY") or kept_secret_key()
+    secret = given.get("SECRET_KEY") or stored_secret_key()
     own = {
         "PORT": port,
         "SANDBOX_PORT": sandbox_port,
@@ -124,34 +118,14 @@ def _derived(secret: str, name: str) -> str:
 
 @contextlib.contextmanager
 def running_with(environment: Mapping[str, str]) -> Iterator[None]:
-    """Let commands of this folder find the settings in `environment` while this lasts. Raises AlreadyRunning."""
+    """Let the commands of this folder read the settings in `environment` until the block ends. Raises AlreadyRunning."""
     shared = {name: environment[name] for name in sorted(_shared_settings(environment))}
     shared |= callback_keys(environment["SECRET_KEY"])
-    secure_folder(RUNNING.parent)
-    with os.fdopen(os.open(RUNNING, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunning from None
-        file.truncate()
-        json.dump(shared, file)
-        file.flush()
-        try:
-            yield
-        finally:
-            file.truncate(0)
+    with publish_settings(shared):
+        yield
 
 
 def _shared_settings(environment: Mapping[str, str]) -> set[str]:
     """Return the settings that other commands read: all but keys of Scale, which stay in the environment alone."""
     names = {field.name.upper() for field in fields(Settings)} & environment.keys()
     return names if uses_sandbox(environment) else names - set(API_KEYS)
-
-
-def secure_folder(folder: Path) -> None:
-    """Create a folder that only this user can read, or make it so: databases and logs in it hold results and secrets."""
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    for file in folder.iterdir():
-        if file.is_file() and not file.is_symlink():
-            file.chmod(0o600)

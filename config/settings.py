@@ -1,8 +1,7 @@
-"""One frozen `Settings` from the environment. Nothing else in the project reads environment variables."""
+"""Read one frozen `Settings` from the environment. No other module reads environment variables."""
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import secrets
@@ -16,11 +15,10 @@ from environs import Env, EnvValidationError
 from marshmallow import ValidationError
 from marshmallow.validate import OneOf, Range, Regexp
 
+from config.running import running_settings
+
 MIB = 1024 * 1024
 DEMONSTRATION_WORKFLOWS = "config/demonstration"
-RUNNING = Path("var/running.json")
-"""Written and kept locked by `weighbridge up` (see development.py) while it runs."""
-
 _RESULT_BUCKETS = ("scaleapi-attachments", "scaleapi-results")
 _RESULT_REGIONS = ("us-west-1", "us-west-2", "ap-northeast-1")
 _S3_HOSTS = ("s3", *(f"s3{mark}{region}" for region in _RESULT_REGIONS for mark in ".-"))
@@ -33,12 +31,12 @@ SCALE_RESULT_HOSTS = (
 
 
 class SettingsError(Exception):
-    """A setting has a value that cannot be used. The message names the setting and says what to write instead."""
+    """Raised when a setting has an invalid value. The message names the setting and says what to write instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of one process. Names are those of the environment in lower case; sizes are bytes, times seconds."""
+    """Settings of one process, named like their environment variables. Sizes are in bytes, times in seconds."""
 
     scale_api_key: str | None = field(default=None, repr=False)
     scale_test_api_key: str | None = field(default=None, repr=False)
@@ -81,12 +79,12 @@ class Settings:
 
     @property
     def embedded(self) -> bool:
-        """No broker: the worker's sweep feeds the worker itself."""
+        """Whether there is no broker: the sweep of the worker publishes inside its own process."""
         return self.redis_url is None
 
     @property
     def callback_url(self) -> str | None:
-        """Where Scale reaches the callback endpoint; None until PUBLIC_URL is set."""
+        """URL at which Scale reaches the callback endpoint; None until PUBLIC_URL is set."""
         return f"{self.public_url}/callbacks/scale" if self.public_url else None
 
     @property
@@ -96,47 +94,47 @@ class Settings:
 
     @property
     def connections_per_web_process(self) -> int:
-        """Small database plans allow 20 connections in all: 12 for the web, the rest for workers and a person."""
+        """Size of the connection pool. Small database plans allow 20: 12 for the web, the rest for workers and commands."""
         return max(2, min(self.web_threads, 12 // self.web_concurrency))
 
     def scale_key(self, environment: str) -> str | None:
-        """The API key that creates tasks in `environment` ("live" or "test")."""
+        """Return the API key that creates tasks in `environment` ("live" or "test")."""
         return self.scale_test_api_key if environment == "test" else self.scale_api_key
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from `environment`, or from the process, `weighbridge up` where it runs here, and a `.env` file.
+    """Read the settings from `environment`; by default from the process, then a running `weighbridge up`, then `.env`.
 
     Raises SettingsError, which names every setting at fault.
     """
     env = _Environment(environment)
-    redis_url = env.str("REDIS_URL", None, validate=_address("redis", "rediss", "unix", "redis+socket"))
+    redis_url = env.str("REDIS_URL", None, validate=_url("redis", "rediss", "unix", "redis+socket"))
     secret_key = env.str("SECRET_KEY", None)
     dyno = env.str("DYNO", None) is not None
     settings = Settings(
         scale_api_key=env.str("SCALE_API_KEY", None),
         scale_test_api_key=env.str("SCALE_TEST_API_KEY", None),
-        scale_api_url=_without_slash(
-            env.str("SCALE_API_URL", Settings.scale_api_url, validate=_address("http", "https"))
+        scale_api_url=_without_trailing_slash(
+            env.str("SCALE_API_URL", Settings.scale_api_url, validate=_url("http", "https"))
         ),
         scale_live_callback_keys=tuple(key.encode() for key in env.names("SCALE_LIVE_CALLBACK_KEYS")),
         scale_test_callback_keys=tuple(key.encode() for key in env.names("SCALE_TEST_CALLBACK_KEYS")),
         database_url=_database_url(
-            env.str("DATABASE_URL", Settings.database_url, validate=_names_a_database)
+            env.str("DATABASE_URL", Settings.database_url, validate=_validate_database_url)
         ),
         redis_url=redis_url,
-        public_url=_without_slash(env.str("PUBLIC_URL", None, validate=_address("http", "https"))),
-        unique_id_prefix=env.str("UNIQUE_ID_PREFIX", "", validate=_is_a_prefix),
+        public_url=_without_trailing_slash(env.str("PUBLIC_URL", None, validate=_url("http", "https"))),
+        unique_id_prefix=env.str("UNIQUE_ID_PREFIX", "", validate=_validate_prefix),
         artifact_store=env.str("ARTIFACT_STORE", Settings.artifact_store),
-        artifact_hosts=env.names("ARTIFACT_HOSTS", Settings.artifact_hosts, validate=_names_hosts),
-        attachment_hosts=env.names("ATTACHMENT_HOSTS", validate=_names_hosts),
-        subscriber_hosts=env.names("SUBSCRIBER_HOSTS", validate=_names_hosts),
+        artifact_hosts=env.names("ARTIFACT_HOSTS", Settings.artifact_hosts, validate=_validate_hosts),
+        attachment_hosts=env.names("ATTACHMENT_HOSTS", validate=_validate_hosts),
+        subscriber_hosts=env.names("SUBSCRIBER_HOSTS", validate=_validate_hosts),
         workflows_dir=env.str("WORKFLOWS_DIR", Settings.workflows_dir),
         python_steps=env.names("PYTHON_STEPS", validate=_names_modules),
         demonstration=env.bool("DEMONSTRATION", False),
         api_token=env.str("API_TOKEN", None),
         metrics_token=env.str("METRICS_TOKEN", None),
-        secret_key=secret_key or kept_secret_key(),
+        secret_key=secret_key or stored_secret_key(),
         secret_key_is_set=secret_key is not None,
         verify_before_create=env.bool("VERIFY_BEFORE_CREATE", False),
         reconcile_every_seconds=env.int("RECONCILE_EVERY_SECONDS", 0, validate=Range(min=0)),
@@ -176,7 +174,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         raise SettingsError("\n".join(problems))
     if settings.dyno and settings.database_url.startswith("sqlite"):
         raise SettingsError(
-            "DATABASE_URL is a SQLite file, and DYNO is set: such a platform's disks vanish daily and are not shared by web"
+            "DATABASE_URL is a SQLite file and DYNO is set. The disk of a dyno is erased daily and is not shared by web"
             " and worker, so callbacks would be lost. Set DATABASE_URL to a PostgreSQL database."
         )
     return settings
@@ -200,13 +198,13 @@ def _wrong_environment_keys(settings: Settings) -> list[str]:
 
 
 class _Environment(Env):
-    """environs over one mapping, collecting every error; a variable that is set but blank counts as absent."""
+    """Reads one mapping with environs and collects every error. A blank variable counts as absent."""
 
     def __init__(self, environment: Mapping[str, str] | None) -> None:
         super().__init__(eager=False)
         if environment is None:
             self.read_env(Path.cwd() / ".env", recurse=False)
-            running = _of_the_running_service()
+            running = running_settings()
             environment = {**self._environ, **running, **os.environ, **_sandbox_keys(running, os.environ)}
         self._variables = environment
 
@@ -216,26 +214,13 @@ class _Environment(Env):
     def names(
         self, name: str, default: tuple[str, ...] = (), validate: Callable[[str], None] | None = None
     ) -> tuple[str, ...]:
-        """A comma-separated list."""
+        """Read a comma-separated list."""
         value = self.str(name, None, validate=validate)
         return default if value is None else _parts(value)
 
 
 def _parts(value: str) -> tuple[str, ...]:
     return tuple(part for raw in value.split(",") if (part := raw.strip()))
-
-
-def _of_the_running_service() -> dict[str, str]:
-    """What `weighbridge up` runs with in this folder, so that a command beside it means the same service; else nothing."""
-    try:
-        with RUNNING.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:  # locked by the one that runs
-        with contextlib.suppress(ValueError):  # and being written at this moment
-            return dict(json.loads(RUNNING.read_text()))
-    except OSError:
-        pass
-    return {}
 
 
 def _sandbox_keys(running: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
@@ -248,7 +233,9 @@ def _sandbox_keys(running: Mapping[str, str], environment: Mapping[str, str]) ->
     return {name: running[name] for name in ("SCALE_API_KEY", "SCALE_TEST_API_KEY") if name in running}
 
 
-_is_a_prefix = Regexp(r"^[A-Za-z0-9._-]{0,40}$", error="Takes at most 40 of the characters A-Z a-z 0-9 . _ -")
+_validate_prefix = Regexp(
+    r"^[A-Za-z0-9._-]{0,40}$", error="Use at most 40 of the characters A-Z a-z 0-9 . _ -"
+)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+)(:[0-9]{1,5})?((?:/[\w~-][\w.~-]*)+/?)?", re.ASCII)
 """host[:port][/prefix]; the prefix is plain segments, as the names of S3 buckets and folders are."""
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -260,56 +247,54 @@ def _names_modules(value: str) -> None:
             raise ValidationError(f"{module!r} is not the name of a Python module, such as config.handlers.")
 
 
-def _names_hosts(value: str) -> None:
+def _validate_hosts(value: str) -> None:
     for host in _parts(value):
         if not _HOST.fullmatch(host):
             raise ValidationError(
-                f"{host!r} is no host; takes names such as example.com, localhost:9000 or s3.example.com/bucket."
+                f"{host!r} is not a host. Use names such as example.com, localhost:9000 or s3.example.com/bucket."
             )
 
 
-def _address(*schemes: str) -> Callable[[str], None]:
+def _url(*schemes: str) -> Callable[[str], None]:
     def check(value: str) -> None:
         scheme, found, rest = value.partition("://")
         if scheme not in schemes or not found or not rest:
-            raise ValidationError(
-                f"Takes an address that starts with {' or '.join(s + '://' for s in schemes)}."
-            )
-        _is_whole(value)
+            raise ValidationError(f"Use a URL that starts with {' or '.join(s + '://' for s in schemes)}.")
+        _validate_port(value)
 
     return check
 
 
-def _is_whole(address: str) -> None:
-    """An error of those who split the address later would show what stands in the place of the port: a password."""
+def _validate_port(address: str) -> None:
+    """Validate the port here: the error of a later parser would print a part of the password."""
     try:
         urlsplit(address).port  # noqa: B018
     except ValueError:
         raise ValidationError(
-            "Has no number as its port. In a password write %2F for /, %3F for ?, %23 for # and %40 for @."
+            "The port is not a number. In a password, write %2F for /, %3F for ?, %23 for # and %40 for @."
         ) from None
 
 
-def _without_slash(address: str | None) -> Any:
+def _without_trailing_slash(address: str | None) -> Any:
     return address and address.rstrip("/")
 
 
 _POSTGRESQL = re.compile(r"^(postgres|postgresql|postgresql\+psycopg)://")
 
 
-def _names_a_database(url: str) -> None:
+def _validate_database_url(url: str) -> None:
     if not _POSTGRESQL.match(url) and not re.match(r"^sqlite:///.+", url):
-        raise ValidationError("Takes sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.")
-    _is_whole(url)
+        raise ValidationError("Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.")
+    _validate_port(url)
 
 
 def _database_url(url: str | None) -> str:
-    """The form that SQLAlchemy takes: postgres://, as Heroku writes it, and postgresql:// mean psycopg 3."""
+    """Return the URL for SQLAlchemy. postgres:// (as on Heroku) and postgresql:// mean psycopg 3."""
     return _POSTGRESQL.sub("postgresql+psycopg://", url or "")
 
 
-def kept_secret_key() -> str:
-    """The key made at the first start and kept in var/, so that sessions and signed addresses outlive a restart."""
+def stored_secret_key() -> str:
+    """Return the secret key in var/, generated at the first start: sessions and signed URLs remain valid after a restart."""
     path = Path("var/secret_key")
     with contextlib.suppress(OSError):
         if key := path.read_text().strip():
@@ -318,7 +303,7 @@ def kept_secret_key() -> str:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # who starts at the same moment waits here, and finds the key
+            fcntl.flock(file, fcntl.LOCK_EX)  # a process that starts at the same time waits here
             if made := file.read().strip():
                 return made
             file.write(key)

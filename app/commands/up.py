@@ -14,13 +14,13 @@ from app.commands.group import Command
 from app.commands.processes import run
 from config import Settings, SettingsError, load_settings
 from config.development import (
-    AlreadyRunning,
     callback_keys,
     development_environment,
     printable_token,
     running_with,
     uses_sandbox,
 )
+from config.running import AlreadyRunning
 from pipeline.access.tokens import issue_link
 from pipeline.bootstrap import build_service
 from pipeline.operations.queries.deliveries import latest_id

@@ -1,4 +1,4 @@
-"""The environment as one Settings, and what a wrong one is told."""
+"""Settings read from the environment, and the messages for invalid ones."""
 
 import pytest
 
@@ -14,14 +14,14 @@ from config import SettingsError, load_settings
         {"REDIS_URL": "redis://somebody:sec?ret@redis.example.com:6379"},
     ],
 )
-def test_a_password_that_splits_an_address_is_told_how_to_be_written_and_not_shown(
+def test_a_password_that_breaks_its_url_is_explained_and_not_shown(
     wrong: dict[str, str],
 ) -> None:
-    with pytest.raises(SettingsError) as told:
+    with pytest.raises(SettingsError) as raised:
         load_settings({"SECRET_KEY": "s", **wrong})
-    assert str(told.value).startswith(f"{next(iter(wrong))}: ")
-    assert "%2F" in str(told.value)
-    assert "sec" not in str(told.value).lower().replace("secret_key", "")
+    assert str(raised.value).startswith(f"{next(iter(wrong))}: ")
+    assert "%2F" in str(raised.value)
+    assert "sec" not in str(raised.value).lower().replace("secret_key", "")
 
 
 def test_addresses_as_platforms_give_them_are_taken() -> None:
@@ -44,7 +44,7 @@ def test_addresses_as_platforms_give_them_are_taken() -> None:
     "wrong", ["https://example.com", "example.com/a/../b", "example.com/a?b", "me@example.com", "a b", "::1"]
 )
 def test_a_host_that_no_address_could_match_is_refused(name: str, wrong: str) -> None:
-    with pytest.raises(SettingsError, match=f"^{name}: .*is no host"):
+    with pytest.raises(SettingsError, match=f"^{name}: .*is not a host"):
         load_settings({name: f"example.com, {wrong}", "SECRET_KEY": "s"})
 
 
@@ -53,8 +53,8 @@ def test_hosts_are_names_or_addresses_with_or_without_a_port() -> None:
     assert load_settings({"ARTIFACT_HOSTS": ",".join(named), "SECRET_KEY": "s"}).artifact_hosts == named
 
 
-def test_a_prefix_of_other_characters_is_told_which_there_are() -> None:
-    with pytest.raises(SettingsError, match="UNIQUE_ID_PREFIX: Takes at most 40 of the characters"):
+def test_a_prefix_with_other_characters_is_refused() -> None:
+    with pytest.raises(SettingsError, match="UNIQUE_ID_PREFIX: Use at most 40 of the characters"):
         load_settings({"UNIQUE_ID_PREFIX": "a b/c", "SECRET_KEY": "s"})
 
 
