@@ -515,8 +515,8 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(
         monkeypatch.setattr(extract, "write_annotations", written)
         return written(*given)
 
-    def expire(some: Any) -> Iterator[Any]:
-        for piece in pieces(some):
+    def expire(*given: Any) -> Iterator[Any]:
+        for piece in pieces(*given):
             yield piece
             rows.append(len(piece))
             if len(rows) == 1:
@@ -525,7 +525,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(
                 run_job(service, claim(service))
 
     pieces = extract.batches
-    monkeypatch.setattr(extract, "batches", lambda some: expire(some) if not rows else pieces(some))
+    monkeypatch.setattr(extract, "batches", lambda *some: expire(*some) if not rows else pieces(*some))
     monkeypatch.setattr(extract, "write_annotations", lose)
     run_job(service, late)
     assert sorted(row["position"] for row in table(service, Annotation)) == [0, 1, 2]
@@ -563,10 +563,10 @@ def test_files_of_a_response_that_is_understood_anew_meanwhile_are_dropped(
     receive_callback(service, video(files, "/a", type="videoboxannotation"))
     fetching, pieces = claim(service), extract.batches
 
-    def replaced(some: Any) -> Iterator[Any]:
+    def replaced(*rows: Any) -> Iterator[Any]:
         with service.engine.begin() as connection:
             connection.execute(Artifact.__table__.delete())
-        yield from pieces(some)
+        yield from pieces(*rows)
 
     monkeypatch.setattr(extract, "batches", replaced)
     run_job(service, fetching)
