@@ -1,6 +1,6 @@
 """marshmallow fields for the values of a workflow file. sections.py combines them into the schema of a file.
 
-Each field class has two attributes beside its validation: `label` is its type in the reference, `json_schema` is its
+Each field class has two attributes in addition to its validation: `label` is its type in the reference, `json_schema` is its
 JSON Schema for editors.
 """
 
@@ -186,7 +186,7 @@ class FractionField(fields.Field[float]):
 
 
 def _fraction(value: Any) -> float:
-    """Return the number that `5%`, `2 of 3` or 0.05 stands for; 0 for anything else."""
+    """Return the number that `5%`, `2 of 3` or 0.05 means; 0 for anything else."""
     if percent := re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?) ?%", str(value)):
         return float(percent[1]) / 100
     if parts := re.fullmatch(r"([0-9]{1,9}) (?:of|in) ([1-9][0-9]{0,8})", str(value)):
@@ -195,7 +195,7 @@ def _fraction(value: Any) -> float:
 
 
 class CountField(fields.Field[int | None]):
-    """A number of results; None stands for all."""
+    """A number of results; None means all."""
 
     label = "whole number, or `all`"
     json_schema: ClassVar[dict[str, Any]] = {"anyOf": [{"const": "all"}, {"type": "integer", "minimum": 1}]}

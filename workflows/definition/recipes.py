@@ -1,4 +1,4 @@
-"""Recipes for the files of a request. plan() puts a recipe where the URL of a file belongs; whoever creates the task builds the
+"""Recipes for the files of a request. plan() puts a recipe where the URL of a file belongs; the worker that creates the task builds the
 file and puts a signed URL there, a new one for each attempt because such URLs expire.
 
 A recipe is an object of this module, never a mapping: whatever keys the data of a result has, it cannot become one. It is

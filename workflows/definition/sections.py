@@ -75,7 +75,7 @@ class OnErrorSchema(Section):
 
 
 class OnErrorField(fields.Field[dict[str, Any]]):
-    """`stop`, or an OnErrorSchema. An empty mapping stands for `stop`."""
+    """`stop`, or an OnErrorSchema. An empty mapping means `stop`."""
 
     label = "`stop`, or a mapping with `retry` or `start`"
 

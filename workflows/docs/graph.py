@@ -190,7 +190,7 @@ def _edge(edge: Edge, places: dict[str, tuple[float, float, float]], number: int
         to_x, to_y, bend = end_left, end_top + HEAD, (end_left - start_left - WIDTH) / 2
         path = f"M{from_x:.0f} {from_y:.0f}C{from_x + bend:.0f} {from_y:.0f} {to_x - bend:.0f} {to_y:.0f} {to_x:.0f} {to_y:.0f}"
         at = (to_x - GAP_X + 14, to_y - 6)
-    else:  # back to an earlier column, or beside: below both
+    else:  # back to an earlier or the same column: below both boxes
         from_x, from_y = start_left + WIDTH / 2, start_top + start_height
         to_x, to_y = end_left + WIDTH / 2, end_top + (end_height if end_top <= start_top else 0)
         low = max(from_y, to_y) + GAP_Y

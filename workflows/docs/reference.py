@@ -63,7 +63,7 @@ An expression is [JMESPath](https://jmespath.org) over one result. `when`, `wher
 | a value that is one whole `${{ … }}` | the value of the expression, with its type |
 | `${{ … }}` inside a longer text | text |
 | a whole value that is null | nothing: the key, or the element of a list, is left out |
-| null inside a longer text | an error: the follow-up is `skipped`, because nobody can answer a question with a gap |
+| null inside a longer text | an error: the follow-up is `skipped`, because a labeler cannot answer a question with a gap |
 
 - Write numbers, `true`, `false` and `null` in backticks and text in single quotes:
   ``length(annotations) > `0` && task.project == 'street'``.

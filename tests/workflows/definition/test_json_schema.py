@@ -1,4 +1,4 @@
-"""The schema in its three forms: what is loaded, what editors are told, what is documented."""
+"""The schema in its three forms: as it is loaded, as editors get it, and as it is documented."""
 
 import json
 from typing import Any
