@@ -34,7 +34,7 @@ class AnnotationSpec(NamedTuple):
 
     kind: str
     labels: list[str]
-    asked: GeometryLimits
+    limits: GeometryLimits
 
 
 def annotation_specs(params: dict[str, Any], kind: str | None) -> list[AnnotationSpec]:
@@ -63,7 +63,7 @@ def annotation_specs(params: dict[str, Any], kind: str | None) -> list[Annotatio
     ]
 
 
-def drawing_canvas(assignment: Assignment, attachment: Any, *, holding: list[dict[str, Any]]) -> Region:
+def drawing_canvas(assignment: Assignment, attachment: Any, *, existing: list[dict[str, Any]]) -> Region:
     """Return the region to draw in: the image and its padding, so coordinates can be negative or beyond the image.
 
     If the size of the image is only assumed, it is extended to contain the `existing` annotations.
@@ -72,7 +72,7 @@ def drawing_canvas(assignment: Assignment, attachment: Any, *, holding: list[dic
     width, height, known = assignment.size(attachment)
     image = Region(0, 0, width, height)
     if not known:
-        for annotation in holding:
+        for annotation in existing:
             image = image.around(bounding_box(annotation) or image)
         image = Region(0, 0, max(1, image.right), max(1, image.bottom))
     pad = max(0, as_number(params.get("padding"), 0))
@@ -88,28 +88,28 @@ def layer_annotations(layers: Any) -> list[dict[str, Any]]:
 
 def draw_annotation(
     assignment: Assignment,
-    want: AnnotationSpec,
+    spec: AnnotationSpec,
     canvas: Region,
     *,
     key: str = "type",
-    around: dict[str, Any] | None = None,
+    guide: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Draw one new annotation; `key` is the key for the name of its geometry.
 
     `guide` is an annotation of the layers: the new one follows its place and, if the task has it, its label.
     """
     rng = assignment.rng
-    hint = bounding_box(around) if around else None
+    hint = bounding_box(guide) if guide else None
     region = hint and Region(hint.left - 2, hint.top - 2, hint.right + 2, hint.bottom + 2).within(canvas)
     if not region or not region.width or not region.height:
         region = random_region(canvas, rng)
     annotation: dict[str, Any] = {}
-    if want.labels:
-        told = around.get("label") if around else None
-        annotation["label"] = told if told in want.labels else rng.choice(want.labels)
+    if spec.labels:
+        label = guide.get("label") if guide else None
+        annotation["label"] = label if label in spec.labels else rng.choice(spec.labels)
     annotation["uuid"] = assignment.new_uuid()
-    annotation |= draw_shape(want.kind, region, canvas, want.asked, rng)
-    annotation[key] = want.kind
+    annotation |= draw_shape(spec.kind, region, canvas, spec.limits, rng)
+    annotation[key] = spec.kind
     return add_attributes(assignment, annotation)
 
 
@@ -137,7 +137,7 @@ def make_image_response(assignment: Assignment) -> dict[str, Any]:
     key = "geometry" if type_name in GEOMETRY_OF_TYPE else "type"
     start, drawn = read_prelabels(params), layer_annotations(params.get("layers"))
     given = dicts_in(start.annotations)
-    canvas = drawing_canvas(assignment, params.get("attachment"), holding=given + drawn)
+    canvas = drawing_canvas(assignment, params.get("attachment"), existing=given + drawn)
     annotations = [
         adopt_prelabel(assignment, annotation, canvas, key, start.editable) for annotation in given
     ]
@@ -168,15 +168,15 @@ def _draw_new_annotations(
     assignment: Assignment, canvas: Region, key: str, drawn: list[dict[str, Any]], already: int
 ) -> Iterator[dict[str, Any]]:
     params, rng = assignment.params, assignment.rng
-    wants = annotation_specs(params, GEOMETRY_OF_TYPE.get(assignment.type))
-    if not wants:
+    specs = annotation_specs(params, GEOMETRY_OF_TYPE.get(assignment.type))
+    if not specs:
         return
-    fewest, most = annotation_limits(params)
-    usual = rng.randint(0, 1) if already else max(len(drawn), rng.randint(2, 5), len(wants))
-    count = min(max(usual, fewest - already), most - already)
+    minimum, maximum = annotation_limits(params)
+    usual = rng.randint(0, 1) if already else max(len(drawn), rng.randint(2, 5), len(specs))
+    count = min(max(usual, minimum - already), maximum - already)
     for position in range(count):
-        around = drawn[position] if position < len(drawn) else None
-        yield draw_annotation(assignment, wants[position % len(wants)], canvas, key=key, around=around)
+        guide = drawn[position] if position < len(drawn) else None
+        yield draw_annotation(assignment, specs[position % len(specs)], canvas, key=key, guide=guide)
 
 
 def annotation_limits(params: dict[str, Any]) -> tuple[int, int]:
@@ -231,20 +231,20 @@ def fix_image_response(assignment: Assignment, response: dict[str, Any]) -> dict
     canvas = drawing_canvas(
         assignment,
         params.get("attachment"),
-        holding=given + layer_annotations(params.get("layers")) + annotations,
+        existing=given + layer_annotations(params.get("layers")) + annotations,
     )
     locked = [] if start.editable else [_without_bookkeeping(annotation) for annotation in given]
     free = [i for i, annotation in enumerate(annotations) if _without_bookkeeping(annotation) not in locked]
-    fewest, most = annotation_limits(params)
-    wants = annotation_specs(params, GEOMETRY_OF_TYPE.get(assignment.type))
+    minimum, maximum = annotation_limits(params)
+    specs = annotation_specs(params, GEOMETRY_OF_TYPE.get(assignment.type))
 
     touched = set(rng.sample(free, min(len(free), rng.randint(1, 2))))
     fixed = [nudge_shape(a, canvas, rng) if i in touched else a for i, a in enumerate(annotations)]
-    if start.more and wants and len(fixed) < most and (not free or rng.random() < 0.5):
-        fixed.append(draw_annotation(assignment, rng.choice(wants), canvas, key=key))
+    if start.more and specs and len(fixed) < maximum and (not free or rng.random() < 0.5):
+        fixed.append(draw_annotation(assignment, rng.choice(specs), canvas, key=key))
     else:
         spare = [i for i in free if i not in touched and not _is_referenced(response, annotations[i])]
-        if len(spare) > 1 and len(fixed) > fewest:
+        if len(spare) > 1 and len(fixed) > minimum:
             del fixed[rng.choice(spare)]
     return {**response, "annotations": fixed, "is_customer_fix": True}
 

@@ -248,10 +248,10 @@ def _draw_linked_shape(
     kind = {"polygonannotation": "polygon", "lineannotation": "line", "pointannotation": "point"}.get(
         str(params.get("annotation_type")), "box"
     )
-    want = assignment.rng.choice(
+    spec = assignment.rng.choice(
         annotation_specs(params, None) or [AnnotationSpec(kind, [], GeometryLimits())]
     )
-    shape = draw_annotation(assignment, want._replace(labels=[label] if label else want.labels), CAMERA)
+    shape = draw_annotation(assignment, spec._replace(labels=[label] if label else spec.labels), CAMERA)
     del shape["uuid"]
     return {"cuboid_uuid": uuid, **shape, **({"not_in_lidar": True} if not_in_lidar else {})}
 
@@ -284,12 +284,12 @@ def make_topdown_response(assignment: Assignment) -> dict[str, Any]:
 def _draw_map(assignment: Assignment) -> list[dict[str, Any]]:
     half = _max_distance(assignment.params) / _meters_per_unit(assignment.params)
     ground = Region(-half, -half, half, half)
-    wants = annotation_specs(assignment.params, None) or [
+    specs = annotation_specs(assignment.params, None) or [
         AnnotationSpec("polygon", [label.name for label in task_labels(assignment.params)], GeometryLimits())
     ]
     shapes = [
-        draw_annotation(assignment, want, ground)
-        for want in wants
+        draw_annotation(assignment, spec, ground)
+        for spec in specs
         for _ in range(assignment.rng.randint(1, 3))
     ]
     return [{"annotations": [_add_ground_height(shape) for shape in shapes]}]

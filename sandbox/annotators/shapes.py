@@ -101,14 +101,14 @@ def random_region(canvas: Region, rng: random.Random) -> Region:
 
 
 def draw_shape(
-    kind: str, region: Region, canvas: Region, wish: GeometryLimits, rng: random.Random
+    kind: str, region: Region, canvas: Region, limits: GeometryLimits, rng: random.Random
 ) -> dict[str, Any]:
     """Draw a shape of a geometry in `region`, which is cut to the canvas and enlarged to the minimum size.
 
     Returns Scale's geometry keys.
     """
-    region = region.within(canvas).at_least(wish.min_width, wish.min_height, canvas)
-    return _DRAW_FUNCTIONS[kind](_Rounding(canvas, wish.integer_pixels), region, wish, rng)
+    region = region.within(canvas).at_least(limits.min_width, limits.min_height, canvas)
+    return _DRAW_FUNCTIONS[kind](_Rounding(canvas, limits.integer_pixels), region, limits, rng)
 
 
 class _Rounding(NamedTuple):
@@ -124,7 +124,9 @@ class _Rounding(NamedTuple):
         return {"x": self.at(x), "y": self.at(y)}
 
 
-def _draw_box(pencil: _Rounding, region: Region, wish: GeometryLimits, rng: random.Random) -> dict[str, Any]:
+def _draw_box(
+    pencil: _Rounding, region: Region, limits: GeometryLimits, rng: random.Random
+) -> dict[str, Any]:
     """Draw left, top, width, height; with can_rotate also `rotation` (radians, clockwise) about the center and the corners.
 
     The corners are rotated, left and top are those of the unrotated box. Source: docs, "Boxes".
@@ -138,7 +140,7 @@ def _draw_box(pencil: _Rounding, region: Region, wish: GeometryLimits, rng: rand
     height = min(math.ceil(round(region.height * digits, 6)) / digits, pencil.canvas.bottom - top)
     width, height = (int(width), int(height)) if pencil.whole else (round(width, 2), round(height, 2))
     box = {"left": left, "top": top, "width": width, "height": height}
-    if not wish.can_rotate:
+    if not limits.can_rotate:
         return box
     for rotation in [round(rng.uniform(-0.6, 0.6), 4) for _ in range(6)] + [0.0]:
         corners = rotated_corners(box, rotation)
@@ -166,17 +168,17 @@ def rotated_corners(box: dict[str, Any], rotation: float) -> list[tuple[float, f
     ]
 
 
-def _choose_vertex_count(wish: GeometryLimits, usual: int, fewest: int) -> int:
+def _choose_vertex_count(limits: GeometryLimits, usual: int, fewest: int) -> int:
     """Return a number within min_vertices and max_vertices; the maximum wins over a larger minimum."""
-    count = max(usual, fewest, wish.min_vertices)
-    return count if wish.max_vertices is None else min(count, wish.max_vertices)
+    count = max(usual, fewest, limits.min_vertices)
+    return count if limits.max_vertices is None else min(count, limits.max_vertices)
 
 
 def _draw_polygon(
-    pencil: _Rounding, region: Region, wish: GeometryLimits, rng: random.Random
+    pencil: _Rounding, region: Region, limits: GeometryLimits, rng: random.Random
 ) -> dict[str, Any]:
     """Draw vertices clockwise on the screen; the first is not repeated. Source: docs, "Polygons"."""
-    count = _choose_vertex_count(wish, rng.randint(5, 9), 3)
+    count = _choose_vertex_count(limits, rng.randint(5, 9), 3)
     x, y = (region.left + region.right) / 2, (region.top + region.bottom) / 2
     vertices = []
     for step in range(count):
@@ -190,9 +192,11 @@ def _draw_polygon(
     return {"vertices": vertices}
 
 
-def _draw_line(pencil: _Rounding, region: Region, wish: GeometryLimits, rng: random.Random) -> dict[str, Any]:
+def _draw_line(
+    pencil: _Rounding, region: Region, limits: GeometryLimits, rng: random.Random
+) -> dict[str, Any]:
     """Draw vertices from left to right. A guess: with `splines` a line has `spline: true`, the key that layers use."""
-    count = _choose_vertex_count(wish, rng.randint(2, 6), 2 if wish.max_vertices != 1 else 1)
+    count = _choose_vertex_count(limits, rng.randint(2, 6), 2 if limits.max_vertices != 1 else 1)
     vertices = [
         pencil.point(
             region.left + region.width * (step + rng.uniform(0, 0.8)) / count,
@@ -200,17 +204,17 @@ def _draw_line(pencil: _Rounding, region: Region, wish: GeometryLimits, rng: ran
         )
         for step in range(count)
     ]
-    return {"vertices": vertices, **({"spline": True} if wish.splines else {})}
+    return {"vertices": vertices, **({"spline": True} if limits.splines else {})}
 
 
 def _draw_point(
-    pencil: _Rounding, region: Region, wish: GeometryLimits, rng: random.Random
+    pencil: _Rounding, region: Region, limits: GeometryLimits, rng: random.Random
 ) -> dict[str, Any]:
     return pencil.point((region.left + region.right) / 2, (region.top + region.bottom) / 2)
 
 
 def _draw_ellipse(
-    pencil: _Rounding, region: Region, wish: GeometryLimits, rng: random.Random
+    pencil: _Rounding, region: Region, limits: GeometryLimits, rng: random.Random
 ) -> dict[str, Any]:
     """Draw the four extremal points: top, right, bottom, left. Source: docs, "Ellipses"."""
     x, y = (region.left + region.right) / 2, (region.top + region.bottom) / 2
@@ -235,7 +239,7 @@ _EDGES = {
 
 
 def _draw_cuboid(
-    pencil: _Rounding, region: Region, wish: GeometryLimits, rng: random.Random
+    pencil: _Rounding, region: Region, limits: GeometryLimits, rng: random.Random
 ) -> dict[str, Any]:
     """Draw the six visible vertices and the six edges between them; with a camera also the eight corners.
 
@@ -258,7 +262,7 @@ def _draw_cuboid(
             {"description": name, "x": x, "y": y, "type": "vertex"} for name, (x, y) in corners.items()
         ],
         "edges": _cuboid_edges(corners),
-        **_project_corners(corners, wish.camera),
+        **_project_corners(corners, limits.camera),
     }
 
 

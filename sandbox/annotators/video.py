@@ -49,11 +49,11 @@ def frame_count(params: dict[str, Any]) -> int:
     return max(1, min(MAX_FRAMES, math.ceil(abs(rate * seconds))))
 
 
-def _frame_canvas(assignment: Assignment, holding: list[dict[str, Any]]) -> Region:
+def _frame_canvas(assignment: Assignment, existing: list[dict[str, Any]]) -> Region:
     """Return the canvas of the first frame's image; a video file is not opened to find its size."""
     frames = as_list(assignment.params.get("attachments"))
     return drawing_canvas(
-        assignment, frames[0] if frames else assignment.params.get("attachment"), holding=holding
+        assignment, frames[0] if frames else assignment.params.get("attachment"), existing=existing
     )
 
 
@@ -63,28 +63,28 @@ def make_tracks(assignment: Assignment, frames: int, *, key: str) -> list[Track]
     Objects in the layers of the first frame are followed first.
     """
     params, rng = assignment.params, assignment.rng
-    wants = annotation_specs(params, None)
-    if not wants and assignment.type in GEOMETRY_OF_TYPE:
-        wants = annotation_specs(params, GEOMETRY_OF_TYPE[assignment.type])
-    if not wants:
+    specs = annotation_specs(params, None)
+    if not specs and assignment.type in GEOMETRY_OF_TYPE:
+        specs = annotation_specs(params, GEOMETRY_OF_TYPE[assignment.type])
+    if not specs:
         return []
     layers = as_list(assignment.read(params.get("layers")))
     drawn = layer_annotations(layers[0]) if layers else []
     canvas = _frame_canvas(assignment, drawn)
-    fewest, most = annotation_limits(params)
-    count = min(max(rng.randint(2, 4), len(wants), len(drawn), fewest), most)
+    minimum, maximum = annotation_limits(params)
+    count = min(max(rng.randint(2, 4), len(specs), len(drawn), minimum), maximum)
     tracks = []
     for position in range(count):
-        want = wants[position % len(wants)]
-        around = drawn[position] if position < len(drawn) else None
-        first = 0 if around or not position else rng.randrange(max(1, frames // 3))
+        spec = specs[position % len(specs)]
+        guide = drawn[position] if position < len(drawn) else None
+        first = 0 if guide or not position else rng.randrange(max(1, frames // 3))
         last = max(first, frames - 1 - rng.randrange(max(1, frames // 3)))
-        shape = draw_annotation(assignment, want, canvas, key=key, around=around)
+        shape = draw_annotation(assignment, spec, canvas, key=key, guide=guide)
         by_frame = {first: shape}
         for frame in range(first + 1, last + 1):
             shape = nudge_shape(shape, canvas, rng)
             by_frame[frame] = shape
-        tracks.append(Track(want.kind, by_frame))
+        tracks.append(Track(spec.kind, by_frame))
     return tracks
 
 

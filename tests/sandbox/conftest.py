@@ -23,20 +23,20 @@ def sandbox_process() -> Iterator[ScaleSandbox]:
 
 @pytest.fixture
 def sandbox(sandbox_process: ScaleSandbox) -> ScaleSandbox:
-    """An empty sandbox without faults."""
+    """Return an empty sandbox without faults."""
     sandbox_process.reset()
     return sandbox_process
 
 
 @pytest.fixture
 def slow_sandbox(sandbox: ScaleSandbox) -> ScaleSandbox:
-    """An empty sandbox whose live tasks are answered only by hand."""
+    """Return an empty sandbox whose live tasks stay pending until completed by hand."""
     sandbox.set_speed("manual")
     return sandbox
 
 
 def sdk(sandbox: ScaleSandbox, key: str) -> scaleapi.ScaleClient:
-    """The official client under this key; only the addresses are changed."""
+    """Return the official client with this key; only the URLs are changed."""
     client = scaleapi.ScaleClient(key, api_instance_url=sandbox.api_url)
     client.v2.api_client.configuration.host = sandbox.url
     return client
@@ -44,20 +44,20 @@ def sdk(sandbox: ScaleSandbox, key: str) -> scaleapi.ScaleClient:
 
 @pytest.fixture
 def live(sandbox: ScaleSandbox) -> scaleapi.ScaleClient:
-    """The official client in the live world, where annotators need time; here they are asked to wait for a hand."""
+    """Return the official client with the live key; live tasks stay pending until completed by hand."""
     sandbox.set_speed("manual")
     return sdk(sandbox, sandbox.live_key)
 
 
 @pytest.fixture
-def test_world(sandbox: ScaleSandbox) -> scaleapi.ScaleClient:
-    """The official client in the test world, where every task is done at once."""
+def test_client(sandbox: ScaleSandbox) -> scaleapi.ScaleClient:
+    """Return the official client with the test key; every task is completed at once."""
     return sdk(sandbox, sandbox.test_key)
 
 
 @pytest.fixture
 def http(sandbox: ScaleSandbox) -> Callable[..., requests.Response]:
-    """Plain requests: `http("GET", "/v1/tasks", key=…, json=…)`, under the live key unless told otherwise."""
+    """Plain requests: `http("GET", "/v1/tasks", key=…, json=…)`, with the live key by default."""
     session = requests.Session()
     session.trust_env = False
 
@@ -78,8 +78,8 @@ def receiver() -> Iterator[CallbackReceiver]:
 LETTERS = string.ascii_letters + string.digits + " /&+#%?.:äßñ漢🚗-_"
 
 
-def odd_name(chance: random.Random) -> str:
-    """A name with whatever Scale allows in one: spaces, slashes, other alphabets."""
+def arbitrary_name(chance: random.Random) -> str:
+    """Return a name with characters that Scale allows: spaces, slashes, other alphabets."""
     middle = "".join(chance.choice(LETTERS) for _ in range(chance.randint(3, 20)))
     return f"n{middle}{chance.getrandbits(40):x}"
 

@@ -1,4 +1,4 @@
-"""The sandbox as a process: it starts, stops and remembers, and its commands speak to it."""
+"""Tests for the sandbox as a process and for its commands."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def command(sandbox: ScaleSandbox) -> Flask:
     return run
 
 
-def test_a_restart_forgets_nothing(tmp_path: Path, receiver: CallbackReceiver):
+def test_data_survives_a_restart(tmp_path: Path, receiver: CallbackReceiver):
     options = ("--database", str(tmp_path / "below" / "sandbox.db"), "--speed", "manual")
     with running_sandbox(HOME, None, *options) as sandbox:
         sandbox.call("POST", "/v1/projects", {"name": "p", "type": "segmentannotation"})
@@ -75,7 +75,7 @@ def test_a_restart_forgets_nothing(tmp_path: Path, receiver: CallbackReceiver):
         assert sandbox.complete(pending)["unique_id"] == "u"
 
 
-def test_two_sandboxes_do_not_share_a_file_and_call_back_twice(command: Flask, tmp_path: Path):
+def test_two_sandboxes_cannot_share_a_file(command: Flask, tmp_path: Path):
     options = ("--database", str(tmp_path / "sandbox.db"))
     with running_sandbox(HOME, None, *options):
         result = command("serve", "--port", "0", *options)
@@ -84,9 +84,7 @@ def test_two_sandboxes_do_not_share_a_file_and_call_back_twice(command: Flask, t
         assert sandbox.tasks() == []
 
 
-def test_a_fault_that_struck_as_often_as_it_should_does_not_begin_anew_after_a_kill(
-    tmp_path: Path, receiver: CallbackReceiver
-):
+def test_the_hits_of_a_fault_rule_survive_a_kill(tmp_path: Path, receiver: CallbackReceiver):
     options = ("--database", str(tmp_path / "sandbox.db"))
     with running_sandbox(HOME, None, *options) as sandbox:
         for fault, limits in (("throttled", {"times": 1}), ("no_key", {"times": 2, "attempts": 1})):
@@ -106,7 +104,7 @@ def test_a_fault_that_struck_as_often_as_it_should_does_not_begin_anew_after_a_k
         assert sandbox.create("annotation", **example("annotation"))
 
 
-def test_a_task_that_was_due_when_the_process_was_killed_is_answered_after_the_restart(tmp_path: Path):
+def test_a_task_that_was_due_during_a_kill_is_completed_after_the_restart(tmp_path: Path):
     options = ("--database", str(tmp_path / "sandbox.db"), "--speed", "realistic", "--time-scale", "10")
     with running_sandbox(HOME, None, *options) as sandbox:
         task = sandbox.create("annotation", **example("annotation"))["task_id"]
@@ -117,7 +115,7 @@ def test_a_task_that_was_due_when_the_process_was_killed_is_answered_after_the_r
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_soon_and_cleanly_also_while_a_receiver_hangs(tmp_path: Path, stop: signal.Signals):
+def test_it_stops_soon_although_a_receiver_hangs(tmp_path: Path, stop: signal.Signals):
     with socket.create_server(("127.0.0.1", 0)) as silent, running_sandbox(HOME, None, "--memory") as sandbox:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         for _ in range(5):
@@ -127,14 +125,14 @@ def test_it_stops_soon_and_cleanly_also_while_a_receiver_hangs(tmp_path: Path, s
         assert sandbox.process.wait(10) == 0  # a receiver has 30 s
 
 
-def test_it_ends_with_whoever_started_it():
+def test_it_stops_when_its_parent_closes_stdin():
     with running_sandbox(HOME, None, "--memory") as sandbox:
         assert sandbox.process.stdin is not None
         sandbox.process.stdin.close()
         assert sandbox.process.wait(10) == 0
 
 
-def test_a_taken_port_is_said_with_what_to_do(command: Flask, sandbox: ScaleSandbox):
+def test_a_port_in_use_is_reported_with_a_way_out(command: Flask, sandbox: ScaleSandbox):
     port = sandbox.url.rpartition(":")[2]
     result = command("serve", "--memory", "--port", port)
     assert result.returncode == 1
@@ -142,7 +140,7 @@ def test_a_taken_port_is_said_with_what_to_do(command: Flask, sandbox: ScaleSand
     assert "--port" in result.stderr
 
 
-def test_a_file_of_another_version_is_refused_with_what_to_do(command: Flask, tmp_path: Path):
+def test_a_database_of_another_version_is_refused_with_a_way_out(command: Flask, tmp_path: Path):
     file = tmp_path / "sandbox.db"
     with sqlite3.connect(file) as database:
         database.execute("PRAGMA user_version = 999")
@@ -150,7 +148,7 @@ def test_a_file_of_another_version_is_refused_with_what_to_do(command: Flask, tm
     assert (result.returncode, "Delete it" in result.stderr) == (1, True)
 
 
-def test_a_file_that_is_no_database_or_cannot_be_is_said_in_a_line(command: Flask, tmp_path: Path):
+def test_an_unusable_database_file_is_reported_in_one_line(command: Flask, tmp_path: Path):
     text = tmp_path / "text"
     text.write_text("no database " * 100)
     for file, why in ((text, "file is not a database"), (text / "sandbox.db", "Cannot create the folder")):
@@ -189,7 +187,7 @@ def test_keys_and_callback_keys_come_from_the_environment(receiver: CallbackRece
         process.wait(10)
 
 
-def test_tasks_without_an_address_are_announced_to_the_default_one(receiver: CallbackReceiver):
+def test_tasks_without_a_callback_url_call_the_default_one(receiver: CallbackReceiver):
     with running_sandbox(HOME, None, "--memory", "--callback-url", receiver.url) as sandbox:
         task = sandbox.create("chat")
         assert "callback_url" not in task
@@ -211,7 +209,7 @@ def test_a_task_is_completed_from_the_command_line_with_a_file(
     assert "error" in command("fail", task, "--kind", "message").stdout
 
 
-def test_a_command_that_cannot_be_done_says_why(command: Flask, slow_sandbox: ScaleSandbox, tmp_path: Path):
+def test_a_failing_command_reports_the_reason(command: Flask, slow_sandbox: ScaleSandbox, tmp_path: Path):
     task = slow_sandbox.create("chat")["task_id"]
     assert "pending" in command("recall", task).stderr
     assert "not found" in command("complete", "0" * 24).stderr
@@ -220,12 +218,14 @@ def test_a_command_that_cannot_be_done_says_why(command: Flask, slow_sandbox: Sc
     assert "not JSON" in command("complete", task, "--with", str(broken)).stderr
     for odd in ("../../reset", "a?b#c"):
         assert "Task with that ID not found" in command("complete", odd).stderr
-    nobody = command("complete", task, "--at", "http://127.0.0.1:9")
-    assert nobody.returncode == 1
-    assert "weighbridge sandbox serve" in nobody.stderr
+    unreachable = command("complete", task, "--at", "http://127.0.0.1:9")
+    assert unreachable.returncode == 1
+    assert "weighbridge sandbox serve" in unreachable.stderr
 
 
-def test_faults_are_listed_and_switched_from_the_command_line(command: Flask, sandbox: ScaleSandbox):
+def test_fault_rules_are_listed_added_and_removed_from_the_command_line(
+    command: Flask, sandbox: ScaleSandbox
+):
     assert "duplicated" in command("faults").stdout
     assert command("faults", "duplicated", "share=0.5", "type=annotation").returncode == 0
     (switch,) = sandbox.call("GET", "/sandbox/api/faults")["rules"]
@@ -273,7 +273,7 @@ def test_a_trigger_takes_another_response_and_other_params(
     )
 
 
-def test_a_trigger_with_result_files_keeps_them_in_the_running_sandbox(
+def test_a_trigger_stores_result_files_in_the_running_sandbox(
     command: Flask, sandbox: ScaleSandbox, receiver: CallbackReceiver
 ):
     assert command("trigger", "segmentannotation", "--to", receiver.url).returncode == 0
@@ -282,7 +282,7 @@ def test_a_trigger_with_result_files_keeps_them_in_the_running_sandbox(
     assert requests.get(url, timeout=5).content.startswith(b"\x89PNG")
 
 
-def test_a_trigger_that_was_not_taken_fails(command: Flask, receiver: CallbackReceiver):
+def test_a_rejected_trigger_fails(command: Flask, receiver: CallbackReceiver):
     receiver.statuses = [503]
     result = command("trigger", "chat", "--to", receiver.url)
     assert (result.returncode, "503" in result.stdout) == (1, True)
@@ -290,7 +290,7 @@ def test_a_trigger_that_was_not_taken_fails(command: Flask, receiver: CallbackRe
     assert "must be one of" in command("trigger", "paintannotation", "--to", receiver.url).stderr
 
 
-def test_a_thousand_tasks_are_kept_and_announced(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+def test_a_thousand_tasks_are_stored_and_call_back(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     session = requests.Session()
     session.trust_env = False
     request = {**example("polygonannotation"), "callback_url": receiver.url}

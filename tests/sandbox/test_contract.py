@@ -1,4 +1,4 @@
-"""What goes over the wire is read by `scale/` without a word of doubt, and has the form of the recorded bodies."""
+"""Tests that scale/ parses everything the sandbox sends without a warning, and that it has the recorded form."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def kinds(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("type_name", EXAMPLES)
-def test_every_event_of_every_type_is_understood(
+def test_every_event_of_every_type_can_be_parsed(
     slow_sandbox: ScaleSandbox, receiver: CallbackReceiver, type_name: str
 ):
     request = {
@@ -88,7 +88,7 @@ def test_every_event_of_every_type_is_understood(
 
 
 @pytest.mark.parametrize("kind", ["attachments", "frames", "message"])
-def test_every_error_is_understood(slow_sandbox: ScaleSandbox, receiver: CallbackReceiver, kind: str):
+def test_every_error_can_be_parsed(slow_sandbox: ScaleSandbox, receiver: CallbackReceiver, kind: str):
     task = slow_sandbox.create("videoannotation", **example("videoannotation"), callback_url=receiver.url)[
         "task_id"
     ]
@@ -98,7 +98,7 @@ def test_every_error_is_understood(slow_sandbox: ScaleSandbox, receiver: Callbac
     assert parse_response("videoannotation", understood.response, {}).error == understood.response
 
 
-def test_a_batchs_callback_is_understood(slow_sandbox: ScaleSandbox, receiver: CallbackReceiver):
+def test_the_callback_of_a_batch_can_be_parsed(slow_sandbox: ScaleSandbox, receiver: CallbackReceiver):
     slow_sandbox.call("POST", "/v1/projects", {"name": "p", "type": "annotation"})
     slow_sandbox.call("POST", "/v1/batches", {"project": "p", "name": "b", "callback": receiver.url})
     slow_sandbox.call("POST", "/sandbox/api/batches/b/complete")

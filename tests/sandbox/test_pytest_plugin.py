@@ -1,4 +1,4 @@
-"""The plugin in a project that has nothing to do with this one."""
+"""Tests for the pytest plugin in an unrelated project."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ THEIR_TESTS = """
 import config, models, sandbox, app  # their own, of the same names as ours
 import urllib.request
 
-def test_a_task_comes_back(scale_sandbox):
+def test_a_task_calls_back(scale_sandbox):
     task = scale_sandbox.create("categorization", instruction="i", attachment_type="text", attachment="tomato",
                                 categories=["red", "blue"], callback_url=scale_sandbox.callback_url)
     (callback,) = scale_sandbox.wait_for(scale_sandbox.received)
@@ -27,7 +27,7 @@ def test_the_next_test_finds_it_empty(scale_sandbox):
     assert scale_sandbox.tasks() == []
     assert scale_sandbox.received() == []
 
-def test_faults_and_people(scale_sandbox):
+def test_faults_and_actions(scale_sandbox):
     scale_sandbox.set_speed("manual")
     scale_sandbox.add_fault("duplicated", times=1)
     task = scale_sandbox.create("chat", callback_url=scale_sandbox.callback_url)["task_id"]
@@ -45,14 +45,14 @@ def test_test_keys_too(scale_sandbox):
 """
 
 
-def test_a_project_with_names_like_ours_gets_its_sandbox(tmp_path: Path):
+def test_the_plugin_works_in_a_project_with_modules_of_the_same_names(tmp_path: Path):
     result = _run(tmp_path, f"scale_sandbox_home = {HOME}")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "4 passed" in result.stdout
 
 
 @pytest.mark.parametrize("setting", ["", "scale_sandbox_home = /nowhere"])
-def test_who_does_not_say_where_weighbridge_lies_is_told_to(tmp_path: Path, setting: str):
+def test_a_missing_setting_of_the_folder_is_reported(tmp_path: Path, setting: str):
     result = _run(tmp_path, setting)
     assert result.returncode == 1
     assert "Set scale_sandbox_home" in result.stdout

@@ -1,4 +1,4 @@
-"""The sandbox as the peer of the real service: every task type from creation to rows and into a follow-up, and a bad day."""
+"""Tests with the real service: every task type from creation to rows and a follow-up, also under faults."""
 
 import time
 from collections.abc import Callable
@@ -123,7 +123,7 @@ def test_every_type_goes_from_creation_to_rows_and_into_a_follow_up(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_after_a_bad_day_every_task_was_made_once_completed_once_and_none_is_lost(
+def test_under_every_fault_each_task_is_created_and_completed_once(
     sandbox: ScaleSandbox, start_service: Callable[..., Service]
 ):
     service = start_service(chain=CHAIN.format(type="polygonannotation"))

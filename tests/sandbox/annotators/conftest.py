@@ -1,4 +1,4 @@
-"""What the tests of the annotators share: a shelf for result files, and one request of every task type."""
+"""Fixtures of the annotator tests: a store for result files, and one request of every task type."""
 
 import json
 from typing import Any
@@ -99,8 +99,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
 }
 
 
-class Shelf:
-    """Keeps result files under addresses that count up, and gives them back."""
+class FileStore:
+    """Store result files under numbered URLs."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -115,8 +115,8 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf() -> Shelf:
-    return Shelf()
+def store() -> FileStore:
+    return FileStore()
 
 
 @pytest.fixture(params=list(REQUESTS))

@@ -1,4 +1,4 @@
-"""Attributes: values that their definitions allow, asked for only where their conditions hold."""
+"""Tests for sandbox.annotators.attributes: values satisfy definitions and conditions."""
 
 import random
 from typing import Any
@@ -65,7 +65,7 @@ def test_a_number_is_within_its_bounds_and_whole_where_it_can_be(low, width, see
     assert isinstance(value, int) or width < 1 or value != round(value)
 
 
-def test_the_published_example_is_answered_as_its_conditions_say() -> None:
+def test_the_published_example_satisfies_its_conditions() -> None:
     defined = {
         "parked": {"description": "Is the car currently parked?", "choices": ["Yes", "No"]},
         "heading": {
@@ -136,7 +136,7 @@ def test_a_linked_attribute_names_another_annotation_of_an_allowed_label() -> No
         assert by_uuid[annotation["attributes"]["tows"]]["label"] == "trailer"
 
 
-def test_a_fix_leaves_no_link_without_its_end() -> None:
+def test_a_fix_keeps_both_ends_of_every_link() -> None:
     params = IMAGE | {"objects_to_annotate": ["car"], "annotation_attributes": {"tows": {"type": "linked"}}}
     task = {"type": "annotation", "params": params}
     for seed in range(40):
@@ -148,7 +148,7 @@ def test_a_fix_leaves_no_link_without_its_end() -> None:
         assert named <= uuids
 
 
-def test_attributes_of_the_image_stand_beside_the_annotations() -> None:
+def test_attributes_of_the_image_are_separate_from_the_annotations() -> None:
     defined = {"weather": {"choices": ["rain", "sun"], "global": True}, "parked": {"choices": ["Yes"]}}
     params = IMAGE | {"objects_to_annotate": ["car"], "annotation_attributes": defined}
     response = make_response(

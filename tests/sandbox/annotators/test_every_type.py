@@ -1,4 +1,4 @@
-"""What holds for every annotator: form, understanding, determinism, and fixes that show."""
+"""Tests for all annotators: form, parsing, determinism, and fixes that change something."""
 
 import io
 import json
@@ -75,56 +75,56 @@ def json_type(value: Any) -> str:
 
 
 @pytest.mark.parametrize("case", RECORDED)
-def test_an_answer_has_the_form_of_the_recorded_one(case: str, shelf) -> None:
+def test_a_response_has_the_form_of_the_recorded_one(case: str, store) -> None:
     body = json.loads((PAYLOADS / f"{case}.json").read_bytes())
     assert (
-        lacks(body["response"], make_response(body["task"], AnnotatorContext(seed=1, put_file=shelf.put)))
+        lacks(body["response"], make_response(body["task"], AnnotatorContext(seed=1, put_file=store.put)))
         == []
     )
 
 
-def test_every_type_that_is_understood_is_answered_by_its_own_annotator() -> None:
+def test_every_known_type_has_its_own_annotator() -> None:
     answered = [name for annotator in ANNOTATORS for name in annotator.types]
     assert sorted(answered) == sorted(known.name for known in TASK_TYPES)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_answers_and_fixes_are_understood_without_a_flag(task, seed, shelf) -> None:
-    response = make_response(task, AnnotatorContext(seed=seed, put_file=shelf.put))
+def test_responses_and_fixes_are_parsed_without_a_warning(task, seed, store) -> None:
+    response = make_response(task, AnnotatorContext(seed=seed, put_file=store.put))
     fixed = fix_response(
-        task, response, AnnotatorContext(seed=seed, put_file=shelf.put, read_file=shelf.files.get)
+        task, response, AnnotatorContext(seed=seed, put_file=store.put, read_file=store.files.get)
     )
     again = fix_response(
-        task, fixed, AnnotatorContext(seed=seed, put_file=shelf.put, read_file=shelf.files.get)
+        task, fixed, AnnotatorContext(seed=seed, put_file=store.put, read_file=store.files.get)
     )
-    for said in (response, fixed, again):
-        result = parse_response(task["type"], said, task["params"])
+    for current in (response, fixed, again):
+        result = parse_response(task["type"], current, task["params"])
         assert result.warnings == []
         assert result.error is None
-        assert json.loads(json.dumps(said)) == said
+        assert json.loads(json.dumps(current)) == current
 
 
-def test_a_result_names_only_files_that_were_kept(task, shelf) -> None:
+def test_a_result_refers_only_to_stored_files(task, store) -> None:
     result = parse_response(
-        task["type"], make_response(task, AnnotatorContext(seed=3, put_file=shelf.put)), task["params"]
+        task["type"], make_response(task, AnnotatorContext(seed=3, put_file=store.put)), task["params"]
     )
-    assert {artifact.url for artifact in result.artifacts} == set(shelf.files)
+    assert {artifact.url for artifact in result.artifacts} == set(store.files)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_rows_of_every_json_file_are_read_without_a_flag(task, seed, shelf) -> None:
-    response = make_response(task, AnnotatorContext(seed=seed, put_file=shelf.put))
-    for said in (
+def test_the_rows_of_every_json_file_are_read_without_a_warning(task, seed, store) -> None:
+    response = make_response(task, AnnotatorContext(seed=seed, put_file=store.put))
+    for current in (
         response,
         fix_response(
-            task, response, AnnotatorContext(seed=seed, put_file=shelf.put, read_file=shelf.files.get)
+            task, response, AnnotatorContext(seed=seed, put_file=store.put, read_file=store.files.get)
         ),
     ):
-        result = parse_response(task["type"], said, task["params"])
+        result = parse_response(task["type"], current, task["params"])
         for artifact in result.artifacts:
             if task["type"] == "segmentannotation":
                 continue  # pictures
-            content = io.BytesIO(shelf.files[artifact.url])
+            content = io.BytesIO(store.files[artifact.url])
             reading = ResultFileReader(artifact.role, task["type"], task["params"], content)
             rows = list(reading)
             assert [row.warning for row in rows if row.warning] == []
@@ -132,7 +132,7 @@ def test_the_rows_of_every_json_file_are_read_without_a_flag(task, seed, shelf) 
             assert rows or artifact.role == "events"
 
 
-def test_the_same_task_and_seed_get_the_same_answer_and_the_same_files(task) -> None:
+def test_the_same_task_and_seed_give_the_same_response_and_files(task) -> None:
     def kept(seed: int) -> list[bytes]:
         files: list[bytes] = []
         response = make_response(
@@ -146,60 +146,60 @@ def test_the_same_task_and_seed_get_the_same_answer_and_the_same_files(task) -> 
 
 
 @pytest.mark.parametrize("readable", [True, False])
-def test_a_fix_is_never_equal_to_what_it_fixed(task, readable, shelf) -> None:
+def test_a_fix_is_never_equal_to_what_it_fixed(task, readable, store) -> None:
     for seed in range(8):
-        response = make_response(task, AnnotatorContext(seed=seed, put_file=shelf.put))
-        read_file = shelf.files.get if readable else lambda url: None
+        response = make_response(task, AnnotatorContext(seed=seed, put_file=store.put))
+        read_file = store.files.get if readable else lambda url: None
         fixed = fix_response(
-            task, response, AnnotatorContext(seed=seed, put_file=shelf.put, read_file=read_file)
+            task, response, AnnotatorContext(seed=seed, put_file=store.put, read_file=read_file)
         )
-        old, new = (contents(said, shelf) for said in (response, fixed))
+        old, new = (contents(current, store) for current in (response, fixed))
         assert old != new
         assert {key: value for key, value in new.items() if key != "is_customer_fix"} != {
             key: value for key, value in old.items() if key != "is_customer_fix"
         }
 
 
-def contents(response: Any, shelf) -> Any:
+def contents(response: Any, store) -> Any:
     """A response with the contents of its files in place of their addresses."""
     if isinstance(response, dict):
-        return {key: contents(value, shelf) for key, value in response.items()}
+        return {key: contents(value, store) for key, value in response.items()}
     if isinstance(response, list):
-        return [contents(value, shelf) for value in response]
-    return shelf.files.get(response, response) if isinstance(response, str) else response
+        return [contents(value, store) for value in response]
+    return store.files.get(response, response) if isinstance(response, str) else response
 
 
-def test_a_fix_of_a_task_without_a_response_answers_it(task, shelf) -> None:
-    assert fix_response(task, None, AnnotatorContext(seed=1, put_file=shelf.put)) is not None
+def test_a_fix_of_a_task_without_a_response_answers_it(task, store) -> None:
+    assert fix_response(task, None, AnnotatorContext(seed=1, put_file=store.put)) is not None
 
 
 @pytest.mark.parametrize(
     "params", [{}, None, [], {"geometries": {"box": None}}, {"labels": None, "fields": []}]
 )
-def test_a_task_of_few_or_wrong_parameters_is_answered_all_the_same(task, params, shelf) -> None:
+def test_a_task_with_missing_or_wrong_parameters_gets_a_response(task, params, store) -> None:
     odd = {**task, "params": params}
-    response = make_response(odd, AnnotatorContext(seed=1, put_file=shelf.put))
+    response = make_response(odd, AnnotatorContext(seed=1, put_file=store.put))
     assert isinstance(response, dict)
-    assert isinstance(fix_response(odd, response, AnnotatorContext(seed=1, put_file=shelf.put)), dict)
+    assert isinstance(fix_response(odd, response, AnnotatorContext(seed=1, put_file=store.put)), dict)
 
 
-def test_an_unknown_type_is_answered_by_what_it_asks_for(shelf) -> None:
+def test_an_unknown_type_gets_a_response_by_its_parameters(store) -> None:
     asked = {"type": "somethingnew", "params": {"choices": ["a", "b"]}}
-    assert make_response(asked, AnnotatorContext(seed=1, put_file=shelf.put))["choice"] in ("a", "b")
+    assert make_response(asked, AnnotatorContext(seed=1, put_file=store.put))["choice"] in ("a", "b")
     response = make_response(
-        {"type": "somethingnew", "params": {}}, AnnotatorContext(seed=1, put_file=shelf.put)
+        {"type": "somethingnew", "params": {}}, AnnotatorContext(seed=1, put_file=store.put)
     )
     assert (
-        fix_response({"type": "somethingnew"}, response, AnnotatorContext(seed=1, put_file=shelf.put))
+        fix_response({"type": "somethingnew"}, response, AnnotatorContext(seed=1, put_file=store.put))
         != response
     )
 
 
 @pytest.mark.parametrize("kind", ["attachments", "frames", "message"])
-def test_errors_are_understood_as_errors(task, kind, shelf) -> None:
-    said = make_error_response(task, kind)
-    result = parse_response(task["type"], said, task["params"])
-    assert result.error == said
+def test_error_responses_are_parsed_as_errors(task, kind, store) -> None:
+    current = make_error_response(task, kind)
+    result = parse_response(task["type"], current, task["params"])
+    assert result.error == current
     assert result.warnings == []
 
 

@@ -1,4 +1,4 @@
-"""Answers in fields, collections, entities, documents and conversations."""
+"""Tests for responses with fields, collections, entities, documents and conversations."""
 
 from itertools import pairwise
 from typing import Any
@@ -36,18 +36,18 @@ def test_categories_and_their_ids_belong_together(categories, with_ids, several,
     ids = {str(100 + n): category for n, category in enumerate(categories)} if with_ids else {}
     params = {"categories": categories, "category_ids": ids, "allow_multiple": several}
     response = answered("categorization", params, seed)
-    for said in (response, fixed("categorization", params, response, seed)):
-        assert isinstance(said["category"], list) == several
-        chosen = said["category"] if several else [said["category"]]
+    for current in (response, fixed("categorization", params, response, seed)):
+        assert isinstance(current["category"], list) == several
+        chosen = current["category"] if several else [current["category"]]
         assert chosen
         assert set(chosen) <= set(categories)
-        assert ("category_id" in said) == with_ids
+        assert ("category_id" in current) == with_ids
         if with_ids:
-            given_ids = said["category_id"] if several else [said["category_id"]]
+            given_ids = current["category_id"] if several else [current["category_id"]]
             assert [ids[key] for key in given_ids] == chosen
 
 
-def test_a_comparison_answers_what_was_asked_and_no_more() -> None:
+def test_a_comparison_has_only_the_values_that_the_request_asks_for() -> None:
     assert answered("comparison", {"choices": ["yes", "no"]}).keys() == {"choice"}
     assert answered("comparison", {"fields": {"why": "Why?"}})["fields"].keys() == {"why"}
 
@@ -65,9 +65,9 @@ def test_repeatable_fields_are_rows_whose_choices_are_kept_also_by_a_fix() -> No
     params = REQUESTS["transcription"]
     for seed in range(20):
         response = answered("transcription", params, seed)
-        for said in (response, fixed("transcription", params, response, seed)):
-            assert all(row.keys() == {"item", "kind"} for row in said["repeatable_fields"])
-            assert all(row["kind"] in ("food", "drink") for row in said["repeatable_fields"])
+        for current in (response, fixed("transcription", params, response, seed)):
+            assert all(row.keys() == {"item", "kind"} for row in current["repeatable_fields"])
+            assert all(row["kind"] in ("food", "drink") for row in current["repeatable_fields"])
 
 
 @settings(max_examples=30, deadline=None)
@@ -90,8 +90,8 @@ def test_speech_is_aligned_word_by_word_within_its_duration(seed: int) -> None:
 def test_a_collection_is_answered_as_documented(seed: int) -> None:
     params = REQUESTS["textcollection"]
     response = answered("textcollection", params, seed)
-    for said in (response, fixed("textcollection", params, response, seed)):
-        values = said["annotations"]
+    for current in (response, fixed("textcollection", params, response, seed)):
+        values = current["annotations"]
         assert values.keys() == {field["field_id"] for field in FORM}
         assert values["color"] in ("red", "blue")
         assert isinstance(values["price"], str)
@@ -107,17 +107,17 @@ def test_where_several_responses_are_required_a_collection_takes_the_live_form()
     response = answered("textcollection", params)
     assert response["annotations"]["color"]["response"] in ([["red"]], [["blue"]])
     assert isinstance(response["annotations"]["title"]["response"][0], str)
-    beside = task_fields(
+    fields = task_fields(
         {"type": "textcollection", "params": params}, AnnotatorContext(seed=1, put_file=unused)
     )
-    assert len(beside["attempts"]) == 3
-    assert beside["attempts"][0]["response"] == response
+    assert len(fields["attempts"]) == 3
+    assert fields["attempts"][0]["response"] == response
     again = fixed("textcollection", params, response)["annotations"]
     assert all("response" in value for value in again.values())
 
 
 texts = st.text(alphabet="abc xyz.,ä中😀\n", max_size=200) | st.just(
-    "Ada met Bilal in Ankara in May, said Carla."
+    "Ada met Bilal in Ankara in May, current Carla."
 )
 
 
@@ -126,15 +126,15 @@ texts = st.text(alphabet="abc xyz.,ä中😀\n", max_size=200) | st.just(
 def test_entities_are_the_text_at_their_offsets_and_never_overlap(text, seed, labels) -> None:
     params = {"text": text, "labels": [{"name": label} for label in labels], "relationships": ["knows"]}
     response = answered("namedentityrecognition", params, seed)
-    for said in (response, fixed("namedentityrecognition", params, response, seed)):
-        spans = sorted(said["annotations"], key=lambda span: span["start"])
+    for current in (response, fixed("namedentityrecognition", params, response, seed)):
+        spans = sorted(current["annotations"], key=lambda span: span["start"])
         for span in spans:
             assert text[span["start"] : span["end"]] == span["text"] != ""
             assert span["label"] in labels
         assert all(one["end"] <= other["start"] for one, other in pairwise(spans))
         ids = {span["id"] for span in spans}
         assert len(ids) == len(spans)
-        for relationship in said["relationships"]:
+        for relationship in current["relationships"]:
             assert {relationship["source_ref"], relationship["target_ref"]} <= ids
             assert relationship["name"] == "knows"
 
@@ -163,7 +163,7 @@ def test_blocks_lie_on_the_pages_that_the_task_names(type: str) -> None:
             assert block["label"] == task["params"]["features"][0]["label"]
 
 
-def test_a_conversation_begins_with_its_instructions_and_shows_its_threads_beside() -> None:
+def test_a_conversation_begins_with_its_instructions_and_has_threads() -> None:
     task = {"type": "multichat", "params": REQUESTS["multichat"]}
     response = make_response(task, AnnotatorContext(seed=1, put_file=unused))
     assert response["responses"][0] == {"type": "Instructions", "output": ""}
@@ -176,7 +176,7 @@ def test_a_conversation_begins_with_its_instructions_and_shows_its_threads_besid
     assert 1 <= first[1]["annotations"][0]["value"] <= 5
 
 
-def test_other_types_have_nothing_beside_their_response() -> None:
+def test_other_types_have_no_further_fields() -> None:
     assert task_fields({"type": "annotation", "params": {}}, AnnotatorContext(seed=1, put_file=unused)) == {}
 
 

@@ -1,4 +1,4 @@
-"""Requests that no parameter check has seen: whatever their values, they are answered and fixed, and say JSON."""
+"""Tests for unchecked requests: whatever their values, annotators make and fix a response that is JSON."""
 
 import json
 from typing import Any
@@ -51,29 +51,29 @@ PARAMS = (
 @given(
     type=st.sampled_from(TYPES),
     params=st.dictionaries(st.sampled_from(PARAMS.split()), values, max_size=7),
-    said=values,
+    current=values,
 )
-def test_any_request_is_answered_and_any_response_is_fixed(
-    type: str, params: dict[str, Any], said: Any
+def test_any_request_gets_a_response_and_any_response_can_be_fixed(
+    type: str, params: dict[str, Any], current: Any
 ) -> None:
     task = {"type": type, "params": params}
-    content = json.dumps(said).encode()
-    desk = {
+    content = json.dumps(current).encode()
+    context = {
         "seed": 1,
         "put_file": lambda kept, _: f"https://f.example/{len(kept)}",
         "read_file": lambda url: content,
     }
-    response = make_response(task, AnnotatorContext(image_size=lambda url: (40, 30), **desk))
+    response = make_response(task, AnnotatorContext(image_size=lambda url: (40, 30), **context))
     json.dumps(response, allow_nan=False)
     parse_response(type, response, params)
-    fix_response(task, response, AnnotatorContext(**desk))
-    fix_response(task, said, AnnotatorContext(**desk))
+    fix_response(task, response, AnnotatorContext(**context))
+    fix_response(task, current, AnnotatorContext(**context))
     fix_response(
         task,
-        {"annotations": said, "fields": said, "responses": said, "category": said},
-        AnnotatorContext(**desk),
+        {"annotations": current, "fields": current, "responses": current, "category": current},
+        AnnotatorContext(**context),
     )
-    task_fields(task, AnnotatorContext(**desk))
+    task_fields(task, AnnotatorContext(**context))
     make_error_response(task, "attachments")
 
 
@@ -81,10 +81,10 @@ def test_any_request_is_answered_and_any_response_is_fixed(
 @pytest.mark.parametrize(
     "type_name", ["videoannotation", "lidarannotation", "lidarsegmentation", "sensorfusion"]
 )
-def test_a_file_of_any_content_is_answered_too(type_name: str, content: bytes):
+def test_a_hypothesis_file_with_any_content_gets_a_response(type_name: str, content: bytes):
     params = {**example(type_name), "hypothesis": {"annotations": {"url": "x"}}}
-    said = make_response(
+    current = make_response(
         {"type": type_name, "params": params},
         AnnotatorContext(seed=1, put_file=lambda *_: "y", read_file=lambda _: content),
     )
-    json.dumps(said)
+    json.dumps(current)

@@ -1,4 +1,4 @@
-"""Segmentation: real PNGs that agree with each other and with the labelMapping."""
+"""Tests for sandbox.annotators.segmentation: PNGs that agree with each other and with the labelMapping."""
 
 import io
 from typing import Any
@@ -10,21 +10,23 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sandbox.annotators import AnnotatorContext, fix_response, make_response
-from tests.sandbox.annotators.conftest import IMAGE, Shelf
+from tests.sandbox.annotators.conftest import IMAGE, FileStore
 
 LABELS = ["road", "sky", {"choice": "things", "subchoices": ["car", "person"], "instance_label": True}]
 
 
-def pixels(shelf: Shelf, url: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(shelf.files[url])))
+def pixels(store: FileStore, url: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(store.files[url])))
 
 
-def segmented(params: dict[str, Any], shelf: Shelf, *, seed: int = 1, size: Any = (64, 48)) -> dict[str, Any]:
+def segmented(
+    params: dict[str, Any], store: FileStore, *, seed: int = 1, size: Any = (64, 48)
+) -> dict[str, Any]:
     task = {"type": "segmentannotation", "params": IMAGE | params}
     return make_response(
         task,
         AnnotatorContext(
-            seed=seed, put_file=shelf.put, image_size=lambda url: size, read_file=shelf.files.get
+            seed=seed, put_file=store.put, image_size=lambda url: size, read_file=store.files.get
         ),
     )
 
@@ -52,25 +54,25 @@ def entries(response: dict[str, Any]) -> list[tuple[str, dict[str, Any], Any]]:
     unlabeled=st.booleans(),
     fixed=st.booleans(),
 )
-def test_all_pictures_of_a_segmentation_say_the_same(size, seed, labels, unlabeled, fixed) -> None:
-    shelf = Shelf()
+def test_all_images_of_a_segmentation_agree(size, seed, labels, unlabeled, fixed) -> None:
+    store = FileStore()
     params = {"labels": labels, "allow_unlabeled": unlabeled}
-    response = segmented(params, shelf, seed=seed, size=size)
+    response = segmented(params, store, seed=seed, size=size)
     if fixed:
         task = {"type": "segmentannotation", "params": IMAGE | params}
         response = fix_response(
             task,
             response,
             AnnotatorContext(
-                seed=seed, put_file=shelf.put, image_size=lambda url: size, read_file=shelf.files.get
+                seed=seed, put_file=store.put, image_size=lambda url: size, read_file=store.files.get
             ),
         )
     combined = response["annotations"]["combined"]
-    index = pixels(shelf, combined["indexedImage"])
+    index = pixels(store, combined["indexedImage"])
     assert index.shape == (size[1], size[0])
-    extended = pixels(shelf, combined["extendedIndexedImage"]).astype(int)
+    extended = pixels(store, combined["extendedIndexedImage"]).astype(int)
     assert (extended[..., 0] + 256 * extended[..., 1] + 65536 * extended[..., 2] == index).all()
-    image = pixels(shelf, combined["image"])
+    image = pixels(store, combined["image"])
     assert ((image[..., 3] == 0) == (index == 0)).all()
 
     known = {0}
@@ -80,7 +82,7 @@ def test_all_pictures_of_a_segmentation_say_the_same(size, seed, labels, unlabel
         assert entry["numPixels"] == inside.sum()
         assert (url is None) == (not inside.any())
         if url:
-            assert ((pixels(shelf, url) > 0) == inside).all()
+            assert ((pixels(store, url) > 0) == inside).all()
             color = tuple(bytes.fromhex(entry["color"][1:]))
             assert (image[inside][:, :3] == color).all()
     assert set(np.unique(index)) <= known
@@ -89,11 +91,11 @@ def test_all_pictures_of_a_segmentation_say_the_same(size, seed, labels, unlabel
     assert (nothing is not None) == bool((index == 0).any())
     if nothing:
         assert unlabeled
-        assert ((pixels(shelf, nothing) > 0) == (index == 0)).all()
+        assert ((pixels(store, nothing) > 0) == (index == 0)).all()
 
 
-def test_labels_of_instances_are_arrays_and_the_others_single(shelf: Shelf) -> None:
-    response = segmented({"labels": LABELS, "instance_labels": ["dog"]}, shelf, size=(200, 200))
+def test_labels_of_instances_are_arrays_and_the_others_single(store: FileStore) -> None:
+    response = segmented({"labels": LABELS, "instance_labels": ["dog"]}, store, size=(200, 200))
     for place in (response["labelMapping"], response["annotations"]["labeled"]):
         assert {label for label, value in place.items() if isinstance(value, list)} == {
             "car",
@@ -103,61 +105,63 @@ def test_labels_of_instances_are_arrays_and_the_others_single(shelf: Shelf) -> N
     assert response["instances"] == {}
 
 
-def test_only_instances_have_attributes(shelf: Shelf) -> None:
+def test_only_instances_have_attributes(store: FileStore) -> None:
     defined = {"moving": {"choices": ["Yes", "No"]}}
-    response = segmented({"labels": LABELS, "annotation_attributes": defined}, shelf, size=(200, 200))
+    response = segmented({"labels": LABELS, "annotation_attributes": defined}, store, size=(200, 200))
     for label, entry, _ in entries(response):
         assert bool(entry["attributes"]) == (label in ("car", "person"))
 
 
-def test_a_label_that_is_not_in_the_picture_has_null_for_its_mask() -> None:
+def test_a_label_without_pixels_has_a_null_mask() -> None:
     absent = []
     for seed in range(12):
-        response = segmented({"labels": ["a", "b", "c", "d", "e"]}, Shelf(), seed=seed)
+        response = segmented({"labels": ["a", "b", "c", "d", "e"]}, FileStore(), seed=seed)
         absent += [entry["numPixels"] for _, entry, url in entries(response) if url is None]
     assert absent
     assert set(absent) == {0}
 
 
-def test_more_labels_than_a_byte_holds_need_a_deeper_image(shelf: Shelf) -> None:
-    response = segmented({"labels": [f"label {n}" for n in range(300)]}, shelf, size=(40, 600))
-    index = pixels(shelf, response["annotations"]["combined"]["indexedImage"])
+def test_more_than_255_segments_need_a_16_bit_image(store: FileStore) -> None:
+    response = segmented({"labels": [f"label {n}" for n in range(300)]}, store, size=(40, 600))
+    index = pixels(store, response["annotations"]["combined"]["indexedImage"])
     assert index.max() > 255
     assert index.max() <= 300
 
 
-def test_a_hypothesis_comes_back_with_its_labels_and_some_pixels_changed(shelf: Shelf) -> None:
-    first = segmented({"labels": LABELS}, shelf)
-    second = segmented({"labels": LABELS, "hypothesis": first}, shelf, seed=2)
-    old, new = (pixels(shelf, said["annotations"]["combined"]["indexedImage"]) for said in (first, second))
+def test_a_hypothesis_comes_back_with_its_labels_and_some_pixels_changed(store: FileStore) -> None:
+    first = segmented({"labels": LABELS}, store)
+    second = segmented({"labels": LABELS, "hypothesis": first}, store, seed=2)
+    old, new = (
+        pixels(store, current["annotations"]["combined"]["indexedImage"]) for current in (first, second)
+    )
     assert second["labelMapping"].keys() == first["labelMapping"].keys()
     color_of = [
-        {e["index"]: (label, e["color"]) for label, e, _ in entries(said)} for said in (first, second)
+        {e["index"]: (label, e["color"]) for label, e, _ in entries(current)} for current in (first, second)
     ]
     changed = [color_of[0][a] != color_of[1][b] for a, b in zip(old.ravel(), new.ravel(), strict=True)]
     assert 0 < sum(changed) < old.size / 20
 
 
-def test_a_label_that_a_hypothesis_does_not_know_comes_back_without_pixels(shelf: Shelf) -> None:
-    first = segmented({"labels": ["road", "sky"]}, shelf)
-    response = segmented({"labels": ["road", "sky", "sea"], "hypothesis": first}, shelf)
+def test_a_label_that_is_not_in_the_hypothesis_has_no_pixels(store: FileStore) -> None:
+    first = segmented({"labels": ["road", "sky"]}, store)
+    response = segmented({"labels": ["road", "sky", "sea"], "hypothesis": first}, store)
     assert response["labelMapping"]["sea"]["numPixels"] == 0
     assert response["annotations"]["labeled"]["sea"] is None
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no picture"])
-def test_a_hypothesis_that_cannot_be_read_is_segmented_anew(content, shelf: Shelf) -> None:
+def test_an_unreadable_hypothesis_is_replaced_by_a_new_scene(content, store: FileStore) -> None:
     hypothesis = {
         "annotations": {"combined": {"indexedImage": "https://example.com/mask.png"}},
         "labelMapping": {"road": {"index": 1}},
     }
     task = {"type": "segmentannotation", "params": IMAGE | {"labels": LABELS, "hypothesis": hypothesis}}
     response = make_response(
-        task, AnnotatorContext(seed=1, put_file=shelf.put, read_file=lambda url: content)
+        task, AnnotatorContext(seed=1, put_file=store.put, read_file=lambda url: content)
     )
     assert response["labelMapping"].keys() == {"road", "sky", "car", "person"}
 
 
-def test_an_image_of_impossible_size_is_not_painted(shelf: Shelf) -> None:
-    response = segmented({"labels": ["road"]}, shelf, size=(10**6, 10**6))
-    assert pixels(shelf, response["annotations"]["combined"]["indexedImage"]).shape == (540, 960)
+def test_an_image_of_impossible_size_is_not_generated(store: FileStore) -> None:
+    response = segmented({"labels": ["road"]}, store, size=(10**6, 10**6))
+    assert pixels(store, response["annotations"]["combined"]["indexedImage"]).shape == (540, 960)

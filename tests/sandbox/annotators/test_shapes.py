@@ -1,4 +1,4 @@
-"""Shapes of image tasks: within the image, of the sizes and labels that were asked for, and taken up from prelabels."""
+"""Tests for shapes of image tasks: within the image, of the requested sizes and labels, and from prelabels."""
 
 import math
 from typing import Any
@@ -142,7 +142,7 @@ def test_each_geometry_of_a_mixed_task_is_drawn_with_its_own_labels() -> None:
         assert annotation["label"] in SHAPES[annotation["type"]]["objects_to_annotate"]
 
 
-def test_a_rotated_box_says_its_unrotated_place_its_angle_and_its_corners() -> None:
+def test_a_rotated_box_has_its_unrotated_place_its_angle_and_its_corners() -> None:
     geometry = {"box": {"objects_to_annotate": ["car"], "can_rotate": True}}
     turned = [a for seed in range(20) for a in answered({"geometries": geometry}, seed=seed)["annotations"]]
     assert any(annotation["rotation"] for annotation in turned)
@@ -256,7 +256,7 @@ def test_a_hypothesis_comes_back_slightly_changed_under_its_uuids(seed: int) -> 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=seeds)
-def test_locked_base_annotations_stay_as_they_are_also_after_a_fix(seed: int) -> None:
+def test_locked_base_annotations_are_unchanged_by_response_and_fix(seed: int) -> None:
     attributes = {"parked": {"choices": ["Yes", "No"]}}
     params = IMAGE | {
         "geometries": SHAPES,
@@ -268,9 +268,9 @@ def test_locked_base_annotations_stay_as_they_are_also_after_a_fix(seed: int) ->
     response = answered(params, seed=seed)
     task = {"type": "imageannotation", "params": params}
     fixed = fix_response(task, response, AnnotatorContext(seed=seed, put_file=nowhere))
-    for said in (response, fixed):
-        assert len(said["annotations"]) == 3
-        for given_one, kept in zip(prelabeled(), said["annotations"], strict=True):
+    for current in (response, fixed):
+        assert len(current["annotations"]) == 3
+        for given_one, kept in zip(prelabeled(), current["annotations"], strict=True):
             kind = given_one.pop("geometry", given_one.get("type"))
             assert {**given_one, "type": kind, "uuid": kept["uuid"]} == kept
 
@@ -283,7 +283,7 @@ def test_annotations_are_added_to_base_annotations_only_where_they_may() -> None
     assert {len(answered(locked, seed=seed)["annotations"]) for seed in range(20)} == {3}
 
 
-def test_a_prelabel_without_room_stays_where_it_is() -> None:
+def test_a_prelabel_without_room_to_move_is_unchanged() -> None:
     full = {"type": "box", "label": "car", "uuid": "a", "left": 0, "top": 0, "width": 10, "height": 10}
     params = {"geometries": SHAPES, "hypothesis": {"annotations": [full]}}
     assert answered(params, size=(10, 10))["annotations"][0] == full

@@ -1,4 +1,4 @@
-"""Callbacks as a receiver sees them: the envelope, the header, tries and retries, and every fault."""
+"""Tests for callbacks as a receiver sees them: envelope, header, attempts, and every fault."""
 
 import random
 import time
@@ -34,14 +34,14 @@ def settled(sandbox: ScaleSandbox, task: dict[str, Any], count: int = 1) -> list
     return found
 
 
-@pytest.mark.parametrize("world", ["live", "test"])
-def test_a_completed_task_is_announced_with_the_key_of_its_world(
-    sandbox: ScaleSandbox, receiver: CallbackReceiver, world: str
+@pytest.mark.parametrize("environment", ["live", "test"])
+def test_a_completed_task_calls_back_with_the_key_of_its_environment(
+    sandbox: ScaleSandbox, receiver: CallbackReceiver, environment: str
 ):
-    key = getattr(sandbox, f"{world}_key")
+    key = getattr(sandbox, f"{environment}_key")
     task = make(sandbox, receiver, key, metadata={"ä": "ö"})
     (arrived,) = receiver.wait_for(1)
-    assert arrived.headers["scale-callback-auth"] == getattr(sandbox, f"{world}_callback_key")
+    assert arrived.headers["scale-callback-auth"] == getattr(sandbox, f"{environment}_callback_key")
     assert arrived.headers["content-type"] == "application/json"
     assert arrived.headers["content-length"] == str(len(arrived.body))
     body = arrived.json
@@ -56,13 +56,13 @@ def test_a_completed_task_is_announced_with_the_key_of_its_world(
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-def test_any_2xx_ends_it(sandbox: ScaleSandbox, receiver: CallbackReceiver, status: int):
+def test_any_2xx_ends_the_attempts(sandbox: ScaleSandbox, receiver: CallbackReceiver, status: int):
     receiver.statuses = [status]
     (sent,) = settled(sandbox, make(sandbox, receiver))
     assert (sent["state"], [one["status"] for one in sent["attempts"]]) == ("succeeded", [status])
 
 
-def test_anything_else_is_tried_again_with_the_same_bytes(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+def test_any_other_status_is_retried_with_the_same_bytes(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     receiver.statuses = [500, 404, 302, 503]
     task = make(sandbox, receiver)
     arrived = receiver.wait_for(5)
@@ -72,14 +72,14 @@ def test_anything_else_is_tried_again_with_the_same_bytes(sandbox: ScaleSandbox,
     assert sandbox.task(task["task_id"])["callback_succeeded"] is True
 
 
-def test_after_20_tries_it_is_given_up():
+def test_a_callback_fails_after_20_attempts():
     waits = [wait_before_attempt(number) for number in range(1, MAX_ATTEMPTS + 1)]
     assert waits[0] == 0
     assert waits == sorted(waits)
     assert 0.95 * 24 * 3600 < sum(waits) <= 24 * 3600
 
 
-def test_a_task_whose_callback_never_got_through_says_so_after_the_20th_try(receiver: CallbackReceiver):
+def test_a_task_reports_a_failed_callback_after_the_20th_attempt(receiver: CallbackReceiver):
     # A day in less than a second.
     with running_sandbox(HOME, None, "--memory", "--time-scale", "100000") as sandbox:
         receiver.statuses = [500] * 30
@@ -109,16 +109,14 @@ def test_a_redirect_is_not_followed(sandbox: ScaleSandbox, receiver: CallbackRec
     assert first.path == second.path == "/callback"
 
 
-def test_an_address_with_a_query_is_called_as_it_is(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+def test_the_query_of_a_url_is_sent_unchanged(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     url = f"{receiver.url}/a%20b?token=x&y=%2F"
     make(sandbox, receiver, callback_url=url)
     (arrived,) = receiver.wait_for(1)
     assert arrived.path == "/callback/a%20b?token=x&y=%2F"
 
 
-def test_an_address_is_called_encoded_where_it_must_be_and_only_there(
-    sandbox: ScaleSandbox, receiver: CallbackReceiver
-):
+def test_a_url_is_encoded_only_where_necessary(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     make(sandbox, receiver, callback_url=f"{receiver.url}/ü ö/a%2Fb?n=漢&m=%20+x")
     (arrived,) = receiver.wait_for(1)
     assert arrived.path == "/callback/%C3%BC%20%C3%B6/a%2Fb?n=%E6%BC%A2&m=%20+x"
@@ -163,7 +161,7 @@ def test_a_callback_can_come_before_the_creation_is_answered(
         assert task["status"] == "completed"
 
 
-def test_the_receiver_may_ask_for_the_task_while_the_callback_is_on(
+def test_the_receiver_may_read_the_task_during_the_callback(
     sandbox: ScaleSandbox, receiver: CallbackReceiver
 ):
     sandbox.add_fault("callback_first")
@@ -173,7 +171,7 @@ def test_the_receiver_may_ask_for_the_task_while_the_callback_is_on(
     assert asked == [task]
 
 
-def test_the_receiver_may_create_the_next_task_while_the_callback_is_on(
+def test_the_receiver_may_create_a_task_during_the_callback(
     sandbox: ScaleSandbox, receiver: CallbackReceiver
 ):
     sandbox.add_fault("callback_first", times=1)
@@ -201,7 +199,7 @@ def test_a_callback_is_sent_again_on_demand(sandbox: ScaleSandbox, receiver: Cal
         sandbox.resend(pending)
 
 
-def test_doubled_sends_the_same_bytes_twice(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+def test_a_duplicated_callback_sends_the_same_bytes_twice(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     sandbox.add_fault("duplicated")
     (sent,) = settled(sandbox, make(sandbox, receiver))
     one, other = receiver.wait_for(2)
@@ -209,7 +207,7 @@ def test_doubled_sends_the_same_bytes_twice(sandbox: ScaleSandbox, receiver: Cal
     assert (sent["state"], len(sent["attempts"])) == ("succeeded", 2)
 
 
-def test_delayed_comes_late(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+def test_a_delayed_callback_arrives_late(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     sandbox.add_fault("delayed", seconds=0.1, times=1)
     (sent,) = settled(sandbox, make(sandbox, receiver))
     assert (sent["state"], len(receiver.arrived)) == ("succeeded", 1)
@@ -223,7 +221,7 @@ def test_delayed_comes_late(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     assert late >= timedelta(hours=1)
 
 
-def test_reordered_is_overtaken_by_the_next(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+def test_a_reordered_callback_arrives_after_the_next(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     sandbox.set_speed("manual")
     sandbox.add_fault("reordered", event="completed", seconds=30)
     task = make(sandbox, receiver)["task_id"]
@@ -234,7 +232,7 @@ def test_reordered_is_overtaken_by_the_next(sandbox: ScaleSandbox, receiver: Cal
     assert reviews == ["accepted", None]
 
 
-def test_dropped_never_comes(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+def test_a_dropped_callback_never_arrives(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     sandbox.add_fault("dropped")
     task = make(sandbox, receiver)
     (sent,) = settled(sandbox, task)
@@ -255,7 +253,7 @@ def test_a_wrong_or_missing_key_comes_first_and_the_right_one_after(
     assert (None in keys) == (fault == "no_key")
 
 
-def test_repeated_comes_again_byte_for_byte_after_it_was_taken(
+def test_a_repeated_callback_sends_the_same_bytes_after_a_2xx(
     sandbox: ScaleSandbox, receiver: CallbackReceiver
 ):
     sandbox.add_fault("repeated", repeats=3)
@@ -264,7 +262,7 @@ def test_repeated_comes_again_byte_for_byte_after_it_was_taken(
     assert len(sent["attempts"]) == 4
 
 
-def test_volatile_comes_again_with_the_same_response_and_other_bytes(
+def test_a_volatile_callback_repeats_the_response_with_other_bytes(
     sandbox: ScaleSandbox, receiver: CallbackReceiver
 ):
     sandbox.add_fault("volatile", repeats=2)
@@ -275,7 +273,7 @@ def test_volatile_comes_again_with_the_same_response_and_other_bytes(
     assert len({one.json["task"]["updated_at"] for one in receiver.arrived}) == 3
 
 
-def test_reset_after_sending_is_tried_again(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+def test_a_reset_after_sending_is_retried(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     sandbox.add_fault("reset_after_sending", attempts=2)
     task = make(sandbox, receiver)
     (sent,) = settled(sandbox, task)
@@ -310,7 +308,7 @@ def test_a_huge_body_is_still_a_callback(sandbox: ScaleSandbox, receiver: Callba
 
 
 @pytest.mark.parametrize("kind", ["attachments", "frames", "message"])
-def test_a_task_ends_in_error_by_switch(sandbox: ScaleSandbox, receiver: CallbackReceiver, kind: str):
+def test_a_fault_ends_a_task_in_error(sandbox: ScaleSandbox, receiver: CallbackReceiver, kind: str):
     sandbox.add_fault(kind)
     request = {
         **example("videoannotation"),
@@ -327,7 +325,7 @@ def test_a_task_ends_in_error_by_switch(sandbox: ScaleSandbox, receiver: Callbac
     assert (kind in task["response"]) == (kind != "message")
 
 
-def test_a_fault_strikes_only_what_it_names_and_only_so_often(
+def test_a_fault_rule_applies_only_to_matching_callbacks_and_within_its_limit(
     sandbox: ScaleSandbox, receiver: CallbackReceiver
 ):
     sandbox.add_fault("dropped", unique_id="unlucky")
@@ -344,7 +342,7 @@ def test_a_fault_strikes_only_what_it_names_and_only_so_often(
     assert len(settled(sandbox, make(sandbox, receiver))[0]["attempts"]) == 1
 
 
-def test_chance_is_the_same_under_the_same_seed(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+def test_the_same_seed_selects_the_same_callbacks(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     def run() -> list[str]:
         sandbox.reset()
         sandbox.add_fault("dropped", share=0.3)
@@ -356,7 +354,7 @@ def test_chance_is_the_same_under_the_same_seed(sandbox: ScaleSandbox, receiver:
     assert run() == first
 
 
-def test_a_fault_that_does_not_exist_or_takes_no_such_setting_is_refused(sandbox: ScaleSandbox):
+def test_an_unknown_fault_or_setting_is_refused(sandbox: ScaleSandbox):
     for request in ({"fault": "flooded"}, {"fault": "duplicated", "seconds": 1}, {}):
         with pytest.raises(SandboxError) as refused:
             sandbox.call("POST", "/sandbox/api/faults", request)
@@ -364,7 +362,7 @@ def test_a_fault_that_does_not_exist_or_takes_no_such_setting_is_refused(sandbox
     assert {fault["name"] for fault in sandbox.known_faults()} == {fault.name for fault in FAULTS}
 
 
-def test_two_hundred_tasks_under_every_fault_of_callbacks_all_arrive(
+def test_under_every_callback_fault_all_of_two_hundred_tasks_arrive(
     sandbox: ScaleSandbox, receiver: CallbackReceiver
 ):
     chance = random.Random(5)

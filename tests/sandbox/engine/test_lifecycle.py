@@ -1,4 +1,4 @@
-"""What people do to tasks, by hand: answer, audit, fix, recall, break, and the tasks that Scale makes by itself."""
+"""Tests for sandbox.engine.lifecycle: complete, audit, fix, recall, fail, and dependents."""
 
 import io
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ def make(sandbox: ScaleSandbox, type_name: str = "annotation", **changes: Any) -
     return sandbox.create(type_name, **{**example(type_name), **changes})["task_id"]
 
 
-def test_at_manual_speed_a_task_waits_for_a_hand(slow_sandbox: ScaleSandbox):
+def test_at_manual_speed_a_task_stays_pending(slow_sandbox: ScaleSandbox):
     task = make(slow_sandbox)
     with pytest.raises(AssertionError):
         slow_sandbox.wait_for(lambda: slow_sandbox.task(task)["status"] == "completed", seconds=0.3)
@@ -58,7 +58,7 @@ def test_at_realistic_speed_a_task_takes_its_time(sandbox: ScaleSandbox):
     assert len({*took}) > 1
 
 
-def test_the_same_request_gets_the_same_answer(sandbox: ScaleSandbox):
+def test_the_same_request_gets_the_same_response(sandbox: ScaleSandbox):
     one, other = (
         sandbox.create("polygonannotation", key=sandbox.test_key, **example("polygonannotation"))
         for _ in "12"
@@ -82,13 +82,13 @@ def test_a_fix_of_any_type_changes_the_response_and_keeps_the_earlier_one(
     assert announced.json["task"] == fixed
 
 
-def test_a_fix_can_be_dictated(slow_sandbox: ScaleSandbox):
+def test_a_fix_can_have_a_given_response(slow_sandbox: ScaleSandbox):
     task = make(slow_sandbox)
     slow_sandbox.complete(task)
     assert slow_sandbox.audit(task, "fixed", response=BOXES)["response"] == {**BOXES, "is_customer_fix": True}
 
 
-def test_each_audit_is_announced(slow_sandbox: ScaleSandbox, receiver: CallbackReceiver):
+def test_each_audit_sends_a_callback(slow_sandbox: ScaleSandbox, receiver: CallbackReceiver):
     task = make(slow_sandbox, callback_url=receiver.url)
     with pytest.raises(SandboxError, match="pending"):
         slow_sandbox.audit(task, "accepted")
@@ -103,7 +103,7 @@ def test_each_audit_is_announced(slow_sandbox: ScaleSandbox, receiver: CallbackR
         slow_sandbox.audit(task, "approved")
 
 
-def test_a_recalled_task_is_pending_without_a_response_and_answered_anew(
+def test_a_recalled_task_is_pending_without_a_response_and_completed_again(
     slow_sandbox: ScaleSandbox, receiver: CallbackReceiver
 ):
     task = make(slow_sandbox, callback_url=receiver.url)
@@ -122,7 +122,7 @@ def test_a_recalled_task_is_pending_without_a_response_and_answered_anew(
         slow_sandbox.recall(make(slow_sandbox))
 
 
-def test_at_instant_speed_a_recalled_task_comes_back_by_itself(sandbox: ScaleSandbox):
+def test_at_instant_speed_a_recalled_task_is_completed_again(sandbox: ScaleSandbox):
     task = make(sandbox)
     sandbox.wait_for(lambda: sandbox.task(task)["status"] == "completed")
     sandbox.recall(task)
@@ -130,7 +130,7 @@ def test_at_instant_speed_a_recalled_task_comes_back_by_itself(sandbox: ScaleSan
 
 
 @pytest.mark.parametrize("kind", ["attachments", "frames", "message"])
-def test_a_task_is_broken_by_hand(slow_sandbox: ScaleSandbox, kind: str):
+def test_a_task_is_failed_by_hand(slow_sandbox: ScaleSandbox, kind: str):
     broken = slow_sandbox.fail(make(slow_sandbox, "videoannotation", unique_id="u"), kind)
     assert broken["status"] == "error"
     assert broken["response"]["error"]
@@ -142,7 +142,7 @@ def test_a_task_is_broken_by_hand(slow_sandbox: ScaleSandbox, kind: str):
         slow_sandbox.fail(make(slow_sandbox), "weather")
 
 
-def test_a_finished_task_is_followed_by_the_ones_it_names(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+def test_a_completed_task_is_followed_by_its_dependents(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     dependents = {
         "defs": [
             {"type": "lidarlinking", "instruction": "Link them.", "callback_url": f"{receiver.url}/linked"},
@@ -178,7 +178,7 @@ def test_a_batch_is_finished_by_hand(slow_sandbox: ScaleSandbox, receiver: Callb
     assert receiver.wait_for(1)[0].json["batch"] == "b/1"
 
 
-def test_a_document_says_how_large_its_pages_are(sandbox: ScaleSandbox):
+def test_a_document_has_the_size_of_its_pages(sandbox: ScaleSandbox):
     task = sandbox.create("documenttranscription", key=sandbox.test_key, **example("documenttranscription"))
     assert task["document_pages"][0].keys() >= {"width", "height"}
 
@@ -189,7 +189,7 @@ def test_a_text_collection_with_several_responses_has_attempts(sandbox: ScaleSan
     assert len(task["attempts"]) == 3
 
 
-def test_an_attachment_on_the_web_is_read_by_the_annotators_of_live_tasks(slow_sandbox: ScaleSandbox):
+def test_attachments_of_live_tasks_are_downloaded(slow_sandbox: ScaleSandbox):
     picture = io.BytesIO()
     Image.new("RGB", (40, 30)).save(picture, "PNG")
     with Peer(lambda asked: reply(picture.getvalue(), Content_Type="image/png")) as web:
@@ -199,7 +199,7 @@ def test_an_attachment_on_the_web_is_read_by_the_annotators_of_live_tasks(slow_s
     assert all(box["left"] + box["width"] <= 40 and box["top"] + box["height"] <= 30 for box in boxes)
 
 
-def test_what_a_reviewer_says_is_text(sandbox: ScaleSandbox):
+def test_comments_of_a_review_must_be_text(sandbox: ScaleSandbox):
     task = make(sandbox, "chat", key=sandbox.test_key)
     with pytest.raises(SandboxError, match="comments"):
         sandbox.audit(task, "rejected", 5, key=sandbox.test_key)  # type: ignore[arg-type]

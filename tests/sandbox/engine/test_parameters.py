@@ -1,4 +1,4 @@
-"""What a request for a task must be."""
+"""Tests for sandbox.engine.parameters."""
 
 from typing import Any
 
@@ -30,16 +30,14 @@ def test_there_is_an_example_of_every_type_that_scale_knows():
 
 
 @pytest.mark.parametrize("type_name", EXAMPLES)
-def test_the_example_of_a_type_is_taken(type_name: str):
+def test_the_example_of_a_type_is_valid(type_name: str):
     checked = check_request(type_name, {**example(type_name), "callback_url": "https://example.com/cb"})
     assert checked.general["callback_url"] == "https://example.com/cb"
     assert "callback_url" not in checked.params
 
 
 @pytest.mark.parametrize(("type_name", "names"), REQUIRED)
-def test_a_request_without_a_required_parameter_is_refused_in_scales_words(
-    type_name: str, names: tuple[str, ...]
-):
+def test_a_missing_required_parameter_is_refused_in_scales_wording(type_name: str, names: tuple[str, ...]):
     message = refusal(type_name, **dict.fromkeys(names))
     assert (
         message
@@ -48,7 +46,7 @@ def test_a_request_without_a_required_parameter_is_refused_in_scales_words(
 
 
 @pytest.mark.parametrize(("type_name", "names"), REQUIRED)
-def test_what_the_project_supplies_is_not_missing(type_name: str, names: tuple[str, ...]):
+def test_parameters_of_the_project_are_not_missing(type_name: str, names: tuple[str, ...]):
     whole = example(type_name)
     supplied = {name: whole.pop(name) for name in names if name in whole}
     assert check_request(type_name, whole, supplied)
@@ -63,7 +61,7 @@ def test_an_unknown_type_is_refused():
     ("type_name", "name", "most"),
     [(known.name, name, most) for known in CREATABLE for name, most in known.request.max_items.items()],
 )
-def test_a_list_may_be_so_long_and_no_longer(type_name: str, name: str, most: int):
+def test_a_list_has_a_maximum_length(type_name: str, name: str, most: int):
     assert taken(type_name, **{name: [f"label {n}" for n in range(most)]})
     assert f'"{name}"' in refusal(type_name, **{name: [f"label {n}" for n in range(most + 1)]})
 
@@ -176,7 +174,7 @@ def test_attributes_that_depend_on_each_other_in_a_circle_are_refused(circle: di
         ("annotation", {"metadata": {"much": "x" * 10 * 1024}}),
     ],
 )
-def test_a_parameter_that_cannot_be_is_refused(type_name: str, changes: dict[str, Any]):
+def test_an_invalid_parameter_is_refused(type_name: str, changes: dict[str, Any]):
     assert refusal(type_name, **changes).startswith("Parameter is invalid, reason: ")
 
 
@@ -185,7 +183,7 @@ def test_an_email_address_and_both_schemes_are_callback_urls():
         assert check_request("chat", {"callback_url": url}).general["callback_url"] == url
 
 
-def test_numbers_that_came_as_texts_become_numbers():
+def test_numbers_sent_as_text_become_numbers():
     params = taken("annotation", min_width="30", min_height="4.5", with_labels="true")
     assert (params["min_width"], params["min_height"], params["with_labels"]) == (30, 4.5, True)
 
@@ -198,7 +196,7 @@ def test_a_repeatable_field_becomes_an_object_with_its_description():
     assert params["repeatable_fields"]["kind"]["choices"] == ["a"]
 
 
-def test_layers_that_are_empty_are_left_alone():
+def test_empty_layers_have_no_effect():
     for nothing in ("", [], {}):
         assert taken("annotation", layers=nothing)["objects_to_annotate"]
 

@@ -1,4 +1,4 @@
-"""Projects and batches in both versions of the API, compared with a plain model."""
+"""Tests for projects and batches in both versions of the API, compared with a simple model."""
 
 import random
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from scaleapi.tasks import TaskType
 from sandbox.examples import example
 from sandbox.pytest_plugin import ScaleSandbox
 from tests.sandbox.callback_receiver import CallbackReceiver
-from tests.sandbox.conftest import odd_name, sdk
+from tests.sandbox.conftest import arbitrary_name, sdk
 
 Ask = Callable[..., requests.Response]
 ODD_NAMES = [
@@ -39,7 +39,7 @@ def chat(client: scaleapi.ScaleClient, **changes: Any) -> scaleapi.Task:
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_names_with_anything_in_them_find_their_project_and_batch(live: scaleapi.ScaleClient, name: str):
+def test_names_with_any_characters_find_their_project_and_batch(live: scaleapi.ScaleClient, name: str):
     live.create_project("plain", TaskType.Chat)
     live.create_project(name, TaskType.Chat)
     live.create_batch(name, name, metadata={"its": name})
@@ -55,7 +55,7 @@ def test_names_with_anything_in_them_find_their_project_and_batch(live: scaleapi
     assert live.update_project_group(name, name, ["b@example.com"], []).numWorkers == 2
 
 
-def test_a_name_that_holds_a_slash_is_not_another_one_before_it(live: scaleapi.ScaleClient):
+def test_a_name_with_a_slash_is_not_confused_with_its_first_part(live: scaleapi.ScaleClient):
     live.create_project("a", TaskType.Chat)
     live.create_batch("a", "b/status")
     with pytest.raises(ScaleResourceNotFound):
@@ -128,7 +128,7 @@ def test_params_of_the_project_are_defaults_for_its_tasks(live: scaleapi.ScaleCl
         live.create_task(TaskType.Annotation, **request)
 
 
-def test_a_param_that_is_null_is_none_of_the_projects(live: scaleapi.ScaleClient, http: Ask):
+def test_a_null_parameter_is_not_inherited(live: scaleapi.ScaleClient, http: Ask):
     params = {"instruction": None, "unique_id": None, "categories": ["a"]}
     made = http("POST", "/v1/projects", json={"name": "p", "type": "categorization", "params": params}).json()
     assert made["param_history"][0].keys() == {"categories", "version", "created_at"}
@@ -230,7 +230,7 @@ def test_the_status_of_a_batch_counts_its_tasks_by_state(live: scaleapi.ScaleCli
     assert (batch.tasks_completed, batch.tasks_error, batch.tasks_pending) == (4, 1, 2)
 
 
-def test_a_finalized_batch_finishes_with_its_last_task_and_says_so_once(
+def test_a_finalized_batch_completes_with_its_last_task_and_calls_back_once(
     live: scaleapi.ScaleClient, sandbox: ScaleSandbox, receiver: CallbackReceiver
 ):
     live.create_project("p", TaskType.Chat)
@@ -259,12 +259,12 @@ def test_a_batch_without_tasks_stays_in_progress(live: scaleapi.ScaleClient):
 
 
 def test_batches_page_by_offset_and_filter_by_everything(live: scaleapi.ScaleClient, chance: random.Random):
-    projects = [odd_name(chance) for _ in range(3)]
+    projects = [arbitrary_name(chance) for _ in range(3)]
     for number, name in enumerate(projects):
         live.create_project(name, TaskType.Chat, studio=number == 0)
     model = []
     for _ in range(230):
-        name, project = odd_name(chance), chance.choice(projects)
+        name, project = arbitrary_name(chance), chance.choice(projects)
         batch = live.create_batch(project, name, metadata={"name": name}).as_dict()
         model.append({**batch, "moment": datetime.fromisoformat(batch["created_at"])})
     newest_first = model[::-1]
@@ -309,7 +309,7 @@ def test_batches_page_by_offset_and_filter_by_everything(live: scaleapi.ScaleCli
 @pytest.mark.parametrize(
     "params", [{"limit": 0}, {"limit": 101}, {"offset": -1}, {"offset": "--1"}, {"start_time": "soon"}]
 )
-def test_a_list_of_batches_that_cannot_be_is_400(live: scaleapi.ScaleClient, params: dict[str, Any]):
+def test_an_invalid_query_for_batches_is_400(live: scaleapi.ScaleClient, params: dict[str, Any]):
     with pytest.raises(ScaleInvalidRequest):
         live.batches(**params)
 
@@ -322,7 +322,7 @@ def test_a_batch_can_be_given_priority(live: scaleapi.ScaleClient, http: Ask):
     assert http("POST", "/v1/batches/b/prioritize", json={"priority": 2**63}).status_code == 400
 
 
-def test_a_flag_that_a_form_writes_as_text_is_what_it_says(http: Ask):
+def test_a_flag_may_be_sent_as_text(http: Ask):
     project = {"name": "p", "type": "chat", "studio": "false", "rapid": "true"}
     made = http("POST", "/v1/projects", data=project).json()
     assert (made["studio"], made["rapid"]) == (False, True)
@@ -332,7 +332,7 @@ def test_a_flag_that_a_form_writes_as_text_is_what_it_says(http: Ask):
 
 
 @pytest.mark.parametrize("name", [{}, ["p"], 5, True])
-def test_a_name_that_is_no_text_is_400_wherever_one_is_given(http: Ask, name: Any):
+def test_a_name_that_is_not_text_is_400_everywhere(http: Ask, name: Any):
     request = {"attachment": "x", "categories": ["a"], "instruction": "i", "expected_response": 1}
     for path, field, body in (
         ("/v1/task/categorization", "project", request),
@@ -403,7 +403,9 @@ def test_metadata_is_merged_deep_or_replaced(live: scaleapi.ScaleClient):
     assert set_metadata({"only": 1}, False) == {"only": 1}
 
 
-def test_pausing_stops_the_work_and_resuming_takes_it_up(live: scaleapi.ScaleClient, sandbox: ScaleSandbox):
+def test_pausing_a_batch_stops_its_tasks_and_resuming_continues_them(
+    live: scaleapi.ScaleClient, sandbox: ScaleSandbox
+):
     live.create_project("p", TaskType.Chat)
     live.create_batch("p", "b")
     request = BatchOperationRequest(batch_name="b")
@@ -425,9 +427,9 @@ def test_a_cancelled_batch_cancels_its_tasks_and_stays_so(live: scaleapi.ScaleCl
     assert isinstance(answer.message, str)
     assert live.v2.cancel_batch(request).batch.status.value == "cancelled"
     assert live.get_task(task.id).status == "canceled"
-    for deed in (live.v2.resume_batch, live.v2.pause_batch, live.v2.finalize_batch):
+    for action in (live.v2.resume_batch, live.v2.pause_batch, live.v2.finalize_batch):
         with pytest.raises(Exception, match="400"):
-            deed(request)
+            action(request)
     with pytest.raises(ScaleInvalidRequest):
         chat(live, batch="b")
 

@@ -1,4 +1,4 @@
-"""The API's bad days, as a client sees them."""
+"""Tests for faults of API calls as a client sees them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def made(sandbox: ScaleSandbox, unique_id: str) -> bool:
     return bool(sandbox.tasks(unique_id=unique_id))
 
 
-def test_throttled_says_when_to_come_back(sandbox: ScaleSandbox, http: Ask):
+def test_a_throttled_call_has_retry_after(sandbox: ScaleSandbox, http: Ask):
     sandbox.add_fault("throttled", retry_after=7, times=1)
     answer = http("POST", "/v1/task/annotation", json=body("u"))
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
@@ -33,7 +33,7 @@ def test_throttled_says_when_to_come_back(sandbox: ScaleSandbox, http: Ask):
 
 
 @pytest.mark.parametrize("status", [401, 402, 503])
-def test_refused_is_any_status_in_scales_form(sandbox: ScaleSandbox, http: Ask, status: int):
+def test_the_fault_refused_answers_any_status_in_scales_form(sandbox: ScaleSandbox, http: Ask, status: int):
     sandbox.add_fault("refused", status=status)
     answer = http("POST", "/v1/task/annotation", json=body("u"))
     assert (answer.status_code, answer.json()["status_code"]) == (status, status)
@@ -60,7 +60,7 @@ def test_a_reset_comes_before_or_after_the_task_is_made(
 
 
 @pytest.mark.parametrize(("fault", "done"), [("hang", False), ("hang_after", True)])
-def test_a_hang_is_silence_and_then_the_end(sandbox: ScaleSandbox, http: Ask, fault: str, done: bool):
+def test_a_hang_ends_without_an_answer(sandbox: ScaleSandbox, http: Ask, fault: str, done: bool):
     sandbox.add_fault(fault, seconds=20, times=1)
     with pytest.raises(requests.ReadTimeout):
         http("POST", "/v1/task/annotation", json=body("silence"), timeout=0.5)
@@ -71,9 +71,7 @@ def test_a_hang_is_silence_and_then_the_end(sandbox: ScaleSandbox, http: Ask, fa
     assert made(sandbox, "silence") == made(sandbox, "end") == done
 
 
-def test_faults_strike_the_creation_of_tasks_unless_they_are_told_to_strike_any_call(
-    sandbox: ScaleSandbox, http: Ask
-):
+def test_call_faults_apply_to_task_creation_unless_set_to_any_call(sandbox: ScaleSandbox, http: Ask):
     sandbox.add_fault("error_before")
     assert http("GET", "/v1/tasks").status_code == 200
     assert http("POST", "/v1/projects", json={"name": "p", "type": "chat"}).status_code == 200
@@ -89,7 +87,7 @@ def test_a_fault_of_one_key_leaves_the_others_alone(sandbox: ScaleSandbox, http:
     assert http("POST", "/v1/task/annotation", sandbox.test_key, json=body("u")).status_code == 200
 
 
-def test_the_services_own_client_tells_these_days_apart(sandbox: ScaleSandbox):
+def test_the_client_of_the_service_distinguishes_the_faults(sandbox: ScaleSandbox):
     client = Client(sandbox.api_url, sandbox.live_key, read_timeout=0.3)
     for fault, settings, error in (
         ("throttled", {"retry_after": 3}, Throttled),
@@ -133,8 +131,6 @@ def test_the_official_client_reads_a_409_after_a_500_as_success(sandbox: ScaleSa
         {"fault": "refused", "status": 200},
     ],
 )
-def test_a_switch_of_another_form_is_refused_before_it_can_strike(
-    sandbox: ScaleSandbox, http: Ask, switch: dict[str, Any]
-):
+def test_an_invalid_fault_rule_is_refused(sandbox: ScaleSandbox, http: Ask, switch: dict[str, Any]):
     assert http("POST", "/sandbox/api/faults", json=switch).status_code == 400
     assert sandbox.call("GET", "/sandbox/api/faults")["rules"] == []

@@ -1,4 +1,4 @@
-"""Files, the team, quality tasks and Studio."""
+"""Tests for files, the team, quality tasks and Studio."""
 
 import io
 import uuid
@@ -18,7 +18,7 @@ from sandbox.pytest_plugin import ScaleSandbox
 Ask = Callable[..., requests.Response]
 
 
-def test_an_uploaded_file_is_described_kept_and_taken_as_an_attachment(live: scaleapi.ScaleClient, http: Ask):
+def test_an_uploaded_file_is_stored_and_accepted_as_an_attachment(live: scaleapi.ScaleClient, http: Ask):
     file = live.upload_file(io.BytesIO(b"pixels"), project_name="p 1").as_dict()
     assert str(uuid.UUID(file["id"])) == file["id"]
     assert file["attachment_url"].startswith("scaledata://")
@@ -32,7 +32,7 @@ def test_an_uploaded_file_is_described_kept_and_taken_as_an_attachment(live: sca
     assert task.params["attachment"] == file["attachment_url"]
 
 
-def test_an_imported_file_is_taken_without_being_fetched(live: scaleapi.ScaleClient):
+def test_an_imported_file_is_not_downloaded(live: scaleapi.ScaleClient):
     file = live.import_file("https://nowhere.invalid/x.png", project_name="p").as_dict()
     assert file["attachment_url"].startswith("scaledata://")
     assert file.keys() >= {"created_at", "updated_at", "mime_type", "size", "project_names"}
@@ -49,7 +49,7 @@ def test_a_file_that_is_missing_is_400_or_404(http: Ask):
     assert http("GET", f"/files/{uuid.uuid4()}").status_code == 404
 
 
-def test_an_uploaded_page_can_run_nothing_under_the_sandboxs_address(sandbox: ScaleSandbox, http: Ask):
+def test_an_uploaded_page_cannot_run_scripts_in_the_sandboxs_origin(sandbox: ScaleSandbox, http: Ask):
     upload = {"file": ("x.html", b"<script>alert(1)</script>", "text/html")}
     file = http("POST", "/v1/files/upload", files=upload).json()
     answer = requests.get(f"{sandbox.url}/files/{file['id']}", timeout=5)
@@ -87,18 +87,18 @@ def test_a_team_has_an_owner_and_grows_by_invitations(live: scaleapi.ScaleClient
     assert len(live.list_teammates()) == 3
 
 
-def test_who_is_invited_first_is_not_alone_in_the_team(live: scaleapi.ScaleClient):
+def test_the_first_invitation_keeps_the_owner(live: scaleapi.ScaleClient):
     invited = live.invite_teammates(["a@example.com"], TeammateRole.Member)
     assert [mate.role for mate in invited] == ["admin", "member"]
 
 
-def test_nobody_comes_into_the_team_by_being_taken_off_a_project(live: scaleapi.ScaleClient):
+def test_removing_assignments_adds_no_member(live: scaleapi.ScaleClient):
     live.create_project("p", TaskType.Chat, studio=True)
     live.remove_studio_assignments(["stranger@example.com"], ["p"])
     assert len(live.list_teammates()) == 1
 
 
-def test_a_role_is_one_of_four_and_for_people_of_the_team(live: scaleapi.ScaleClient, http: Ask):
+def test_a_role_is_one_of_four_and_only_for_members(live: scaleapi.ScaleClient, http: Ask):
     assert (
         http("POST", "/v1/teams/invite", json={"emails": ["a@b.c"], "team_role": "boss"}).status_code == 400
     )

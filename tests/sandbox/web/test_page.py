@@ -43,7 +43,7 @@ def test_tasks_of_every_key_are_listed_newest_first(slow_sandbox: ScaleSandbox, 
     assert 0 < text.index(second) < text.index(first)
 
 
-def test_older_tasks_are_a_page_away(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
+def test_older_tasks_are_on_the_next_page(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
     tasks = [slow_sandbox.create("chat")["task_id"] for _ in range(60)]
     newest = browser("/").text
     assert tasks[10] in newest
@@ -54,7 +54,7 @@ def test_older_tasks_are_a_page_away(slow_sandbox: ScaleSandbox, browser: Callab
     assert browser(f"/?before={2**63}").status_code == 200
 
 
-def test_a_task_is_answered_audited_recalled_and_broken_by_hand(
+def test_a_task_is_completed_audited_recalled_and_failed_by_hand(
     slow_sandbox: ScaleSandbox, browser: Callable[..., Any], receiver: CallbackReceiver
 ):
     task = make(slow_sandbox, callback_url=receiver.url)
@@ -74,7 +74,7 @@ def test_a_task_is_answered_audited_recalled_and_broken_by_hand(
     assert "canceled" in browser(f"/tasks/{other}/cancel", {}).text
 
 
-def test_what_cannot_be_done_is_said_on_the_page(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
+def test_errors_are_shown_on_the_page(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
     task = make(slow_sandbox)
     assert "The task is pending" in browser(f"/tasks/{task}/recall", {}).text
     for response in ("{", '{"a":' * 300 + "1" + "}" * 300):
@@ -93,7 +93,7 @@ def test_an_example_task_is_created_from_the_page(slow_sandbox: ScaleSandbox, br
     assert browser("/tasks", {**form, "account": "another"}).status_code == 400
 
 
-def test_speed_and_faults_are_switched_from_the_page(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
+def test_speed_and_faults_are_set_from_the_page(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
     browser("/speed", {"speed": "instant"})
     assert slow_sandbox.call("GET", "/sandbox/api/state")["speed"] == "instant"
     assert "share 0.25" in browser("/faults", {"fault": "duplicated", "share": "0.25"}).text
@@ -120,7 +120,7 @@ def test_a_form_of_another_site_changes_nothing(slow_sandbox: ScaleSandbox, brow
     assert "HttpOnly" in cookie
 
 
-def test_nothing_that_came_from_outside_is_markup(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
+def test_outside_text_is_never_markup(slow_sandbox: ScaleSandbox, browser: Callable[..., Any]):
     slow_sandbox.call("POST", "/v1/projects", {"name": HOSTILE, "type": "annotation"})
     task = make(
         slow_sandbox,

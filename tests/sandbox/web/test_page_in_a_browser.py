@@ -1,4 +1,4 @@
-"""The sandbox's page in a real browser: what a person sees there, and can do by mouse and by keyboard."""
+"""Tests for the sandbox's page in a real browser, by mouse and by keyboard."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from sandbox.pytest_plugin import ScaleSandbox
 HOSTILE = (
     "<script>document.title = 'taken over'</script><img src=x onerror=\"document.title = 'taken over'\">"
 )
-# It has nothing to say to the world, and asks nothing of a graphics card.
+# No connections to the outside, and no graphics card.
 FLAGS = [
     "--disable-gpu",
     "--disable-quic",
@@ -62,7 +62,7 @@ def expect_heading(page: Page, text: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text(text)
 
 
-def test_a_task_is_answered_audited_recalled_and_broken_by_hand(slow_sandbox: ScaleSandbox, page: Page):
+def test_a_task_is_completed_audited_recalled_and_failed_by_hand(slow_sandbox: ScaleSandbox, page: Page):
     task = make(slow_sandbox)
     page.goto("/")
     page.get_by_role("link", name=task).click()
@@ -108,7 +108,7 @@ def test_an_example_is_created_and_answered_with_the_keyboard_alone(slow_sandbox
     assert task["response"]["annotations"]
 
 
-def test_a_slip_in_the_answer_is_said_and_what_was_typed_is_kept(slow_sandbox: ScaleSandbox, page: Page):
+def test_invalid_json_is_reported_and_the_input_is_kept(slow_sandbox: ScaleSandbox, page: Page):
     task = make(slow_sandbox)
     page.goto(f"/tasks/{task}")
     page.get_by_label("Response as JSON").fill('{"annotations": [')

@@ -1,4 +1,4 @@
-"""`GET /v1/tasks` over 260 random tasks: every filter, both paginations, compared with a plain list kept by the test."""
+"""Tests for `GET /v1/tasks` over 260 random tasks: every filter, both paginations, compared with a list."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from scaleapi.tasks import TaskReviewStatus, TaskStatus, TaskType
 
 from sandbox.examples import EXAMPLES, example
 from sandbox.pytest_plugin import ScaleSandbox
-from tests.sandbox.conftest import odd_name, sdk
+from tests.sandbox.conftest import arbitrary_name, sdk
 
 COUNT = 260
 TYPES = ("annotation", "categorization", "transcription", "chat", "lineannotation")
@@ -34,17 +34,17 @@ class Filled(NamedTuple):
 
 @pytest.fixture(scope="module")
 def filled(sandbox_process: ScaleSandbox) -> Iterator[Filled]:
-    """260 tasks of every state; a second world with tasks of its own lies beside them."""
+    """260 tasks of every state; another account has tasks of its own."""
     sandbox, chance = sandbox_process, random.Random(7)
     sandbox.reset()
     sandbox.set_speed("manual")
     client = sdk(sandbox, sandbox.live_key)
-    projects = [odd_name(chance) for _ in range(4)]
-    tags = [odd_name(chance) for _ in range(6)]
+    projects = [arbitrary_name(chance) for _ in range(4)]
+    tags = [arbitrary_name(chance) for _ in range(6)]
     for name in projects:
         client.create_project(name, TaskType.Annotation)
         sdk(sandbox, sandbox.test_key).create_project(name, TaskType.Annotation)
-    batches = [(odd_name(chance), chance.choice(projects)) for _ in range(8)]
+    batches = [(arbitrary_name(chance), chance.choice(projects)) for _ in range(8)]
     for name, project in batches:
         client.create_batch(project, name)
     tasks = []
@@ -54,9 +54,9 @@ def filled(sandbox_process: ScaleSandbox) -> Iterator[Filled]:
             "type": chance.choice(TYPES),
             "batch": batch,
             "project": project,
-            "unique_id": odd_name(chance) if chance.random() < 0.5 else None,
+            "unique_id": arbitrary_name(chance) if chance.random() < 0.5 else None,
             "tags": chance.sample(tags, chance.randint(1, 5)) if chance.random() < 0.6 else None,
-            "metadata": {"number": number, "word": odd_name(chance)},
+            "metadata": {"number": number, "word": arbitrary_name(chance)},
             "status": "pending",
             "review": None,
         }
@@ -147,7 +147,7 @@ def test_pages_of_any_size_are_the_same_list(filled: Filled, limit: int):
     assert found == should
 
 
-def test_an_offset_that_is_sent_again_beside_the_token_skips_nothing_twice(filled: Filled):
+def test_an_offset_in_addition_to_a_token_has_no_effect(filled: Filled):
     params: dict[str, Any] = {"limit": 40, "offset": 10}
     found: list[str] = []
     while True:
@@ -160,7 +160,7 @@ def test_an_offset_that_is_sent_again_beside_the_token_skips_nothing_twice(fille
 
 
 @pytest.mark.parametrize("limit", [33, 65, 100])
-def test_an_offset_pages_as_well(filled: Filled, limit: int):
+def test_an_offset_selects_a_page(filled: Filled, limit: int):
     should = expected(filled)
     found: list[str] = []
     for offset in range(0, COUNT + limit, limit):
@@ -171,7 +171,7 @@ def test_an_offset_pages_as_well(filled: Filled, limit: int):
     assert found == should
 
 
-def test_a_list_that_is_empty_has_all_its_fields(filled: Filled):
+def test_an_empty_list_has_all_its_fields(filled: Filled):
     page = filled.client.api.get_request("tasks", params={"batch": "there is none"})
     assert page == {"docs": [], "total": 0, "limit": 100, "offset": 0, "has_more": False}
 
@@ -259,7 +259,7 @@ def test_a_bare_date_is_its_first_moment(filled: Filled):
     same(filled, lambda task: False, start_time=str(tomorrow))
 
 
-def test_filters_together_are_all_meant(filled: Filled):
+def test_all_filters_must_match(filled: Filled):
     chance = random.Random(11)
     for _ in range(25):
         task = chance.choice(filled.tasks)
@@ -341,7 +341,7 @@ def test_a_limited_response_has_four_fields(filled: Filled):
         {"next_token": base64.b64encode(b"before 99999999999999999999").decode()},
     ],
 )
-def test_a_filter_that_cannot_be_is_400(filled: Filled, filters: dict[str, Any]):
+def test_an_invalid_filter_is_400(filled: Filled, filters: dict[str, Any]):
     with pytest.raises(ScaleInvalidRequest):
         filled.client.tasks(**filters)
 
@@ -360,7 +360,7 @@ def test_unknown_and_empty_parameters_are_ignored(filled: Filled):
     assert page["total"] == COUNT
 
 
-def test_a_token_goes_on_where_its_page_ended_though_tasks_came_in_between(
+def test_a_token_continues_after_its_page_although_tasks_were_added(
     sandbox: ScaleSandbox, live: scaleapi.ScaleClient
 ):
     made = [sandbox.create("chat")["task_id"] for _ in range(12)]

@@ -1,4 +1,4 @@
-"""One task through Scale's API, with the official client and with plain requests."""
+"""Tests for one task through Scale's API, with the official client and with plain requests."""
 
 import random
 import re
@@ -20,7 +20,7 @@ from scaleapi.tasks import TaskType
 
 from sandbox.examples import EXAMPLES, example
 from sandbox.pytest_plugin import ScaleSandbox
-from tests.sandbox.conftest import odd_name, sdk
+from tests.sandbox.conftest import arbitrary_name, sdk
 
 Ask = Callable[..., requests.Response]
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -43,7 +43,7 @@ def without(task: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in task.items() if name not in (*names, "callback_succeeded")}
 
 
-def test_a_new_live_task_is_pending_and_says_what_it_was_created_with(live: scaleapi.ScaleClient):
+def test_a_new_live_task_is_pending_and_has_the_values_of_its_request(live: scaleapi.ScaleClient):
     request = {
         **example("annotation"),
         "callback_url": CALLBACK,
@@ -82,7 +82,7 @@ def test_a_test_task_of_every_type_is_completed_in_the_answer(sandbox: ScaleSand
 
 
 @pytest.mark.parametrize("type_name", EXAMPLES)
-def test_a_live_task_of_every_type_is_answered_soon(sandbox: ScaleSandbox, type_name: str):
+def test_a_live_task_of_every_type_is_completed_soon(sandbox: ScaleSandbox, type_name: str):
     task = sandbox.create(type_name, **example(type_name))
     assert task["status"] == "pending"
     done = sandbox.wait_for(lambda: (now := sandbox.task(task["task_id"]))["status"] == "completed" and now)
@@ -90,7 +90,7 @@ def test_a_live_task_of_every_type_is_answered_soon(sandbox: ScaleSandbox, type_
     assert done["created_at"] == task["created_at"] <= done["completed_at"] == done["updated_at"]
 
 
-def test_result_files_can_be_fetched_by_anyone(sandbox: ScaleSandbox):
+def test_result_files_need_no_key(sandbox: ScaleSandbox):
     request = example("segmentannotation")
     task = sandbox.create("segmentannotation", key=sandbox.test_key, **request)
     url = task["response"]["annotations"]["combined"]["indexedImage"]
@@ -99,14 +99,16 @@ def test_result_files_can_be_fetched_by_anyone(sandbox: ScaleSandbox):
     assert answer.content.startswith(b"\x89PNG")
 
 
-def test_live_and_test_keys_are_separate_worlds(live: scaleapi.ScaleClient, test_world: scaleapi.ScaleClient):
+def test_live_and_test_keys_have_separate_accounts(
+    live: scaleapi.ScaleClient, test_client: scaleapi.ScaleClient
+):
     task = make(live, unique_id="same")
-    assert make(test_world, unique_id="same").id != task.id
+    assert make(test_client, unique_id="same").id != task.id
     with pytest.raises(ScaleResourceNotFound):
-        test_world.get_task(task.id)
+        test_client.get_task(task.id)
 
 
-def test_an_unknown_key_is_refused_whatever_it_asks(sandbox: ScaleSandbox, http: Ask):
+def test_an_unknown_key_is_refused_for_every_call(sandbox: ScaleSandbox, http: Ask):
     with pytest.raises(ScaleUnauthorized):
         sdk(sandbox, "live_of_another").tasks()
     for path in ("/v1/tasks", "/v1/nothing", "/v2/projects", "/sandbox/api/state"):
@@ -126,7 +128,7 @@ def test_basic_and_bearer_work_in_both_versions(sandbox: ScaleSandbox, http: Ask
     assert http("GET", path, auth=lambda r: r, headers=bearer).status_code == 200
 
 
-def test_what_is_not_there_is_404_and_a_wrong_method_405_in_scales_form(http: Ask):
+def test_an_unknown_path_is_404_and_a_wrong_method_405_in_scales_form(http: Ask):
     for method, path, status in (
         ("GET", "/v1/nothing/here", 404),
         ("GET", "/v1//tasks", 404),
@@ -161,7 +163,9 @@ def test_a_body_that_is_no_json_object_is_400(http: Ask, body: bytes):
 
 
 @pytest.mark.parametrize("depth", [200, 240, 250, 253])
-def test_what_is_taken_can_be_shown_and_announced_however_deep(sandbox: ScaleSandbox, http: Ask, depth: int):
+def test_an_accepted_request_of_any_depth_can_be_returned_and_sent(
+    sandbox: ScaleSandbox, http: Ask, depth: int
+):
     deep: Any = 1
     for _ in range(depth):
         deep = {"a": deep}
@@ -182,7 +186,7 @@ def test_unknown_parameters_are_echoed_and_null_ones_left_out(live: scaleapi.Sca
     assert "layers" not in plain(nulls)["params"]
 
 
-def test_a_form_is_taken_like_json(http: Ask):
+def test_a_form_is_accepted_like_json(http: Ask):
     form = [
         ("callback_url", CALLBACK),
         ("attachment_type", "website"),
@@ -236,7 +240,7 @@ def test_a_unique_id_is_changed_kept_and_cleared(live: scaleapi.ScaleClient):
 
 
 @pytest.mark.parametrize("key", [ScaleSandbox.live_key, ScaleSandbox.test_key])
-def test_of_many_who_create_the_same_at_once_one_succeeds(http: Ask, key: str):
+def test_of_concurrent_creations_with_one_unique_id_one_succeeds(http: Ask, key: str):
     request = {**example("annotation"), "unique_id": "raced"}
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: http("POST", "/v1/task/annotation", key, json=request), range(32)))
@@ -278,7 +282,7 @@ def test_a_task_takes_five_tags_and_no_more(live: scaleapi.ScaleClient):
     assert plain(live.get_task(task.id))["tags"] == list("abcde")
 
 
-def test_a_pending_task_is_canceled_once_and_for_good(live: scaleapi.ScaleClient, sandbox: ScaleSandbox):
+def test_a_canceled_task_stays_canceled(live: scaleapi.ScaleClient, sandbox: ScaleSandbox):
     task = make(live, unique_id="kept")
     canceled = plain(live.cancel_task(task.id))
     assert (canceled["status"], canceled["unique_id"]) == ("canceled", "kept")
@@ -294,8 +298,8 @@ def test_a_task_is_canceled_and_its_unique_id_cleared_in_one_call(live: scaleapi
     assert (task.status, "unique_id" in plain(task)) == ("canceled", False)
 
 
-def test_a_completed_task_cannot_be_canceled(test_world: scaleapi.ScaleClient):
-    task = make(test_world)
+def test_a_completed_task_cannot_be_canceled(test_client: scaleapi.ScaleClient):
+    task = make(test_client)
     with pytest.raises(ScaleInvalidRequest, match=r"The task was already completed and cannot be canceled\."):
         task.cancel()
 
@@ -337,14 +341,14 @@ def test_an_audit_writes_a_review_and_a_new_one_is_added(live: scaleapi.ScaleCli
 @pytest.mark.parametrize(
     "body", [{}, {"accepted": "perhaps"}, {"accepted": None}, {"accepted": True, "comments": 5}]
 )
-def test_an_audit_without_a_verdict_is_400(test_world: scaleapi.ScaleClient, http: Ask, body: dict[str, Any]):
-    task = make(test_world)
+def test_an_audit_without_a_result_is_400(test_client: scaleapi.ScaleClient, http: Ask, body: dict[str, Any]):
+    task = make(test_client)
     assert (
         http("POST", f"/v1/task/{task.id}/audit", key=task._client.api.api_key, json=body).status_code == 400
     )
 
 
-def test_calls_about_a_task_that_is_not_there_are_404(http: Ask):
+def test_calls_for_an_unknown_task_are_404(http: Ask):
     for method, path, body in (
         ("POST", "cancel", None),
         ("POST", "unique_id", {"unique_id": "u"}),
@@ -366,7 +370,7 @@ def test_an_unknown_batch_or_project_is_404(live: scaleapi.ScaleClient):
 
 
 def test_a_task_belongs_to_the_project_of_its_batch(live: scaleapi.ScaleClient, chance: random.Random):
-    project, other, batch = odd_name(chance), odd_name(chance), odd_name(chance)
+    project, other, batch = arbitrary_name(chance), arbitrary_name(chance), arbitrary_name(chance)
     for name in (project, other):
         live.create_project(name, TaskType.Annotation)
     live.create_batch(project, batch)
@@ -377,7 +381,7 @@ def test_a_task_belongs_to_the_project_of_its_batch(live: scaleapi.ScaleClient, 
         make(live, batch=batch, project=other)
 
 
-def test_a_task_says_when_it_was_made_in_utc(live: scaleapi.ScaleClient):
+def test_the_creation_time_of_a_task_is_in_utc(live: scaleapi.ScaleClient):
     before = datetime.now(UTC)
     made = datetime.fromisoformat(make(live).created_at)
     assert before - timedelta(milliseconds=1) <= made <= datetime.now(UTC)
