@@ -123,7 +123,7 @@ def _write_image(export: Export, image: Image, xml: XmlWriter, number_: int, lab
         "image",
         {
             "id": number_,
-            "name": image.file_name if copied or export.options.copies else image.address,
+            "name": image.file_name if copied else image.address,
             **({"subset": image.split} if export.has_splits else {}),
             "width": image.width,
             "height": image.height,
@@ -308,5 +308,6 @@ CVAT = Format(
     write,
     needs_classes=True,
     needs_images=True,
+    needs_copies=True,
     needs_sizes=True,
 )

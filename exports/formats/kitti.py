@@ -202,4 +202,5 @@ KITTI = Format(
     write,
     needs_classes=True,
     needs_images=True,
+    needs_copies=True,
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from exports.export import Export
 from exports.format import Format
-from exports.geometry import corners, ellipse_axes, is_rotated, vertices
+from exports.geometry import bounds, corners, ellipse_axes, is_rotated, vertices
 from exports.json_array import JsonArray
 from exports.label_studio_rle import encode
 from exports.pixels import decode
@@ -24,6 +24,7 @@ from scale.annotations import Annotation
 
 NO_PIXELS = "the mask has no pixels, or its image could not be read"
 NO_TEXT = "the task has no text"
+OUTSIDE = "it lies outside of the image"
 POINT_WIDTH = 0.5
 """Percent of the image: how large Label Studio draws a point."""
 CONTROLS = {
@@ -70,6 +71,9 @@ def _image_task(export: Export, image: Image, number: int, used: set[str]) -> di
     copied = export.copy(image, f"images/{image.file_name}")
     result: list[dict[str, Any]] = []
     for task, annotation in image.annotations:
+        if _is_outside(image, annotation):
+            export.report.leave_out(OUTSIDE, task, [annotation])
+            continue
         value = _value(image, annotation)
         if value is None:
             export.report.leave_out(NO_PIXELS, task, [annotation])
@@ -81,6 +85,21 @@ def _image_task(export: Export, image: Image, number: int, used: set[str]) -> di
         export.report.wrote(task, annotation)
     address = f"images/{image.file_name}" if copied else image.address
     return _task(number, {"image": address}, image.tasks, result)
+
+
+def _is_outside(image: Image, annotation: Annotation) -> bool:
+    """Return whether no part of a shape lies in its image: Label Studio refuses such a region."""
+    geometry = annotation.geometry
+    if annotation.type == "mask":
+        return False
+    if annotation.type == "box":
+        points = corners(geometry)
+    else:
+        points = [(geometry["x"], geometry["y"])] if annotation.type == "point" else vertices(geometry)
+    left, top, right, bottom = bounds(points)
+    assert image.width is not None
+    assert image.height is not None
+    return right < 0 or bottom < 0 or left > image.width or top > image.height
 
 
 def _region(annotation: Annotation, value: dict[str, Any], region_id: str, target: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pipeline.datasets.records import Task
 from pipeline.datasets.texts import text_of
 from scale.annotations import Annotation
 
+NER = "namedentityrecognition"
 NO_TEXT = "the task has no text"
 OUTSIDE = "it does not lie within the text"
 CUT = "it begins or ends within a word"
@@ -35,11 +36,12 @@ class Span:
 def _texts(export: Export) -> Iterator[tuple[Task, str, list[Span]]]:
     """Yield each task that has a text, with the spans that lie within it; the rest is counted as left out."""
     for task in export.tasks():
+        if task.type != NER and not task.annotations:
+            continue
         text = text_of(task.params)
         if text is None:
             export.report.leave_out(NO_TEXT, task, task.annotations)
-            if task.annotations or task.type == "namedentityrecognition":
-                export.report.leave_out_task(NO_TEXT, task)
+            export.report.leave_out_task(NO_TEXT, task)
             continue
         spans = []
         for annotation in task.annotations:

@@ -103,5 +103,6 @@ VOC = Format(
     write,
     needs_classes=True,
     needs_images=True,
+    needs_copies=True,
     needs_sizes=True,
 )

@@ -109,5 +109,69 @@ def pandas_parquet(path):
     return json.loads(pandas.read_parquet(path).to_json(orient="records"))
 
 
+def datumaro(format_name, path):
+    import datumaro
+
+    dataset = datumaro.Dataset.import_from(path, format_name)
+    labels = [label.name for label in dataset.categories()[datumaro.AnnotationType.label].items]
+    return [
+        {
+            "id": item.id,
+            "subset": item.subset,
+            "shapes": [
+                {
+                    "kind": type(shape).__name__,
+                    "label": None if shape.label is None else labels[shape.label],
+                    "points": [float(number) for number in getattr(shape, "points", None) or ()],
+                    "pixels": int(shape.image.sum()) if type(shape).__name__ == "Mask" else None,
+                    "attributes": {name: str(value) for name, value in shape.attributes.items()},
+                }
+                for shape in item.annotations
+            ],
+        }
+        for item in dataset
+    ]
+
+
+def supervision_voc(folder):
+    import supervision
+
+    return _supervision(
+        supervision.DetectionDataset.from_pascal_voc(f"{folder}/JPEGImages", f"{folder}/Annotations")
+    )
+
+
+def spacy(path):
+    import spacy as library
+    from spacy.tokens import DocBin
+
+    documents = DocBin().from_disk(path).get_docs(library.blank("xx").vocab)
+    return [
+        {
+            "text": document.text,
+            "entities": [[one.start_char, one.end_char, one.label_] for one in document.ents],
+        }
+        for document in documents
+    ]
+
+
+def labelstudio(folder):
+    from label_studio_sdk.converter import brush
+    from label_studio_sdk.label_interface import LabelInterface
+
+    interface = LabelInterface((Path(folder) / "config.xml").read_text())
+    tasks = json.loads((Path(folder) / "tasks.json").read_text())
+    regions = [region for task in tasks for made in task["annotations"] for region in made["result"]]
+    return {
+        "valid": [interface.validate_annotation(made) for task in tasks for made in task["annotations"]],
+        "regions": [interface.validate_region(region) for region in regions],
+        "pixels": {
+            region["value"]["brushlabels"][0]: int((brush.decode_rle(region["value"]["rle"])[3::4] > 0).sum())
+            for region in regions
+            if region["type"] == "brushlabels"
+        },
+    }
+
+
 if __name__ == "__main__":
     print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
