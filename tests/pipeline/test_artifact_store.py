@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.artifacts.store import ArtifactStore, path
 from pipeline.http.download import fetch
-from tests.peer import Peer, reply
+from tests.fake_server import FakeServer, reply
 
 CONTENT = b"[]" * 700_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -149,7 +149,7 @@ def test_a_relative_folder_stays_where_it_was(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_fetched_file_goes_straight_into_the_store(store: ArtifactStore) -> None:
-    with Peer(lambda asked: reply(CONTENT)) as peer, store.incoming() as file:
+    with FakeServer(lambda asked: reply(CONTENT)) as peer, store.incoming() as file:
         bounds = {"max_bytes": 10_000_000, "max_seconds": 10}
         fetched = fetch(peer.url, hosts=[f"127.0.0.1:{peer.port}"], sink=file, **bounds)
         file.commit(fetched.sha256)

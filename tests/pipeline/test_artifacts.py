@@ -31,7 +31,7 @@ from scale.annotations import Annotation as Value
 from scale.masks import INDEX_IMAGE_ROLES
 from tests.assertions import TimeSpan, only, table
 from tests.factories.callbacks import PAYLOADS, callback, receive_callback
-from tests.peer import Answer, Asked, Peer, reply
+from tests.fake_server import Answer, FakeServer, ReceivedRequest, reply
 from workers.runner import run_due_jobs, run_job
 
 FILES = PAYLOADS / "files"
@@ -45,9 +45,9 @@ class Files:
 
     def __init__(self) -> None:
         self.has: dict[str, Any] = {}
-        self.peer = Peer(self._answer)
+        self.peer = FakeServer(self._answer)
 
-    def _answer(self, asked: Asked) -> Answer:
+    def _answer(self, asked: ReceivedRequest) -> Answer:
         found = self.has.get(asked.path, reply(status=404))
         if callable(found):
             return found(asked)
@@ -62,7 +62,7 @@ class Files:
 
     @property
     def asked(self) -> list[str]:
-        return [asked.path for asked in self.peer.asked]
+        return [asked.path for asked in self.peer.requests]
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_no_transaction_is_open_while_the_file_is_fetched(service: Service, file
     body = reply([{"annotations": [BOX]}])
     taken: list[str] = []
 
-    def slowly(_: Asked) -> Iterator[bytes]:
+    def slowly(_: ReceivedRequest) -> Iterator[bytes]:
         yield body[:-5]
         taken.append(receive_callback(service, callback({"annotations": []}, task_id="another")).status)
         yield body[-5:]
@@ -215,7 +215,7 @@ def test_a_host_that_is_not_named_is_refused_at_once_with_the_reason(
         "failed",
         f"{files.host} is not among the hosts that files may be fetched from",
     )
-    assert files.asked == []
+    assert files.requests == []
     assert job_kinds(service, "dead") == [kinds.FETCH]
     assert only(service, Job)["last_error"] == artifact["reason"]
 
@@ -316,7 +316,7 @@ def test_waiting_for_a_file_uses_up_no_attempts_of_its_job(service: Service, fil
     assert only(service, Job)["state"] == "ready"
 
 
-def silent(_: Asked) -> bytes:
+def silent(_: ReceivedRequest) -> bytes:
     raise ConnectionResetError
 
 
@@ -329,7 +329,7 @@ def test_a_host_that_does_not_answer_is_left_alone_for_a_while_and_longer_each_t
         receive_callback(service, video(files, name, type="videoboxannotation", task_id=f"task-{n}"))
     with TimeSpan() as then:
         run_due_jobs(service)
-    assert len(files.asked) == 1
+    assert len(files.requests) == 1
     waiting = [row for row in table(service, Job) if row["last_error"] == f"{files.host} does not answer"]
     assert [row["attempts"] for row in waiting] == [0] * 4
     assert sorted(row["attempts"] for row in table(service, Artifact)) == [0, 0, 0, 0, 1]
@@ -338,7 +338,7 @@ def test_a_host_that_does_not_answer_is_left_alone_for_a_while_and_longer_each_t
         pause = only(service, RateLimit)
         until = pause["until"]
         assert until in then.shift(seconds)
-        assert len(files.asked) == tries
+        assert len(files.requests) == tries
         with service.engine.begin() as connection:
             connection.execute(update(RateLimit).values(until=past))
             connection.execute(update(Job).values(run_at=past))
@@ -500,7 +500,7 @@ def test_a_worker_that_vanishes_while_reading_leaves_no_row_twice(
     run_job(service, claim(service))
     assert sorted(row["position"] for row in table(service, Annotation)) == [0, 1, 2, 3, 4]
     assert only(service, Response)["annotation_count"] == 5
-    assert files.asked == ["/a"]  # what was kept is not fetched again
+    assert files.requests == ["/a"]  # what was kept is not fetched again
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing_more(
@@ -540,7 +540,7 @@ def test_a_fetch_longer_than_its_lease_stays_leased(
     body = reply([{"annotations": [BOX]}])
     stolen: list[Any] = []
 
-    def slowly(_: Asked) -> Iterator[bytes]:
+    def slowly(_: ReceivedRequest) -> Iterator[bytes]:
         yield body[:-1]
         for _ in range(10):
             files.peer.wait(0.25)
@@ -583,7 +583,7 @@ def test_a_file_that_is_here_can_be_read_anew_without_being_fetched(service: Ser
         jobs.retry(connection, only(service, Artifact)["id"])
     run_job(service, claim(service))
     assert len(table(service, Annotation)) == only(service, Response)["annotation_count"] == 3
-    assert files.asked == ["/a"]
+    assert files.requests == ["/a"]
 
 
 def test_retrying_a_file_that_is_not_known_is_an_error(service: Service) -> None:
@@ -596,7 +596,7 @@ def test_two_workers_that_end_with_the_last_two_files_plan_once_and_count_all(
 ) -> None:
     together = threading.Barrier(2)
 
-    def held(_: Asked) -> bytes:
+    def held(_: ReceivedRequest) -> bytes:
         together.wait(20)
         return reply([{"annotations": [BOX]}])
 
@@ -761,7 +761,7 @@ def test_a_replay_measures_the_masks_again_without_fetching(service: Service, fi
     assert only(service, Artifact)["state"] == "pending"
     run_due_jobs(service)
     assert masks(service) == MEASURED
-    assert files.asked == ["/indexedImage"]
+    assert files.requests == ["/indexedImage"]
     assert table(service, Job) == []
 
 
@@ -811,7 +811,7 @@ def test_a_large_file_becomes_rows_within_300_mb_over_the_idle_worker(
     frame = ('{"annotations":[' + ",".join([shape] * 20) + "]}").encode()
     frames = 200_000_000 // len(frame)
 
-    def large(_: Asked) -> Iterator[bytes]:
+    def large(_: ReceivedRequest) -> Iterator[bytes]:
         yield b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n["
         for _ in range(frames - 1):
             yield frame + b","

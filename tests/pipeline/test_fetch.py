@@ -15,14 +15,14 @@ import urllib3.util.connection
 
 from pipeline.http.client import DownloadRefused, Unavailable
 from pipeline.http.download import Fetched, fetch
-from tests.peer import Answer, Asked, Peer, reply
+from tests.fake_server import Answer, FakeServer, ReceivedRequest, reply
 
 SECRET = "X-Amz-Signature=c0ffee"
 PUBLIC = "93.184.216.34"  # never reached: the tests that resolve to it catch the connection
 
 
 def get(
-    peer: Peer, path: str = "/file", *, max_bytes: int = 10_000_000, max_seconds: float = 10
+    peer: FakeServer, path: str = "/file", *, max_bytes: int = 10_000_000, max_seconds: float = 10
 ) -> tuple[Fetched, bytes]:
     sink = io.BytesIO()
     fetched = fetch(
@@ -41,14 +41,14 @@ def once(url: str, hosts: list[str], **bounds: Any) -> Fetched:
 
 def test_a_file_is_written_with_its_digest_size_and_media_type() -> None:
     content = os.urandom(700_000)
-    with Peer(lambda asked: reply(content, Content_Type="Application/JSON; charset=utf-8")) as peer:
+    with FakeServer(lambda asked: reply(content, Content_Type="Application/JSON; charset=utf-8")) as peer:
         fetched, written = get(peer, "/a%2Fb?X-Amz-Date=20260131T000000Z&X-Amz-SignedHeaders=host")
     assert written == content
     assert fetched == Fetched(hashlib.sha256(content).hexdigest(), len(content), "application/json")
-    assert peer.asked[0].target == "/a%2Fb?X-Amz-Date=20260131T000000Z&X-Amz-SignedHeaders=host"
-    assert peer.asked[0].headers["host"] == f"127.0.0.1:{peer.port}"  # a presigned address signs it
-    assert peer.asked[0].headers["accept-encoding"] == "identity"
-    assert "authorization" not in peer.asked[0].headers
+    assert peer.requests[0].target == "/a%2Fb?X-Amz-Date=20260131T000000Z&X-Amz-SignedHeaders=host"
+    assert peer.requests[0].headers["host"] == f"127.0.0.1:{peer.port}"  # a presigned address signs it
+    assert peer.requests[0].headers["accept-encoding"] == "identity"
+    assert "authorization" not in peer.requests[0].headers
 
 
 @pytest.mark.parametrize(
@@ -142,12 +142,12 @@ def test_the_address_that_was_checked_is_the_one_connected_to_and_the_name_the_o
     """DNS rebinding: the second look-up would give a private address. There is no second look-up."""
     looked_up = resolve(monkeypatch, {"files.example": [[PUBLIC], ["127.0.0.1"]]})
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    with Peer(lambda asked: reply(b"content"), tls=server_side(certificate)) as peer:
+    with FakeServer(lambda asked: reply(b"content"), tls=server_side(certificate)) as peer:
         connected = catch_connections(monkeypatch, peer)
         assert once("https://files.example/x", ["files.example"]).size == 7
     assert connected == [(PUBLIC, 443)]
     assert looked_up == ["files.example"]
-    assert peer.asked[0].headers["host"] == "files.example"
+    assert peer.requests[0].headers["host"] == "files.example"
 
 
 def test_a_certificate_for_another_name_is_not_taken(
@@ -155,31 +155,31 @@ def test_a_certificate_for_another_name_is_not_taken(
 ) -> None:
     resolve(monkeypatch, {"other.example": [[PUBLIC]]})
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    with Peer(lambda asked: reply(b"content"), tls=server_side(certificate)) as peer:
+    with FakeServer(lambda asked: reply(b"content"), tls=server_side(certificate)) as peer:
         catch_connections(monkeypatch, peer)
         with pytest.raises(Unavailable, match="SSLError"):
             once("https://other.example/x", ["other.example"])
-    assert peer.asked == []
+    assert peer.requests == []
 
 
 @pytest.mark.parametrize("status", [204, 206, 304, 400, 401, 403, 404, 410, 429, 500, 503])
 def test_any_status_but_200_means_that_the_file_may_be_there_later(status: int) -> None:
     with (
-        Peer(lambda asked: reply(b"no", status)) as peer,
+        FakeServer(lambda asked: reply(b"no", status)) as peer,
         pytest.raises(Unavailable, match=f"answered {status}"),
     ):
         get(peer)
 
 
 def test_a_redirect_within_the_named_hosts_is_followed() -> None:
-    def answer(asked: Asked) -> bytes:
+    def answer(asked: ReceivedRequest) -> bytes:
         return (
             reply(b"", 302, Location="../there?a=1#part")
             if asked.path == "/a/b"
             else reply(asked.target.encode())
         )
 
-    with Peer(answer) as peer:
+    with FakeServer(answer) as peer:
         assert get(peer, "/a/b")[1] == b"/there?a=1"
 
 
@@ -195,9 +195,9 @@ def test_a_redirect_within_the_named_hosts_is_followed() -> None:
     ],
 )
 def test_a_redirect_to_any_other_place_is_refused(location: str) -> None:
-    with Peer(lambda asked: reply(b"", 302, Location=location)) as peer, pytest.raises(DownloadRefused):
+    with FakeServer(lambda asked: reply(b"", 302, Location=location)) as peer, pytest.raises(DownloadRefused):
         get(peer)
-    assert len(peer.asked) == 1
+    assert len(peer.requests) == 1
 
 
 def test_a_redirect_to_a_named_host_whose_address_is_private_is_refused(
@@ -205,7 +205,7 @@ def test_a_redirect_to_a_named_host_whose_address_is_private_is_refused(
 ) -> None:
     resolve(monkeypatch, {"files.example": [["10.0.0.1"]]})
     with (
-        Peer(lambda asked: reply(b"", 302, Location="https://files.example/")) as peer,
+        FakeServer(lambda asked: reply(b"", 302, Location="https://files.example/")) as peer,
         pytest.raises(DownloadRefused, match="private or reserved"),
     ):
         once(f"{peer.url}/x", [f"127.0.0.1:{peer.port}", "files.example"])
@@ -213,15 +213,15 @@ def test_a_redirect_to_a_named_host_whose_address_is_private_is_refused(
 
 def test_redirects_that_never_end_are_refused() -> None:
     with (
-        Peer(lambda asked: reply(b"", 302, Location="/again")) as peer,
+        FakeServer(lambda asked: reply(b"", 302, Location="/again")) as peer,
         pytest.raises(DownloadRefused, match="5 redirects"),
     ):
         get(peer)
-    assert len(peer.asked) == 6
+    assert len(peer.requests) == 6
 
 
 def test_a_redirect_is_not_read_beyond_its_head() -> None:
-    def answer(asked: Asked) -> Answer:
+    def answer(asked: ReceivedRequest) -> Answer:
         return forever() if asked.path == "/file" else reply(b"content")
 
     def forever() -> Iterator[bytes]:
@@ -229,13 +229,13 @@ def test_a_redirect_is_not_read_beyond_its_head() -> None:
         while True:
             yield b"x" * 65536
 
-    with Peer(answer) as peer:
+    with FakeServer(answer) as peer:
         assert get(peer, max_seconds=10)[1] == b"content"
 
 
 def test_a_file_that_says_it_is_too_large_is_refused_unread() -> None:
     with (
-        Peer(lambda asked: b"HTTP/1.1 200 OK\r\nContent-Length: 5000000000\r\n\r\n") as peer,
+        FakeServer(lambda asked: b"HTTP/1.1 200 OK\r\nContent-Length: 5000000000\r\n\r\n") as peer,
         pytest.raises(DownloadRefused, match="larger than 1,000 bytes"),
     ):
         get(peer, max_bytes=1000)
@@ -245,14 +245,14 @@ def test_a_file_that_says_it_is_too_large_is_refused_unread() -> None:
 def test_a_file_that_does_not_say_how_large_it_is_ends_at_the_bound(chunked: bool) -> None:
     sent = 0
 
-    def answer(asked: Asked) -> Iterator[bytes]:
+    def answer(asked: ReceivedRequest) -> Iterator[bytes]:
         nonlocal sent
         yield b"HTTP/1.1 200 OK\r\n" + (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n")
         while True:
             sent += 65536
             yield (b"10000\r\n" if chunked else b"") + b"x" * 65536 + (b"\r\n" if chunked else b"")
 
-    with Peer(answer) as peer, pytest.raises(DownloadRefused, match="larger"):
+    with FakeServer(answer) as peer, pytest.raises(DownloadRefused, match="larger"):
         get(peer, max_bytes=1_000_000)
     assert sent < 20_000_000
 
@@ -265,7 +265,7 @@ def test_a_packed_file_is_written_unpacked(encoding: str) -> None:
         if encoding == "gzip"
         else zlib.compress(content)
     )
-    with Peer(lambda asked: reply(packed, Content_Encoding=encoding)) as peer:
+    with FakeServer(lambda asked: reply(packed, Content_Encoding=encoding)) as peer:
         assert get(peer)[1] == content
 
 
@@ -274,7 +274,7 @@ def test_a_bomb_of_a_gigabyte_is_left_at_the_bound_and_not_held_in_memory() -> N
     bomb = b"".join(pack.compress(bytes(1_000_000)) for _ in range(1000)) + pack.flush()
     assert len(bomb) < 2_000_000
     sink = _Counter()
-    with Peer(lambda asked: reply(bomb, Content_Encoding="gzip")) as peer:
+    with FakeServer(lambda asked: reply(bomb, Content_Encoding="gzip")) as peer:
         tracemalloc.start()
         with pytest.raises(DownloadRefused, match="larger"):
             fetch(
@@ -294,7 +294,7 @@ def test_a_packed_file_that_is_damaged_or_cut_is_unavailable() -> None:
     packed = gzip.compress(os.urandom(100_000))
     for body in (packed[:-1000], b"no gzip at all", b"", packed + b"rubbish"):
         with (
-            Peer(lambda asked, body=body: reply(body, Content_Encoding="gzip")) as peer,
+            FakeServer(lambda asked, body=body: reply(body, Content_Encoding="gzip")) as peer,
             pytest.raises(Unavailable, match="compress"),
         ):
             get(peer)
@@ -302,7 +302,7 @@ def test_a_packed_file_that_is_damaged_or_cut_is_unavailable() -> None:
 
 def test_an_encoding_that_is_not_read_is_refused() -> None:
     with (
-        Peer(lambda asked: reply(b"x", Content_Encoding="br")) as peer,
+        FakeServer(lambda asked: reply(b"x", Content_Encoding="br")) as peer,
         pytest.raises(DownloadRefused, match="br"),
     ):
         get(peer)
@@ -314,25 +314,25 @@ def test_an_encoding_that_is_not_read_is_refused() -> None:
 )
 def test_a_file_cut_short_is_unavailable(head: bytes) -> None:
     with (
-        Peer(lambda asked: b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + head + b"x" * 999) as peer,
+        FakeServer(lambda asked: b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + head + b"x" * 999) as peer,
         pytest.raises(Unavailable),
     ):
         get(peer)
 
 
 def test_a_body_longer_than_it_said_is_taken_as_far_as_it_said() -> None:
-    with Peer(
+    with FakeServer(
         lambda asked: b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabcdef"
     ) as peer:
         assert get(peer)[1] == b"abc"
 
 
 def test_a_reset_is_unavailable() -> None:
-    def answer(asked: Asked) -> Iterator[bytes]:
+    def answer(asked: ReceivedRequest) -> Iterator[bytes]:
         yield b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc"
         raise ConnectionResetError
 
-    with Peer(answer) as peer, pytest.raises(Unavailable, match="failed"):
+    with FakeServer(answer) as peer, pytest.raises(Unavailable, match="failed"):
         get(peer)
 
 
@@ -347,12 +347,12 @@ def test_a_reset_is_unavailable() -> None:
     ],
 )
 def test_a_server_that_drips_is_left_when_the_time_is_over(head: bytes) -> None:
-    def answer(asked: Asked) -> Iterator[bytes]:
+    def answer(asked: ReceivedRequest) -> Iterator[bytes]:
         yield head
         while not peer.wait(0.05):
             yield b"1"
 
-    with Peer(answer) as peer, pytest.raises(Unavailable, match="in time"):
+    with FakeServer(answer) as peer, pytest.raises(Unavailable, match="in time"):
         get(peer, max_seconds=0.5)
 
 
@@ -364,7 +364,7 @@ def test_a_server_that_accepts_and_never_answers_is_left() -> None:
 
 
 def test_nobody_listening_is_unavailable() -> None:
-    with Peer(lambda asked: b"") as peer:
+    with FakeServer(lambda asked: b"") as peer:
         pass
     with pytest.raises(Unavailable, match="NewConnectionError"):
         get(peer)
@@ -375,12 +375,12 @@ def test_what_the_sink_raises_is_not_taken_for_a_fault_of_the_server() -> None:
         def write(self, piece: bytes) -> None:
             raise OSError("no space left")
 
-    with Peer(lambda asked: reply(b"content")) as peer, pytest.raises(OSError, match="no space left"):
+    with FakeServer(lambda asked: reply(b"content")) as peer, pytest.raises(OSError, match="no space left"):
         fetch(peer.url, hosts=[f"127.0.0.1:{peer.port}"], max_bytes=100, max_seconds=5, sink=Full())
 
 
 def test_no_error_shows_the_query_of_an_address() -> None:
-    def resets(asked: Asked) -> bytes:
+    def resets(asked: ReceivedRequest) -> bytes:
         raise ConnectionResetError
 
     answers = [
@@ -392,7 +392,7 @@ def test_no_error_shows_the_query_of_an_address() -> None:
         resets,
     ]
     for answer in answers:
-        with Peer(answer) as peer, pytest.raises((DownloadRefused, Unavailable)) as caught:
+        with FakeServer(answer) as peer, pytest.raises((DownloadRefused, Unavailable)) as caught:
             get(peer, f"/x?{SECRET}", max_bytes=1000)
         assert "c0ffee" not in str(caught.value)
         assert caught.value.__cause__ is None or "c0ffee" not in repr(caught.value.__cause__)
@@ -427,7 +427,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch, names: dict[str, list[list[str]]]) 
     return looked_up
 
 
-def catch_connections(monkeypatch: pytest.MonkeyPatch, peer: Peer) -> list[tuple[str, int]]:
+def catch_connections(monkeypatch: pytest.MonkeyPatch, peer: FakeServer) -> list[tuple[str, int]]:
     """Every connection goes to `peer`. Returns where they were meant to go."""
     meant: list[tuple[str, int]] = []
     real = urllib3.util.connection.create_connection

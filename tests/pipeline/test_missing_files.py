@@ -15,7 +15,7 @@ from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.receive.replay import replay
 from tests.assertions import only, table
 from tests.factories.pipelines import ROOT, Pipeline, asks
-from tests.peer import Peer, reply
+from tests.fake_server import FakeServer, reply
 
 BOX = {"type": "box", "label": "car", "left": 1, "top": 2, "width": 30, "height": 40, "uuid": "u1"}
 OTHER = {**BOX, "left": 100, "uuid": "u2"}
@@ -46,7 +46,7 @@ class FileServer:
 
     def __init__(self) -> None:
         self.body: Any = None
-        self.peer = Peer(lambda _: reply(b"", 404) if self.body is None else reply(self.body))
+        self.peer = FakeServer(lambda _: reply(b"", 404) if self.body is None else reply(self.body))
         self.host = self.peer.url.removeprefix("http://")
         self.url = f"{self.peer.url}/x.json"
 

@@ -18,7 +18,7 @@ from pipeline.receive import events
 from tests.assertions import only, table
 from tests.factories.callbacks import boxes, callback, receive_callback
 from tests.factories.pipelines import ROOT, Pipeline, asks
-from tests.peer import Peer, reply
+from tests.fake_server import FakeServer, reply
 
 EACH = asks(for_each="annotation")
 
@@ -28,13 +28,13 @@ class Receiver:
 
     def __init__(self) -> None:
         self.status, self.headers = 200, dict[str, str]()
-        self.peer = Peer(lambda asked: reply(status=self.status, **self.headers))
+        self.peer = FakeServer(lambda asked: reply(status=self.status, **self.headers))
         self.host = f"127.0.0.1:{self.peer.port}"
         self.url = f"{self.peer.url}/hook"
 
     def heard(self, secret: str) -> list[dict[str, Any]]:
         """What came, each with its signature checked as a receiver checks it."""
-        return [Webhook(secret).verify(asked.body, asked.headers) for asked in self.peer.asked]
+        return [Webhook(secret).verify(asked.body, asked.headers) for asked in self.peer.requests]
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_delivery_is_passed_on_byte_by_byte_with_the_headers_that_an_older_han
     body = json.dumps(json.loads(callback(boxes("car", "Fußgänger"))), indent=3, ensure_ascii=False).encode()
     receive(chain, body)
     receive(chain, b'{"odd": ')
-    first, second = receiver.peer.asked
+    first, second = receiver.peer.requests
     assert (first.body, second.body) == (body, b'{"odd": ')
     assert first.headers["scale-callback-auth"] == "the-old-key"
     Webhook(secret).verify(first.body, first.headers)
@@ -128,7 +128,7 @@ def test_the_end_of_a_run_is_told_once_after_the_last_of_its_tasks(
     children = list(chain.children("each"))
     for child in children:
         chain.finish(child, {"category": "yes"})
-        assert receiver.peer.asked == []
+        assert receiver.peer.requests == []
     (summary,) = chain.children("last")
     chain.finish(summary, {"category": "yes"})
     (event,) = receiver.heard(secret)
@@ -138,14 +138,14 @@ def test_the_end_of_a_run_is_told_once_after_the_last_of_its_tasks(
     assert data["counts"] == {"completed": 3}
     chain.tell(summary)
     chain.work()
-    assert len(receiver.peer.asked) == 1
+    assert len(receiver.peer.requests) == 1
 
 
 def test_a_run_that_nothing_followed_is_no_run(chain: Pipeline, receiver: Receiver) -> None:
     subscribe(chain, receiver, "workflow")
     chain.workflow({"ask": asks(when="length(annotations) > `5`")})
     receive(chain, callback(boxes("car")))
-    assert receiver.peer.asked == []
+    assert receiver.peer.requests == []
 
 
 def test_single_events_can_be_asked_for(chain: Pipeline, receiver: Receiver) -> None:
@@ -173,7 +173,7 @@ def test_what_is_not_taken_is_sent_again_with_the_same_id_and_its_history_kept(
         "delivered",
         ["the receiver answered 500", None],
     )
-    assert len({asked.headers["webhook-id"] for asked in receiver.peer.asked}) == 1
+    assert len({asked.headers["webhook-id"] for asked in receiver.peer.requests}) == 1
     assert chain.jobs() == []
 
 
@@ -206,7 +206,7 @@ def test_a_receiver_that_is_gone_is_told_no_more(chain: Pipeline, receiver: Rece
     row = only(chain.service, Subscriber)
     assert (row["enabled"], row["reason"]) == (False, "the receiver answered 410 Gone")
     receive(chain, callback(boxes("car"), updated_at="2026-01-01T11:00:00.000Z", tags=["x"]))
-    assert len(receiver.peer.asked) == 1
+    assert len(receiver.peer.requests) == 1
 
 
 def test_a_receiver_that_asks_to_wait_is_left_alone_for_so_long(chain: Pipeline, receiver: Receiver) -> None:
@@ -279,7 +279,7 @@ def test_a_large_body_is_told_of_when_it_was_read(chain: Pipeline, receiver: Rec
     receive_callback(chain.service, callback(boxes("car")), inline_bytes=10)
     assert table(chain.service, Notification) == []
     chain.work()
-    assert [json.loads(asked.body).get("type", "raw") for asked in receiver.peer.asked] == [
+    assert [json.loads(asked.body).get("type", "raw") for asked in receiver.peer.requests] == [
         "raw",
         "task.completed",
     ]

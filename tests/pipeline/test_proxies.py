@@ -13,7 +13,7 @@ import pytest
 from pipeline.http.client import DownloadRefused, Unreachable, is_public
 from pipeline.http.download import fetch
 from scale.client import Client, TimedOut
-from tests.peer import Peer, reply
+from tests.fake_server import FakeServer, reply
 from tests.servers import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -90,14 +90,14 @@ def tls(certificate: Path) -> ssl.SSLContext:
 def test_a_result_file_is_fetched_through_the_proxy_that_resolves_its_host(
     host: str, start_proxy: Callable[..., Proxy], trusted: Path
 ) -> None:
-    with Peer(lambda _: reply(b"content"), tls=tls(trusted)) as peer:
+    with FakeServer(lambda _: reply(b"content"), tls=tls(trusted)) as peer:
         proxy = start_proxy(peer.port)
         assert download("https://files.example/x", [host]) == b"content"
     assert proxy.requests == ["CONNECT files.example:443"]
 
 
 def test_calls_of_scale_go_through_the_proxy(start_proxy: Callable[..., Proxy], trusted: Path) -> None:
-    with Peer(lambda _: reply({"task_id": "t"}), tls=tls(trusted)) as peer:
+    with FakeServer(lambda _: reply({"task_id": "t"}), tls=tls(trusted)) as peer:
         proxy = start_proxy(peer.port)
         assert Client("https://files.example/v1", "key").get_task("t") == {"task_id": "t"}
     assert proxy.requests == ["CONNECT files.example:443"]
@@ -105,7 +105,7 @@ def test_calls_of_scale_go_through_the_proxy(start_proxy: Callable[..., Proxy], 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_this_machine_is_never_reached_through_a_proxy(host: str, start_proxy: Callable[..., Proxy]) -> None:
-    with Peer(lambda _: reply({"task_id": "t"})) as peer:
+    with FakeServer(lambda _: reply({"task_id": "t"})) as peer:
         proxy = start_proxy()
         assert download(f"http://{host}:{peer.port}/x", [f"{host}:{peer.port}"]) == b'{"task_id": "t"}'
         assert Client(f"http://{host}:{peer.port}/v1", "key").get_task("t") == {"task_id": "t"}
@@ -149,7 +149,7 @@ def test_an_answer_through_a_proxy_is_aborted_in_time(
         while not peer.wait(0.2):
             yield b"x"
 
-    with Peer(slowly, tls=tls(trusted)) as peer:
+    with FakeServer(slowly, tls=tls(trusted)) as peer:
         start_proxy(peer.port)
         with pytest.raises(Unreachable, match=r"in time|failed"):
             download("https://files.example/x", ["files.example"], seconds=1.5)

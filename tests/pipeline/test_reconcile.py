@@ -18,7 +18,7 @@ from sandbox.pytest_plugin import ScaleSandbox
 from scale.client import Throttled, TransientError, Unauthorized
 from tests.assertions import TimeSpan, only, stored_rows, table
 from tests.factories.callbacks import boxes, callback, receive_callback, task
-from tests.peer import Asked, Peer, reply
+from tests.fake_server import FakeServer, ReceivedRequest, reply
 from workers.runner import run_due_jobs, run_job
 
 
@@ -170,7 +170,7 @@ def test_an_old_result_that_was_reconciled_waits_for_a_person_before_it_costs_mo
         task(task_id="old", response=boxes("car"), completed_at=old, updated_at=old),
         task(task_id="new", response=boxes("car"), completed_at=new, updated_at=new),
     ]
-    with Peer(lambda _: reply({"docs": listed, "has_more": False, "total": 2})) as peer:
+    with FakeServer(lambda _: reply({"docs": listed, "has_more": False, "total": 2})) as peer:
         service = open_service(scale_api_url=peer.url, scale_api_key="k", public_url="https://labels.example")
         run(service)
     for row in table(service, Job):
@@ -190,10 +190,10 @@ class Pages:
     def __init__(self, docs: list[dict[str, Any]], *, tokens: bool = True, size: int = 2) -> None:
         self.docs, self.tokens, self.size = docs, tokens, size
         self.answers: dict[int, bytes] = {}  # by the number of the request
-        self.peer = Peer(self._answer)
+        self.peer = FakeServer(self._answer)
 
-    def _answer(self, asked: Asked) -> bytes:
-        number = len(self.peer.asked)
+    def _answer(self, asked: ReceivedRequest) -> bytes:
+        number = len(self.peer.requests)
         if number in self.answers:
             return self.answers[number]
         query = asked.query
@@ -213,7 +213,7 @@ class Pages:
 
     @property
     def asked(self) -> list[dict[str, list[str]]]:
-        return [one.query for one in self.peer.asked]
+        return [one.query for one in self.peer.requests]
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_both_ways_of_paging_come_to_the_end(tokens: bool, open_service: Open, p
     server = pages(many(7), tokens=tokens)
     service = open_service(scale_api_url=server.peer.url, scale_api_key="k")
     assert counts(run(service)) == (7, 7, 0, 7)
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
 
 
 @pytest.mark.parametrize("tokens", [True, False])
@@ -257,7 +257,7 @@ def test_an_interrupted_run_goes_on_behind_the_last_page(
     resumed = begin(service, "live")
     assert (resumed.seen, resumed.repaired) == (4, 4)
     assert counts(run(service)) == (7, 7, 0, 7)
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
     assert only(service, SyncRun)["finished_at"] is not None
     assert begin(service, "live").seen == 0
 
@@ -278,7 +278,7 @@ def test_a_token_that_has_become_too_old_begins_the_list_anew(open_service: Open
     server.answers[2] = reply({"status_code": 400, "error": "next_token is not valid"}, status=400)
     run(service)
     assert len(table(service, Task)) == 5
-    assert ["next_token" in one for one in server.asked] == [False, True, False, True, True]
+    assert ["next_token" in one for one in server.requests] == [False, True, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -396,7 +396,7 @@ def test_a_scheduled_run_looks_back_a_month_at_first_and_then_to_the_run_before(
         with service.engine.begin() as connection:
             connection.execute(update(SyncRun).values(started_at=utcnow() - timedelta(seconds=5)))
     since = [
-        datetime.fromisoformat(one["updated_after"][0]) for one in server.asked if "next_token" not in one
+        datetime.fromisoformat(one["updated_after"][0]) for one in server.requests if "next_token" not in one
     ]
     assert abs(utcnow() - since[0] - timedelta(days=30)) < timedelta(minutes=5)
     assert abs(utcnow() - since[1] - timedelta(hours=1)) < timedelta(minutes=5)

@@ -16,7 +16,7 @@ from app import create_app
 from pipeline.follow_ups import signed_urls, views
 from pipeline.follow_ups.request_files import RequestFileError, crop_image
 from tests.factories.pipelines import Pipeline
-from tests.peer import Asked, Peer, reply
+from tests.fake_server import FakeServer, ReceivedRequest, reply
 
 PUBLIC = "http://127.0.0.1:9"
 QUESTION = {"instruction": "?", "attachment_type": "image", "attachment": "${{ task.params.attachment }}", "categories": ["a", "b"]}  # fmt: skip
@@ -37,11 +37,11 @@ class Pictures:
 
     def __init__(self) -> None:
         self.served: dict[str, bytes] = {"/street.png": picture()}
-        self.peer = Peer(self.answer)
+        self.peer = FakeServer(self.answer)
         self.host = f"127.0.0.1:{self.peer.port}"
         self.url = f"{self.peer.url}/street.png"
 
-    def answer(self, asked: Asked) -> bytes:
+    def answer(self, asked: ReceivedRequest) -> bytes:
         if asked.path not in self.served:
             return reply(status=404)
         kind = "image/jpeg" if asked.path.endswith("jpg") else "image/png"
@@ -104,7 +104,7 @@ def test_twenty_cuts_of_one_image_fetch_it_once(chain: Pipeline, pictures: Pictu
     boxes = [{**BOX, "uuid": f"b{n}", "left": n} for n in range(20)]
     chain.receive({"annotations": boxes}, params={"attachment": pictures.url})
     assert len(sent(chain)) == 20
-    assert len(pictures.peer.asked) == 1
+    assert len(pictures.peer.requests) == 1
 
 
 def test_results_on_a_cut_are_seen_in_coordinates_of_the_image(chain: Pipeline, pictures: Pictures) -> None:
@@ -270,7 +270,7 @@ def test_the_files_of_a_hypothesis_are_passed_on_from_our_own_store(
     assert (
         web.get(path_of(request["hypothesis"]["annotations"]["url"])).data == pictures.served["/result.json"]
     )
-    assert len(pictures.peer.asked) == 1
+    assert len(pictures.peer.requests) == 1
 
 
 def test_annotations_of_files_are_read_only_where_a_workflow_asks_for_them(

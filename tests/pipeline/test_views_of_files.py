@@ -12,7 +12,7 @@ from pipeline.service import Service
 from scale.layers import flatten
 from tests.assertions import only, table
 from tests.factories.callbacks import callback, receive_callback
-from tests.peer import Peer, reply
+from tests.fake_server import FakeServer, reply
 from workers.runner import run_due_jobs
 
 EVENTS = [
@@ -27,7 +27,7 @@ ROTATED = [{"annotations": [{"type": "box", "left": 1, "top": 2, "width": 3, "he
 def read_file(open_service: Callable[..., Service]) -> Iterator[Callable[[Any, str], Service]]:
     """`read_file(content, role)` → a service that has read this file of a playback task."""
     content: dict[str, bytes] = {}
-    with Peer(lambda asked: reply(content["file"])) as peer:
+    with FakeServer(lambda asked: reply(content["file"])) as peer:
 
         def read(value: Any, role: str) -> Service:
             content["file"] = json.dumps(value).encode()

@@ -20,13 +20,13 @@ from scale.client import (
     TransientError,
     Unauthorized,
 )
-from tests.peer import Answer, Asked, Peer, reply
+from tests.fake_server import Answer, FakeServer, ReceivedRequest, reply
 
 TASK = {"task_id": "5774cc78b01249ab09f089dd", "type": "annotation", "status": "pending"}
 
 
-def scale(answer: Callable[[Asked], Answer], **timeouts: float) -> tuple[Peer, Client]:
-    peer = Peer(answer)
+def scale(answer: Callable[[ReceivedRequest], Answer], **timeouts: float) -> tuple[FakeServer, Client]:
+    peer = FakeServer(answer)
     return peer, Client(peer.url + "/v1", "test_key|test", **timeouts)
 
 
@@ -83,7 +83,7 @@ def test_each_call_asks_what_scale_documents(
     peer, client = scale(lambda asked: reply(TASK))
     with peer:
         assert call(client) == TASK
-    (asked,) = peer.asked
+    (asked,) = peer.requests
     assert (asked.method, asked.target) == (method, target)
     assert (asked.json if asked.body else None) == body
 
@@ -93,7 +93,8 @@ def test_the_key_is_the_user_name_and_the_password_is_empty() -> None:
     with peer:
         client.get_task("576c")
     assert (
-        base64.b64decode(peer.asked[0].headers["authorization"].removeprefix("Basic ")) == b"test_key|test:"
+        base64.b64decode(peer.requests[0].headers["authorization"].removeprefix("Basic "))
+        == b"test_key|test:"
     )
     assert "test_key" not in repr(client)
 
@@ -103,14 +104,14 @@ def test_what_can_not_be_an_id_is_refused_before_anything_is_sent(task_id: str) 
     peer, client = scale(lambda asked: reply(TASK))
     with peer, pytest.raises(PermanentError):
         client.get_task(task_id)
-    assert peer.asked == []
+    assert peer.requests == []
 
 
 def test_an_id_can_not_leave_its_place_in_the_path() -> None:
     peer, client = scale(lambda asked: reply(TASK))
     with peer:
         client.get_task("../tasks?limit=1#")
-    assert peer.asked[0].target == "/v1/task/..%2Ftasks%3Flimit%3D1%23"
+    assert peer.requests[0].target == "/v1/task/..%2Ftasks%3Flimit%3D1%23"
 
 
 def test_filters_go_out_as_scale_takes_them() -> None:
@@ -124,7 +125,7 @@ def test_filters_go_out_as_scale_takes_them() -> None:
             project=None,
             limit=10,
         )
-    assert peer.asked[0].query == {
+    assert peer.requests[0].query == {
         "unique_id": ["a&b", "c"],
         "customer_review_status": ["accepted,fixed"],
         "updated_after": ["2026-01-31T10:00:00Z"],
@@ -137,7 +138,7 @@ def test_filters_go_out_as_scale_takes_them() -> None:
 def test_a_list_is_read_to_its_end_by_token_and_by_the_old_offset(old: bool) -> None:
     tasks = [{"task_id": str(n)} for n in range(7)]
 
-    def answer(asked: Asked) -> bytes:
+    def answer(asked: ReceivedRequest) -> bytes:
         at = int((asked.query.get("offset" if old else "next_token") or ["0"])[0])
         page: dict[str, Any] = {"docs": tasks[at : at + 3], "has_more": at + 3 < 7, "limit": 3}
         page |= {"offset": at} if old else {"next_token": str(at + 3)}
@@ -147,7 +148,7 @@ def test_a_list_is_read_to_its_end_by_token_and_by_the_old_offset(old: bool) -> 
     with peer:
         assert list(client.iter_tasks(project="p", limit=3)) == tasks
         assert [len(page["docs"]) for page in client.iter_task_pages(limit=3)] == [3, 3, 1]
-    assert all(asked.query["project"] == ["p"] for asked in peer.asked[:3])
+    assert all(asked.query["project"] == ["p"] for asked in peer.requests[:3])
 
 
 def test_a_list_that_never_goes_on_ends_in_an_error_and_not_in_a_loop() -> None:
@@ -271,11 +272,11 @@ def test_a_body_that_is_no_json_is_refused_for_good() -> None:
                 client.create_task("annotation", body)
         with pytest.raises(PermanentError):
             client.list_tasks(project="\ud800")
-    assert peer.asked == []
+    assert peer.requests == []
 
 
 def test_no_post_is_ever_repeated() -> None:
-    def resets(asked: Asked) -> bytes:
+    def resets(asked: ReceivedRequest) -> bytes:
         raise ConnectionResetError
 
     for answer in (
@@ -287,11 +288,11 @@ def test_no_post_is_ever_repeated() -> None:
         peer, client = scale(answer, read_timeout=0.3)
         with peer, pytest.raises(TransientError):
             client.create_task("annotation", {})
-        assert len(peer.asked) == 1
+        assert len(peer.requests) == 1
 
 
 def test_a_redirect_is_not_followed() -> None:
-    def answer(asked: Asked) -> Iterator[bytes]:
+    def answer(asked: ReceivedRequest) -> Iterator[bytes]:
         yield b"HTTP/1.1 302 Found\r\nLocation: /v1/task/other\r\n\r\n"
         for _ in range(64):
             yield b"x" * 1024
@@ -299,11 +300,11 @@ def test_a_redirect_is_not_followed() -> None:
     peer, client = scale(answer)
     with peer, pytest.raises(TransientError):
         client.create_task("annotation", {})
-    assert len(peer.asked) == 1
+    assert len(peer.requests) == 1
 
 
 def test_a_silent_server_is_left_after_the_read_timeout() -> None:
-    def answer(asked: Asked) -> Iterator[bytes]:
+    def answer(asked: ReceivedRequest) -> Iterator[bytes]:
         peer.wait(5)
         yield b""
 
@@ -322,7 +323,7 @@ def test_a_silent_server_is_left_after_the_read_timeout() -> None:
     ],
 )
 def test_a_server_that_drips_is_left_after_the_total_timeout(head: bytes) -> None:
-    def answer(asked: Asked) -> Iterator[bytes]:
+    def answer(asked: ReceivedRequest) -> Iterator[bytes]:
         yield head
         while not peer.wait(0.05):
             yield b"1"
@@ -377,7 +378,7 @@ def test_threads_share_a_client_and_each_keeps_its_connection() -> None:
         for thread in threads:
             thread.join()
     assert wrong == []
-    assert len(peer.asked) == 160
+    assert len(peer.requests) == 160
     assert peer.connections == 8
 
 
@@ -404,7 +405,7 @@ def test_a_slow_list_is_read_with_longer_time_outs_and_smaller_pages() -> None:
     """A page of 100 takes longer than the time-out, one of 25 does not; the next page begins with what worked."""
     limits: list[int] = []
 
-    def answer(asked: Asked) -> bytes:
+    def answer(asked: ReceivedRequest) -> bytes:
         limit = int(asked.query.get("limit", ["100"])[0])
         limits.append(limit)
         if limit > 25:
@@ -413,24 +414,24 @@ def test_a_slow_list_is_read_with_longer_time_outs_and_smaller_pages() -> None:
         page = {"docs": [{"task_id": str(len(limits))}], "total": 2, "limit": limit, "has_more": more}
         return reply({**page, "next_token": "t"} if more else page)
 
-    with Peer(answer) as peer:
+    with FakeServer(answer) as peer:
         impatient = Client(peer.url, "key", read_timeout=0.2, total_timeout=5)
         assert len(list(impatient.iter_task_pages())) == 2
     assert limits == [100, 50, 25, 25]
 
 
 def test_a_list_that_never_answers_ends() -> None:
-    with Peer(lambda _: _never(peer)) as peer, pytest.raises(TimedOut):
+    with FakeServer(lambda _: _never(peer)) as peer, pytest.raises(TimedOut):
         next(Client(peer.url, "key", read_timeout=0.05, total_timeout=5).iter_task_pages())
-    assert [one.query.get("limit", ["100"])[0] for one in peer.asked] == ["100", "50", "25", "12", "6"]
+    assert [one.query.get("limit", ["100"])[0] for one in peer.requests] == ["100", "50", "25", "12", "6"]
 
 
-def _never(peer: Peer) -> bytes:
+def _never(peer: FakeServer) -> bytes:
     peer.wait(3)
     return b""
 
 
 def test_a_server_that_is_away_or_fails_is_not_called_with_patience() -> None:
-    with Peer(lambda _: reply({"error": "no"}, 503)) as peer, pytest.raises(TransientError):
+    with FakeServer(lambda _: reply({"error": "no"}, 503)) as peer, pytest.raises(TransientError):
         next(Client(peer.url, "key").iter_task_pages())
-    assert len(peer.asked) == 1
+    assert len(peer.requests) == 1

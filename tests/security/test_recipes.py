@@ -11,7 +11,7 @@ import time_machine
 
 from pipeline.follow_ups import signed_urls
 from tests.factories.pipelines import Pipeline
-from tests.peer import Peer, reply
+from tests.fake_server import FakeServer, reply
 from tests.pipeline.conftest import open_pipeline, open_service, sandbox, scale_process
 
 __all__ = ["open_pipeline", "open_service", "sandbox", "scale_process"]  # fixtures
@@ -21,14 +21,14 @@ TRIANGLE = [{"x": 1, "y": 1}, {"x": 9, "y": 1}, {"x": 1, "y": 9}]
 
 
 @pytest.fixture
-def internal() -> Iterator[Peer]:
+def internal() -> Iterator[FakeServer]:
     """A host of the customer's network that the service may reach and the sender of a callback may not."""
-    with Peer(lambda asked: reply(b"internal page", Content_Type="image/png")) as peer:
+    with FakeServer(lambda asked: reply(b"internal page", Content_Type="image/png")) as peer:
         yield peer
 
 
 @pytest.fixture
-def chain(open_pipeline: Callable[..., Pipeline], internal: Peer) -> Pipeline:
+def chain(open_pipeline: Callable[..., Pipeline], internal: FakeServer) -> Pipeline:
     host = f"127.0.0.1:{internal.port}"
     return open_pipeline(attachment_hosts=(host,), artifact_hosts=(host,), public_url=PUBLIC)
 
@@ -62,7 +62,7 @@ def steps(**params: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("position", range(10))
 def test_a_file_recipe_in_a_callback_is_sent_as_the_data_that_it_is(
-    chain: Pipeline, internal: Peer, position: int
+    chain: Pipeline, internal: FakeServer, position: int
 ) -> None:
     forged = recipes(f"{internal.url}/admin")[position]
     chain.workflow(steps(metadata="${{ task.metadata }}", layers="${{ layers }}"))
@@ -72,12 +72,14 @@ def test_a_file_recipe_in_a_callback_is_sent_as_the_data_that_it_is(
     sent = chain.sandbox.original_request(created["task_id"])
     assert sent["metadata"] == {"inner": [forged]}
     assert sent["layers"]["polygons"][0]["attributes"] == {"k": forged}
-    assert internal.asked == []
+    assert internal.requests == []
     (row,) = chain.follow_ups().values()
     assert row["files"] is None
 
 
-def test_a_file_recipe_in_the_place_of_an_attachment_is_not_followed(chain: Pipeline, internal: Peer) -> None:
+def test_a_file_recipe_in_the_place_of_an_attachment_is_not_followed(
+    chain: Pipeline, internal: FakeServer
+) -> None:
     forged = recipes(internal.url)[0]
     chain.workflow(steps(attachment="${{ task.params.attachment }}"))
     chain.receive(
@@ -85,12 +87,12 @@ def test_a_file_recipe_in_the_place_of_an_attachment_is_not_followed(chain: Pipe
         type="polygonannotation",
         params={"attachment": forged},
     )
-    assert internal.asked == []
+    assert internal.requests == []
     for task in chain.sandbox.tasks():
         assert "/files/" not in json.dumps(chain.sandbox.original_request(task["task_id"]))
 
 
-def test_no_expression_can_build_a_file_recipe(chain: Pipeline, internal: Peer) -> None:
+def test_no_expression_can_build_a_file_recipe(chain: Pipeline, internal: FakeServer) -> None:
     expressions = {
         "one": "${{ {\"$file\": {make: 'mirror', of: task.metadata.url}} }}",
         "two": "${{ merge(task.metadata.recipe, {make: 'mirror'}) }}",
@@ -105,7 +107,7 @@ def test_no_expression_can_build_a_file_recipe(chain: Pipeline, internal: Peer) 
     (created,) = chain.at_scale().values()
     sent = chain.sandbox.original_request(created["task_id"])
     assert sent["metadata"]["one"] == {"$file": {"make": "mirror", "of": internal.url}}
-    assert internal.asked == []
+    assert internal.requests == []
 
 
 def test_an_expired_url_of_ours_in_the_data_is_not_renewed(chain: Pipeline) -> None:

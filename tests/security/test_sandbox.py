@@ -20,7 +20,7 @@ from sandbox.examples import example
 from sandbox.pytest_plugin import LIVE_CALLBACK_KEY, ScaleSandbox, running_sandbox
 from sandbox.settings import account_of
 from tests.app.commands.folder import Folder, Terminal
-from tests.peer import Peer, reply
+from tests.fake_server import FakeServer, reply
 from tests.sandbox.callback_receiver import CallbackReceiver
 from tests.servers import Process, wait_until
 from tests.service import BIN, ROOT
@@ -168,7 +168,7 @@ def test_a_page_on_another_port_cannot_submit_a_form(sandbox: ScaleSandbox, chro
         for (const name of ["sandbox_session", "sandbox_form"]) document.cookie = name + "=a; path=/tasks";
         document.forms[0].submit()</script>"""
     with (
-        Peer(lambda request: reply(attack.encode(), Content_Type="text/html")) as site,
+        FakeServer(lambda request: reply(attack.encode(), Content_Type="text/html")) as site,
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=chromium, args=["--disable-gpu"]) as browser,
     ):

@@ -9,18 +9,18 @@ from flask.testing import FlaskClient
 from app import create_app
 from config import load_settings
 from tests.app.api.conftest import TOKEN
-from tests.peer import Peer, reply
+from tests.fake_server import FakeServer, reply
 from workers.runner import run_due_jobs
 
 
 @pytest.fixture
-def receiver() -> Iterator[Peer]:
-    with Peer(lambda asked: reply()) as peer:
+def receiver() -> Iterator[FakeServer]:
+    with FakeServer(lambda asked: reply()) as peer:
         yield peer
 
 
 @pytest.fixture
-def app(app: Flask, receiver: Peer, database_url: str) -> Iterator[Flask]:
+def app(app: Flask, receiver: FakeServer, database_url: str) -> Iterator[Flask]:
     """The application, which may tell the receiver."""
     env = {
         "API_TOKEN": TOKEN,
@@ -34,7 +34,7 @@ def app(app: Flask, receiver: Peer, database_url: str) -> Iterator[Flask]:
 
 
 def test_a_subscriber_is_registered_told_and_forgotten(
-    client: FlaskClient, app: Flask, receiver: Peer
+    client: FlaskClient, app: Flask, receiver: FakeServer
 ) -> None:
     wanted = {
         "url": f"{receiver.url}/hook",
@@ -51,13 +51,13 @@ def test_a_subscriber_is_registered_told_and_forgotten(
         assert "hush" not in str(shown)
     assert client.post(f"{address}/test").status_code == 202
     run_due_jobs(app.extensions["weighbridge"])
-    (asked,) = receiver.asked
+    (asked,) = receiver.requests
     assert asked.headers["x-key"] == "hush"
     (notification,) = client.get(f"{address}/notifications", query_string={"state": "delivered"}).json["data"]
     assert (notification["event"], notification["attempts"][0]["status"]) == ("test.sent", 200)
     assert client.post(f"/api/v1/notifications/{notification['id']}/replay").json["state"] == "pending"
     run_due_jobs(app.extensions["weighbridge"])
-    assert [one.headers["webhook-id"] for one in receiver.asked] == [asked.headers["webhook-id"]] * 2
+    assert [one.headers["webhook-id"] for one in receiver.requests] == [asked.headers["webhook-id"]] * 2
     assert client.post(f"{address}/disable").json["enabled"] is False
     assert client.post(f"{address}/test").status_code == 409
     assert client.post(f"{address}/enable").json["enabled"] is True

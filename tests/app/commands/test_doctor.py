@@ -18,7 +18,7 @@ from pipeline.jobs import kinds, queue
 from pipeline.operations.health import record_heartbeat
 from pipeline.service import Service
 from tests.app.commands.conftest import Deliver, commands_of
-from tests.peer import Asked, Peer, reply
+from tests.fake_server import FakeServer, ReceivedRequest, reply
 
 HEALTHY = {
     "API_TOKEN": "token",
@@ -40,12 +40,12 @@ def looked_at(app: Flask) -> tuple[int, dict[str, dict[str, Any]]]:
 def scale() -> Any:
     """A Scale that knows one key."""
 
-    def answer(asked: Asked) -> bytes:
+    def answer(asked: ReceivedRequest) -> bytes:
         if "bGl2ZV9rZXk6" in asked.headers.get("authorization", ""):
             return reply({"docs": [], "total": 0, "limit": 1, "has_more": False})
         return reply({"status_code": 401, "error": "Please provide a valid API key"}, 401)
 
-    with Peer(answer) as peer:
+    with FakeServer(answer) as peer:
         yield peer
 
 
@@ -58,7 +58,7 @@ def working(service: Service, tmp_path: Path) -> dict[str, str]:
 
 
 def test_all_is_well_when_all_is_set(
-    make_app: Callable[..., Flask], working: dict[str, str], scale: Peer
+    make_app: Callable[..., Flask], working: dict[str, str], scale: FakeServer
 ) -> None:
     code, found = looked_at(make_app(**working, SCALE_API_URL=f"{scale.url}/v1"))
     assert code == 0
@@ -83,7 +83,7 @@ def test_all_is_well_when_all_is_set(
 def test_one_thing_that_is_wrong_is_named(
     make_app: Callable[..., Flask],
     working: dict[str, str],
-    scale: Peer,
+    scale: FakeServer,
     changed: dict[str, str],
     name: str,
     state: str,

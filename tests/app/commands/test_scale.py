@@ -15,7 +15,7 @@ from pipeline.service import Service
 from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
 from scale.client import ScaleError
 from tests.app.commands.conftest import Run, commands_of
-from tests.peer import Peer, reply
+from tests.fake_server import FakeServer, reply
 from workers.runner import run_due_jobs
 
 PAYLOADS = Path(__file__).parents[2] / "payloads"
@@ -55,7 +55,7 @@ def asked(weighbridge: Run) -> Callable[..., Any]:
     return lambda *args: json.loads(weighbridge("scale", *args).stdout)
 
 
-Asked = Callable[..., Any]
+ReceivedRequest = Callable[..., Any]
 
 
 def a_task(scale: ScaleSandbox, *, pending: bool = False, **fields: Any) -> str:
@@ -70,7 +70,9 @@ def a_task(scale: ScaleSandbox, *, pending: bool = False, **fields: Any) -> str:
 # weighbridge scale
 
 
-def test_a_task_is_retrieved_listed_and_canceled(asked: Asked, weighbridge: Run, scale: ScaleSandbox) -> None:
+def test_a_task_is_retrieved_listed_and_canceled(
+    asked: ReceivedRequest, weighbridge: Run, scale: ScaleSandbox
+) -> None:
     task_id = a_task(scale, pending=True, unique_id="u1")
     assert asked("retrieve", task_id)["params"]["attachment"] == REQUEST["attachment"]
     assert [
@@ -82,13 +84,15 @@ def test_a_task_is_retrieved_listed_and_canceled(asked: Asked, weighbridge: Run,
     assert "unique_id" not in asked("retrieve", task_id)
 
 
-def test_a_list_ends_at_its_limit(asked: Asked, scale: ScaleSandbox) -> None:
+def test_a_list_ends_at_its_limit(asked: ReceivedRequest, scale: ScaleSandbox) -> None:
     made = [a_task(scale, pending=True) for _ in range(3)]
     found = asked("list", "--limit", "2", "--json")
     assert [one["task_id"] for one in found] == made[:0:-1]
 
 
-def test_unique_id_tags_and_metadata_are_changed(asked: Asked, scale: ScaleSandbox, tmp_path: Path) -> None:
+def test_unique_id_tags_and_metadata_are_changed(
+    asked: ReceivedRequest, scale: ScaleSandbox, tmp_path: Path
+) -> None:
     task_id = a_task(scale)
     assert asked("unique-id", "set", task_id, "night/1")["unique_id"] == "night/1"
     assert "unique_id" not in asked("unique-id", "clear", task_id)
@@ -101,7 +105,7 @@ def test_unique_id_tags_and_metadata_are_changed(asked: Asked, scale: ScaleSandb
 
 
 def test_a_task_is_audited_and_its_callback_sent_again(
-    asked: Asked, weighbridge: Run, scale: ScaleSandbox
+    asked: ReceivedRequest, weighbridge: Run, scale: ScaleSandbox
 ) -> None:
     task_id = a_task(scale)
     weighbridge("scale", "audit", task_id, "reject", "--comments", "too loose")
@@ -111,7 +115,7 @@ def test_a_task_is_audited_and_its_callback_sent_again(
     scale.wait_for(lambda: len(scale.received()) == before + 1)
 
 
-def test_projects_have_versions_of_their_parameters(asked: Asked, weighbridge: Run) -> None:
+def test_projects_have_versions_of_their_parameters(asked: ReceivedRequest, weighbridge: Run) -> None:
     made = asked("projects", "create", "street scenes", "annotation", "--params", '{"instruction": "one"}')
     assert made["name"] == "street scenes"
     patched = asked("projects", "set-params", "street scenes", '{"min_width": 30}', "--patch")
@@ -127,7 +131,7 @@ def test_projects_have_versions_of_their_parameters(asked: Asked, weighbridge: R
 
 
 def test_a_batch_is_made_asked_after_and_finalized(
-    asked: Asked, weighbridge: Run, scale: ScaleSandbox
+    asked: ReceivedRequest, weighbridge: Run, scale: ScaleSandbox
 ) -> None:
     asked("projects", "create", "streets", "annotation")
     assert asked("batches", "create", "streets", "night 1", "--metadata", '{"k": 1}')["metadata"] == {"k": 1}
@@ -139,7 +143,9 @@ def test_a_batch_is_made_asked_after_and_finalized(
     assert "night 1" in weighbridge("scale", "batches", "list").stdout
 
 
-def test_the_environment_chooses_the_key(asked: Asked, weighbridge: Run, scale: ScaleSandbox) -> None:
+def test_the_environment_chooses_the_key(
+    asked: ReceivedRequest, weighbridge: Run, scale: ScaleSandbox
+) -> None:
     task_id = scale.create("annotation", key=scale.test_key, callback_url=scale.callback_url, **REQUEST)[
         "task_id"
     ]
@@ -226,7 +232,7 @@ def test_reconcile_reports_what_it_saw_and_takes_what_differs(
 def test_reconcile_waits_as_long_as_scale_asks_for(make_app: Callable[..., Flask]) -> None:
     slow = [reply({"error": "slow down"}, status=429, Retry_After="1")] * 2
     done = reply({"docs": [], "has_more": False, "total": 0})
-    with Peer(lambda _: slow.pop() if slow else done) as peer:
+    with FakeServer(lambda _: slow.pop() if slow else done) as peer:
         result = commands_of(make_app(SCALE_API_URL=peer.url, SCALE_API_KEY="k"))("reconcile", "--json")
     assert result.exit_code == 0
     assert result.stderr == "Scale API error: slow down. Retrying in 1 s.\n" * 2
@@ -239,7 +245,7 @@ def test_reconcile_gives_up_a_scale_that_stays_away_and_goes_on_later(
     monkeypatch.setattr(time, "sleep", lambda _: None)
     docs = [[{"task_id": f"t{n}", "type": "x", "status": "completed"}] for n in range(2)]
     pages = [reply({"docs": docs[0], "has_more": True, "next_token": "t", "total": 2})]
-    with Peer(lambda _: pages.pop(0) if pages else reply(b"", status=503)) as peer:
+    with FakeServer(lambda _: pages.pop(0) if pages else reply(b"", status=503)) as peer:
         weighbridge = commands_of(make_app(SCALE_API_URL=peer.url, SCALE_API_KEY="k"))
         failed = weighbridge("reconcile")
         assert failed.exit_code == 1
@@ -248,7 +254,7 @@ def test_reconcile_gives_up_a_scale_that_stays_away_and_goes_on_later(
         later = weighbridge("reconcile")
     assert "Continuing the live run that was interrupted after 1 tasks." in later.stdout
     assert "t1: missing, processed" in later.stdout
-    assert peer.asked[-1].query["next_token"] == ["t"]
+    assert peer.requests[-1].query["next_token"] == ["t"]
 
 
 def test_files_are_imported_and_reported(weighbridge: Run, service: Service, tmp_path: Path) -> None:

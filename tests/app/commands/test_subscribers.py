@@ -6,12 +6,12 @@ from collections.abc import Callable
 from flask import Flask
 
 from tests.app.commands.conftest import commands_of
-from tests.peer import Peer, reply
+from tests.fake_server import FakeServer, reply
 from workers.runner import run_due_jobs
 
 
 def test_a_subscriber_is_added_tested_and_removed(make_app: Callable[..., Flask]) -> None:
-    with Peer(lambda asked: reply()) as receiver:
+    with FakeServer(lambda asked: reply()) as receiver:
         app = make_app(SUBSCRIBER_HOSTS=f"127.0.0.1:{receiver.port}")
         weighbridge = commands_of(app)
         url = f"{receiver.url}/hook"
@@ -26,13 +26,13 @@ def test_a_subscriber_is_added_tested_and_removed(make_app: Callable[..., Flask]
         assert added["secret"] not in listed
         assert weighbridge("subscribers", "test", added["id"]).exit_code == 0
         run_due_jobs(app.extensions["weighbridge"])
-        assert receiver.asked[0].headers["x-key"] == "hush"
+        assert receiver.requests[0].headers["x-key"] == "hush"
         history = weighbridge("subscribers", "history", added["id"]).stdout
         assert "delivered" in history
         (row,) = json.loads(weighbridge("subscribers", "history", added["id"], "--json").stdout)
         assert weighbridge("subscribers", "replay", row["id"]).exit_code == 0
         run_due_jobs(app.extensions["weighbridge"])
-        assert len(receiver.asked) == 2
+        assert len(receiver.requests) == 2
         assert weighbridge("subscribers", "disable", added["id"]).exit_code == 0
         assert weighbridge("subscribers", "test", added["id"]).exit_code == 1
         assert weighbridge("subscribers", "enable", added["id"]).exit_code == 0

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sandbox.examples import EXAMPLES, example
 from sandbox.pytest_plugin import SandboxError, ScaleSandbox
-from tests.peer import Peer, reply
+from tests.fake_server import FakeServer, reply
 from tests.sandbox.callback_receiver import CallbackReceiver
 
 BOXES = {"annotations": [{"label": "car", "left": 1, "top": 2, "width": 30, "height": 40}]}
@@ -192,7 +192,7 @@ def test_a_text_collection_with_several_responses_has_attempts(sandbox: ScaleSan
 def test_attachments_of_live_tasks_are_downloaded(slow_sandbox: ScaleSandbox):
     picture = io.BytesIO()
     Image.new("RGB", (40, 30)).save(picture, "PNG")
-    with Peer(lambda asked: reply(picture.getvalue(), Content_Type="image/png")) as web:
+    with FakeServer(lambda asked: reply(picture.getvalue(), Content_Type="image/png")) as web:
         task = make(slow_sandbox, attachment=f"{web.url}/picture.png")
         boxes = slow_sandbox.complete(task)["response"]["annotations"]
     assert boxes

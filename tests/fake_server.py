@@ -1,4 +1,4 @@
-"""A real HTTP server on a loopback port that answers exactly the bytes it is told to, also hostile ones."""
+"""A real HTTP server on a loopback port that sends exactly the given bytes, also hostile ones."""
 
 import contextlib
 import json
@@ -13,9 +13,11 @@ from urllib.parse import parse_qs, urlsplit
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReceivedRequest:
+    """One request as it arrived."""
+
     method: str
-    target: str  # path and query as they came, still quoted
+    target: str  # path and query, still quoted
     headers: dict[str, str]  # names in lower case
     body: bytes
 
@@ -35,12 +37,14 @@ class Asked:
 Answer = bytes | Iterable[bytes]
 
 
-class Peer:
-    """Calls `answer` for each request and sends what it gives; a ConnectionResetError in it resets the connection."""
+class FakeServer:
+    """Sends what `answer` returns for each request. A ConnectionResetError in it resets the connection."""
 
-    def __init__(self, answer: Callable[[Asked], Answer], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, answer: Callable[[ReceivedRequest], Answer], tls: ssl.SSLContext | None = None
+    ) -> None:
         self.answer = answer
-        self.asked: list[Asked] = []
+        self.requests: list[ReceivedRequest] = []
         self.connections = 0
         self._tls = tls
         self._closed = threading.Event()
@@ -49,7 +53,7 @@ class Peer:
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def __enter__(self) -> "Peer":
+    def __enter__(self) -> "FakeServer":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,7 +62,7 @@ class Peer:
         self._listener.close()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep inside an answer; over at once when the test is."""
+        """Sleep inside an answer. Ends early when the test ends."""
         return self._closed.wait(seconds)
 
     def _accept(self) -> None:
@@ -75,10 +79,10 @@ class Peer:
             if self._tls:
                 connection = self._tls.wrap_socket(connection, server_side=True)
             with contextlib.closing(connection), connection.makefile("rb") as incoming:
-                while (asked := _read_request(incoming)) is not None:
-                    self.asked.append(asked)
+                while (request := _read_request(incoming)) is not None:
+                    self.requests.append(request)
                     try:
-                        answer = self.answer(asked)
+                        answer = self.answer(request)
                         for piece in (answer,) if isinstance(answer, bytes) else answer:
                             connection.sendall(piece)
                             if self._closed.is_set():
@@ -90,7 +94,7 @@ class Peer:
                         return
 
 
-def _read_request(incoming: Any) -> Asked | None:
+def _read_request(incoming: Any) -> ReceivedRequest | None:
     line = incoming.readline()
     if not line:
         return None
@@ -99,12 +103,12 @@ def _read_request(incoming: Any) -> Asked | None:
     while (line := incoming.readline().decode("latin-1").strip()) != "":
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
-    return Asked(method, target, headers, incoming.read(int(headers.get("content-length", 0))))
+    return ReceivedRequest(method, target, headers, incoming.read(int(headers.get("content-length", 0))))
 
 
 def reply(body: bytes | str | Any = b"", status: int = 200, **headers: str) -> bytes:
-    """A whole answer with its length; what is not bytes is sent as JSON."""
+    """Return a complete answer with its length. Values that are not bytes become JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"HTTP/1.1 {status} Said", f"Content-Length: {len(content)}"]
+    lines = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(content)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
