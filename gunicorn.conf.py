@@ -16,7 +16,7 @@ from config.logging import set_up_logging
 from config.temporary import ensure_temporary_folder
 
 try:
-    settings = load_settings()
+    settings = load_settings(process="web")
 except SettingsError as error:
     raise SystemExit(f"Weighbridge cannot start:\n{error}") from None
 set_up_logging(settings)

@@ -3,10 +3,10 @@
 import sys
 
 from app import create_app
-from config import SettingsError
+from config import SettingsError, load_settings
 
 try:
-    app = create_app()
+    app = create_app(load_settings(process="web"))
 except SettingsError as error:
     print(f"Error: {error}", file=sys.stderr)
     sys.exit(2)

@@ -15,6 +15,7 @@ from environs import Env, EnvValidationError
 from marshmallow import ValidationError
 from marshmallow.validate import OneOf, Range, Regexp
 
+from config.environment import EnvFileError, export_store_variables, read_env_file
 from config.running import running_settings
 
 MIB = 1024 * 1024
@@ -28,6 +29,9 @@ SCALE_RESULT_HOSTS = (
     "s3.labeling-data.net",
 )
 """Hosts of Scale's results: its buckets in every form of an S3 address. Source: docs, and recorded responses."""
+
+
+CALLBACK_PATH = "/callbacks/scale"
 
 
 class SettingsError(Exception):
@@ -85,7 +89,7 @@ class Settings:
     @property
     def callback_url(self) -> str | None:
         """URL at which Scale reaches the callback endpoint; None until PUBLIC_URL is set."""
-        return f"{self.public_url}/callbacks/scale" if self.public_url else None
+        return f"{self.public_url}{CALLBACK_PATH}" if self.public_url else None
 
     @property
     def workflow_folders(self) -> tuple[str, ...]:
@@ -102,28 +106,49 @@ class Settings:
         return self.scale_test_api_key if environment == "test" else self.scale_api_key
 
 
-def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+ONLY_USED_BY = {
+    "PORT": "web",
+    "WEB_CONCURRENCY": "web",
+    "WEB_THREADS": "web",
+    "WORKER_CONCURRENCY": "worker",
+    "SANDBOX_PORT": "sandbox",
+    "SANDBOX_API_KEYS": "sandbox",
+    "SANDBOX_SPEED": "sandbox",
+    "SANDBOX_REJECTION_SHARE": "sandbox",
+}
+"""Setting → the only process that uses it."""
+
+
+def load_settings(environment: Mapping[str, str] | None = None, *, process: str | None = None) -> Settings:
     """Read the settings from `environment`; by default from the process, then a running `weighbridge up`, then `.env`.
 
-    Raises SettingsError, which names every setting at fault.
+    Raises SettingsError, which names every setting at fault. With `process` (web, worker, sandbox or command), settings
+    that another process alone uses have their default where they are invalid.
     """
-    env = _Environment(environment)
+    try:
+        env = _Environment(environment, process)
+    except EnvFileError as error:
+        raise SettingsError(str(error)) from None
     redis_url = env.str("REDIS_URL", None, validate=_url("redis", "rediss", "unix", "redis+socket"))
     secret_key = env.str("SECRET_KEY", None)
     dyno = env.str("DYNO", None) is not None
     settings = Settings(
-        scale_api_key=env.str("SCALE_API_KEY", None),
-        scale_test_api_key=env.str("SCALE_TEST_API_KEY", None),
+        scale_api_key=env.str("SCALE_API_KEY", None, validate=_validate_keys),
+        scale_test_api_key=env.str("SCALE_TEST_API_KEY", None, validate=_validate_keys),
         scale_api_url=_without_trailing_slash(
             env.str("SCALE_API_URL", Settings.scale_api_url, validate=_url("http", "https"))
         ),
-        scale_live_callback_keys=tuple(key.encode() for key in env.names("SCALE_LIVE_CALLBACK_KEYS")),
-        scale_test_callback_keys=tuple(key.encode() for key in env.names("SCALE_TEST_CALLBACK_KEYS")),
+        scale_live_callback_keys=tuple(
+            key.encode() for key in env.names("SCALE_LIVE_CALLBACK_KEYS", validate=_validate_keys)
+        ),
+        scale_test_callback_keys=tuple(
+            key.encode() for key in env.names("SCALE_TEST_CALLBACK_KEYS", validate=_validate_keys)
+        ),
         database_url=_database_url(
             env.str("DATABASE_URL", Settings.database_url, validate=_validate_database_url)
         ),
         redis_url=redis_url,
-        public_url=_without_trailing_slash(env.str("PUBLIC_URL", None, validate=_url("http", "https"))),
+        public_url=_without_trailing_slash(env.str("PUBLIC_URL", None, validate=_validate_public_url)),
         unique_id_prefix=env.str("UNIQUE_ID_PREFIX", "", validate=_validate_prefix),
         artifact_store=env.str("ARTIFACT_STORE", Settings.artifact_store),
         artifact_hosts=env.names("ARTIFACT_HOSTS", Settings.artifact_hosts, validate=_validate_hosts),
@@ -132,8 +157,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         workflows_dir=env.str("WORKFLOWS_DIR", Settings.workflows_dir),
         python_steps=env.names("PYTHON_STEPS", validate=_names_modules),
         demonstration=env.bool("DEMONSTRATION", False),
-        api_token=env.str("API_TOKEN", None),
-        metrics_token=env.str("METRICS_TOKEN", None),
+        api_token=env.str("API_TOKEN", None, validate=_validate_keys),
+        metrics_token=env.str("METRICS_TOKEN", None, validate=_validate_keys),
         secret_key=secret_key or stored_secret_key(),
         secret_key_is_set=secret_key is not None,
         verify_before_create=env.bool("VERIFY_BEFORE_CREATE", False),
@@ -165,6 +190,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         found = cast(Mapping[str, list[str]], error.error_messages).items()
         wrong = (f"{name}: {' '.join(map(str, messages))}" for name, messages in found)
         raise SettingsError("\n".join(wrong)) from None
+    if environment is None and settings.artifact_store.startswith("s3://"):
+        export_store_variables(env.file)
     if shared := set(settings.scale_live_callback_keys) & set(settings.scale_test_callback_keys):
         raise SettingsError(
             f"SCALE_LIVE_CALLBACK_KEYS and SCALE_TEST_CALLBACK_KEYS share {len(shared)} key(s): "
@@ -200,16 +227,20 @@ def _wrong_environment_keys(settings: Settings) -> list[str]:
 class _Environment(Env):
     """Reads one mapping with environs and collects every error. A blank variable counts as absent."""
 
-    def __init__(self, environment: Mapping[str, str] | None) -> None:
+    def __init__(self, environment: Mapping[str, str] | None, process: str | None = None) -> None:
         super().__init__(eager=False)
+        self.file: dict[str, str] = {}
         if environment is None:
-            self.read_env(Path.cwd() / ".env", recurse=False)
+            self.file = read_env_file()
             running = running_settings()
-            environment = {**self._environ, **running, **os.environ, **_sandbox_keys(running, os.environ)}
-        self._variables = environment
+            environment = {**self.file, **running, **os.environ, **_sandbox_keys(running, os.environ)}
+        unused = {name for name, user in ONLY_USED_BY.items() if process not in (None, user)}
+        self._variables = {
+            name: value for name, value in environment.items() if name not in unused or _is_valid(name, value)
+        }
 
     def _get_value(self, env_key: str, default: Any) -> Any:
-        return self._variables.get(env_key, "").strip() or default
+        return unquoted(self._variables.get(env_key, "")) or default
 
     def names(
         self, name: str, default: tuple[str, ...] = (), validate: Callable[[str], None] | None = None
@@ -219,8 +250,25 @@ class _Environment(Env):
         return default if value is None else _parts(value)
 
 
+def _is_valid(name: str, value: str) -> bool:
+    """Return whether a setting can be read by itself."""
+    try:
+        load_settings({name: value, "SECRET_KEY": "-"})
+    except SettingsError:
+        return False
+    return True
+
+
+def unquoted(value: str) -> str:
+    """Return a value without blanks and quotation marks around it: `docker --env-file` passes both on."""
+    value = value.strip()
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+        return value[1:-1].strip()
+    return value
+
+
 def _parts(value: str) -> tuple[str, ...]:
-    return tuple(part for raw in value.split(",") if (part := raw.strip()))
+    return tuple(part for raw in value.split(",") if (part := unquoted(raw)))
 
 
 def _sandbox_keys(running: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
@@ -265,13 +313,40 @@ def _url(*schemes: str) -> Callable[[str], None]:
     return check
 
 
+def _validate_keys(value: str) -> None:
+    """Reject keys that no HTTP header can carry. The message must not contain a part of them."""
+    for key in _parts(value):
+        if not re.fullmatch(r"[!-~]+", key):
+            raise ValidationError(
+                "Has a blank or a character outside ASCII inside of a key; copy the key again."
+            )
+
+
+def _validate_public_url(value: str) -> None:
+    _url("http", "https")(value)
+    parts = urlsplit(value)
+    if parts.username is not None or parts.password is not None:
+        raise ValidationError("Must not contain a user name or password: Scale's callbacks cannot use them.")
+    if parts.query or parts.fragment:
+        raise ValidationError(
+            "Must not contain a query or fragment; write https://HOST or https://HOST/PATH."
+        )
+    if parts.path.rstrip("/").endswith(CALLBACK_PATH):
+        raise ValidationError(f"Must not end in {CALLBACK_PATH}, which is added; write https://HOST.")
+
+
 def _validate_port(address: str) -> None:
-    """Validate the port here: the error of a later parser would print a part of the password."""
+    """Reject an address whose password splits it in another place: a later error would print a part of the password."""
     try:
-        urlsplit(address).port  # noqa: B018
+        parts = urlsplit(address)
+        parts.port  # noqa: B018
+        rest = parts.path + parts.query + parts.fragment
+        is_split_early = "@" in rest and "@" not in parts.netloc and parts.netloc
+        if parts.netloc.count("@") > 1 or is_split_early:
+            raise ValueError
     except ValueError:
         raise ValidationError(
-            "The port is not a number. In a password, write %2F for /, %3F for ?, %23 for # and %40 for @."
+            "Cannot be split into user, password, host and port. In a password write %2F for /, %3F for ?, %23 for # and %40 for @."
         ) from None
 
 

@@ -35,7 +35,9 @@ def run(connection: Connection) -> None:
 
 
 # pipeline.db.migrations.migrate names the database; `alembic upgrade head` on the command line takes that of the settings.
-engine = connect_for_migrations(context.config.attributes.get("database_url") or load_settings().database_url)
+engine = connect_for_migrations(
+    context.config.attributes.get("database_url") or load_settings(process="command").database_url
+)
 with engine.connect() as connection:
     if connection.dialect.name == "sqlite":
         connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]

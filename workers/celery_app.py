@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 # Celery warns root about pickled messages. Ours are JSON, and in a container every process is root.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 try:
-    settings = load_settings()
+    settings = load_settings(process="worker")
 except SettingsError as error:
     raise SystemExit(f"Weighbridge cannot start:\n{error}") from None
 ensure_temporary_folder()  # the worker's pool needs one

@@ -10,6 +10,7 @@ from flask import Flask
 from flask.cli import ScriptInfo
 
 from app.commands import Commands, make_commands
+from config import load_settings
 from config.version import VERSION
 
 HELP = """Receive Scale's callbacks, store every result and create the next labeling task.
@@ -22,7 +23,7 @@ def create_application(*_: Any) -> Flask:
     """Return the application for the settings of the environment. Called by the first command that needs it."""
     from app import create_app
 
-    return create_app()
+    return create_app(load_settings(process="command"))
 
 
 def make_main() -> Commands:

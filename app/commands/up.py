@@ -20,6 +20,7 @@ from config.development import (
     running_with,
     uses_sandbox,
 )
+from config.environment import EnvFileError, own_environment
 from config.running import AlreadyRunning
 from pipeline.access.tokens import issue_link
 from pipeline.bootstrap import build_service
@@ -31,10 +32,10 @@ from pipeline.operations.upgrade import upgrade_database
 def up() -> None:
     """Start web, worker and sandbox on this machine. Ctrl-C stops them."""
     os.umask(0o077)  # databases, logs and files of this process and its children are for this user alone
-    environment = development_environment()
     try:
+        environment = development_environment(own_environment())
         settings = load_settings(environment)
-    except SettingsError as error:
+    except (EnvFileError, SettingsError) as error:
         raise click.UsageError(str(error)) from None
     try:
         with running_with(environment):

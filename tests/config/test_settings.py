@@ -78,3 +78,64 @@ def test_api_keys_without_a_prefix_and_of_the_right_environment_are_accepted() -
     for live, test in (("live_abc", "test_abc"), ("abc", "def")):
         settings = load_settings({"SCALE_API_KEY": live, "SCALE_TEST_API_KEY": test})
         assert (settings.scale_api_key, settings.scale_test_api_key) == (live, test)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("https://example.com/callbacks/scale", "Must not end in /callbacks/scale"),
+        ("https://example.com/a/callbacks/scale/", "Must not end in /callbacks/scale"),
+        ("https://example.com/?a=CANARY", "query or fragment"),
+        ("https://example.com/#CANARY", "query or fragment"),
+        ("https://user:CANARY@example.com", "user name or password"),
+        ("https://CANARY@example.com", "user name or password"),
+        ("ftp://example.com", "starts with http:// or https://"),
+    ],
+)
+def test_a_public_url_that_scale_cannot_call_is_refused(url: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as caught:
+        load_settings({"PUBLIC_URL": url, "SECRET_KEY": "s"})
+    assert "CANARY" not in str(caught.value)
+
+
+@pytest.mark.parametrize("written", ["key", " key ", "'key'", '"key"', ' "key" ', "' key '"])
+def test_quotes_and_blanks_around_a_key_are_ignored(written: str) -> None:
+    settings = load_settings(
+        {
+            "SECRET_KEY": "s",
+            "SCALE_LIVE_CALLBACK_KEYS": f"{written},other",
+            "SCALE_API_KEY": written,
+            "API_TOKEN": written,
+        }
+    )
+    assert settings.scale_live_callback_keys == (b"key", b"other")
+    assert (settings.scale_api_key, settings.api_token) == ("key", "key")
+
+
+SECRETS = {
+    "SCALE_API_KEY": "{0} {0}",
+    "SCALE_TEST_API_KEY": "{0}\n{0}",
+    "SCALE_LIVE_CALLBACK_KEYS": "{0} ä{0}",
+    "SCALE_TEST_CALLBACK_KEYS": "good,{0} {0}",
+    "API_TOKEN": "{0}\t{0}",
+    "METRICS_TOKEN": "ü{0}",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}: ") as caught:
+        load_settings({name: SECRETS[name].format("CANARY"), "SECRET_KEY": "s"})
+    assert "CANARY" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "SCALE_API_URL"])
+@pytest.mark.parametrize(
+    "password", ["CA@NARY", "CA/NARY", "1/CANARY", "CA#NARY", "CA?NARY", "CA@NARY@", "1?CANARY"]
+)
+def test_a_password_that_splits_an_address_is_never_shown(name: str, password: str) -> None:
+    scheme = {"DATABASE_URL": "postgresql", "REDIS_URL": "redis", "SCALE_API_URL": "https"}[name]
+    with pytest.raises(SettingsError, match=f"^{name}: ") as caught:
+        load_settings({name: f"{scheme}://user:{password}@host.example/0", "SECRET_KEY": "s"})
+    assert not {"NARY", "CA"} & set(str(caught.value).replace("@", " ").split())
+    assert "NARY" not in str(caught.value)
