@@ -109,6 +109,6 @@ def _read_request(incoming: Any) -> ReceivedRequest | None:
 def reply(body: bytes | str | Any = b"", status: int = 200, **headers: str) -> bytes:
     """Return a complete answer with its length. Values that are not bytes become JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(content)}"]
+    lines = [f"HTTP/1.1 {status} Reason", f"Content-Length: {len(content)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
