@@ -40,7 +40,7 @@ STEP = {
 }
 WORKFLOW = {"workflow": "each", "limits": {"per_day": 10_000_000}, "steps": {"ask": STEP}}
 LOOK_SECONDS = 1.0
-LONGEST_SECONDS = 1800.0
+MAX_SECONDS = 1800.0
 STOPPED = "INSERT INTO state (key, value, changed_at) VALUES ('creating:stopped', '{}', now())"
 
 
@@ -111,13 +111,13 @@ def watch(one: stack.Contender, sources: int, what: str) -> list[Seen]:
             counts = database.execute("SELECT count(*), count(created_at) FROM follow_ups").fetchone()
             assert counts is not None
             looks.append(Seen(time.monotonic() - began, counts[0], counts[1], memory(one)))
-            if time.monotonic() - began > LONGEST_SECONDS:
+            if time.monotonic() - began > MAX_SECONDS:
                 raise SystemExit(f"after half an hour there are {looks[-1]}")
     return looks
 
 
 def at(looks: list[Seen], what: str, number: int) -> float:
-    """When so many were planned, or created: between two looks as if the pace were even."""
+    """Return when a number of follow-ups was planned or created, interpolated between two samples."""
     for before, after in itertools.pairwise(looks):
         there, then = getattr(before, what), getattr(after, what)
         if then >= number:
@@ -155,6 +155,6 @@ def quick_scale() -> Iterator[str]:
 
 @contextmanager
 def sandbox() -> Iterator[str]:
-    """Its people answer nobody here: what is measured is creating."""
+    """No task is completed here: only creation is measured."""
     with running_sandbox(stack.ROOT, None, "--memory", "--speed", "manual") as one:
         yield one.api_url

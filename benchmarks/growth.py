@@ -70,7 +70,7 @@ def in_process(servers: stack.Servers, body: Body) -> Table:
 
 
 def through_the_service(servers: stack.Servers, body: Body) -> Table:
-    """Answered at once, and its rows there a little later; what the processes grow by meanwhile."""
+    """Measure when the callback is answered, when its rows are visible, and how much memory the processes gain."""
     content = body.with_id(7)
     floor = seconds(lambda: json.loads(content))
     table = Table("figure", "found", "ratio", "goal")
@@ -112,7 +112,7 @@ def _memory(pid: int) -> int:
 
 
 def full_tables(servers: stack.Servers, measured: float) -> Table:
-    """The same callbacks into empty tables and beside a million annotations."""
+    """Send the same callbacks into empty tables and into tables with a million annotations."""
     table = Table("annotations in the table", "callbacks /s", "cost ÷ empty", "goal")
     with stack.weighbridge(servers) as ours:
         send(ours.port, ONE_BOX, seconds=1, first_id=1)

@@ -30,7 +30,7 @@ class Connection:
         self.sock: socket.socket | None = None
 
     def post(self, body: bytes) -> int:
-        """The status of the answer. Servers that close after each answer are connected to anew."""
+        """Return the status of the answer. Reconnect to servers that close after each answer."""
         head = (
             f"POST /callbacks/scale HTTP/1.1\r\nHost: 127.0.0.1\r\nscale-callback-auth: {KEY}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

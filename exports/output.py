@@ -185,7 +185,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 class ZipFile(Output):
-    """Staged in a folder next to the zip, so that one rename puts the whole in its place."""
+    """Staged in a folder next to the zip, so that one rename completes it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

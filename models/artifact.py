@@ -31,7 +31,7 @@ class Artifact(Base):
     annotation_count: Mapped[int | None]
     """Rows read from it; null until it was read, or where it holds none."""
     details: Mapped[dict[str, Any] | None]
-    """What was read beside the rows: a mask image's width, height and unlabeled pixels; global_attributes by frame."""
+    """What was read in addition to the rows: a mask image's width, height and unlabeled pixels; global_attributes by frame."""
     reason: Mapped[str | None]
     """Why it failed or is still tried, or what was odd in it."""
 

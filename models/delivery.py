@@ -34,7 +34,7 @@ class Delivery(Base):
     event: Mapped[str | None] = mapped_column(String(32))
     task_id: Mapped[str | None]
     review: Mapped[dict[str, Any] | None]
-    """{status, comments} as this delivery told it."""
+    """{status, comments} as this delivery says."""
     warnings: Mapped[list[Any] | None]
     """What was odd about the envelope, in sentences."""
     duplicates: Mapped[int] = mapped_column(default=0, server_default=text("0"))

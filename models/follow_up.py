@@ -27,7 +27,7 @@ class FollowUp(Base):
     reason: Mapped[str | None]
     """The same for people. No program reads it."""
     attempt: Mapped[int] = mapped_column(default=1, server_default=text("1"))
-    """1 for the first request, 2, 3 … for what `on_error: retry` creates in its place."""
+    """1 for the first request, 2, 3 … for what `on_error: retry` creates as a replacement."""
     first_unique_id: Mapped[str | None] = mapped_column(String(200))
     """unique_id of the first attempt; null for a first attempt."""
     environment: Mapped[str] = mapped_column(String(8))

@@ -21,7 +21,7 @@ class Response(Base):
     """sha256 over the canonical form of the response."""
     event: Mapped[str] = mapped_column(String(32))
     delivery_id: Mapped[UUID]
-    """The earliest delivery, by Scale's clock, that carries this version; `event` is what it told."""
+    """The earliest delivery, by Scale's clock, that carries this version; `event` is its event."""
     clock: Mapped[datetime]
     received_at: Mapped[datetime]
     error: Mapped[dict[str, Any] | None]

@@ -36,7 +36,7 @@ class Notification(Base):
     subscriber_id: Mapped[UUID]
     event: Mapped[str] = mapped_column(String(64))
     key: Mapped[str]
-    """What happened, so that it is told once: unique for a subscriber."""
+    """Identifies the event, so that a subscriber receives it once."""
     payload: Mapped[dict[str, Any] | None]
     """The body; null for a raw delivery, whose bytes are sent as they came."""
     delivery_id: Mapped[UUID | None]

@@ -41,7 +41,7 @@ class Task(Base):
 
     clock: Mapped[datetime | None]
     clock_delivery_id: Mapped[UUID | None]
-    """The newest delivery. (clock, delivery) is the order in which deliveries are told older from newer."""
+    """The newest delivery. (clock, delivery) orders deliveries from older to newer."""
     described_clock: Mapped[datetime | None]
     described_delivery_id: Mapped[UUID | None]
     """The newest delivery that brought a task object: what Scale says of the task comes from it."""

@@ -1,6 +1,6 @@
 """A thin client for Scale's REST API: one call is one request, and no POST is ever repeated here.
 
-It stands at the end of a callback's way, where follow-ups are created, and beside it, where tasks are reconciled.
+It is used where follow-ups are created and where tasks are reconciled.
 """
 
 import json
@@ -271,7 +271,7 @@ class Client:
         )
 
     def _pages(self, path: str, filters: Mapping[str, Any]) -> Iterator[Json]:
-        """By next_token where Scale gives one, else by offset. A server that ignores both must not hold us for ever."""
+        """By next_token where Scale gives one, else by offset. A server that ignores both must not block forever."""
         position: Json = {}
         patience = 1
         last_docs: list[Json] = []
@@ -329,7 +329,7 @@ class Client:
             raise TransientError(message, response.status_code, _text(content)) from error
 
     def _session(self) -> requests.Session:
-        """The connections of this thread; made anew in a forked child, which must not share its parent's sockets."""
+        """The connections of this thread; opened again in a forked child, which must not share its parent's sockets."""
         if getattr(self._threads, "process", None) != os.getpid():
             session = Session()
             session.headers["User-Agent"] = "weighbridge"
@@ -359,7 +359,9 @@ def _is_timeout(error: Exception, deadline: float) -> bool:
     """Return whether Scale was reached and took too long."""
     if isinstance(error, requests.ConnectTimeout):
         return False
-    reading = bool(error.args) and isinstance(error.args[0], ReadTimeoutError)  # of a body, within a ConnectionError
+    reading = bool(error.args) and isinstance(
+        error.args[0], ReadTimeoutError
+    )  # of a body, within a ConnectionError
     return reading or isinstance(error, (requests.Timeout, TimeoutError)) or time.monotonic() > deadline
 
 

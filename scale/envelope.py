@@ -193,7 +193,7 @@ BATCH = schema(
     batch=name, batch_name=name, name=name, project=name, status=string, updated_at=date, completed_at=date
 )
 
-BESIDE_RESPONSE = ("attempts", "document_pages", "threads", "errors")
+RESULT_KEYS_OUTSIDE_RESPONSE = ("attempts", "document_pages", "threads", "errors")
 """Keys of a task object that belong to the response of some types. So does every key that ends in `_reports`."""
 TASK_SIGNS = ("params", "threads", "created_at", "updated_at", "completed_at")
 """Keys that tell a task object without a type, as the second API version has it, from the envelope of a callback."""
@@ -315,7 +315,10 @@ def _dropped(outer: dict[str, Any], raw: dict[str, Any]) -> list[str]:
     dropped = [
         key
         for key, value in outer.items()
-        if key not in ENVELOPE_KEYS and not _is_beside(key) and value is not None and raw.get(key) != value
+        if key not in ENVELOPE_KEYS
+        and not _is_outside_response(key)
+        and value is not None
+        and raw.get(key) != value
     ]
     warnings = []
     if dropped:
@@ -327,20 +330,22 @@ def _dropped(outer: dict[str, Any], raw: dict[str, Any]) -> list[str]:
     return warnings
 
 
-def _is_beside(key: str) -> bool:
-    return key in BESIDE_RESPONSE or key.endswith("_reports")
+def _is_outside_response(key: str) -> bool:
+    return key in RESULT_KEYS_OUTSIDE_RESPONSE or key.endswith("_reports")
 
 
 def _response(outer: dict[str, Any], raw: dict[str, Any] | None) -> Any:
-    """The response, with what the task object or the envelope keeps beside it."""
+    """The response, with what the task object or the envelope holds next to it."""
     response = outer.get("response")
     if response is None and raw is not None:
         response = raw.get("response")
     if response is None or type(response) is dict:
         parts = (outer,) if raw is None or raw is outer else (raw, outer)
-        beside = {key: value for part in parts for key, value in part.items() if value and _is_beside(key)}
-        if beside:
-            return {**beside, **(response or {})}
+        extra = {
+            key: value for part in parts for key, value in part.items() if value and _is_outside_response(key)
+        }
+        if extra:
+            return {**extra, **(response or {})}
     return ABSENT if response is None else response
 
 

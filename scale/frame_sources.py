@@ -25,7 +25,7 @@ def frame_source(
     """Return the source of a row's `frame`. A time that the file itself gives comes first.
 
     In a list of images a frame is a position. A video is sampled from start_time on, frame_rate (1) times a second. In a
-    playback file a frame counts the video's own frames, video_frame_rate of them a second; images beside the video are
+    playback file a frame counts the video's own frames, video_frame_rate of them a second; images in addition to the video are
     annotation_frame_rate a second.
     Source: docs "General Video Annotation", "Video Playback"; FiftyOne's importer.
     """

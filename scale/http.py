@@ -100,7 +100,7 @@ def _shut_down(sock: Any) -> None:
 def abort_after(session: requests.Session, seconds: float) -> None:
     """Bound every answer of this session: its head and body are complete after `seconds`, or the connection is shut down.
 
-    Works with the adapters that the session has now, whoever made them. After reading an answer, call
+    Works with the adapters that the session has now, whichever code made them. After reading an answer, call
     `cancel_abort(response)`.
     """
     # urllib3 passes only options it knows to a connection, so the bound is an attribute of classes made for this session.

@@ -128,23 +128,23 @@ def unmapped_masks(pixels: IndexImage, most: int) -> Iterator[Annotation]:
 
 def disagreements(masks: Iterable[tuple[str | None, Mapping[str, Any]]], pixels: IndexImage) -> list[str]:
     """Where the mapping, its numPixels and the pixels differ, in sentences. `masks`: (label, geometry) of the mask rows."""
-    told, known = [], {0}
+    problems, known = [], {0}
     for label, geometry in masks:
         index, said = geometry.get("index"), geometry.get("numPixels")
         if type(index) is not int:
             continue
         known.add(index)
         if type(said) in (int, float) and said != pixels.count(index):
-            told.append(
+            problems.append(
                 f"label {_short(label)}, index {index}: numPixels says {said}, the image has {pixels.count(index)}"
             )
     stray = [index for index in pixels.indexes if index not in known]
-    told += [
+    problems += [
         f"index {n} has {pixels.count(n)} pixels and no entry in labelMapping" for n in stray[:MAX_LISTED]
     ]
     if len(stray) > MAX_LISTED:
-        told.append(f"… and {len(stray) - MAX_LISTED} more indexes have no entry in labelMapping")
-    return told
+        problems.append(f"… and {len(stray) - MAX_LISTED} more indexes have no entry in labelMapping")
+    return problems
 
 
 def artifact_indexes(role: str, masks: Iterable[tuple[str | None, Mapping[str, Any]]]) -> list[int]:

@@ -431,7 +431,7 @@ def _frame_number(key: Any) -> int | None:
 
 
 def _segment(item: Any, position: int, frame: int | None = None) -> Annotation:
-    """An object of a point segmentation: label, index and, where instances are told apart, instance."""
+    """An object of a point segmentation: label, index and, where instances are distinguished, instance."""
     if type(item) is not dict:
         warning = f"annotation {position} is {json_type_name(item)}, not an object"
         return Annotation(position, "segment3d", None, None, frame, None, {"value": item}, warning)

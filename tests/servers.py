@@ -117,7 +117,7 @@ class Process:
             self.popen.wait()
 
     def freeze(self) -> None:
-        """SIGSTOP to the whole tree: connections stay open and nobody answers."""
+        """SIGSTOP to the whole tree: connections stay open without answers."""
         self.send(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -458,7 +458,7 @@ def _reachable(bin_folder: Path, folder: Path) -> Path:
     closed = any(not parent.stat().st_mode & 0o001 for parent in bin_folder.parents)
     if not closed:
         return bin_folder
-    # A wheel's binaries find their libraries in a folder beside their package.
+    # A wheel's binaries find their libraries in a folder next to their package.
     install = bin_folder.parent
     package = install.parent
     libraries = package.with_name(package.name + ".libs")

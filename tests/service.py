@@ -128,7 +128,7 @@ class Service:
         self.processes[name].thaw()
 
     def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
-        """Stop (if it still runs) and start again on the same port; `env` changes what it is told."""
+        """Stop (if it still runs) and start again on the same port; `env` changes its environment."""
         self.processes[name].stop()
         self.processes[name].env = self.env = {**self.env, **(env or {})}
         self.start(name)
@@ -140,7 +140,7 @@ class Service:
             if process.running:
                 process.thaw()
                 os.kill(process.pid, signal.SIGTERM)
-        for process in chosen:  # told once: a second SIGTERM would end what is about to end in order
+        for process in chosen:  # signaled once: a second SIGTERM would end what is about to end in order
             try:
                 if process.popen is not None:
                     process.popen.wait(seconds)

@@ -16,7 +16,7 @@ NO_FRAME = "it is on no frame of a video"
 
 
 def write(export: Export) -> None:
-    """Write <task_id>/gt/gt.txt and labels.txt beside it for each task that has boxes on frames."""
+    """Write <task_id>/gt/gt.txt and labels.txt next to it for each task that has boxes on frames."""
     folders = Names()
     for task in export.tasks():
         still = [annotation for annotation in task.annotations if annotation.frame is None]

@@ -141,12 +141,12 @@ def _number(value: float) -> str:
 
 def _several_pieces(image: Image) -> Iterator[Task]:
     seen: set[tuple[str, str]] = set()
-    told: set[tuple[str, str]] = set()
+    reported: set[tuple[str, str]] = set()
     for task, annotation in image.annotations:
         if annotation.type == "polygon" and annotation.uuid is not None:
             key = (task.task_id, annotation.uuid)
-            if key in seen and key not in told:
-                told.add(key)
+            if key in seen and key not in reported:
+                reported.add(key)
                 yield task
             seen.add(key)
 

@@ -18,7 +18,7 @@ from models import Task as TaskRow
 from pipeline.db.json import loads
 from pipeline.receive.ordering import task_columns
 from scale.annotations import Annotation
-from scale.envelope import BESIDE_RESPONSE, parse_callback, parse_json
+from scale.envelope import RESULT_KEYS_OUTSIDE_RESPONSE, parse_callback, parse_json
 
 PAGE_TASKS = 200
 PAGE_ANNOTATIONS = 20_000
@@ -112,7 +112,7 @@ def _page(connection: Connection, version_id: UUID, after: int, answers: bool) -
 
 
 def _described(connection: Connection, rows: Sequence[RowMapping]) -> dict[int, dict[str, Any]]:
-    """By position, how the tasks were described when the version was created, for those that were described anew since."""
+    """By position, how the tasks were described when the version was created, for those that were described again since."""
     found = {}
     for row in rows:
         if row["delivery_id"] == row["described_delivery_id"]:
@@ -243,12 +243,14 @@ def _with_response(
 ) -> dict[str, Any]:
     """The described task with the status and the response that the version has."""
     made = {
-        name: value for name, value in task.items() if name not in ("response", "status", *BESIDE_RESPONSE)
+        name: value
+        for name, value in task.items()
+        if name not in ("response", "status", *RESULT_KEYS_OUTSIDE_RESPONSE)
     }
     made["task_id"] = task_id
     if status is not None:
         made["status"] = status
-    for name in ("response", *BESIDE_RESPONSE):
+    for name in ("response", *RESULT_KEYS_OUTSIDE_RESPONSE):
         if name in answered:
             made[name] = answered[name]
     return made

@@ -58,7 +58,7 @@ def read_subscriptions(reader: Engine) -> Subscriptions:
 
 
 def load_subscriptions(connection: Connection) -> Subscriptions:
-    """Everyone who is told now."""
+    """Return the enabled subscriptions."""
     columns = (Subscriber.id, Subscriber.events)
     rows = connection.execute(select(*columns).where(Subscriber.enabled.is_(True)).order_by(Subscriber.id))
     return tuple(Subscription(row.id, tuple(row.events)) for row in rows)

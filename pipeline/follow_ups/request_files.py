@@ -38,7 +38,7 @@ from workflows.definition.recipes import (
 )
 
 MAX_PIXELS = 100_000_000
-"""An image of so many takes 400 MB to cut."""
+"""Cutting an image of this size takes 400 MB."""
 FETCH_SECONDS = 300.0
 CACHE_TTL = timedelta(days=1)
 """For so long a copy of somebody else's file is taken for what stands at its address."""

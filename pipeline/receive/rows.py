@@ -1,6 +1,6 @@
 """SQL for receive.py: deliveries, tasks, batches and the follow-up that created a task, one function for each statement.
 
-Large values are passed beside a statement and not in it: SQLAlchemy caches the first statement of each form with its values.
+Large values are passed as parameters and not within a statement: SQLAlchemy caches the first statement of each form with its values.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ ERROR_KEYS = ("error", "errors", "attachments", "frames")
 """Keys of Scale's error response. Source: docs "Errors"; the second API version has `errors`."""
 
 CONTENT_KEYS = ("attempts", "document_pages", "threads")
-"""Content that a response keeps beside its error."""
+"""Content that a response holds next to its error."""
 
 
 def task_type(name: str | None) -> TaskType:

@@ -86,7 +86,7 @@ def shape_note(count: int, shape: str) -> str:
 
 
 def listed(read: Read) -> Parse:
-    """Return a parser of the list `annotations`, each read by `read`. An address in its place is an artifact."""
+    """Return a parser of the list `annotations`, each read by `read`. An address instead of the list is an artifact."""
     form = schema(annotations=annotation_list(read), global_attributes=json_object)
 
     def parse(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
@@ -141,14 +141,14 @@ _FILES = schema(global_attributes=json_object)
 
 
 def _urls(values: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, Any]]:
-    """(key, url) of each `{"url": …}`, by key; and what else is there, also beside a url."""
+    """(key, url) of each `{"url": …}`, by key; and what else is there, also next to a url."""
     found: list[tuple[str, str]] = []
     left = dict(values)
     for key in sorted(values):
         value = values[key]
         if type(value) is dict and is_url(value.get("url")):
             found.append((key, value["url"]))
-            left[key] = {name: beside for name, beside in value.items() if name != "url"}
+            left[key] = {name: rest for name, rest in value.items() if name != "url"}
             if not left[key]:
                 del left[key]
     return found, left

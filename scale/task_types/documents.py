@@ -15,8 +15,8 @@ def _read(item: Any, position: int, frame: int | None = None) -> Annotation:
     location = item.get("location") if type(item) is dict else None
     if type(location) is not dict:
         return _read_flat(item, position, frame)
-    beside = {key: value for key, value in item.items() if key not in ("location", "type")}
-    row = _read_flat({**beside, **location}, position, frame)
+    rest = {key: value for key, value in item.items() if key not in ("location", "type")}
+    row = _read_flat({**rest, **location}, position, frame)
     if row.warning:
         return row._replace(geometry=item)
     if item.get("type") is not None:

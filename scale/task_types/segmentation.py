@@ -72,7 +72,7 @@ def _masks(mapping: dict[str, Any]) -> list[Annotation]:
 
 
 def _entries(label: str, value: Any) -> Iterator[tuple[str, int | None, Any]]:
-    """(label, instance, entry): the mapping gives one object, or a list of them where instances are told apart."""
+    """(label, instance, entry): the mapping gives one object, or a list of them where instances are distinguished."""
     if type(value) is list:
         for instance, entry in enumerate(value):
             yield label, instance, entry

@@ -14,7 +14,7 @@ TEXT = (
         Parameters((("text",), ("labels",)), complete=False),
     ),
     # Its `annotations` are the answers by field_id: a value, a list or a field set as documented; live {"response": [[…]]},
-    # and with several responses one in each of `attempts` (see scale.envelope.BESIDE_RESPONSE).
+    # and with several responses one in each of `attempts` (see scale.envelope.RESULT_KEYS_OUTSIDE_RESPONSE).
     TaskType(
         "textcollection",
         "Answers to the fields of a form, in one or several attempts",

@@ -1,4 +1,4 @@
-"""The door: who gets in, what is taken, and what each sender is told. On SQLite and PostgreSQL."""
+"""The callback endpoint: authentication, limits and answers, on SQLite and PostgreSQL."""
 
 import json
 import socket
@@ -319,7 +319,7 @@ def test_a_callback_url_with_a_slash_at_its_end_is_the_same(client: FlaskClient)
     assert (answer.status_code, answer.json and answer.json["status"]) == (200, "processed")
 
 
-# What goes wrong here is nobody's fault out there: Scale is asked to send it again.
+# A failure of ours: Scale has to send the callback again.
 
 
 @pytest.mark.parametrize(

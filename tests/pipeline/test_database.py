@@ -29,7 +29,7 @@ def open_on(database_url: str) -> Service:
 
 
 def full_disks(file: Path, folder: Path, pages: range) -> Iterator[Service]:
-    """Services on copies of a SQLite file that may grow by so many pages, and not by one more."""
+    """Services on copies of a SQLite file that may grow by a given number of pages and no more."""
     for more in pages:
         copy = folder / f"{more}.db"
         shutil.copyfile(file, copy)

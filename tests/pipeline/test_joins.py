@@ -1,4 +1,4 @@
-"""A fan-out is waited for, and what follows from all of it follows once, whoever comes last."""
+"""Joins: the step after a fan-out runs once, whichever task is completed last."""
 
 from collections import Counter
 from typing import Any

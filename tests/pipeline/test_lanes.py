@@ -66,22 +66,22 @@ def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipe
             rows = connection.exec_driver_sql(
                 explain + str(written), tuple(parameters[name] for name in written.positiontup or ())
             ).all()
-    told = " ".join(str(row) for row in rows)
-    assert told.count("ix_jobs_due") == len(queues.QUEUES)
-    assert "Sort" not in told
-    assert "TEMP B-TREE" not in told
+    plan = " ".join(str(row) for row in rows)
+    assert plan.count("ix_jobs_due") == len(queues.QUEUES)
+    assert "Sort" not in plan
+    assert "TEMP B-TREE" not in plan
 
 
 def test_a_plan_of_many_rings_for_the_other_workers_at_once(open_pipeline: Callable[..., Pipeline]) -> None:
     pipeline = open_pipeline(worker_concurrency=4)
     pipeline.workflow({"each": asks(for_each="annotation")})
-    rung: list[list[UUID]] = []
+    dispatched: list[list[UUID]] = []
     receive_callback(pipeline.service, callback(boxes("car")))
-    run_due_jobs(pipeline.service, dispatch=lambda ids: rung.append(list(ids)))
-    assert rung == []
+    run_due_jobs(pipeline.service, dispatch=lambda ids: dispatched.append(list(ids)))
+    assert dispatched == []
     receive_callback(pipeline.service, callback(boxes(*["car"] * 30), task_id="5f1e9b000000000000000002"))
-    run_due_jobs(pipeline.service, dispatch=lambda ids: rung.append(list(ids)))
-    assert [len(ids) for ids in rung] == [3]
+    run_due_jobs(pipeline.service, dispatch=lambda ids: dispatched.append(list(ids)))
+    assert [len(ids) for ids in dispatched] == [3]
 
 
 def creation_messages(pipeline: Pipeline) -> list[str]:

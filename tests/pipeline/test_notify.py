@@ -113,9 +113,9 @@ def test_follow_ups_are_told_state_by_state(chain: Pipeline, receiver: Receiver)
     body = json.dumps({"task": task, "task_id": child, "response": task["response"]}).encode()
     receive(chain, body)
     receive(chain, body)
-    told = [(event["type"], event["data"]["unique_id"]) for event in receiver.heard(secret)]
+    events = [(event["type"], event["data"]["unique_id"]) for event in receiver.heard(secret)]
     states = ["held", "planned", "created", "completed"]
-    assert told == [(f"follow-up.{state}", f"w.ask.{ROOT}") for state in states]
+    assert events == [(f"follow-up.{state}", f"w.ask.{ROOT}") for state in states]
 
 
 def test_the_end_of_a_run_is_told_once_after_the_last_of_its_tasks(

@@ -62,7 +62,7 @@ def chain(open_pipeline: Callable[..., Pipeline], pictures: Pictures) -> Pipelin
 
 @pytest.fixture
 def web(chain: Pipeline) -> Iterator[FlaskClient]:
-    """Whoever reads an address of the service."""
+    """A client that reads an address of the service."""
     app: Flask = create_app(chain.service.settings)
     yield app.test_client()
     app.extensions["weighbridge"].engine.dispose()

@@ -1,4 +1,4 @@
-"""The life of a task, told in any order, doubled and late, ends in the same rows."""
+"""Deliveries of a task in any order, repeated and late, lead to the same rows."""
 
 import itertools
 import random
@@ -191,7 +191,7 @@ RESPONSES = (
 
 
 def random_event(chance: random.Random, hour: int) -> bytes:
-    """An event that Scale would never send beside the others, most of the time."""
+    """An event that Scale would rarely send together with the others."""
     fields: dict[str, Any] = {
         "status": chance.choice(("completed", "completed", "pending", "error", "canceled", None)),
         "type": chance.choice(("imageannotation",) * 4 + ("segmentannotation", "newtype", None)),

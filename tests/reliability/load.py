@@ -78,14 +78,14 @@ def sandbox_tasks(service: Service) -> list[dict[str, Any]]:
 
 
 class Customer:
-    """Whose polygons are finished one after another. It knows what it was told, and which tasks must follow."""
+    """A customer whose polygon tasks are completed one after another. Records the answers and the expected follow-ups."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.kept: dict[str, str] = {}  # task_id → delivery_id
 
     def send(self, count: int) -> None:
-        """So many results; each is answered with 200."""
+        """Send a number of results; each is answered with 200."""
         for _ in range(count):
             task_id = f"{len(self.kept) + 1:024x}"
             body = PAYLOAD | {"task_id": task_id, "task": PAYLOAD["task"] | {"task_id": task_id}}
@@ -94,7 +94,7 @@ class Customer:
             self.kept[task_id] = answer.json()["delivery_id"]
 
     def answer_for(self, senders: Iterable[Sender]) -> None:
-        """The senders end; nobody was answered with anything but 200 and 503, and what they sent is this customer's."""
+        """The senders end; every answer was 200 or 503, and what they sent is this customer's."""
         for sender in senders:
             sender.ending.set()
         for sender in senders:

@@ -1,4 +1,4 @@
-"""SIGTERM to everything under load, and keys that change under load: nothing is lost, nobody is refused who has a key."""
+"""SIGTERM to everything under load, and keys that change under load: nothing is lost, and no request with a valid key is refused."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from tests.service import KEYS, Service
 def test_sigterm_to_everything_under_load_loses_nothing(
     database: str, service: Callable[..., Service], request: pytest.FixtureRequest
 ) -> None:
-    """On SQLite with four web processes that write at once, and the worker beside them."""
+    """On SQLite with four web processes that write at once, and the worker."""
     redis_url = request.getfixturevalue("redis_url") if database == "postgresql" else None
     database_url = request.getfixturevalue("sqlite_url" if database == "sqlite" else "postgres_url")
     one = service(database_url, redis_url, env={"WEB_CONCURRENCY": "4", "LEASE_SECONDS": "5"})

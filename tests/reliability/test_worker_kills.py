@@ -132,7 +132,7 @@ def test_a_job_that_always_kills_its_worker_is_dead_after_its_attempts_and_the_o
     customer = Customer(one)
     customer.send(5)
     customer.wait()
-    wait_until(lambda: of_job("state") == "dead", 60, "nobody tries it any more")
+    wait_until(lambda: of_job("state") == "dead", 60, "the job is dead")
     assert of_job("last_error") == "worker lost 3 times in a row while it ran this job"
     customer.send(1)
     customer.wait()

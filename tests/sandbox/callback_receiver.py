@@ -55,7 +55,7 @@ class CallbackReceiver:
         self._server.server_close()
 
     def wait_for(self, count: int, seconds: float = 30.0) -> list[Arrived]:
-        """The callbacks, once there are so many."""
+        """Return the callbacks once there are that many."""
         end = time.monotonic() + seconds
         while len(self.arrived) < count:
             assert time.monotonic() < end, f"{len(self.arrived)} of {count} callbacks came within {seconds} s"

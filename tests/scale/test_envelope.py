@@ -54,7 +54,7 @@ def body(**task: Any) -> bytes:
         "a byte order mark",
         "UTF-16",
         "a key twice",
-        "a key twice beside NaN",
+        "a key twice next to NaN",
     ],
 )
 def test_json_that_orjson_refuses_is_read_all_the_same(raw: bytes, value: Any) -> None:

@@ -269,9 +269,9 @@ def test_counts_that_differ_and_indexes_without_an_entry_are_reported() -> None:
 
 
 def test_many_stray_indexes_are_counted_not_listed() -> None:
-    told = disagreements([], read_index_image(png(np.arange(1, 101, dtype=np.uint8)[None])))
-    assert len(told) == 21
-    assert told[-1] == "… and 80 more indexes have no entry in labelMapping"
+    problems = disagreements([], read_index_image(png(np.arange(1, 101, dtype=np.uint8)[None])))
+    assert len(problems) == 21
+    assert problems[-1] == "… and 80 more indexes have no entry in labelMapping"
 
 
 @pytest.mark.parametrize(
@@ -316,15 +316,15 @@ def test_the_image_of_a_label_is_compared_pixel_by_pixel() -> None:
     wrong = SCENE == 2
     wrong[0, 0] = wrong[0, 1] = True
     for file in shown(wrong):
-        told = compare_with_index_image("labeled:car", [2, 3], file, pixels)
-        assert told == "the image 'labeled:car' lacks 1 pixels of the index image and has 2 others"
+        problems = compare_with_index_image("labeled:car", [2, 3], file, pixels)
+        assert problems == "the image 'labeled:car' lacks 1 pixels of the index image and has 2 others"
     assert compare_with_index_image("unlabeled", [0], png((SCENE == 0).astype(np.uint8)), pixels) is None
     assert compare_with_index_image("labeled:sky", [4], png(np.zeros((3, 5), np.uint8)), pixels) is None
     assert compare_with_index_image("labeled:none", [], png(np.zeros((3, 5), np.uint8)), pixels) is None
 
 
 def test_the_image_of_a_label_of_another_size_is_reported() -> None:
-    told = compare_with_index_image(
+    problems = compare_with_index_image(
         "labeled:car", [2], png(np.zeros((4, 5), np.uint8)), read_index_image(grey())
     )
-    assert told == "the image 'labeled:car' is 5 × 4, the index image 5 × 3"
+    assert problems == "the image 'labeled:car' is 5 × 4, the index image 5 × 3"

@@ -1,4 +1,4 @@
-"""Each recorded body becomes what stands beside it: `<case>.json` and `<case>.expected.json`."""
+"""Each recorded body is parsed as its expectation says: `<case>.json` and `<case>.expected.json`."""
 
 import json
 from pathlib import Path

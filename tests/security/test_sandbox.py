@@ -269,8 +269,8 @@ def test_make_run_keeps_real_keys_from_the_sandbox(
     assert not [value for value in sandbox.environ().values() if "REAL" in value]
     assert "REAL" not in terminal.text
     assert "REAL" not in requests.get(f"http://127.0.0.1:{folder.ports[1]}/", timeout=10).text
-    beside = folder.run("flask", "tasks", "list", "--json", **(keys if source == "shell" else {}))
-    assert beside.returncode == 0, beside.stderr
+    listed = folder.run("flask", "tasks", "list", "--json", **(keys if source == "shell" else {}))
+    assert listed.returncode == 0, listed.stderr
     stored = [file for file in files_in(folder.path / "var") if REAL_API_KEY.encode() in file.read_bytes()]
     assert stored == []
     assert mode(folder.path / "var") == 0o700

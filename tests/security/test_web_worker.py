@@ -206,7 +206,7 @@ def test_incomplete_bodies_of_unknown_clients_fill_a_bounded_part_of_memory(web_
 
 @pytest.mark.slow
 def test_a_request_that_gets_no_thread_in_time_is_answered_with_503(tmp_path: Path) -> None:
-    """All threads of a small application wait; the next request does not wait for ever."""
+    """All threads of a small application wait; the next request does not wait forever."""
     (tmp_path / "stuck.py").write_text(
         "import threading\n"
         "def app(environ, start_response):\n"

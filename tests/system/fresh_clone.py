@@ -1,4 +1,4 @@
-"""What a new user does: clone, `make run`, look, Ctrl-C, start again. Installs everything anew, so only CI runs it:
+"""What a new user does: clone, `make run`, look, Ctrl-C, start again. Installs everything again, so only CI runs it:
 
 .venv/bin/pytest tests/system/fresh_clone.py
 """
@@ -115,7 +115,7 @@ def test_a_taken_port_is_an_error_that_says_what_to_do(
 
 
 def ask(web: re.Match[str], path: str) -> Any:
-    """What the API says to the token that `make run` printed; None while nobody listens."""
+    """What the API says to the token that `make run` printed; None while nothing listens."""
     try:
         answer = requests.get(
             f"{web[1]}/api/v1{path}", headers={"Authorization": f"Bearer {web[2]}"}, timeout=10

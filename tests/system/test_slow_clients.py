@@ -72,7 +72,7 @@ def slow_clients(web_process: Service, count: int) -> Iterator[None]:
                     pass
                 except OSError:
                     client.close()
-                    # A server that stops takes nobody new.
+                    # A server that is stopping accepts no connection.
                     with contextlib.suppress(OSError):
                         clients[number] = connect(number)
         for client in clients:

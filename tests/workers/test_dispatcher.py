@@ -15,27 +15,27 @@ from workers.dispatcher import DISPATCH_BATCH_SIZE, MAX_QUEUE_LENGTH, JobDispatc
 
 @pytest.fixture
 def dispatcher(redis_url: str) -> Iterator[JobDispatcher]:
-    """A dispatcher that nobody hears."""
+    """A dispatcher without a consumer."""
     one = JobDispatcher(Settings(redis_url=redis_url, secret_key="s"))
     yield one
     one.celery.close()
 
 
-def rung(redis_url: str) -> int:
+def published(redis_url: str) -> int:
     with redis.Redis.from_url(redis_url) as client:
         return int(client.llen("weighbridge"))
 
 
 def test_each_job_is_rung_for_by_a_message_of_its_own(dispatcher: JobDispatcher, redis_url: str) -> None:
     dispatcher.publish([new_id() for _ in range(5)])
-    assert rung(redis_url) == 5
+    assert published(redis_url) == 5
 
 
 def test_while_no_worker_listens_messages_do_not_pile_up(dispatcher: JobDispatcher, redis_url: str) -> None:
     """They expire only when somebody reads them, and workers cannot start with a Redis that is full."""
     for _ in range(MAX_QUEUE_LENGTH // DISPATCH_BATCH_SIZE + 20):
         dispatcher.publish([new_id() for _ in range(DISPATCH_BATCH_SIZE)])
-    assert MAX_QUEUE_LENGTH <= rung(redis_url) < MAX_QUEUE_LENGTH + DISPATCH_BATCH_SIZE
+    assert MAX_QUEUE_LENGTH <= published(redis_url) < MAX_QUEUE_LENGTH + DISPATCH_BATCH_SIZE
 
 
 def test_after_a_restart_of_redis_the_next_message_is_sent(own_redis: OwnRedis) -> None:
@@ -44,7 +44,7 @@ def test_after_a_restart_of_redis_the_next_message_is_sent(own_redis: OwnRedis) 
     own_redis.kill()
     own_redis.start()
     dispatcher.publish([new_id()])
-    assert rung(own_redis.url) == 1
+    assert published(own_redis.url) == 1
     dispatcher.celery.close()
 
 

@@ -129,7 +129,7 @@ def test_a_silent_worker_is_noticed_by_the_clock_of_the_database(new_sweep: Star
 def test_a_process_forked_during_a_sweep_can_write_to_sqlite(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite's locks are known by process: a child of the moment at which one is held would wait for it for ever."""
+    """SQLite's locks are known by process: a child of the moment at which one is held would wait for it forever."""
     within, go_on = threading.Event(), threading.Event()
 
     def slowly(*_: object) -> None:

@@ -25,7 +25,7 @@ class ReasonCode(StrEnum):
     FILE = "file"  # a file of the request cannot be built
     RECALLED = "recalled"  # Scale took the source's result back
     PERSON = "person"  # a person canceled it
-    REPLANNED = "replanned"  # other follow-ups were planned in its place
+    REPLANNED = "replanned"  # other follow-ups were planned instead
 
 
 class Reason(NamedTuple):

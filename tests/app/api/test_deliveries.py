@@ -96,11 +96,11 @@ def test_a_replay_rings_for_the_jobs_that_follow(
     client: FlaskClient, deliver: Deliver, monkeypatch: Any
 ) -> None:
     receipt = deliver("videoannotation/file_of_frames", task_id="t")
-    rung: list[Any] = []
-    monkeypatch.setattr(client.application.extensions["dispatcher"], "dispatch", rung.extend)
+    dispatched: list[Any] = []
+    monkeypatch.setattr(client.application.extensions["dispatcher"], "dispatch", dispatched.extend)
     client.post(f"/api/v1/deliveries/{receipt.delivery_id}/replay")
     client.post(f"/api/v1/jobs/{receipt.jobs[0]}/retry")
-    assert rung == [receipt.jobs[0]]
+    assert dispatched == [receipt.jobs[0]]
 
 
 def test_a_delivery_that_nobody_knows_is_not_found(client: FlaskClient) -> None:

@@ -306,9 +306,11 @@ def test_what_would_follow_from_a_task_is_told_and_nothing_is_written(
     (one,) = get("/tasks/root/plan")["data"]
     assert (one["unique_id"], one["state"], one["type"]) == ("chain.boxes.root", "created", "annotation")
     assert one["request"]["unique_id"] == "chain.boxes.root"
-    (told,) = get("/tasks/root/explain", workflow="chain")["data"]
-    assert {condition["name"]: condition["held"] for condition in told["conditions"]}["after.type"] is True
-    assert told["follow_ups"][0]["state"] is None
+    (explanation,) = get("/tasks/root/explain", workflow="chain")["data"]
+    assert {condition["name"]: condition["held"] for condition in explanation["conditions"]}[
+        "after.type"
+    ] is True
+    assert explanation["follow_ups"][0]["state"] is None
     with service.reader.begin() as connection:
         assert connection.scalars(select(FollowUp.unique_id)).all() == []
     assert client.get("/api/v1/tasks/nobody/plan").status_code == 404

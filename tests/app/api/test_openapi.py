@@ -1,4 +1,4 @@
-"""The OpenAPI document, and whether the API does what it says, for requests that nobody would think of."""
+"""The OpenAPI document, and whether the API does what it says, for unlikely requests."""
 
 import re
 

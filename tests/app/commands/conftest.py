@@ -55,7 +55,7 @@ def workflows_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_app(database_url: str, tmp_path: Path, workflows_dir: Path) -> Iterator[Callable[..., Flask]]:
-    """`make_app(PUBLIC_URL=…)`: an application over the database, with these settings beside the least that it needs."""
+    """`make_app(PUBLIC_URL=…)`: an application over the database, with these settings in addition to the required ones."""
     made: list[Flask] = []
     out = logging.getLogger().handlers[:]
 

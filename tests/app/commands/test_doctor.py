@@ -1,4 +1,4 @@
-"""`weighbridge doctor`: what is wrong is said, with what mends it, and a problem ends it with 1."""
+"""`weighbridge doctor`: problems with their fixes; it exits with 1 if there is one."""
 
 import json
 from collections.abc import Callable
@@ -31,9 +31,9 @@ HEALTHY = {
 def looked_at(app: Flask) -> tuple[int, dict[str, dict[str, Any]]]:
     """The exit code, and the findings by their names."""
     done = commands_of(app)("doctor", "--json")
-    told = json.loads(done.stdout)
-    assert told["ok"] == (done.exit_code == 0)
-    return done.exit_code, {check["name"]: check for check in told["checks"]}
+    output = json.loads(done.stdout)
+    assert output["ok"] == (done.exit_code == 0)
+    return done.exit_code, {check["name"]: check for check in output["checks"]}
 
 
 @pytest.fixture
@@ -123,14 +123,14 @@ def test_what_waits_for_a_person_is_told(app: Flask, service: Service, deliver: 
     assert "2 dead" in found["jobs"]["message"]
     assert found["quarantine"]["state"] == "warning"
     assert found["creation"]["message"] == "paused by cli:me"
-    told = commands_of(app)("doctor").stdout
-    assert "→ `weighbridge jobs list --state dead`" in told
+    output = commands_of(app)("doctor").stdout
+    assert "→ `weighbridge jobs list --state dead`" in output
 
 
 def test_a_broken_workflow_file_is_named_with_line_and_field(app: Flask, workflows_dir: Path) -> None:
     (workflows_dir / "wrong.yaml").write_text("workflow: wrong\nsteps:\n  one:\n    after: {state: done}\n")
-    told = commands_of(app)("doctor").stdout
-    assert "wrong.yaml:4: steps.one.after.state: " in told
+    output = commands_of(app)("doctor").stdout
+    assert "wrong.yaml:4: steps.one.after.state: " in output
 
 
 def test_a_database_without_tables_is_a_problem_that_one_command_mends(

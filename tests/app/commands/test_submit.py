@@ -95,9 +95,9 @@ def test_lines_of_json_are_whole_requests(submit: Callable[..., Result], sandbox
         for number in range(1)
     ]  # fmt: skip
     done = submit("lines.jsonl", "\n".join(map(json.dumps, lines)) + "\n\n", "--json")
-    (told,) = json.loads(done.stdout)
-    assert (told["outcome"], told["unique_id"]) == ("created", "mine")
-    assert told["task_id"] == sandbox.tasks()[0]["task_id"]
+    (output,) = json.loads(done.stdout)
+    assert (output["outcome"], output["unique_id"]) == ("created", "mine")
+    assert output["task_id"] == sandbox.tasks()[0]["task_id"]
 
 
 def test_columns_of_a_table_are_fields_of_the_request(

@@ -20,14 +20,16 @@ STOPS_WITHIN = 30.0
 def test_the_first_start_tells_the_whole_chain_and_the_second_does_not(folder: Folder, start: Start) -> None:
     first = start("weighbridge", "up")
     first.says("The whole way took")
-    told = re.findall(r"demo +\| (.*)", first.text)
-    polygons = re.match(r"1\. A polygon task is created at the sandbox: (\w+) \(unique_id demo-", told[0])
+    output = re.findall(r"demo +\| (.*)", first.text)
+    polygons = re.match(r"1\. A polygon task is created at the sandbox: (\w+) \(unique_id demo-", output[0])
     assert polygons
     assert re.match(
-        r"2\. Its callback is received: completed, \d+ annotations \(\d+ × polygon .*delivery ", told[1]
+        r"2\. Its callback is received: completed, \d+ annotations \(\d+ × polygon .*delivery ", output[1]
     )
-    assert f"(unique_id polygons-to-boxes.boxes.{polygons[1]}, layers: " in told[2]
-    assert re.match(r"4\. The box task's callback is received: completed, \d+ annotations \(.*box ", told[3])
+    assert f"(unique_id polygons-to-boxes.boxes.{polygons[1]}, layers: " in output[2]
+    assert re.match(
+        r"4\. The box task's callback is received: completed, \d+ annotations \(.*box ", output[3]
+    )
     assert first.ends_after(signal.SIGINT, STOPS_WITHIN) == 0
 
     second = start("weighbridge", "up")

@@ -41,9 +41,9 @@ def test_every_error_of_a_broken_file_is_told_with_file_line_and_field(
     assert f"{broken}:4: steps.one.after.state: " in done.stdout
     assert f"{broken}:5: steps.one.create.params: " in done.stdout
     assert "1 valid, 1 invalid." in done.stdout
-    told = json.loads(weighbridge("workflows", "check", str(broken), "--json").stdout)
-    assert told["workflows"] == []
-    assert {error["line"] for error in told["errors"]} == {4, 5}
+    output = json.loads(weighbridge("workflows", "check", str(broken), "--json").stdout)
+    assert output["workflows"] == []
+    assert {error["line"] for error in output["errors"]} == {4, 5}
     states = {
         row["name"]: row["state"] for row in json.loads(weighbridge("workflows", "list", "--json").stdout)
     }
@@ -80,8 +80,8 @@ def test_a_plan_shows_the_exact_request_and_writes_nothing(
     assert one["request"]["callback_url"] == "https://weighbridge.example/callbacks/scale"
     assert one["request"]["unique_id"] == one["unique_id"] == f"polygons-to-boxes.boxes.{TASK}"
     assert one["request"]["layers"]["polygons"]
-    told = weighbridge("workflows", "plan", "--payload", str(POLYGONS)).stdout
-    assert "POST /v1/task/annotation" in told
+    output = weighbridge("workflows", "plan", "--payload", str(POLYGONS)).stdout
+    assert "POST /v1/task/annotation" in output
     with service.reader.begin() as connection:
         assert connection.scalar(select(func.count()).select_from(FollowUp)) == 0
 
@@ -95,8 +95,8 @@ def test_a_plan_over_many_says_where_limits_stop(
     )
     for number in range(3):
         deliver("polygonannotation/polygons", task_id=f"task{number}")
-    told = weighbridge("workflows", "plan", "--since", "9999d").stdout.splitlines()
-    assert [line.split() for line in told[1:]] == [
+    output = weighbridge("workflows", "plan", "--since", "9999d").stdout.splitlines()
+    assert [line.split() for line in output[1:]] == [
         ["limited", "boxes", "annotation", "created", "2"],
         ["limited", "boxes", "annotation", "held", "1"],
     ]
@@ -112,16 +112,16 @@ def test_what_would_be_planned_and_what_is_there_already_differ(
     deliver("polygonannotation/polygons")
     run_due_jobs(service)
     assert "already_exists" in weighbridge("workflows", "plan", "--task", TASK).stdout
-    told = weighbridge("workflows", "explain", TASK).stdout
-    assert "yes           after.type" in told
-    assert f"→ polygons-to-boxes.boxes.{TASK} held: SCALE_API_KEY is not set" in told
+    output = weighbridge("workflows", "explain", TASK).stdout
+    assert "yes           after.type" in output
+    assert f"→ polygons-to-boxes.boxes.{TASK} held: SCALE_API_KEY is not set" in output
 
 
 def test_why_nothing_follows_is_explained(weighbridge: Run, deliver: Deliver) -> None:
     deliver("annotation/live_form", task_id="a-box-task")
-    told = weighbridge("workflows", "explain", "a-box-task").stdout
-    assert "no            after.type: is 'annotation'; expected 'polygonannotation'" in told
-    assert "→ no follow-up" in told
+    output = weighbridge("workflows", "explain", "a-box-task").stdout
+    assert "no            after.type: is 'annotation'; expected 'polygonannotation'" in output
+    assert "→ no follow-up" in output
     assert weighbridge("workflows", "explain", "unknown").exit_code == 1
 
 
@@ -194,8 +194,8 @@ def test_what_a_join_waits_for_is_explained(
     body["response"] = body["task"]["response"] = {"category": "cars"}
     deliver(json.dumps(body).encode())
     run_due_jobs(service)
-    told = weighbridge("workflows", "explain", body["task_id"], "--workflow", "three-way-consensus").stdout
+    output = weighbridge("workflows", "explain", body["task_id"], "--workflow", "three-way-consensus").stdout
     assert (
         "three-way-consensus.agreed\n  no            join: wait: 0 of 3 tasks are completed; waiting for 3"
-        in told
+        in output
     )

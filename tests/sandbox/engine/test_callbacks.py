@@ -23,7 +23,7 @@ def make(
 
 
 def settled(sandbox: ScaleSandbox, task: dict[str, Any], count: int = 1) -> list[dict[str, Any]]:
-    """The task's callbacks, once there are so many and each has come to its end."""
+    """Return the task's callbacks once there are that many and each is finished."""
 
     def seen() -> list[dict[str, Any]] | None:
         key = sandbox.test_key if task["is_test"] else sandbox.live_key
@@ -154,7 +154,7 @@ def test_a_callback_can_come_before_the_creation_is_answered(
     for key in (sandbox.live_key, sandbox.test_key):
         before = len(receiver.arrived)
         task = make(sandbox, receiver, key, unique_id=f"u {key}")
-        # It is here already, whoever looks first.
+        # It has arrived already.
         (arrived,) = receiver.arrived[before:]
         assert arrived.json["task_id"] == task["task_id"]
         assert arrived.json["task"]["unique_id"] == f"u {key}"

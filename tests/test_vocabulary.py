@@ -1,0 +1,43 @@
+"""Words that were retired do not come back. docs/glossary.md has the standard term for each thing."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+THIS = Path(__file__).name
+RETIRED = re.compile(
+    r"\b(bells?|rung|told|anew|mends?|mended|mending|beside|deeds?|whoever|set aside|so many|what it came to"
+    r"|has not the|is none that|a little later|for ever|waiting[ _]room|(most|longest|least|deepest)_[A-Z]\w*"
+    r"|[A-Z]\w*_AT_ONCE)\b|\b(MOST|LONGEST|LEAST|DEEPEST)_\w+"
+)
+SUFFIXES = (".py", ".md", ".html", ".js", ".css", ".yaml", ".toml", ".in")
+
+
+def written_files() -> list[Path]:
+    """Every source and page of the project, without recorded payloads and vendored code."""
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    return [
+        ROOT / name
+        for name in listed.splitlines()
+        if name.endswith((*SUFFIXES, "Makefile", "Procfile"))
+        and not name.startswith("tests/payloads/")
+        and "/vendor/" not in name
+        and not name.endswith(THIS)
+        and (ROOT / name).is_file()
+    ]
+
+
+@pytest.mark.parametrize("path", written_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_retired_word_is_used(path: Path) -> None:
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+    found = [f"{number}: {match.group()}" for number, line in lines for match in RETIRED.finditer(line)]
+    assert found == []
+
+
+def test_the_check_finds_a_retired_word() -> None:
+    assert RETIRED.search("the bell is rung")
+    assert RETIRED.search("MOST_SHOWN = 5")
+    assert not RETIRED.search("retold stories of a doorbell")
