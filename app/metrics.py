@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.extensions import service
 from app.responses import json_response
+from pipeline.db.probe import write_fault
 from pipeline.operations.queries.metrics import WorkCounts, work_counts
 from pipeline.service import Service
 
@@ -70,7 +71,12 @@ class DatabaseCollector:
             up.add_metric((), 0)
             return (up,)
         up.add_metric((), 1)
-        return (up, *found)
+        writable = GaugeMetricFamily(
+            "weighbridge_database_writable",
+            "Whether the database accepts writes, tried by one that is rolled back",
+        )
+        writable.add_metric((), write_fault(self.service.engine) is None)
+        return (up, writable, *found)
 
 
 def gauges(counts: WorkCounts) -> Iterable[GaugeMetricFamily]:

@@ -75,6 +75,22 @@ def own_postgres() -> Iterator[servers.OwnPostgres]:
         yield server
 
 
+@pytest.fixture
+def other_postgres() -> Iterator[servers.OwnPostgres]:
+    """A second PostgreSQL, to switch to from `own_postgres`."""
+    with _server(servers.start_postgres) as server:
+        yield server
+
+
+@pytest.fixture
+def start_pgbouncer(own_postgres: servers.OwnPostgres) -> Iterator[Callable[..., servers.OwnPgBouncer]]:
+    """`start_pgbouncer(**settings)` → a PgBouncer in transaction mode before `own_postgres`."""
+    with contextlib.ExitStack() as running:
+        yield lambda **settings: running.enter_context(
+            _server(lambda: servers.start_pgbouncer(own_postgres, settings))
+        )
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Path:
     """The browser of this machine."""

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -241,7 +242,7 @@ class OwnPostgres(Server, PostgresServer):
     """A PostgreSQL that was made for the tests: on a Unix socket in a short path, without fsync."""
 
     def __init__(self, bin_folder: Path, options: Mapping[str, str] | None = None):
-        folder = _new_folder("pg")
+        self.folder = folder = _new_folder("pg")
         PostgresServer.__init__(self, f"postgresql://postgres@/{{database}}?host={folder}")
         user = _drop_to()
         if user:
@@ -296,6 +297,17 @@ class OwnPostgres(Server, PostgresServer):
     def stop(self) -> None:
         self.process.stop(signal.SIGINT)
 
+    def demote(self) -> None:
+        """Accept no writes any more, on open connections either, as a primary that became a standby."""
+        self.execute("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+        wait_until(
+            lambda: self._setting("default_transaction_read_only") == "on", 30, "the server is demoted"
+        )
+
+    def _setting(self, name: str) -> str:
+        with psycopg.connect(self.url(self.maintenance), connect_timeout=5) as connection:
+            return connection.execute(f"SHOW {name}").fetchone()[0]  # type: ignore[arg-type,index]
+
     def _answers(self) -> bool:
         try:
             self.execute("SELECT 1")
@@ -339,6 +351,102 @@ def _postgres_binaries() -> Path:
         if installed:
             return installed[-1].parent
     raise Unavailable("PostgreSQL: no server on this machine (install one, or set TEST_DATABASE_URL)")
+
+
+class Switch:
+    """A TCP port whose new connections lead to one of several PostgreSQL servers, as a name that is moved by a failover.
+
+    Connections that are open stay with their server.
+    """
+
+    def __init__(self, server: OwnPostgres) -> None:
+        self.server = server
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            try:
+                server.connect(f"{self.server.folder}/.s.PGSQL.5432")
+            except OSError:
+                client.close()
+                continue
+            for pair in ((client, server), (server, client)):
+                threading.Thread(target=_copy, args=pair, daemon=True).start()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65_536):
+            target.sendall(data)
+    for one in (source, target):
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+
+
+class OwnPgBouncer(Server):
+    """A PgBouncer in transaction mode before one PostgreSQL, with few connections to it."""
+
+    def __init__(self, server: OwnPostgres, settings: Mapping[str, str] | None = None) -> None:
+        binary = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if binary is None:
+            raise Unavailable("PgBouncer: no pgbouncer in PATH (Debian: apt-get install pgbouncer)")
+        folder = _new_folder("pgbouncer")
+        user = _drop_to()
+        self.port = free_port()
+        given = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": str(self.port),
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": "transaction",
+            "default_pool_size": "3",
+            **(settings or {}),
+        }
+        lines = ["[databases]", f"* = host={server.folder} port=5432 user=postgres", "[pgbouncer]"]
+        (folder / "pgbouncer.ini").write_text(
+            "\n".join([*lines, *(f"{key} = {value}" for key, value in given.items())]) + "\n"
+        )
+        if user:
+            shutil.chown(folder, user, _group(user))
+        self.process = Process(
+            [binary, str(folder / "pgbouncer.ini")], log=folder / "log", cwd=folder, user=user
+        )
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        self._start_and_wait("PgBouncer", lambda: _listens(self.port))
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def start_pgbouncer(server: OwnPostgres, settings: Mapping[str, str] | None = None) -> OwnPgBouncer:
+    """Start a PgBouncer before `server`. Raises Unavailable where the program is not installed."""
+    pooler = OwnPgBouncer(server, settings)
+    try:
+        pooler.start()
+    except BaseException:
+        pooler.close()
+        raise
+    return pooler
 
 
 # Redis

@@ -42,7 +42,7 @@ MAX_ATTEMPTS = {
     NOTIFY: 20,
     CHECK_RUN: 20,
     RECONCILE: 40,
-    EXPORT: 5,
+    EXPORT: 20,
 }
 """With the back-off of queue.py 40 attempts take 28 hours, longer than a day's outage of a remote side; 20 take 8 hours."""
 DEFAULT_MAX_ATTEMPTS = 20

@@ -20,7 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.deployment import deployment_problems
 from models import ApiToken, Delivery, FollowUp, Job
 from pipeline.db.errors import safe_message
-from pipeline.db.migrations import revisions
+from pipeline.db.migrations import is_newer_than_code, revisions
+from pipeline.db.probe import write_fault
 from pipeline.operations.health import SILENT_SECONDS, last_heartbeat
 from pipeline.operations.queries.creation import creation_status
 from pipeline.service import Service
@@ -76,21 +77,35 @@ def database(context: Context) -> Checks:
         with service.reader.begin() as connection:
             connection.execute(text("SELECT 1"))
             revision, required = revisions(connection)
-            if revision != required:
+            is_newer = is_newer_than_code(connection)
+            if revision != required and not is_newer:
                 yield Check("database", OK, name)
                 message = f"revision {revision or 'none'}; this version needs {required}"
                 yield Check("migrations", PROBLEM, message, "weighbridge db upgrade")
                 yield Check("worker", SKIPPED, "heartbeats are in the database's tables")
                 return
             connection.execute(text("SELECT 1 FROM deliveries LIMIT 1"))
-            yield Check("database", OK, name)
-            yield Check("migrations", OK, f"revision {revision}")
+            yield from _writable(service, name)
+            if is_newer:
+                message = f"revision {revision} belongs to a newer version; this one needs {required}"
+                yield Check("database version", WARNING, message, "Deploy the newer version again.")
+            else:
+                yield Check("migrations", OK, f"revision {revision}")
             for check in DATABASE_CHECKS:
                 yield from check(service, connection)
     except SQLAlchemyError as error:
         yield Check(
             "database", PROBLEM, f"{name}: {safe_message(error)}", "Start it, or correct DATABASE_URL."
         )
+
+
+def _writable(service: Service, name: str) -> Checks:
+    """Check by a write that is rolled back that callbacks can be stored: a demoted server still answers every read."""
+    if fault := write_fault(service.engine):
+        fix = "Name the server that accepts writes in DATABASE_URL, or free its disk."
+        yield Check("database", PROBLEM, f"{name}: nothing can be written: {fault}", fix)
+    else:
+        yield Check("database", OK, name)
 
 
 def _database_name(database_url: str) -> str:

@@ -142,7 +142,7 @@ def test_what_is_due_is_listed_without_being_claimed(service: Service) -> None:
 # Fencing.
 
 
-@pytest.mark.parametrize("change", ["finish", "postpone", "bury", "renew", "still_ours"])
+@pytest.mark.parametrize("change", ["finish", "reschedule", "mark_dead", "renew", "check_lease"])
 def test_an_owner_who_lost_the_lease_changes_nothing(change: str, service: Service) -> None:
     ask(service, "a")
     late = claim(service)
@@ -155,7 +155,7 @@ def test_an_owner_who_lost_the_lease_changes_nothing(change: str, service: Servi
             return
         with service.engine.begin() as connection:
             connection.execute(update(Job).values(subject="changed"))
-            more = ("why",) if change in ("postpone", "bury") else ()
+            more = ("why",) if change in ("reschedule", "mark_dead") else ()
             getattr(queue, change)(connection, late, *more)
 
     with pytest.raises(LeaseLost):
@@ -367,8 +367,8 @@ def test_what_the_database_refuses_a_job_is_told_without_the_values(
     runner.run_due_jobs(service)
     error = only(service, Job)["last_error"]
     assert error in (
-        "IntegrityError: UNIQUE constraint failed: state.key",
-        'UniqueViolation: duplicate key value violates unique constraint "pk_state"',
+        "IntegrityError: UNIQUE constraint failed: key_value.key",
+        'UniqueViolation: duplicate key value violates unique constraint "pk_key_value"',
     )
     assert error in caplog.text
     assert "secret" not in caplog.text

@@ -44,8 +44,8 @@ def test_while_scale_asks_to_wait_jobs_are_not_woken_in_vain_and_planning_goes_o
     assert len([job for job in pipeline.jobs() if job["run_at"] <= utcnow()]) == 40
 
 
-@pytest.mark.parametrize("queue", ["", "live"])
-def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipeline, queue: str) -> None:
+@pytest.mark.parametrize("name", ["", "live"])
+def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipeline, name: str) -> None:
     numbers = "WITH RECURSIVE n(g) AS (SELECT 1 UNION ALL SELECT g + 1 FROM n WHERE g < :many)"
     columns = "id, kind, key, subject, queue, state, run_at, created_at"
     moment = "'2026-01-01 10:00:00.000000'"
@@ -53,7 +53,7 @@ def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipe
     made_id = "gen_random_uuid()" if postgresql else "lower(hex(randomblob(16)))"
     fill = f"INSERT INTO jobs ({columns}) {numbers} SELECT {made_id}, 'create', 'create:' || g, g, :queue, 'ready', {moment}, {moment} FROM n"
     with pipeline.service.engine.begin() as connection:
-        connection.execute(text(fill), {"many": MANY, "queue": queue})
+        connection.execute(text(fill), {"many": MANY, "queue": name})
     with pipeline.service.engine.connect() as connection:
         connection.exec_driver_sql("ANALYZE jobs")
         statement = queue.claim_statement(queues.QUEUES)
@@ -72,7 +72,9 @@ def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipe
     assert "TEMP B-TREE" not in plan
 
 
-def test_a_plan_of_many_rings_for_the_other_workers_at_once(open_pipeline: Callable[..., Pipeline]) -> None:
+def test_a_job_that_enqueues_many_dispatches_them_to_other_workers(
+    open_pipeline: Callable[..., Pipeline],
+) -> None:
     pipeline = open_pipeline(worker_concurrency=4)
     pipeline.workflow({"each": asks(for_each="annotation")})
     dispatched: list[list[UUID]] = []

@@ -21,11 +21,9 @@ from pipeline.receive.rows import DeliveryMeta
 from pipeline.service import Service
 from tests.assertions import empty, stored_rows, table
 from tests.factories.callbacks import boxes, callback, receive_callback, task
+from tests.factories.pipelines import asks
 
-WORKFLOW = """
-workflow: w
-steps: {ask: {after: {type: [imageannotation, categorization]}, create: {type: categorization, params: {}}}}
-"""
+WORKFLOW = json.dumps({"workflow": "w", "steps": {"ask": asks()}})
 
 texts = st.text(max_size=40)
 numbers = st.integers(-(2**70), 2**70) | st.floats()

@@ -1,0 +1,186 @@
+"""Connections to PostgreSQL: any libpq URI, directly and through PgBouncer, with time-outs in force."""
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from config import Settings, load_settings
+from models import Delivery, Job, Task
+from pipeline.bootstrap import build_service
+from pipeline.db.engine import connect_for_migrations
+from pipeline.db.migrations import PROJECT, migrate
+from pipeline.db.postgresql import UnsuitableDatabase
+from pipeline.db.probe import write_fault
+from pipeline.jobs import kinds, queue
+from pipeline.service import Service
+from tests.assertions import table
+from tests.factories.callbacks import boxes, callback, receive_callback
+from tests.servers import OwnPgBouncer, OwnPostgres, wait_until
+from workers.runner import run_due_jobs
+
+TIMEOUTS = {"lock_timeout": "3s", "statement_timeout": "15s", "idle_in_transaction_session_timeout": "1min"}
+PgBouncers = Callable[..., OwnPgBouncer]
+
+
+def service_on(url: str) -> Service:
+    settings = load_settings({"DATABASE_URL": url, "WORKFLOWS_DIR": "nowhere", "SECRET_KEY": "s"})
+    return build_service(settings)
+
+
+def in_force(service: Service, engine: Any = None) -> dict[str, str]:
+    with (engine or service.engine).begin() as connection:
+        return {name: connection.scalar(text(f"SHOW {name}")) for name in TIMEOUTS}
+
+
+# Any libpq URI.
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "options=-c%20search_path%3Dpublic%20-c%20statement_timeout%3D7s",
+        "connect_timeout=9&application_name=mine",
+        "keepalives_idle=77&target_session_attrs=read-write",
+    ],
+)
+def test_parameters_of_the_url_hold_beside_the_time_outs(own_postgres: OwnPostgres, query: str) -> None:
+    url = own_postgres.create_database("weighbridge") + f"&{query}"
+    service = service_on(url)
+    migrate(service.settings.database_url)
+    expected = {**TIMEOUTS, "statement_timeout": "7s"} if "options" in query else TIMEOUTS
+    assert in_force(service) == in_force(service, service.reader) == expected
+    with service.engine.connect() as connection:
+        given = connection.connection.dbapi_connection.info.get_parameters()  # type: ignore[union-attr]
+    service.engine.dispose()
+    for name, value in (part.split("=", 1) for part in query.split("&") if not part.startswith("options")):
+        assert given[name] == value
+
+
+def test_the_first_of_several_hosts_that_accepts_writes_is_used(
+    own_postgres: OwnPostgres, other_postgres: OwnPostgres
+) -> None:
+    for server in (own_postgres, other_postgres):
+        server.create_database("weighbridge")
+    own_postgres.demote()
+    hosts = f"host={own_postgres.folder},{other_postgres.folder}&port=5432,5432"
+    url = f"postgresql://postgres@/weighbridge?{hosts}&target_session_attrs=read-write"
+    service = service_on(url)
+    migrate(service.settings.database_url)
+    assert receive_callback(service, callback(boxes("car"))).status == "processed"
+    service.engine.dispose()
+    with psycopg.connect(other_postgres.url("weighbridge")) as connection:
+        assert connection.execute("SELECT count(*) FROM deliveries").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_cannot_hold_every_text_is_refused(own_postgres: OwnPostgres, encoding: str) -> None:
+    own_postgres.execute(f"CREATE DATABASE narrow ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    url = own_postgres.url("narrow").replace("postgresql:", "postgresql+psycopg:")
+    for engine in (connect_for_migrations(url), service_on(url).engine):
+        with pytest.raises(UnsuitableDatabase, match=f"{encoding}.*UTF8"), engine.connect():
+            pass
+        engine.dispose()
+
+
+# Through PgBouncer.
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"ignore_startup_parameters": "options"}], ids=["refuses options", "ignores options"]
+)
+def test_behind_a_pooler_every_transaction_has_its_time_outs(
+    own_postgres: OwnPostgres, start_pgbouncer: PgBouncers, settings: dict[str, str]
+) -> None:
+    own_postgres.create_database("weighbridge")
+    service = service_on(start_pgbouncer(**settings).url("weighbridge"))
+    migrate(service.settings.database_url)
+    assert in_force(service) == in_force(service, service.reader) == TIMEOUTS
+    sleep = text("SELECT set_config('statement_timeout', '100', true); SELECT pg_sleep(5)")
+    with pytest.raises(DBAPIError, match="statement timeout"), service.engine.begin() as connection:
+        connection.execute(sleep)
+    service.engine.dispose()
+
+
+@pytest.mark.parametrize("settings", [{}, {"ignore_startup_parameters": "options"}])
+def test_behind_a_pooler_many_callbacks_at_once_are_all_processed(
+    own_postgres: OwnPostgres, start_pgbouncer: PgBouncers, settings: dict[str, str]
+) -> None:
+    """Each transaction may reach another server: a statement prepared on one is unknown to the next."""
+    own_postgres.create_database("weighbridge")
+    service = service_on(start_pgbouncer(**settings).url("weighbridge"))
+    migrate(service.settings.database_url)
+    statuses: Counter[str] = Counter()
+
+    def post(client: int) -> None:
+        for number in range(25):
+            body = callback(boxes("car"), task_id=f"task-{client}-{number // 2}", tags=[str(number % 2)])
+            statuses[receive_callback(service, body).status] += 1
+
+    clients = [threading.Thread(target=post, args=(client,)) for client in range(8)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert statuses.total() == len(table(service, Delivery)) == 200
+    assert set(statuses) <= {"processed", "stored"}  # stored: a row was locked for too long on a slow machine
+    with service.engine.begin() as connection:
+        queue.enqueue(connection, kinds.PLAN, [row["task_id"] for row in table(service, Task)])
+    run_due_jobs(service)
+    assert all(row["state"] == "ready" for row in table(service, Job))
+    service.engine.dispose()
+
+
+def test_behind_a_pooler_the_commands_work(own_postgres: OwnPostgres, start_pgbouncer: PgBouncers) -> None:
+    own_postgres.create_database("weighbridge")
+    environment = {
+        "DATABASE_URL": start_pgbouncer().url("weighbridge"),
+        "SECRET_KEY": "s",
+        "PATH": "/usr/bin",
+    }
+    for command in (["alembic", "upgrade", "head"], ["flask", "db", "current"]):
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            env={**environment, "FLASK_APP": "wsgi"},
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+# A server that accepts no writes any more.
+
+
+def test_a_server_that_accepts_no_writes_says_so(own_postgres: OwnPostgres) -> None:
+    service = service_on(own_postgres.create_database("weighbridge"))
+    migrate(service.settings.database_url)
+    assert write_fault(service.engine) is None
+    own_postgres.demote()
+    with service.reader.begin() as connection:
+        connection.execute(text("SELECT 1"))  # reads go on
+    wait_until(lambda: "read-only" in (write_fault(service.engine) or ""), 30, "the server refuses writes")
+    with pytest.raises(SQLAlchemyError):
+        receive_callback(service, callback(boxes("car")))
+    assert table(service, Delivery) == []
+    service.engine.dispose()
+
+
+def test_settings_and_migrations_name_the_same_database(own_postgres: OwnPostgres) -> None:
+    own_postgres.create_database("weighbridge")
+    url = f"{own_postgres.url('postgres')}&dbname=weighbridge"
+    settings = Settings(database_url=url.replace("postgresql:", "postgresql+psycopg:"), secret_key="s")
+    migrate(settings.database_url)
+    service = build_service(settings)
+    with service.engine.connect() as connection:
+        assert connection.scalar(text("SELECT current_database()")) == "weighbridge"
+    assert table(service, Delivery) == []
+    service.engine.dispose()
