@@ -79,7 +79,7 @@ class ScaleSandbox:
         return self._call_object("GET", f"/v1/task/{task_id}", key=key)
 
     def tasks(self, key: str = LIVE_KEY, **filters: str) -> list[dict[str, Any]]:
-        """Return all tasks, oldest first; filters are those of Scale's list: type, status, project, batch, unique_id …"""
+        """Return all tasks, oldest first. Filters are those of Scale's list, such as type, status, batch or unique_id."""
         found: list[dict[str, Any]] = []
         token: dict[str, str] = {}
         while True:

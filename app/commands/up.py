@@ -43,7 +43,9 @@ def up() -> None:
             is_new, link = prepare_database(settings)
             signals = record_signals()
             greet(settings, uses_sandbox(environment), link)
-            code = run(environment, signals, demonstrate=is_new)
+            # Slower annotators would keep the demonstration waiting.
+            demonstrate = is_new and settings.sandbox_speed == "instant"
+            code = run(environment, signals, demonstrate=demonstrate)
     except AlreadyRunning:
         raise click.ClickException(
             "Weighbridge is already running in this folder. Stop it with Ctrl-C, or use it:"
