@@ -59,7 +59,7 @@ def _wrong_points(geometry: dict[str, Any], key: str, keys: tuple[str, ...], lea
 
 
 def _box(geometry: dict[str, Any], numbers: frozenset[type] = NUMBERS) -> str | None:
-    """Axis-aligned box, pixels, origin top left; left/top may be negative (padding). Playback files say x/y.
+    """Check an axis-aligned box, pixels, origin top left; left/top may be negative (padding). Playback files have x/y.
 
     A rotated box adds `rotation` (radians, clockwise) and its 4 `vertices`; left/top are then those of the unrotated box.
     Source: docs "2D Box Annotation", "Boxes", "Video Playback".
@@ -91,7 +91,7 @@ def _box(geometry: dict[str, Any], numbers: frozenset[type] = NUMBERS) -> str | 
 
 
 def _vertices(geometry: dict[str, Any], numbers: frozenset[type] = NUMBERS) -> str | None:
-    """Vertices in drawing order, pixels; the first is not repeated at a polygon's end. Source: docs "Polygons", "Lines"."""
+    """Check vertices in drawing order, pixels; the first is not repeated at a polygon's end. Source: docs "Polygons", "Lines"."""
     try:
         vertices = geometry["vertices"]
         for vertex in vertices:
@@ -107,23 +107,26 @@ def _vertices(geometry: dict[str, Any], numbers: frozenset[type] = NUMBERS) -> s
             if vertices and type(vertices) is list:
                 return None
     except (KeyError, TypeError):
-        pass  # the slow look below says what is wrong
+        pass  # the slow check below finds the reason
     return _wrong_points(geometry, "vertices", ("x", "y"), 1)
 
 
 def _ellipse(geometry: dict[str, Any]) -> str | None:
-    """The 4 extremal points of an ellipse, pixels. Source: docs "Ellipses"."""
+    """Check the 4 extremal points of an ellipse, pixels. Source: docs "Ellipses"."""
     return _wrong_points(geometry, "vertices", ("x", "y"), 4)
 
 
 def _point(geometry: dict[str, Any]) -> str | None:
-    """x and y, pixels, on the annotation itself. Source: docs "Point Annotation"."""
+    """Check x and y, pixels, on the annotation itself. Source: docs "Point Annotation"."""
     return _wrong_number(geometry, ("x", "y"))
 
 
 def _cuboid(geometry: dict[str, Any]) -> str | None:
-    """The visible vertices of a cuboid seen in an image, each with its description; edges may be missing; points_2d and
-    points_3d (8 each) are there when the camera was given. Source: docs "Cuboid Annotation", recorded traffic."""
+    """Check the visible vertices of a cuboid in an image, each with its description.
+
+    Edges may be missing; points_2d and points_3d (8 each) are present if the request described the camera.
+    Source: docs "Cuboid Annotation", recorded traffic.
+    """
     for key in ("edges", "points_2d", "points_3d"):
         if geometry.get(key) is not None and type(geometry[key]) is not list:
             return f"{key} is {json_type_name(geometry[key])}, not a list"
@@ -131,9 +134,11 @@ def _cuboid(geometry: dict[str, Any]) -> str | None:
 
 
 def _cuboid3d(geometry: dict[str, Any]) -> str | None:
-    """Lidar cuboid: position of its centre and dimensions as {x, y, z} in metres, yaw in radians (0 along +y,
-    counter-clockwise). In a scene it has a `path` instead: timestamps, and for each x y z yaw pitch roll dx dy dz.
-    Source: docs "Lidar Annotation"; Scale's sensor fusion format."""
+    """Check a lidar cuboid: position of its centre and dimensions as {x, y, z} in metres, yaw in radians.
+
+    Yaw is 0 along +y and grows counter-clockwise. In a scene a cuboid has a `path` instead: timestamps, and for each of
+    them x y z yaw pitch roll dx dy dz. Source: docs "Lidar Annotation"; Scale's sensor fusion format.
+    """
     if "position" not in geometry and type(geometry.get("path")) is dict:
         return None
     for key in ("position", "dimensions"):
@@ -149,12 +154,12 @@ def _cuboid3d(geometry: dict[str, Any]) -> str | None:
 
 
 def _span(geometry: dict[str, Any]) -> str | None:
-    """start and end, offsets in the task's text as Scale counts them. Source: docs "Named Entity Recognition"."""
+    """Check start and end, offsets in the task's text as Scale counts them. Source: docs "Named Entity Recognition"."""
     return _wrong_number(geometry, ("start", "end"))
 
 
 def _event(geometry: dict[str, Any]) -> str | None:
-    """An event of a video: `type` range (start, end) or point (start). Source: docs "Video Annotation", events."""
+    """Check an event of a video: `type` range (start, end) or point (start). Source: docs "Video Annotation", events."""
     if geometry.get("end") is not None and not is_number(geometry["end"]):
         return f"end is {json_type_name(geometry['end'])}, not a number"
     return _wrong_number(geometry, ("start",))

@@ -1,6 +1,6 @@
 """A thin client for Scale's REST API: one call is one request, and no POST is ever repeated here.
 
-It is used where follow-ups are created and where tasks are reconciled.
+Follow-ups are created with it at the end of a callback's path, and tasks are read with it by reconciliation.
 """
 
 import json
@@ -28,10 +28,10 @@ Json = dict[str, Any]
 
 
 class ScaleError(Exception):
-    """Scale did not do what was asked. `message` is in Scale's words where it said any.
+    """Raised when a call to Scale's API fails. `message` is Scale's own, if there is one.
 
-    `status` is the HTTP status (None: no answer came), `body` the answer as JSON or the start of its text,
-    `retry_after` the seconds that Scale asked to wait.
+    `status` is the HTTP status (None: no answer), `body` the answer as JSON or the start of its text, `retry_after` the
+    seconds to wait.
     """
 
     def __init__(
@@ -45,29 +45,29 @@ class ScaleError(Exception):
 
 
 class PermanentError(ScaleError):
-    """The same request will be refused again: 400, 402, 404 and the like, or it can't be written at all."""
+    """Raised when the same request would fail again: for 400, 402, 404 and others, or if it cannot be serialized."""
 
 
 class Conflict(PermanentError):
-    """409. `existing_task_id` is the task that already has the unique_id, None where the text names none."""
+    """Raised for 409. `existing_task_id` is the task that already has the unique_id; None if the message has no id."""
 
     @property
     def existing_task_id(self) -> str | None:
-        # The unique_id stands in the same text and may hold parentheses itself, so the last match is Scale's.
+        # The unique_id is in the same text and may contain parentheses itself, so the last match is Scale's.
         found = re.findall(r"different task \(([^()\s]+)\)", self.message)
         return found[-1] if found else None
 
 
 class Unauthorized(ScaleError):
-    """401 or 403: the key, not the request, is at fault."""
+    """Raised for 401 or 403: the key, not the request, is at fault."""
 
 
 class Throttled(ScaleError):
-    """429: every worker should slow down, for `retry_after` seconds if Scale said so."""
+    """Raised for 429: every worker should slow down, for `retry_after` seconds if it is set."""
 
 
 class TransientError(ScaleError):
-    """A time-out, a reset, 5xx or an answer that can't be read. Whether a POST was carried out is not known."""
+    """Raised for a time-out, a reset, 5xx or an unreadable answer. Whether a POST was executed is unknown."""
 
 
 class TimedOut(TransientError):
@@ -165,7 +165,7 @@ class Client:
             yield from page["docs"]
 
     def task_by_unique_id(self, unique_id: str) -> Json | None:
-        """The task that has this unique_id: what to ask after a POST whose end is not known."""
+        """Return the task with this unique_id, or None. Answers whether a POST that timed out has created its task."""
         docs = self.list_tasks(unique_id=[unique_id])["docs"]
         return next((task for task in docs if task.get("unique_id") == unique_id), None)
 
@@ -185,7 +185,7 @@ class Client:
         return answer
 
     def set_project_params(self, name: str, params: Json, patch: bool = False) -> Json:
-        """A new version of a project's parameters: `patch` keeps those that `params` does not name."""
+        """Create a new version of a project's parameters; `patch` keeps those that `params` does not name."""
         return self._object(
             "POST", f"projects/{_quoted(name, 'project')}/setParams", body={**params, "patch": patch}
         )
@@ -329,7 +329,7 @@ class Client:
             raise TransientError(message, response.status_code, _text(content)) from error
 
     def _session(self) -> requests.Session:
-        """The connections of this thread; opened again in a forked child, which must not share its parent's sockets."""
+        """Return this thread's session. A forked child gets its own, because it must not share its parent's sockets."""
         if getattr(self._threads, "process", None) != os.getpid():
             session = Session()
             session.headers["User-Agent"] = "weighbridge"
@@ -377,7 +377,7 @@ def _what_went_wrong(error: Exception, deadline: float) -> str:
 
 
 def _quoted(name: str, what: str) -> str:
-    """A name or id as one segment of a path. Dots alone would be taken for a folder above."""
+    """Quote a name or id as one segment of a path. Dots alone would mean the parent folder."""
     if not isinstance(name, str) or not name.isprintable() or name.strip() in ("", ".", ".."):
         raise PermanentError(f"not a {what}: {name!r}")
     if len(name) > MAX_NAME_CHARACTERS:

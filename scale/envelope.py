@@ -85,7 +85,7 @@ class TaskObject:
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """One delivery, understood as far as its envelope goes."""
+    """One delivery with its parsed envelope."""
 
     environment: str  # live or test
     event: str  # completed accepted rejected fixed commented recalled error canceled batch
@@ -109,8 +109,10 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def parse_json(body: bytes) -> Any:
-    """Any JSON, as orjson reads it; where orjson refuses (NaN, 1e400, a lone surrogate, a byte order mark), as the standard
-    library does. The last of equal keys wins. Raises InvalidCallback, for too many values before any is built."""
+    """Parse JSON with orjson, and what it refuses (NaN, 1e400, a lone surrogate, a byte order mark) with the standard library.
+
+    The last of equal keys wins. Raises InvalidCallback; for too many values before any is built.
+    """
     if len(body) > LARGE_BYTES and (tokens := sum(map(body.count, _TOKENS))) > MAX_JSON_TOKENS:
         raise InvalidCallback(f"the body has {tokens:,} JSON tokens; at most {MAX_JSON_TOKENS:,} are parsed")
     try:
@@ -134,7 +136,7 @@ def _loads(body: bytes) -> Any:
 
 
 def _parse_int(digits: str) -> int | float | str:
-    """As orjson: beyond 64 bits a float. What no float holds stays text, since Python refuses to read 4,300 digits."""
+    """Parse an integer as orjson does: beyond 64 bits as a float. Beyond floats it stays text; Python refuses 4,300 digits."""
     if len(digits) <= 20 and -(2**63) <= (number := int(digits)) < 2**64:
         return number
     approximate = float(digits)
@@ -216,18 +218,18 @@ STATUS_EVENTS = {
 
 
 def parse_task(raw: dict[str, Any]) -> tuple[TaskObject, datetime | None, list[str]]:
-    """A task object, its clock (None without any date but that of its creation), and what was odd about it."""
+    """Return the typed task object, its clock and warnings. The clock is None if the object has no date but created_at."""
     values, warnings = load(TASK, raw, "task.")
     review = values.pop("customer_review_status", None)
     comments = values.pop("customer_review_comments", None)
     reviewed_at = values.pop("customer_audited_at", None)
     dates = [values.get("updated_at"), values.get("completed_at"), reviewed_at]
     if audits := values.pop("audits", None):
-        last, audited, odd = _audits(audits)
+        last, audited, audit_warnings = _audits(audits)
         review = review or last.get("audit_result")
         reviewed_at = reviewed_at or last.get("audited_at")
         dates += audited
-        warnings += odd
+        warnings += audit_warnings
     completed = values.pop("callback_completed", None)
     if values.get("callback_succeeded") is None:
         values["callback_succeeded"] = True if raw.get("callback_succeeded_at") else completed
@@ -242,7 +244,7 @@ def parse_task(raw: dict[str, Any]) -> tuple[TaskObject, datetime | None, list[s
 
 
 def _audits(audits: list[Any]) -> tuple[dict[str, Any], list[datetime | None], list[str]]:
-    """The customer's latest audit ({} for none), the dates of all of them, and what was odd."""
+    """Return the customer's latest audit ({} for none), the dates of all audits, and warnings."""
     last: dict[str, Any] = {}
     dates: list[datetime | None] = []
     warnings: list[str] = []
@@ -250,8 +252,8 @@ def _audits(audits: list[Any]) -> tuple[dict[str, Any], list[datetime | None], l
         if type(item) is not dict:
             warnings.append(f"task.audits[{position}] is {json_type_name(item)}, not an object")
             continue
-        audit, odd = load(AUDIT, item, f"task.audits[{position}].")
-        warnings += odd
+        audit, audit_warnings = load(AUDIT, item, f"task.audits[{position}].")
+        warnings += audit_warnings
         at = audit.get("audited_at")
         dates.append(at)
         newest = last.get("audited_at") is None or (at is not None and at >= last["audited_at"])
@@ -265,9 +267,9 @@ def _latest(dates: Iterable[datetime | None]) -> datetime | None:
 
 
 def parse_callback(body: bytes, environment: str) -> Callback:
-    """The body of a callback, or of a single task object as `GET /task/{id}` and exports give it.
+    """Parse the body of a callback, or a single task object as `GET /task/{id}` and exports give it.
 
-    environment: live or test, as the key said. Raises InvalidCallback where the body is not JSON, no object, too deep, names
+    environment: live or test, that of the callback key. Raises InvalidCallback where the body is not JSON, no object, too deep, names
     neither a task nor a batch, or has a `task` that is no object; nothing else is refused.
     """
     outer = storable(parse_json(body), body)
@@ -282,8 +284,8 @@ def parse_callback(body: bytes, environment: str) -> Callback:
     task: TaskObject | None = None
     clock: datetime | None = None
     if raw is not None:
-        task, clock, odd = parse_task(raw)
-        warnings += odd
+        task, clock, task_warnings = parse_task(raw)
+        warnings += task_warnings
     task_id = envelope.get("task_id") or (task and task.task_id)
     if not task_id:
         return _batch(outer, environment, warnings)
@@ -335,7 +337,7 @@ def _is_outside_response(key: str) -> bool:
 
 
 def _response(outer: dict[str, Any], raw: dict[str, Any] | None) -> Any:
-    """The response, with what the task object or the envelope holds next to it."""
+    """Return the response, merged with the keys that some task types keep in the task object."""
     response = outer.get("response")
     if response is None and raw is not None:
         response = raw.get("response")
@@ -350,7 +352,7 @@ def _response(outer: dict[str, Any], raw: dict[str, Any] | None) -> Any:
 
 
 def _event(status: str | None, response: Any, review: str | None) -> str:
-    """Completion, audit, recall and error share one envelope; these signs tell them apart. Source: docs "Callbacks"."""
+    """Return the event. Completion, audit, recall and error share one envelope. Source: docs "Callbacks"."""
     if status in STATUS_EVENTS:
         return STATUS_EVENTS[status]
     if type(response) is dict and holds_error(response):
@@ -370,9 +372,9 @@ def holds_error(response: dict[str, Any]) -> bool:
 
 
 def _batch(body: dict[str, Any], environment: str, warnings: list[str]) -> Callback:
-    """A body without a task that names a batch. Its form is published nowhere, so several are taken."""
+    """Parse a body without a task that names a batch. Its form is not published, so several are accepted."""
     inner = body.get("batch")
-    values, odd = load(BATCH, {**body, **inner, "batch": inner} if type(inner) is dict else body)
+    values, batch_warnings = load(BATCH, {**body, **inner, "batch": inner} if type(inner) is dict else body)
     batch = values.get("batch") or values.get("batch_name")
     if not batch and not body.keys().isdisjoint(("project", "callback", "metadata", "status")):
         batch = values.get("name")
@@ -388,7 +390,7 @@ def _batch(body: dict[str, Any], environment: str, warnings: list[str]) -> Callb
         None,
         ABSENT,
         batch,
-        warnings + odd,
+        warnings + batch_warnings,
         values.get("project"),
         inner if type(inner) is dict else body,
     )
@@ -406,10 +408,9 @@ _ESCAPES = (b"\\u0000", b"\\ud", b"\\uD")
 
 
 def storable(value: Any, body: bytes | None = None) -> Any:
-    """The value with each NUL and lone surrogate in its strings and keys replaced by U+FFFD: PostgreSQL stores neither.
+    """Replace each NUL and lone surrogate in strings and keys by U+FFFD, because PostgreSQL stores neither.
 
-    body: the raw bytes that the value came from; where they show that there is nothing to replace, the value comes back as
-    it is, untouched.
+    body: the raw bytes of the value. If they show that there is nothing to replace, the value is returned unchanged.
     """
     if body is None or b"\xed" in body or b"\x00" in body:  # raw surrogates; 16- and 32-bit encodings
         return _clean(value)

@@ -29,7 +29,7 @@ def is_number(value: Any) -> bool:
 
 
 def json_type_name(value: Any) -> str:
-    """What a JSON value is, in words for a warning: "a string", "null", "an object" …"""
+    """Return the name of a value's JSON type for a message: "a string", "null", "an object" …."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -40,7 +40,7 @@ def json_type_name(value: Any) -> str:
 
 
 def parse_date(value: Any) -> datetime | None:
-    """An aware UTC time from a date as Scale prints it, or None.
+    """Parse a date as Scale prints it. Return an aware UTC time, or None.
 
     Documents and traffic show ISO 8601 with milliseconds and Z, an unpadded month ("2016-9-03T07:38:32.368Z"), and bare
     dates. A time without a zone is UTC. Source: docs "Tasks", "Callbacks".
@@ -100,7 +100,7 @@ def string(value: Any) -> str:
 
 
 def name(value: Any) -> str:
-    """A name or an id: a string, a whole number, or (second API version) an object with a name or an id."""
+    """Read a name or an id: a string, an integer, or (second API version) an object with a name or an id."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
@@ -111,7 +111,7 @@ def name(value: Any) -> str:
 
 
 def integer(value: Any) -> int:
-    """A whole number that a 32-bit column holds."""
+    """Read an integer that a 32-bit column holds."""
     if type(value) in (int, float) and -(2**31) <= value < 2**31 and value == int(value):
         return int(value)
     raise ValidationError(f"is {json_type_name(value)}, not a whole number of 32 bits")
@@ -136,7 +136,7 @@ def json_list(value: Any) -> list[Any]:
 
 
 def strings(value: Any) -> list[str]:
-    """A list of strings; one string is a list of one."""
+    """Read a list of strings; one string is a list of one."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -156,17 +156,17 @@ def date(value: Any) -> datetime:
 
 
 def schema(**reads: Callable[[Any], Any]) -> Schema:
-    """A schema, made once: each named field is read by its function; null is taken, unknown fields stay where they are."""
+    """Return a schema whose named fields are read by their functions. Null is accepted, unknown fields are ignored."""
     return Schema.from_dict({key: FunctionField(read) for key, read in reads.items()})(
         unknown=EXCLUDE, partial=True
     )
 
 
 def load(form: Schema, data: dict[str, Any], where: str = "") -> tuple[dict[str, Any], list[str]]:
-    """The fields that have the right form, and a sentence for each that has not."""
+    """Return the fields that have the right form, and a warning for each other one."""
     try:
         return form.load(data), []
     except ValidationError as error:
-        said = cast(dict[str, list[str]], error.messages)
-        warnings = [f"{where}{key} {' and '.join(reasons)}" for key, reasons in said.items()]
+        messages = cast(dict[str, list[str]], error.messages)
+        warnings = [f"{where}{key} {' and '.join(reasons)}" for key, reasons in messages.items()]
         return cast(dict[str, Any], error.valid_data), warnings

@@ -25,8 +25,8 @@ def frame_source(
     """Return the source of a row's `frame`. A time that the file itself gives comes first.
 
     In a list of images a frame is a position. A video is sampled from start_time on, frame_rate (1) times a second. In a
-    playback file a frame counts the video's own frames, video_frame_rate of them a second; images in addition to the video are
-    annotation_frame_rate a second.
+    playback file a frame counts the video's own frames, video_frame_rate of them a second; images in addition to the video
+    are annotation_frame_rate a second.
     Source: docs "General Video Annotation", "Video Playback"; FiftyOne's importer.
     """
     images = params.get("attachments")
@@ -61,7 +61,7 @@ def _playback(
 
 
 def _own_time(geometry: Mapping[str, Any] | None, task_type: str | None) -> float | None:
-    """The file's own time of a video's frame, in seconds; of other types the unit is not documented."""
+    """Return the file's own time of a video's frame, in seconds; of other types the unit is not documented."""
     if geometry is None or task_type not in ("videoannotation", "videoplaybackannotation"):
         return None
     for key in ("timestamp_secs", "timestamp"):
@@ -78,7 +78,7 @@ def _address(images: list[Any], place: int) -> str | None:
 
 
 def _number(value: Any, default: float) -> float:
-    """A number, also one that is written as text, as Scale takes it."""
+    """Return a number, also one that is written as text, as Scale accepts it."""
     if type(value) is str:
         try:
             value = float(value)

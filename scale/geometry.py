@@ -34,7 +34,7 @@ def bounds(geometry: Mapping[str, Any], parts: Sequence[str] = ("vertices",)) ->
 
 
 def _points(geometry: Mapping[str, Any], parts: Sequence[str]) -> Iterator[tuple[float, float]]:
-    """The points of a drawn shape, also of a rotated box, whose left and top are of the box before it was turned."""
+    """Yield the points of a drawn shape, also of a rotated box, whose left and top are those of the unrotated box."""
     for part in parts:
         points = geometry.get(part)
         for point in points if isinstance(points, list) else ():
@@ -46,7 +46,7 @@ def _points(geometry: Mapping[str, Any], parts: Sequence[str]) -> Iterator[tuple
 
 
 def _corners(geometry: Mapping[str, Any]) -> Iterator[tuple[float, float]]:
-    """The corners of a box, or a point."""
+    """Yield two corners of a box, or a point."""
     left, top = geometry.get("left", geometry.get("x")), geometry.get("top", geometry.get("y"))
     if not is_number(left) or not is_number(top):
         return

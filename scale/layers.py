@@ -22,7 +22,7 @@ def flatten(task_type: str | None, response: Any, params: dict[str, Any] | None)
 
 
 def layers(annotations: list[dict[str, Any]]) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
-    """Flat annotation objects under the plural keys of Scale's `layers`; and, in sentences, what could not be among them.
+    """Group flat annotation objects under the plural keys of Scale's `layers`; return also sentences about those left out.
 
     Only keys that have members. Points, ellipses and other shapes have no layer. Source: docs "Image Layers".
     """
@@ -44,14 +44,14 @@ def layers(annotations: list[dict[str, Any]]) -> tuple[dict[str, list[dict[str, 
 
 
 def _undescribed(shape: str, element: dict[str, Any]) -> str | None:
-    """A layer's cuboid is drawn by the names of its vertices."""
+    """Return why a cuboid cannot be drawn as a layer, which needs the names of its vertices."""
     if shape == "cuboid" and not all(vertex.get("description") for vertex in element["vertices"]):
         return "a vertex has no description"
     return None
 
 
 def hypothesis(response: Any, type_name: str | None, params: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A response as the `hypothesis` of a task of the same kind; {} where none can be made of it.
+    """Return a response as the `hypothesis` of a task of the same type; {} if it has no such form.
 
     Source: docs "Image Annotation Hypothesis", "Image Segmentation Hypothesis", "Video Annotation".
     """
@@ -82,7 +82,7 @@ def hypothesis(response: Any, type_name: str | None, params: dict[str, Any] | No
 def base_annotations(
     response: Any, type_name: str | None, params: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A response as the `base_annotations` of an image or video task: an object with `annotations`; {} where it has none.
+    """Return a response as the `base_annotations` of an image or video task: an object with `annotations`, or {}.
 
     Source: docs "imageannotation", base_annotations.
     """
@@ -94,7 +94,7 @@ def base_annotations(
 
 
 def _request_form(item: dict[str, Any], implied: str | None) -> dict[str, Any]:
-    """A drawn shape is named by `type`, where live responses say `geometry`; null stands for nothing."""
+    """Name a drawn shape by `type`, where live responses have `geometry`, and leave out null values."""
     made = {key: value for key, value in item.items() if key != "frame" and value is not None}
     shape = item.get("type") or item.get("geometry") or implied
     if type(shape) is str and shape in DRAWN:

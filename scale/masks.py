@@ -1,4 +1,4 @@
-"""Reads the index images of a segmentation into masks, and says where mapping, counts and pixels disagree.
+"""Reads the index images of a segmentation into masks, and reports where mapping, counts and pixels disagree.
 
 The mask rows exist since the callback (one for each index of labelMapping); the artifact job completes them from here.
 """
@@ -35,7 +35,7 @@ class UnreadableMask(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexImage:
-    """What an index image holds. Sizes are pixels, origin top left; index 0 is unlabeled."""
+    """The indexes of an image. Sizes are pixels, origin top left; index 0 is unlabeled."""
 
     width: int
     height: int
@@ -59,8 +59,10 @@ class IndexImage:
         return self._counts.get(index, 0)
 
     def geometry(self, index: int) -> dict[str, Any]:
-        """{pixels, left, top, width, height, rle}: all 0 where the index has no pixels. rle is the compressed form of
-        pycocotools, {"size": [height, width], "counts": "…"}."""
+        """Return {pixels, left, top, width, height, rle}; the numbers are 0 if the index has no pixels.
+
+        rle is the compressed form of pycocotools, {"size": [height, width], "counts": "…"}.
+        """
         starts, lengths = self._runs(index)
         geometry = {"pixels": self.count(index), "left": 0, "top": 0, "width": 0, "height": 0}
         if len(starts):
@@ -75,7 +77,7 @@ class IndexImage:
         return {**geometry, "rle": {"size": rle["size"], "counts": rle["counts"].decode("ascii")}}
 
     def rle(self, indexes: Iterable[int]) -> dict[str, Any]:
-        """The pixels of these indexes together, as pycocotools takes them (counts are bytes)."""
+        """Return the pixels of these indexes together, in the form of pycocotools (counts are bytes)."""
         runs = [self._runs(index) for index in indexes]
         starts = np.concatenate([self._starts[:0], *(run[0] for run in runs)])
         lengths = np.concatenate([self._lengths[:0], *(run[1] for run in runs)])
@@ -99,7 +101,7 @@ class IndexImage:
 
 
 def read_index_image(file: BinaryIO, *, extended: bool = False, max_pixels: int = MAX_PIXELS) -> IndexImage:
-    """What is in an `indexedImage`, or in an `extendedIndexedImage` (red is the least significant byte of the index).
+    """Read an `indexedImage`, or an `extendedIndexedImage` (red is the least significant byte of the index).
 
     Raises UnreadableMask before anything is decoded where the image is no PNG or has more than `max_pixels`. In memory
     are the decoded image (1 to 4 bytes a pixel) and its runs. Source: docs, "segmentannotation callback format".
@@ -111,7 +113,7 @@ def read_index_image(file: BinaryIO, *, extended: bool = False, max_pixels: int 
 
 
 def complete_geometry(geometry: dict[str, Any], pixels: IndexImage) -> dict[str, Any]:
-    """The geometry of a mask row with what its index has: pixels, left, top, width, height, rle."""
+    """Return the geometry of a mask row with the values of its index: pixels, left, top, width, height, rle."""
     index = geometry.get("index")
     return {**geometry, **pixels.geometry(index)} if type(index) is int else geometry
 
@@ -127,28 +129,28 @@ def unmapped_masks(pixels: IndexImage, most: int) -> Iterator[Annotation]:
 
 
 def disagreements(masks: Iterable[tuple[str | None, Mapping[str, Any]]], pixels: IndexImage) -> list[str]:
-    """Where the mapping, its numPixels and the pixels differ, in sentences. `masks`: (label, geometry) of the mask rows."""
-    problems, known = [], {0}
+    """Return sentences about where the mapping, its numPixels and the pixels differ. `masks`: (label, geometry) of the mask rows."""
+    found, known = [], {0}
     for label, geometry in masks:
-        index, said = geometry.get("index"), geometry.get("numPixels")
+        index, expected = geometry.get("index"), geometry.get("numPixels")
         if type(index) is not int:
             continue
         known.add(index)
-        if type(said) in (int, float) and said != pixels.count(index):
-            problems.append(
-                f"label {_short(label)}, index {index}: numPixels says {said}, the image has {pixels.count(index)}"
+        if type(expected) in (int, float) and expected != pixels.count(index):
+            found.append(
+                f"label {_short(label)}, index {index}: numPixels is {expected}, the image has {pixels.count(index)}"
             )
     stray = [index for index in pixels.indexes if index not in known]
-    problems += [
+    found += [
         f"index {n} has {pixels.count(n)} pixels and no entry in labelMapping" for n in stray[:MAX_LISTED]
     ]
     if len(stray) > MAX_LISTED:
-        problems.append(f"… and {len(stray) - MAX_LISTED} more indexes have no entry in labelMapping")
-    return problems
+        found.append(f"… and {len(stray) - MAX_LISTED} more indexes have no entry in labelMapping")
+    return found
 
 
 def artifact_indexes(role: str, masks: Iterable[tuple[str | None, Mapping[str, Any]]]) -> list[int]:
-    """The indexes that an artifact shows: `unlabeled`, `labeled:<label>` or, with the place in its list, `labeled:<label>:<n>`."""
+    """Return the indexes that an artifact shows: `unlabeled`, `labeled:<label>` or, with the place in its list, `labeled:<label>:<n>`."""
     if role == "unlabeled":
         return [0]
     entries = [
@@ -171,7 +173,7 @@ def artifact_indexes(role: str, masks: Iterable[tuple[str | None, Mapping[str, A
 def compare_with_index_image(
     role: str, indexes: Iterable[int], file: BinaryIO, pixels: IndexImage, max_pixels: int = MAX_PIXELS
 ) -> str | None:
-    """What is wrong with the image of one label (or of the unlabeled pixels), compared with the index image; None: nothing.
+    """Compare the image of one label (or of the unlabeled pixels) with the index image; return the difference, or None.
 
     How such an image marks its pixels is not documented: a pixel counts where it is not transparent, or in an image
     without transparent pixels where it is not black. Raises UnreadableMask.
@@ -196,7 +198,7 @@ def compare_with_index_image(
 
 
 def _open(file: BinaryIO, max_pixels: int) -> tuple[Image.Image, int]:
-    """The image, decoded, and what its values are multiplied by (Pillow stretches grey of 2 and 4 bits over a byte)."""
+    """Decode the image; return also the factor of its values (Pillow stretches grey of 2 and 4 bits over a byte)."""
     header = file.read(26)
     if header[:8] != b"\x89PNG\r\n\x1a\n" or header[12:16] != b"IHDR" or len(header) < 26:
         raise UnreadableMask("it is not a PNG image")
@@ -223,7 +225,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _indexes(strip: NDArray[Any], scale: int, extended: bool) -> Index:
-    """The index of each pixel. One channel, or a palette's own numbers, hold it as it is."""
+    """Return the index of each pixel. One channel, or a palette's own numbers, hold it as it is."""
     index: Index
     if strip.ndim == 2:
         index = strip.astype(np.uint32) // np.uint32(scale)
@@ -248,7 +250,7 @@ def _marked(strip: NDArray[Any], transparent: bool) -> Index:
 
 
 def _pixels(image: Image.Image, index_of: Callable[[NDArray[Any]], Index]) -> IndexImage:
-    """Runs of one index down the columns, found strip by strip: an array of all indexes is never made."""
+    """Find the runs of one index down the columns, strip by strip: an array of all indexes is never built."""
     width, height = image.size
     step = max(1, STRIP_PIXELS // height)
     all_starts, all_values = [], []

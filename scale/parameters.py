@@ -190,11 +190,11 @@ def _general(given: Mapping[str, Any]) -> Iterator[ParameterProblem]:
     if isinstance(ids, dict) and isinstance(categories, list) and UNKNOWN not in categories:
         for key, category in ids.items():
             if category is not UNKNOWN and category not in categories:
-                yield ParameterProblem(f"category_ids.{key}", f"{category!r} is none of the categories")
+                yield ParameterProblem(f"category_ids.{key}", f"{category!r} is not one of the categories")
 
 
 def _number(value: Any) -> float | None:
-    """A number, also one written as text, as Scale takes it; None when it is none."""
+    """Return a number, also one written as text, as Scale accepts it; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -243,7 +243,7 @@ def _attributes(attributes: Any) -> Iterator[ParameterProblem]:
     """Source: docs "Annotation Attributes"; Scale refuses conditions that form a circle."""
     if not isinstance(attributes, dict):
         return
-    asks: dict[str, set[str]] = {}
+    conditions: dict[str, set[str]] = {}
     for name, attribute in attributes.items():
         field = f"annotation_attributes.{name}"
         if attribute is UNKNOWN:
@@ -257,26 +257,26 @@ def _attributes(attributes: Any) -> Iterator[ParameterProblem]:
         low, high = _number(attribute.get("min")), _number(attribute.get("max"))
         if low is not None and high is not None and high < low:
             yield ParameterProblem(f"{field}.max", "must be at least min")
-        asks[name] = _asked(attribute.get("conditions"))
-    if circle := _circle(asks):
+        conditions[name] = _depends_on(attribute.get("conditions"))
+    if circle := _circle(conditions):
         yield ParameterProblem(
             f"annotation_attributes.{circle[0]}.conditions", f"form a circle: {' → '.join(circle)}"
         )
 
 
-def _asked(conditions: Any) -> set[str]:
-    """The attributes that a condition asks about: one object, or a list of them."""
+def _depends_on(conditions: Any) -> set[str]:
+    """Return the attributes that a condition depends on: one object, or a list of them."""
     found = conditions.get("attribute_conditions") if isinstance(conditions, dict) else None
     each = found if isinstance(found, list) else [found]
     return {name for condition in each if isinstance(condition, dict) for name in condition}
 
 
-def _circle(asks: Mapping[str, set[str]]) -> list[str] | None:
-    """A way from an attribute back to itself."""
+def _circle(conditions: Mapping[str, set[str]]) -> list[str] | None:
+    """Return a chain of conditions from an attribute back to itself, or None."""
     free: set[str] = set()  # leads into no circle
-    for start in asks:
+    for start in conditions:
         way: list[str] = [start]
-        left = [sorted(asks[start])]
+        left = [sorted(conditions[start])]
         while left:
             if not left[-1]:
                 free.add(way.pop())
@@ -285,9 +285,9 @@ def _circle(asks: Mapping[str, set[str]]) -> list[str] | None:
             name = left[-1].pop()
             if name in way:
                 return [*way[way.index(name) :], name]
-            if name in asks and name not in free:
+            if name in conditions and name not in free:
                 way.append(name)
-                left.append(sorted(asks[name]))
+                left.append(sorted(conditions[name]))
     return None
 
 

@@ -144,7 +144,7 @@ class ResultFileReader(Iterator[Annotation]):
                 self.warnings.append("values of the JSON text refer to that data and are not read")
 
     def _elements(self) -> Rows:
-        """The elements of a list: frames, or objects that each are a row."""
+        """Read the elements of a list: frames, or objects that each are a row."""
         frames, named = 0, False
         for event, value in self._until("end_array"):
             if event == "start_map":
@@ -160,7 +160,7 @@ class ResultFileReader(Iterator[Annotation]):
             self.warnings.append(f"the file has {frames} frames, the task {len(images)} attachments")
 
     def _element(self, frame: int | None) -> Generator[Annotation, None, bool]:
-        """A frame, or a whole file that is one object. Return whether a list of rows was found by its name."""
+        """Read a frame, or a whole file that is one object. Return whether a list of rows was found by its name."""
         element = _Element(frame)
         for _, key in self._until("end_map"):
             event, value = next(self._events)
@@ -233,7 +233,7 @@ class ResultFileReader(Iterator[Annotation]):
         yield from ()
 
     def _found_rows(self, element: _Element) -> None:
-        """The element is a frame, not a row: what else was read of it is in no row."""
+        """Mark the element as a frame, not a row. Its other values are in no row, so they are only counted."""
         element.has_rows = True
         for key in element.values.keys() - set(KEPT_KEYS):
             self._count_unread(key)
@@ -260,7 +260,7 @@ class ResultFileReader(Iterator[Annotation]):
     # --- objects whose rows are in a list within them
 
     def _tracked(self, uuid: str, event: str, value: Any) -> Generator[Annotation, None, Any]:
-        """An object of a playback file: its own values hold on each of its frames. Return an object without frames."""
+        """Read an object of a playback file, whose own values hold on each of its frames. Return an object without frames."""
 
         def row(track: dict[str, Any], item: Any) -> Annotation:
             if type(item) is not dict:
@@ -280,7 +280,7 @@ class ResultFileReader(Iterator[Annotation]):
         return (yield from self._with_list("frames", {"label", "geometry"}, row, event, value))
 
     def _camera(self, event: str, value: Any, frame: int | None) -> Rows:
-        """The shapes that one camera of a frame saw; each says which camera it was."""
+        """Read the shapes that one camera of a frame saw; each row names its camera."""
 
         def row(camera: dict[str, Any], item: Any) -> Annotation:
             return self._row(self._annotation, {**camera, **item} if type(item) is dict else item, frame)
@@ -299,7 +299,7 @@ class ResultFileReader(Iterator[Annotation]):
         event: str,
         value: Any,
     ) -> Generator[Annotation, None, Any]:
-        """Rows of an object's list `name`, each made with the object's other values; the object if it has no such list.
+        """Yield the rows of an object's list `name`, each with the object's other values. Return the object if it has no such list.
 
         The list is read as a stream once the `needed` values are known. Where they come after it, it waits in memory,
         and the bound on one value holds for all of it. A value that comes after the rows were made is in no row.
@@ -329,7 +329,7 @@ class ResultFileReader(Iterator[Annotation]):
     # --- point segmentations
 
     def _count_points(self, name: str) -> dict[int, dict[str, int]]:
-        """Points by object index and frame, from a list for each frame with the index of each point's object."""
+        """Count points by object index and frame, from a list for each frame with the index of each point's object."""
         counts: dict[int, dict[str, int]] = {}
         pairs = 0
         self._source.unbounded()
@@ -352,7 +352,7 @@ class ResultFileReader(Iterator[Annotation]):
         return counts
 
     def _segments(self, objects: Any, counts: dict[int, dict[str, int]]) -> Rows:
-        """A row for each object, with its points by frame (frames without any are left out). Index 0 is no object."""
+        """Yield a row for each object, with its points by frame (frames without any are left out). Index 0 is no object."""
         claimed = {0}
         for place, item in enumerate(objects if type(objects) is list else ()):
             if type(item) is str:  # a bare label; indexes count from 1
@@ -374,7 +374,7 @@ class ResultFileReader(Iterator[Annotation]):
     # --- values
 
     def _rows_of(self, read_one: Read, item: Any, frame: int | None = None) -> Rows:
-        """The row of an object, or an event for each of its clips."""
+        """Yield the row of an object, or an event for each of its clips."""
         clips = events_of_clips(item)
         if clips is None:
             yield self._row(read_one, item, frame)
@@ -398,11 +398,11 @@ class ResultFileReader(Iterator[Annotation]):
         return row
 
     def _until(self, end: str) -> Iterator[tuple[str, Any]]:
-        """The events of a list or an object that was just opened: its values' first ones, or its keys."""
+        """Iterate over a list or an object that was just opened: the first event of each value, or the keys."""
         return iter(self._events.__next__, (end, None))
 
     def _value(self, event: str, value: Any) -> Any:
-        """The value that this event is or opens."""
+        """Return the value that this event is or opens."""
         return build_value(event, value, self._events)
 
     def _skip(self, event: str) -> None:
@@ -431,7 +431,7 @@ def _frame_number(key: Any) -> int | None:
 
 
 def _segment(item: Any, position: int, frame: int | None = None) -> Annotation:
-    """An object of a point segmentation: label, index and, where instances are distinguished, instance."""
+    """Read an object of a point segmentation: label, index and, if instances are separate, instance."""
     if type(item) is not dict:
         warning = f"annotation {position} is {json_type_name(item)}, not an object"
         return Annotation(position, "segment3d", None, None, frame, None, {"value": item}, warning)

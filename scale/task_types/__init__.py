@@ -37,18 +37,19 @@ ERROR_KEYS = ("error", "errors", "attachments", "frames")
 """Keys of Scale's error response. Source: docs "Errors"; the second API version has `errors`."""
 
 CONTENT_KEYS = ("attempts", "document_pages", "threads")
-"""Content that a response holds next to its error."""
+"""Content that a response may have in addition to its error."""
 
 
 def task_type(name: str | None) -> TaskType:
-    """The task type of that name, or the generic one."""
+    """Return the task type of that name, or the generic one."""
     return _BY_NAME.get(name or "", GENERIC)
 
 
 def parse_response(type_name: str | None, response: Any, params: dict[str, Any] | None) -> ParsedResponse:
-    """What the response of a task of this type says. Whatever the data, it never raises; what was odd is in `warnings`.
+    """Parse the response of a task of this type. What cannot be parsed is kept raw, with a sentence in `warnings`.
 
-    response: ABSENT or null where there is none. `error` is set whenever the response holds one, whatever the status says.
+    response: ABSENT or null where there is none. `error` is set whenever the response holds one, whatever the status.
+    Raises InvalidCallback for more files than one response may name.
     """
     if response is ABSENT or response is None:
         return ParsedResponse()

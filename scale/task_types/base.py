@@ -39,7 +39,7 @@ class ParsedResponse:
     global_attributes: dict[str, Any] | None = None
     warnings: list[str] = field(
         default_factory=list
-    )  # what was odd, in sentences; those of the annotations among them
+    )  # what could not be parsed, in sentences; those of the annotations among them
 
 
 Parse = Callable[[dict[str, Any], dict[str, Any]], ParsedResponse]
@@ -108,7 +108,7 @@ def listed(read: Read) -> Parse:
 
 
 def files(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
-    """An artifact for each `{"url": …}` of the response, also one level down in `annotations`; the rest is the answer.
+    """Return an artifact for each `{"url": …}` of the response, also one level down in `annotations`; the rest is the answer.
 
     Source: docs "videoannotation callback format", "Video Playback callback format", "Lidar Segmentation response".
     """
@@ -141,21 +141,21 @@ _FILES = schema(global_attributes=json_object)
 
 
 def _urls(values: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, Any]]:
-    """(key, url) of each `{"url": …}`, by key; and what else is there, also next to a url."""
+    """Return (key, url) of each `{"url": …}`, by key, and everything else, also next to a url."""
     found: list[tuple[str, str]] = []
     left = dict(values)
     for key in sorted(values):
         value = values[key]
         if type(value) is dict and is_url(value.get("url")):
             found.append((key, value["url"]))
-            left[key] = {name: rest for name, rest in value.items() if name != "url"}
+            left[key] = {name: other for name, other in value.items() if name != "url"}
             if not left[key]:
                 del left[key]
     return found, left
 
 
 def answer_only(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
-    """The response itself, under Scale's keys."""
+    """Return the response itself as the answer, under Scale's keys."""
     return ParsedResponse(answer=response or None)
 
 

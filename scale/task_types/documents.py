@@ -10,13 +10,16 @@ _read_flat = reader(None)
 
 
 def _read(item: Any, position: int, frame: int | None = None) -> Annotation:
-    """An annotation whose shape stands in `location` ({type: box|polygon, left … | vertices}); `page` counts from 0 in the
-    task's document_pages. The location's fields join the others in the geometry. Source: docs "Task", document_pages."""
+    """Read an annotation whose shape is in `location` ({type: box|polygon, left … | vertices}).
+
+    `page` counts from 0 in the task's document_pages. The location's fields join the others in the geometry.
+    Source: docs "Task", document_pages.
+    """
     location = item.get("location") if type(item) is dict else None
     if type(location) is not dict:
         return _read_flat(item, position, frame)
-    rest = {key: value for key, value in item.items() if key not in ("location", "type")}
-    row = _read_flat({**rest, **location}, position, frame)
+    others = {key: value for key, value in item.items() if key not in ("location", "type")}
+    row = _read_flat({**others, **location}, position, frame)
     if row.warning:
         return row._replace(geometry=item)
     if item.get("type") is not None:

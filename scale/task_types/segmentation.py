@@ -1,4 +1,4 @@
-"""segmentannotation: a label for each pixel. A mask row for each index of the mapping; the pixels stand behind URLs."""
+"""segmentannotation: a label for each pixel. A mask row for each index of the mapping; the pixels are in files."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -45,7 +45,7 @@ def parse(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
 
 
 def _masks(mapping: dict[str, Any]) -> list[Annotation]:
-    """A mask for each entry, by index (so that the order of the keys does not matter)."""
+    """Return a mask for each entry, by index, so that the order of the keys does not matter."""
     entries = [entry for label, value in mapping.items() for entry in _entries(label, value)]
     entries.sort(key=lambda entry: (_index(entry[2]) is None, _index(entry[2]) or 0, entry[0], entry[1] or 0))
     seen: set[int] = set()
@@ -72,7 +72,7 @@ def _masks(mapping: dict[str, Any]) -> list[Annotation]:
 
 
 def _entries(label: str, value: Any) -> Iterator[tuple[str, int | None, Any]]:
-    """(label, instance, entry): the mapping gives one object, or a list of them where instances are distinguished."""
+    """Yield (label, instance, entry): the mapping has one object, or a list of them if instances are separate."""
     if type(value) is list:
         for instance, entry in enumerate(value):
             yield label, instance, entry
@@ -86,7 +86,7 @@ def _index(entry: Any) -> int | None:
 
 
 def _images(images: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, Any]]:
-    """(role, url) of each image, and what is none. A label without pixels has null."""
+    """Return (role, url) of each image, and everything that is not an image. A label without pixels has null."""
     found: list[tuple[str, str]] = []
     left = {
         key: value

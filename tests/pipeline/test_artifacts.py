@@ -707,7 +707,7 @@ def test_what_mapping_counts_and_pixels_disagree_about_is_said(service: Service,
     receive_callback(service, segmentation(files, "indexedImage", mapping=mapping))
     run_due_jobs(service)
     assert only(service, Artifact)["reason"] == (
-        "label 'road', index 1: numPixels says 5, the image has 4; "
+        "label 'road', index 1: numPixels is 5, the image has 4; "
         "index 9 has 1 pixels and no entry in labelMapping"
     )
 

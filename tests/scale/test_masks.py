@@ -261,8 +261,8 @@ def test_counts_that_differ_and_indexes_without_an_entry_are_reported() -> None:
         ("odd", {"value": 1}),
     ]
     assert disagreements(rows, read_index_image(grey())) == [
-        "label 'road', index 1: numPixels says 9, the image has 4",
-        "label 'sky', index 4: numPixels says 2, the image has 0",
+        "label 'road', index 1: numPixels is 9, the image has 4",
+        "label 'sky', index 4: numPixels is 2, the image has 0",
         "index 2 has 3 pixels and no entry in labelMapping",
         "index 3 has 1 pixels and no entry in labelMapping",
     ]

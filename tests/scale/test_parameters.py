@@ -82,7 +82,7 @@ def test_nothing_is_said_against_a_request_that_scale_takes(task_type: str, requ
         ("videoannotation", {**VIDEO, "attachment_type": "video"}, "attachments", "must be left out with attachment_type video"),
         ("videoannotation", {"attachment": "a", "attachment_type": "image", "geometries": {"box": {}}}, "attachments", "is required with attachment_type image"),
         ("lidarsegmentation", {"lidar_task": "1", "attachments": ["a"], "labels": ["b"]}, "attachments", "must be left out with lidar_task"),
-        ("categorization", {"attachment": "a", "categories": ["a"], "instruction": "x", "category_ids": {"1": "b"}}, "category_ids.1", "none of the categories"),
+        ("categorization", {"attachment": "a", "categories": ["a"], "instruction": "x", "category_ids": {"1": "b"}}, "category_ids.1", "not one of the categories"),
         ("annotation", {**BOXES, "annotation_attributes": {"a": {"type": "colour"}}}, "annotation_attributes.a.type", "expected one of category"),
         ("annotation", {**BOXES, "annotation_attributes": {"a": {"type": "number", "min": 2, "max": 1}}}, "annotation_attributes.a.max", "at least min"),
     ],
