@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from app.commands.dataset_options import DatasetErrors, filter_options, split_options, take_request
-from app.commands.group import Group
+from app.commands.group import Group, actor
 from app.commands.output import as_json, print_json, print_record, print_rows
 from app.extensions import service
+from pipeline.access.audit import log_action
 from pipeline.datasets import diff as differences
 from pipeline.datasets import verify as verification
 from pipeline.datasets import versions
@@ -40,6 +41,8 @@ def create(name: str, as_of: str | None, as_json: bool, **options: Any) -> None:
     Without filters it takes those of the version before; the first one takes every completed live task.
     """
     made = versions.create(service(), name, take_request(options, as_of))
+    with service().engine.begin() as connection:
+        log_action(connection, actor(), "dataset.create", str(made.full_name), {"digest": made.digest})
     if as_json:
         print_json(described(made))
         return
@@ -121,6 +124,7 @@ def delete(reference: str, as_json: bool) -> None:
     """Delete a version. Results stay; the number is never used again."""
     with service().engine.begin() as connection:
         deleted = versions.delete_version(connection, reference)
+        log_action(connection, actor(), "dataset.delete", str(deleted.full_name))
     if as_json:
         print_json(described(deleted))
     else:
