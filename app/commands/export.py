@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+from flask.cli import with_appcontext
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from app.commands.dataset_options import DatasetErrors, filter_options, split_options, take_request
@@ -64,6 +65,7 @@ def print_formats(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
     help="Print the formats and the geometries that each holds.",
 )
 @as_json
+@with_appcontext
 def export(
     format_name: str,
     out: str,

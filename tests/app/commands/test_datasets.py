@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.app.commands.conftest import Deliver, Flasks
+from tests.app.commands.conftest import Deliver, Run
 
 SIZE = {"width": 640, "height": 480}
 
@@ -17,28 +17,28 @@ def boxes(deliver: Deliver) -> None:
     deliver("imageannotation/every_shape", metadata=SIZE)
 
 
-def as_json(flask: Flasks, *command: str) -> Any:
-    done = flask(*command, "--json")
+def as_json(weighbridge: Run, *command: str) -> Any:
+    done = weighbridge(*command, "--json")
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
 
 
-def test_a_version_is_created_shown_compared_and_verified(flask: Flasks, boxes: None) -> None:
-    created = as_json(flask, "datasets", "create", "street", "--split", "train=0.8,val=0.1,test=0.1")
-    shown = as_json(flask, "datasets", "show", "street")
+def test_a_version_is_created_shown_compared_and_verified(weighbridge: Run, boxes: None) -> None:
+    created = as_json(weighbridge, "datasets", "create", "street", "--split", "train=0.8,val=0.1,test=0.1")
+    shown = as_json(weighbridge, "datasets", "show", "street")
     assert shown == created
     assert (shown["name"], shown["version"], shown["tasks"]) == ("street", 1, 2)
     assert list(shown["splits"]) == ["train", "val", "test"]
     assert shown["classes"] == sorted(shown["classes"])
     assert shown["annotations"]["by_label"].keys() == set(shown["classes"])
-    assert as_json(flask, "datasets", "create", "street", "--type", "annotation")["version"] == 2
-    found = as_json(flask, "datasets", "diff", "street@1", "street@2")
+    assert as_json(weighbridge, "datasets", "create", "street", "--type", "annotation")["version"] == 2
+    found = as_json(weighbridge, "datasets", "diff", "street@1", "street@2")
     assert len(found["tasks"]["removed"]) == 1
     assert found["boxes"]["removed"]
-    assert [row["version"] for row in as_json(flask, "datasets", "list")] == [1, 2]
-    assert as_json(flask, "datasets", "verify", "street@1")["problems"] == []
-    assert flask("datasets", "delete", "street@1").exit_code == 0
-    assert flask("datasets", "show", "street@1").exit_code == 1
+    assert [row["version"] for row in as_json(weighbridge, "datasets", "list")] == [1, 2]
+    assert as_json(weighbridge, "datasets", "verify", "street@1")["problems"] == []
+    assert weighbridge("datasets", "delete", "street@1").exit_code == 0
+    assert weighbridge("datasets", "show", "street@1").exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -62,20 +62,20 @@ def test_a_version_is_created_shown_compared_and_verified(flask: Flasks, boxes: 
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(
-    command: str, flask: Flasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, weighbridge: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = flask(*command.split())
+    done = weighbridge(*command.split())
     assert done.exit_code != 0
     assert done.stderr.startswith("Error: ")
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_export_writes_what_it_says(flask: Flasks, boxes: None, tmp_path: Path) -> None:
-    flask("datasets", "create", "street")
+def test_export_writes_what_it_says(weighbridge: Run, boxes: None, tmp_path: Path) -> None:
+    weighbridge("datasets", "create", "street")
     (tmp_path / "classes.txt").write_text("tractor\nsheep\n")
-    done = flask(
+    done = weighbridge(
         *("export", "coco", str(tmp_path / "out"), "--dataset", "street"),
         *("--classes", str(tmp_path / "classes.txt")),
     )
@@ -86,15 +86,15 @@ def test_export_writes_what_it_says(flask: Flasks, boxes: None, tmp_path: Path) 
     assert "its label is not among the classes" in {entry["reason"] for entry in report["left_out"]}
 
 
-def test_a_foreign_folder_is_refused(flask: Flasks, boxes: None, tmp_path: Path) -> None:
+def test_a_foreign_folder_is_refused(weighbridge: Run, boxes: None, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    done = flask("export", "csv", str(tmp_path))
+    done = weighbridge("export", "csv", str(tmp_path))
     assert done.exit_code == 1
     assert "notes.txt" in done.stderr
 
 
-def test_formats_are_listed(flask: Flasks) -> None:
-    done = flask("export", "--formats")
+def test_formats_are_listed(weighbridge: Run) -> None:
+    done = weighbridge("export", "--formats")
     assert done.exit_code == 0
     assert "yolo-obb" in done.stdout
     assert "rotated box" in done.stdout
