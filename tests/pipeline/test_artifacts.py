@@ -61,7 +61,7 @@ class Files:
         return f"127.0.0.1:{self.peer.port}"
 
     @property
-    def asked(self) -> list[str]:
+    def requests(self) -> list[str]:
         return [asked.path for asked in self.peer.requests]
 
 

@@ -212,7 +212,7 @@ class Pages:
         return reply(page)
 
     @property
-    def asked(self) -> list[dict[str, list[str]]]:
+    def requests(self) -> list[dict[str, list[str]]]:
         return [one.query for one in self.peer.requests]
 
 

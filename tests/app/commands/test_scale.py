@@ -50,12 +50,12 @@ def app(make_app: Callable[..., Flask], scale: ScaleSandbox) -> Flask:
 
 
 @pytest.fixture
-def asked(weighbridge: Run) -> Callable[..., Any]:
-    """`asked("retrieve", task_id)`: what `weighbridge scale retrieve …` prints, as JSON."""
+def call(weighbridge: Run) -> Callable[..., Any]:
+    """`call("retrieve", task_id)`: what `weighbridge scale retrieve …` prints, as JSON."""
     return lambda *args: json.loads(weighbridge("scale", *args).stdout)
 
 
-ReceivedRequest = Callable[..., Any]
+Call = Callable[..., Any]
 
 
 def a_task(scale: ScaleSandbox, *, pending: bool = False, **fields: Any) -> str:
@@ -70,86 +70,78 @@ def a_task(scale: ScaleSandbox, *, pending: bool = False, **fields: Any) -> str:
 # weighbridge scale
 
 
-def test_a_task_is_retrieved_listed_and_canceled(
-    asked: ReceivedRequest, weighbridge: Run, scale: ScaleSandbox
-) -> None:
+def test_a_task_is_retrieved_listed_and_canceled(call: Call, weighbridge: Run, scale: ScaleSandbox) -> None:
     task_id = a_task(scale, pending=True, unique_id="u1")
-    assert asked("retrieve", task_id)["params"]["attachment"] == REQUEST["attachment"]
-    assert [
-        one["task_id"] for one in asked("list", "--status", "pending", "--unique-id", "u1", "--json")
-    ] == [task_id]
+    assert call("retrieve", task_id)["params"]["attachment"] == REQUEST["attachment"]
+    assert [one["task_id"] for one in call("list", "--status", "pending", "--unique-id", "u1", "--json")] == [
+        task_id
+    ]
     assert task_id in weighbridge("scale", "list", "--type", "annotation").stdout
     assert json.loads(weighbridge("scale", "list", "--project", "none", "--json").stdout) == []
-    assert asked("cancel", task_id, "--clear-unique-id")["status"] == "canceled"
-    assert "unique_id" not in asked("retrieve", task_id)
+    assert call("cancel", task_id, "--clear-unique-id")["status"] == "canceled"
+    assert "unique_id" not in call("retrieve", task_id)
 
 
-def test_a_list_ends_at_its_limit(asked: ReceivedRequest, scale: ScaleSandbox) -> None:
+def test_a_list_ends_at_its_limit(call: Call, scale: ScaleSandbox) -> None:
     made = [a_task(scale, pending=True) for _ in range(3)]
-    found = asked("list", "--limit", "2", "--json")
+    found = call("list", "--limit", "2", "--json")
     assert [one["task_id"] for one in found] == made[:0:-1]
 
 
-def test_unique_id_tags_and_metadata_are_changed(
-    asked: ReceivedRequest, scale: ScaleSandbox, tmp_path: Path
-) -> None:
+def test_unique_id_tags_and_metadata_are_changed(call: Call, scale: ScaleSandbox, tmp_path: Path) -> None:
     task_id = a_task(scale)
-    assert asked("unique-id", "set", task_id, "night/1")["unique_id"] == "night/1"
-    assert "unique_id" not in asked("unique-id", "clear", task_id)
-    assert asked("tags", "set", task_id, "a", "b")["tags"] == ["a", "b"]
-    assert asked("tags", "add", task_id, "c")["tags"] == ["a", "b", "c"]
-    assert asked("tags", "remove", task_id, "a", "c")["tags"] == ["b"]
-    assert asked("metadata", task_id, '{"k": 1}')["metadata"] == {"k": 1}
+    assert call("unique-id", "set", task_id, "night/1")["unique_id"] == "night/1"
+    assert "unique_id" not in call("unique-id", "clear", task_id)
+    assert call("tags", "set", task_id, "a", "b")["tags"] == ["a", "b"]
+    assert call("tags", "add", task_id, "c")["tags"] == ["a", "b", "c"]
+    assert call("tags", "remove", task_id, "a", "c")["tags"] == ["b"]
+    assert call("metadata", task_id, '{"k": 1}')["metadata"] == {"k": 1}
     (tmp_path / "m.json").write_text('{"from": "a file"}')
-    assert asked("metadata", task_id, f"@{tmp_path / 'm.json'}")["metadata"] == {"from": "a file"}
+    assert call("metadata", task_id, f"@{tmp_path / 'm.json'}")["metadata"] == {"from": "a file"}
 
 
 def test_a_task_is_audited_and_its_callback_sent_again(
-    asked: ReceivedRequest, weighbridge: Run, scale: ScaleSandbox
+    call: Call, weighbridge: Run, scale: ScaleSandbox
 ) -> None:
     task_id = a_task(scale)
     weighbridge("scale", "audit", task_id, "reject", "--comments", "too loose")
-    assert asked("retrieve", task_id)["customer_review_status"] == "rejected"
+    assert call("retrieve", task_id)["customer_review_status"] == "rejected"
     before = len(scale.wait_for(lambda: len(came := scale.received()) == 2 and came))
     weighbridge("scale", "resend", task_id)
     scale.wait_for(lambda: len(scale.received()) == before + 1)
 
 
-def test_projects_have_versions_of_their_parameters(asked: ReceivedRequest, weighbridge: Run) -> None:
-    made = asked("projects", "create", "street scenes", "annotation", "--params", '{"instruction": "one"}')
+def test_projects_have_versions_of_their_parameters(call: Call, weighbridge: Run) -> None:
+    made = call("projects", "create", "street scenes", "annotation", "--params", '{"instruction": "one"}')
     assert made["name"] == "street scenes"
-    patched = asked("projects", "set-params", "street scenes", '{"min_width": 30}', "--patch")
+    patched = call("projects", "set-params", "street scenes", '{"min_width": 30}', "--patch")
     version = patched["param_history"][-1]["version"]
-    assert asked("projects", "get", "street scenes", "--version", str(version))["instruction"] == "one"
-    replaced = asked("projects", "set-params", "street scenes", '{"min_width": 30}')
+    assert call("projects", "get", "street scenes", "--version", str(version))["instruction"] == "one"
+    replaced = call("projects", "set-params", "street scenes", '{"min_width": 30}')
     assert "instruction" not in replaced["param_history"][-1]
-    assert asked("projects", "get", "street scenes")["param_history"] == replaced["param_history"]
+    assert call("projects", "get", "street scenes")["param_history"] == replaced["param_history"]
     assert "street scenes" in weighbridge("scale", "projects", "list").stdout
     missing = weighbridge("scale", "projects", "get", "street scenes", "--version", "99")
     assert missing.exit_code == 1
     assert "no parameter version 99" in missing.output
 
 
-def test_a_batch_is_made_asked_after_and_finalized(
-    asked: ReceivedRequest, weighbridge: Run, scale: ScaleSandbox
-) -> None:
-    asked("projects", "create", "streets", "annotation")
-    assert asked("batches", "create", "streets", "night 1", "--metadata", '{"k": 1}')["metadata"] == {"k": 1}
+def test_a_batch_is_made_asked_after_and_finalized(call: Call, weighbridge: Run, scale: ScaleSandbox) -> None:
+    call("projects", "create", "streets", "annotation")
+    assert call("batches", "create", "streets", "night 1", "--metadata", '{"k": 1}')["metadata"] == {"k": 1}
     a_task(scale, project="streets", batch="night 1", pending=True)
-    assert asked("batches", "get", "night 1")["project"] == "streets"
-    assert asked("batches", "status", "night 1")["pending"] == 1
-    assert [one["name"] for one in asked("batches", "list", "--project", "streets", "--json")] == ["night 1"]
-    assert asked("batches", "finalize", "night 1")["name"] == "night 1"
+    assert call("batches", "get", "night 1")["project"] == "streets"
+    assert call("batches", "status", "night 1")["pending"] == 1
+    assert [one["name"] for one in call("batches", "list", "--project", "streets", "--json")] == ["night 1"]
+    assert call("batches", "finalize", "night 1")["name"] == "night 1"
     assert "night 1" in weighbridge("scale", "batches", "list").stdout
 
 
-def test_the_environment_chooses_the_key(
-    asked: ReceivedRequest, weighbridge: Run, scale: ScaleSandbox
-) -> None:
+def test_the_environment_chooses_the_key(call: Call, weighbridge: Run, scale: ScaleSandbox) -> None:
     task_id = scale.create("annotation", key=scale.test_key, callback_url=scale.callback_url, **REQUEST)[
         "task_id"
     ]
-    assert asked("retrieve", task_id, "--environment", "test")["status"] == "completed"
+    assert call("retrieve", task_id, "--environment", "test")["status"] == "completed"
     unknown = weighbridge("scale", "retrieve", task_id)
     assert (unknown.exit_code, unknown.output) == (
         1,
