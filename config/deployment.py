@@ -21,3 +21,22 @@ def deployment_problems(settings: Settings) -> dict[str, str]:
             " other machines. Set it to s3://BUCKET/PREFIX, another URL that fsspec knows, or the path of a shared folder."
         )
     return found
+
+
+MIN_SECRET_LENGTH = 16
+
+
+def weak_secrets(settings: Settings) -> dict[str, str]:
+    """Return the secrets that can be guessed: name of the setting → what is wrong, without a part of the value."""
+    secrets = {
+        "API_TOKEN": [settings.api_token],
+        "METRICS_TOKEN": [settings.metrics_token],
+        "SECRET_KEY": [settings.secret_key if settings.secret_key_is_set else None],
+        "SCALE_LIVE_CALLBACK_KEYS": settings.scale_live_callback_keys,
+        "SCALE_TEST_CALLBACK_KEYS": settings.scale_test_callback_keys,
+    }
+    return {
+        name: f"has fewer than {MIN_SECRET_LENGTH} characters and can be guessed"
+        for name, values in secrets.items()
+        if any(value and len(value) < MIN_SECRET_LENGTH for value in values)
+    }

@@ -12,7 +12,9 @@ from rich.text import Text
 from app.commands.group import Command
 from app.commands.output import as_json, console, print_json, printable
 from app.extensions import dispatcher, service
+from config import SettingsError, load_settings
 from pipeline.operations.checks import OK, PROBLEM, SKIPPED, WARNING, Check, Context, run_checks
+from workers.broker_check import try_broker
 
 COLOURS = {OK: "green", WARNING: "yellow", PROBLEM: "bold red", SKIPPED: "dim"}
 
@@ -25,13 +27,24 @@ def doctor(as_json: bool) -> None:
 
     Exit with 1 if there is a problem. Warnings are for you to judge.
     """
-    checks = run_checks(Context(service(), dispatcher().reachable))
+    checks = strict_settings() + run_checks(
+        Context(service(), dispatcher().reachable, lambda: try_broker(dispatcher().celery))
+    )
     is_healthy = not any(check.state == PROBLEM for check in checks)
     if as_json:
         print_json({"ok": is_healthy, "checks": [check._asdict() for check in checks]})
     else:
         print_checks(checks)
     sys.exit(0 if is_healthy else 1)
+
+
+def strict_settings() -> list[Check]:
+    """Return the settings that only other processes use and that would stop them."""
+    try:
+        load_settings()
+    except SettingsError as error:
+        return [Check("settings", PROBLEM, line) for line in str(error).splitlines()]
+    return []
 
 
 def print_checks(checks: list[Check]) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.extensions import dispatcher
 from config import SettingsError
+from pipeline.operations.database_errors import explain
 from pipeline.operations.queries import NotFound
 from scale.client import ScaleError
 
@@ -86,8 +87,6 @@ def not_found_message(error: NotFound) -> str:
 
 
 def database_message(error: SQLAlchemyError) -> str:
-    """Return the first line of a database error and the next step."""
-    cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-    if "no such table" in cause or "no such column" in cause or "does not exist" in cause:
-        return f"The database schema is out of date ({cause}); run `weighbridge db upgrade`."
-    return f"The database does not answer as expected: {cause}. `weighbridge doctor` shows details."
+    """Return what is wrong with the database and the next step."""
+    explanation = explain(error)
+    return f"{explanation.message[:1].upper()}{explanation.message[1:]}. {explanation.fix}"

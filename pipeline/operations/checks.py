@@ -14,14 +14,16 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import requests
 from sqlalchemy import Connection, exists, func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from config.deployment import deployment_problems
+from config.deployment import deployment_problems, weak_secrets
 from models import ApiToken, Delivery, FollowUp, Job
-from pipeline.db.errors import safe_message
 from pipeline.db.migrations import is_newer_than_code, revisions
 from pipeline.db.probe import write_fault
+from pipeline.db.state import delete_state, set_state
+from pipeline.operations.database_errors import explain
 from pipeline.operations.health import SILENT_SECONDS, last_heartbeat
 from pipeline.operations.queries.creation import creation_status
 from pipeline.service import Service
@@ -29,6 +31,10 @@ from scale.client import ScaleError, Unauthorized
 
 OK, WARNING, PROBLEM, SKIPPED = "ok", "warning", "problem", "skipped"
 STORE_TIMEOUT_SECONDS = 15.0
+STORE_TEST_BYTES = 1024 * 1024
+"""More than any buffer holds, so that a full disk shows."""
+CALLBACK_TIMEOUT_SECONDS = 5.0
+DOCTOR_KEY = "doctor"
 START_WORKER = "Start one: `celery -A workers.celery_app worker` (`make run` includes one)."
 
 
@@ -47,6 +53,8 @@ class Context:
 
     service: Service
     is_broker_reachable: Callable[[], bool]
+    try_broker: Callable[[], str | None] = lambda: None
+    """Publishes a message, takes it, and returns what failed."""
 
 
 Checks = Iterator[Check]
@@ -67,6 +75,8 @@ def settings(context: Context) -> Checks:
     yield Check("settings", OK, "all settings are valid")
     for name, problem in deployment_problems(context.service.settings).items():
         yield Check(name, PROBLEM, problem)
+    for name, problem in weak_secrets(context.service.settings).items():
+        yield Check(name, WARNING, problem, "Use 32 or more random characters: `openssl rand -hex 32`.")
 
 
 def database(context: Context) -> Checks:
@@ -94,9 +104,8 @@ def database(context: Context) -> Checks:
             for check in DATABASE_CHECKS:
                 yield from check(service, connection)
     except SQLAlchemyError as error:
-        yield Check(
-            "database", PROBLEM, f"{name}: {safe_message(error)}", "Start it, or correct DATABASE_URL."
-        )
+        message, fix = explain(error)
+        yield Check("database", PROBLEM, f"{name}: {message}", fix)
 
 
 def _writable(service: Service, name: str) -> Checks:
@@ -113,6 +122,28 @@ def _database_name(database_url: str) -> str:
     if url.get_backend_name() == "sqlite":
         return f"SQLite, {url.database}"
     return f"PostgreSQL, {url.database} at {url.host or 'the local socket'}"
+
+
+def database_write(context: Context) -> Checks:
+    """Check the database by writing a row and deleting it, each in a transaction: a full disk shows at the commit."""
+    engine = context.service.engine
+    try:
+        with engine.begin() as connection:
+            set_state(connection, DOCTOR_KEY, {})
+        with engine.begin() as connection:
+            delete_state(connection, DOCTOR_KEY)
+            is_postgresql = connection.dialect.name == "postgresql"
+            encoding = connection.scalar(text("SHOW server_encoding")) if is_postgresql else "UTF8"
+    except SQLAlchemyError as error:
+        message, fix = explain(error)
+        yield Check("database write", PROBLEM, f"callbacks cannot be stored: {message}", fix)
+        return
+    if encoding != "UTF8":
+        message = f"its encoding is {encoding}, which cannot hold every text"
+        fix = "Create it with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0` and import the data."
+        yield Check("database write", PROBLEM, message, fix)
+    else:
+        yield Check("database write", OK, "a row was written and deleted")
 
 
 def worker(service: Service, connection: Connection) -> Checks:
@@ -198,7 +229,12 @@ def broker(context: Context) -> Checks:
     if context.service.settings.embedded:
         yield Check("broker", OK, "not needed: without REDIS_URL the worker polls the database")
     elif context.is_broker_reachable():
-        yield Check("broker", OK, f"Redis at {urlsplit(redis_url or '').hostname or 'its socket'}")
+        host = urlsplit(redis_url or "").hostname or "its socket"
+        if problem := context.try_broker():
+            fix = "Use a single Redis server, not a cluster, and let its user publish and read."
+            yield Check("broker", PROBLEM, f"Redis at {host} answers, but takes no messages: {problem}", fix)
+        else:
+            yield Check("broker", OK, f"Redis at {host}")
     else:
         yield Check(
             "broker",
@@ -231,7 +267,7 @@ def callback_keys(context: Context) -> Checks:
 
 def scale_keys(context: Context) -> Checks:
     """Check each API key with one cheap call."""
-    url = context.service.settings.scale_api_url
+    url = without_credentials(context.service.settings.scale_api_url)
     for environment, setting in (("live", "SCALE_API_KEY"), ("test", "SCALE_TEST_API_KEY")):
         client, name = context.service.client(environment), f"{environment} API key"
         if client is None:
@@ -265,6 +301,47 @@ def public_url(context: Context) -> Checks:
         yield Check("PUBLIC_URL", OK, f"callbacks arrive at {settings.callback_url}")
 
 
+def callback_endpoint(context: Context) -> Checks:
+    """Check that the callback URL of follow-ups leads to this service: without a key it answers 401."""
+    url = context.service.settings.callback_url
+    if url is None:
+        return
+    fix = "Check PUBLIC_URL, the DNS, the proxy or tunnel in front of the service, and that web is running."
+    try:
+        status = requests.post(url, timeout=CALLBACK_TIMEOUT_SECONDS, allow_redirects=False).status_code
+    except requests.RequestException as error:
+        yield Check("callback URL", WARNING, f"no answer from {url} ({type(error).__name__})", fix)
+        return
+    if status == 401:
+        yield Check("callback URL", OK, f"{url} is this service")
+    else:
+        message = f"{url} answered {status} instead of 401: it is not this service"
+        yield Check("callback URL", PROBLEM, message, fix)
+
+
+def metrics_token(context: Context) -> Checks:
+    """Check that `/metrics` is not public where others can reach it."""
+    settings = context.service.settings
+    is_deployed = settings.dyno or not settings.database_url.startswith("sqlite")
+    if is_deployed and not settings.metrics_token:
+        yield Check("METRICS_TOKEN", WARNING, "not set: everyone can read /metrics", "Set METRICS_TOKEN.")
+
+
+def without_credentials(url: str) -> str:
+    """Return a URL or path without user, password, query and fragment."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def describe_store_error(error: Exception) -> str:
+    """Return the kind of an error of the artifact store; texts of remote stores may contain keys."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{type(error).__name__}: {error.strerror}"
+    return type(error).__name__
+
+
 def is_loopback(host: str | None) -> bool:
     """Return whether a host name means this machine."""
     try:
@@ -279,17 +356,21 @@ def artifact_store(context: Context) -> Checks:
 
     def write() -> None:
         with store.incoming() as file:
-            file.write(b"weighbridge doctor")
+            file.write(b"\0" * STORE_TEST_BYTES)
 
     pool = ThreadPoolExecutor(1)
     fix = "Check ARTIFACT_STORE."
     try:
         pool.submit(write).result(STORE_TIMEOUT_SECONDS)
-        yield Check("artifact store", OK, f"{context.service.settings.artifact_store} is writable")
+        yield Check(
+            "artifact store",
+            OK,
+            f"{without_credentials(context.service.settings.artifact_store)} is writable",
+        )
     except FutureTimeout:
         yield Check("artifact store", PROBLEM, f"no answer within {STORE_TIMEOUT_SECONDS:.0f} s", fix)
     except Exception as error:
-        yield Check("artifact store", PROBLEM, f"not writable: {type(error).__name__}: {error}", fix)
+        yield Check("artifact store", PROBLEM, f"not writable: {describe_store_error(error)}", fix)
     finally:
         pool.shutdown(wait=False)
 
@@ -313,10 +394,13 @@ READINESS_CHECKS: tuple[Callable[[Context], Checks], ...] = (database, broker, w
 CHECKS: tuple[Callable[[Context], Checks], ...] = (
     settings,
     database,
+    database_write,
     broker,
     callback_keys,
     scale_keys,
     public_url,
+    callback_endpoint,
+    metrics_token,
     artifact_store,
     workflow_files,
 )

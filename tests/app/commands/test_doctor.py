@@ -1,4 +1,4 @@
-"""`weighbridge doctor`: problems with their fixes; it exits with 1 if there is one."""
+"""`weighbridge doctor`: each problem with its fix, and exit code 1 if there is one."""
 
 import json
 from collections.abc import Callable
@@ -21,10 +21,10 @@ from tests.app.commands.conftest import Deliver, commands_of
 from tests.fake_server import FakeServer, ReceivedRequest, reply
 
 HEALTHY = {
-    "API_TOKEN": "token",
+    "API_TOKEN": "a-token-with-many-characters",
+    "SECRET_KEY": "a-secret-key-with-many-characters",
     "SCALE_API_KEY": "live_key",
-    "SCALE_LIVE_CALLBACK_KEYS": "callback_key",
-    "PUBLIC_URL": "https://weighbridge.example",
+    "SCALE_LIVE_CALLBACK_KEYS": "callback_key_with_many_characters",
 }
 
 
@@ -60,7 +60,7 @@ def working(service: Service, tmp_path: Path) -> dict[str, str]:
 def test_all_is_well_when_all_is_set(
     make_app: Callable[..., Flask], working: dict[str, str], scale: FakeServer
 ) -> None:
-    code, found = looked_at(make_app(**working, SCALE_API_URL=f"{scale.url}/v1"))
+    code, found = looked_at(make_app(**working, SCALE_API_URL=f"{scale.url}/v1", PUBLIC_URL=scale.url))
     assert code == 0
     assert {check["state"] for check in found.values()} <= {"ok", "skipped"}
     assert "SCALE_TEST_API_KEY is not set" in found["test API key"]["message"]
@@ -89,7 +89,9 @@ def test_one_thing_that_is_wrong_is_named(
     state: str,
     message: str,
 ) -> None:
-    code, found = looked_at(make_app(**{**working, "SCALE_API_URL": f"{scale.url}/v1", **changed}))
+    code, found = looked_at(
+        make_app(**{**working, "SCALE_API_URL": f"{scale.url}/v1", "PUBLIC_URL": scale.url, **changed})
+    )
     assert found[name]["state"] == state
     assert message in found[name]["message"]
     assert found[name]["fix"]
@@ -200,3 +202,71 @@ def test_a_folder_of_one_machine_is_no_place_for_what_several_share() -> None:
     )
     assert set(deployment_problems(on_heroku)) == {"ARTIFACT_STORE"}
     assert deployment_problems(load_settings({})) == {}
+
+
+SECRETS = {
+    "API_TOKEN": "CANARY",
+    "METRICS_TOKEN": "CANARY",
+    "SCALE_API_KEY": "live_CANARY",
+    "SCALE_TEST_API_KEY": "test_CANARY",
+    "SCALE_LIVE_CALLBACK_KEYS": "CANARY1",
+    "SCALE_TEST_CALLBACK_KEYS": "CANARY2",
+    "SCALE_API_URL": "http://user:CANARY@127.0.0.1:9/v1",
+    "REDIS_URL": "redis://user:CANARY@127.0.0.1:9/0",
+    "ARTIFACT_STORE": "ftp://user:CANARY@127.0.0.1:9/store?token=CANARY",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize(
+    "command", [("doctor",), ("doctor", "--json"), ("deliveries", "list"), ("scale", "list")]
+)
+def test_no_command_prints_a_part_of_a_secret(
+    make_app: Callable[..., Flask], name: str, command: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    done = commands_of(make_app(**{name: SECRETS[name]}))(*command)
+    assert "CANARY" not in done.stdout + done.stderr
+    assert "CANARY" not in caplog.text
+
+
+def test_no_command_prints_a_part_of_a_database_password(
+    make_app: Callable[..., Flask], caplog: pytest.LogCaptureFixture
+) -> None:
+    for url in ("postgresql://user:CANARY@127.0.0.1:9/name", "postgresql://user:p%40CANARY@127.0.0.1:9/name"):
+        app = make_app(DATABASE_URL=url)
+        for command in (("doctor",), ("deliveries", "list"), ("db", "current")):
+            done = commands_of(app)(*command)
+            assert "CANARY" not in done.stdout + done.stderr + caplog.text
+        assert "CANARY" not in app.test_client().get("/readyz").text
+
+
+def test_secrets_that_can_be_guessed_are_warned_about(
+    make_app: Callable[..., Flask], working: dict[str, str], scale: FakeServer
+) -> None:
+    short = {
+        "API_TOKEN": "a",
+        "SCALE_LIVE_CALLBACK_KEYS": f"{'x' * 32},b",
+        "SECRET_KEY": "x",
+        "METRICS_TOKEN": "1",
+    }
+    _, found = looked_at(
+        make_app(**{**working, "SCALE_API_URL": f"{scale.url}/v1", "PUBLIC_URL": scale.url, **short})
+    )
+    for name in short:
+        assert found[name]["state"] == "warning", name
+        assert "guessed" in found[name]["message"]
+
+
+def test_a_public_url_that_leads_elsewhere_is_a_problem(
+    make_app: Callable[..., Flask], working: dict[str, str]
+) -> None:
+    with FakeServer(lambda _: reply({"error": "no such page"}, 404)) as other:
+        _, found = looked_at(make_app(**working, PUBLIC_URL=other.url, SCALE_API_URL=f"{other.url}/v1"))
+    assert found["callback URL"]["state"] == "problem"
+    assert "404" in found["callback URL"]["message"]
+
+
+def test_the_database_is_written_to(make_app: Callable[..., Flask], working: dict[str, str]) -> None:
+    app = make_app(**working)
+    _, found = looked_at(app)
+    assert found["database write"]["state"] == "ok"
