@@ -12,6 +12,7 @@ from pipeline import workflow_files
 from pipeline.artifacts.store import ArtifactStore
 from pipeline.db.engine import connect, read_only
 from pipeline.events import subscriptions
+from pipeline.jobs import workers
 from pipeline.service import Service
 from pipeline.timed_cache import TimedCache
 from pipeline.workflow_files import WorkflowFiles
@@ -48,6 +49,7 @@ def build_service(
         workflow_files=WorkflowFiles(
             [Path(folder) for folder in settings.workflow_folders], files_seconds, settings.python_steps
         ),
+        worker_count_cache=TimedCache(lambda: workers.count_workers(reader), workers.CACHE_SECONDS),
         subscription_cache=TimedCache(lambda: subscriptions.read_subscriptions(reader), subscription_seconds),
     )
 

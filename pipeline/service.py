@@ -33,9 +33,15 @@ class Service:
     """A client for each environment that has an API key."""
     workflow_files: WorkflowFiles
     subscription_cache: TimedCache[Subscriptions]
+    worker_count_cache: TimedCache[int]
     paused_queues: PausedQueues = field(default_factory=PausedQueues)
     verified: dict[object, float] = field(default_factory=dict)
     """Sources that Scale has confirmed, and until when that is cached: see pipeline/follow_ups/verification.py."""
+
+    @property
+    def worker_count(self) -> int:
+        """The number of workers that are alive, cached for some seconds."""
+        return self.worker_count_cache.get()
 
     def client(self, environment: str) -> Client | None:
         """Return the client with the API key of `environment`, or None without one."""

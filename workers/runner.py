@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.db.errors import safe_message
-from pipeline.jobs import queue
+from pipeline.jobs import queue, queues
 from pipeline.jobs.queue import Job, LeaseLost, RetryLater
 from pipeline.service import Service
 from workers.handlers import HANDLERS
@@ -31,16 +31,40 @@ def run_due_jobs(
     After a job that enqueued several others, `dispatch` is called at once, so that other workers share them.
     """
     deadline = time.monotonic() + MAX_RUN_SECONDS
-    lease = service.settings.lease_seconds
-    job = job_id and queue.claim(service.engine, lease, job_id=job_id)
-    job = job or queue.claim(service.engine, lease, queues=service.paused_queues.runnable())
+    job = job_id and queue.claim(service.engine, service.settings.lease_seconds, job_id=job_id)
+    job = job or next_job(service)
     while job is not None:
         if run_job(service, job) > 1 and (others := service.settings.worker_concurrency - 1):
             dispatch(_due(service, others))
         if time.monotonic() > deadline:
             return _due(service, 1)
-        job = queue.claim(service.engine, lease, queues=service.paused_queues.runnable())
+        job = next_job(service, after=job)
     return []
+
+
+def next_job(service: Service, after: Job | None = None) -> Job | None:
+    """Claim the next job. Fetch jobs have their turn when nothing else is due, and `after` each creation of a task.
+
+    They never occupy all workers, because a slow host keeps one busy for minutes.
+    """
+    lease = service.settings.lease_seconds
+
+    def claim_other() -> Job | None:
+        runnable = (name for name in service.paused_queues.runnable() if name != queues.FETCH)
+        return queue.claim(service.engine, lease, queues=tuple(runnable))
+
+    def claim_fetch() -> Job | None:
+        return queue.claim_fetch(service.engine, lease, max_fetches(service))
+
+    if after is not None and after.queue in queues.CREATION:
+        return claim_fetch() or claim_other()
+    return claim_other() or claim_fetch()
+
+
+def max_fetches(service: Service) -> int:
+    """Return how many fetch jobs may run at the same time: three quarters of the worker places, at least one."""
+    places = service.worker_count * service.settings.worker_concurrency
+    return max(1, places - max(1, places // 4))
 
 
 def _due(service: Service, limit: int) -> list[UUID]:

@@ -190,12 +190,14 @@ def mask_rows(connection: Connection, response_id: UUID) -> list[Any]:
 
 def compare_label_images(service: Service, response_id: UUID) -> None:
     """Note on each label's own image where the index image differs; does nothing while a file of the response is pending."""
+    of_response = Artifact.response_id == response_id
     with service.reader.begin() as connection:
+        pending = select(Artifact.id).where(of_response, Artifact.state == "pending").limit(1)
+        if connection.scalar(pending) is not None:
+            return
         columns = (Artifact.id, Artifact.role, Artifact.state, Artifact.sha256)
-        images = connection.execute(select(*columns).where(Artifact.response_id == response_id)).all()
+        images = connection.execute(select(*columns).where(of_response)).all()
         masks = [(row.label, row.geometry) for row in mask_rows(connection, response_id)]
-    if any(image.state == "pending" for image in images):
-        return
     stored = {image.role: image for image in images if image.state == "stored"}
     label_images = [
         image for role, image in stored.items() if role == "unlabeled" or role.startswith("labeled:")

@@ -90,7 +90,15 @@ def begin(service: Service, job: Job) -> File | None:
 
 
 def download(service: Service, job: Job, file: File, check_lease: CheckLease) -> File:
-    """Download the content into the store. Raises DownloadRefused or Unavailable."""
+    """Download the content into the store, or take that of another file of the response with the same URL.
+
+    Raises DownloadRefused or Unavailable.
+    """
+    if (same := _stored_at_same_url(service, file)) is not None:
+        with service.engine.begin() as connection:
+            lock_pending(connection, job, file)
+            update_artifact(connection, file, **same)
+        return replace(file, sha256=same["sha256"])
     with service.store.incoming() as incoming:
         fetched = fetch(
             file.url,
@@ -112,6 +120,20 @@ def download(service: Service, job: Job, file: File, check_lease: CheckLease) ->
         )
         hosts.clear_host(connection, file)
     return replace(file, sha256=fetched.sha256)
+
+
+def _stored_at_same_url(service: Service, file: File) -> dict[str, Any] | None:
+    """Return the columns of the content of another file of the response that has the same URL and is stored."""
+    columns = (Artifact.sha256, Artifact.size_bytes, Artifact.media_type, Artifact.path)
+    others = (
+        Artifact.response_id == file.response_id,
+        Artifact.url == file.url,
+        Artifact.id != file.id,
+        Artifact.state == "stored",
+    )
+    with service.reader.begin() as connection:
+        row = connection.execute(select(*columns).where(*others).limit(1)).mappings().one_or_none()
+    return dict(row) if row is not None and service.store.exists(row["sha256"]) else None
 
 
 class _LeasedSink(NamedTuple):

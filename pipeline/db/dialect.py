@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Float, bindparam, type_coerce
+from sqlalchemy import BindParameter, Connection, Float, bindparam, func, select, type_coerce
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -40,3 +40,9 @@ def insert(database: Connection | str, table: Any) -> Any:
     """The INSERT of a connection's dialect, or of the named one, which knows ON CONFLICT; both dialects read the same."""
     name = database if isinstance(database, str) else database.dialect.name
     return (postgresql if name == "postgresql" else sqlite).insert(table)
+
+
+def lock_exclusively(connection: Connection, number: int) -> None:
+    """Let one transaction at a time pass here, until it ends. On SQLite every transaction that writes is alone anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(number)))

@@ -26,6 +26,9 @@ from pipeline.http.client import (
 from scale.http import cancel_abort
 
 MAX_REDIRECTS = 5
+MIN_BYTES_PER_SECOND = 1024
+RATE_WINDOW_SECONDS = 30.0
+"""A host that sends less than MIN_BYTES_PER_SECOND over so long is given up: it would keep a worker busy for nothing."""
 CHUNK_BYTES = 256 * 1024
 
 
@@ -108,18 +111,25 @@ def _decoded_chunks(
 def _received_chunks(
     response: requests.Response, host: str, max_bytes: int, deadline: float
 ) -> Iterator[bytes]:
-    size = 0
-    chunks = response.raw.stream(CHUNK_BYTES, decode_content=False)
+    size = in_window = 0
+    window_ends = time.monotonic() + RATE_WINDOW_SECONDS
     while True:
         try:
-            chunk = next(chunks, None)
+            # Not stream(): it waits for a whole chunk, however slowly its bytes arrive.
+            chunk = response.raw.read1(CHUNK_BYTES, decode_content=False)
         except (HTTPError, OSError, ValueError) as error:
             raise Unreachable(describe_failure(error, host, deadline)) from None
-        if time.monotonic() > deadline:  # a body without a length ends the same way when it is cut
+        moment = time.monotonic()
+        if moment > deadline:  # a body without a length ends the same way when it is cut
             raise Unreachable(f"{host} did not send the file in time")
-        if chunk is None:
+        if not chunk:
             return
         size += len(chunk)
+        in_window += len(chunk)
+        if moment > window_ends:
+            if in_window < MIN_BYTES_PER_SECOND * RATE_WINDOW_SECONDS:
+                raise Unreachable(f"{host} sends less than {MIN_BYTES_PER_SECOND:,} bytes a second")
+            in_window, window_ends = 0, moment + RATE_WINDOW_SECONDS
         if size > max_bytes:
             raise DownloadRefused(f"the file at {host} is larger than {max_bytes:,} bytes")
         yield chunk

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from pipeline.jobs import queues
+
 PARSE = "parse"
 """Parse a delivery that was only stored. Subject: id of the delivery."""
 COMPLETE = "complete"
@@ -29,6 +31,9 @@ RECONCILE = "reconcile"
 """Compare Scale's list of tasks with the stored ones. Subject: environment."""
 EXPORT = "export"
 """Write an export that was requested through the API. Subject: id of the export."""
+
+QUEUE_OF_KIND = {FETCH: queues.FETCH}
+"""Kinds with a queue of their own; creations name the environment's queue, all others wait in the default one."""
 
 MAX_ATTEMPTS = {
     PARSE: 20,

@@ -18,16 +18,17 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, Engine, and_, bindparam, case, delete, func, select, update
 
 from models import Job as Row
-from pipeline.db.dialect import from_now, insert
+from pipeline.db.dialect import from_now, insert, lock_exclusively
 from pipeline.db.engine import AUTOCOMMIT
 from pipeline.db.errors import safe_message
 from pipeline.db.ids import new_id, utcnow
-from pipeline.jobs.kinds import MAX_LOST_LEASES, max_attempts
-from pipeline.jobs.queues import DEFAULT, QUEUES
+from pipeline.jobs.kinds import MAX_LOST_LEASES, QUEUE_OF_KIND, max_attempts
+from pipeline.jobs.queues import DEFAULT, FETCH, QUEUES
 
 log = logging.getLogger(__name__)
 
 MAX_BACKOFF_SECONDS = 3600.0
+FETCH_LOCK = 0x7765_6967_6866  # "weighf", the number of an advisory lock
 
 # Phrased like the index ix_jobs_due, so that it is used: ready, or running with an expired lease.
 is_due = and_(Row.state != "dead", Row.run_at <= from_now())
@@ -70,13 +71,19 @@ class Job:
 
 
 def enqueue(
-    connection: Connection, kind: str, subjects: Iterable[str], *, delay: float = 0.0, queue: str = DEFAULT
+    connection: Connection,
+    kind: str,
+    subjects: Iterable[str],
+    *,
+    delay: float = 0.0,
+    queue: str | None = None,
 ) -> list[UUID]:
     """Enqueue one job of `kind` for each subject, due in `delay` seconds. Return the jobs' ids.
 
     A job that is already enqueued stays one row: if it waits it runs at the earlier of both times, if it runs it runs
     once more, and if it is dead it is ready again with all its attempts.
     """
+    queue = QUEUE_OF_KIND.get(kind, DEFAULT) if queue is None else queue
     rows = [
         {**new_job_row(kind, subject), "queue": queue, "delay": delay, "now": utcnow()}
         for subject in sorted(set(subjects))  # one lock order, so that two transactions cannot deadlock
@@ -115,8 +122,11 @@ def _enqueue_statement(dialect: str) -> Any:
 
 @cache
 def claim_statement(queues: Sequence[str]) -> Any:
-    """Build the claim of the oldest due job of the first queue that has one; without queues, of the job named `job`."""
-    chosen = [Row.queue == queue for queue in queues] or [Row.id == bindparam("job")]
+    """Build the claim of the oldest due job of the first queue that has one; without queues, of the job named `job`, unless
+    it is a fetch job: those are claimed by `claim_fetch` alone."""
+    chosen = [Row.queue == queue for queue in queues] or [
+        and_(Row.id == bindparam("job"), Row.queue != FETCH)
+    ]
     candidates = [
         select(Row.id)
         .where(one, is_due)
@@ -160,18 +170,50 @@ def claim(
     The claim is one statement that commits by itself. It counts the attempt, so that a job that kills its worker is dead
     after MAX_LOST_LEASES such workers in a row.
     """
-    statement = claim_statement(tuple(queues) if job_id is None else ())
+    names = tuple(queues) if job_id is None else ()
     while True:
-        owner = uuid4().hex
         with engine.execution_options(**AUTOCOMMIT).begin() as connection:
-            parameters = {"owner": owner, "lease": float(lease_seconds), "job": job_id}
-            row = connection.execute(statement, parameters).one_or_none()
-            if row is None:
+            claimed = _claim(connection, names, lease_seconds, job_id)
+        if claimed is None or claimed[1]:
+            return claimed and claimed[0]
+
+
+def claim_fetch(engine: Engine, lease_seconds: float, max_running: int) -> Job | None:
+    """Lease the next fetch job, unless `max_running` of them run already in all processes. Return None if there is none.
+
+    Claims of fetch jobs are serialized, so that two workers never take the same last place.
+    """
+    with engine.execution_options(**AUTOCOMMIT).begin() as connection:
+        if connection.scalar(select(Row.id).where(Row.queue == FETCH, is_due).limit(1)) is None:
+            return None
+    while True:
+        with engine.begin() as connection:
+            lock_exclusively(connection, FETCH_LOCK)
+            running = select(func.count()).where(
+                Row.queue == FETCH,
+                Row.state == "running",
+                Row.run_at.between(from_now(), from_now(lease_seconds + 1)),
+            )
+            if (connection.scalar(running) or 0) >= max_running:
                 return None
-            job = Job(row.id, row.kind, row.subject, row.attempts, row.enqueue_count, owner, row.queue)
-            if (why := _exhausted(job, row.lost_leases)) is None:
-                return job
-            mark_dead(connection, job, why)
+            claimed = _claim(connection, (FETCH,), lease_seconds, None)
+        if claimed is None or claimed[1]:
+            return claimed and claimed[0]
+
+
+def _claim(
+    connection: Connection, queues: tuple[str, ...], lease_seconds: float, job_id: UUID | None
+) -> tuple[Job, bool] | None:
+    """Return the claimed job, and whether it may run; None if none is due."""
+    owner = uuid4().hex
+    parameters = {"owner": owner, "lease": float(lease_seconds), "job": job_id}
+    row = connection.execute(claim_statement(queues), parameters).one_or_none()
+    if row is None:
+        return None
+    job = Job(row.id, row.kind, row.subject, row.attempts, row.enqueue_count, owner, row.queue)
+    if (why := _exhausted(job, row.lost_leases)) is not None:
+        mark_dead(connection, job, why)
+    return job, why is None
 
 
 def _exhausted(job: Job, lost_leases: int) -> str | None:

@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable
 
 DEFAULT = ""
-QUEUES = (DEFAULT, "live", "test")
-"""In order of priority. Task creation has one queue for each environment, so that a large fan-out cannot delay callbacks."""
+FETCH = "fetch"
+CREATION = ("live", "test")
+QUEUES = (DEFAULT, FETCH, *CREATION)
+"""In order of priority. Task creation has one queue for each environment, so that a large fan-out cannot delay callbacks.
+Result files have a queue of their own, because a slow host may occupy a worker for minutes: see `runner.next_job`."""
 
 
 class PausedQueues:
@@ -21,8 +24,8 @@ class PausedQueues:
         self._paused_until: dict[str, float] = {}
 
     def pause(self, queue: str, seconds: float) -> None:
-        """Skip `queue` for `seconds`, at most MAX_SECONDS. The default queue is never skipped."""
-        if queue != DEFAULT:
+        """Skip a creation queue for `seconds`, at most MAX_SECONDS. Other queues are never skipped."""
+        if queue in CREATION:
             self._paused_until[queue] = self._clock() + min(seconds, self.MAX_SECONDS)
 
     def resume_all(self) -> None:

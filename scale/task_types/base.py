@@ -116,7 +116,7 @@ def files(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
     rest = dict(response)
     found: list[tuple[str, str]] = []
     inner = rest.pop("annotations", None)
-    if type(inner) is str and "://" in inner:
+    if is_url(inner):
         found.append(("annotations", inner))
     elif type(inner) is dict:
         if is_url(inner.get("url")):
@@ -160,14 +160,16 @@ def answer_only(response: dict[str, Any], params: dict[str, Any]) -> ParsedRespo
 
 
 def is_url(value: Any) -> bool:
-    return type(value) is str and bool(value)
+    """Return whether a value is the URL of a file that can be fetched. Any other text is kept in the answer."""
+    return type(value) is str and value.lower().startswith(("https://", "http://"))
 
 
 MAX_FILES = 10_000
 
 
 def numbered(found: list[tuple[str, str]]) -> list[ArtifactRef]:
-    """Return the files in order. Raises InvalidCallback for more than one response can have."""
+    """Return the files in order, each role and URL once. Raises InvalidCallback for more than one response can have."""
+    found = list(dict.fromkeys(found))
     if len(found) > MAX_FILES:
         raise InvalidCallback(f"the response names {len(found):,} files; at most {MAX_FILES:,} are fetched")
     return [ArtifactRef(ordinal, role, url) for ordinal, (role, url) in enumerate(found, 1)]

@@ -106,13 +106,17 @@ def _images(images: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, An
     for key in sorted(left):
         if is_url(left[key]):
             found.append(("annotations" if key == "url" else key, left.pop(key)))
+    seen: set[tuple[str, str]] = set()
     if type(labeled) is dict:
         for label in sorted(labeled):
             for n, url in (
                 enumerate(labeled[label]) if type(labeled[label]) is list else [(None, labeled[label])]
             ):
-                if is_url(url):
+                if is_url(url) and (label, url) not in seen:
+                    seen.add((label, url))
                     found.append((f"labeled:{label}" if n is None else f"labeled:{label}:{n}", url))
+                elif is_url(url):
+                    continue
                 elif url is not None:
                     left.setdefault("labeled", {})[label] = labeled[label]
     elif labeled is not None:
