@@ -17,6 +17,8 @@ from workers.handlers import HANDLERS
 
 log = logging.getLogger(__name__)
 
+WITHOUT_BOUND = tuple(name for name in queues.QUEUES if name != queues.FETCH)
+"""Queues whose jobs may occupy every worker."""
 MAX_RUN_SECONDS = 5.0
 """How long one message occupies a worker process: afterwards a shutdown can come between two jobs."""
 UNKNOWN_KIND_RETRY_SECONDS = 60.0
@@ -31,7 +33,8 @@ def run_due_jobs(
     After a job that enqueued several others, `dispatch` is called at once, so that other workers share them.
     """
     deadline = time.monotonic() + MAX_RUN_SECONDS
-    job = job_id and queue.claim(service.engine, service.settings.lease_seconds, job_id=job_id)
+    lease = service.settings.lease_seconds
+    job = job_id and queue.claim(service.engine, lease, job_id=job_id, queues=WITHOUT_BOUND)
     job = job or next_job(service)
     while job is not None:
         if run_job(service, job) > 1 and (others := service.settings.worker_concurrency - 1):
@@ -50,8 +53,8 @@ def next_job(service: Service, after: Job | None = None) -> Job | None:
     lease = service.settings.lease_seconds
 
     def claim_other() -> Job | None:
-        runnable = (name for name in service.paused_queues.runnable() if name != queues.FETCH)
-        return queue.claim(service.engine, lease, queues=tuple(runnable))
+        runnable = service.paused_queues.runnable()
+        return queue.claim(service.engine, lease, queues=[name for name in WITHOUT_BOUND if name in runnable])
 
     def claim_fetch() -> Job | None:
         return queue.claim_fetch(service.engine, lease, max_fetches(service))

@@ -121,12 +121,12 @@ def _enqueue_statement(dialect: str) -> Any:
 
 
 @cache
-def claim_statement(queues: Sequence[str]) -> Any:
-    """Build the claim of the oldest due job of the first queue that has one; without queues, of the job named `job`, unless
-    it is a fetch job: those are claimed by `claim_fetch` alone."""
-    chosen = [Row.queue == queue for queue in queues] or [
-        and_(Row.id == bindparam("job"), Row.queue != FETCH)
-    ]
+def claim_statement(queues: Sequence[str], *, named: bool = False) -> Any:
+    """Build the claim of the oldest due job of the first queue that has one, or if `named` of the job `job` in any of them."""
+    if named:
+        chosen = [and_(Row.id == bindparam("job"), Row.queue.in_(queues))]
+    else:
+        chosen = [Row.queue == queue for queue in queues]
     candidates = [
         select(Row.id)
         .where(one, is_due)
@@ -165,15 +165,14 @@ def new_job_row(kind: str, subject: str) -> dict[str, Any]:
 def claim(
     engine: Engine, lease_seconds: float, *, job_id: UUID | None = None, queues: Sequence[str] = QUEUES
 ) -> Job | None:
-    """Lease one due job: the job `job_id`, or the next one of `queues`. Return None if none is due.
+    """Lease one due job of `queues`: the job `job_id`, or the next one. Return None if none is due.
 
     The claim is one statement that commits by itself. It counts the attempt, so that a job that kills its worker is dead
     after MAX_LOST_LEASES such workers in a row.
     """
-    names = tuple(queues) if job_id is None else ()
     while True:
         with engine.execution_options(**AUTOCOMMIT).begin() as connection:
-            claimed = _claim(connection, names, lease_seconds, job_id)
+            claimed = _claim(connection, tuple(queues), lease_seconds, job_id)
         if claimed is None or claimed[1]:
             return claimed and claimed[0]
 
@@ -207,7 +206,8 @@ def _claim(
     """Return the claimed job, and whether it may run; None if none is due."""
     owner = uuid4().hex
     parameters = {"owner": owner, "lease": float(lease_seconds), "job": job_id}
-    row = connection.execute(claim_statement(queues), parameters).one_or_none()
+    statement = claim_statement(queues, named=job_id is not None)
+    row = connection.execute(statement, parameters).one_or_none()
     if row is None:
         return None
     job = Job(row.id, row.kind, row.subject, row.attempts, row.enqueue_count, owner, row.queue)

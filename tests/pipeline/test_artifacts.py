@@ -225,7 +225,7 @@ def test_a_failed_file_makes_the_response_whole_too(service: Service, files: Fil
     receive_callback(
         service,
         callback(
-            {"annotations": {"url": files.url("/a")}, "events": {"url": "file:///etc/passwd"}},
+            {"annotations": {"url": files.url("/a")}, "events": {"url": "http://127.0.0.1:1/x"}},
             type="videoannotation",
         ),
     )

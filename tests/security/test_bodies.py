@@ -58,7 +58,7 @@ def test_a_body_of_too_many_values_is_quarantined_whole(
 
 
 def test_a_response_that_names_too_many_files_is_quarantined_without_a_job(service: Service) -> None:
-    images = {"labeled": {"c": ["https://files.example/x"] * 10_001}}
+    images = {"labeled": {"c": [f"https://files.example/{number}" for number in range(10_001)]}}
     body = callback({"annotations": images, "labelMapping": {}}, type="segmentannotation")
     assert receive_callback(service, body, inline_bytes=len(body)).status == "quarantined"
     assert only(service, Delivery)["reason"] == "the response names 10,001 files; at most 10,000 are fetched"
