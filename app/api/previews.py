@@ -56,6 +56,11 @@ class Explanation(OutputSchema):
     conditions = fields.List(fields.Nested(Condition))
     elements = fields.Integer(metadata={"description": "Number of elements of the fan-out; 1 without one."})
     left = fields.Integer(metadata={"description": "Number of elements that `where` selects."})
+    omitted = fields.Integer(
+        metadata={
+            "description": "Annotations or items that no element contains: those of an object in other frames, and equal ones."
+        }
+    )
     follow_ups = fields.List(fields.Nested(CurrentFollowUp))
 
 

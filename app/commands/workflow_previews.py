@@ -125,6 +125,10 @@ def _print_step(step: dict[str, Any]) -> None:
         click.echo(f"  {MARKS[condition['held']]:<14}{condition['name']}: {printable(condition['why'])}")
     if step["elements"] != step["left"] or step["elements"] > 1:
         click.echo(f"  `where` selects {step['left']} of {step['elements']} elements")
+    if step["omitted"]:
+        click.echo(
+            f"  {step['omitted']} annotations or items are left out: other frames of an object, or equal ones"
+        )
     for follow_up in step["follow_ups"]:
         state = follow_up["state"] or "not recorded"
         reason = f": {printable(follow_up['reason'])}" if follow_up["reason"] else ""

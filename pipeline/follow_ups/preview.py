@@ -14,11 +14,15 @@ from pipeline.follow_ups.limits import limit_reason, remaining
 from pipeline.follow_ups.pauses import paused
 from pipeline.jobs import kinds
 from pipeline.service import Service
+from workflows.definition.interpreter import plan_budget
 from workflows.definition.model import Workflow, limits_for
 from workflows.definition.recipes import displayed
 from workflows.planning.explain import explain
 from workflows.planning.plan import PlannedFollowUp, plan
 from workflows.planning.view import View
+
+MAX_PREVIEW_STEPS = 10_000_000
+"""Evaluation steps of one workflow in a preview: the web process computes it, which also receives callbacks."""
 
 
 class Preview:
@@ -39,7 +43,9 @@ class Preview:
         Scale would receive it. state: created, held, skipped or already_exists."""
         settings = self._service.settings
         for workflow in self._chosen:
-            for follow_up in plan(view, workflow, settings.unique_id_prefix):
+            with plan_budget(MAX_PREVIEW_STEPS):
+                planned = plan(view, workflow, settings.unique_id_prefix)
+            for follow_up in planned:
                 state, reason = self._state(workflow, follow_up)
                 added = {"callback_url": settings.callback_url, "unique_id": follow_up.unique_id}
                 yield {
@@ -79,7 +85,9 @@ def explanations(
     explanations = []
     for workflow in chosen:
         children = pending_children(connection, view.task_id, workflow)
-        for step in explain(view, workflow, service.settings.unique_id_prefix, children):
+        with plan_budget(MAX_PREVIEW_STEPS):
+            steps = explain(view, workflow, service.settings.unique_id_prefix, children)
+        for step in steps:
             follow_ups = [
                 {
                     "unique_id": one.unique_id,
@@ -95,6 +103,7 @@ def explanations(
                     "conditions": [condition._asdict() for condition in step.conditions],
                     "elements": step.elements,
                     "left": step.left,
+                    "omitted": step.omitted,
                     "follow_ups": follow_ups,
                 }
             )

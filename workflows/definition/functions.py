@@ -47,7 +47,7 @@ def _refuse_recipe(value: Any) -> str:
 
 
 class Functions(functions.Functions):
-    """Each method `_func_x` is the function `x` of expressions; the first line of its docstring is in the reference."""
+    """Each method `_func_x` is the function `x` of expressions; its docstring is in the reference."""
 
     def call_function(self, function_name: str, resolved_args: Iterable[Any]) -> Any:
         """Call a function; a URL of ours is plain text to it."""
@@ -55,7 +55,7 @@ class Functions(functions.Functions):
 
     @functions.signature({"types": ["object", "array"]}, {"types": ["string", "array-string"]})
     def _func_only(self, value: Any, labels: Any) -> Any:
-        """Annotations, layers or a hypothesis, with only these labels."""
+        """Return annotations, layers or a hypothesis with only these labels."""
         wanted = _labels(labels)
         if isinstance(value, dict) and isinstance(file := value.get("url"), LayersFile):
             return {"url": replace(file, labels=tuple(sorted(wanted)))}
@@ -63,18 +63,18 @@ class Functions(functions.Functions):
 
     @functions.signature({"types": ["object", "array"]}, {"types": ["string", "array-string"]})
     def _func_without(self, value: Any, labels: Any) -> Any:
-        """Annotations, layers or a hypothesis, without these labels."""
+        """Return annotations, layers or a hypothesis without these labels."""
         unwanted = _labels(labels)
         return _filtered(value, lambda annotation: annotation.get("label") not in unwanted)
 
     @functions.signature({"types": ["object", "array"]})
     def _func_as_layers(self, annotations: Any) -> Any:
-        """One annotation or a list of annotations, as layers."""
+        """Return one annotation or a list of annotations as layers."""
         return layers(pieces_of(annotations if isinstance(annotations, list) else [annotations]))[0]
 
     @functions.signature({"types": ["array"]}, {"types": ["number"]})
     def _func_at_frame(self, annotations: list[Any], frame: float) -> list[Any]:
-        """The annotations of one frame."""
+        """Return the annotations of one frame."""
         return [
             annotation
             for annotation in annotations
@@ -83,24 +83,29 @@ class Functions(functions.Functions):
 
     @functions.signature({"types": ["object", "array"]}, {"types": ["object"]})
     def _func_into(self, value: Any, crop: Any) -> Any:
-        """Annotations or layers in the coordinates of a crop."""
+        """Return annotations or layers in the coordinates of a crop."""
         return to_crop(value, Rect(**crop))
 
     @functions.signature({"types": ["array"]}, {"types": ["number"]})
     def _func_at(self, values: list[Any], index: float) -> Any:
-        """The element with that index, from 0; null beyond the end. (`[…]` takes a literal number only.)"""
+        """Return the element with that index, from 0; null beyond the end (`[…]` takes a literal number only)."""
         return values[int(index)] if 0 <= index < len(values) else None
 
     @functions.signature({"types": ["number"]}, {"types": ["number"]})
     def _func_round(self, number: float, digits: float) -> float:
-        """A number with that many decimals, -15 to 15; 0 gives a whole number."""
+        """Return a number with that many decimals, -15 to 15; 0 gives a whole number."""
         if not -MAX_DIGITS <= digits <= MAX_DIGITS:
             raise ValueError(f"round() takes {-MAX_DIGITS} to {MAX_DIGITS} digits, not {digits}")
         return round(number, int(digits)) if digits else round(number)
 
+    @functions.signature({"types": ["number"]}, {"types": ["number"]})
+    def _func_modulo(self, number: float, divisor: float) -> float | None:
+        """Return the remainder of a division: ``modulo(frame, `10`) == `0` `` selects every tenth frame; null for 0."""
+        return number % divisor if divisor else None
+
     @functions.signature({"types": ["array"]})
     def _func_unique(self, values: list[Any]) -> list[Any]:
-        """Each value once, in the order of its first appearance."""
+        """Return each value once, in the order of its first appearance."""
         found: dict[Any, Any] = {}
         for value in values:
             found.setdefault(_identity(value), value)
@@ -108,12 +113,12 @@ class Functions(functions.Functions):
 
     @functions.signature({"types": ["string"]})
     def _func_lower(self, text: str) -> str:
-        """Text in lower case."""
+        """Return text in lower case."""
         return text.lower()
 
     @functions.signature({"types": ["string"]}, {"types": ["string"]}, {"types": ["string"]})
     def _func_replace(self, text: str, old: str, new: str) -> str:
-        """Text with every `old` replaced by `new`."""
+        """Return text with every `old` replaced by `new`."""
         _checked_length(len(text) + text.count(old) * (len(new) - len(old)))
         return text.replace(old, new)
 

@@ -76,27 +76,30 @@ class _Interpreter(jmespath.visitor.TreeInterpreter):
         self.steps = 0
         self._max_steps = max_steps
         self._built = 0
-        self._sizes: dict[
-            int, tuple[Any, int]
-        ] = {}  # id → (the value, kept so that its id stays its own; size)
+        self._sizes: dict[int, tuple[Any, int]] = {}
+        """id → (the value, kept so that its id is not given to another one; its size)."""
 
-    def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate one node."""
-        self._charge(1)
-        return _METHODS[node["type"]](self, node, *args, **kwargs)
+    def visit(self, node: Any, value: Any) -> Any:
+        """Evaluate one node. Called for each element of a result: `_charge` is written out here."""
+        self.steps += 1
+        if self.steps > self._max_steps:
+            raise self._too_many_steps()
+        return _METHODS[node["type"]](self, node, value)
 
     def _charge(self, steps: int) -> None:
         self.steps += steps
         if self.steps > self._max_steps:
-            raise TooExpensive(f"needs more than {self._max_steps:,} evaluation steps")
+            raise self._too_many_steps()
+
+    def _too_many_steps(self) -> TooExpensive:
+        return TooExpensive(f"needs more than {self._max_steps:,} evaluation steps")
 
     def visit_comparator(self, node: Any, value: Any) -> Any:
         """Compare two values. Two nulls that come from data are not equal: a missing value matches nothing."""
-        if node["value"] in ("eq", "ne") and not any(
-            child["type"] == "literal" for child in node["children"]
-        ):
-            left, right = (self.visit(child, value) for child in node["children"])
-            if left is None and right is None:
+        if node["value"] in ("eq", "ne"):
+            first, second = node["children"]
+            left, right = self.visit(first, value), self.visit(second, value)
+            if left is None and right is None and "literal" not in (first["type"], second["type"]):
                 return False
             equal = isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
             return equal if node["value"] == "eq" else not equal

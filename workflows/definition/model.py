@@ -204,7 +204,7 @@ def _reads_parent(expression: Expression) -> bool:
 
 
 _SOURCE_ANNOTATION = re.compile(
-    r"\bsource\b(?!\s*\.\s*(?:workflow|step|unique_id|task_id|element|request)\b)"
+    r"\bsource\b(?!\s*\.\s*(?:workflow|step|unique_id|task_id|element|attempt|request)\b)"
 )
 """`source` with anything but a field of the follow-up's own row."""
 

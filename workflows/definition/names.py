@@ -16,7 +16,7 @@ ROOTS: Mapping[str, str] = {
     "source": (
         "The follow-up that created the task: `workflow`, `step`, `unique_id`, `task_id` (of the task that it followed),"
         " `request`, `annotation` (the annotation that it is about; null if there is none), `annotation_uuid` (its uuid) and"
-        " `element` (its identity in the fan-out). Null for a task from outside."
+        " `element` (its identity in the fan-out) and `attempt` (1, and one more for each retry). Null for a task from outside."
     ),
     "parent": "The result that the task followed, with the same names: `parent.task`, `parent.hypothesis` … Null for a task from outside.",
     "uncropped": "The annotations in coordinates of the image that the task's crop was cut from.",

@@ -79,6 +79,7 @@ SOURCE = Type(
         "annotation": ANNOTATION.nullable(),
         "annotation_uuid": STRING,
         "element": STRING,
+        "attempt": NUMBER.present(),
         "request": OBJECT.present(),
     },
 )
@@ -135,7 +136,7 @@ _RETURNS: Mapping[str, Type] = {
     **dict.fromkeys(("join", "to_string", "type", "lower", "replace"), STRING.present()),
     **dict.fromkeys(("keys", "map", "sort", "to_array", "values"), ARRAY.present()),
     **dict.fromkeys(("merge", "as_layers"), OBJECT.present()),
-    "to_number": NUMBER,
+    **dict.fromkeys(("to_number", "modulo"), NUMBER),
 }
 _SAME = ("only", "without", "into", "reverse", "sort_by", "unique", "at_frame")
 """Functions whose result has the type of their first argument."""

@@ -226,7 +226,16 @@ def _functions() -> Iterator[tuple[str, ...]]:
         function = spec["function"]
         if function.__doc__:  # JMESPath's own have none
             code = function.__code__
-            yield f"`{name}({', '.join(code.co_varnames[1 : code.co_argcount])})`", _summary(function.__doc__)
+            yield (
+                f"`{name}({', '.join(code.co_varnames[1 : code.co_argcount])})`",
+                _returned(function.__doc__),
+            )
+
+
+def _returned(docstring: str) -> str:
+    """Return what a function returns, from its docstring."""
+    text = _summary(docstring).removeprefix("Return ")
+    return text[0].upper() + text[1:]
 
 
 def _reducers() -> Iterator[tuple[str, ...]]:

@@ -171,6 +171,7 @@ class View:
             "annotation": annotation,
             "annotation_uuid": uuid if isinstance(uuid, str) else None,
             "element": source.annotation,
+            "attempt": source.attempt,
         }
 
     def _source_annotation(self, key: str | None) -> dict[str, Any] | None:

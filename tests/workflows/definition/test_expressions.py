@@ -113,6 +113,8 @@ def test_what_stands_in_a_file_is_not_filtered_in_silence() -> None:
         ("round(`2.6`, `0`)", 3),
         ("unique(annotations[].type)", ["box"]),
         ("lower('CAR')", "car"),
+        ("modulo(`30`, `10`)", 0),
+        ("modulo(`7`, `0`)", None),
         ("replace('a-b', '-', '_')", "a_b"),
         ("at(annotations, `1`).label", "bus"),
         ("at(annotations, `7`)", None),
