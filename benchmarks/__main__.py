@@ -35,7 +35,7 @@ def rate(contender: stack.Contender, body: Body, seconds: float) -> float:
 
 
 def callbacks(servers: stack.Servers, seconds: float, rounds: int) -> Table:
-    """The contenders in turn, round by round, so that a slow minute of the machine meets all of them."""
+    """Measure the contenders in turn, round by round, so that a slow minute of the machine affects all of them."""
     table = Table(
         "body", "bytes", "bare /s", "naive /s", "weighbridge /s", "÷ bare", "goal", "÷ naive", "goal"
     )

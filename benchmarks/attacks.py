@@ -86,7 +86,7 @@ def repeated(work: Callable[[], object]) -> Iterator[None]:
 
 
 def key_holder_attacks(port: int) -> dict[str, Callable[[], object]]:
-    """Requests of a client that holds a callback key or an API token, each sent again and again."""
+    """Return the attacks of a client that holds a callback key or an API token: one request each, to be repeated."""
     url = f"http://127.0.0.1:{port}"
 
     def post(body: bytes) -> None:

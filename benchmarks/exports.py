@@ -111,7 +111,7 @@ def child(what: str, url: str, name: str) -> None:
 
 
 def plain(url: str, name: str, path: Path) -> None:
-    """The floor."""
+    """Return the floor."""
     with (
         psycopg.connect(url) as connection,
         path.open("wb") as file,

@@ -126,7 +126,7 @@ def at(looks: list[Seen], what: str, number: int) -> float:
 
 
 def claim_milliseconds(one: stack.Contender) -> float:
-    """What it costs to lease a job among all that wait: the median of many."""
+    """Return the median time to claim one of many waiting jobs."""
     engine = create_engine(one.database_url.replace("postgresql://", "postgresql+psycopg://"))
     taken = []
     for _ in range(200):

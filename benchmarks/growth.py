@@ -26,7 +26,7 @@ MIB = 1024 * 1024
 
 
 def seconds(work: Callable[[], object], times: int = 3) -> float:
-    """The median of a few runs."""
+    """Return the median of a few runs."""
     taken = []
     for _ in range(times):
         start = time.perf_counter()
@@ -40,7 +40,7 @@ def large_body() -> Body:
 
 
 def in_process(servers: stack.Servers, body: Body) -> Table:
-    """Parsing and persisting, without the web around it."""
+    """Measure parsing and storing without the web process."""
     content = body.with_id(1)
     floor = seconds(lambda: json.loads(content))
     table = Table(f"{body.name}, {len(content) / MIB:.0f} MiB", "seconds", "÷ json.loads", "goal")

@@ -72,7 +72,7 @@ DATA_TYPES = {"string": "sc:Text", "int64": "sc:Integer", "float64": "sc:Float"}
 
 
 def croissant(version: Version, format_: Format, files: Sequence[dict[str, Any]]) -> bytes:
-    """The description of these files: {path, size, sha256} each."""
+    """Return the description of these files: {path, size, sha256} each."""
     name = version.full_name or "export"
     content = {
         "@context": CONTEXT,
@@ -105,7 +105,7 @@ def _file(file: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record_sets(format_: Format, paths: set[str]) -> list[dict[str, Any]]:
-    """The tables of the formats that have some."""
+    """Return the tables of the formats that have some."""
     found = []
     for name, columns in (
         ("tasks", tables.TASKS),

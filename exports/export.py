@@ -93,7 +93,7 @@ class Export:
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """The file `name`, opened to write bytes. Several may be open at once."""
+        """Provide the file `name`, opened to write bytes. Several may be open at once."""
         with self.path(name).open("wb") as file:
             yield file
 
@@ -180,7 +180,7 @@ class Export:
                     yield image
 
     def _by_image(self, task: Task) -> dict[str, list[Annotation]]:
-        """The task's annotations by the address of their image; those without one are left out."""
+        """Return the task's annotations by the address of their image; those without one are left out."""
         found: dict[str, list[Annotation]] = {}
         shown = images(task.type, task.params)
         if len(shown) == 1 and not isinstance(task.params.get("attachments"), list):
@@ -196,7 +196,7 @@ class Export:
         return found
 
     def _joined(self, index: ImageIndex, row: Row, image: Image, position: int) -> Image | None:
-        """The image with what every task says of it; None while a task that shows it has still to be read."""
+        """Return the image with what every task says of it; None while a task that shows it has still to be read."""
         left = index.wait(row.id, position, pickle.dumps((image.tasks, image.annotations)))
         if left:
             return None
@@ -234,7 +234,7 @@ class Export:
             )
 
     def images_of(self, task: Task) -> list[Image]:
-        """The images of one task, in order, without annotations; each with the name and size that it has in `images()`."""
+        """Return the images of one task, in order, without annotations; each with the name and size that it has in `images()`."""
         index = self._index()
         rows = (index.get(address) for address in images(task.type, task.params))
         return [_image(row, task, []) for row in rows if row is not None]
@@ -244,7 +244,7 @@ class Export:
         return self.index
 
     def copied(self, image: Image) -> Path | None:
-        """The image's bytes as a file, to read; None without --images copy, or where it could not be fetched."""
+        """Return the image's bytes as a file, to read; None without --images copy, or where it could not be fetched."""
         path = copy_path(self.work, image.id)
         return path if self.options.copies and path.exists() else None
 

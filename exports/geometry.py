@@ -14,7 +14,7 @@ ELLIPSE_POINTS = 64
 
 
 def geometry_name(annotation: Annotation) -> str:
-    """The annotation's column in the table of formats: its type, or "rotated box"."""
+    """Return the annotation's column in the table of formats: its type, or "rotated box"."""
     return "rotated box" if annotation.type == "box" and is_rotated(annotation.geometry) else annotation.type
 
 
@@ -25,7 +25,7 @@ def is_rotated(geometry: Mapping[str, Any]) -> bool:
 
 
 def corners(geometry: Mapping[str, Any]) -> list[Point]:
-    """The four corners of a box in drawing order: Scale's own where the box has them, else turned around its centre."""
+    """Return the four corners of a box in drawing order: Scale's own where the box has them, else turned around its centre."""
     given = geometry.get("vertices")
     if is_rotated(geometry) and isinstance(given, list) and len(given) == 4:
         return [(vertex["x"], vertex["y"]) for vertex in given]
@@ -45,12 +45,12 @@ def corners(geometry: Mapping[str, Any]) -> list[Point]:
 
 
 def vertices(geometry: Mapping[str, Any]) -> list[Point]:
-    """The vertices of a polygon, line, cuboid or ellipse."""
+    """Return the vertices of a polygon, line, cuboid or ellipse."""
     return [(vertex["x"], vertex["y"]) for vertex in geometry["vertices"]]
 
 
 def ellipse(geometry: Mapping[str, Any], points: int = ELLIPSE_POINTS) -> list[Point]:
-    """A polygon along an ellipse that is given by its leftmost, topmost, rightmost and lowest point.
+    """Return a polygon along an ellipse that is given by its leftmost, topmost, rightmost and lowest point.
 
     Through each of them the tangent is parallel to an axis of the image; that fixes the ellipse, also a turned one.
     """
@@ -112,7 +112,7 @@ def area(points: Sequence[Point]) -> float:
 
 
 def clip_polygon(points: Sequence[Point], width: float, height: float) -> list[Point]:
-    """What of a polygon lies in an image of this size (Sutherland and Hodgman); [] where nothing does."""
+    """Return what of a polygon lies in an image of this size (Sutherland and Hodgman); [] where nothing does."""
     kept = list(points)
     for axis, limit, sign in ((0, 0.0, 1), (0, width, -1), (1, 0.0, 1), (1, height, -1)):
         kept = _clip_side(kept, axis, limit, sign)

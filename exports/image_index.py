@@ -98,7 +98,7 @@ class ImageIndex:
             after = found[-1][0]
 
     def given_size(self, image_id: int) -> tuple[int, int] | None:
-        """The size that a task names for this image."""
+        """Return the size that a task names for this image."""
         width, height = self._connection.execute(
             "SELECT given_width, given_height FROM images WHERE id = ?", (image_id,)
         ).fetchone()
@@ -125,7 +125,7 @@ class ImageIndex:
         return int(left)
 
     def take(self, image_id: int) -> Iterable[bytes]:
-        """What was kept of an image, by the position of the tasks."""
+        """Yield what was kept of an image, by the position of the tasks."""
         kept = self._connection.execute(
             "SELECT pickled FROM waiting WHERE image_id = ? ORDER BY position", (image_id,)
         ).fetchall()

@@ -57,7 +57,7 @@ def index_images(
     copies: bool,
     step: Callable[[], None],
 ) -> ImageIndex:
-    """The images of a version. Where `sizes`, each is measured unless it was before; with `copies` each is fetched whole."""
+    """Return the images of a version. Where `sizes`, each is measured unless it was before; with `copies` each is fetched whole."""
     index = ImageIndex(work / "images.sqlite")
     for batch in batches(read_tasks(service.reader, version.id, annotations=False)):
         with service.reader.begin() as connection:

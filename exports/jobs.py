@@ -99,7 +99,7 @@ def _progress(service: Service, export_id: UUID, check: Callable[[], None]) -> C
 
 
 def parse_request(filters: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Request:
-    """Filters and options of the API as a request. Raises Unusable."""
+    """Return the request in the filters and options of the API. Raises Unusable."""
     split, split_by, classes = (options.get(name) for name in ("split", "split_by", "classes"))
     if isinstance(split, Mapping):
         split = ",".join(f"{name}={share}" for name, share in split.items())
@@ -113,7 +113,7 @@ def parse_request(filters: Mapping[str, Any] | None, options: Mapping[str, Any])
 
 @contextmanager
 def chosen_version(service: Service, dataset: str | None, request: Request) -> Iterator[Version]:
-    """The version that `dataset` names, or one that is made for this export and deleted after it.
+    """Provide the version that `dataset` names, or one that is made for this export and deleted after it.
 
     Raises Unusable and UnknownDataset.
     """

@@ -33,7 +33,7 @@ def unique_key(name: str) -> str:
 
 
 def cut(text: str, size: int) -> str:
-    """The longest start of `text` that has at most `size` bytes in UTF-8."""
+    """Return the longest start of `text` that has at most `size` bytes in UTF-8."""
     return text if len(text) * 4 <= size else text.encode()[:size].decode(errors="ignore")
 
 
@@ -53,7 +53,7 @@ def of_address(address: str) -> tuple[str, str]:
 
 
 def with_digest(stem: str, address: str) -> str:
-    """The stem with a digest of what it stands for: unique where the stem alone is not."""
+    """Return the stem with a digest of what it stands for: unique where the stem alone is not."""
     return f"{stem}-{sha256(address.encode(errors='surrogatepass')).hexdigest()[:12]}"
 
 
@@ -65,7 +65,7 @@ class Names:
         self._taken: set[str] = set()
 
     def name(self, text: str, otherwise: str = "unnamed") -> str:
-        """The segment of `text`: the same one whenever it is asked for again."""
+        """Return the segment of `text`: the same one at each call."""
         if (given := self._given.get(text)) is not None:
             return given
         made = safe(text, otherwise)

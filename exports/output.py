@@ -58,7 +58,7 @@ class Output:
 
 
 def open_output(address: str) -> Output:
-    """The output at `address`. Raises OutputRefused where something else is there."""
+    """Return the output at `address`. Raises OutputRefused where something else is there."""
     if "://" in address:
         return RemoteZip(address) if address.endswith(".zip") else RemoteFolder(address)
     path = Path(address).absolute()
@@ -66,7 +66,7 @@ def open_output(address: str) -> Output:
 
 
 def listed(manifest: bytes | None) -> set[str] | None:
-    """The paths that an export.json of this product lists, itself included; None where it is none."""
+    """Return the paths that an export.json of this product lists, itself included; None where it is none."""
     try:
         content = orjson.loads(manifest or b"")
         if content["exporter"]["name"] != PRODUCT:
@@ -218,7 +218,7 @@ class ZipFile(Output):
 
 
 def pack(folder: Path, manifest: bytes, target: Path) -> None:
-    """The files of `folder` as a zip, export.json last. Stored, not deflated: zlib's bytes differ between its builds."""
+    """Return the files of `folder` as a zip, export.json last. Stored, not deflated: zlib's bytes differ between its builds."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for path in files_under(folder):
             with (
@@ -333,7 +333,7 @@ class RemoteZip(Output):
 
 
 def connect(address: str) -> tuple[Any, str]:
-    """The file system of an fsspec address, and the path on it. Raises OutputRefused."""
+    """Return the file system of an fsspec address, and the path on it. Raises OutputRefused."""
     try:
         files, root = fsspec.core.url_to_fs(address, use_listings_cache=False)
     except (ValueError, ImportError, OSError) as error:
@@ -342,7 +342,7 @@ def connect(address: str) -> tuple[Any, str]:
 
 
 def marker(paths: Iterable[str]) -> bytes:
-    """A list of files in the form of an export.json, for an export that is not finished."""
+    """Return a list of files in the form of an export.json, for an export that is not finished."""
     files = [{"path": path} for path in sorted(paths)]
     return json.dumps({"exporter": {"name": PRODUCT}, "files": files}).encode()
 

@@ -20,7 +20,7 @@ def _row(format_: Format) -> dict[str, str | None]:
 
 
 def markdown() -> str:
-    """The table for docs/exports.md."""
+    """Return the table for docs/exports.md."""
     columns = ("format", *GEOMETRIES)
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for row in rows():

@@ -48,5 +48,5 @@ PREFIX = 64
 
 
 def prefix(column: str) -> "Function[str]":
-    """What an index holds of a text that the customer chose: PostgreSQL refuses entries over 2,704 bytes."""
+    """Return what an index holds of a text that the customer chose: PostgreSQL refuses entries over 2,704 bytes."""
     return func.substr(text(column), text("1"), text(str(PREFIX)))

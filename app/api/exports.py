@@ -101,7 +101,7 @@ def create_export(wanted: Mapping[str, Any]) -> Record:
 def _checked(
     format_name: str, dataset: str | None, filters: Mapping[str, Any] | None, options: Mapping[str, Any]
 ) -> str | None:
-    """The dataset version as name@version. Raises ProblemError for what no worker could do."""
+    """Return the dataset version as name@version. Raises ProblemError for what no worker could do."""
     format_ = find_format(format_name)
     if format_ is None:
         names = ", ".join(known.name for known in FORMATS)

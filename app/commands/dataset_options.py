@@ -94,7 +94,7 @@ def parse_moment(text: str | None) -> datetime | None:
 
 
 def take_request(options: dict[str, Any], as_of: str | None = None) -> Request:
-    """The request in these options: those of `filter_options` and `split_options`. Raises Unusable."""
+    """Return the request in these options: those of `filter_options` and `split_options`. Raises Unusable."""
     given = {name: options.pop(name) for name in FILTERS}
     given["metadata"] = dict(given["metadata"])
     given |= {name: parse_moment(given[name]) for name in ("since", "until")}

@@ -132,7 +132,7 @@ def delete(reference: str, as_json: bool) -> None:
 
 
 def described(version: Version) -> dict[str, Any]:
-    """A version in the form of `show --json`."""
+    """Return a version in the form of `show --json`."""
     counts = version.counts
     return {
         "name": version.name,

@@ -108,7 +108,7 @@ def export(
 
 @contextmanager
 def shown_progress() -> Iterator[Steps]:
-    """A progress bar on a terminal; else a line now and then."""
+    """Provide a progress bar on a terminal; else a line now and then."""
     if sys.stderr.isatty():
         with Progress(
             TextColumn("{task.description}"),

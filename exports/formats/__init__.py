@@ -41,5 +41,5 @@ FORMATS: tuple[Format, ...] = (
 
 
 def find_format(name: str) -> Format | None:
-    """The format of this name."""
+    """Return the format of this name."""
     return next((format_ for format_ in FORMATS if format_.name == name), None)

@@ -31,7 +31,7 @@ IMAGE: Feature = {"_type": "Image"}
 
 
 def features(export: Export) -> dict[str, Feature]:
-    """The columns in the words of `datasets.Features.to_dict()`."""
+    """Return the columns in the words of `datasets.Features.to_dict()`."""
     image = IMAGE if export.options.copies else STRING
     shape: Feature = {
         "uuid": STRING,
@@ -107,7 +107,7 @@ def _row(export: Export, task: Task) -> tuple[dict[str, Any], list[Image]]:
 
 
 def _cell(export: Export, image: Image, task: Task) -> Any:
-    """The address, or with --images copy the bytes."""
+    """Return the address, or with --images copy the bytes."""
     if not export.options.copies:
         return image.address
     path = export.copied(image)
@@ -260,7 +260,7 @@ def _card(export: Export, columns: dict[str, Feature], shards: list[_Shards]) ->
 
 
 def _yaml_feature(feature: Feature) -> dict[str, Any]:
-    """A feature in the words of the card. Source: datasets, Features._to_yaml_list."""
+    """Return a feature in the words of the card. Source: datasets, Features._to_yaml_list."""
     if feature["_type"] == "Image":
         return {"dtype": "image"}
     if feature["_type"] == "ClassLabel":

@@ -160,7 +160,7 @@ class CsvTable:
 
 
 def neutral(text: str) -> str:
-    """The text so that no spreadsheet takes it for a formula."""
+    """Return the text so that no spreadsheet takes it for a formula."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 

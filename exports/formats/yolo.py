@@ -99,7 +99,7 @@ def _data(export: Export, extra: dict[str, object]) -> str:
 
 
 def file_name(image: Image) -> str:
-    """The image's name, with an extension that Ultralytics knows."""
+    """Return the image's name, with an extension that Ultralytics knows."""
     if image.file_name.rpartition(".")[2].lower() in EXTENSIONS and "." in image.file_name:
         return image.file_name
     return f"{image.stem}{BY_MEDIA_TYPE.get(image.media_type or '', '.jpg')}"
@@ -181,7 +181,7 @@ def _clipped_box(
 
 
 def obb_line(annotation: Annotation, width: int, height: int) -> Line:
-    """The four corners of a box. Corners outside of the image are moved to its edge."""
+    """Return the four corners of a box. Corners outside of the image are moved to its edge."""
     if not shapes.is_rotated(annotation.geometry):
         left, top, right, bottom, changes = _clipped_box(annotation, width, height)
         points = [(left, top), (right, top), (right, bottom), (left, bottom)]
@@ -196,7 +196,7 @@ def obb_line(annotation: Annotation, width: int, height: int) -> Line:
 
 
 def segment_line(annotation: Annotation, width: int, height: int) -> Line:
-    """The vertices of a polygon; of a box its corners, of an ellipse points along it."""
+    """Return the vertices of a polygon; of a box its corners, of an ellipse points along it."""
     geometry = annotation.geometry
     changes: tuple[str, ...] = ()
     if annotation.type == "box":
@@ -218,7 +218,7 @@ def segment_line(annotation: Annotation, width: int, height: int) -> Line:
 
 
 def pose_line(annotation: Annotation, width: int, height: int, *, keypoints: int) -> Line:
-    """The box around a line's vertices or a point, then x, y, 2 for each of them and 0, 0, 0 up to `keypoints`."""
+    """Return the box around a line's vertices or a point, then x, y, 2 for each of them and 0, 0, 0 up to `keypoints`."""
     points = _keypoints(annotation)
     if not any(0 <= x <= width and 0 <= y <= height for x, y in points):
         raise LeftOut(OUTSIDE)

@@ -14,7 +14,7 @@ from pipeline.db.ids import new_id, utcnow
 def log_action(
     connection: Connection, actor: str, action: str, subject: str, details: dict[str, Any] | None = None
 ) -> None:
-    """`actor` did `action` to `subject`; an action reads `follow-up.approve`, `delivery.replay` …"""
+    """Record that `actor` did `action` to `subject`. Actions have names such as `follow-up.approve` and `delivery.replay`."""
     connection.execute(
         insert(connection, AuditEntry).values(
             id=new_id(), at=utcnow(), actor=actor, action=action, subject=subject, details=details

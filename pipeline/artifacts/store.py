@@ -112,7 +112,7 @@ class ArtifactStore:
         return dropped
 
     def _place(self, name: str) -> tuple[Any, str]:
-        """The file system and the whole path. fsspec keeps one instance a process and thread, so asking each time is
+        """Return the file system and the whole path. fsspec keeps one instance a process and thread, so asking each time is
         cheap, and right after a fork, where an instance made before it would refuse to work."""
         files, root = fsspec.core.url_to_fs(self._address, use_listings_cache=False)
         return files, f"{root.rstrip('/')}/{name}"

@@ -18,14 +18,14 @@ NOT_SHOWN = ("lidar", "sensorfusion")
 
 
 def attachments(params: Mapping[str, Any]) -> list[str]:
-    """The addresses of a task's attachments, in order."""
+    """Return the addresses of a task's attachments, in order."""
     found = params.get("attachments")
     items = found if isinstance(found, list) else [params.get("attachment")]
     return [address for item in items if (address := _address(item)) is not None]
 
 
 def frames(type_name: str | None, params: Mapping[str, Any]) -> list[str | None] | None:
-    """The image of each frame, None where a frame names none; None for a task that is no list of images."""
+    """Return the image of each frame, None where a frame names none; None for a task that is no list of images."""
     found = params.get("attachments")
     if not isinstance(found, list) or not found or (type_name or "").startswith(NOT_SHOWN):
         return None
@@ -37,7 +37,7 @@ def frames(type_name: str | None, params: Mapping[str, Any]) -> list[str | None]
 
 
 def images(type_name: str | None, params: Mapping[str, Any]) -> list[str]:
-    """The addresses of the images that a task shows, each once, in order."""
+    """Return the addresses of the images that a task shows, each once, in order."""
     listed = frames(type_name, params)
     if listed is not None:
         return list(dict.fromkeys(address for address in listed if address is not None))
@@ -49,7 +49,7 @@ def images(type_name: str | None, params: Mapping[str, Any]) -> list[str]:
 
 
 def image_of(type_name: str | None, params: dict[str, Any], annotation: Annotation) -> str | None:
-    """The address of the image on which an annotation lies; None where it has none of its own."""
+    """Return the address of the image on which an annotation lies; None where it has none of its own."""
     if frames(type_name, params) is None:
         single = images(type_name, params)
         return (

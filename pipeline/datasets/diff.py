@@ -70,7 +70,7 @@ def _labels(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def batches_of(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
-    """Lists of at most COMPARED_BATCH_SIZE pairs."""
+    """Yield lists of at most COMPARED_BATCH_SIZE pairs."""
     for batch in batches(pairs):
         for start in range(0, len(batch), COMPARED_BATCH_SIZE):
             yield batch[start : start + COMPARED_BATCH_SIZE]
@@ -137,7 +137,7 @@ def _compare(connection: Connection, pairs: Sequence[Pair], found: Found) -> Non
 
 
 def compare_shapes(old: Sequence[Annotation], new: Sequence[Annotation]) -> dict[str, list[Annotation]]:
-    """{added, removed, changed}: shapes that have a uuid are the same one by it, in one frame; others by their place."""
+    """Return {added, removed, changed}: shapes that have a uuid are the same one by it, in one frame; others by their place."""
     found: dict[str, list[Annotation]] = {"added": [], "removed": [], "changed": []}
     before, after = _by_uuid(old), _by_uuid(new)
     for key in before.keys() | after.keys():

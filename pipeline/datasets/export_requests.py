@@ -74,7 +74,7 @@ def get_export(connection: Connection, export_id: UUID) -> Record:
 
 
 def _with_dead_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
-    """The rows; those whose job is dead as failed. A job that kills its workers cannot record that itself."""
+    """Return the rows; those whose job is dead as failed. A job that kills its workers cannot record that itself."""
     keys = [f"{kinds.EXPORT}:{row['id']}" for row in rows]
     dead = select(Job.subject, Job.last_error).where(Job.key.in_(keys), Job.state == "dead")
     errors = {UUID(subject): error for subject, error in connection.execute(dead)}

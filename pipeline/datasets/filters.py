@@ -38,7 +38,7 @@ class Filters:
     """Key and value of the task's metadata; all of them have to match."""
 
     def as_json(self) -> dict[str, Any]:
-        """The fields that are set: a word for one value, a list for several, an object for metadata."""
+        """Return the fields that are set: a word for one value, a list for several, an object for metadata."""
         found: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -57,7 +57,7 @@ CHOICES = {"environment": ("live", "test")}
 
 
 def parse_filters(given: Mapping[str, Any]) -> Filters:
-    """Filters from words, lists of words and an object `metadata`; fields that are None or empty count as absent.
+    """Return filters from words, lists of words and an object `metadata`; fields that are None or empty count as absent.
 
     Raises Unusable.
     """
@@ -109,7 +109,7 @@ def _moment(name: str, value: Any) -> datetime:
 
 
 def _as_text(value: Any) -> str:
-    """A value of metadata as a person writes it on a command line."""
+    """Return a value of metadata as a person writes it on a command line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():

@@ -79,7 +79,7 @@ class _Head:
 
 
 def read_size(start: bytes, *, complete: bool) -> Size | None:
-    """The size of the image that begins with these bytes; None where more of them are needed, or it is no image.
+    """Return the size of the image that begins with these bytes; None where more of them are needed, or it is no image.
 
     complete: these are all bytes of the file.
     """
@@ -200,7 +200,7 @@ def _digest(address: str) -> str:
 
 
 def batches(addresses: Iterable[Any]) -> Iterable[list[Any]]:
-    """Lists of BATCH_SIZE."""
+    """Yield lists of BATCH_SIZE."""
     batch: list[Any] = []
     for address in addresses:
         batch.append(address)

@@ -126,7 +126,7 @@ def _described(connection: Connection, rows: Sequence[RowMapping]) -> dict[int, 
 
 
 def _groups(rows: Sequence[RowMapping], annotations: bool) -> Iterator[list[RowMapping]]:
-    """The rows of a page, as many at once as have no more than PAGE_ANNOTATIONS."""
+    """Yield the rows of a page, as many at once as have no more than PAGE_ANNOTATIONS."""
     group: list[RowMapping] = []
     count = 0
     for row in rows:
@@ -173,7 +173,7 @@ def _add_annotations(connection: Connection, tasks: Sequence[Task]) -> None:
 def annotations_of(
     connection: Connection, response_ids: Sequence[UUID]
 ) -> dict[UUID, tuple[list[Annotation], list[int]]]:
-    """The annotations of each response by file and position, and the file of each.
+    """Return the annotations of each response by file and position, and the file of each.
 
     Reads past SQLAlchemy's result types: of a million rows they would take half of the time.
     """
@@ -225,7 +225,7 @@ def _raw_task(connection: Connection, delivery_id: UUID | None) -> dict[str, Any
 
 
 def task_object(body: bytes) -> dict[str, Any]:
-    """The task object in the bytes of a callback; what the callback says outside of it is put into it."""
+    """Return the task object in the bytes of a callback; what the callback says outside of it is put into it."""
     outer = parse_json(body)
     if not isinstance(outer, dict):
         return {}
@@ -241,7 +241,7 @@ def task_object(body: bytes) -> dict[str, Any]:
 def _with_response(
     task: dict[str, Any], answered: dict[str, Any], task_id: str, status: str | None
 ) -> dict[str, Any]:
-    """The described task with the status and the response that the version has."""
+    """Return the described task with the status and the response that the version has."""
     made = {
         name: value
         for name, value in task.items()

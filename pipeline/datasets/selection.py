@@ -61,7 +61,7 @@ class Selection:
 def choose(
     connection: Connection, filters: Filters, as_of: datetime | None, split_by: str | None
 ) -> Selection:
-    """The members at `as_of` (None: now), by the code points of their task_ids. Within one repeatable-read transaction.
+    """Return the members at `as_of` (None: now), by the code points of their task_ids. Within one repeatable-read transaction.
 
     split_by: how `member` of each is to be filled; None leaves it out.
     """
@@ -90,7 +90,7 @@ def _matching(
     *,
     with_params: bool,
 ) -> Iterator[Mapping[str, Any]]:
-    """The columns of each task that matches."""
+    """Yield the columns of each task that matches."""
     names = (*MATCHED, "params") if with_params else MATCHED
     statement = _prefiltered(select(*(TASKS.c[name] for name in names)), filters)
     later = frozenset(changed)
@@ -113,7 +113,7 @@ def _page(connection: Connection, statement: Select[Any], after: str) -> Sequenc
 
 
 def _prefiltered(statement: Select[Any], filters: Filters) -> Select[Any]:
-    """What the database can decide without reading a task's JSON."""
+    """Return what the database can decide without reading a task's JSON."""
     statement = statement.where(TASKS.c.response_id.is_not(None))
     for name, column in (("type", "type"), ("project", "project"), ("batch", "batch"), ("status", "status"),
                          ("environment", "environment"), ("review", "review_status")):  # fmt: skip
@@ -123,7 +123,7 @@ def _prefiltered(statement: Select[Any], filters: Filters) -> Select[Any]:
 
 
 def task_at(connection: Connection, task_id: str, as_of: datetime) -> dict[str, Any] | None:
-    """The task's columns as the deliveries up to `as_of` make them; None without any."""
+    """Return the task's columns as the deliveries up to `as_of` make them; None without any."""
     deliveries = connection.execute(
         select(Delivery.id, Delivery.body, Delivery.environment, Delivery.received_at)
         .where(Delivery.task_id == task_id, Delivery.status == "processed", Delivery.received_at <= as_of)
@@ -225,7 +225,7 @@ def _labeled(connection: Connection, ids: Sequence[UUID], labels: Sequence[str])
 
 
 def members_of(connection: Connection, version_id: UUID, split_by: str | None) -> list[Candidate]:
-    """The members of a version once more, in their order. split_by as for `choose`."""
+    """Return the members of a version once more, in their order. split_by as for `choose`."""
     statement = (
         select(
             DatasetItem.task_id,
@@ -267,7 +267,7 @@ def members_of(connection: Connection, version_id: UUID, split_by: str | None) -
 
 
 def split_members(connection: Connection, tasks: Sequence[Mapping[str, Any]], split_by: str) -> list[Member]:
-    """What the split of each task depends on. `tasks` have task_id, params, metadata and follow_up_unique_id."""
+    """Return what the split of each task depends on. `tasks` have task_id, params, metadata and follow_up_unique_id."""
     by_lineage = split_by == "lineage" or split_by.startswith(METADATA)
     roots = (
         first_tasks(connection, [task["task_id"] for task in tasks if task["follow_up_unique_id"]])

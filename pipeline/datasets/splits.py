@@ -48,14 +48,14 @@ def _share(name: str, text: str) -> float:
 
 
 def check_split_by(split_by: str) -> str:
-    """Raises Unusable unless it is one of SPLIT_BY or names a key of the metadata."""
+    """Raise Unusable unless it is one of SPLIT_BY or names a key of the metadata."""
     if split_by in SPLIT_BY or (split_by.startswith(METADATA) and split_by != METADATA):
         return split_by
     raise Unusable(f"Tasks cannot be split by {split_by}; take task, attachment, lineage or metadata.KEY.")
 
 
 def assign(key: str, shares: Mapping[str, float]) -> str:
-    """The split of everything that has this key: the same one whatever else is in the dataset."""
+    """Return the split of everything that has this key: the same one whatever else is in the dataset."""
     place = int.from_bytes(sha256(key.encode(errors="surrogatepass")).digest()[:8]) / 2**64
     end = 0.0
     names = list(shares)
@@ -77,7 +77,7 @@ class Member(NamedTuple):
 
 
 def split(members: Sequence[Member], shares: Mapping[str, float] | None) -> list[str]:
-    """The split of each member.
+    """Return the split of each member.
 
     Members are joined by equal keys and by shared images. A group's split is the hash of its smallest key: tasks that
     join a group bring new images, but the key of the group is the one that it has already, so that nothing moves.

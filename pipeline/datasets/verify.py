@@ -189,7 +189,7 @@ def _files(connection: Connection, response_ids: Sequence[UUID]) -> dict[UUID, l
 
 
 def _wrong_body(member: Member) -> str | None:
-    """What is wrong with the body that the response came in."""
+    """Return what is wrong with the body that the response came in."""
     if member.digest is None:
         return "its result is gone"
     if member.body is None:
@@ -206,7 +206,7 @@ def _wrong_body(member: Member) -> str | None:
 
 
 def _wrong_rows(member: Member, stored: Sequence[Annotation]) -> str | None:
-    """What is wrong with the annotations that the body holds. Of masks, whose rows files complete, the number counts."""
+    """Return what is wrong with the annotations that the body holds. Of masks, whose rows files complete, the number counts."""
     assert member.body is not None
     callback = parse_callback(member.body, member.environment or "live")
     params = callback.task.params if callback.task is not None else member.params

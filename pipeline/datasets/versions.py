@@ -94,7 +94,7 @@ def freeze(service: Service, request: Request) -> Version:
 
 
 def derive(service: Service, base: Version, request: Request) -> Version:
-    """The members of a version under other splits or classes, for one export; `discard` deletes it. Raises Unusable."""
+    """Return the members of a version under other splits or classes, for one export; `discard` deletes it. Raises Unusable."""
     shares = request.shares if request.shares is not None else base.shares
     split_by = check_split_by(request.split_by or base.split_by)
     classes = list(request.classes) if request.classes is not None else base.classes
@@ -152,7 +152,7 @@ def _writing(service: Service) -> Iterator[Connection]:
 
 
 def _lock(connection: Connection, name: str) -> Dataset:
-    """The row of the name, with the number of the next version, locked until the transaction ends."""
+    """Return the row of the name, with the number of the next version, locked until the transaction ends."""
     statement = insert_or_update(connection, Dataset).values(
         name=name, latest_version=1, classes=[], excluded_labels=[], created_at=utcnow()
     )
@@ -172,7 +172,7 @@ def _newest(connection: Connection, name: str) -> Version | None:
 
 
 def _like(before: Version, request: Request) -> Request:
-    """The request with the filters and the splits of the version before, where it names none."""
+    """Return the request with the filters and the splits of the version before, where it names none."""
     return Request(
         filters=request.filters or parse_filters(before.filters),
         as_of=request.as_of,
@@ -242,7 +242,7 @@ def _write(connection: Connection, chosen: Chosen, name: str | None, dataset: Da
 
 
 def _version(values: Iterable[Any]) -> Version:
-    """A row as a value. JSONB sorts the keys of objects in its own way, so the order is made here."""
+    """Return a row as a value. JSONB sorts the keys of objects in its own way, so the order is made here."""
     version = Version(*values)
     counts, annotations = version.counts, version.counts["annotations"]
     shares = None if version.shares is None else dict(version.shares)
@@ -264,7 +264,7 @@ def _version(values: Iterable[Any]) -> Version:
 
 
 def _placed(members: Sequence[Candidate], shares: Mapping[str, float] | None) -> list[str]:
-    """The split of each member."""
+    """Return the split of each member."""
     if shares is None:
         return [WHOLE] * len(members)
     return split([member.member for member in members if member.member is not None], shares)
@@ -387,7 +387,7 @@ def digest(connection: Connection, version_id: UUID, classes: Sequence[str]) -> 
 
 
 def file_digests(connection: Connection, response_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
-    """The sha256 of each file of these responses, by ordinal."""
+    """Return the sha256 of each file of these responses, by ordinal."""
     statement = (
         select(Artifact.response_id, Artifact.sha256)
         .where(Artifact.response_id.in_(response_ids))
@@ -427,7 +427,7 @@ def parse_reference(text: str) -> tuple[str, int | None]:
 
 
 def find(connection: Connection, reference: str) -> Version:
-    """The version that NAME@N names, or the newest one of NAME. Raises Unusable and UnknownDataset."""
+    """Return the version that NAME@N names, or the newest one of NAME. Raises Unusable and UnknownDataset."""
     name, number = parse_reference(reference)
     if number is None:
         version = _newest(connection, name)

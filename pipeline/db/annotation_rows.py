@@ -40,7 +40,7 @@ def write_annotations(
 
 
 def arrays(annotations: Iterable[Annotation]) -> str:
-    """The rows as one JSON array of arrays: half of what PostgreSQL needs to read objects with named members."""
+    """Return the rows as one JSON array of arrays: half of what PostgreSQL needs to read objects with named members."""
     return dumps([(*row,) for row in annotations])
 
 

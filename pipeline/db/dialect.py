@@ -37,7 +37,7 @@ def _from_now_sqlite(element: from_now, compiler: Any, **options: Any) -> str:
 
 
 def insert(database: Connection | str, table: Any) -> Any:
-    """The INSERT of a connection's dialect, or of the named one, which knows ON CONFLICT; both dialects read the same."""
+    """Return the INSERT of a connection's dialect, or of the named one, which knows ON CONFLICT; both dialects read the same."""
     name = database if isinstance(database, str) else database.dialect.name
     return (postgresql if name == "postgresql" else sqlite).insert(table)
 

@@ -66,7 +66,7 @@ def _cause(reason: Reason | str) -> dict[str, Any]:
 
 
 def _no_cause() -> dict[str, Any]:
-    """A reason with a code explains why there is no task; one without a code is a note about the request."""
+    """Return the columns that clear a reason with a code, which explains a missing task; a note about the request stays."""
     explains = and_(FollowUp.reason_code.is_not(None), FollowUp.state.in_(WITHOUT_TASK))
     return {
         "reason_code": case((explains, null()), else_=FollowUp.reason_code),

@@ -9,12 +9,12 @@ import uuid_utils.compat
 
 
 def new_id() -> UUID:
-    """A UUIDv7: sorts by the time it was made."""
+    """Return a UUIDv7, which sorts by its time of creation."""
     return uuid_utils.compat.uuid7()
 
 
 def utcnow() -> datetime:
-    """The present, aware, in UTC."""
+    """Return the current time, aware, in UTC."""
     return datetime.now(UTC)
 
 

@@ -22,7 +22,7 @@ def set_state(connection: Connection, key: str, value: dict[str, Any]) -> None:
 
 
 def get_state(connection: Connection, key: str) -> dict[str, Any] | None:
-    """The fact, None when there is none."""
+    """Return the fact, None when there is none."""
     return connection.scalar(select(KeyValue.value).where(KeyValue.key == key))
 
 

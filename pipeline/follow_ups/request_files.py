@@ -174,7 +174,7 @@ def crop(service: Service, task_id: str, recipe: Cut) -> BuiltFile:
 
 
 def crop_image(content: BinaryIO, box: tuple[int, int, int, int]) -> tuple[bytes, str]:
-    """(the part of an image inside `box`, its media type). `box`: left, top, right, bottom in pixels of the image as it
+    """Return (the part of an image inside `box`, its media type). `box`: left, top, right, bottom in pixels of the image as it
     is shown, which its orientation tag may turn. Raises CannotBeMade."""
     try:
         with Image.open(content) as image:

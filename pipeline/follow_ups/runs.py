@@ -35,7 +35,7 @@ class RunTotals:
 
 
 def root_of(connection: Connection, task_id: str) -> str:
-    """The first task that this one comes from: itself when nothing asked for it."""
+    """Return the first task that this one comes from: itself when no follow-up created it."""
     seen = {task_id}
     while True:
         above = connection.scalar(

@@ -27,14 +27,14 @@ class Content(NamedTuple):
 
 
 def signed_url(settings: Settings, sha256: str, media_type: str) -> str:
-    """A fresh address of a content in the artifact store."""
+    """Return a signed URL for a file in the artifact store."""
     until = int(time.time() + LIFETIME.total_seconds())
     signed = _signer(settings).dumps(Content(sha256, media_type, until))
     return f"{settings.public_url}{PATH}{signed!s}"
 
 
 def parse_signed(settings: Settings, signed: str) -> Content | None:
-    """What was signed, whether it has expired or not; None for what we did not sign."""
+    """Return the signed content, expired or not; None if the signature is not ours."""
     try:
         return Content(*_signer(settings).loads(signed))
     except BadSignature:
@@ -42,7 +42,7 @@ def parse_signed(settings: Settings, signed: str) -> Content | None:
 
 
 def parse_own_url(settings: Settings, url: str) -> Content | None:
-    """The content behind one of our own addresses; None for an address that is not ours."""
+    """Return the content of a URL that this service signed; None for other URLs."""
     ours = f"{settings.public_url}{PATH}"
     return (
         parse_signed(settings, url.removeprefix(ours))

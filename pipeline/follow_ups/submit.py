@@ -65,7 +65,7 @@ class RowScope:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a .csv or .jsonl file, one after another. Raises Unusable."""
+    """Yield the rows of a .csv or .jsonl file, one after another. Raises Unusable."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix.lower() == ".csv":

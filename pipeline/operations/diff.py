@@ -57,7 +57,7 @@ class Diff:
 
 
 def diff(before: Sequence[Annotation], after: Sequence[Annotation]) -> Diff:
-    """What makes `after` of `before`. Numbers are compared by value, so 1 and 1.0 are the same place."""
+    """Return what makes `after` of `before`. Numbers are compared by value, so 1 and 1.0 are the same place."""
     found = Diff()
     pairs, left, came = _same(before, after, _uuid, "uuid")
     same, left, came = _same(left, came, _geometry, "geometry")
@@ -86,7 +86,7 @@ def _order(row: Annotation) -> tuple[int, int]:
 
 
 def _uuid(row: Annotation) -> Hashable:
-    """A uuid names one object; in a video it comes back in every frame."""
+    """Return the key of an object. A uuid names one object, which a video repeats in every frame."""
     return None if row.uuid is None else (row.uuid, row.frame)
 
 

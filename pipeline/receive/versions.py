@@ -54,7 +54,7 @@ def find_version(connection: Connection, callback: Callback, key: OrderKey) -> V
 
 
 def renumber_versions(connection: Connection, task_id: str | None) -> None:
-    """Number the versions of a task 1, 2, 3 … in the order of their keys, in whatever order they were received."""
+    """Assign the numbers 1, 2, 3 … to the versions of a task in the order of their keys, whatever the order of receipt."""
     versions = connection.execute(
         select(Response.id, Response.number)
         .where(Response.task_id == task_id)
