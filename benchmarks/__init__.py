@@ -1,1 +1,1 @@
-"""Measures the data path in one run against named floors: the machines are noisy, so only ratios count."""
+"""Benchmarks of the data path. Each compares with a floor in the same run, because only ratios hold on noisy machines."""

@@ -1,4 +1,4 @@
-"""`make bench`: durable callbacks per second as ratios to bare Flask and to the afternoon version, in one run."""
+"""`make bench`: durable callbacks per second as ratios to bare Flask and to a naive version of this service."""
 
 import argparse
 import itertools
@@ -19,7 +19,7 @@ ids = itertools.count(1, 10_000_000)
 
 
 def rate(contender: stack.Contender, body: Body, seconds: float) -> float:
-    """Callbacks per second that were answered with 200 and, where there are tables, whose rows are there."""
+    """Return the callbacks per second that were answered with 200 and stored. Exits if rows are missing."""
     send(contender.port, body, seconds=min(1.0, seconds), first_id=next(ids))  # warm
     before = contender.stored() if contender.tables else (0, 0)
     sent = send(contender.port, body, seconds=seconds, first_id=next(ids))
@@ -54,7 +54,7 @@ def callbacks(servers: stack.Servers, seconds: float, rounds: int) -> Table:
 
 
 def chain(servers: stack.Servers, results: int) -> Table:
-    """From a callback to its follow-up at Scale: one at a time, and many at once."""
+    """Measure the time from a callback to its follow-up at Scale, for single callbacks and for many."""
     table = Table("figure", "naive", "weighbridge", "÷ naive", "goal")
     alone: dict[str, float] = {}
     drain: dict[str, float] = {}
@@ -66,7 +66,7 @@ def chain(servers: stack.Servers, results: int) -> Table:
             def follow(
                 number: int, wanted: int, scale: Scale = scale, connection: Connection = connection
             ) -> float:
-                """Post that many results; seconds until the last of their follow-ups has come to Scale."""
+                """Post `wanted` results and return the seconds until their last follow-up reached Scale."""
                 before, start = len(scale.created), time.monotonic()
                 for offset in range(wanted):
                     if connection.post(POLYGONS.with_id(number + offset)) != 200:
@@ -119,7 +119,7 @@ def main() -> None:
         if "attacks" in wanted:
             console.print("Honest callbacks during denial-of-service attacks, against undisturbed ones")
             console.print(attacks.attacks(servers, options.seconds))
-        if "fan-out" in wanted:  # a quarter of an hour: only when it is asked for
+        if "fan-out" in wanted:  # takes 15 minutes, so only with --only fan-out
             console.print("A follow-up for each of twenty annotations; two processes of the worker")
             console.print(fan_out.planning(servers, 10_000))
             console.print(fan_out.creating(servers, 500))

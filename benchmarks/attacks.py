@@ -124,7 +124,7 @@ def add_row(table: Table, name: str, undisturbed: list[float], found: list[float
 
 
 def attacks(servers: stack.Servers, seconds: float) -> Table:
-    """Measure each attack next to undisturbed callbacks, so that a slow minute of the machine meets both."""
+    """Measure each attack next to undisturbed callbacks, so that a slow minute of the machine affects both."""
     table = Table("attack", "honest callbacks", "undisturbed p99", "p50", "p99", "÷ undisturbed", "goal")
     with stack.weighbridge(servers) as ours:
         latencies(ours.port, 2)  # warm

@@ -46,7 +46,7 @@ STOPPED = "INSERT INTO state (key, value, changed_at) VALUES ('creating:stopped'
 
 @dataclass
 class Seen:
-    """One look at the service."""
+    """One sample of the service."""
 
     seconds: float
     planned: int
@@ -55,7 +55,7 @@ class Seen:
 
 
 def planning(servers: stack.Servers, sources: int) -> Table:
-    """From the results to every follow-up, recorded and asked for; none is created, since a person has said so."""
+    """Measure planning: from the results to every follow-up and its job. Creation is paused."""
     with tempfile.TemporaryDirectory() as folder:
         write_workflow(folder)
         with stack.weighbridge(servers, SCALE_API_URL="http://127.0.0.1:9/v1", WORKFLOWS_DIR=folder) as one:
@@ -69,7 +69,7 @@ def planning(servers: stack.Servers, sources: int) -> Table:
 
 
 def creating(servers: stack.Servers, sources: int) -> Table:
-    """From the results to every task at Scale."""
+    """Measure creation: from the results to every task at Scale."""
     table = Table(*COLUMNS)
     for name, scale in (("a Scale that answers at once", quick_scale), ("the sandbox", sandbox)):
         with tempfile.TemporaryDirectory() as folder, scale() as url:
@@ -99,7 +99,7 @@ def paces(name: str, looks: list[Seen], what: str, total: int) -> list[str]:
 
 
 def watch(one: stack.Contender, sources: int, what: str) -> list[Seen]:
-    """Post the results, and look once a second until every follow-up is planned, or created."""
+    """Post the results and sample once a second until every follow-up is planned, or created."""
     connection, began = Connection(one.port), time.monotonic()
     for number in range(1, sources + 1):
         if connection.post(TWENTY_BOXES.with_id(number)) != 200:

@@ -1,5 +1,5 @@
-"""Large bodies and full tables: what 50,000 boxes cost, as ratios to json.loads of the same body, and whether a callback
-costs more when a million annotations are there already."""
+"""Large bodies and full tables: the cost of 50,000 boxes as a ratio to json.loads of the same body, and of a callback when
+a million annotations are stored."""
 
 import json
 import statistics
@@ -104,7 +104,7 @@ def through_the_service(servers: stack.Servers, body: Body) -> Table:
 
 
 def _memory(pid: int) -> int:
-    """Bytes that the process and its children have for themselves."""
+    """Return the private memory of the process and its children in bytes."""
     root = psutil.Process(pid)
     return sum(
         one.memory_info().rss - one.memory_info().shared for one in (root, *root.children(recursive=True))

@@ -1,4 +1,4 @@
-"""A sender in a process of its own: connections that post distinct callbacks one after another for a while."""
+"""Load generator: connections in another process that post distinct callbacks one after another."""
 
 import itertools
 import multiprocessing
@@ -15,7 +15,7 @@ KEY = "bench_callback_key"
 
 @dataclass(frozen=True)
 class Sent:
-    """What the sender saw: answers of 200, all others, and the seconds between the first request and the last answer."""
+    """Result of a load: answers with 200, other answers, and the seconds from the first request to the last answer."""
 
     accepted: int
     refused: int
@@ -23,7 +23,7 @@ class Sent:
 
 
 class Connection:
-    """One keep-alive HTTP/1.1 connection that only knows how to post a callback."""
+    """One keep-alive HTTP/1.1 connection that posts callbacks."""
 
     def __init__(self, port: int) -> None:
         self.port = port

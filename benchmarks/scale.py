@@ -1,4 +1,4 @@
-"""A Scale that only takes tasks: it answers each creation at once and remembers when it came."""
+"""Stand-in for Scale that answers each creation at once and records its time."""
 
 import json
 import threading
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Scale:
-    """`created` holds (seconds of the monotonic clock, the attachment asked for) of each creation."""
+    """`created` holds (seconds of the monotonic clock, the attachment) of each creation."""
 
     def __init__(self) -> None:
         self.created: list[tuple[float, str]] = []

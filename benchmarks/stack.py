@@ -1,5 +1,5 @@
-"""The contenders, each as real processes on one PostgreSQL (fsync on) and one Redis: bare Flask, the afternoon version,
-Weighbridge."""
+"""The contenders: bare Flask, the naive version and Weighbridge, as real processes on one PostgreSQL (fsync on) and one
+Redis."""
 
 import os
 import sys
@@ -36,7 +36,7 @@ def servers() -> Iterator[Servers]:
 
 @dataclass
 class Contender:
-    """One running service. `stored` counts the tasks that are in its tables, `annotations` their rows."""
+    """One running service. `stored` returns the number of its tasks and of their annotations."""
 
     name: str
     port: int

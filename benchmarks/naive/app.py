@@ -1,4 +1,4 @@
-"""The afternoon version: its tables, schemas, endpoint and worker in one file, as such things begin.
+"""The naive version: tables, schemas, endpoint and worker in one file.
 
 It does the same job where nothing goes wrong: the body is kept, the task with its documented fields, the response and each
 annotation are rows, and the worker decides what follows.

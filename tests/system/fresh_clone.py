@@ -1,4 +1,4 @@
-"""What a new user does: clone, `make run`, look, Ctrl-C, start again. Installs everything again, so only CI runs it:
+"""The first steps of a new user: clone, `make run`, look, Ctrl-C, start again. Installs everything, so only CI runs it:
 
 .venv/bin/pytest tests/system/fresh_clone.py
 """

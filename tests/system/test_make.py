@@ -1,4 +1,4 @@
-"""What `make` says to a person whose machine lacks something."""
+"""Messages of `make` on a machine where something is missing."""
 
 import os
 import shutil

@@ -16,7 +16,7 @@ MEGABYTE = 1_000_000
 
 
 def body_of_20_megabytes() -> bytes:
-    """As Scale sends it: the response stands in the envelope and once more in the task."""
+    """As Scale sends it: the response is in the envelope and again in the task."""
     boxes = [
         {
             "uuid": f"0a1b2c3d-4e5f-6789-abcd-{n:012}",
@@ -34,7 +34,7 @@ def body_of_20_megabytes() -> bytes:
 
 
 def highest(processes: list[psutil.Process]) -> dict[int, float]:
-    """The most that each process has had in memory so far, in MB. Only Linux tells."""
+    """Return the peak memory of each process in MB. Linux only."""
     found = {}
     for process in processes:
         status = Path(f"/proc/{process.pid}/status").read_text()

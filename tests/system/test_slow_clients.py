@@ -1,4 +1,4 @@
-"""Slow clients at the real web process: they wait without a thread, and honest ones are answered."""
+"""Slow clients at the real web process wait without a thread, and honest requests are answered."""
 
 import contextlib
 import socket
@@ -90,7 +90,7 @@ def slow_clients(web_process: Service, count: int) -> Iterator[None]:
 
 
 def test_five_hundred_slow_clients_do_not_keep_honest_ones_waiting(web_process: Service) -> None:
-    """The slow ones stay until all honest ones were answered."""
+    """The slow clients stay until all honest requests are answered."""
 
     def honest(number: int) -> int:
         body = b'{"task_id": "t-%d", "task": {"task_id": "t-%d"}}' % (number, number)
@@ -134,7 +134,7 @@ def test_a_worker_that_may_open_few_files_takes_fewer_connections_and_lives(
 
 
 def ask(web_process: Service, *pieces: bytes, pause: float = 0.2, seconds: float = 10) -> bytes:
-    """Everything that the server answers to these pieces, sent one after another, until it hangs up or is silent."""
+    """Send the pieces one after another and return what the server sends until it hangs up or is silent."""
     with socket.create_connection(("127.0.0.1", web_process.web_port), timeout=seconds) as client:
         for number, piece in enumerate(pieces):
             time.sleep(pause if number else 0)
