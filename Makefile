@@ -5,7 +5,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(name))))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input -q
-UV := $(shell grep '^uv==' requirements-dev.txt)
+UV := $(shell sed -n 's,^\(uv==[^ ]*\).*,\1,p' requirements-dev.txt)
 
 # uv installs in a tenth of pip's time. It does not read pip's configuration, so where it finds no index pip does it all.
 install = @{ $(PIP) $(UV) && $(BIN)/uv pip install -q --python $(BIN)/python -r $(1); } 2>/dev/null || $(PIP) -r $(1)
@@ -45,13 +45,13 @@ bench: .venv/installed-dev ## Measure the data path against bare Flask and again
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lock: .venv/installed-dev ## Write requirements*.txt from requirements*.in, for every platform and Python (ARGS=--upgrade)
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 $(ARGS) requirements.in -o requirements.txt
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 $(ARGS) requirements-dev.in -o requirements-dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes $(ARGS) requirements.in -o requirements.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes $(ARGS) requirements-dev.in -o requirements-dev.txt
 	for name in exports readers labelstudio; do \
 		$(BIN)/uv pip compile -q --universal --python-version 3.11 $(ARGS) requirements-$$name.in -o requirements-$$name.txt || exit 1; done
 
-audit: .venv/installed-dev ## Ask for known vulnerabilities of the locked packages
-	$(BIN)/pip-audit --disable-pip -r requirements.txt --no-deps
+audit: .venv/installed-dev ## Look for known vulnerabilities of the locked packages; fails if they cannot be looked up
+	$(BIN)/pip-audit --strict --disable-pip -r requirements.txt
 
 clean: ## Remove the virtualenv and caches; var/ (your data) stays
 	rm -rf .venv .venv-readers .venv-labelstudio .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
