@@ -9,7 +9,7 @@ from flask.json.provider import JSONProvider
 from sandbox.engine.sandbox import Sandbox
 from sandbox.engine.scheduler import Scheduler
 from sandbox.settings import SandboxSettings
-from sandbox.web import form_protection
+from sandbox.web import cross_site_protection
 from sandbox.web.api import fault_injection
 from sandbox.web.api.batches import batches
 from sandbox.web.api.control import control, receiver
@@ -40,8 +40,9 @@ def create_app(settings: SandboxSettings) -> Flask:
 
     @app.before_request
     def _authenticate_and_inject() -> Any:
+        cross_site_protection.check_host(settings.url)
+        cross_site_protection.check_origin()
         if not request.path.startswith(AUTHENTICATED_PREFIXES):
-            form_protection.check_host(settings.url)
             return None
         authenticate()
         return fault_injection.inject_before()

@@ -17,13 +17,13 @@ from sandbox.errors import ScaleError
 from sandbox.examples import EXAMPLES, example
 from sandbox.settings import SPEEDS, SandboxSettings, is_test_account
 from sandbox.storage.store import Delivery, Task
-from sandbox.web import form_protection
+from sandbox.web import cross_site_protection
 from sandbox.web.api.control import delivery_object
 from sandbox.web.api.request_context import current_sandbox
 from sandbox.web.bodies import parse_json
 
 page = Blueprint("page", __name__, template_folder="templates")
-page.before_request(form_protection.check_form)
+page.before_request(cross_site_protection.check_form)
 
 TASKS_PER_PAGE = 50
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -160,16 +160,16 @@ def _find_task(task_id: str) -> Task:
 
 def _render(template: str, **values: Any) -> Response:
     """Render a page that other sites can neither frame nor script, with a form key for its session."""
-    session_id = form_protection.current_session_id()
+    session_id = cross_site_protection.current_session_id()
     response = make_response(
         render_template(
             f"sandbox/{template}",
-            form_key=form_protection.form_key(session_id),
+            form_key=cross_site_protection.form_key(session_id),
             is_test_account=is_test_account,
             **values,
         )
     )
-    form_protection.set_session_cookie(response, session_id)
+    cross_site_protection.set_session_cookie(response, session_id)
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response

@@ -118,10 +118,13 @@ def test_the_real_callback_key_goes_to_the_service_alone(
     assert [callback.path for callback in arrived] == ["/callback"]
 
 
-@pytest.mark.parametrize("path", ["/", "/tasks/1", "/files/1"])
+@pytest.mark.parametrize(
+    "path", ["/", "/tasks/1", "/files/1", "/v1/tasks", "/v2/projects", "/sandbox/api/state"]
+)
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8001", "127.0.0.1.evil.example", "10.0.0.1"])
 def test_a_rebound_host_name_is_refused(sandbox: ScaleSandbox, path: str, host: str) -> None:
-    answer = requests.get(sandbox.url + path, headers={"Host": host}, timeout=10)
+    auth = ("live_sandbox", "")
+    answer = requests.get(sandbox.url + path, headers={"Host": host}, auth=auth, timeout=10)
     assert answer.status_code == 400
     assert "form_key" not in answer.text
 
@@ -160,9 +163,18 @@ def test_a_planted_cookie_makes_no_form_key(sandbox: ScaleSandbox) -> None:
     assert sandbox.tasks() == []
 
 
-def test_a_page_on_another_port_cannot_submit_a_form(sandbox: ScaleSandbox, chromium: Path) -> None:
+@pytest.mark.parametrize(
+    ("credentials", "path"),
+    [("", "/tasks"), ("live_sandbox:x@", "/v1/task/chat"), ("live_sandbox:x@", "/sandbox/api/reset")],
+)
+def test_a_page_on_another_port_cannot_submit_a_form(
+    sandbox: ScaleSandbox, chromium: Path, credentials: str, path: str
+) -> None:
+    """The default keys are public, so a page can put them into the URL of a form."""
+    kept = sandbox.create("chat")["task_id"]
     account = account_of("live_sandbox")
-    attack = f"""<!doctype html><form method="post" action="{sandbox.url}/tasks">
+    action = sandbox.url.replace("://", f"://{credentials}") + path
+    attack = f"""<!doctype html><form method="post" action="{action}">
         <input name="form_key" value="a"><input name="type" value="chat"><input name="account" value="{account}">
         </form><script>
         for (const name of ["sandbox_session", "sandbox_form"]) document.cookie = name + "=a; path=/tasks";
@@ -173,10 +185,10 @@ def test_a_page_on_another_port_cannot_submit_a_form(sandbox: ScaleSandbox, chro
         playwright.chromium.launch(executable_path=chromium, args=["--disable-gpu"]) as browser,
     ):
         page = browser.new_page()
-        with page.expect_response(f"{sandbox.url}/tasks") as answer:
+        with page.expect_response(lambda response: response.url.endswith(path)) as answer:
             page.goto(site.url, wait_until="commit")
         assert answer.value.status == 403
-    assert sandbox.tasks() == []
+    assert [task["task_id"] for task in sandbox.tasks()] == [kept]
 
 
 def test_no_api_key_is_stored_or_shown(sandbox: ScaleSandbox, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Protect the page from other sites: check Host, Origin and Sec-Fetch-Site, and sign forms for the session.
+"""Protect the sandbox from other sites: check Host, Origin and Sec-Fetch-Site, and sign the page's forms.
 
-The page needs no key, so a site in a developer's browser must not be able to use it: not by DNS rebinding (Host), not by a
-form that posts to it (Origin), and not by planting a cookie from another port of the machine (signed form keys).
+The page needs no key and the API's default keys are public, so a site in a developer's browser must not reach them: not by
+DNS rebinding (Host), not by a form that posts to them (Origin), and not by planting a cookie from another port of the
+machine (signed form keys).
 """
 
 import hmac
@@ -27,13 +28,19 @@ def check_host(sandbox_url: str) -> None:
         )
 
 
-def check_form() -> None:
-    """Raise ScaleError (403) unless a form was sent by a page of this sandbox in the same session."""
+def check_origin() -> None:
+    """Raise ScaleError (403) if a page of another origin sent a request that changes something."""
     if request.method not in UNSAFE_METHODS:
         return
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site", "same-origin")
     if site not in ("same-origin", "none") or origin not in (None, request.host_url.rstrip("/")):
-        raise ScaleError(403, "This form was sent by another site. Use the forms of the sandbox's own page.")
+        raise ScaleError(403, "This request was sent by another site. Use the sandbox's own page.")
+
+
+def check_form() -> None:
+    """Raise ScaleError (403) unless a form has the key of its session."""
+    if request.method not in UNSAFE_METHODS:
+        return
     session_id = request.cookies.get(_cookie_name(), "")
     given = request.form.get("form_key", "")
     if not session_id or not hmac.compare_digest(form_key(session_id).encode(), given.encode()):
