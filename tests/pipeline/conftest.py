@@ -26,6 +26,7 @@ def open_service(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Se
             "workflows_dir": str(tmp_path / "workflows"),
             "artifact_store": str(tmp_path / "artifacts"),
             "secret_key": "secret",
+            "python_steps": ("our_functions",),
             **settings,
         }
         opened.append(build_service(Settings(**given), cache_seconds=0))

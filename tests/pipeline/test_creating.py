@@ -161,7 +161,9 @@ def reopened(pipeline: Pipeline, **settings: Any) -> Any:
 
     from pipeline.bootstrap import build_service
 
-    return build_service(replace(pipeline.service.settings, **settings), engine=pipeline.service.engine)
+    return build_service(
+        replace(pipeline.service.settings, **settings), engine=pipeline.service.engine, cache_seconds=0
+    )
 
 
 def test_a_task_of_another_type_with_our_unique_id_is_not_adopted(pipeline: Pipeline) -> None:

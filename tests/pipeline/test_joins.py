@@ -40,7 +40,7 @@ def test_a_join_fires_once_after_the_last_of_its_tasks(pipeline: Pipeline) -> No
     assert pipeline.joins()[f"w.all.{ROOT}"]["fired_at"] is None
     pipeline.finish(children[2], {"category": "no"})
     (join,) = pipeline.joins().values()
-    assert (join["verdict"], join["reason"]) == ("fire", "3 of 3 are completed")
+    assert (join["verdict"], join["reason"]) == ("fire", "3 of 3 tasks are completed")
     assert join["result"]["answer"] == {"category": "yes"}
     follow_up = pipeline.follow_ups()[f"w.all.{ROOT}"]
     assert (follow_up["state"], follow_up["request"]["attachment"]) == ("created", "of 3")
@@ -92,7 +92,10 @@ def test_at_its_deadline_a_join_goes_on_holds_or_stops(
     assert pipeline.joins()[f"w.all.{ROOT}"]["fired_at"] is None
     wait_for_deadline(pipeline)
     (join,) = pipeline.joins().values()
-    assert (join["verdict"], join["reason"]) == (verdict, "1 of 2 are completed at the deadline; wanted 2")
+    assert (join["verdict"], join["reason"]) == (
+        verdict,
+        "1 of 2 tasks are completed at the deadline; expected 2",
+    )
     assert pipeline.states().get(f"w.all.{ROOT}") == state
     pipeline.finish(second, {"category": "yes"})
     assert pipeline.joins()[f"w.all.{ROOT}"] == join
@@ -113,7 +116,7 @@ def test_a_join_does_not_wait_for_what_can_never_come(pipeline: Pipeline) -> Non
     (child,) = pipeline.children("each")
     pipeline.finish(child, {"category": "yes"})
     (join,) = pipeline.joins().values()
-    assert join["reason"] == "1 of 2 are completed and no more can come; wanted 2"
+    assert join["reason"] == "1 of 2 tasks are completed and no more can come; expected 2"
     assert pipeline.states()[f"w.all.{ROOT}"] == "created"
 
 
@@ -130,7 +133,7 @@ def test_a_failed_task_that_is_asked_again_is_waited_for(pipeline: Pipeline) -> 
     assert (again["source_task_id"], again["state"]) == (ROOT, "created")
     pipeline.finish(again["task_id"], {"category": "yes"})
     (join,) = pipeline.joins().values()
-    assert (join["verdict"], join["reason"]) == ("fire", "2 of 2 are completed")
+    assert (join["verdict"], join["reason"]) == ("fire", "2 of 2 tasks are completed")
 
 
 def test_copies_are_joined_element_by_element_and_a_tie_breaker_starts_where_they_disagree(

@@ -205,7 +205,7 @@ def test_an_annotation_outside_of_its_image_fails_with_the_reason(
     (row,) = chain.follow_ups().values()
     assert (row["state"], row["reason"]) == (
         "failed",
-        "a file of its request can't be made: the annotation lies outside of the image, which has 100 × 50 pixels",
+        "a file of its request cannot be built: the annotation lies outside of the image, which has 100 × 50 pixels",
     )
 
 
@@ -297,7 +297,9 @@ def renamed(chain: Pipeline, **settings: Any) -> Any:
 
     from pipeline.bootstrap import build_service
 
-    return build_service(replace(chain.service.settings, **settings), engine=chain.service.engine)
+    return build_service(
+        replace(chain.service.settings, **settings), engine=chain.service.engine, cache_seconds=0
+    )
 
 
 # Cutting.
