@@ -22,7 +22,7 @@ SERVER_FIXTURES = {
     "_redis",
     "own_redis",
     "own_postgres",
-    "second_postgres",
+    "other_postgres",
     "chromium",
 }
 
