@@ -21,6 +21,7 @@ from pipeline.receive import fast_path, rows, versions
 from pipeline.receive.events import DeliveryEvents
 from pipeline.receive.ordering import task_changes
 from pipeline.receive.rows import DeliveryMeta, Parsed
+from pipeline.receive.takeover import take_over_task
 from pipeline.service import Service
 from scale.envelope import Callback, InvalidCallback, parse_callback
 
@@ -167,8 +168,7 @@ def apply_callback(
         rows.upsert_batch(connection, callback, delivery)
         return []
     key = delivery.order_key(callback)
-    stored = rows.lock_task(connection, callback.task_id, callback.environment)
-    _check_environment(stored, callback)
+    stored = _lock_task(connection, callback.task_id, callback.environment)
     version = versions.find_version(connection, callback, key)
     changes = task_changes(stored, callback, key, version.id if version else None)
     job_ids = []
@@ -187,11 +187,14 @@ def apply_callback(
     return job_ids + _enqueue_next(connection, {**task, **changes}, has_workflow_for)
 
 
-def _check_environment(stored: Mapping[str, Any], callback: Callback) -> None:
-    if stored["environment"] != callback.environment:
-        raise InvalidCallback(
-            f"it came as {callback.environment}, but its task {callback.task_id} is known as {stored['environment']}"
-        )
+def _lock_task(connection: Connection, task_id: str, environment: str) -> Mapping[str, Any]:
+    """Lock the task's row. Raises InvalidCallback for a test delivery of a live task; the reverse takes the task over."""
+    stored = rows.lock_task(connection, task_id, environment)
+    if stored["environment"] == environment:
+        return stored
+    if environment == "live":
+        return take_over_task(connection, task_id)
+    raise InvalidCallback(f"it came as test, but its task {task_id} is known as live")
 
 
 def _enqueue_next(
