@@ -112,6 +112,8 @@ def _send(service: Service, row: RowMapping) -> Outcome:
         headers = {
             **(row["headers"] or {}),
             "Content-Type": "application/json",
+            # The body of delivery.received is the sender's own and could look like any event; this names the real one.
+            "webhook-event": row["event"],
             **signature_headers(row, timestamp, body),
         }
         target, private_allowed = check_allowed(row["url"], service.settings.subscriber_hosts)

@@ -65,11 +65,11 @@ def load_subscriptions(connection: Connection) -> Subscriptions:
 
 
 def has_subscriber(subscriptions: Subscriptions, group: str) -> bool:
-    """Whether somebody matches some event of a group: asked before anything is written for them."""
+    """Return whether any subscription names the group or one of its events."""
     return any(event.partition(".")[0] == group for one in subscriptions for event in one.events)
 
 
-# What people do with them. Each is written to the audit log.
+# Registration. Every change is written to the audit log.
 
 
 def add(
@@ -82,20 +82,14 @@ def add(
     secret: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Register a subscriber; its row, whose secret is shown this once. Raises Unfit."""
-    unknown = [event for event in events if event.partition(".")[0] not in EVENTS]
-    if unknown or not events:
-        said = f"no event is called {', '.join(unknown)}" if unknown else "no event is named"
-        raise InvalidSubscriber(f"{said}; there is {', '.join(EVENTS)}, and each event of these")
+    """Register a subscriber. Return its row, the only time that its secret is shown. Raises InvalidSubscriber."""
+    _check_events(events)
     try:
         check_allowed(url, settings.subscriber_hosts)
     except DownloadRefused as refused:
-        raise InvalidSubscriber(f"{refused}: SUBSCRIBER_HOSTS names whom this service may tell") from None
+        raise InvalidSubscriber(f"{refused}; add the receiver's host to SUBSCRIBER_HOSTS") from None
     for name, value in (headers or {}).items():
-        if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name) or not re.fullmatch(r"[ -~]{0,1000}", value):
-            raise InvalidSubscriber(
-                f"{name!r} can't be a header: its name has letters, digits and -, its value one line of ASCII"
-            )
+        _check_header(name, value)
     row = {
         "id": new_id(),
         "url": url,
@@ -105,26 +99,49 @@ def add(
         "enabled": True,
         "created_at": utcnow(),
     }
-    _check(str(row["secret"]))
+    _check_secret(str(row["secret"]))
     connection.execute(insert(connection, Subscriber).values(**row))
     log_action(connection, actor, "subscriber.add", str(row["id"]), {"url": url, "events": row["events"]})
     return {**row, "reason": None}
 
 
-def _check(secret: str) -> None:
-    """24 to 64 bytes in base64, after whsec_. Source: Standard Webhooks specification, "Signature scheme"."""
+def _check_events(events: Sequence[str]) -> None:
+    unknown = [event for event in events if event.partition(".")[0] not in EVENTS]
+    if unknown or not events:
+        problem = f"no event is called {', '.join(unknown)}" if unknown else "no event is named"
+        raise InvalidSubscriber(f"{problem}; the groups are {', '.join(EVENTS)}, and single events of them")
+
+
+RESERVED_HEADERS = frozenset(
+    """connection content-encoding content-length content-type expect host keep-alive proxy-authorization
+    proxy-connection te trailer transfer-encoding upgrade""".split()  # noqa: SIM905
+)
+"""Headers that frame or route the request: a subscriber's own value could smuggle a second request to the receiver."""
+
+
+def _check_header(name: str, value: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name) or not re.fullmatch(r"[ -~]{0,1000}", value):
+        raise InvalidSubscriber(
+            f"{name!r} can't be a header: use letters, digits and - in its name, and one line of ASCII as its value"
+        )
+    if name.lower() in RESERVED_HEADERS or name.lower().startswith("webhook-"):
+        raise InvalidSubscriber(f"the header {name} is set by this service and can't be chosen")
+
+
+def _check_secret(secret: str) -> None:
+    """Check for whsec_ and 24 to 64 bytes in base64. Source: Standard Webhooks specification, "Signature scheme"."""
     try:
         size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
     except binascii.Error:
         size = 0
     if not secret.startswith("whsec_") or not 24 <= size <= 64:
         raise InvalidSubscriber(
-            "a secret is whsec_ and 24 to 64 random bytes in base64; left out, one is made"
+            "a secret is whsec_ and 24 to 64 random bytes in base64; omit it to have one generated"
         )
 
 
 def enable(connection: Connection, actor: str, subscriber_id: UUID, enabled: bool) -> None:
-    """Tell it again, or no more. Raises LookupError."""
+    """Enable or disable a subscriber. Raises LookupError."""
     statement = update(Subscriber).where(Subscriber.id == subscriber_id).values(enabled=enabled, reason=None)
     if not connection.execute(statement).rowcount:
         raise LookupError(f"there is no subscriber {subscriber_id}")
@@ -132,7 +149,7 @@ def enable(connection: Connection, actor: str, subscriber_id: UUID, enabled: boo
 
 
 def remove(connection: Connection, actor: str, subscriber_id: UUID) -> None:
-    """Forget it, with its history. Raises LookupError."""
+    """Delete a subscriber with its notifications. Raises LookupError."""
     if not connection.execute(delete(Subscriber).where(Subscriber.id == subscriber_id)).rowcount:
         raise LookupError(f"there is no subscriber {subscriber_id}")
     connection.execute(delete(Notification).where(Notification.subscriber_id == subscriber_id))
@@ -140,7 +157,7 @@ def remove(connection: Connection, actor: str, subscriber_id: UUID) -> None:
 
 
 def replay(connection: Connection, actor: str, notification_id: UUID) -> list[UUID]:
-    """Send a notification once more, under its own id, so that the receiver can tell. Raises LookupError."""
+    """Deliver a notification again, under its own id, so that the receiver can deduplicate. Raises LookupError."""
     again = update(Notification).where(Notification.id == notification_id).values(state="pending")
     if not connection.execute(again).rowcount:
         raise LookupError(f"there is no notification {notification_id}")
