@@ -28,7 +28,7 @@ def readyz() -> Response:
 
     Only requests with API_TOKEN or METRICS_TOKEN see the messages: they may name files, people and Scale's answers.
     """
-    checks = run_readiness_checks(Context(service(), dispatcher().reachable))
+    checks = run_readiness_checks(Context(service(), dispatcher().fault))
     problems = [
         check
         for check in checks

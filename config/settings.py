@@ -49,6 +49,7 @@ class Settings:
     scale_test_callback_keys: tuple[bytes, ...] = field(default=(), repr=False)
     database_url: str = field(default="sqlite:///var/weighbridge.db", repr=False)
     redis_url: str | None = field(default=None, repr=False)
+    redis_tls_verify: bool = True
     public_url: str | None = None
     unique_id_prefix: str = ""
     artifact_store: str = "var/artifacts"
@@ -148,6 +149,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, process: str 
             env.str("DATABASE_URL", Settings.database_url, validate=_validate_database_url)
         ),
         redis_url=redis_url,
+        redis_tls_verify=env.bool("REDIS_TLS_VERIFY", True),
         public_url=_without_trailing_slash(env.str("PUBLIC_URL", None, validate=_validate_public_url)),
         unique_id_prefix=env.str("UNIQUE_ID_PREFIX", "", validate=_validate_prefix),
         artifact_store=env.str("ARTIFACT_STORE", Settings.artifact_store),

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from celery.platforms import SecurityWarning
-from celery.signals import setup_logging, worker_ready, worker_shutting_down
+from celery.signals import celeryd_after_setup, setup_logging, worker_shutting_down
 
 from config import SettingsError, load_settings
 from config.deployment import deployment_problems
@@ -36,7 +36,7 @@ dispatcher = JobDispatcher(settings, app)
 
 @cache
 def _service_of_process(_pid: int) -> Service:
-    return build_service(settings, pool_size=settings.worker_concurrency + 4 if settings.embedded else 4)
+    return build_service(settings, pool_size=settings.worker_concurrency + 4)
 
 
 def service() -> Service:
@@ -55,8 +55,9 @@ def _set_up_logging(**_: Any) -> None:
     set_up_logging(settings)
 
 
-@worker_ready.connect
+@celeryd_after_setup.connect
 def _start_sweeping(**_: Any) -> None:
+    """Start the sweep before Celery connects: it must not wait for a broker that is unavailable."""
     for name, why in deployment_problems(settings).items():
         log.warning("setting does not fit this deployment", extra={"setting": name, "problem": why})
     sweep = Sweep(service(), dispatcher)

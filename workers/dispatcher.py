@@ -19,6 +19,7 @@ from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES, memory
 
 from config import Settings
+from workers.broker_check import describe, try_broker
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def make_celery(settings: Settings, *, timeout: float) -> Celery:
         broker_url=broker_url(settings),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # READONLY, MISCONF, LOADING: the worker waits instead of exiting
         broker_transport_options={"polling_interval": POLL_INTERVAL_SECONDS}
         if settings.embedded
         else {"socket_connect_timeout": timeout, "socket_timeout": timeout},
@@ -65,8 +67,10 @@ def make_celery(settings: Settings, *, timeout: float) -> Celery:
         worker_soft_shutdown_timeout=10.0,
     )
     if (settings.redis_url or "").startswith("rediss://"):
-        # Hosted Redis has a certificate that it signed itself.
-        celery.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_NONE}
+        celery.conf.broker_use_ssl = {
+            "ssl_cert_reqs": ssl.CERT_REQUIRED if settings.redis_tls_verify else ssl.CERT_NONE,
+            "ssl_check_hostname": settings.redis_tls_verify,
+        }
     return celery
 
 
@@ -93,10 +97,11 @@ class JobDispatcher:
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
         self._circuit_open_until = 0.0
+        self._last_fault: str | None = None
 
     def dispatch(self, job_ids: Iterable[UUID]) -> None:
         """Publish these jobs in the background. Does nothing in an embedded service, whose sweep is quick enough."""
-        if self.embedded or self._circuit_is_open():
+        if self.embedded or self.is_suspended:
             return
         for job_id in job_ids:
             self._pending.put(job_id)
@@ -110,16 +115,24 @@ class JobDispatcher:
         try:
             self._thread.start()
         except RuntimeError as fault:  # the machine allows no more threads
-            self._open_circuit(fault)
+            self._open_circuit(describe(fault))
 
-    def _circuit_is_open(self) -> bool:
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the circuit breaker is open: the broker failed less than BREAKER_OPEN_SECONDS ago."""
         return time.monotonic() < self._circuit_open_until
 
-    def _open_circuit(self, fault: Exception) -> None:
+    @property
+    def is_unavailable(self) -> bool:
+        """Whether the broker failed when it was used last."""
+        return self._last_fault is not None
+
+    def _open_circuit(self, fault: str) -> None:
         self._circuit_open_until = time.monotonic() + BREAKER_OPEN_SECONDS
+        self._last_fault = fault
         log.warning(
             "broker unavailable; dispatch suspended, the sweep takes over",
-            extra={"seconds": BREAKER_OPEN_SECONDS, "error": str(fault)},
+            extra={"seconds": BREAKER_OPEN_SECONDS, "error": fault},
         )
 
     def _run(self) -> None:
@@ -129,33 +142,37 @@ class JobDispatcher:
                 job_ids.append(self._pending.get())
             self.publish(job_ids[:DISPATCH_BATCH_SIZE])
 
-    def publish(self, job_ids: Iterable[UUID]) -> None:
-        """Publish now, bounded by the broker's time-outs. A failure opens the circuit breaker."""
+    def publish(self, job_ids: Iterable[UUID]) -> bool:
+        """Publish now, bounded by the broker's time-outs. Return False if the broker failed, which opens the circuit."""
         try:
             with self.celery.producer_pool.acquire(block=True, timeout=3) as producer:
                 queue_length = producer.connection.ensure(
                     producer, lambda: producer.channel._size(CELERY_QUEUE), **RETRY_ONCE
                 )
                 if queue_length() >= MAX_QUEUE_LENGTH:
-                    return
+                    return True
                 for job_id in job_ids:
                     self.celery.send_task(
                         RUN_TASK, (str(job_id),), producer=producer, expires=EXPIRES_SECONDS
                     )
         except Exception as fault:
-            self._open_circuit(fault)
+            self._open_circuit(describe(fault))
+            return False
+        self._last_fault = None
+        return True
 
-    def reachable(self) -> bool:
-        """Return whether the broker answers, True without one. While the circuit is open no connection is tried."""
+    def fault(self) -> str | None:
+        """Send a message to a queue of its own and receive it. Return why that fails, or None.
+
+        A Redis that only answers PING (a cluster, a user without rights, a read-only replica) is found out. While the
+        circuit is open nothing is tried, because callers hold threads that callbacks need.
+        """
         if self.embedded:
-            return True
-        if self._circuit_is_open():
-            return False
-        try:
-            with self.celery.connection_for_write(connect_timeout=1) as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=1)
-                client: Any = connection.default_channel.client
-                return bool(client.ping())
-        except Exception as fault:
+            return None
+        if self.is_suspended:
+            return self._last_fault
+        if (fault := try_broker(self.celery)) is not None:
             self._open_circuit(fault)
-            return False
+        else:
+            self._last_fault = None
+        return fault

@@ -26,7 +26,9 @@ MAX_ERROR_LENGTH = 1000
 
 
 def run_due_jobs(
-    service: Service, job_id: UUID | None = None, dispatch: Callable[[Iterable[UUID]], None] = lambda _: None
+    service: Service,
+    job_id: UUID | None = None,
+    dispatch: Callable[[Iterable[UUID]], object] = lambda _: None,
 ) -> list[UUID]:
     """Run the job `job_id`, then whatever is due, for MAX_RUN_SECONDS. Return due jobs that are left to dispatch.
 

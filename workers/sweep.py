@@ -1,6 +1,7 @@
 """The sweep: a thread of the worker that dispatches due jobs whose message was lost, and stores the worker's heartbeat.
 
-Without a broker it is the only dispatcher, five times a second.
+In an embedded service it is the only dispatcher, five times a second. If the broker is unavailable it has the jobs run in
+this process.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from uuid import UUID
 
 from pipeline.db.errors import safe_message
@@ -19,6 +21,7 @@ from pipeline.jobs import queue
 from pipeline.operations.health import HEARTBEAT_SECONDS, delete_stale_heartbeats, record_heartbeat
 from pipeline.service import Service
 from pipeline.sync import reconcile
+from workers.direct import DirectRunner
 from workers.dispatcher import JobDispatcher
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,13 @@ class Sweep(threading.Thread):
         self._next_heartbeat = 0.0
         self._broken_files: set[pauses.Planner] | None = None
         self._recently_dispatched: dict[UUID, float] = {}
+        # SQLite: no fork inside a transaction, see start(). PostgreSQL's connections of a parent are not used by its child.
+        is_sqlite = service.engine.dialect.name == "sqlite"
+        self._direct = DirectRunner(
+            service,
+            is_needed=lambda: self.dispatcher.is_unavailable,
+            guard=(lambda: self._fork_lock) if is_sqlite else nullcontext,
+        )
 
     def start(self) -> None:
         """Start the thread, and prevent forks during a sweep.
@@ -73,6 +83,7 @@ class Sweep(threading.Thread):
     def stop(self) -> None:
         """End the thread after the current sweep."""
         self._stopped.set()
+        self._direct.stop()
 
     def sweep(self) -> None:
         """Dispatch due jobs; every HEARTBEAT_SECONDS do the rest. Dispatching comes first, so that no failure prevents it."""
@@ -94,9 +105,11 @@ class Sweep(threading.Thread):
         self._recently_dispatched = {
             job_id: at for job_id, at in self._recently_dispatched.items() if now < at + REDISPATCH_SECONDS
         }
-        if new := [job_id for job_id in due if job_id not in self._recently_dispatched]:
-            self.dispatcher.publish(new)
+        new = [job_id for job_id in due if job_id not in self._recently_dispatched]
+        if new and self.dispatcher.publish(new):
             self._recently_dispatched |= dict.fromkeys(new, now)
+        if self.dispatcher.is_unavailable and self.dispatcher.fault() is not None:
+            self._direct.ensure_running()
 
     def replay_missed(self) -> None:
         """Release what waited for a setting, once at the start; plan what invalid files missed, when one is fixed."""

@@ -14,7 +14,6 @@ from app.commands.output import as_json, console, print_json, printable
 from app.extensions import dispatcher, service
 from config import SettingsError, load_settings
 from pipeline.operations.checks import OK, PROBLEM, SKIPPED, WARNING, Check, Context, run_checks
-from workers.broker_check import try_broker
 
 COLOURS = {OK: "green", WARNING: "yellow", PROBLEM: "bold red", SKIPPED: "dim"}
 
@@ -27,9 +26,7 @@ def doctor(as_json: bool) -> None:
 
     Exit with 1 if there is a problem. Warnings are for you to judge.
     """
-    checks = strict_settings() + run_checks(
-        Context(service(), dispatcher().reachable, lambda: try_broker(dispatcher().celery))
-    )
+    checks = strict_settings() + run_checks(Context(service(), dispatcher().fault))
     is_healthy = not any(check.state == PROBLEM for check in checks)
     if as_json:
         print_json({"ok": is_healthy, "checks": [check._asdict() for check in checks]})

@@ -30,7 +30,7 @@ def _live() -> dict[str, Any]:
         latest = deliveries.list_deliveries(connection, {}, limit=LATEST).rows
         held = follow_ups.list_follow_ups(connection, {"state": "held"}, limit=LATEST).rows
         counts = work_counts(connection)
-    checks = run_readiness_checks(Context(service(), dispatcher().reachable))
+    checks = run_readiness_checks(Context(service(), dispatcher().fault))
     problems = [check for check in checks if check.state in ("warning", "problem")]
     return {
         "hours": hours,

@@ -30,7 +30,7 @@ def settings() -> Response:
     """Show name and value of every setting."""
     current = service().settings
     rows = [(field.name.upper(), _shown(current, field.name)) for field in fields(current)]
-    checks = run_readiness_checks(Context(service(), dispatcher().reachable))
+    checks = run_readiness_checks(Context(service(), dispatcher().fault))
     return page("settings.html", "Settings", rows=rows, checks=checks)
 
 

@@ -54,12 +54,12 @@ def test_a_broker_that_does_not_answer_is_asked_once_and_not_by_each_who_wants_t
         dispatcher = JobDispatcher(
             Settings(redis_url=f"redis://127.0.0.1:{silent.getsockname()[1]}", secret_key="s")
         )
-        assert not dispatcher.reachable()
+        assert dispatcher.fault() is not None
         silent.settimeout(0)
         with contextlib.suppress(BlockingIOError):
             while True:
                 silent.accept()
-        assert not any(dispatcher.reachable() for _ in range(10))
+        assert all(dispatcher.fault() for _ in range(10))
         with pytest.raises(BlockingIOError):
             silent.accept()
         dispatcher.celery.close()

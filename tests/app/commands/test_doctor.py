@@ -75,7 +75,7 @@ def test_all_is_well_when_all_is_set(
         ({"PUBLIC_URL": ""}, "PUBLIC_URL", "warning", "planned and held"),
         ({"PUBLIC_URL": "http://weighbridge.example"}, "PUBLIC_URL", "warning", "unencrypted"),
         ({"API_TOKEN": ""}, "API tokens", "warning", "the API cannot be used"),
-        ({"REDIS_URL": "redis://127.0.0.1:9"}, "broker", "problem", "Redis does not answer"),
+        ({"REDIS_URL": "redis://127.0.0.1:9"}, "broker", "problem", "takes no messages"),
         ({"ARTIFACT_STORE": "/dev/null/store"}, "artifact store", "problem", "not writable"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
