@@ -39,6 +39,8 @@ class Delivery(Base):
     """What was odd about the envelope, in sentences."""
     duplicates: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     last_received_at: Mapped[datetime]
+    dismissed_at: Mapped[datetime | None]
+    """When a quarantined delivery was dismissed: health checks do not count it any more."""
 
     __table_args__ = (
         UniqueConstraint("environment", "sha256"),

@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response
-from marshmallow import fields
-from marshmallow.validate import OneOf
+from marshmallow import Schema, fields
+from marshmallow.validate import Length, OneOf
 
 from app.api.blueprint import Blueprint, actor
 from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
@@ -17,6 +17,7 @@ from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from app.responses import CONTENT_HEADERS
 from pipeline.access.audit import log_action
+from pipeline.operations import dismissals
 from pipeline.operations.queries import InvalidCursor, Record
 from pipeline.operations.queries import deliveries as queries
 from pipeline.receive import replay
@@ -41,9 +42,18 @@ class Delivery(OutputSchema):
     kind = fields.String(validate=OneOf(queries.KINDS))
     clock = Timestamp(allow_none=True, metadata={"description": "Time of the event, by Scale's dates."})
     last_received_at = Timestamp()
+    dismissed_at = Timestamp(
+        allow_none=True, metadata={"description": "Time at which a quarantined delivery was dismissed."}
+    )
     sha256 = fields.String()
     warnings = fields.List(
         fields.Raw(), allow_none=True, metadata={"description": "Human-readable parse warnings."}
+    )
+
+
+class Dismissal(Schema):
+    reason = fields.String(
+        required=True, validate=Length(1, 500), metadata={"description": "Why, for the audit log."}
     )
 
 
@@ -114,6 +124,19 @@ def replay_delivery(delivery_id: UUID) -> Record:
     except DatabaseBusy:
         raise ProblemError(503, "The task is locked; send the request again.", Retry_After="5") from None
     return _finished(delivery_id, replayed)
+
+
+@blueprint.post("/deliveries/<uuid:delivery_id>/dismiss")
+@blueprint.arguments(Dismissal)
+@blueprint.response(200, DeliveryDetail)
+def dismiss_delivery(dismissal: Mapping[str, Any], delivery_id: UUID) -> Mapping[str, Any]:
+    """Dismiss a quarantined delivery: it stays stored, and health checks do not count it any more"""
+    try:
+        with service().engine.begin() as connection:
+            dismissals.dismiss_delivery(connection, delivery_id, actor(), dismissal["reason"])
+            return queries.get_delivery(connection, delivery_id)
+    except dismissals.CannotDismiss as error:
+        raise ProblemError(409, str(error)) from None
 
 
 @blueprint.post("/deliveries/replay")

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from marshmallow import fields
-from marshmallow.validate import OneOf
+from marshmallow import Schema, fields
+from marshmallow.validate import Length, OneOf, Range
 from sqlalchemy import Connection
 
 from app.api.blueprint import Blueprint, actor
 from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
+from app.decide import decide_many, select_follow_ups
 from app.extensions import dispatcher, service
 from pipeline.follow_ups import decisions
 from pipeline.follow_ups.decisions import InvalidTransition
@@ -20,6 +21,9 @@ from pipeline.operations.queries import Record
 from pipeline.operations.queries import follow_ups as queries
 
 blueprint = Blueprint("follow-ups", "Tasks that workflows create.")
+
+MAX_SELECTED = 10_000
+SELECTING = ("workflow", "step", "source_task_id", "environment", "since")
 
 
 class FollowUp(OutputSchema):
@@ -84,6 +88,69 @@ def get_follow_up(unique_id: str) -> Mapping[str, Any]:
     """Get one follow-up with its request"""
     with service().reader.begin() as connection:
         return queries.get_follow_up(connection, unique_id)
+
+
+class Selection(Schema):
+    """Follow-ups by their ids, or by filters."""
+
+    unique_ids = fields.List(fields.String(), validate=Length(1, MAX_SELECTED))
+    workflow = fields.String()
+    step = fields.String()
+    source_task_id = fields.String()
+    environment = fields.String(validate=OneOf(("live", "test")))
+    since = Timestamp(metadata={"description": "Earliest time of planning."})
+    limit = fields.Integer(
+        load_default=MAX_SELECTED,
+        validate=Range(1, MAX_SELECTED),
+        metadata={"description": "Maximum number of follow-ups that filters select, oldest first."},
+    )
+    sample = fields.Integer(
+        validate=Range(1, MAX_SELECTED), metadata={"description": "Size of a random selection."}
+    )
+
+
+class DecisionResult(OutputSchema):
+    decided = fields.List(fields.String(), metadata={"description": "unique_ids that were decided about."})
+    errors = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        metadata={"description": "Message by unique_id of each follow-up that could not be decided about."},
+    )
+
+
+@blueprint.post("/follow-ups/approve")
+@blueprint.arguments(Selection)
+@blueprint.response(200, DecisionResult)
+def approve_follow_ups(selection: Mapping[str, Any]) -> Record:
+    """Approve held follow-ups by their ids or by filters"""
+    return _decide_many("approve", selection)
+
+
+@blueprint.post("/follow-ups/cancel")
+@blueprint.arguments(Selection)
+@blueprint.response(200, DecisionResult)
+def cancel_follow_ups(selection: Mapping[str, Any]) -> Record:
+    """Cancel follow-ups by their ids or by filters"""
+    return _decide_many("cancel", selection)
+
+
+@blueprint.post("/follow-ups/retry")
+@blueprint.arguments(Selection)
+@blueprint.response(200, DecisionResult)
+def retry_follow_ups(selection: Mapping[str, Any]) -> Record:
+    """Retry follow-ups that Scale refused, by their ids or by filters"""
+    return _decide_many("retry", selection)
+
+
+def _decide_many(name: str, selection: Mapping[str, Any]) -> Record:
+    filters = {key: value for key, value in selection.items() if key in SELECTING}
+    if bool(filters) == ("unique_ids" in selection):
+        raise ProblemError(400, f"Pass unique_ids, or at least one of {', '.join(SELECTING)}.")
+    unique_ids = selection.get("unique_ids") or select_follow_ups(
+        name, filters, limit=selection["limit"], sample=selection.get("sample")
+    )
+    decided, errors = decide_many(name, unique_ids, actor(), dispatcher().dispatch)
+    return {"decided": decided, "errors": {key: str(error) for key, error in errors.items()}}
 
 
 @blueprint.post("/follow-ups/<string:unique_id>/approve")

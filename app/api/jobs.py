@@ -10,11 +10,13 @@ from marshmallow import fields
 from marshmallow.validate import OneOf
 
 from app.api.blueprint import Blueprint, actor
+from app.api.deliveries import Dismissal
 from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from pipeline.access.audit import log_action
 from pipeline.jobs import kinds, queue
+from pipeline.operations import dismissals
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import jobs as queries
 
@@ -64,3 +66,15 @@ def retry_job(job_id: UUID) -> Mapping[str, Any]:
         log_action(connection, actor(), "job.retry", f"{row['kind']}:{row['subject']}")
     dispatcher().dispatch([job_id])
     return row
+
+
+@blueprint.post("/jobs/<uuid:job_id>/dismiss")
+@blueprint.arguments(Dismissal)
+@blueprint.response(204)
+def dismiss_job(dismissal: Mapping[str, Any], job_id: UUID) -> None:
+    """Dismiss a dead job: it is deleted, and the audit log keeps what it was"""
+    try:
+        with service().engine.begin() as connection:
+            dismissals.dismiss_job(connection, job_id, actor(), dismissal["reason"])
+    except dismissals.CannotDismiss as error:
+        raise ProblemError(409, str(error)) from None

@@ -13,6 +13,7 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.deliveries import Delivery, DeliveryDetail
+from app.commands.dismiss import dismiss_each, print_dismissed
 from app.commands.group import Group, actor, database_message, dispatch_now
 from app.commands.output import (
     as_json,
@@ -26,6 +27,7 @@ from app.commands.output import (
 from app.commands.timestamps import EXAMPLES, TIMESTAMP
 from app.extensions import service
 from pipeline.access.audit import log_action
+from pipeline.operations import dismissals
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import deliveries as queries
 from pipeline.receive.receive import DatabaseBusy
@@ -191,3 +193,18 @@ def describe(result: Record) -> str:
         f"{name} {printable(old)} → {printable(new)}" for name, (old, new) in result["changed"].items()
     )
     return f"{result['status']}; {', '.join(changes) or 'no changes'}"
+
+
+@deliveries.command("dismiss")
+@click.argument("delivery_ids", type=click.UUID, nargs=-1)
+@click.option("--quarantined", is_flag=True, help="Select all quarantined deliveries.")
+@click.option("--reason", required=True, help="Why, for the audit log.")
+@as_json
+def dismiss_deliveries(delivery_ids: tuple[UUID, ...], quarantined: bool, reason: str, as_json: bool) -> None:
+    """Dismiss quarantined deliveries: they stay stored, and doctor stops warning about them."""
+    if bool(delivery_ids) == quarantined:
+        raise click.UsageError("Pass delivery ids or --quarantined.")
+    selected = delivery_ids or tuple(iter_ids(service(), *queries.conditions({"status": "quarantined"})))
+    with service().engine.begin() as connection:
+        outcome = dismiss_each(connection, selected, dismissals.dismiss_delivery, reason)
+    print_dismissed(outcome, "deliveries", as_json)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import click
-from sqlalchemy import Connection
 
 from app.api.follow_ups import FollowUp, FollowUpDetail
 from app.commands.group import Group, actor, dispatch_now, not_found_message
@@ -20,17 +18,13 @@ from app.commands.output import (
     print_rows,
     warn_about_unknown_filters,
 )
+from app.commands.timestamps import EXAMPLES, TIMESTAMP
+from app.decide import DECISIONS, decide_many, select_follow_ups
 from app.extensions import service
-from pipeline.follow_ups import decisions
-from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.operations.queries import NotFound
 from pipeline.operations.queries import follow_ups as queries
 
 LISTED = ("unique_id", "state", "task_type", "task_id", "environment", "planned_at", "reason")
-DECISION_BATCH_SIZE = 500
-"""Decisions in one transaction."""
-
-Decide = Callable[[Connection, str, str], list[UUID]]
 
 
 @click.group("follow-ups", cls=Group)
@@ -53,6 +47,9 @@ def decision(command: Any) -> Any:
     """Add the arguments and options of a command that decides about follow-ups."""
     for option in (
         as_json,
+        click.option("--sample", type=click.IntRange(1), help="Select a random N of them."),
+        click.option("--limit", type=click.IntRange(1), help="Select only the N oldest of them."),
+        click.option("--since", type=TIMESTAMP, help=f"Planned at or after TIME: {EXAMPLES}."),
         click.option("--yes", is_flag=True, help="Skip the confirmation."),
         filters,
         click.argument("unique_ids", nargs=-1),
@@ -89,70 +86,52 @@ def show(unique_id: str, as_json: bool) -> None:
 @decision
 def approve(**options: Any) -> None:
     """Approve held follow-ups, so that their tasks are created."""
-    decide_many(decisions.approve, "approve", ("held",), **options)
+    decide("approve", **options)
 
 
 @follow_ups.command()
 @decision
 def cancel(**options: Any) -> None:
     """Cancel follow-ups. A task that was created is canceled at Scale by a job."""
-    decide_many(decisions.cancel, "cancel", ("held", "planned", "created"), **options)
+    decide("cancel", **options)
 
 
 @follow_ups.command()
 @decision
 def retry(**options: Any) -> None:
     """Retry follow-ups that Scale refused."""
-    decide_many(decisions.retry, "retry", ("failed",), **options)
+    decide("retry", **options)
 
 
-PAST = {"approve": "Approved", "cancel": "Canceled", "retry": "Retried"}
-
-
-def decide_many(
-    decide: Decide,
-    verb: str,
-    states: tuple[str, ...],
+def decide(
+    name: str,
     unique_ids: Sequence[str],
+    limit: int | None,
+    sample: int | None,
     yes: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Decide about the named follow-ups, or about all in `states` that the options select."""
+    """Decide about the named follow-ups, or about those that the options select."""
     selected = filters_from(**options)
     if bool(unique_ids) == bool(selected):
-        raise click.UsageError("Pass unique_ids, or select follow-ups by --workflow, --step or --source.")
+        raise click.UsageError(
+            "Pass unique_ids, or select follow-ups by --workflow, --step, --source or --since."
+        )
     if not unique_ids:
-        with service().reader.begin() as connection:
-            unique_ids = queries.matching_unique_ids(connection, selected, states)
+        unique_ids = select_follow_ups(name, selected, limit=limit, sample=sample)
         if not unique_ids:
             warn_about_unknown_filters(selected)
-        if unique_ids and not yes:
-            click.confirm(f"{verb.capitalize()} {len(unique_ids)} follow-ups?", abort=True)
-    decided, errors = apply_decisions(decide, unique_ids)
+        elif not yes:
+            click.confirm(f"{name.capitalize()} {len(unique_ids)} follow-ups?", abort=True)
+    decided, errors = decide_many(name, unique_ids, actor(), dispatch_now)
+    messages = {
+        unique_id: not_found_message(error) if isinstance(error, NotFound) else str(error)
+        for unique_id, error in errors.items()
+    }
     if as_json:
-        print_json({"decided": decided, "errors": errors})
+        print_json({"decided": decided, "errors": messages})
     else:
-        click.echo(f"{PAST[verb]} {len(decided)} follow-ups.")
-    if errors:
-        raise click.ClickException("\n".join(f"{name}: {error}" for name, error in errors.items()))
-
-
-def apply_decisions(decide: Decide, unique_ids: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the unique_ids that were decided about, and the error of each other one."""
-    decided: list[str] = []
-    errors: dict[str, str] = {}
-    for start in range(0, len(unique_ids), DECISION_BATCH_SIZE):
-        job_ids: list[UUID] = []
-        with service().engine.begin() as connection:
-            for unique_id in unique_ids[start : start + DECISION_BATCH_SIZE]:
-                try:
-                    queries.get_follow_up(connection, unique_id)
-                    job_ids += decide(connection, unique_id, actor())
-                    decided.append(unique_id)
-                except NotFound as error:
-                    errors[unique_id] = not_found_message(error)
-                except InvalidTransition as error:
-                    errors[unique_id] = str(error)
-        dispatch_now(job_ids)
-    return decided, errors
+        click.echo(f"{DECISIONS[name].past} {len(decided)} follow-ups.")
+    if messages:
+        raise click.ClickException("\n".join(f"{one}: {message}" for one, message in messages.items()))

@@ -8,11 +8,13 @@ from uuid import UUID
 import click
 
 from app.api.jobs import KINDS, Job
+from app.commands.dismiss import dismiss_each, print_dismissed
 from app.commands.group import Group, actor, dispatch_now
 from app.commands.output import as_json, filters_from, limit, print_json, print_rows
 from app.extensions import service
 from pipeline.access.audit import log_action
 from pipeline.jobs.queue import retry
+from pipeline.operations import dismissals
 from pipeline.operations.queries import NotFound
 from pipeline.operations.queries import jobs as queries
 
@@ -67,3 +69,19 @@ def retry_jobs(job_ids: tuple[UUID, ...], dead: bool, kind: str | None, as_json:
         click.echo(f"Retried {len(retried)} jobs.")
     if skipped:
         raise click.ClickException(f"Already running or finished: {', '.join(map(str, skipped))}")
+
+
+@jobs.command("dismiss")
+@click.argument("job_ids", type=click.UUID, nargs=-1)
+@click.option("--dead", is_flag=True, help="Select all dead jobs.")
+@click.option("--kind", type=click.Choice(KINDS), help="With --dead: only jobs of this kind.")
+@click.option("--reason", required=True, help="Why, for the audit log.")
+@as_json
+def dismiss_jobs(job_ids: tuple[UUID, ...], dead: bool, kind: str | None, reason: str, as_json: bool) -> None:
+    """Dismiss dead jobs: they are deleted, and the audit log keeps what they were."""
+    if bool(job_ids) == dead:
+        raise click.UsageError("Pass job ids or --dead.")
+    with service().engine.begin() as connection:
+        selected = list(job_ids) or queries.matching_ids(connection, filters_from(state="dead", kind=kind))
+        outcome = dismiss_each(connection, selected, dismissals.dismiss_job, reason)
+    print_dismissed(outcome, "jobs", as_json)

@@ -150,6 +150,7 @@ def upgrade() -> None:
         sa.Column("warnings", json(), nullable=True),
         sa.Column("duplicates", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("last_received_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("dismissed_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
         sa.UniqueConstraint("environment", "sha256", name=op.f("uq_deliveries_environment_sha256")),
     )

@@ -178,7 +178,7 @@ def jobs(service: Service, connection: Connection) -> Checks:
             "jobs",
             PROBLEM,
             f"{dead} dead jobs",
-            "`weighbridge jobs list --state dead` shows why; `weighbridge jobs retry --dead` retries them.",
+            "`weighbridge jobs list --state dead` shows why; `weighbridge jobs retry --dead` retries them, and `dismiss` deletes them.",
         )
     else:
         yield Check("jobs", OK, "no dead jobs")
@@ -187,13 +187,17 @@ def jobs(service: Service, connection: Connection) -> Checks:
 def quarantine(service: Service, connection: Connection) -> Checks:
     """Check for quarantined deliveries."""
     not_processed = text("deliveries.status != 'processed'")  # the condition of the partial index
-    if connection.scalar(select(exists().where(not_processed, Delivery.status == "quarantined"))):
+    if connection.scalar(
+        select(
+            exists().where(not_processed, Delivery.status == "quarantined", Delivery.dismissed_at.is_(None))
+        )
+    ):
         yield Check(
             "quarantine",
             WARNING,
             "some deliveries could not be parsed or applied; they are stored unchanged",
             "`weighbridge deliveries list --status quarantined` shows why;"
-            " `weighbridge deliveries replay --quarantined` tries again.",
+            " `weighbridge deliveries replay --quarantined` tries again, and `dismiss` ends this warning.",
         )
 
 

@@ -31,6 +31,7 @@ COLUMNS = (
     Delivery.last_received_at,
     Delivery.sha256,
     Delivery.warnings,
+    Delivery.dismissed_at,
 )
 
 

@@ -52,12 +52,26 @@ def get_follow_up(connection: Connection, unique_id: str) -> Mapping[str, Any]:
     return dict(row)
 
 
-def matching_unique_ids(connection: Connection, filters: Filters, states: Sequence[str]) -> Sequence[str]:
-    """Return the unique_ids of all follow-ups in one of `states` that match `filters`, oldest first."""
+def matching_unique_ids(
+    connection: Connection,
+    filters: Filters,
+    states: Sequence[str],
+    *,
+    limit: int | None = None,
+    sample: int | None = None,
+) -> Sequence[str]:
+    """Return the unique_ids of follow-ups in one of `states` that match `filters`, oldest first.
+
+    All of them, the oldest `limit`, or a random `sample`. The filter `since` is the earliest time of planning.
+    """
     statement = select(FollowUp.unique_id).where(
         FollowUp.state.in_(states), *equal(FollowUp, FILTERS, filters)
     )
-    return connection.scalars(statement.order_by(FollowUp.id)).all()
+    if (since := filters.get("since")) is not None:
+        statement = statement.where(FollowUp.planned_at >= since)
+    if sample is not None:
+        return sorted(connection.scalars(statement.order_by(func.random()).limit(sample)))
+    return connection.scalars(statement.order_by(FollowUp.id).limit(limit)).all()
 
 
 def first_follow_up(connection: Connection, source_task_id: str) -> Mapping[str, Any] | None:

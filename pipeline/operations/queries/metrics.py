@@ -34,7 +34,7 @@ def work_counts(connection: Connection) -> WorkCounts:
     due = connection.scalar(select(func.min(Job.run_at)).where(Job.state == "ready", Job.run_at <= now))
     not_processed = (
         select(Delivery.status, func.count())
-        .where(text("deliveries.status != 'processed'"))
+        .where(text("deliveries.status != 'processed'"), Delivery.dismissed_at.is_(None))
         .group_by(Delivery.status)
     )
     by_state = select(FollowUp.state, func.count()).group_by(FollowUp.state)

@@ -91,7 +91,7 @@ def test_a_follow_up_is_listed_and_shown_with_its_request(plan: Plan, get: Get) 
 def test_approving_a_held_follow_up_asks_for_its_creation(
     plan: Plan, client: FlaskClient, service: Service, get: Get
 ) -> None:
-    unique_id = plan("held", reason="limit of 10,000 tasks a day")
+    unique_id = plan("held", reason="limit of 10,000 tasks a day", reason_code="limit")
     answer = client.post(f"/api/v1/follow-ups/{unique_id}/approve")
     assert answer.status_code == 200
     assert (answer.json["state"], answer.json["reason"]) == ("planned", None)
@@ -124,7 +124,7 @@ def test_canceling_a_created_follow_up_asks_scale_through_a_job(
 def test_retrying_a_refused_follow_up_asks_for_it_again(
     plan: Plan, client: FlaskClient, service: Service
 ) -> None:
-    unique_id = plan("failed", reason="Scale refused it with 400: no money")
+    unique_id = plan("failed", reason="Scale refused it with 400: no money", reason_code="refused")
     answer = client.post(f"/api/v1/follow-ups/{unique_id}/retry")
     assert (answer.status_code, answer.json["state"], answer.json["reason"]) == (200, "planned", None)
     assert jobs_of(service, unique_id) == [kinds.CREATE]
@@ -201,7 +201,15 @@ def test_a_workflow_is_paused_and_resumed(
 
 
 def test_creating_is_stopped_and_started(get: Get, client: FlaskClient) -> None:
-    assert get("/creating") == {"stopped": False, "stopped_by": None, "stopped_at": None, "pauses": []}
+    running = get("/creating")
+    assert running == {
+        "stopped": False,
+        "stopped_by": None,
+        "stopped_at": None,
+        "reason": None,
+        "environments": [],
+        "pauses": [],
+    }
     stopped = client.post("/api/v1/creating/stop").json
     assert (stopped["stopped"], stopped["stopped_by"]) == (True, "API_TOKEN")
     assert stopped["stopped_at"].endswith("Z")
@@ -268,12 +276,12 @@ def test_the_lineage_of_a_task_goes_up_to_the_first_and_down_to_all(
 def test_a_run_that_is_over_has_a_duration(plan: Plan, deliver: Deliver, get: Get) -> None:
     deliver("polygonannotation/polygons", task_id="root", created_at="2021-01-01T00:00:00Z")
     unique_id = plan("created", source_task_id="root")
-    deliver("annotation/accepted", task_id="child", unique_id=unique_id, updated_at="2031-01-01T00:00:00Z")
+    deliver("annotation/accepted", task_id="child", unique_id=unique_id, updated_at="2026-01-01T00:00:00Z")
     run = get("/tasks/child/lineage")["run"]
     assert run["state"] == "completed"
     assert run["started_at"] == "2021-01-01T00:00:00.000Z"
-    assert run["finished_at"] == "2031-01-01T00:00:00.000Z"
-    assert run["duration_seconds"] == 3652 * 86400
+    assert run["finished_at"] == "2026-01-01T00:00:00.000Z"
+    assert run["duration_seconds"] == 1826 * 86400
 
 
 @pytest.mark.parametrize(
@@ -315,3 +323,24 @@ def test_what_would_follow_from_a_task_is_told_and_nothing_is_written(
         assert connection.scalars(select(FollowUp.unique_id)).all() == []
     assert client.get("/api/v1/tasks/nobody/plan").status_code == 404
     assert client.get("/api/v1/tasks/root/explain?workflow=none").status_code == 404
+
+
+def test_many_follow_ups_are_decided_about_in_one_request(client: FlaskClient, plan: Plan, get: Get) -> None:
+    first, second, third = (plan("held") for _ in range(3))
+    created = plan("created", task_id="child")
+    named = client.post("/api/v1/follow-ups/approve", json={"unique_ids": [first, created, "nosuch"]}).json
+    assert named["decided"] == [first]
+    assert set(named["errors"]) == {created, "nosuch"}
+    oldest = client.post("/api/v1/follow-ups/approve", json={"workflow": "chain", "limit": 1}).json
+    assert oldest == {"decided": [second], "errors": {}}
+    sampled = client.post("/api/v1/follow-ups/cancel", json={"step": "boxes", "sample": 2}).json
+    assert len(sampled["decided"]) == 2
+    assert set(sampled["decided"]) <= {first, second, third, created}
+    assert client.post("/api/v1/follow-ups/cancel", json={"since": "2099-01-01"}).json["decided"] == []
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"limit": 5}, {"unique_ids": ["a"], "workflow": "chain"}, {"unique_ids": []}]
+)
+def test_a_selection_that_is_empty_or_ambiguous_is_refused(client: FlaskClient, body: dict[str, Any]) -> None:
+    assert client.post("/api/v1/follow-ups/approve", json=body).status_code in (400, 422)

@@ -69,3 +69,15 @@ def test_batches_are_listed_with_their_newest_state(deliver: Deliver, get: Get) 
     assert get("/batches", cursor=page["next_cursor"])["data"] == batches[1:]
     assert get("/batches", environment="test")["data"] == batches[:1]
     assert get("/batches", name="first")["data"] == batches[1:2]
+
+
+def test_only_a_dead_job_can_be_dismissed(client: FlaskClient, service: Service) -> None:
+    with service.engine.begin() as connection:
+        (job_id,) = queue.enqueue(connection, kinds.PLAN, ["one"])
+    path = f"/api/v1/jobs/{job_id}/dismiss"
+    assert client.post(path, json={"reason": "known"}).status_code == 409
+    with service.engine.begin() as connection:
+        connection.execute(update(Job).values(state="dead"))
+    assert client.post(path, json={}).status_code == 400
+    assert client.post(path, json={"reason": "known"}).status_code == 204
+    assert client.post(path, json={"reason": "known"}).status_code == 404

@@ -115,10 +115,70 @@ def test_creation_is_paused_and_resumed_under_its_new_and_its_former_name(
     weighbridge: Run, names: tuple[str, str, str]
 ) -> None:
     group, pause, resume = names
-    running = {"stopped": False, "stopped_by": None, "stopped_at": None, "pauses": []}
+    running = {
+        "stopped": False,
+        "stopped_by": None,
+        "stopped_at": None,
+        "reason": None,
+        "environments": [],
+        "pauses": [],
+    }
     assert json.loads(weighbridge(group, "status", "--json").stdout) == running
     paused = json.loads(weighbridge(group, pause, "--json").stdout)
     assert paused["stopped"]
     assert paused["stopped_by"].startswith("cli")
     assert json.loads(weighbridge(group, "status", "--json").stdout) == paused
     assert json.loads(weighbridge(group, resume, "--json").stdout) == running
+
+
+def test_the_oldest_or_a_sample_of_the_selected_follow_ups_is_decided_about(
+    weighbridge: Run, deliver: Deliver, service: Service
+) -> None:
+    for number in range(4):
+        deliver("polygonannotation/polygons", task_id=f"task-{number}")
+        run_due_jobs(service)
+
+    def decided(*options: str) -> list[str]:
+        done = weighbridge(
+            "follow-ups", "approve", "--workflow", "polygons-to-boxes", "--yes", "--json", *options
+        )
+        return json.loads(done.stdout)["decided"]
+
+    assert decided("--since", "2099-01-01") == []
+    assert decided("--limit", "1") == ["polygons-to-boxes.boxes.task-0"]
+    assert len(decided("--sample", "2")) == 2
+    assert len(decided("--since", "1h")) == 1
+
+
+def test_a_dismissed_job_is_deleted_and_kept_in_the_audit_log(
+    weighbridge: Run, dead: Sequence[UUID], service: Service
+) -> None:
+    done = weighbridge("jobs", "dismiss", str(dead[0]), "--reason", "known", "--json")
+    assert json.loads(done.stdout) == {"dismissed": [str(dead[0])], "errors": {}}
+    assert [row["id"] for row in json.loads(weighbridge("jobs", "list", "--json").stdout)] == [str(dead[1])]
+    (entry,) = json.loads(weighbridge("audit", "--action", "job.dismiss", "--json").stdout)
+    assert entry["subject"] == "plan:one"
+    assert entry["details"] == {"reason": "known", "last_error": "it went wrong", "attempts": 0}
+    assert weighbridge("jobs", "dismiss", str(dead[0]), "--reason", "again").exit_code == 1
+    assert weighbridge("jobs", "dismiss", "--dead", "--reason", "all").exit_code == 0
+    assert json.loads(weighbridge("jobs", "list", "--json").stdout) == []
+
+
+def test_a_dismissed_delivery_stays_stored_and_is_no_warning_any_more(
+    weighbridge: Run, deliver: Deliver
+) -> None:
+    def warnings() -> set[str]:
+        checks = json.loads(weighbridge("doctor", "--json").stdout)["checks"]
+        return {check["name"] for check in checks if check["state"] == "warning"}
+
+    receipt = deliver(b"no JSON")
+    sound = deliver("polygonannotation/polygons")
+    assert "quarantine" in warnings()
+    refused = weighbridge("deliveries", "dismiss", str(sound.delivery_id), "--reason", "x")
+    assert refused.exit_code == 1
+    assert "processed" in refused.stderr
+    assert weighbridge("deliveries", "dismiss", "--quarantined", "--reason", "a test of ours").exit_code == 0
+    assert "quarantine" not in warnings()
+    shown = json.loads(weighbridge("deliveries", "show", str(receipt.delivery_id), "--json").stdout)
+    assert shown["status"] == "quarantined"
+    assert shown["dismissed_at"]

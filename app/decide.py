@@ -1,0 +1,63 @@
+"""Decide about many follow-ups, for the API, the commands and the console: in transactions of a bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from app.extensions import service
+from pipeline.follow_ups import decisions
+from pipeline.follow_ups.decisions import InvalidTransition
+from pipeline.operations.queries import NotFound
+from pipeline.operations.queries.follow_ups import get_follow_up, matching_unique_ids
+
+BATCH_SIZE = 500
+"""Decisions in one transaction."""
+
+Decide = Callable[[Connection, str, str], list[UUID]]
+
+
+class Decision(NamedTuple):
+    """A decision, and the states of the follow-ups that it selects by filters."""
+
+    decide: Decide
+    states: tuple[str, ...]
+    past: str
+
+
+DECISIONS: Mapping[str, Decision] = {
+    "approve": Decision(decisions.approve, ("held",), "Approved"),
+    "cancel": Decision(decisions.cancel, ("held", "planned", "created"), "Canceled"),
+    "retry": Decision(decisions.retry, ("failed",), "Retried"),
+}
+
+
+def select_follow_ups(
+    name: str, filters: Mapping[str, Any], *, limit: int | None = None, sample: int | None = None
+) -> Sequence[str]:
+    """Return the unique_ids that the decision `name` selects: the oldest `limit`, or a random `sample`."""
+    with service().reader.begin() as connection:
+        return matching_unique_ids(connection, filters, DECISIONS[name].states, limit=limit, sample=sample)
+
+
+def decide_many(
+    name: str, unique_ids: Sequence[str], actor: str, dispatch: Callable[[Sequence[UUID]], None]
+) -> tuple[list[str], dict[str, Exception]]:
+    """Return the unique_ids that were decided about, and the error of each other one: NotFound or InvalidTransition."""
+    decided: list[str] = []
+    errors: dict[str, Exception] = {}
+    for start in range(0, len(unique_ids), BATCH_SIZE):
+        job_ids: list[UUID] = []
+        with service().engine.begin() as connection:
+            for unique_id in unique_ids[start : start + BATCH_SIZE]:
+                try:
+                    get_follow_up(connection, unique_id)
+                    job_ids += DECISIONS[name].decide(connection, unique_id, actor)
+                    decided.append(unique_id)
+                except (NotFound, InvalidTransition) as error:
+                    errors[unique_id] = error
+        dispatch(job_ids)
+    return decided, errors
