@@ -17,6 +17,7 @@ from app.responses import CONTENT_HEADERS, SAFE_MEDIA_TYPES
 from pipeline.datasets.attachments import attachments
 from pipeline.datasets.images import NoImage, copy
 from pipeline.operations.queries.tasks import get_task
+from scale.images import open_image
 
 MAX_SIDE = 2048
 """Pixels of a preview's longer side."""
@@ -67,7 +68,7 @@ def _respond(path: Path, media_type: str | None) -> Response:
 
 def _shrink(path: Path) -> None:
     """Replace an image by a preview: upright, JPEG, at most MAX_SIDE pixels wide and high."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         image.draft("RGB", (MAX_SIDE, MAX_SIDE))
         upright = ImageOps.exif_transpose(image)
         upright.thumbnail((MAX_SIDE, MAX_SIDE))

@@ -24,6 +24,7 @@ from pipeline.follow_ups.signed_urls import parse_own_url
 from pipeline.http.client import DownloadError, Unreachable
 from pipeline.http.download import fetch
 from pipeline.service import Service
+from scale.images import open_image
 
 HEAD_BYTES = 64 * 1024
 """The first look: the sizes of nearly all images are in it."""
@@ -86,7 +87,7 @@ def read_size(start: bytes, *, complete: bool) -> Size | None:
     if not complete and start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return _webp_size(start)
     try:
-        with Image.open(io.BytesIO(start)) as image:
+        with open_image(io.BytesIO(start)) as image:
             orientation = image.getexif().get(ORIENTATION, 1)
             width, height = image.size
             media_type = Image.MIME.get(image.format or "", "application/octet-stream")
@@ -142,7 +143,7 @@ def copy(service: Service, address: str, target: Path) -> Size | None:
         target.unlink(missing_ok=True)
         raise _no_image(reason) from None
     try:
-        with Image.open(target) as image:
+        with open_image(target) as image:
             media_type = Image.MIME.get(image.format or "", "application/octet-stream")
             return _as_shown(*image.size, image.getexif().get(ORIENTATION, 1), media_type)
     except Exception:

@@ -25,6 +25,7 @@ from pipeline.jobs import queue
 from pipeline.jobs.queue import Job
 from pipeline.service import Service
 from scale.envelope import response_digest
+from scale.images import open_image
 from workflows.definition.recipes import (
     Cut,
     LayersFile,
@@ -174,13 +175,16 @@ def crop(service: Service, task_id: str, recipe: Cut) -> BuiltFile:
 
 
 def crop_image(content: BinaryIO, box: tuple[int, int, int, int]) -> tuple[bytes, str]:
-    """Return (the part of an image inside `box`, its media type). `box`: left, top, right, bottom in pixels of the image as it
-    is shown, which its orientation tag may turn. Raises CannotBeMade."""
+    """Return the part of an image inside `box`, and its media type.
+
+    `box` is left, top, right, bottom in pixels of the image as it is shown, which its orientation tag may turn.
+    Raises RequestFileError.
+    """
     try:
-        with Image.open(content) as image:
+        with open_image(content) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise RequestFileError(
-                    f"the image has {image.width:,} × {image.height:,} pixels, and {MAX_PIXELS:,} in all are the most"
+                    f"the image has {image.width:,} × {image.height:,} pixels; at most {MAX_PIXELS:,} in all are cropped"
                 )
             form = "JPEG" if image.format in ("JPEG", "MPO") else "PNG"
             profile = image.info.get("icc_profile")
@@ -188,14 +192,14 @@ def crop_image(content: BinaryIO, box: tuple[int, int, int, int]) -> tuple[bytes
             inside = (box[0], box[1], min(box[2], shown.width), min(box[3], shown.height))
             if inside[0] >= inside[2] or inside[1] >= inside[3]:
                 raise RequestFileError(
-                    f"the annotation lies outside of the image, which has {shown.width:,} × {shown.height:,} pixels"
+                    f"the annotation lies outside the image, which has {shown.width:,} × {shown.height:,} pixels"
                 )
             part = shown.crop(inside)
             written = io.BytesIO()
             finest = {"quality": 95, "subsampling": 0} if form == "JPEG" else {}
             part.save(written, form, icc_profile=profile, **finest)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as unreadable:
-        raise RequestFileError(f"the image can't be read: {unreadable}") from unreadable
+        raise RequestFileError(f"the image cannot be read: {unreadable}") from unreadable
     return written.getvalue(), f"image/{form.lower()}"
 
 

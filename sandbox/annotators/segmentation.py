@@ -15,6 +15,7 @@ from sandbox.annotators.assignment import ASSUMED_SIZE, Assignment
 from sandbox.annotators.attributes import choose_attributes
 from sandbox.annotators.labels import Label, label_set
 from sandbox.annotators.values import as_bool, as_dict, dicts_in
+from scale.images import open_image
 
 MAX_INDEXES = 65_535
 MAX_PIXELS = 64_000_000  # a larger image is answered as if its size were not known
@@ -207,7 +208,7 @@ def load_scene(assignment: Assignment, response: dict[str, Any]) -> Scene | None
     if content is None:
         return None
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(io.BytesIO(content)) as image:
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None

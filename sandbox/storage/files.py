@@ -10,6 +10,7 @@ from PIL import Image
 
 from sandbox.storage import clock
 from sandbox.storage.store import Store, StoredFile
+from scale.images import open_image
 
 MAX_READ_BYTES = 64 * 2**20
 READ_TIMEOUT_SECONDS = 3.0
@@ -82,7 +83,7 @@ class Files:
         if content is None:
             return None
         try:
-            with Image.open(io.BytesIO(content)) as image:
+            with open_image(io.BytesIO(content)) as image:
                 return image.size
         except (OSError, ValueError, Image.DecompressionBombError):
             return None

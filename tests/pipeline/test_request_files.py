@@ -205,7 +205,7 @@ def test_an_annotation_outside_of_its_image_fails_with_the_reason(
     (row,) = chain.follow_ups().values()
     assert (row["state"], row["reason"]) == (
         "failed",
-        "a file of its request cannot be built: the annotation lies outside of the image, which has 100 × 50 pixels",
+        "a file of its request cannot be built: the annotation lies outside the image, which has 100 × 50 pixels",
     )
 
 
