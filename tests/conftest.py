@@ -30,9 +30,19 @@ SERVER_FIXTURES = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that start a server or processes, so that `make quick` leaves them out."""
     for item in items:
-        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if SERVER_FIXTURES & set(getattr(item, "fixturenames", ())) or "postgresql" in map(str, parameters):
+        if isinstance(item, pytest.Function) and _starts_servers(item):
             item.add_marker("servers")
+
+
+def _starts_servers(item: pytest.Function) -> bool:
+    """Return whether a test uses a fixture of this module that starts a server. Rooms have a `service` without processes."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    if any(isinstance(parameter, str) and parameter == "postgresql" for parameter in parameters):
+        return True
+    definitions = item._fixtureinfo.name2fixturedefs
+    return any(
+        definitions[name][-1].func.__module__ == __name__ for name in SERVER_FIXTURES & definitions.keys()
+    )
 
 
 def _server(start: Callable[[], Any]) -> Any:
