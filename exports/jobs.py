@@ -27,7 +27,6 @@ from pipeline.operations.queries import NotFound, Record
 from pipeline.service import Service
 
 PROGRESS_SECONDS = 1.0
-OPTIONS = ("images", "split", "split_by", "classes", "croissant")
 
 
 def run_export(service: Service, job: Job) -> None:
@@ -103,11 +102,13 @@ def parse_request(filters: Mapping[str, Any] | None, options: Mapping[str, Any])
     split, split_by, classes = (options.get(name) for name in ("split", "split_by", "classes"))
     if isinstance(split, Mapping):
         split = ",".join(f"{name}={share}" for name, share in split.items())
+    if split is not None and not isinstance(split, str):
+        raise Unusable("split takes shares such as train=0.8,val=0.2, as text or as an object.")
     return Request(
         filters=parse_filters(filters) if filters is not None else None,
-        shares=parse_shares(split) if split else None,
-        split_by=check_split_by(split_by) if split_by else None,
-        classes=versions.parse_classes("\n".join(classes)) if classes else None,
+        shares=parse_shares(split) if split is not None else None,
+        split_by=check_split_by(split_by) if split_by is not None else None,
+        classes=versions.check_classes(classes) if classes is not None else None,
     )
 
 

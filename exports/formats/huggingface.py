@@ -72,10 +72,11 @@ def write(export: Export) -> None:
     finally:
         for shard in shards.values():
             shard.close()
-    for shard in shards.values():
+    written = [shard for shard in shards.values() if shard.rows]  # `datasets` refuses a split without rows
+    for shard in written:
         shard.rename()
     with export.open("README.md") as file:
-        file.write(_card(export, columns, list(shards.values())).encode())
+        file.write(_card(export, columns, written).encode())
 
 
 def _split_name(split: str) -> str:
@@ -196,11 +197,7 @@ class _Shards:
 
     def _flush(self) -> None:
         if self._writer is None:
-            from pyarrow import parquet
-
-            self._path = self._export.path(f"data/{self.split}-{self._count:05d}")
-            self._writer = parquet.ParquetWriter(self._path, self._schema, compression="zstd")
-            self._count += 1
+            self._open()
         batch = self._arrow.RecordBatch.from_pylist(self._waiting, schema=self._schema)
         self._writer.write_batch(batch)
         self.bytes += batch.nbytes
@@ -208,12 +205,19 @@ class _Shards:
         if self._path.stat().st_size >= SHARD_BYTES:
             self._end()
 
+    def _open(self) -> None:
+        from pyarrow import parquet
+
+        self._path = self._export.path(f"data/{self.split}-{self._count:05d}")
+        self._writer = parquet.ParquetWriter(self._path, self._schema, compression="zstd")
+        self._count += 1
+
     def _end(self) -> None:
         self._writer.close()
         self._writer = None
 
     def close(self) -> None:
-        if self._waiting or self._count == 0:
+        if self._waiting:
             self._flush()
         if self._writer is not None:
             self._end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -83,29 +84,37 @@ def _words(name: str, value: Any) -> tuple[str, ...]:
         raise Unusable(f"The filter {name} takes a word or a list of words.")
     if name in WORDS:
         items = [part.strip() for item in items for part in item.split(",") if part.strip()]
-    if any("\0" in item for item in items):
-        raise Unusable(f"The filter {name} holds a NUL character; nothing that is stored does.")
+    for item in items:
+        check_text(f"The filter {name}", item)
     for item in items:
         if item not in CHOICES.get(name, (item,)):
             raise Unusable(f"{item} is no {name}; take {' or '.join(CHOICES[name])}.")
     return tuple(sorted(set(items)))
 
 
+def check_text(what: str, text: str) -> None:
+    """Raise Unusable for text that no database stores: NUL characters and halves of surrogate pairs."""
+    if re.search("[\0\ud800-\udfff]", text):
+        raise Unusable(f"{what} holds a NUL character or half a surrogate pair; nothing that is stored does.")
+
+
 def _metadata(value: Any) -> tuple[tuple[str, str], ...]:
     if not isinstance(value, Mapping):
         raise Unusable("The filter metadata takes an object of keys and values.")
-    return tuple(sorted((str(key), _as_text(item)) for key, item in value.items()))
+    pairs = tuple(sorted((str(key), _as_text(item)) for key, item in value.items()))
+    for pair in pairs:
+        check_text("The filter metadata", "".join(pair))
+    return pairs
 
 
 def _moment(name: str, value: Any) -> datetime:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            raise Unusable(f"{value!r} is no moment for {name}; write 2026-01-31T09:30:00Z.") from None
-    if not isinstance(value, datetime):
-        raise Unusable(f"The filter {name} takes a time such as 2026-01-31T09:30:00Z.")
-    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if not isinstance(moment, datetime):
+            raise TypeError(value)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (TypeError, ValueError, OverflowError):
+        raise Unusable(f"{value!r} is no moment for {name}; write 2026-01-31T09:30:00Z.") from None
 
 
 def _as_text(value: Any) -> str:

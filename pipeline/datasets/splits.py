@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
-from pipeline.datasets.filters import Unusable
+from pipeline.datasets.filters import Unusable, check_text
 
 WHOLE = "train"
 """The split of everything where no shares are given."""
@@ -49,6 +49,7 @@ def _share(name: str, text: str) -> float:
 
 def check_split_by(split_by: str) -> str:
     """Raise Unusable unless it is one of SPLIT_BY or names a key of the metadata."""
+    check_text("The split key", split_by)
     if split_by in SPLIT_BY or (split_by.startswith(METADATA) and split_by != METADATA):
         return split_by
     raise Unusable(f"Tasks cannot be split by {split_by}; take task, attachment, lineage or metadata.KEY.")

@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from models import Annotation, Artifact, Dataset, DatasetItem, DatasetVersion, Response
-from pipeline.datasets.filters import Filters, Unusable, parse_filters
+from pipeline.datasets.filters import Filters, Unusable, check_text, parse_filters
 from pipeline.datasets.selection import Candidate, Selection, choose, members_of
 from pipeline.datasets.splits import WHOLE, check_split_by, split
 from pipeline.db.dialect import insert as insert_or_update
@@ -286,14 +286,20 @@ def choose_classes(
 
 def parse_classes(text: str) -> list[str]:
     """One label a line; empty lines do not count. Raises Unusable."""
-    labels = [line.rstrip("\r") for line in text.removeprefix("\ufeff").split("\n")]
-    labels = [label for label in labels if label.strip()]
+    lines = [line.rstrip("\r") for line in text.removeprefix("\ufeff").split("\n")]
+    return check_classes([line for line in lines if line.strip()])
+
+
+def check_classes(labels: Sequence[str]) -> list[str]:
+    """The labels, if they can be classes. Raises Unusable."""
     if not labels:
-        raise Unusable("The list of classes is empty; write one label a line.")
+        raise Unusable("The list of classes is empty; name at least one label.")
+    for label in labels:
+        check_text("The list of classes", label)
     if len(set(labels)) != len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise Unusable(f"The list of classes names {twice!r} twice.")
-    return labels
+    return list(labels)
 
 
 def _write_items(
