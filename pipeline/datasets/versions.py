@@ -291,7 +291,7 @@ def parse_classes(text: str) -> list[str]:
 
 
 def check_classes(labels: Sequence[str]) -> list[str]:
-    """The labels, if they can be classes. Raises Unusable."""
+    """Return the labels, if they can be classes. Raise Unusable if not."""
     if not labels:
         raise Unusable("The list of classes is empty; name at least one label.")
     for label in labels:

@@ -93,9 +93,9 @@ def test_an_export_that_cannot_be_written_fails_with_its_reason(
         ({"format": "csv", "options": {"split": "train=0.8"}}, 422),
         ({"format": "csv", "options": {"split": 7}}, 422),
         ({"format": "csv", "options": {"classes": []}}, 422),
-        ({"format": "csv", "options": {"classes": ["a\0"]}}, 422),
+        ({"format": "csv", "options": {"classes": ["a\0"]}}, 400),
         ({"format": "csv", "filters": {"since": "0001-01-01T00:00:00+23:59"}}, 422),
-        ({"format": "csv", "filters": {"metadata": {"a": "\ud800"}}}, 422),
+        ({"format": "csv", "filters": {"metadata": {"a": "\ud800"}}}, 400),
         ({"format": "csv", "dataset": "a", "filters": {"type": "annotation"}}, 422),
     ],
 )
