@@ -48,10 +48,6 @@ class CreationStatus(OutputSchema):
     stopped = fields.Boolean(metadata={"description": "Whether the creation of tasks is paused."})
     stopped_by = fields.String(allow_none=True)
     stopped_at = fields.String(allow_none=True)
-    reason = fields.String(allow_none=True, metadata={"description": "Why creation is paused."})
-    environments = fields.List(
-        fields.String(), metadata={"description": "Environments in which creation is paused."}
-    )
     reason = fields.String(
         allow_none=True,
         metadata={"description": "The fault that paused it and the way out; null if a person paused it."},
