@@ -1,20 +1,23 @@
-"""The two objects that every view and command works with, kept in `app.extensions` by `create_app`."""
+"""The objects that views and commands share, kept in `app.extensions` by `create_app`."""
 
 from __future__ import annotations
 
 from flask import Flask, current_app
 
+from app.failures import FailureLimiter
 from pipeline.service import Service
 from workers.dispatcher import JobDispatcher
 
 SERVICE = "weighbridge"
 DISPATCHER = "dispatcher"
+TOKEN_FAILURES = "token_failures"
 
 
 def install(app: Flask, service: Service, dispatcher: JobDispatcher) -> None:
-    """Store both in the application."""
+    """Store them in the application, with an empty count of failed tokens."""
     app.extensions[SERVICE] = service
     app.extensions[DISPATCHER] = dispatcher
+    app.extensions[TOKEN_FAILURES] = FailureLimiter()
 
 
 def service() -> Service:
@@ -26,4 +29,10 @@ def service() -> Service:
 def dispatcher() -> JobDispatcher:
     """Return the dispatcher that publishes job ids after a commit."""
     found: JobDispatcher = current_app.extensions[DISPATCHER]
+    return found
+
+
+def token_failures() -> FailureLimiter:
+    """Return the count of failed tokens by address, of the API and the console together."""
+    found: FailureLimiter = current_app.extensions[TOKEN_FAILURES]
     return found

@@ -8,14 +8,13 @@ import logging
 from flask import g, request
 from prometheus_client import Counter
 
-from app.api.failures import MAX_FAILURES, WINDOW_SECONDS, FailureLimiter
 from app.api.problems import ProblemError
-from app.extensions import service
+from app.extensions import service, token_failures
+from app.failures import MAX_FAILURES, WINDOW_SECONDS
 from pipeline.access.tokens import OPERATE, READ, SCOPES, Holder, holder
 
 log = logging.getLogger(__name__)
 rejections = Counter("weighbridge_api_rejections", "Rejected API requests by reason", ["reason"])
-failures = FailureLimiter()
 
 
 def authenticate() -> None:
@@ -47,7 +46,7 @@ def reject_token() -> None:
     """Count and log a request without a valid token. Raises ProblemError (429) after too many from one address."""
     rejections.labels("token").inc()
     address = request.remote_addr or "unknown"
-    number = failures.record(address)
+    number = token_failures().record(address)
     if number & (number - 1) == 0:  # the 1st, 2nd, 4th … failure, so that guessing does not fill the log
         log.warning(
             "API token rejected", extra={"address": address, "path": request.path, "failures": number}

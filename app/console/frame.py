@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
+from app.api.problems import ProblemError
 from app.console import session
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.follow_ups.decisions import InvalidTransition
@@ -102,6 +103,15 @@ def _invalid_cursor(error: InvalidCursor) -> Response:
 @blueprint.errorhandler(InvalidTransition)
 def _invalid_transition(error: InvalidTransition) -> Response:
     return error_page(409, "Not possible now", str(error))
+
+
+@blueprint.errorhandler(ProblemError)
+def _problem(error: ProblemError) -> Response:
+    response = error_page(
+        error.status, "Too many requests" if error.status == 429 else "Not possible", error.detail
+    )
+    response.headers.update(error.headers)
+    return response
 
 
 @blueprint.errorhandler(CSRFError)

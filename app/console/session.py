@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
-from collections import deque
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -15,14 +13,12 @@ from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.wrappers import Response
 
-from app.api.tokens import find_holder
+from app.api.tokens import find_holder, reject_token
 from app.extensions import service
 from pipeline.access.tokens import ADMIN, OPERATE, READ, Holder, consume_link, holder_of_digest
 
 LIFETIME = timedelta(hours=12)
 OPEN_ENDPOINTS = ("console.static", "console.sign_in", "console.send_token", "console.sign_out")
-MAX_FAILURES = 20
-FAILURE_WINDOW_SECONDS = 600.0
 
 csrf = CSRFProtect()
 
@@ -57,10 +53,13 @@ def digest(text: str) -> str:
 
 
 def start(token: str) -> Holder | None:
-    """Start a session for the holder of a token; None if the token is unknown or revoked."""
+    """Start a session for the holder of a token; None if the token is unknown or revoked.
+
+    Raises ProblemError (429) after too many wrong tokens from one address.
+    """
     known = find_holder(token)
     if known is None:
-        failures.record()
+        reject_token()
         return None
     cookie.clear()
     cookie.permanent = True
@@ -125,33 +124,10 @@ def local_path(target: str) -> str:
     )
 
 
-class Failures:
-    """Count wrong tokens of this process in a sliding window."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._times: deque[float] = deque()
-
-    def record(self) -> None:
-        """Count one wrong token."""
-        with self._lock:
-            self._times.append(time.monotonic())
-
-    def is_exceeded(self) -> bool:
-        """Return whether no further attempt is accepted now."""
-        with self._lock:
-            while self._times and self._times[0] < time.monotonic() - FAILURE_WINDOW_SECONDS:
-                self._times.popleft()
-            return len(self._times) >= MAX_FAILURES
-
-
-failures = Failures()
-
-
 def start_once(token: str) -> bool:
     """Start a session for the token of a one-time link. Return whether it was valid and not used before."""
     with service().engine.begin() as connection:
         is_valid = consume_link(connection, token)
     if not is_valid:
-        failures.record()
+        reject_token()
     return is_valid and start(service().settings.api_token or "") is not None

@@ -25,8 +25,6 @@ def sign_in() -> Response:
 def send_token() -> Response:
     """Start a session."""
     session.csrf.protect()
-    if session.failures.is_exceeded():
-        return _form("Too many wrong tokens. Wait ten minutes.", 429)
     if session.start(request.form.get("token", "").strip()) is None:
         return _form("This token is unknown or revoked.", 401)
     return redirect(session.local_path(request.args.get("next", "")))

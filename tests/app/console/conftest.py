@@ -9,7 +9,6 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app.console import session
 from pipeline.access import tokens
 from pipeline.service import Service
 from tests.app.api.conftest import TOKEN, app, deliver, service, workflows_dir  # noqa: F401
@@ -32,12 +31,6 @@ class Person:
 
     def sign_in(self, token: str) -> TestResponse:
         return self.post("/sign-in", token=token)
-
-
-@pytest.fixture(autouse=True)
-def no_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin without wrong tokens: they are counted for the whole process."""
-    monkeypatch.setattr(session, "failures", session.Failures())
 
 
 @pytest.fixture
