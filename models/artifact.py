@@ -33,6 +33,6 @@ class Artifact(Base):
     details: Mapped[dict[str, Any] | None]
     """What was read in addition to the rows: a mask image's width, height and unlabeled pixels; global_attributes by frame."""
     reason: Mapped[str | None]
-    """Why it failed or is still tried, or what was odd in it."""
+    """Why it failed or is retried, or which parts could not be parsed."""
 
     __table_args__ = (UniqueConstraint("response_id", "ordinal"), Index("ix_artifacts_task_id", "task_id"))

@@ -1,4 +1,4 @@
-"""The audit log: who decided what, and when."""
+"""The audit log: actor, action, subject and time of each decision."""
 
 from datetime import datetime
 from typing import Any

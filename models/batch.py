@@ -1,4 +1,4 @@
-"""A Scale batch, as its own callback or the API tells it."""
+"""A Scale batch, as its callback or the API describes it."""
 
 from datetime import datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""One POST as it was received (or one object that reconciliation or an import brought): the record of everything else."""
+"""One POST as it was received, or one object from reconciliation or an import: the source of all other rows."""
 
 from datetime import datetime
 from typing import Any
@@ -23,10 +23,10 @@ class Delivery(Base):
     body: Mapped[bytes] = mapped_column(LargeBinary)
     size_bytes: Mapped[int]
     headers: Mapped[dict[str, Any]]
-    """The few request headers that help at night; never the key."""
+    """Request headers that help to find faults; never the key."""
     received_at: Mapped[datetime]
     clock: Mapped[datetime | None]
-    """When it happened by Scale's dates; the receipt where the body has none. Null until it was read."""
+    """When the event happened by Scale's dates; the time of receipt without one. Null until the body was parsed."""
     status: Mapped[str] = mapped_column(String(16))
     """stored → processed | quarantined"""
     reason: Mapped[str | None]
@@ -36,7 +36,7 @@ class Delivery(Base):
     review: Mapped[dict[str, Any] | None]
     """{status, comments} as this delivery says."""
     warnings: Mapped[list[Any] | None]
-    """What was odd about the envelope, in sentences."""
+    """Parts of the envelope that could not be parsed, as sentences."""
     duplicates: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     last_received_at: Mapped[datetime]
     dismissed_at: Mapped[datetime | None]

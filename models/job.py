@@ -15,15 +15,15 @@ class Job(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(32))
     key: Mapped[str] = mapped_column(unique=True)
-    """<kind>:<subject>, so that asking for the same work twice is one row."""
+    """<kind>:<subject>, so that the same work is one row however often it is enqueued."""
     subject: Mapped[str]
-    """What it works on: a delivery's id, a task_id, an artifact's id, a follow-up's unique_id …"""
+    """Id of what it works on; which one depends on the kind, see pipeline/jobs/kinds.py."""
     queue: Mapped[str] = mapped_column(String(8), default="", server_default="")
     """Which of pipeline/jobs/queue.py's LANES it waits in."""
     state: Mapped[str] = mapped_column(String(8))
     """ready | running (leased) | dead"""
     enqueue_count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
-    """How often it was asked for. A run that began before the last asking does not end the job."""
+    """Number of times the job was enqueued. If it grows during a run, the job runs once more."""
     attempts: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     lost_leases: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     """Claims of a job whose lease had expired: its worker vanished."""

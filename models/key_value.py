@@ -1,4 +1,4 @@
-"""Small facts that the processes share: heartbeats, cursors, pauses, throttles."""
+"""Single facts that the processes share, by key."""
 
 from datetime import datetime
 from typing import Any

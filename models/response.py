@@ -16,7 +16,7 @@ class Response(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     task_id: Mapped[str]
     number: Mapped[int]
-    """1, 2, … within the task, by Scale's clock: a version that is received late moves the later ones on."""
+    """1, 2, … within the task, by Scale's clock: a version that is received late renumbers the later ones."""
     digest: Mapped[str] = mapped_column(String(64))
     """sha256 over the canonical form of the response."""
     event: Mapped[str] = mapped_column(String(32))
@@ -29,7 +29,7 @@ class Response(Base):
     """The response without its annotations, under Scale's keys."""
     response: Mapped[Any | None] = mapped_column(Json)
     warnings: Mapped[list[Any] | None]
-    """What was odd in it, in sentences."""
+    """Parts that could not be parsed, as sentences."""
     annotation_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     artifact_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
 

@@ -1,4 +1,4 @@
-"""Outbound webhooks: who wants to hear of which events, and what became of each notification."""
+"""Outbound webhooks: subscribers to events, and the notifications for each."""
 
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,7 @@ class Subscriber(Base):
     secret: Mapped[str]
     """Standard Webhooks secret, whsec_…: it signs, so it is kept as it is."""
     headers: Mapped[dict[str, Any] | None]
-    """What each request carries besides, such as a key that an older handler asks for; secret too."""
+    """Additional headers of each request, such as a key that the receiver requires; secret too."""
     enabled: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
     reason: Mapped[str | None]
     """Why it was disabled, if not by a person."""
@@ -28,7 +28,7 @@ class Subscriber(Base):
 
 
 class Notification(Base):
-    """One event for one subscriber. It is sent again and again until it is taken, or given up."""
+    """One event for one subscriber. It is delivered with retries until it is accepted or has failed."""
 
     __tablename__ = "notifications"
 

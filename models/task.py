@@ -15,7 +15,7 @@ class Task(Base):
 
     task_id: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[UUID] = mapped_column(unique=True)
-    """UUIDv7 of the first sight: lists are paged by it, newest first."""
+    """UUIDv7 of its first delivery: lists are paged by it, newest first."""
     environment: Mapped[str] = mapped_column(String(8))
     type: Mapped[str | None]
     status: Mapped[str | None]
@@ -44,10 +44,10 @@ class Task(Base):
     """The newest delivery. (clock, delivery) orders deliveries from older to newer."""
     described_clock: Mapped[datetime | None]
     described_delivery_id: Mapped[UUID | None]
-    """The newest delivery that brought a task object: what Scale says of the task comes from it."""
+    """Order key of the newest delivery with a task object: the description comes from it."""
     recalled_clock: Mapped[datetime | None]
     recalled_delivery_id: Mapped[UUID | None]
-    """The newest delivery that said pending: it withdraws every response up to it."""
+    """Order key of the newest delivery that says pending: it withdraws every response up to it."""
     latest_response_id: Mapped[UUID | None]
     latest_response_clock: Mapped[datetime | None]
     latest_response_delivery_id: Mapped[UUID | None]
@@ -56,7 +56,7 @@ class Task(Base):
     """The current version: the latest one, unless a recall is newer."""
     response_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     follow_up_unique_id: Mapped[str | None]
-    """unique_id of the follow-up that asked for this task."""
+    """unique_id of the follow-up that created this task; `follow_up` in events."""
 
     __table_args__ = (
         Index("ix_tasks_type", prefix("type"), "id"),

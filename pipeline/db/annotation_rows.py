@@ -1,4 +1,4 @@
-"""Annotation rows, written many at once: one statement on PostgreSQL, one executemany on SQLite."""
+"""Insert annotation rows in batches: one statement on PostgreSQL, one executemany on SQLite."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SQLITE = f"INSERT INTO annotations ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 
 def write_annotations(
     connection: Connection, response_id: UUID, file: int, annotations: Iterable[Annotation]
 ) -> int:
-    """Write `annotations` (streamed, a few thousand in memory) under one version and file; how many there were."""
+    """Insert `annotations` (an iterator, a few thousand in memory) of one version and file. Return their number."""
     written = 0
     postgresql = connection.dialect.name == "postgresql"
     rows = iter(annotations)

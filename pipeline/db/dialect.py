@@ -14,7 +14,7 @@ from models.columns import UtcDateTime
 
 
 class from_now(FunctionElement[datetime]):  # noqa: N801  (a function of SQL)
-    """The database's own present plus some seconds. Leases of workers on several machines are measured by one clock."""
+    """The database's present time plus some seconds, so that the leases of all machines are measured by one clock."""
 
     type = UtcDateTime()
     inherit_cache = True

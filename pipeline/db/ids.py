@@ -19,7 +19,7 @@ def utcnow() -> datetime:
 
 
 def format_timestamp(moment: datetime) -> str:
-    """UTC, milliseconds, `Z`."""
+    """Return the time in UTC with milliseconds and `Z`, as ISO 8601."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -1,4 +1,4 @@
-"""JSON of columns: orjson, and the standard library where orjson refuses."""
+"""JSON of columns, by orjson or, for what orjson refuses, by the standard library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import orjson
 
 
 def dumps(value: Any) -> str:
-    """JSON for a column; orjson, and the standard library for the integers that orjson refuses."""
+    """Return JSON for a column. The standard library writes the integers that orjson refuses."""
     try:
         return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:
@@ -17,7 +17,7 @@ def dumps(value: Any) -> str:
 
 
 def loads(text: str | bytes) -> Any:
-    """JSON from a column."""
+    """Return the value of JSON from a column."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -11,7 +11,7 @@ from pipeline.db.dialect import from_now, insert
 
 
 def set_state(connection: Connection, key: str, value: dict[str, Any]) -> None:
-    """Write the fact, with the time by the database's clock."""
+    """Store the value with the time of the database's clock."""
     statement = insert(connection, KeyValue).values(key=key, value=value, changed_at=from_now())
     new = statement.excluded
     connection.execute(

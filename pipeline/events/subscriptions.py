@@ -1,4 +1,4 @@
-"""Who wants to hear of what: outbound webhooks, registered by people and cached by every process for a moment."""
+"""Subscribers to events: registered by people, and cached by every process for CACHE_SECONDS."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from pipeline.jobs import queue
 from pipeline.jobs.kinds import NOTIFY
 
 EVENTS: Mapping[str, str] = {
-    "delivery": "delivery.received: the bytes of each callback, passed on as they came",
-    "task": "task.completed, .accepted, .rejected, .fixed, .commented, .recalled, .error, .canceled: a task as Scale tells it",
+    "delivery": "delivery.received: the body of each callback, byte for byte",
+    "task": "task.completed, .accepted, .rejected, .fixed, .commented, .recalled, .error, .canceled: an event of a task",
     "response": "response.received: a new response of a task",
     "follow-up": "follow-up.planned, .held, .created, .completed, .error, .canceled, .failed, .skipped",
-    "workflow": "workflow.finished: everything that followed from a first task has come to an end",
-    "test": "test.sent: asked for by a person",
+    "workflow": "workflow.finished: everything that follows from a first task has finished",
+    "test": "test.sent: requested by a person",
 }
 """Groups of events; a subscriber names groups, or single events."""
 DELIVERY, TASK, RESPONSE, FOLLOW_UP, WORKFLOW, TEST = EVENTS
@@ -36,15 +36,18 @@ CACHE_SECONDS = 2.0
 
 
 class InvalidSubscriber(Exception):
-    """A subscriber can't be registered so. args[0] says what is wrong and what to do."""
+    """Raised when a subscriber cannot be registered. The message says what is wrong and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
+    """The events that one subscriber receives."""
+
     id: UUID
     events: tuple[str, ...]
 
     def matches(self, event: str) -> bool:
+        """Return whether the event, or its group, is subscribed to."""
         return event in self.events or event.partition(".")[0] in self.events
 
 

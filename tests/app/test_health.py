@@ -70,7 +70,7 @@ def test_a_worker_that_was_never_there_a_broken_workflow_and_dead_jobs_are_named
     app = make_app()
     (tmp_path / "workflows/odd.yaml").write_text("workflow: odd\nsteps: 7\n")
     with app.extensions["weighbridge"].engine.begin() as connection:
-        connection.execute(text("DELETE FROM key_value"))
+        connection.execute(text("DELETE FROM worker_heartbeats"))
         queue.enqueue(connection, kinds.PARSE, ["a"])
         connection.execute(update(Job).values(state="dead"))
     status, word, problems = ready(app)
