@@ -104,6 +104,13 @@ class TaskDetail(TaskSummary):
             " Download /responses/{number}/content or /deliveries/{id}/body instead."
         },
     )
+    attachmentS3Downloads = fields.Raw(  # noqa: N815  (a key of Scale)
+        allow_none=True,
+        metadata={"description": "Scale's copies of the attachments, as the task object lists them."},
+    )
+    prior_responses = fields.Raw(
+        allow_none=True, metadata={"description": "Earlier responses that the task object contains."}
+    )
     source = fields.Nested(Source, allow_none=True)
     follow_ups = fields.List(
         fields.Nested(FollowUpBrief),

@@ -1,55 +1,52 @@
-"""Signed, expiring addresses of this service's own: `{PUBLIC_URL}/files/{signed}` is a file that Scale may read for a while.
+"""Signed, expiring URLs of this service: `{PUBLIC_URL}/files/{signed}` lets Scale read one stored file for LIFETIME.
 
-A file behind a request is given to Scale so; app/files.py answers.
+Files that a request refers to are given to Scale this way; app/files.py answers.
 """
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from typing import NamedTuple
 
-from itsdangerous import BadSignature, URLSafeSerializer
+from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from config import Settings
 
 LIFETIME = timedelta(days=7)
-"""Scale downloads an attachment when the task is created; its people may look at it for days."""
+"""Scale downloads an attachment when the task is created; its labelers may open it for days."""
 PATH = "/files/"
 
 
 class Content(NamedTuple):
-    """What a signed address stands for."""
+    """The stored file that a signed URL gives access to."""
 
     sha256: str
     media_type: str
-    until: int  # seconds since 1970
+    until: int  # expiry, in seconds since 1970
 
 
 def signed_url(settings: Settings, sha256: str, media_type: str) -> str:
-    """Return a signed URL for a file in the artifact store."""
-    until = int(time.time() + LIFETIME.total_seconds())
-    signed = _signer(settings).dumps(Content(sha256, media_type, until))
+    """Return a new URL of a file in the artifact store."""
+    signed = _serializer(settings).dumps((sha256, media_type))
     return f"{settings.public_url}{PATH}{signed!s}"
 
 
 def parse_signed(settings: Settings, signed: str) -> Content | None:
-    """Return the signed content, expired or not; None if the signature is not ours."""
+    """Return what was signed, also after its expiry; None if this service did not sign it."""
     try:
-        return Content(*_signer(settings).loads(signed))
+        (sha256, media_type), signed_at = _serializer(settings).loads(signed, return_timestamp=True)
     except BadSignature:
         return None
+    return Content(sha256, media_type, int((signed_at + LIFETIME).timestamp()))
 
 
 def parse_own_url(settings: Settings, url: str) -> Content | None:
-    """Return the content of a URL that this service signed; None for other URLs."""
-    ours = f"{settings.public_url}{PATH}"
-    return (
-        parse_signed(settings, url.removeprefix(ours))
-        if settings.public_url and url.startswith(ours)
-        else None
-    )
+    """Return the file behind a signed URL of this service; None for any other URL."""
+    prefix = f"{settings.public_url}{PATH}"
+    if not settings.public_url or not url.startswith(prefix):
+        return None
+    return parse_signed(settings, url.removeprefix(prefix))
 
 
-def _signer(settings: Settings) -> URLSafeSerializer:
-    return URLSafeSerializer(settings.secret_key, salt="weighbridge.files")
+def _serializer(settings: Settings) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(settings.secret_key, salt="weighbridge.files")

@@ -32,7 +32,9 @@ MAX_SEARCHED = 10_000
 LARGE = (Task.metadata_, Task.tags, Task.review_comments, Task.instruction, Task.unique_id)
 LISTED = tuple(column for column in Task.__table__.c if column.key not in ("params", "extra"))
 
-DETAIL_VALUES = (Task.params, Response.error, Response.answer, Response.warnings)
+DETAIL_VALUES = (Task.params, Task.extra, Response.error, Response.answer, Response.warnings)
+SHOWN_EXTRAS = ("attachmentS3Downloads", "prior_responses")
+"""Keys of Scale's task object without a column that the API shows under the same names."""
 DETAIL = (
     *LISTED,
     *(if_small(column) for column in DETAIL_VALUES),
@@ -58,8 +60,9 @@ def get_task(connection: Connection, task_id: str) -> Record:
     row = connection.execute(statement.where(Task.task_id == task_id)).mappings().one_or_none()
     if row is None:
         raise task_not_found(task_id)
-    answer = row["answer"]
+    answer, extra = row["answer"], row["extra"] or {}
     return {
+        **{name: extra.get(name) for name in SHOWN_EXTRAS},
         **_summary(row),
         "warnings": row["warnings"] or [],
         "global_attributes": answer.get("global_attributes") if isinstance(answer, dict) else None,

@@ -9,6 +9,8 @@ from sqlalchemy import event, text
 
 from pipeline.service import Service
 from tests.app.api.conftest import Deliver
+from tests.factories.callbacks import callback, receive_callback
+from tests.factories.pipelines import ROOT
 
 Get = Callable[..., Any]
 
@@ -41,6 +43,18 @@ def test_a_task_says_all_that_the_contract_names(deliver: Deliver, get: Get) -> 
     assert task["artifacts"] == []
     for name in ("batch", "unique_id", "metadata"):
         assert name in task
+
+
+def test_copies_of_attachments_and_earlier_responses_are_shown_as_scale_names_them(
+    service: Service, get: Get
+) -> None:
+    downloads = [{"url": "https://s3.example/a.png", "expires": "2026-01-01"}]
+    prior = [{"annotations": [{"label": "car"}]}]
+    receive_callback(
+        service, callback({"annotations": []}, attachmentS3Downloads=downloads, prior_responses=prior)
+    )
+    task = get(f"/tasks/{ROOT}")
+    assert (task["attachmentS3Downloads"], task["prior_responses"]) == (downloads, prior)
 
 
 def test_a_task_without_a_response_has_no_number_and_no_annotations(deliver: Deliver, get: Get) -> None:
