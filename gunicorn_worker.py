@@ -17,7 +17,7 @@ import re
 import select
 import socket
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -363,7 +363,7 @@ class WaitingQueue:
         self.timeout = timeout
         self.cutoff = math.inf
         """When the last wait ends, whatever its time-out."""
-        self._since: dict[Connection, float] = {}
+        self._since: OrderedDict[Connection, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._since)
@@ -562,7 +562,7 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         conn.request.feed(data)
         while self.request_bytes > REQUEST_BUDGET_BYTES and conn.request.buffer:
             _, slowest = min(self.receiving.oldest(), self.buffering.oldest(), key=_since)
-            self._reject(slowest or conn, UNAVAILABLE, "buffers full")
+            self._reject(slowest or conn, UNAVAILABLE, "buffers_full")
         if conn.request.buffer:
             self._advance(conn)
 
@@ -570,13 +570,13 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         """Decide what the request of `conn` needs next: more bytes, a thread, or a refusal."""
         request, head = conn.request, conn.request.head
         if request.is_head_too_large:
-            self._reject(conn, HEAD_TOO_LARGE, "head too large")
+            self._reject(conn, HEAD_TOO_LARGE, "head_too_large")
         elif head is None:
             return
         elif head.is_callback:
             self._advance_callback(conn, head)
         elif request.body_size > MAX_BODY_BYTES:
-            self._reject(conn, CONTENT_TOO_LARGE, "body too large")
+            self._reject(conn, CONTENT_TOO_LARGE, "body_too_large")
         elif request.is_complete_request and head.has_priority:
             self.dispatch(conn, self.tpool)
         elif request.is_complete_request:
@@ -616,7 +616,7 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         conn.slow_bytes = len(conn.request.buffer)
         if self.slow_bytes + conn.slow_bytes > REQUEST_BUDGET_BYTES // 2:
             conn.slow_bytes = 0
-            self._reject(conn, UNAVAILABLE, "buffers full")
+            self._reject(conn, UNAVAILABLE, "buffers_full")
             return
         self.slow_bytes += conn.slow_bytes
         self.dispatch(conn, self.slow_pool)
@@ -685,7 +685,7 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         while self.response_bytes > RESPONSE_BUDGET_BYTES and len(self.flushing) > 1:
             _, slowest = self.flushing.oldest()
             assert slowest is not None
-            self.rejections["answer unread"] += 1
+            self.rejections["answer_unread"] += 1
             self._close(slowest)
 
     def _on_writable(self, conn: Connection, _: Any) -> None:
@@ -759,12 +759,12 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         """End the waits that took too long."""
         for queue in (self.receiving, self.buffering):
             for conn in queue.expired(now):
-                self._reject(conn, REQUEST_TIMEOUT, "not received in time")
+                self._reject(conn, REQUEST_TIMEOUT, "not_received_in_time")
         for conn in self.queued.expired(now):
             if conn.future is not None and conn.future.cancel():
-                self._reject(conn, UNAVAILABLE, "no thread in time")
+                self._reject(conn, UNAVAILABLE, "no_thread_in_time")
         for conn in self.flushing.expired(now):
-            self.rejections["answer unread"] += 1
+            self.rejections["answer_unread"] += 1
             self.response_bytes -= len(conn.sock.outgoing)
             self._close(conn)
         for queue in (self.fresh, self.keepalived_conns):
@@ -774,5 +774,5 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
             self.end_lingering_close(conn)
         if self.rejections and now >= self.next_report:
             self.next_report = now + REPORT_SECONDS
-            self.log.warning("connections rejected: %s", dict(self.rejections))
+            self.log.warning("connections rejected", extra=dict(self.rejections))
             self.rejections.clear()

@@ -16,7 +16,7 @@ from tests import servers
 from tests.service import Service
 
 SERVER_FIXTURES = {
-    "service",
+    "start_service",
     "web_process",
     "postgres",
     "_redis",
@@ -186,10 +186,10 @@ def web_process(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def service(
+def start_service(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Service]]:
-    """Start the whole service: `service(database_url, redis_url=None, env={}, processes=(…))` → Service.
+    """Start the whole service: `start_service(database_url, redis_url=None, env={}, processes=(…))` → Service.
 
     The end of its logs is shown when the test fails.
     """
@@ -204,6 +204,12 @@ def service(
         yield start
     for one in services:
         request.node.add_report_section("call", "logs of the service", one.logs())
+
+
+@pytest.fixture
+def service(start_service: Callable[..., Service]) -> Callable[..., Service]:
+    """`start_service`, where a room does not have a `service` without processes."""
+    return start_service
 
 
 # Name missing servers in the last line of pytest, not only among the reasons for skips.

@@ -84,10 +84,10 @@ CROWDS = {
 
 @pytest.mark.parametrize("first", CROWDS.values(), ids=CROWDS)
 def test_a_full_process_closes_the_connection_that_waited_longest(
-    service: Callable[..., Service], sqlite_url: str, first: bytes
+    start_service: Callable[..., Service], sqlite_url: str, first: bytes
 ) -> None:
     """Twice as many connections as the process takes: all are accepted, and the newest are those that remain."""
-    web = service(sqlite_url, processes=())
+    web = start_service(sqlite_url, processes=())
     web.processes["web"] = Process(
         ["sh", "-c", "ulimit -n 300; exec gunicorn wsgi:app"],
         log=web.folder / "web.log",
@@ -234,9 +234,9 @@ def test_a_request_that_gets_no_thread_in_time_is_answered_with_503(tmp_path: Pa
 
 
 def test_the_lines_about_invalid_requests_are_few_and_short(
-    service: Callable[..., Service], sqlite_url: str
+    start_service: Callable[..., Service], sqlite_url: str
 ) -> None:
-    web = service(sqlite_url, processes=("web",))
+    web = start_service(sqlite_url, processes=("web",))
     for number in range(60):
         assert b" 400 " in exchange(web, b"GET / HTTP/1.1\r\nbad header %d%s\r\n\r\n" % (number, b"x" * 5000))
     log = web.processes["web"].log.read_text()
@@ -245,9 +245,9 @@ def test_the_lines_about_invalid_requests_are_few_and_short(
     assert "Traceback" not in log
 
 
-def test_a_client_cannot_move_the_routes(service: Callable[..., Service], sqlite_url: str) -> None:
+def test_a_client_cannot_move_the_routes(start_service: Callable[..., Service], sqlite_url: str) -> None:
     """Also where every proxy is trusted, as on platforms that are reached through their router alone."""
-    web = service(sqlite_url, processes=("web",), env={"FORWARDED_ALLOW_IPS": "*"})
+    web = start_service(sqlite_url, processes=("web",), env={"FORWARDED_ALLOW_IPS": "*"})
     for header in ("SCRIPT_NAME: /zz", "SCRIPT_NAME: /livez", "PATH_INFO: /livez"):
         answer = exchange(
             web, f"GET /livez HTTP/1.1\r\nHost: w\r\n{header}\r\nConnection: close\r\n\r\n".encode()
