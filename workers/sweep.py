@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from datetime import timedelta
 from uuid import UUID
 
 from pipeline.db.errors import safe_message
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 REDISPATCH_SECONDS = 2.0
 """A dispatched job that still waits is not dispatched again before."""
+ABANDONED_AFTER = timedelta(days=1)
+"""Age of an incomplete file whose writer is certainly gone."""
 
 
 class Sweep(threading.Thread):
@@ -121,4 +124,13 @@ class Sweep(threading.Thread):
                 delete_stale_heartbeats(connection)
                 recording.release(connection, self.service)
             pauses.replay_missed_of_fixed_files(connection, self.service)
+        if self._broken_files is None:
+            self._delete_abandoned_files()
         self._broken_files = broken
+
+    def _delete_abandoned_files(self) -> None:
+        """Delete the incomplete files of workers that were killed, once at the start."""
+        try:
+            self.service.store.delete_abandoned(ABANDONED_AFTER)
+        except Exception as fault:  # a store may be unavailable; its files do no harm
+            log.warning("could not delete abandoned files", extra={"error": safe_message(fault)})

@@ -15,7 +15,6 @@ from app.api.lists import ListQuery, OutputSchema, list_body, list_schema, pagin
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from app.responses import send_content
-from pipeline.access.audit import log_action
 from pipeline.artifacts import jobs
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import artifacts as queries
@@ -103,8 +102,7 @@ def retry_artifact(artifact_id: UUID) -> Mapping[str, Any]:
     """Fetch a failed file again, or read a stored one again"""
     with service().engine.begin() as connection:
         queries.get_artifact(connection, artifact_id)
-        job_ids = jobs.retry(connection, artifact_id)
-        log_action(connection, actor(), "artifact.retry", str(artifact_id))
+        job_ids = jobs.retry(connection, artifact_id, actor())
         row = queries.get_artifact(connection, artifact_id)
     dispatcher().dispatch(job_ids)
     return row

@@ -11,7 +11,6 @@ from app.api.artifacts import Artifact
 from app.commands.group import Group, actor, dispatch_now
 from app.commands.output import as_json, filters_from, limit, print_json, print_rows
 from app.extensions import service
-from pipeline.access.audit import log_action
 from pipeline.artifacts.jobs import retry
 from pipeline.operations.queries import NotFound
 from pipeline.operations.queries import artifacts as queries
@@ -58,8 +57,7 @@ def retry_artifacts(artifact_ids: tuple[UUID, ...], failed: bool, task_id: str |
             except NotFound:
                 unknown.append(artifact_id)
                 continue
-            job_ids += retry(connection, artifact_id)
-            log_action(connection, actor(), "artifact.retry", str(artifact_id))
+            job_ids += retry(connection, artifact_id, actor())
             retried.append(artifact_id)
     dispatch_now(job_ids)
     if as_json:

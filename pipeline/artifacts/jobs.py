@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, func, literal, select, update
 
 from models import Annotation as AnnotationRow
 from models import Artifact, FollowUp, Response
+from pipeline.access.audit import log_action
 from pipeline.artifacts import hosts
 from pipeline.artifacts.extract import Extracted, compare_label_images, extract
 from pipeline.artifacts.rows import (
@@ -254,8 +255,8 @@ def enqueue_incomplete_descendants(connection: Connection, task_id: str) -> None
     queue.enqueue(connection, kinds.PLAN, connection.scalars(incomplete))
 
 
-def retry(connection: Connection, artifact_id: UUID) -> list[UUID]:
-    """Fetch a failed file again, or read a stored one again. Returns the ids of the jobs to dispatch.
+def retry(connection: Connection, artifact_id: UUID, actor: str) -> list[UUID]:
+    """Fetch a failed file again, or read a stored one again, and audit it. Returns the ids of the jobs to dispatch.
 
     Raises LookupError for an unknown artifact.
     """
@@ -269,4 +270,5 @@ def retry(connection: Connection, artifact_id: UUID) -> list[UUID]:
     job_ids = queue.enqueue(connection, kinds.FETCH, [str(artifact_id)])
     for job_id in job_ids:  # also a job that is in back-off
         queue.retry(connection, job_id)
+    log_action(connection, actor, "artifact.retry", str(artifact_id))
     return job_ids

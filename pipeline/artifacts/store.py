@@ -18,7 +18,7 @@ CHUNK_BYTES = 1024 * 1024
 
 
 class Incoming:
-    """A file on its way in. It is no one's until `commit` gives it its name; a file that is not kept is dropped."""
+    """A file that is being written. `commit` gives it its name; a file that is not committed is discarded."""
 
     def __init__(self, store: "ArtifactStore") -> None:
         self._store = store
@@ -30,7 +30,7 @@ class Incoming:
         self._file.write(piece)
 
     def commit(self, sha256: str) -> None:
-        """Move what was written to its place under its digest: all at once, also where it replaces the same content."""
+        """Move the file to its place under its digest, atomically, also where it replaces the same content."""
         _, place = self._store._place(path(sha256))
         self._file.flush()
         with contextlib.suppress(AttributeError, OSError):  # only files on this machine have a number to sync
@@ -40,7 +40,7 @@ class Incoming:
         self._files.mv(self._path, place)
 
     def discard(self) -> None:
-        """Remove what is left of it: nothing once it was kept."""
+        """Delete the file unless it was committed."""
         with contextlib.suppress(
             Exception
         ):  # a store that fails here has failed before, with the reason that counts
@@ -101,7 +101,7 @@ class ArtifactStore:
             files.rm_file(place)
 
     def delete_abandoned(self, older_than: timedelta) -> int:
-        """Remove files whose writer was killed before it kept or dropped them. Returns how many."""
+        """Delete files whose writer was killed before it committed or discarded them. Returns how many."""
         files, folder = self._place("incoming")
         dropped = 0
         for found in files.ls(folder, detail=False) if files.exists(folder) else ():
@@ -119,7 +119,7 @@ class ArtifactStore:
 
 
 def path(sha256: str) -> str:
-    """Where a content lies within the store: ab/cd/<sha256>."""
+    """Return the path of a content inside the store: ab/cd/<sha256>. Raises ValueError for any other text."""
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise ValueError(f"not a sha256: {sha256[:80]!r}")
     return f"{sha256[:2]}/{sha256[2:4]}/{sha256}"

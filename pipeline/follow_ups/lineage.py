@@ -1,29 +1,29 @@
-"""Where a task comes from and what followed from it: up to the first task, down to every descendant, and the run as a
-whole."""
+"""Lineage: the ancestors of a task up to the first one, its descendants, and the whole run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from more_itertools import chunked
 from sqlalchemy import Connection, RowMapping, select
 
 from models import FollowUp, Join, Task
 from pipeline.follow_ups.runs import run_of
 
 MAX_DESCENDANTS = 10_000
-"""Descendants that are listed."""
+"""Descendants that are returned."""
 ID_BATCH_SIZE = 500
 
 Row = dict[str, Any]
 
 
 def lineage(connection: Connection, task_id: str, *, annotation: str | None = None) -> Row | None:
-    """{task_id, ancestors, descendants, truncated, joins, run}; None for a task that is not known.
+    """Return {task_id, ancestors, descendants, truncated, joins, run}, or None for an unknown task.
 
-    ancestors: from the first task down to this one, each with its attachment and the follow-up that asked for it
+    ancestors: from the first task down to this one, each with its attachment and the follow-up that created it
     (`source`). descendants: follow-ups, nearest first, with the state of their tasks; with `annotation` (a uuid or a
-    digest) only those that follow from it. joins, run: of all tasks from the first one, whatever `annotation` says.
+    digest) only those that follow from it. joins, run: of all tasks of the run, whatever `annotation` is.
     """
     ancestors = _up(connection, task_id)
     if not ancestors:
@@ -86,7 +86,7 @@ def _down(connection: Connection, task_id: str, annotation: str | None) -> tuple
     while level:
         depth += 1
         children: list[str] = []
-        for sources in _some(level):
+        for sources in chunked(level, ID_BATCH_SIZE):
             rows = _follow_ups(
                 connection, sources, annotation if depth == 1 else None, MAX_DESCENDANTS + 1 - len(found)
             )
@@ -141,11 +141,7 @@ def _joins(connection: Connection, ids: Sequence[str]) -> list[RowMapping]:
         Join.result,
     )
     found: list[RowMapping] = []
-    for some in _some(ids):
+    for some in chunked(ids, ID_BATCH_SIZE):
         statement = select(*columns).where(Join.source_task_id.in_(some)).order_by(Join.opened_at, Join.id)
         found += connection.execute(statement).mappings().all()
     return found
-
-
-def _some(ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (ids[start : start + ID_BATCH_SIZE] for start in range(0, len(ids), ID_BATCH_SIZE))

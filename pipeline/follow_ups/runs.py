@@ -1,13 +1,14 @@
-"""A run: all tasks from one first task. How it goes, in counts, and when it has come to an end."""
+"""A run: all tasks that follow from one first task, its state in counts, and whether it has finished."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from more_itertools import chunked
 from sqlalchemy import Connection, func, select
 
 from models import Artifact, FollowUp, Join, Task
@@ -25,13 +26,13 @@ UNSUCCESSFUL = ("error", "failed")
 
 @dataclass(slots=True)
 class RunTotals:
-    """What was met on the way down from the first task."""
+    """The follow-ups and joins of a run, counted."""
 
     task_ids: list[str]
     workflows: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)  # follow-ups by state
-    retried: Counter[str] = field(default_factory=Counter)  # those of them that were tried again, by state
-    verdicts: Counter[str | None] = field(default_factory=Counter)  # joins; None: it waits
+    retried: Counter[str] = field(default_factory=Counter)  # attempts that a retry replaced, by state
+    verdicts: Counter[str | None] = field(default_factory=Counter)  # joins; None: waiting
 
 
 def root_of(connection: Connection, task_id: str) -> str:
@@ -50,16 +51,16 @@ def root_of(connection: Connection, task_id: str) -> str:
 
 
 def run_of(connection: Connection, root: str) -> dict[str, Any]:
-    """{state, counts, tasks, started_at, finished_at, duration_seconds} of all tasks from `root`.
+    """Return {state, counts, tasks, started_at, finished_at, duration_seconds} of all tasks from `root`.
 
-    state: running while something is on its way; held while a person must decide; else failed when a
-    task ended in an error, was refused, or a join gave up; else completed. The clock runs from the first task's creation.
+    state: running while a task or a join is open; held while a person must decide; else failed if a task ended in an
+    error, was refused, or a join gave up; else completed. The duration starts at the first task's creation.
     """
     return _summary(connection, walk(connection, root))
 
 
 def finished_run(connection: Connection, root: str) -> tuple[set[str], dict[str, Any]] | None:
-    """(workflows, run) of a run that has come to an end; None while it goes on, or where nothing followed."""
+    """Return (workflows, run) of a finished run; None while it is running, or if nothing followed."""
     walked = walk(connection, root)
     if not walked.workflows:
         return None
@@ -83,12 +84,12 @@ def publish_run_finished(service: Service, job: Job) -> None:
 
 
 def walk(connection: Connection, root: str) -> RunTotals:
-    """Level by level. Only ids and counts are kept: a run may have a million tasks."""
+    """Count level by level. Only ids and counts are kept in memory: a run may have a million tasks."""
     walked = RunTotals([root])
     seen, level = {root}, [root]
     while level:
         children: list[str] = []
-        for some in _some(level):
+        for some in chunked(level, ID_BATCH_SIZE):
             columns = (FollowUp.state, FollowUp.workflow, FollowUp.attempt, FollowUp.task_id)
             for row in connection.execute(select(*columns).where(FollowUp.source_task_id.in_(some))):
                 walked.workflows.add(row.workflow)
@@ -126,7 +127,7 @@ def _summary(connection: Connection, walked: RunTotals) -> dict[str, Any]:
     if state in ("completed", "failed"):
         last = (
             connection.scalar(select(func.max(Task.clock)).where(Task.task_id.in_(some)))
-            for some in _some(walked.task_ids)
+            for some in chunked(walked.task_ids, ID_BATCH_SIZE)
         )
         finished_at = max((clock for clock in last if clock), default=None)
     return {
@@ -142,8 +143,8 @@ def _summary(connection: Connection, walked: RunTotals) -> dict[str, Any]:
 
 
 def _will_plan(connection: Connection, task_ids: Sequence[str]) -> bool:
-    """Whether some task has still to be looked at: its job waits, or a file of its result."""
-    for some in _some(task_ids):
+    """Return whether a task is still to be planned: its job waits, or a file of its result is pending."""
+    for some in chunked(task_ids, ID_BATCH_SIZE):
         keys = [f"{kinds.PLAN}:{task_id}" for task_id in some]
         waiting = select(JobRow.id).where(JobRow.key.in_(keys), JobRow.state != "dead")
         unread = select(Artifact.id).join(Task, Task.response_id == Artifact.response_id)
@@ -151,7 +152,3 @@ def _will_plan(connection: Connection, task_ids: Sequence[str]) -> bool:
         if any(connection.scalar(one.limit(1)) is not None for one in (waiting, unread)):
             return True
     return False
-
-
-def _some(ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (ids[start : start + ID_BATCH_SIZE] for start in range(0, len(ids), ID_BATCH_SIZE))

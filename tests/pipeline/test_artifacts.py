@@ -302,7 +302,7 @@ def test_a_file_is_given_up_after_more_than_a_day_and_not_before(service: Servic
     assert only(service, Artifact)["reason"] == f"{files.host} answered 404; retried for 25 hours"
     files.has["/never"] = []
     with service.engine.begin() as connection:
-        jobs.retry(connection, only(service, Artifact)["id"])
+        jobs.retry(connection, only(service, Artifact)["id"], "ana")
     run_job(service, claim(service))
     assert only(service, Artifact)["state"] == "stored"
 
@@ -416,7 +416,7 @@ def test_a_file_that_cannot_be_read_has_failed_and_leaves_no_row(
     assert service.store.exists(artifact["sha256"])
     files.has["/a"] = [{"annotations": [BOX]}]
     with service.engine.begin() as connection:
-        jobs.retry(connection, artifact["id"])
+        jobs.retry(connection, artifact["id"], "ana")
     work_without_planning(service)
     assert (only(service, Artifact)["state"], len(table(service, Annotation))) == ("stored", 1)
 
@@ -452,7 +452,7 @@ def test_content_that_was_lost_from_the_store_is_fetched_anew(service: Service, 
     files.has = {}
     with service.engine.begin() as connection:
         connection.execute(update(Artifact).values(first_attempt_at=None))
-        jobs.retry(connection, only(service, Artifact)["id"])
+        jobs.retry(connection, only(service, Artifact)["id"], "ana")
     run_job(service, claim(service))
     assert (only(service, Artifact)["state"], len(table(service, Annotation))) == ("pending", 1)
     files.has["/a"] = [{"annotations": [BOX] * 2}]
@@ -580,7 +580,7 @@ def test_a_file_that_is_here_can_be_read_anew_without_being_fetched(service: Ser
     run_job(service, claim(service))
     with service.engine.begin() as connection:
         connection.execute(Annotation.__table__.delete())
-        jobs.retry(connection, only(service, Artifact)["id"])
+        jobs.retry(connection, only(service, Artifact)["id"], "ana")
     run_job(service, claim(service))
     assert len(table(service, Annotation)) == only(service, Response)["annotation_count"] == 3
     assert files.requests == ["/a"]
@@ -588,7 +588,7 @@ def test_a_file_that_is_here_can_be_read_anew_without_being_fetched(service: Ser
 
 def test_retrying_a_file_that_is_not_known_is_an_error(service: Service) -> None:
     with service.engine.begin() as connection, pytest.raises(LookupError):
-        jobs.retry(connection, UUID(int=1))
+        jobs.retry(connection, UUID(int=1), "ana")
 
 
 def test_two_workers_that_end_with_the_last_two_files_plan_once_and_count_all(

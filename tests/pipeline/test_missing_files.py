@@ -88,7 +88,7 @@ def arrive(pipeline: Pipeline, files: FileServer, *boxes: Any) -> None:
     files.body = [{"annotations": list(boxes or (BOX,))}]
     with pipeline.service.engine.begin() as connection:
         connection.execute(update(Artifact).values(url=files.url))
-        jobs.retry(connection, only(pipeline.service, Artifact)["id"])
+        jobs.retry(connection, only(pipeline.service, Artifact)["id"], "ana")
     pipeline.work()
 
 
