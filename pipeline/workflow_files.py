@@ -72,7 +72,11 @@ class WorkflowFiles:
             if self._is_loading:
                 return
             self._is_loading = True
-        threading.Thread(target=self._load_in_background, name="workflow-files", daemon=True).start()
+        try:
+            threading.Thread(target=self._load_in_background, name="workflow-files", daemon=True).start()
+        except RuntimeError as failure:  # no more threads: receiving goes on with what was loaded last
+            self._is_loading = False
+            log.error("could not start loading workflow files", extra={"error": str(failure)})
 
     def _load_in_background(self) -> None:
         try:

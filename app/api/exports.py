@@ -76,7 +76,7 @@ class Export(OutputSchema):
         allow_none=True,
         metadata={"description": "export.json without its files: written, left_out, changed."},
     )
-    sha256 = fields.String(allow_none=True, metadata={"description": "Of the zip."})
+    sha256 = fields.String(allow_none=True, metadata={"description": "SHA-256 of the zip."})
     size_bytes = fields.Integer(allow_none=True)
     created_at = Timestamp()
     completed_at = Timestamp(allow_none=True)

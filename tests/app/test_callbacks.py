@@ -380,7 +380,7 @@ def test_the_log_of_a_callback_that_could_not_be_kept_holds_nothing_of_its_body(
         connection.execute(text("DROP TABLE deliveries"))
     signed = {"annotations": {"indexedImage": "https://example.com/i.png?X-Amz-Signature=secret"}}
     assert post({"task_id": "a", "response": signed}).status_code == 503
-    assert "could not be kept" in caplog.text
+    assert "could not store callback" in caplog.text
     assert "secret" not in caplog.text
 
 

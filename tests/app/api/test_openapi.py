@@ -1,5 +1,6 @@
 """The OpenAPI document, and whether the API does what it says, for unlikely requests."""
 
+import itertools
 import re
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis.strategies import SearchStrategy
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import negative_data_rejection, positive_data_acceptance
 
+from app.extensions import TOKEN_FAILURES
+from app.failures import WINDOW_SECONDS, FailureLimiter
 from tests.app.api.conftest import TOKEN, Deliver
 
 ENDPOINTS = {
@@ -106,6 +109,9 @@ def test_the_api_does_what_its_document_says(app: Flask, deliver: Deliver) -> No
     deliver("categorization/several_with_their_ids")
     deliver("batch/a_batch_object")
     deliver(b"no JSON")
+    # Each wrong token begins a window of its own: the limit of failures has its own tests.
+    windows = itertools.count(step=2 * WINDOW_SECONDS).__next__
+    app.extensions[TOKEN_FAILURES] = FailureLimiter(clock=windows)
     document = schemathesis.openapi.from_wsgi("/api/openapi.json", app)
     for operation in document.get_all_operations():
         for mode in GenerationMode:

@@ -62,7 +62,7 @@ def test_the_same_request_twice_is_one_task(client: FlaskClient, sandbox: ScaleS
 def test_what_scale_would_refuse_is_not_sent(client: FlaskClient, sandbox: ScaleSandbox) -> None:
     answer = post(client, request={**REQUEST, "categories": []})
     assert answer.status_code == 422
-    assert "Scale would refuse it" in answer.json["detail"]
+    assert "Scale would refuse the request" in answer.json["detail"]
     assert sandbox.tasks() == []
 
 

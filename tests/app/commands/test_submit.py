@@ -177,7 +177,7 @@ def test_nothing_is_submitted_while_creating_is_stopped(
     weighbridge("creating", "stop")
     done = submit("street.csv", CSV, *with_request(tmp_path))
     assert done.exit_code == 1
-    assert "creating is stopped" in done.stderr
+    assert "creation is paused" in done.stderr
     assert sandbox.tasks() == []
 
 
@@ -188,7 +188,7 @@ def test_nothing_is_submitted_while_creating_is_stopped(
         ("odd.jsonl", "[1]", "line 1 is not a JSON object"),
         ("odd.jsonl", '{"instruction": "?"}', "line 1: has no task type"),
         ("odd.csv", "a,b\n1,2,3\n", "line 2 does not have one cell"),
-        ("odd.csv", "a:json\n{\n", "line 2, a:json: is not JSON"),
+        ("odd.csv", "a:json\n{\n", "line 2, a:json: not JSON"),
         (
             "odd.csv",
             "type,unique_id,callback_url\nannotation,u,https://x\n",

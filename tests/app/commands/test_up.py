@@ -19,17 +19,15 @@ STOPS_WITHIN = 30.0
 
 def test_the_first_start_tells_the_whole_chain_and_the_second_does_not(folder: Folder, start: Start) -> None:
     first = start("weighbridge", "up")
-    first.says("The whole way took")
+    first.says("Finished in")
     output = re.findall(r"demo +\| (.*)", first.text)
-    polygons = re.match(r"1\. A polygon task is created at the sandbox: (\w+) \(unique_id demo-", output[0])
+    polygons = re.match(r"1\. Created a polygon task at the sandbox: (\w+) \(unique_id demo-", output[0])
     assert polygons
     assert re.match(
-        r"2\. Its callback is received: completed, \d+ annotations \(\d+ × polygon .*delivery ", output[1]
+        r"2\. Received its callback: completed, \d+ annotations \(\d+ × polygon .*delivery ", output[1]
     )
     assert f"(unique_id polygons-to-boxes.boxes.{polygons[1]}, layers: " in output[2]
-    assert re.match(
-        r"4\. The box task's callback is received: completed, \d+ annotations \(.*box ", output[3]
-    )
+    assert re.match(r"4\. Received the box task's callback: completed, \d+ annotations \(.*box ", output[3])
     assert first.ends_after(signal.SIGINT, STOPS_WITHIN) == 0
 
     second = start("weighbridge", "up")
@@ -46,7 +44,7 @@ def test_the_first_start_tells_the_whole_chain_and_the_second_does_not(folder: F
 def test_a_command_beside_it_means_the_same_service(folder: Folder, start: Start) -> None:
     """Nothing is set in the second terminal: neither ports nor keys."""
     up = start("weighbridge", "up")
-    up.says("The whole way took")
+    up.says("Finished in")
     for name in ("PORT", "SANDBOX_PORT"):
         del folder.env[name]
     doctor = folder.run("weighbridge", "doctor")
@@ -72,7 +70,7 @@ def test_a_command_beside_it_means_the_same_service(folder: Folder, start: Start
 
 def test_a_task_that_names_no_callback_url_is_received_as_well(folder: Folder, start: Start) -> None:
     up = start("weighbridge", "up")
-    up.says("The whole way took")
+    up.says("Finished in")
     sandbox = f"http://127.0.0.1:{folder.ports[1]}/v1/task/categorization"
     request = {
         "attachment_type": "text",
@@ -89,7 +87,7 @@ def test_a_taken_port_is_an_error_that_names_the_setting(folder: Folder, setting
     with socket.create_server(("127.0.0.1", folder.ports[number])):
         up = folder.run("weighbridge", "up")
     assert up.returncode == 1
-    assert re.search(rf"Port {folder.ports[number]} can't be had .*`{setting}=\d+ make run`", up.stderr)
+    assert re.search(rf"Port {folder.ports[number]} is in use.*`{setting}=\d+ make run`", up.stderr)
 
 
 def test_one_port_for_both_is_an_error(folder: Folder) -> None:
@@ -106,13 +104,13 @@ def test_a_signal_while_it_starts_is_obeyed(start: Start) -> None:
 
 def test_a_terminal_that_is_closed_leaves_nothing_running(start: Start) -> None:
     up = start("weighbridge", "up")
-    up.says("The whole way took")
+    up.says("Finished in")
     up.ends_after(signal.SIGHUP, STOPS_WITHIN)
 
 
 def test_a_process_that_dies_stops_the_others_and_is_named(start: Start) -> None:
     up = start("weighbridge", "up")
-    up.says("The whole way took")
+    up.says("Finished in")
     (worker,) = [child for child in up.children() if any("celery" in word for word in child.cmdline()[:2])]
     children = up.children()
     worker.kill()
