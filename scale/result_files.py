@@ -33,7 +33,7 @@ from scale.json_stream import (
 from scale.task_types import task_type as named_type
 from scale.task_types.base import shape_note
 
-MAX_ROWS = 5_000_000
+MAX_ROWS = 20_000_000
 """Rows of one file."""
 MAX_FRAME = 1_000_000
 """The largest number of a frame: more than nine hours of video."""

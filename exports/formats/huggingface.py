@@ -38,7 +38,8 @@ def features(export: Export) -> dict[str, Feature]:
         "type": STRING,
         "label": STRING,
         "category": {"names": list(export.classes.names), "_type": "ClassLabel"},
-        "bbox": {"feature": NUMBER, "length": 4, "_type": "List"},
+        # Not of a fixed length: a box that is null could not be read by pyarrow before 26.
+        "bbox": {"feature": NUMBER, "_type": "List"},
         "frame": INTEGER,
         "attributes": STRING,
         "geometry": STRING,

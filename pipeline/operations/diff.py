@@ -23,7 +23,7 @@ NEAR_PIXELS = 20.0
 NEAR_METRES = 2.0
 """How far a point, and the centre of a lidar cuboid, may have been moved."""
 
-MAX_COMPARISONS = 4_000_000
+MAX_COMPARISONS = 60_000_000
 """Pairs of places that are compared. If all of n annotations overlap, there are n² pairs."""
 MAX_CANDIDATES = 32
 """Best matches that are kept for each annotation."""

@@ -780,12 +780,11 @@ import resource, sys
 from uuid import UUID
 import psutil
 from config import Settings
-from pipeline import artifacts, jobs
 from pipeline.bootstrap import build_service
-from pipeline.service import Service
+from pipeline.jobs import queue
 from sqlalchemy import select
 from models import Artifact, Response
-from workers.runner import perform
+from workers.runner import run_job
 import workers.celery_app
 
 url, host, store, megabytes = sys.argv[1:]
@@ -795,7 +794,7 @@ with service.reader.begin() as connection:
     connection.execute(select(Artifact)).all()
 idle = psutil.Process().memory_info().vms
 resource.setrlimit(resource.RLIMIT_AS, (idle + int(megabytes) * 2**20,) * 2)
-run_job(service, jobs.claim(service.engine, 60))
+run_job(service, queue.claim_fetch(service.engine, 60, 1))
 with service.reader.begin() as connection:
     print(*connection.execute(select(Artifact.state, Artifact.reason, Response.annotation_count)).one(), sep="|")
 """

@@ -192,7 +192,7 @@ def test_a_python_step_runs_nothing_unless_its_module_is_allowed(tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_callbacks_are_answered_and_followed_whatever_the_files_contain(
-    database_url: str, service: Callable[..., Service], tmp_path: Path
+    database_url: str, start_service: Callable[..., Service], tmp_path: Path
 ) -> None:
     folder = tmp_path / "hostile"
     folder.mkdir()
@@ -213,7 +213,7 @@ def test_callbacks_are_answered_and_followed_whatever_the_files_contain(
     for name, given in (("zero", "/dev/zero"), ("pipe", "pipe.json")):
         text = written({"x": step()}, workflow=name, examples=[{"given": given, "expect": []}])
         (folder / f"b-{name}.yaml").write_text(text)
-    one = service(database_url, env={"WORKFLOWS_DIR": str(folder)})
+    one = start_service(database_url, env={"WORKFLOWS_DIR": str(folder)})
     body = json.loads((ROOT / "tests/payloads/polygonannotation/polygons.json").read_bytes())
     for number in range(5):
         body["task_id"] = body["task"]["task_id"] = f"task-{number}"
