@@ -149,4 +149,4 @@ def creation_scope(environment: str) -> str:
 def _insert_pause(connection: Connection, table: Any, key: dict[str, Any], actor: str) -> bool:
     row = {**key, "paused_by": actor, "paused_at": utcnow()}
     statement = insert(connection, table).values(row).on_conflict_do_nothing()
-    return bool(connection.execute(statement).rowcount)
+    return connection.execute(statement.returning(table.paused_by)).first() is not None
