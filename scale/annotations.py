@@ -259,7 +259,7 @@ def _where(position: int, frame: int | None) -> str:
 def annotation_list(read: Read) -> Callable[[Any], list[Annotation]]:
     """Return the function of a marshmallow field (`scale.fields.schema`) that reads a whole list with one compiled reader.
 
-    A malformed annotation is kept raw with a warning, in its place. One with `clips` becomes a row for each.
+    A malformed annotation is kept raw with a warning, at its position. One with `clips` becomes a row for each.
     """
     read_event = reader("event", discriminated=False)
 

@@ -15,7 +15,7 @@ def try_broker(celery: Celery) -> str | None:
     name = f"weighbridge-probe-{uuid4().hex}"
     try:
         with celery.connection_for_write(connect_timeout=TIMEOUT_SECONDS) as connection:
-            # Without this kombu would try to connect for ever.
+            # Without this kombu would try to connect forever.
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=1)
             queue = connection.SimpleQueue(name)
             try:

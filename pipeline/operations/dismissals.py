@@ -14,7 +14,7 @@ from pipeline.operations.queries.jobs import get_job
 
 
 class CannotDismiss(Exception):
-    """Raised when an object is in a state that nobody warns about. The message names the state."""
+    """Raised when an object is in a state that raises no warning. The message names the state."""
 
 
 def dismiss_delivery(connection: Connection, delivery_id: UUID, actor: str, reason: str) -> None:

@@ -1,6 +1,6 @@
 """Let a live delivery take over a task that only test deliveries named.
 
-The test callback key is the weaker one: whoever has it must not be able to claim the id of a live task before its first
+The test callback key is the weaker one: its holder must not be able to claim the id of a live task before its first
 callback arrives. Scale marks its own test tasks, so a live delivery without that mark is the authority.
 """
 
