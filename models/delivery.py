@@ -17,6 +17,8 @@ class Delivery(Base):
     """UUIDv7: its order is the order of receipt."""
     kind: Mapped[str] = mapped_column(String(16))
     """callback | reconciled | imported"""
+    may_create: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
+    """Whether follow-ups of its result are created without approval. False for imported and reconciled ones by default."""
     environment: Mapped[str] = mapped_column(String(8))
     """live | test"""
     sha256: Mapped[str] = mapped_column(String(64))

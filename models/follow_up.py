@@ -22,8 +22,8 @@ class FollowUp(Base):
     state: Mapped[str] = mapped_column(String(16))
     """planned → (held) → created → completed | error | canceled; or failed (Scale refused it); or skipped"""
     reason_code: Mapped[str | None] = mapped_column(String(16))
-    """Why it is held, skipped or canceled, for programs: recalled | missing_key | missing_url | limit | age | hold | verify |
-    incomplete | dry_run | person. Null if no cause is recorded."""
+    """Why it is held, skipped or canceled, for programs: a ReasonCode of workflows/planning/reasons.py; null if no cause is
+    recorded."""
     reason: Mapped[str | None]
     """The same for people. No program reads it."""
     attempt: Mapped[int] = mapped_column(default=1, server_default=text("1"))

@@ -36,16 +36,22 @@ MAX_FAILURES = 8
 @click.option(
     "--environment", type=click.Choice(("live", "test")), help="Default: each environment with an API key."
 )
+@click.option("--create", is_flag=True, help="Create the follow-ups of these results. Default: hold them.")
 @click.option("--dry-run", is_flag=True, help="Dry run: list differences, change nothing.")
 @as_json
 @with_appcontext
 def reconcile(
-    since: datetime | None, project: str | None, environment: str | None, dry_run: bool, as_json: bool
+    since: datetime | None,
+    project: str | None,
+    environment: str | None,
+    create: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Store results that no callback delivered, from Scale's list.
 
     Compares Scale's list of tasks with the database.
-    An interrupted run continues where it stopped. Follow-ups of old results are held.
+    An interrupted run continues where it stopped. Follow-ups of these results are held unless --create is passed.
     """
     with_key = [name for name in ("live", "test") if service().client(name) is not None]
     chosen = with_key if environment is None else [environment]
@@ -59,7 +65,7 @@ def reconcile(
         if run.position and not as_json:
             click.echo(f"Continuing the {name} run that was interrupted after {run.seen} tasks.")
         with progress(f"{name} tasks") as (bar, line):
-            for page in pages_with_retries(run, dry_run=dry_run):
+            for page in pages_with_retries(run, dry_run=dry_run, create=create):
                 run = page
                 bar.update(line, completed=run.seen, total=run.total)
                 dispatch_now([job_id for one in run.found for job_id in one.jobs])
@@ -74,12 +80,12 @@ def reconcile(
             print_record(report, as_json)
 
 
-def pages_with_retries(run: ReconcileRun, *, dry_run: bool) -> Iterator[ReconcileRun]:
+def pages_with_retries(run: ReconcileRun, *, dry_run: bool, create: bool) -> Iterator[ReconcileRun]:
     """Yield the pages of a run. Waits for rate limits, and retries failures with exponential back-off."""
     failures = 0
     while not run.finished:
         try:
-            for page in reconciliation.reconcile(service(), run, dry_run=dry_run):
+            for page in reconciliation.reconcile(service(), run, dry_run=dry_run, create=create):
                 run, failures = page, 0
                 yield run
         except (Throttled, TransientError) as fault:
@@ -105,16 +111,17 @@ def pages_with_retries(run: ReconcileRun, *, dry_run: bool) -> Iterator[Reconcil
 @click.option(
     "--restart", is_flag=True, help="Start at the beginning of a file whose import was interrupted."
 )
+@click.option("--create", is_flag=True, help="Create the follow-ups of these results. Default: hold them.")
 @click.option("--dry-run", is_flag=True, help="Dry run: count new results, change nothing.")
 @as_json
 @with_appcontext
 def import_files(
-    files: tuple[Path, ...], environment: str, restart: bool, dry_run: bool, as_json: bool
+    files: tuple[Path, ...], environment: str, restart: bool, create: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Import task objects from JSON files.
 
     Takes the dashboard's mass export, single tasks and e-mail callbacks. A file holds one object, a list, or one object a line. Each object is applied like its callback if it is new.
-    Follow-ups of old results are held.
+    Follow-ups of these results are held unless --create is passed.
     """
     reports: list[dict[str, Any]] = []
     for path in files:
@@ -122,7 +129,9 @@ def import_files(
         state = Import()
         with path.open("rb") as file, progress(path.name) as (bar, line):
             try:
-                for state in import_file(service(), file, environment, resume=not restart, dry_run=dry_run):
+                for state in import_file(
+                    service(), file, environment, resume=not restart, dry_run=dry_run, create=create
+                ):
                     bar.update(line, completed=state.bytes, total=size)
                     dispatch_now(state.jobs)
             except UnreadableImport as fault:

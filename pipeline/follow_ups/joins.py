@@ -7,6 +7,7 @@ the tasks are counted; otherwise two jobs that finish last at the same time woul
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
@@ -235,6 +236,9 @@ def _plan(
             for child in verdict.children
             if child.view and (loaded := load_snapshot(connection, child.view.task_id, parents=False))
         ]
+    held = next((child.view.held for child in children if child.view and child.view.held), None)
+    source = replace(source, held=held)
+    snapshot = replace(snapshot, view=source)
     verdict = verdict._replace(children=tuple(children))
     return snapshot, plan_join(source, workflow, step, verdict, join["id"], service.settings.unique_id_prefix)
 

@@ -28,14 +28,16 @@ RECALLED = Reason(ReasonCode.RECALLED, "its source was recalled")
 """Why a step with `on_recall: cancel` cancels a follow-up. A new response of the source plans it again."""
 
 FOLLOW_UPS = FollowUp.__table__.c
+UNATTENDED = (ReasonCode.IMPORTED, ReasonCode.RECONCILED)
+"""Codes of follow-ups whose result no callback delivered. A callback of the same result releases them."""
 REPLANNABLE = and_(
     FOLLOW_UPS.task_id.is_(None),
     or_(
         and_(FOLLOW_UPS.state == CANCELED, FOLLOW_UPS.reason_code == ReasonCode.RECALLED),
-        and_(FOLLOW_UPS.state == HELD, FOLLOW_UPS.reason_code == ReasonCode.INCOMPLETE),
+        and_(FOLLOW_UPS.state == HELD, FOLLOW_UPS.reason_code.in_((ReasonCode.INCOMPLETE, *UNATTENDED))),
     ),
 )
-"""Follow-ups that planning writes again: canceled by a recall, or held because a result file was missing."""
+"""Follow-ups that planning writes again: canceled by a recall, held because a result file was missing, or UNATTENDED."""
 
 StepKey = tuple[str, str]
 """(workflow, step)"""

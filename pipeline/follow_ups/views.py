@@ -8,10 +8,9 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, RowMapping, bindparam, func, select
+from sqlalchemy import Connection, Engine, RowMapping, bindparam, select
 
 from models import Annotation, Artifact, Delivery, FollowUp, Response
-from models.columns import UtcDateTime
 from pipeline.artifacts.extract import ROW_ROLES
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.db.tables import TASKS
@@ -24,7 +23,7 @@ from workflows.planning.reasons import Reason, ReasonCode
 from workflows.planning.view import Source, View, view
 
 MAX_RESULT_AGE = timedelta(days=7)
-"""Follow-ups of a result that was replayed, imported or reconciled later than this after it happened are held."""
+"""Follow-ups of a result that is replayed later than this after it was received are held."""
 MAX_NAMED_FILES = 3
 
 
@@ -91,7 +90,7 @@ def _task_query(response_id: Any) -> Any:
             files.where(Artifact.state == "failed").exists().label("has_failed_files"),
             files.where(Artifact.annotation_count > 0).exists().label("has_annotation_files"),
             Delivery.kind.label("how"),
-            func.coalesce(Delivery.clock, Delivery.received_at, type_=UtcDateTime()).label("happened_at"),
+            Delivery.may_create,
             Delivery.received_at,
         )
         .select_from(TASKS)
@@ -236,12 +235,13 @@ def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, in
 
 
 def _held(task: RowMapping) -> Reason | None:
-    """Return why an old result that was replayed, imported or reconciled waits for a person before it costs money."""
+    """Return why a result that was imported or reconciled, or an old one that is replayed, creates nothing by itself."""
     if task["how"] is None:
         return None
-    replayed = task["how"] == "callback"
-    age = utcnow() - (task["received_at"] if replayed else task["happened_at"])
+    if not task["may_create"]:
+        command = "import" if task["how"] == ReasonCode.IMPORTED else "reconcile"
+        return Reason(ReasonCode(task["how"]), f"the result came by `{command}` without --create")
+    age = utcnow() - task["received_at"]
     if age <= MAX_RESULT_AGE:
         return None
-    how = "replayed" if replayed else task["how"]
-    return Reason(ReasonCode.AGE, f"the result was {how} {age.days} days after it happened")
+    return Reason(ReasonCode.AGE, f"the result was replayed {age.days} days after it was received")

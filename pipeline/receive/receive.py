@@ -59,12 +59,14 @@ def receive(
     *,
     headers: Mapping[str, str] | None = None,
     kind: str = "callback",
+    may_create: bool = True,
 ) -> Receipt:
     """Store `body` and, up to INLINE_CALLBACK_BYTES, apply it in the same transaction.
 
-    `key_environment` is the environment of the key that it came with. Raises only if the raw bytes cannot be stored.
+    `key_environment` is the environment of the key that it came with. Without `may_create` the follow-ups of the result
+    are held. Raises only if the raw bytes cannot be stored.
     """
-    delivery = DeliveryMeta(new_id(), kind, key_environment, utcnow())
+    delivery = DeliveryMeta(new_id(), kind, key_environment, utcnow(), may_create)
     is_inline = len(body) <= service.settings.inline_callback_bytes
     callback = parse_body(body, key_environment) if is_inline else None
     if fast_path.applies(callback, service.engine.dialect.name):

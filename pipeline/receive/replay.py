@@ -129,10 +129,15 @@ def complete_task(service: Service, job: Job) -> None:
 
 
 def receive_task(
-    service: Service, task: Mapping[str, Any], key_environment: str, *, kind: str = "reconciled"
+    service: Service,
+    task: Mapping[str, Any],
+    key_environment: str,
+    *,
+    kind: str = "reconciled",
+    may_create: bool = True,
 ) -> Receipt:
     """Receive a task object from Scale's API or an export the way a callback with it would be received."""
-    return receive(service, canonical_json(task), key_environment, kind=kind)
+    return receive(service, canonical_json(task), key_environment, kind=kind, may_create=may_create)
 
 
 def _read_delivery(connection: Connection, delivery_id: UUID) -> Any:

@@ -35,6 +35,7 @@ class DeliveryMeta:
     kind: str  # callback | reconciled | imported
     key_environment: str  # of the key that it came with; `environment` is what its task belongs to
     received_at: datetime
+    may_create: bool = True  # whether its follow-ups are created without approval
 
     def order_key(self, callback: Callback) -> OrderKey:
         """Return the key that orders this delivery among those of its task."""
@@ -63,6 +64,7 @@ def delivery_row(
     return {
         "id": delivery.id,
         "kind": delivery.kind,
+        "may_create": delivery.may_create,
         "environment": parsed.environment if isinstance(parsed, Callback) else delivery.key_environment,
         "sha256": hashlib.sha256(body).hexdigest(),
         "size_bytes": len(body),

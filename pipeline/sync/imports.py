@@ -51,12 +51,18 @@ class Import:
 
 
 def import_file(
-    service: Service, file: BinaryIO, environment: str, *, resume: bool = True, dry_run: bool = False
+    service: Service,
+    file: BinaryIO,
+    environment: str,
+    *,
+    resume: bool = True,
+    dry_run: bool = False,
+    create: bool = False,
 ) -> Iterator[Import]:
     """Import the objects of a seekable file, and yield the progress after each step.
 
-    An interrupted import of the same file is resumed; `resume=False` starts at the beginning. Raises UnreadableImport,
-    after importing what comes before the fault.
+    An interrupted import of the same file is resumed; `resume=False` starts at the beginning. Follow-ups of the results are
+    held unless `create` is set. Raises UnreadableImport, after importing what comes before the fault.
     """
     run = _Run(environment, fingerprint(file))
     if resume and not dry_run:
@@ -75,7 +81,9 @@ def import_file(
                 ended = True
             except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
                 ended, fault = True, error
-        found = receive_differences(service, batch, environment, kind="imported", dry_run=dry_run)
+        found = receive_differences(
+            service, batch, environment, kind="imported", dry_run=dry_run, create=create
+        )
         _count(progress, batch, found)
         progress.bytes = source.bytes
         if not dry_run:

@@ -124,11 +124,13 @@ def _newest_run(
     return ReconcileRun(**{name: row[name] for name in names}, finished=finished)
 
 
-def reconcile(service: Service, run: ReconcileRun, *, dry_run: bool = False) -> Iterator[ReconcileRun]:
+def reconcile(
+    service: Service, run: ReconcileRun, *, dry_run: bool = False, create: bool = False
+) -> Iterator[ReconcileRun]:
     """Compare page by page from the position of `run`, and yield the run after each page.
 
     The position is stored after each page, so that an interrupted run is resumed. Raises NoKey, and ScaleError: the last
-    run that was yielded can be passed in again later.
+    run that was yielded can be passed in again later. `create` is as in `receive_differences`.
     """
     client = service.client(run.environment)
     if client is None:
@@ -137,7 +139,7 @@ def reconcile(service: Service, run: ReconcileRun, *, dry_run: bool = False) -> 
     try:
         for page in client.iter_task_pages(**filters, **run.position):
             found = receive_differences(
-                service, page["docs"], run.environment, kind="reconciled", dry_run=dry_run
+                service, page["docs"], run.environment, kind="reconciled", dry_run=dry_run, create=create
             )
             run = _after_page(run, page, found)
             if not dry_run:
@@ -147,7 +149,9 @@ def reconcile(service: Service, run: ReconcileRun, *, dry_run: bool = False) -> 
     except PermanentError:
         if not first_position or run.position is not first_position:
             raise
-        yield from reconcile(service, replace(run, position={}), dry_run=dry_run)  # its token has expired
+        yield from reconcile(
+            service, replace(run, position={}), dry_run=dry_run, create=create
+        )  # its token has expired
 
 
 def _after_page(run: ReconcileRun, page: Mapping[str, Any], found: Sequence[Difference]) -> ReconcileRun:
@@ -192,9 +196,15 @@ def save_progress(connection: Connection, run: ReconcileRun) -> None:
 
 
 def receive_differences(
-    service: Service, docs: Sequence[Any], environment: str, *, kind: str, dry_run: bool = False
+    service: Service,
+    docs: Sequence[Any],
+    environment: str,
+    *,
+    kind: str,
+    dry_run: bool = False,
+    create: bool = False,
 ) -> list[Difference]:
-    """Receive the objects that differ from what is stored."""
+    """Receive the objects that differ from what is stored. Their follow-ups are held unless `create` is set."""
     readings = [parse_body(canonical_json(doc), environment) for doc in docs]
     ids = [reading.task_id for reading in readings if isinstance(reading, Callback) and reading.task_id]
     with service.reader.begin() as connection:
@@ -208,7 +218,7 @@ def receive_differences(
         if dry_run:
             found.append(Difference(task_id, why, None))
         else:
-            receipt = receive_task(service, doc, environment, kind=kind)
+            receipt = receive_task(service, doc, environment, kind=kind, may_create=create)
             found.append(Difference(task_id, why, receipt.status, receipt.jobs))
     return found
 

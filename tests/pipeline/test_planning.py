@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models import SpendCounter, Task
+from models import SpendCounter
 from pipeline.follow_ups import decisions, pauses, plan_task
 from pipeline.follow_ups.pauses import replay_missed_of_fixed_files
 from pipeline.jobs import kinds, queue
@@ -350,13 +350,3 @@ def test_a_large_fan_out_is_recorded_in_several_transactions(
     pipeline.receive(boxes(*["car"] * 25))
     assert Counter(pipeline.states().values()) == {"held": 25}
     assert pipeline.joins()[f"w.last.{ROOT}"]["expected"] == 25
-
-
-def test_a_result_that_comes_by_import_late_waits_for_a_person(pipeline: Pipeline) -> None:
-    pipeline.workflow({"ask": asks()})
-    receive_callback(pipeline.service, callback(boxes("car")), kind="imported")
-    pipeline.work()
-    (row,) = pipeline.follow_ups().values()
-    assert row["state"] == "held"
-    assert "imported" in row["reason"]
-    assert [task["task_id"] for task in table(pipeline.service, Task)] == [ROOT]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from models import Annotation, Delivery, FollowUp, Job, Response, SyncRun, Task
+from models import Annotation, Delivery, Job, Response, SyncRun, Task
 from pipeline.db.ids import utcnow
-from pipeline.jobs import kinds, queue
+from pipeline.jobs import queue
 from pipeline.service import Service
 from pipeline.sync import reconcile
 from pipeline.sync.reconcile import NoKey, ReconcileRun, begin, enqueue_due_runs
@@ -155,30 +155,6 @@ def test_files_of_reconciled_results_are_fetched_like_those_of_callbacks(
     masks = table(service, Annotation)
     assert {row["type"] for row in masks} == {"mask"}
     assert all("rle" in row["geometry"] for row in masks)
-
-
-def test_an_old_result_that_was_reconciled_waits_for_a_person_before_it_costs_money(
-    open_service: Callable[..., Service], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "workflows" / "w.yaml").write_text(
-        "workflow: again\nsteps:\n  once:\n    after: {type: imageannotation}\n    create: {type: categorization,"
-        " params: {instruction: i, attachment: a, attachment_type: text, categories: [x]}}\n"
-    )
-    old = (utcnow() - timedelta(days=8)).isoformat()
-    new = utcnow().isoformat()
-    listed = [
-        task(task_id="old", response=boxes("car"), completed_at=old, updated_at=old),
-        task(task_id="new", response=boxes("car"), completed_at=new, updated_at=new),
-    ]
-    with FakeServer(lambda _: reply({"docs": listed, "has_more": False, "total": 2})) as peer:
-        service = open_service(scale_api_url=peer.url, scale_api_key="k", public_url="https://labels.example")
-        run(service)
-    for row in table(service, Job):
-        if row["kind"] == kinds.PLAN and (job := queue.claim(service.engine, 60, job_id=row["id"])):
-            run_job(service, job)
-    states = {row["source_task_id"]: (row["state"], row["reason"]) for row in table(service, FollowUp)}
-    assert states["new"][0] == "planned"
-    assert states["old"] == ("held", "the result was reconciled 8 days after it happened")
 
 
 # Against servers of our own making.

@@ -10,7 +10,9 @@ class ReasonCode(StrEnum):
     """The cause of a follow-up's state; each value is at most 16 characters."""
 
     HOLD = "hold"  # the step waits for a person: `hold`
-    AGE = "age"  # the result was replayed, imported or reconciled long after it happened
+    AGE = "age"  # the result was replayed long after it happened
+    IMPORTED = "imported"  # the result came by import
+    RECONCILED = "reconciled"  # the result came by reconcile
     DEPTH = "depth"  # too many tasks away from the first one
     JOIN = "join"  # a join fired without all of its results
     INCOMPLETE = "incomplete"  # a result file that the step uses could not be read
