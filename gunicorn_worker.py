@@ -131,26 +131,30 @@ def parse_head(head: bytes) -> RequestHead | None:
     if len(lines) > MAX_HEAD_LINES:
         return None
     keys: list[str] = []
-    content_length, is_chunked, expects_continue = 0, False, False
+    lengths: list[bytes] = []
+    is_chunked, expects_continue = False, False
     for line in lines[1:]:
         name, _, value = line.partition(b":")
         name, value = name.lower(), value.strip(b" \t")
         if name == KEY_HEADER:
             keys.append(value.decode("latin-1"))
         elif name == b"content-length":
-            # What is no number is refused by gunicorn, before anything reads the body.
-            content_length = int(value) if value.isdigit() and len(value) < 19 else 0
+            lengths.append(value)
         elif name == b"transfer-encoding":
             is_chunked = True
         elif name == b"expect":
             expects_continue = value.lower() == b"100-continue" and lines[0].endswith(b"HTTP/1.1")
+    # gunicorn refuses a length that is no number, or a body with two lengths, before anything reads the body.
+    is_readable = len(lengths) + is_chunked == 1 and all(
+        length.isdigit() and len(length) < 19 for length in lengths
+    )
     return RequestHead(
         size=len(head),
         is_callback=head.startswith(CALLBACK_PREFIX),
         has_priority=head.startswith(PRIORITY_PREFIXES),
         key=",".join(keys) if keys else None,
-        content_length=content_length,
-        is_chunked=is_chunked,
+        content_length=int(lengths[0]) if lengths and is_readable else 0,
+        is_chunked=is_chunked and is_readable,
         expects_continue=expects_continue,
     )
 

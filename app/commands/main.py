@@ -10,7 +10,7 @@ from flask import Flask
 from flask.cli import ScriptInfo
 
 from app.commands import Commands, make_commands
-from config import load_settings
+from config import SettingsError, load_settings
 from config.version import VERSION
 
 HELP = """Receive Scale's callbacks, store every result and create the next labeling task.
@@ -23,7 +23,11 @@ def create_application(*_: Any) -> Flask:
     """Return the application for the settings of the environment. Called by the first command that needs it."""
     from app import create_app
 
-    return create_app(load_settings(process="command"))
+    try:
+        settings = load_settings(process="command")
+    except SettingsError:
+        settings = load_settings()  # raises it with the invalid settings of other processes, too
+    return create_app(settings)
 
 
 def make_main() -> Commands:

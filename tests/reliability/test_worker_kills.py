@@ -118,6 +118,7 @@ def test_a_job_that_always_kills_its_worker_is_dead_after_its_attempts_and_the_o
     env = {
         "PYTHONPATH": str(folder),
         "WORKFLOWS_DIR": str(folder),
+        "PYTHON_STEPS": "fatal_step",
         "LEASE_SECONDS": "1",
         "SWEEP_SECONDS": "0.3",
     }
@@ -136,4 +137,4 @@ def test_a_job_that_always_kills_its_worker_is_dead_after_its_attempts_and_the_o
     assert of_job("last_error") == "worker lost 3 times in a row while it ran this job"
     customer.send(1)
     customer.wait()
-    assert "1 dead" in requests.get(f"{one.web_url}/readyz", timeout=10).text
+    assert "jobs: problem" in requests.get(f"{one.web_url}/readyz", timeout=10).text

@@ -116,7 +116,7 @@ def test_a_process_that_dies_stops_the_others_and_is_named(start: Start) -> None
     worker.kill()
     assert up.popen is not None
     assert up.popen.wait(10) == 1
-    assert "worker ended with" in up.text
+    assert "worker exited with 137" in up.text
     assert not [child for child in children if child.is_running() and child.status() != "zombie"]
 
 
