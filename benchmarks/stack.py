@@ -117,35 +117,20 @@ def _contender(
     return Contender(name, port, url, tables, processes)
 
 
+def _gunicorn(application: str) -> list[str]:
+    """Return the command of a web process with two workers and gunicorn's defaults."""
+    options = ["-c", "/dev/null", "--no-control-socket", "-w", "2", "-b", "127.0.0.1:PORT"]
+    return [f"{BIN}/gunicorn", *options, application]
+
+
 @contextmanager
 def bare(servers: Servers) -> Iterator[Contender]:
-    web = [
-        f"{BIN}/gunicorn",
-        "-c",
-        "/dev/null",
-        "--no-control-socket",
-        "-w",
-        "2",
-        "-b",
-        "127.0.0.1:PORT",
-        "benchmarks.bare:app",
-    ]
-    yield from _run(_contender(servers, "bare", [web], None))
+    yield from _run(_contender(servers, "bare", [_gunicorn("benchmarks.bare:app")], None))
 
 
 @contextmanager
 def naive(servers: Servers, **env: str) -> Iterator[Contender]:
-    web = [
-        f"{BIN}/gunicorn",
-        "-c",
-        "/dev/null",
-        "--no-control-socket",
-        "-w",
-        "2",
-        "-b",
-        "127.0.0.1:PORT",
-        "benchmarks.naive.app:app",
-    ]
+    web = _gunicorn("benchmarks.naive.app:app")
     worker = [
         f"{BIN}/celery",
         "-A",

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import psutil
 import psycopg
@@ -316,15 +316,22 @@ class OwnPostgres(Server, PostgresServer):
         return True
 
 
-def start_postgres(options: Mapping[str, str] | None = None) -> OwnPostgres:
-    """Start a PostgreSQL for the caller alone. Raises Unavailable if there is no binary."""
-    server = OwnPostgres(_postgres_binaries(), options)
+Started = TypeVar("Started", bound=Server)
+
+
+def _started(server: Started) -> Started:
+    """Start `server` and return it; close it if that fails."""
     try:
         server.start()
     except BaseException:
         server.close()
         raise
     return server
+
+
+def start_postgres(options: Mapping[str, str] | None = None) -> OwnPostgres:
+    """Start a PostgreSQL for the caller alone. Raises Unavailable if there is no binary."""
+    return _started(OwnPostgres(_postgres_binaries(), options))
 
 
 def shared_postgres() -> PostgresServer:
@@ -499,13 +506,7 @@ class OwnRedis(Server, RedisServer):
 
 def start_redis(options: Mapping[str, str] | None = None) -> OwnRedis:
     """Start a Redis for the caller alone. Raises Unavailable if there is no binary."""
-    server = OwnRedis(_redis_binary(), options)
-    try:
-        server.start()
-    except BaseException:
-        server.close()
-        raise
-    return server
+    return _started(OwnRedis(_redis_binary(), options))
 
 
 def shared_redis(worker_number: int) -> RedisServer:
