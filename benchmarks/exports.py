@@ -98,7 +98,7 @@ def child(what: str, url: str, name: str) -> None:
         idle = resident_mb()
         start = time.perf_counter()
         if what == "create":
-            versions.create(service, name, versions.Request())
+            versions.create(service, name, versions.Request(), "ana")
         elif what == "plain":
             plain(url, name, Path(folder) / "plain.jsonl")
         else:

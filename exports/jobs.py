@@ -27,6 +27,7 @@ from pipeline.operations.queries import NotFound, Record
 from pipeline.service import Service
 
 PROGRESS_SECONDS = 1.0
+DATASET_AND_FILTERS = "A dataset version has its members already; name either a dataset or filters."
 
 
 def run_export(service: Service, job: Job) -> None:
@@ -60,8 +61,6 @@ def _finish(service: Service, job: Job, reason: str | None = None) -> None:
 
 def _write(service: Service, job: Job, export: Record, check: Callable[[], None]) -> None:
     format_ = find_format(export["format"])
-    if format_ is None:
-        raise Unusable(f"There is no format {export['format']}.")
     options = Options(
         images=export["options"].get("images", "link"), croissant=export["options"].get("croissant", False)
     )
@@ -97,6 +96,30 @@ def _progress(service: Service, export_id: UUID, check: Callable[[], None]) -> C
     return progress
 
 
+def request_export(
+    service: Service,
+    format_name: str,
+    dataset: str | None,
+    filters: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    actor: str,
+) -> tuple[UUID, list[UUID]]:
+    """Check an export as far as it can be checked without running it, then enqueue and audit it.
+
+    Returns the export's id, and the jobs to dispatch. Raises Unusable, UnknownDataset and MissingPackage.
+    """
+    if dataset is not None and filters:
+        raise Unusable(DATASET_AND_FILTERS)
+    find_format(format_name).check_packages()
+    parse_request(filters, options)
+    if dataset is not None:
+        with service.reader.begin() as connection:
+            dataset = versions.find(connection, dataset).full_name
+    with service.engine.begin() as connection:
+        chosen = dict(filters) if filters is not None and dataset is None else None
+        return requests.insert_export(connection, actor, format_name, dataset, chosen, dict(options))
+
+
 def parse_request(filters: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Request:
     """Return the request in the filters and options of the API. Raises Unusable."""
     split, split_by, classes = (options.get(name) for name in ("split", "split_by", "classes"))
@@ -122,7 +145,7 @@ def chosen_version(service: Service, dataset: str | None, request: Request) -> I
         version = versions.freeze(service, request)
     else:
         if request.filters is not None:
-            raise Unusable("A dataset version has its members already; name either a dataset or filters.")
+            raise Unusable(DATASET_AND_FILTERS)
         with service.reader.begin() as connection:
             named = versions.find(connection, dataset)
         if request == Request():

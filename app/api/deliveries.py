@@ -16,7 +16,6 @@ from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_sc
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from app.responses import CONTENT_HEADERS
-from pipeline.access.audit import log_action
 from pipeline.operations import dismissals
 from pipeline.operations.queries import InvalidCursor, Record
 from pipeline.operations.queries import deliveries as queries
@@ -120,7 +119,7 @@ def replay_delivery(delivery_id: UUID) -> Record:
     with service().reader.begin() as connection:
         queries.get_delivery(connection, delivery_id)
     try:
-        replayed = replay.replay(service(), delivery_id)
+        replayed = replay.replay(service(), delivery_id, actor())
     except DatabaseBusy:
         raise ProblemError(503, "The task is locked; send the request again.", Retry_After="5") from None
     return _finished(delivery_id, replayed)
@@ -131,12 +130,9 @@ def replay_delivery(delivery_id: UUID) -> Record:
 @blueprint.response(200, DeliveryDetail)
 def dismiss_delivery(dismissal: Mapping[str, Any], delivery_id: UUID) -> Mapping[str, Any]:
     """Dismiss a quarantined delivery: it stays stored, and health checks do not count it any more"""
-    try:
-        with service().engine.begin() as connection:
-            dismissals.dismiss_delivery(connection, delivery_id, actor(), dismissal["reason"])
-            return queries.get_delivery(connection, delivery_id)
-    except dismissals.CannotDismiss as error:
-        raise ProblemError(409, str(error)) from None
+    with service().engine.begin() as connection:
+        dismissals.dismiss_delivery(connection, delivery_id, actor(), dismissal["reason"])
+        return queries.get_delivery(connection, delivery_id)
 
 
 @blueprint.post("/deliveries/replay")
@@ -155,7 +151,7 @@ def replay_deliveries(query: Mapping[str, Any]) -> Record:
         after = UUID(query["cursor"]) if "cursor" in query else None
     except ValueError:
         raise InvalidCursor from None
-    replays = replay.replay_many(service(), *conditions, after=after)
+    replays = replay.replay_many(service(), actor(), *conditions, after=after)
     results = [
         _locked(delivery_id) if isinstance(replayed, DatabaseBusy) else _finished(delivery_id, replayed)
         for delivery_id, replayed in islice(replays, query["limit"])
@@ -165,11 +161,7 @@ def replay_deliveries(query: Mapping[str, Any]) -> Record:
 
 
 def _finished(delivery_id: UUID, replayed: Replay) -> Record:
-    """Record the replay, dispatch its jobs and return its result."""
-    with service().engine.begin() as connection:
-        log_action(
-            connection, actor(), "delivery.replay", str(delivery_id), {"status": replayed.receipt.status}
-        )
+    """Dispatch the jobs of a replay and return its result."""
     dispatcher().dispatch(replayed.receipt.jobs)
     return {
         "delivery_id": delivery_id,

@@ -16,11 +16,9 @@ from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from app.responses import send_content
 from exports.format import MissingPackage
-from exports.formats import FORMATS, find_format
-from exports.jobs import parse_request
-from pipeline.access.audit import log_action
+from exports.formats import FORMATS
+from exports.jobs import request_export
 from pipeline.datasets import export_requests as requests
-from pipeline.datasets import versions
 from pipeline.datasets.filters import Unusable
 from pipeline.datasets.versions import UnknownDataset
 from pipeline.operations.queries import Record
@@ -88,37 +86,17 @@ class Export(OutputSchema):
 def create_export(wanted: Mapping[str, Any]) -> Record:
     """Request an export"""
     options = {name: value for name, value in wanted["options"].items() if value is not None}
-    dataset = _checked(wanted["format"], wanted.get("dataset"), wanted.get("filters"), options)
-    filters = wanted.get("filters") if dataset is None else None
-    with service().engine.begin() as connection:
-        export_id, job_ids = requests.request_export(connection, wanted["format"], dataset, filters, options)
-        log_action(connection, actor(), "export.create", str(export_id))
-        row = requests.get_export(connection, export_id)
-    dispatcher().dispatch(job_ids)
-    return _shown(row)
-
-
-def _checked(
-    format_name: str, dataset: str | None, filters: Mapping[str, Any] | None, options: Mapping[str, Any]
-) -> str | None:
-    """Return the dataset version as name@version. Raises ProblemError for what no worker could do."""
-    format_ = find_format(format_name)
-    if format_ is None:
-        names = ", ".join(known.name for known in FORMATS)
-        raise ProblemError(422, f"There is no format {format_name}. Formats are {names}.")
-    if dataset is not None and filters:
-        raise ProblemError(422, "A dataset version has its members already; name either dataset or filters.")
     try:
-        format_.check_packages()
-        parse_request(filters, options)
-        if dataset is None:
-            return None
-        with service().reader.begin() as connection:
-            return versions.find(connection, dataset).full_name
+        export_id, job_ids = request_export(
+            service(), wanted["format"], wanted.get("dataset"), wanted.get("filters"), options, actor()
+        )
     except (Unusable, MissingPackage) as problem:
         raise ProblemError(422, str(problem.args[0])) from None
     except UnknownDataset as problem:
         raise ProblemError(404, str(problem.args[0])) from None
+    dispatcher().dispatch(job_ids)
+    with service().engine.begin() as connection:  # a replica may lag behind
+        return _shown(requests.get_export(connection, export_id))
 
 
 @blueprint.get("/exports")
@@ -148,13 +126,15 @@ def get_export(export_id: UUID) -> Record:
 )
 def get_export_content(export_id: UUID) -> Response:
     """Download the zip of a completed export"""
+    return send_zip(export_id)
+
+
+def send_zip(export_id: UUID) -> Response:
+    """Stream the zip of a completed export. Raises NotFound, and ProblemError if the store lost it."""
     with service().reader.begin() as connection:
-        row = requests.get_export(connection, export_id)
-    if row["state"] != requests.COMPLETED or row["sha256"] is None:
-        raise ProblemError(404, f"The export has no content: it is {row['state']}.")
-    name = f"{(row['dataset'] or 'export').replace('@', '-')}-{row['format']}.zip"
+        sha256, name = requests.find_zip(connection, export_id)
     try:
-        return send_content(service().store, row["sha256"], media_type="application/zip", download_name=name)
+        return send_content(service().store, sha256, media_type="application/zip", download_name=name)
     except FileNotFoundError:
         raise ProblemError(
             410, "The zip was deleted from the artifact store; request the export again."
@@ -166,8 +146,7 @@ def get_export_content(export_id: UUID) -> Response:
 def delete_export(export_id: UUID) -> None:
     """Delete an export and its zip"""
     with service().engine.begin() as connection:
-        unused = requests.delete_export(connection, export_id)
-        log_action(connection, actor(), "export.delete", str(export_id))
+        unused = requests.delete_export(connection, export_id, actor())
     if unused is not None:
         service().store.delete(unused)
 

@@ -16,7 +16,6 @@ from app.api.problems import ProblemError
 from app.decide import decide_many, select_follow_ups
 from app.extensions import dispatcher, service
 from pipeline.follow_ups import decisions
-from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import follow_ups as queries
 
@@ -175,12 +174,9 @@ def retry_follow_up(unique_id: str) -> Mapping[str, Any]:
 
 
 def _decide(decide: Callable[[Connection, str, str], list[UUID]], unique_id: str) -> Mapping[str, Any]:
-    try:
-        with service().engine.begin() as connection:
-            queries.get_follow_up(connection, unique_id)
-            job_ids = decide(connection, unique_id, actor())
-            row = queries.get_follow_up(connection, unique_id)
-    except InvalidTransition as error:
-        raise ProblemError(409, str(error)) from None
+    with service().engine.begin() as connection:
+        queries.get_follow_up(connection, unique_id)
+        job_ids = decide(connection, unique_id, actor())
+        row = queries.get_follow_up(connection, unique_id)
     dispatcher().dispatch(job_ids)
     return row

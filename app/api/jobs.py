@@ -12,11 +12,9 @@ from marshmallow.validate import OneOf
 from app.api.blueprint import Blueprint, actor
 from app.api.deliveries import Dismissal
 from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
-from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
-from pipeline.access.audit import log_action
-from pipeline.jobs import kinds, queue
-from pipeline.operations import dismissals
+from pipeline.jobs import kinds
+from pipeline.operations import dismissals, retries
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import jobs as queries
 
@@ -59,11 +57,7 @@ def list_jobs(query: Mapping[str, Any]) -> Record:
 def retry_job(job_id: UUID) -> Mapping[str, Any]:
     """Retry a dead or waiting job now, with its attempts reset"""
     with service().engine.begin() as connection:
-        queries.get_job(connection, job_id)
-        if not queue.retry(connection, job_id):
-            raise ProblemError(409, "The job is running; wait for its outcome.")
-        row = queries.get_job(connection, job_id)
-        log_action(connection, actor(), "job.retry", f"{row['kind']}:{row['subject']}")
+        row = retries.retry_job(connection, job_id, actor())
     dispatcher().dispatch([job_id])
     return row
 
@@ -73,8 +67,5 @@ def retry_job(job_id: UUID) -> Mapping[str, Any]:
 @blueprint.response(204)
 def dismiss_job(dismissal: Mapping[str, Any], job_id: UUID) -> None:
     """Dismiss a dead job: it is deleted, and the audit log keeps what it was"""
-    try:
-        with service().engine.begin() as connection:
-            dismissals.dismiss_job(connection, job_id, actor(), dismissal["reason"])
-    except dismissals.CannotDismiss as error:
-        raise ProblemError(409, str(error)) from None
+    with service().engine.begin() as connection:
+        dismissals.dismiss_job(connection, job_id, actor(), dismissal["reason"])

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 from werkzeug.wrappers import Response as AnyResponse
 
+from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.operations.queries import InvalidCursor, NotFound
 
 CONTENT_TYPE = "application/problem+json"
@@ -74,6 +75,7 @@ class Api(flask_smorest.Api):
         app.register_error_handler(ProblemError, problem_error)
         app.register_error_handler(NotFound, not_found)
         app.register_error_handler(InvalidCursor, invalid_cursor)
+        app.register_error_handler(InvalidTransition, invalid_transition)
         app.register_error_handler(SQLAlchemyError, database_error)
 
     def _register_etag_headers(self) -> None:
@@ -99,6 +101,11 @@ def not_found(error: NotFound) -> Response:
     """Return 404, with the list that names the known ids."""
     collection = "/".join(request.path.split("/")[:4])
     return problem_response(404, f"{error}; GET {collection} lists the known ones.")
+
+
+def invalid_transition(error: InvalidTransition) -> Response:
+    """Return 409 for a decision that does not fit the state of its object."""
+    return problem_response(409, str(error))
 
 
 def invalid_cursor(error: InvalidCursor) -> Response:

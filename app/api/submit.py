@@ -13,9 +13,8 @@ from app.api.blueprint import Blueprint, actor
 from app.api.lists import OutputSchema
 from app.api.problems import ProblemError
 from app.extensions import service
-from pipeline.access.audit import log_action
 from pipeline.follow_ups import submit
-from pipeline.follow_ups.submit import ALREADY_EXISTS, CREATED
+from pipeline.follow_ups.submit import ALREADY_EXISTS, CREATED, InvalidInput
 from pipeline.jobs.queue import RetryLater
 from pipeline.operations.queries import Record
 from scale.client import PermanentError, ScaleError, Throttled
@@ -57,27 +56,16 @@ def submit_task(given: Mapping[str, Any]) -> Record:
         1, {**given["request"], **({"unique_id": given["unique_id"]} if "unique_id" in given else {})}
     )
     one = submit.task_for_row(row, "api", service().settings.unique_id_prefix, type_name=given["type"])
-    if one.fault:
-        _record(one.unique_id, "rejected", one.fault)
-        raise ProblemError(422, one.fault)
     try:
-        outcome = submit.submit_once(service(), given["environment"], one)
+        return submit.submit_one(service(), given["environment"], one, actor())._asdict()
+    except InvalidInput as fault:
+        raise ProblemError(422, str(fault)) from None
     except RetryLater as later:
         raise ProblemError(409, str(later), Retry_After=str(math.ceil(later.delay))) from None
     except Throttled as slow:
         seconds = math.ceil(slow.retry_after or submit.THROTTLED_SECONDS)
         raise ProblemError(429, f"Scale API rate limit: {slow.message}", Retry_After=str(seconds)) from None
     except PermanentError as refused:
-        _record(one.unique_id, "refused", refused.message)
         raise ProblemError(422, f"Scale API error {refused.status}: {refused.message}") from None
     except ScaleError as doubt:
         raise ProblemError(502, f"Scale API error: {doubt.message}; send the same request again.") from None
-    _record(outcome.unique_id, outcome.outcome)
-    return outcome._asdict()
-
-
-def _record(unique_id: str, outcome: str, reason: str | None = None) -> None:
-    """Write the submission to the audit log, also one that was refused."""
-    details = {"outcome": outcome, **({"reason": reason} if reason else {})}
-    with service().engine.begin() as connection:
-        log_action(connection, actor(), "tasks.submit", unique_id, details)

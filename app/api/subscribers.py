@@ -14,7 +14,6 @@ from app.api.blueprint import Blueprint, actor
 from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
-from pipeline.access.audit import log_action
 from pipeline.events import outbox, subscriptions
 from pipeline.events.subscriptions import EVENTS, InvalidSubscriber
 from pipeline.operations.queries import Record
@@ -154,8 +153,7 @@ def test_subscriber(subscriber_id: UUID) -> Record:
     """Send `test.sent` to a subscriber"""
     with service().engine.begin() as connection:
         found = queries.get_subscriber(connection, subscriber_id)
-        job_ids = outbox.send_test(connection, subscriptions.load_subscriptions(connection), subscriber_id)
-        log_action(connection, actor(), "subscriber.test", str(subscriber_id))
+        job_ids = outbox.send_test(connection, actor(), subscriber_id)
     if not job_ids:
         raise ProblemError(409, "The subscriber is disabled; POST …/enable first.")
     dispatcher().dispatch(job_ids)

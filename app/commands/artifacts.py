@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
 import click
+from sqlalchemy import Connection
 
 from app.api.artifacts import Artifact
-from app.commands.group import Group, actor, dispatch_now
-from app.commands.output import as_json, filters_from, limit, print_json, print_rows
+from app.commands.bulk import act_on_each, print_outcome
+from app.commands.group import Group, dispatch_now
+from app.commands.output import as_json, filters_from, limit, print_rows
 from app.extensions import service
 from pipeline.artifacts.jobs import retry
-from pipeline.operations.queries import NotFound
 from pipeline.operations.queries import artifacts as queries
 
 LISTED = ("id", "task_id", "role", "state", "attempts", "size_bytes", "annotation_count", "reason")
@@ -44,25 +46,15 @@ def retry_artifacts(artifact_ids: tuple[UUID, ...], failed: bool, task_id: str |
     """Fetch failed files again, and read stored ones again."""
     if bool(artifact_ids) == failed:
         raise click.UsageError("Pass artifact ids or --failed.")
-    job_ids: list[UUID] = []
-    unknown: list[UUID] = []
-    retried: list[UUID] = []
     with service().engine.begin() as connection:
         selected = list(artifact_ids) or queries.matching_ids(
             connection, filters_from(state="failed", task_id=task_id)
         )
-        for artifact_id in selected:
-            try:
-                queries.get_artifact(connection, artifact_id)
-            except NotFound:
-                unknown.append(artifact_id)
-                continue
-            job_ids += retry(connection, artifact_id, actor())
-            retried.append(artifact_id)
-    dispatch_now(job_ids)
-    if as_json:
-        print_json({"retried": retried, "unknown": unknown})
-    else:
-        click.echo(f"Refetching {len(retried)} files.")
-    if unknown:
-        raise click.ClickException(f"Unknown ids: {', '.join(map(str, unknown))}")
+        retried, errors = act_on_each(connection, selected, _retry)
+    dispatch_now(list(chain.from_iterable(retried.values())))
+    print_outcome(list(retried), errors, "files", as_json, key="retried")
+
+
+def _retry(connection: Connection, artifact_id: UUID, actor: str) -> list[UUID]:
+    queries.get_artifact(connection, artifact_id)
+    return retry(connection, artifact_id, actor)

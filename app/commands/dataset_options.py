@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 
+from app.commands.output import add_options
 from app.commands.timestamps import TIMESTAMP
 from pipeline.datasets.filters import Filters, Unusable, parse_filters
 from pipeline.datasets.splits import check_split_by, parse_shares
@@ -35,54 +36,42 @@ class MetadataType(click.ParamType[tuple[str, str]]):
         return key, wanted
 
 
-def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that choose tasks. Each but --since and --until may be given several times."""
-    for option in reversed(
-        (
-            click.option("--type", multiple=True, metavar="TYPE", help="Task types."),
-            click.option("--project", multiple=True, help="Projects."),
-            click.option("--batch", multiple=True, help="Batches."),
-            click.option("--tag", multiple=True, help="Tasks with this tag."),
-            click.option("--environment", multiple=True, help="live (default) or test."),
-            click.option("--status", multiple=True, help="Scale's own word; default completed."),
-            click.option("--review", multiple=True, help="accepted, fixed, rejected …; several by comma."),
-            click.option("--label", multiple=True, help="Tasks that have an annotation with this label."),
-            click.option("--workflow", multiple=True, help="Tasks that this workflow created."),
-            click.option("--step", multiple=True, help="Tasks that this step of a workflow created."),
-            click.option("--since", help="Changed by Scale then or later: 2026-01-31, 2h, 7d."),
-            click.option("--until", help="Changed by Scale before then."),
-            click.option(
-                "--metadata", multiple=True, type=MetadataType(), metavar="KEY=VALUE",
-                help="Tasks whose metadata have this value.",
-            ),
-        )
-    ):  # fmt: skip
-        command = option(command)
-    return command
+filter_options = add_options(
+    click.option("--type", multiple=True, metavar="TYPE", help="Task types."),
+    click.option("--project", multiple=True, help="Projects."),
+    click.option("--batch", multiple=True, help="Batches."),
+    click.option("--tag", multiple=True, help="Tasks with this tag."),
+    click.option("--environment", multiple=True, help="live (default) or test."),
+    click.option("--status", multiple=True, help="Scale's own word; default completed."),
+    click.option("--review", multiple=True, help="accepted, fixed, rejected …; several by comma."),
+    click.option("--label", multiple=True, help="Tasks that have an annotation with this label."),
+    click.option("--workflow", multiple=True, help="Tasks that this workflow created."),
+    click.option("--step", multiple=True, help="Tasks that this step of a workflow created."),
+    click.option("--since", help="Changed by Scale then or later: 2026-01-31, 2h, 7d."),
+    click.option("--until", help="Changed by Scale before then."),
+    click.option(
+        "--metadata", multiple=True, type=MetadataType(), metavar="KEY=VALUE",
+        help="Tasks whose metadata have this value.",
+    ),
+)  # fmt: skip
+"""Adds the options that choose tasks. Each but --since and --until may be given several times."""
 
 
-def split_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--split, --split-by and --classes."""
-    for option in reversed(
-        (
-            click.option(
-                "--split", "shares", metavar="SHARES", help="For example train=0.8,val=0.1,test=0.1."
-            ),
-            click.option(
-                "--split-by",
-                metavar="KEY",
-                help="Keep together what shares a task, attachment, lineage (default) or metadata.KEY.",
-            ),
-            click.option(
-                "--classes",
-                type=click.File("r", encoding="utf-8-sig"),
-                metavar="FILE",
-                help="The labels in the order of their ids, one a line.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+split_options = add_options(
+    click.option("--split", "shares", metavar="SHARES", help="For example train=0.8,val=0.1,test=0.1."),
+    click.option(
+        "--split-by",
+        metavar="KEY",
+        help="Keep together what shares a task, attachment, lineage (default) or metadata.KEY.",
+    ),
+    click.option(
+        "--classes",
+        type=click.File("r", encoding="utf-8-sig"),
+        metavar="FILE",
+        help="The labels in the order of their ids, one a line.",
+    ),
+)
+"""Adds --split, --split-by and --classes."""
 
 
 def parse_moment(text: str | None) -> datetime | None:

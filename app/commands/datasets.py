@@ -10,7 +10,6 @@ from app.commands.dataset_options import DatasetErrors, filter_options, split_op
 from app.commands.group import Group, actor
 from app.commands.output import as_json, print_json, print_record, print_rows
 from app.extensions import service
-from pipeline.access.audit import log_action
 from pipeline.datasets import diff as differences
 from pipeline.datasets import verify as verification
 from pipeline.datasets import versions
@@ -40,9 +39,7 @@ def create(name: str, as_of: str | None, as_json: bool, **options: Any) -> None:
 
     Without filters it takes those of the version before; the first one takes every completed live task.
     """
-    made = versions.create(service(), name, take_request(options, as_of))
-    with service().engine.begin() as connection:
-        log_action(connection, actor(), "dataset.create", str(made.full_name), {"digest": made.digest})
+    made = versions.create(service(), name, take_request(options, as_of), actor())
     if as_json:
         print_json(described(made))
         return
@@ -123,8 +120,7 @@ def verify(reference: str, as_json: bool) -> None:
 def delete(reference: str, as_json: bool) -> None:
     """Delete a version. Results stay; the number is never used again."""
     with service().engine.begin() as connection:
-        deleted = versions.delete_version(connection, reference)
-        log_action(connection, actor(), "dataset.delete", str(deleted.full_name))
+        deleted = versions.delete_version(connection, reference, actor())
     if as_json:
         print_json(described(deleted))
     else:

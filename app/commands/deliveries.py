@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, BinaryIO
 from uuid import UUID
 
@@ -13,9 +14,11 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.deliveries import Delivery, DeliveryDetail
-from app.commands.dismiss import dismiss_each, print_dismissed
+from app.commands.bulk import act_on_each, print_outcome
+from app.commands.bulk import reason as reason_option
 from app.commands.group import Group, actor, database_message, dispatch_now
 from app.commands.output import (
+    add_options,
     as_json,
     filters_from,
     limit,
@@ -26,7 +29,6 @@ from app.commands.output import (
 )
 from app.commands.timestamps import EXAMPLES, TIMESTAMP
 from app.extensions import service
-from pipeline.access.audit import log_action
 from pipeline.operations import dismissals
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import deliveries as queries
@@ -53,18 +55,15 @@ def deliveries() -> None:
     """List and replay callbacks as they were received."""
 
 
-def filters(command: Any) -> Any:
-    """Add the options that select deliveries."""
-    for option in (
-        click.option("--since", type=TIMESTAMP, help=f"Received at or after TIME: {EXAMPLES}."),
-        click.option("--kind", type=click.Choice(queries.KINDS), help="Select by origin."),
-        click.option("--environment", type=click.Choice(("live", "test")), help="Select by environment."),
-        click.option("--event", help="completed, accepted, rejected, fixed, recalled, error …"),
-        click.option("--task", "task_id", metavar="TASK_ID", help="Select the deliveries of this task."),
-        click.option("--status", type=click.Choice(queries.STATUSES), help="Select by status."),
-    ):
-        command = option(command)
-    return command
+filters = add_options(
+    click.option("--status", type=click.Choice(queries.STATUSES), help="Select by status."),
+    click.option("--task", "task_id", metavar="TASK_ID", help="Select the deliveries of this task."),
+    click.option("--event", help="completed, accepted, rejected, fixed, recalled, error …"),
+    click.option("--environment", type=click.Choice(("live", "test")), help="Select by environment."),
+    click.option("--kind", type=click.Choice(queries.KINDS), help="Select by origin."),
+    click.option("--since", type=TIMESTAMP, help=f"Received at or after TIME: {EXAMPLES}."),
+)
+"""Adds the options that select deliveries."""
 
 
 @deliveries.command("list")
@@ -175,11 +174,9 @@ def replay_one(delivery_id: UUID) -> Record:
     with service().reader.begin() as connection:
         queries.get_delivery(connection, delivery_id)
     try:
-        done = replay(service(), delivery_id)
+        done = replay(service(), delivery_id, actor())
     except DatabaseBusy as error:
         return {"delivery_id": str(delivery_id), "error": f"the task is locked, try again: {error}"}
-    with service().engine.begin() as connection:
-        log_action(connection, actor(), "delivery.replay", str(delivery_id), {"status": done.receipt.status})
     dispatch_now(done.receipt.jobs)
     changed = {name: list(values) for name, values in done.changed.items()}
     return {"delivery_id": str(delivery_id), "status": done.receipt.status, "changed": changed}
@@ -198,7 +195,7 @@ def describe(result: Record) -> str:
 @deliveries.command("dismiss")
 @click.argument("delivery_ids", type=click.UUID, nargs=-1)
 @click.option("--quarantined", is_flag=True, help="Select all quarantined deliveries.")
-@click.option("--reason", required=True, help="Why, for the audit log.")
+@reason_option
 @as_json
 def dismiss_deliveries(delivery_ids: tuple[UUID, ...], quarantined: bool, reason: str, as_json: bool) -> None:
     """Dismiss quarantined deliveries: they stay stored, and doctor stops warning about them."""
@@ -206,5 +203,7 @@ def dismiss_deliveries(delivery_ids: tuple[UUID, ...], quarantined: bool, reason
         raise click.UsageError("Pass delivery ids or --quarantined.")
     selected = delivery_ids or tuple(iter_ids(service(), *queries.conditions({"status": "quarantined"})))
     with service().engine.begin() as connection:
-        outcome = dismiss_each(connection, selected, dismissals.dismiss_delivery, reason)
-    print_dismissed(outcome, "deliveries", as_json)
+        dismissed, errors = act_on_each(
+            connection, selected, partial(dismissals.dismiss_delivery, reason=reason)
+        )
+    print_outcome(list(dismissed), errors, "deliveries", as_json, key="dismissed")

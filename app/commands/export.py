@@ -21,7 +21,7 @@ from exports.engine import Progress as Steps
 from exports.engine import write_export
 from exports.export import Options
 from exports.format import GEOMETRIES, MissingPackage
-from exports.formats import FORMATS, find_format
+from exports.formats import find_format
 from exports.jobs import chosen_version
 from exports.output import OutputRefused
 
@@ -80,9 +80,6 @@ def export(
     export.json in OUT says what was written, left out and changed, and why.
     """
     format_ = find_format(format_name)
-    if format_ is None:
-        names = ", ".join(known.name for known in FORMATS)
-        raise click.ClickException(f"There is no format {format_name}. Formats are {names}.")
     request = take_request(options)
     try:
         format_.check_packages()

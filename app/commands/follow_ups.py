@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from app.api.follow_ups import FollowUp, FollowUpDetail
-from app.commands.group import Group, actor, dispatch_now, not_found_message
+from app.commands.bulk import print_outcome
+from app.commands.group import Group, actor, dispatch_now
 from app.commands.output import (
+    add_options,
     as_json,
     filters_from,
     limit,
-    print_json,
     print_record,
     print_rows,
     warn_about_unknown_filters,
@@ -21,7 +22,6 @@ from app.commands.output import (
 from app.commands.timestamps import EXAMPLES, TIMESTAMP
 from app.decide import DECISIONS, decide_many, select_follow_ups
 from app.extensions import service
-from pipeline.operations.queries import NotFound
 from pipeline.operations.queries import follow_ups as queries
 
 LISTED = ("unique_id", "state", "task_type", "task_id", "environment", "planned_at", "reason")
@@ -32,30 +32,23 @@ def follow_ups() -> None:
     """List, approve, cancel and retry follow-ups of workflows."""
 
 
-def filters(command: Any) -> Any:
-    """Add the options that select follow-ups."""
-    for option in (
-        click.option("--source", "source_task_id", metavar="TASK_ID", help="Select by source task."),
-        click.option("--step", help="Select by step."),
-        click.option("--workflow", help="Select by workflow."),
-    ):
-        command = option(command)
-    return command
+filters = add_options(
+    click.option("--workflow", help="Select by workflow."),
+    click.option("--step", help="Select by step."),
+    click.option("--source", "source_task_id", metavar="TASK_ID", help="Select by source task."),
+)
+"""Adds the options that select follow-ups."""
 
-
-def decision(command: Any) -> Any:
-    """Add the arguments and options of a command that decides about follow-ups."""
-    for option in (
-        as_json,
-        click.option("--sample", type=click.IntRange(1), help="Select a random N of them."),
-        click.option("--limit", type=click.IntRange(1), help="Select only the N oldest of them."),
-        click.option("--since", type=TIMESTAMP, help=f"Planned at or after TIME: {EXAMPLES}."),
-        click.option("--yes", is_flag=True, help="Skip the confirmation."),
-        filters,
-        click.argument("unique_ids", nargs=-1),
-    ):
-        command = option(command)
-    return command
+decision = add_options(
+    click.argument("unique_ids", nargs=-1),
+    filters,
+    click.option("--yes", is_flag=True, help="Skip the confirmation."),
+    click.option("--since", type=TIMESTAMP, help=f"Planned at or after TIME: {EXAMPLES}."),
+    click.option("--limit", type=click.IntRange(1), help="Select only the N oldest of them."),
+    click.option("--sample", type=click.IntRange(1), help="Select a random N of them."),
+    as_json,
+)
+"""Adds the arguments and options of a command that decides about follow-ups."""
 
 
 @follow_ups.command("list")
@@ -125,13 +118,4 @@ def decide(
         elif not yes:
             click.confirm(f"{name.capitalize()} {len(unique_ids)} follow-ups?", abort=True)
     decided, errors = decide_many(name, unique_ids, actor(), dispatch_now)
-    messages = {
-        unique_id: not_found_message(error) if isinstance(error, NotFound) else str(error)
-        for unique_id, error in errors.items()
-    }
-    if as_json:
-        print_json({"decided": decided, "errors": messages})
-    else:
-        click.echo(f"{DECISIONS[name].past} {len(decided)} follow-ups.")
-    if messages:
-        raise click.ClickException("\n".join(f"{one}: {message}" for one, message in messages.items()))
+    print_outcome(decided, errors, "follow-ups", as_json, key="decided", verb=DECISIONS[name].past)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import click
 
 from app.api.jobs import KINDS, Job
-from app.commands.dismiss import dismiss_each, print_dismissed
-from app.commands.group import Group, actor, dispatch_now
-from app.commands.output import as_json, filters_from, limit, print_json, print_rows
+from app.commands.bulk import act_on_each, print_outcome
+from app.commands.bulk import reason as reason_option
+from app.commands.group import Group, dispatch_now
+from app.commands.output import as_json, filters_from, limit, print_rows
 from app.extensions import service
-from pipeline.access.audit import log_action
-from pipeline.jobs.queue import retry
-from pipeline.operations import dismissals
-from pipeline.operations.queries import NotFound
+from pipeline.operations import dismissals, retries
 from pipeline.operations.queries import jobs as queries
 
 LISTED = ("id", "kind", "subject", "state", "attempts", "run_at", "last_error")
@@ -47,35 +46,18 @@ def retry_jobs(job_ids: tuple[UUID, ...], dead: bool, kind: str | None, as_json:
     """Retry dead or waiting jobs now, with their attempts reset."""
     if bool(job_ids) == dead:
         raise click.UsageError("Pass job ids or --dead.")
-    retried: list[UUID] = []
-    skipped: list[UUID] = []
     with service().engine.begin() as connection:
         selected = list(job_ids) or queries.matching_ids(connection, filters_from(state="dead", kind=kind))
-        for job_id in selected:
-            try:
-                row = queries.get_job(connection, job_id)
-            except NotFound:
-                skipped.append(job_id)
-                continue
-            if retry(connection, job_id):
-                log_action(connection, actor(), "job.retry", f"{row['kind']}:{row['subject']}")
-                retried.append(job_id)
-            else:
-                skipped.append(job_id)
-    dispatch_now(retried)
-    if as_json:
-        print_json({"retried": retried, "skipped": skipped})
-    else:
-        click.echo(f"Retried {len(retried)} jobs.")
-    if skipped:
-        raise click.ClickException(f"Already running or finished: {', '.join(map(str, skipped))}")
+        retried, errors = act_on_each(connection, selected, retries.retry_job)
+    dispatch_now(list(retried))
+    print_outcome(list(retried), errors, "jobs", as_json, key="retried")
 
 
 @jobs.command("dismiss")
 @click.argument("job_ids", type=click.UUID, nargs=-1)
 @click.option("--dead", is_flag=True, help="Select all dead jobs.")
 @click.option("--kind", type=click.Choice(KINDS), help="With --dead: only jobs of this kind.")
-@click.option("--reason", required=True, help="Why, for the audit log.")
+@reason_option
 @as_json
 def dismiss_jobs(job_ids: tuple[UUID, ...], dead: bool, kind: str | None, reason: str, as_json: bool) -> None:
     """Dismiss dead jobs: they are deleted, and the audit log keeps what they were."""
@@ -83,5 +65,5 @@ def dismiss_jobs(job_ids: tuple[UUID, ...], dead: bool, kind: str | None, reason
         raise click.UsageError("Pass job ids or --dead.")
     with service().engine.begin() as connection:
         selected = list(job_ids) or queries.matching_ids(connection, filters_from(state="dead", kind=kind))
-        outcome = dismiss_each(connection, selected, dismissals.dismiss_job, reason)
-    print_dismissed(outcome, "jobs", as_json)
+        dismissed, errors = act_on_each(connection, selected, partial(dismissals.dismiss_job, reason=reason))
+    print_outcome(list(dismissed), errors, "jobs", as_json, key="dismissed")

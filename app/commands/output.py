@@ -36,6 +36,17 @@ MIN_FREE_TEXT_WIDTH = 24
 MAX_LISTED = 20
 
 
+def add_options(*options: Callable[..., Any]) -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds these options and arguments to a command. `--help` lists them in this order."""
+
+    def decorate(command: Decorated) -> Decorated:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))

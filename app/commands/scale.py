@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from functools import wraps
+from functools import partial, wraps
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from app.commands.group import Group, actor
 from app.commands.output import as_json, print_json, print_rows
 from app.commands.timestamps import TIMESTAMP
 from app.extensions import service
-from pipeline.access.audit import log_action
+from pipeline.operations.scale_calls import change_at_scale
 from scale.client import Client
 
 TASK_COLUMNS = ("task_id", "type", "status", "project", "batch", "unique_id", "created_at", "completed_at")
@@ -55,11 +55,9 @@ def call(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_client
 
 
-def record_change(action: str, subject: str, answer: Any, **details: Any) -> None:
-    """Record a call that changed something in the audit log, and print its answer."""
-    with service().engine.begin() as connection:
-        log_action(connection, actor(), f"scale.{action}", subject, details or None)
-    print_json(answer)
+def change(action: str, subject: str, call: Callable[[], Any], **details: Any) -> None:
+    """Make a call that changes something at Scale, audit it and print its answer."""
+    print_json(change_at_scale(service(), actor(), action, subject, call, **details))
 
 
 class Json(click.ParamType[Any]):
@@ -83,11 +81,13 @@ class Json(click.ParamType[Any]):
 JSON = Json()
 
 
-def select_fields(
-    objects: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool
-) -> list[dict[str, Any]]:
-    """Return whole objects for JSON, or only the `columns` of a table."""
-    return objects if as_json else [{name: one.get(name) for name in columns} for one in objects]
+def print_objects(
+    objects: Iterable[dict[str, Any]], columns: tuple[str, ...], as_json: bool, empty_message: str
+) -> None:
+    """Print whole objects as JSON, or the `columns` that Scale set as a table."""
+    found = list(objects)
+    rows = found if as_json else [{name: one.get(name) for name in columns} for one in found]
+    print_rows(rows, columns, as_json, empty_message)
 
 
 @scale.command()
@@ -117,8 +117,8 @@ def list_tasks(
 ) -> None:
     """List tasks, newest first."""
     selected = {name: value for name, value in filters.items() if value not in (None, ())}
-    found = list(islice(client.iter_tasks(limit=min(limit, 100), **selected), limit))
-    print_rows(select_fields(found, TASK_COLUMNS, as_json), TASK_COLUMNS, as_json, "No matching tasks.")
+    found = islice(client.iter_tasks(limit=min(limit, 100), **selected), limit)
+    print_objects(found, TASK_COLUMNS, as_json, "No matching tasks.")
 
 
 @scale.command()
@@ -127,7 +127,7 @@ def list_tasks(
 @call
 def cancel(client: Client, task_id: str, clear_unique_id: bool) -> None:
     """Cancel a pending task."""
-    record_change("cancel", task_id, client.cancel_task(task_id, clear_unique_id))
+    change("cancel", task_id, partial(client.cancel_task, task_id, clear_unique_id))
 
 
 @scale.command()
@@ -137,8 +137,8 @@ def cancel(client: Client, task_id: str, clear_unique_id: bool) -> None:
 @call
 def audit(client: Client, task_id: str, result: str, comments: str | None) -> None:
     """Accept or reject a completed task. Scale sends a callback."""
-    answer = client.audit(task_id, result == "accept", comments)
-    record_change("audit", task_id, answer, result=result, comments=comments)
+    call = partial(client.audit, task_id, result == "accept", comments)
+    change("audit", task_id, call, result=result, comments=comments)
 
 
 @scale.command()
@@ -146,7 +146,7 @@ def audit(client: Client, task_id: str, result: str, comments: str | None) -> No
 @call
 def resend(client: Client, task_id: str) -> None:
     """Send the callback of a finished task again. `weighbridge reconcile` needs no callback."""
-    record_change("resend", task_id, client.resend_callback(task_id))
+    change("resend", task_id, partial(client.resend_callback, task_id))
 
 
 @scale.command()
@@ -155,7 +155,7 @@ def resend(client: Client, task_id: str) -> None:
 @call
 def metadata(client: Client, task_id: str, metadata: Any) -> None:
     """Replace the metadata of a task by a JSON object or @FILE."""
-    record_change("metadata", task_id, client.set_metadata(task_id, metadata))
+    change("metadata", task_id, partial(client.set_metadata, task_id, metadata))
 
 
 @scale.group("unique-id", cls=Group)
@@ -169,7 +169,7 @@ def unique_id() -> None:
 @call
 def set_unique_id(client: Client, task_id: str, unique_id: str) -> None:
     """Set the unique_id of a task."""
-    record_change("unique-id.set", task_id, client.set_unique_id(task_id, unique_id), unique_id=unique_id)
+    change("unique-id.set", task_id, partial(client.set_unique_id, task_id, unique_id), unique_id=unique_id)
 
 
 @unique_id.command("clear")
@@ -177,7 +177,7 @@ def set_unique_id(client: Client, task_id: str, unique_id: str) -> None:
 @call
 def clear_unique_id(client: Client, task_id: str) -> None:
     """Clear the unique_id of a task."""
-    record_change("unique-id.clear", task_id, client.clear_unique_id(task_id))
+    change("unique-id.clear", task_id, partial(client.clear_unique_id, task_id))
 
 
 @scale.group(cls=Group)
@@ -191,7 +191,7 @@ def tags() -> None:
 @call
 def set_tags(client: Client, task_id: str, tags: tuple[str, ...]) -> None:
     """Replace all tags."""
-    record_change("tags.set", task_id, client.set_tags(task_id, list(tags)), tags=tags)
+    change("tags.set", task_id, partial(client.set_tags, task_id, list(tags)), tags=tags)
 
 
 @tags.command("add")
@@ -200,7 +200,7 @@ def set_tags(client: Client, task_id: str, tags: tuple[str, ...]) -> None:
 @call
 def add_tags(client: Client, task_id: str, tags: tuple[str, ...]) -> None:
     """Add tags."""
-    record_change("tags.add", task_id, client.add_tags(task_id, list(tags)), tags=tags)
+    change("tags.add", task_id, partial(client.add_tags, task_id, list(tags)), tags=tags)
 
 
 @tags.command("remove")
@@ -209,4 +209,4 @@ def add_tags(client: Client, task_id: str, tags: tuple[str, ...]) -> None:
 @call
 def remove_tags(client: Client, task_id: str, tags: tuple[str, ...]) -> None:
     """Remove tags."""
-    record_change("tags.remove", task_id, client.remove_tags(task_id, list(tags)), tags=tags)
+    change("tags.remove", task_id, partial(client.remove_tags, task_id, list(tags)), tags=tags)

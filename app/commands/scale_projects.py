@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import click
 
 from app.commands.group import Group
-from app.commands.output import as_json, print_json, print_rows
-from app.commands.scale import JSON, call, limit, record_change, scale, select_fields
+from app.commands.output import as_json, print_json
+from app.commands.scale import JSON, call, change, limit, print_objects, scale
 from scale.client import Client
 
 BATCH_COLUMNS = ("name", "project", "status", "created_at")
@@ -29,7 +30,7 @@ def list_projects(client: Client, as_json: bool) -> None:
     found = [
         {**project, "versions": len(project.get("param_history") or [])} for project in client.list_projects()
     ]
-    print_rows(select_fields(found, PROJECT_COLUMNS, as_json), PROJECT_COLUMNS, as_json, "No projects.")
+    print_objects(found, PROJECT_COLUMNS, as_json, "No projects.")
 
 
 @projects.command("get")
@@ -58,7 +59,7 @@ def get_project(client: Client, name: str, version: int | None) -> None:
 def create_project(client: Client, name: str, type: str, params: Any, **kind: bool) -> None:
     """Create a project for tasks of one TYPE."""
     flags = {flag: True for flag, is_set in kind.items() if is_set}
-    record_change("projects.create", name, client.create_project(name, type, params, **flags), type=type)
+    change("projects.create", name, partial(client.create_project, name, type, params, **flags), type=type)
 
 
 @projects.command("set-params")
@@ -68,7 +69,7 @@ def create_project(client: Client, name: str, type: str, params: Any, **kind: bo
 @call
 def set_project_params(client: Client, name: str, params: Any, patch: bool) -> None:
     """Create a new version of a project's parameters from a JSON object or @FILE."""
-    record_change("projects.set-params", name, client.set_project_params(name, params, patch), patch=patch)
+    change("projects.set-params", name, partial(client.set_project_params, name, params, patch), patch=patch)
 
 
 @scale.group(cls=Group)
@@ -84,8 +85,8 @@ def batches() -> None:
 @call
 def list_batches(client: Client, project: str | None, status: str | None, limit: int, as_json: bool) -> None:
     """List batches, newest first."""
-    found = list(islice(client.iter_batches(project=project, status=status, limit=min(limit, 100)), limit))
-    print_rows(select_fields(found, BATCH_COLUMNS, as_json), BATCH_COLUMNS, as_json, "No matching batches.")
+    found = islice(client.iter_batches(project=project, status=status, limit=min(limit, 100)), limit)
+    print_objects(found, BATCH_COLUMNS, as_json, "No matching batches.")
 
 
 @batches.command("get")
@@ -113,8 +114,11 @@ def batch_status(client: Client, name: str) -> None:
 def create_batch(client: Client, project: str, name: str, callback: str | None, metadata: Any) -> None:
     """Create a batch in a project."""
     fields = {"metadata": metadata} if metadata is not None else {}
-    record_change(
-        "batches.create", name, client.create_batch(project, name, callback, **fields), project=project
+    change(
+        "batches.create",
+        name,
+        partial(client.create_batch, project, name, callback, **fields),
+        project=project,
     )
 
 
@@ -123,4 +127,4 @@ def create_batch(client: Client, project: str, name: str, callback: str | None, 
 @call
 def finalize_batch(client: Client, name: str) -> None:
     """Finalize a batch, so that work on it starts."""
-    record_change("batches.finalize", name, client.finalize_batch(name))
+    change("batches.finalize", name, partial(client.finalize_batch, name))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app.commands.group import Command, actor
 from app.commands.output import as_json, console, print_json, printable
 from app.extensions import service
-from pipeline.access.audit import log_action
 from pipeline.follow_ups import submit as submission
 from pipeline.follow_ups.recording import missing_setting
 from pipeline.follow_ups.submit import REFUSED, InvalidInput, Outcome, SubmittedTask
@@ -92,14 +89,7 @@ def submit(file: Path, **options: Any) -> None:
         return
     if not chosen.yes:
         click.confirm(f"Create {summary}?", abort=True)
-    outcomes: list[Outcome] = []
-    try:
-        outcomes.extend(create_tasks(unique, chosen))
-    finally:  # record what was created before an error, too
-        counts = Counter(outcome.outcome for outcome in outcomes)
-        with service().engine.begin() as connection:
-            log_action(connection, actor(), "tasks.submit", file.name, dict(counts))
-    print_outcomes(outcomes, counts, chosen.as_json)
+    print_outcomes(list(create_tasks(unique, file.name, chosen)), chosen.as_json)
 
 
 def read_tasks(file: Path, options: Options) -> list[SubmittedTask]:
@@ -166,32 +156,28 @@ def print_check(tasks: Sequence[SubmittedTask], summary: str, as_json: bool) -> 
     click.echo(f"Would create {summary}.")
 
 
-def create_tasks(tasks: Sequence[SubmittedTask], options: Options) -> Iterator[Outcome]:
-    """Create each task, `at_once` at the same time and at most `per_minute`, and yield its outcome."""
-    current, started, sent = service(), time.monotonic(), 0
-    running: set[Future[Outcome]] = set()
-    waiting = iter(tasks)
-    out = console()
-    with (
-        ThreadPoolExecutor(options.at_once) as pool,
-        progress_bar(not options.as_json and out.is_terminal) as bar,
-    ):
-        line = bar.add_task("creating", total=len(tasks))
-        while True:
-            for one in itertools.islice(waiting, options.at_once - len(running)):
-                if options.per_minute is not None:
-                    time.sleep(max(0.0, started + sent * 60 / options.per_minute - time.monotonic()))
-                running.add(pool.submit(submission.submit, current, options.environment, one))
-                sent += 1
-            if not running:
-                return
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield finished(future)
+def create_tasks(tasks: Sequence[SubmittedTask], name: str, options: Options) -> Iterator[Outcome]:
+    """Create the tasks and show the progress. Raises ClickException if no further task can be created now."""
+    is_drawn = not options.as_json and console().is_terminal
+    outcomes = submission.submit_all(
+        service(),
+        options.environment,
+        tasks,
+        name=name,
+        actor=actor(),
+        at_once=options.at_once,
+        per_minute=options.per_minute,
+    )
+    try:
+        with progress_bar(is_drawn) as bar:
+            line = bar.add_task("creating", total=len(tasks))
+            for number, outcome in enumerate(outcomes, 1):
                 bar.advance(line)
-                created = int(bar.tasks[0].completed)
-                if not options.as_json and not out.is_terminal and created % PROGRESS_EVERY == 0:
-                    click.echo(f"{created} of {len(tasks)}")
+                if not options.as_json and not is_drawn and number % PROGRESS_EVERY == 0:
+                    click.echo(f"{number} of {len(tasks)}")
+                yield outcome
+    except (RetryLater, Unauthorized) as error:
+        raise click.ClickException(f"{error}. Submit the same file again to continue.") from None
 
 
 def progress_bar(is_shown: bool) -> Progress:
@@ -200,15 +186,7 @@ def progress_bar(is_shown: bool) -> Progress:
     return Progress(*columns, console=console(), disable=not is_shown)
 
 
-def finished(future: Future[Outcome]) -> Outcome:
-    """Return the outcome of one call. Raises ClickException if no further task can be created now."""
-    try:
-        return future.result()
-    except (RetryLater, Unauthorized) as error:
-        raise click.ClickException(f"{error}. Submit the same file again to continue.") from None
-
-
-def print_outcomes(outcomes: Sequence[Outcome], counts: Counter[str], as_json: bool) -> None:
+def print_outcomes(outcomes: Sequence[Outcome], as_json: bool) -> None:
     """Print each task's id and the counts. Exit with 1 if Scale refused a task."""
     ordered = sorted(outcomes)
     if as_json:
@@ -219,6 +197,7 @@ def print_outcomes(outcomes: Sequence[Outcome], counts: Counter[str], as_json: b
                 click.echo(f"{outcome.task_id}  {outcome.unique_id}")
         if len(ordered) > MAX_PRINTED:
             click.echo(f"… and {len(ordered) - MAX_PRINTED} more; --json prints all")
+        counts = Counter(outcome.outcome for outcome in outcomes)
         click.echo(", ".join(f"{number} {what}" for what, number in sorted(counts.items())) + ".")
     refused = [f"line {one.line}: {one.reason}" for one in ordered if one.outcome == REFUSED]
     if refused and not as_json:

@@ -12,7 +12,6 @@ from app.api.subscribers import EVENTS_HELP, Notification, Subscriber
 from app.commands.group import Group, actor, dispatch_now
 from app.commands.output import as_json, filters_from, limit, print_json, print_record, print_rows
 from app.extensions import service
-from pipeline.access.audit import log_action
 from pipeline.events import outbox, subscriptions
 from pipeline.operations.queries import NotFound, Record
 from pipeline.operations.queries import subscribers as queries
@@ -99,8 +98,7 @@ def test(subscriber_id: UUID, as_json: bool) -> None:
     """Send `test.sent` to a subscriber."""
     with service().engine.begin() as connection:
         queries.get_subscriber(connection, subscriber_id)
-        job_ids = outbox.send_test(connection, subscriptions.load_subscriptions(connection), subscriber_id)
-        log_action(connection, actor(), "subscriber.test", str(subscriber_id))
+        job_ids = outbox.send_test(connection, actor(), subscriber_id)
     if not job_ids:
         raise click.ClickException(
             f"The subscriber is disabled; run `weighbridge subscribers enable {subscriber_id}`."

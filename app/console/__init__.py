@@ -8,7 +8,7 @@ from __future__ import annotations
 from flask import Flask, redirect
 from werkzeug.wrappers import Response
 
-from app.console import (
+from app.console import (  # noqa: F401  each screen adds its routes to the blueprint
     attachments,
     audit,
     batches,
@@ -30,28 +30,6 @@ from app.console import (
     tokens,
     workflows,
 )
-
-SCREENS = (
-    overview,
-    tasks,
-    task,
-    deliveries,
-    quarantine,
-    jobs,
-    follow_ups,
-    workflows,
-    datasets,
-    exports,
-    batches,
-    projects,
-    settings,
-    tokens,
-    subscribers,
-    audit,
-    sign_in,
-    attachments,
-)
-"""Every screen. Importing it adds its routes to the blueprint."""
 
 
 def register(app: Flask) -> None:

@@ -8,7 +8,6 @@ from werkzeug.wrappers import Response
 from app.console import session
 from app.console.frame import blueprint, page
 from app.extensions import service
-from pipeline.access.audit import log_action
 from pipeline.access.tokens import OPERATE
 from pipeline.datasets import versions
 from pipeline.datasets.filters import Unusable, parse_filters
@@ -51,10 +50,8 @@ def create_dataset() -> Response:
         wanted = versions.Request(
             filters=parse_filters(chosen) if chosen else None, shares=parse_shares(shares) if shares else None
         )
-        made = versions.create(service(), request.form.get("name", "").strip(), wanted)
+        made = versions.create(service(), request.form.get("name", "").strip(), wanted, session.actor())
     except Unusable as problem:
         abort(400, str(problem.args[0]))
-    with service().engine.begin() as connection:
-        log_action(connection, session.actor(), "dataset.create", made.full_name or "")
     flash(f"Created {made.full_name} with {made.tasks} tasks.")
     return redirect(url_for("console.dataset", reference=made.full_name))

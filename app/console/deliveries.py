@@ -14,7 +14,6 @@ from app.console import session
 from app.console.frame import blueprint, page
 from app.console.lists import PAGE_ROWS, Filter, Listing
 from app.extensions import dispatcher, service
-from pipeline.access.audit import log_action
 from pipeline.access.tokens import OPERATE
 from pipeline.operations.queries import Page
 from pipeline.operations.queries import deliveries as queries
@@ -87,13 +86,9 @@ def replay_delivery(delivery_id: str) -> Response:
     with service().reader.begin() as connection:
         queries.get_delivery(connection, row_id)
     try:
-        done = replay.replay(service(), row_id)
+        done = replay.replay(service(), row_id, session.actor())
     except DatabaseBusy:
         abort(503, "The task is locked; try again.")
-    with service().engine.begin() as connection:
-        log_action(
-            connection, session.actor(), "delivery.replay", delivery_id, {"status": done.receipt.status}
-        )
     dispatcher().dispatch(done.receipt.jobs)
     changed = ", ".join(done.changed or ()) or "nothing"
     flash(f"Replayed: the delivery is {done.receipt.status}; changed: {changed}.")

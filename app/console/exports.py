@@ -7,16 +7,15 @@ from uuid import UUID
 from flask import abort, flash, redirect, request, url_for
 from werkzeug.wrappers import Response
 
+from app.api.exports import send_zip
 from app.console import session
 from app.console.frame import blueprint, page
 from app.extensions import dispatcher, service
-from app.responses import send_content
 from exports.format import MissingPackage
-from exports.formats import FORMATS, find_format
-from pipeline.access.audit import log_action
+from exports.formats import FORMATS
+from exports.jobs import request_export
 from pipeline.access.tokens import OPERATE
 from pipeline.datasets import export_requests as requests
-from pipeline.datasets import versions
 from pipeline.datasets.filters import Unusable
 from pipeline.datasets.versions import UnknownDataset
 
@@ -44,32 +43,19 @@ def exports() -> Response:
 def create_export() -> Response:
     """Request an export of a dataset version."""
     session.require_role(OPERATE)
-    format_ = find_format(request.form.get("export_format", ""))
-    if format_ is None:
-        abort(400, "Choose one of the formats.")
+    format_name = request.form.get("export_format", "")
+    dataset = request.form.get("dataset", "").strip()
+    options = {"images": "copy" if request.form.get("images") == "copy" else "link"}
     try:
-        format_.check_packages()
-        with service().reader.begin() as connection:
-            dataset = versions.find(connection, request.form.get("dataset", "").strip()).full_name
+        _, job_ids = request_export(service(), format_name, dataset, None, options, session.actor())
     except (Unusable, UnknownDataset, MissingPackage) as problem:
         abort(400, str(problem.args[0]))
-    images = "copy" if request.form.get("images") == "copy" else "link"
-    with service().engine.begin() as connection:
-        export_id, job_ids = requests.request_export(
-            connection, format_.name, dataset, None, {"images": images}
-        )
-        log_action(connection, session.actor(), "export.create", str(export_id))
     dispatcher().dispatch(job_ids)
-    flash(f"Requested {format_.name} of {dataset}. Reload to see its progress.")
+    flash(f"Requested {format_name} of {dataset}. Reload to see its progress.")
     return redirect(url_for("console.exports"))
 
 
 @blueprint.get("/exports/<uuid:export_id>/content")
 def export_content(export_id: UUID) -> Response:
     """Download the zip of a completed export."""
-    with service().reader.begin() as connection:
-        row = requests.get_export(connection, export_id)
-    if row["state"] != requests.COMPLETED or row["sha256"] is None:
-        abort(404, f"The export has no content: it is {row['state']}.")
-    name = f"{(row['dataset'] or 'export').replace('@', '-')}-{row['format']}.zip"
-    return send_content(service().store, row["sha256"], media_type="application/zip", download_name=name)
+    return send_zip(export_id)

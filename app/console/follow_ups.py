@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 from flask import abort, flash, redirect, request, url_for
 from sqlalchemy import Connection
@@ -13,15 +12,12 @@ from werkzeug.wrappers import Response
 from app.console import session
 from app.console.frame import blueprint, page
 from app.console.lists import PAGE_ROWS, Filter, Listing, read_filters
+from app.decide import DECISIONS, decide_many
 from app.extensions import dispatcher, service
 from pipeline.access.tokens import OPERATE
-from pipeline.follow_ups import decisions
 from pipeline.operations.queries import Page
 from pipeline.operations.queries import follow_ups as queries
 
-ACTIONS = {"approve": decisions.approve, "cancel": decisions.cancel, "retry": decisions.retry}
-PAST = {"approve": "Approved", "cancel": "Canceled", "retry": "Retried"}
-BATCH_SIZE = 100
 FIELDS = (
     "unique_id",
     "workflow",
@@ -63,9 +59,9 @@ def decide(unique_id: str, verb: str) -> Response:
     session.require_role(OPERATE)
     with service().engine.begin() as connection:
         queries.get_follow_up(connection, unique_id)
-        job_ids = ACTIONS[verb](connection, unique_id, session.actor())
+        job_ids = DECISIONS[verb].decide(connection, unique_id, session.actor())
     dispatcher().dispatch(job_ids)
-    flash(f"{PAST[verb]} {unique_id}.")
+    flash(f"{DECISIONS[verb].past} {unique_id}.")
     return redirect(
         session.local_path(request.form.get("next", ""))
         if "next" in request.form
@@ -95,8 +91,8 @@ def approve_all() -> Response:
     if len(unique_ids) > expected:
         flash(f"{len(unique_ids)} follow-ups match now, {expected} did before. Nothing was approved yet.")
         return redirect(url_for("console.confirm_approval", _external=False, **chosen))
-    approved = _approve(unique_ids)
-    flash(f"Approved {approved} of {len(unique_ids)} follow-ups.")
+    approved, _ = decide_many("approve", unique_ids, session.actor(), dispatcher().dispatch)
+    flash(f"Approved {len(approved)} of {len(unique_ids)} follow-ups.")
     return redirect(url_for("console.follow_ups"))
 
 
@@ -107,19 +103,3 @@ def _held(chosen: dict[str, str]) -> dict[str, str]:
 def _matching(chosen: Mapping[str, str]) -> list[str]:
     with service().reader.begin() as connection:
         return list(queries.matching_unique_ids(connection, chosen, ("held",)))
-
-
-def _approve(unique_ids: list[str]) -> int:
-    """Approve in batches, each in a transaction of its own. Return how many were still held."""
-    approved = 0
-    for start in range(0, len(unique_ids), BATCH_SIZE):
-        job_ids: list[UUID] = []
-        with service().engine.begin() as connection:
-            for unique_id in unique_ids[start : start + BATCH_SIZE]:
-                try:
-                    job_ids += decisions.approve(connection, unique_id, session.actor())
-                    approved += 1
-                except decisions.InvalidTransition:
-                    continue
-        dispatcher().dispatch(job_ids)
-    return approved

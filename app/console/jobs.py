@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from flask import abort, flash, redirect, url_for
+from flask import flash, redirect, url_for
 from sqlalchemy import Connection
 from werkzeug.wrappers import Response
 
@@ -14,9 +14,9 @@ from app.console import session
 from app.console.frame import blueprint
 from app.console.lists import PAGE_ROWS, Filter, Listing
 from app.extensions import dispatcher, service
-from pipeline.access.audit import log_action
 from pipeline.access.tokens import OPERATE
 from pipeline.jobs import queue
+from pipeline.operations import retries
 from pipeline.operations.queries import Page
 from pipeline.operations.queries import jobs as queries
 
@@ -45,10 +45,7 @@ def retry_job(job_id: UUID) -> Response:
     """Run a dead or waiting job now, with its attempts reset."""
     session.require_role(OPERATE)
     with service().engine.begin() as connection:
-        row = queries.get_job(connection, job_id)
-        if not queue.retry(connection, job_id):
-            abort(409, "The job is running; wait for its outcome.")
-        log_action(connection, session.actor(), "job.retry", f"{row['kind']}:{row['subject']}")
+        row = retries.retry_job(connection, job_id, session.actor())
     dispatcher().dispatch([job_id])
     flash(f"Retried the job {row['kind']}:{row['subject']}.")
     return redirect(url_for("console.jobs"))

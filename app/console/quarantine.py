@@ -10,7 +10,6 @@ from werkzeug.wrappers import Response
 from app.console import session
 from app.console.frame import blueprint, page
 from app.extensions import dispatcher, service
-from pipeline.access.audit import log_action
 from pipeline.access.tokens import OPERATE
 from pipeline.operations.queries import deliveries as queries
 from pipeline.receive import replay
@@ -38,20 +37,12 @@ def replay_quarantined() -> Response:
     if "\0" in (reason or ""):
         abort(400, "The reason contains a NUL character; no stored value does.")
     counts: dict[str, int] = {}
-    replays = replay.replay_many(service(), *queries.conditions(filters))
-    for delivery_id, done in islice(replays, MAX_REPLAYED):
+    replays = replay.replay_many(service(), session.actor(), *queries.conditions(filters))
+    for _, done in islice(replays, MAX_REPLAYED):
         if isinstance(done, DatabaseBusy):
             counts["locked"] = counts.get("locked", 0) + 1
             continue
         counts[done.receipt.status] = counts.get(done.receipt.status, 0) + 1
-        with service().engine.begin() as connection:
-            log_action(
-                connection,
-                session.actor(),
-                "delivery.replay",
-                str(delivery_id),
-                {"status": done.receipt.status},
-            )
         dispatcher().dispatch(done.receipt.jobs)
     outcome = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none matched"
     flash(

@@ -18,6 +18,7 @@ from exports.formats.tables import CSV, PARQUET
 from exports.formats.voc import VOC
 from exports.formats.webdataset import WEBDATASET
 from exports.formats.yolo import YOLO
+from pipeline.datasets.filters import Unusable
 
 FORMATS: tuple[Format, ...] = (
     SCALE,
@@ -40,6 +41,10 @@ FORMATS: tuple[Format, ...] = (
 )
 
 
-def find_format(name: str) -> Format | None:
-    """Return the format of this name."""
-    return next((format_ for format_ in FORMATS if format_.name == name), None)
+def find_format(name: str) -> Format:
+    """Return the format of this name. Raises Unusable."""
+    for format_ in FORMATS:
+        if format_.name == name:
+            return format_
+    names = ", ".join(known.name for known in FORMATS)
+    raise Unusable(f"There is no format {name}. Formats are {names}.")

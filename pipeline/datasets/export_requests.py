@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, delete, select, update
 
 from models import Artifact, Export, Job, RequestFile
+from pipeline.access.audit import log_action
 from pipeline.db.dialect import insert
 from pipeline.db.ids import new_id, utcnow
 from pipeline.jobs import kinds, queue
@@ -35,14 +36,15 @@ COLUMNS = (
 )
 
 
-def request_export(
+def insert_export(
     connection: Connection,
+    actor: str,
     format_name: str,
     dataset: str | None,
     filters: dict[str, Any] | None,
     options: dict[str, Any],
 ) -> tuple[UUID, list[UUID]]:
-    """Insert an export and its job; (its id, jobs to dispatch after the commit)."""
+    """Insert an export with its job, and audit it. Return its id, and the jobs to dispatch after the commit."""
     export_id = new_id()
     connection.execute(
         insert(connection, Export).values(
@@ -55,6 +57,9 @@ def request_export(
             tasks_done=0,
             created_at=utcnow(),
         )
+    )
+    log_action(
+        connection, actor, "export.create", str(export_id), {"format": format_name, "dataset": dataset}
     )
     return export_id, queue.enqueue(connection, kinds.EXPORT, [str(export_id)])
 
@@ -111,14 +116,26 @@ def fail(connection: Connection, export_id: UUID, reason: str) -> None:
     connection.execute(update(Export).where(Export.id == export_id).values(**values))
 
 
-def delete_export(connection: Connection, export_id: UUID) -> str | None:
-    """Delete an export and its waiting job; the sha256 of its zip if nothing else refers to it. Raises NotFound."""
+def find_zip(connection: Connection, export_id: UUID) -> tuple[str, str]:
+    """Return the sha256 and the file name of a completed export. Raises NotFound for one that has no zip."""
+    row = get_export(connection, export_id)
+    if row["state"] != COMPLETED or row["sha256"] is None:
+        raise NotFound(f"no export {export_id} has a zip: it is {row['state']}")
+    return row["sha256"], f"{(row['dataset'] or 'export').replace('@', '-')}-{row['format']}.zip"
+
+
+def delete_export(connection: Connection, export_id: UUID, actor: str) -> str | None:
+    """Delete an export with its waiting job, and audit it. Raises NotFound.
+
+    Returns the sha256 of its zip if nothing else refers to it: delete it from the store after the commit.
+    """
     row = connection.execute(
         delete(Export).where(Export.id == export_id).returning(Export.id, Export.sha256)
     ).one_or_none()
     if row is None:
         raise NotFound(f"no export {export_id} is known")
     queue.delete_pending(connection, kinds.EXPORT, [str(export_id)])
+    log_action(connection, actor, "export.delete", str(export_id))
     return row.sha256 if row.sha256 is not None and is_unused(connection, row.sha256) else None
 
 

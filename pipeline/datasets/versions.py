@@ -15,6 +15,7 @@ import orjson
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from models import Annotation, Artifact, Dataset, DatasetItem, DatasetVersion, Response
+from pipeline.access.audit import log_action
 from pipeline.datasets.filters import Filters, Unusable, check_text, parse_filters
 from pipeline.datasets.selection import Candidate, Selection, choose, members_of
 from pipeline.datasets.splits import WHOLE, check_split_by, split
@@ -74,14 +75,16 @@ class Request:
     classes: Sequence[str] | None = None
 
 
-def create(service: Service, name: str, request: Request) -> Version:
-    """Create the next version of the dataset `name`, the first one if there is none. Raises Unusable."""
+def create(service: Service, name: str, request: Request, actor: str) -> Version:
+    """Create the next version of the dataset `name`, the first one if there is none, and audit it. Raises Unusable."""
     check_name(name)
     with _snapshot(service) as connection:
         before = _newest(connection, name)
         chosen = _choose(connection, request if before is None else _like(before, request))
     with _writing(service) as connection:
-        return _write(connection, chosen, name, _lock(connection, name))
+        made = _write(connection, chosen, name, _lock(connection, name))
+        log_action(connection, actor, "dataset.create", str(made.full_name), {"digest": made.digest})
+        return made
 
 
 def freeze(service: Service, request: Request) -> Version:
@@ -460,12 +463,13 @@ def page(connection: Connection, *, limit: int, cursor: str | None) -> tuple[lis
     return [_version(row.values()) for row in found.rows], found.next_cursor
 
 
-def delete_version(connection: Connection, reference: str) -> Version:
-    """Delete the version NAME@N; its number is never used again. Raises Unusable and UnknownDataset."""
+def delete_version(connection: Connection, reference: str, actor: str) -> Version:
+    """Delete the version NAME@N and audit it; its number is never used again. Raises Unusable and UnknownDataset."""
     if parse_reference(reference)[1] is None:
         raise Unusable(f"Name the version to delete, for example {reference}@1.")
     version = find(connection, reference)
     _delete(connection, [version.id])
+    log_action(connection, actor, "dataset.delete", str(version.full_name))
     return version
 
 

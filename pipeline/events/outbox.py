@@ -12,10 +12,18 @@ from uuid import UUID
 from sqlalchemy import Connection, update
 
 from models import FollowUp, Notification
+from pipeline.access.audit import log_action
 from pipeline.db.dialect import insert
 from pipeline.db.ids import format_timestamp, new_id, utcnow
 from pipeline.db.tables import FOLLOW_UPS
-from pipeline.events.subscriptions import FOLLOW_UP, TEST, WORKFLOW, Subscriptions, has_subscriber
+from pipeline.events.subscriptions import (
+    FOLLOW_UP,
+    TEST,
+    WORKFLOW,
+    Subscriptions,
+    has_subscriber,
+    load_subscriptions,
+)
 from pipeline.jobs import kinds, queue
 
 BATCH_SIZE = 500
@@ -100,7 +108,9 @@ def enqueue_run_check(connection: Connection, subscriptions: Subscriptions, task
     return queue.enqueue(connection, kinds.CHECK_RUN, [task_id])
 
 
-def send_test(connection: Connection, subscriptions: Subscriptions, subscriber_id: UUID) -> list[UUID]:
-    """Publish a test event to one subscriber. Return the job that delivers it, none for a disabled subscriber."""
-    only = tuple(replace(one, events=(TEST,)) for one in subscriptions if one.id == subscriber_id)
+def send_test(connection: Connection, actor: str, subscriber_id: UUID) -> list[UUID]:
+    """Publish a test event to one subscriber and audit it. Return the job that delivers it, none for a disabled subscriber."""
+    enabled = load_subscriptions(connection)
+    only = tuple(replace(one, events=(TEST,)) for one in enabled if one.id == subscriber_id)
+    log_action(connection, actor, "subscriber.test", str(subscriber_id), {"sent": bool(only)})
     return publish(connection, only, f"{TEST}.sent", str(new_id()), {"message": "It works."})

@@ -21,7 +21,7 @@ from workflows.planning.reasons import Reason, ReasonCode
 
 
 class InvalidTransition(Exception):
-    """Raised when a decision does not fit the follow-up's state; args[0] says why, and what would fit."""
+    """Raised when a decision does not fit the state of its object; args[0] says why, and what would fit."""
 
 
 # Follow-ups. Each function raises LookupError for an unknown unique_id, and InvalidTransition.

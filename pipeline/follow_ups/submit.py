@@ -6,11 +6,15 @@ import csv
 import json
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.access.audit import log_action
 from pipeline.follow_ups.pauses import check_creation_allowed
 from pipeline.follow_ups.task_creation import Creation, check_environment, create_or_adopt
 from pipeline.service import Service
@@ -65,7 +69,7 @@ class RowScope:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a .csv or .jsonl file, one after another. Raises Unusable."""
+    """Yield the rows of a .csv or .jsonl file, one after another. Raises InvalidInput."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix.lower() == ".csv":
@@ -176,6 +180,76 @@ def submit(service: Service, environment: str, task: SubmittedTask) -> Outcome:
             reason = f"Scale did not answer: {error.message}"
             time.sleep(2 ** (attempt - 1) * random.uniform(0.5, 1.0))
     return Outcome(task.line, task.unique_id, REFUSED, None, f"{reason}; submit it again")
+
+
+def submit_one(service: Service, environment: str, task: SubmittedTask, actor: str) -> Outcome:
+    """Create one task by one call, and audit the outcome, also a refusal.
+
+    Raises InvalidInput with the task's fault, PermanentError if Scale refuses the task, and what submit_once raises.
+    """
+    if task.fault:
+        _audit(service, actor, task.unique_id, outcome="rejected", reason=task.fault)
+        raise InvalidInput(task.fault)
+    try:
+        outcome = submit_once(service, environment, task)
+    except PermanentError as refusal:
+        _audit(service, actor, task.unique_id, outcome=REFUSED, reason=refusal.message)
+        raise
+    _audit(service, actor, task.unique_id, outcome=outcome.outcome)
+    return outcome
+
+
+def submit_all(
+    service: Service,
+    environment: str,
+    tasks: Sequence[SubmittedTask],
+    *,
+    name: str,
+    actor: str,
+    at_once: int,
+    per_minute: int | None = None,
+) -> Iterator[Outcome]:
+    """Create the tasks of the file `name`: `at_once` at the same time, at most `per_minute`. Yield each outcome.
+
+    At the end, also after an error, the number of tasks by outcome is audited. Raises what `submit` raises.
+    """
+    counts: Counter[str] = Counter()
+    try:
+        with ThreadPoolExecutor(at_once) as pool:
+            for outcome in _submit_in(pool, service, environment, tasks, at_once, per_minute):
+                counts[outcome.outcome] += 1
+                yield outcome
+    finally:
+        _audit(service, actor, name, **counts)
+
+
+def _submit_in(
+    pool: ThreadPoolExecutor,
+    service: Service,
+    environment: str,
+    tasks: Iterable[SubmittedTask],
+    at_once: int,
+    per_minute: int | None,
+) -> Iterator[Outcome]:
+    started, sent = time.monotonic(), 0
+    running: set[Future[Outcome]] = set()
+    waiting = iter(tasks)
+    while True:
+        for task in islice(waiting, at_once - len(running)):
+            if per_minute is not None:
+                time.sleep(max(0.0, started + sent * 60 / per_minute - time.monotonic()))
+            running.add(pool.submit(submit, service, environment, task))
+            sent += 1
+        if not running:
+            return
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield future.result()
+
+
+def _audit(service: Service, actor: str, subject: str, **details: str | int) -> None:
+    with service.engine.begin() as connection:
+        log_action(connection, actor, "tasks.submit", subject, details)
 
 
 def submit_once(service: Service, environment: str, task: SubmittedTask) -> Outcome:

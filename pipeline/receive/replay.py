@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, LargeBinary, exists, func, select, update
 
 from models import Delivery, Response, Task
+from pipeline.access.audit import log_action
 from pipeline.db.engine import close_on_return
 from pipeline.db.errors import safe_message
 from pipeline.db.ids import new_id
@@ -67,8 +68,8 @@ def parse_delivery(service: Service, job: Job) -> None:
             queue.finish(connection, job)
 
 
-def replay(service: Service, delivery_id: UUID) -> Replay:
-    """Apply a stored delivery once more, with the current code. Nothing is created twice.
+def replay(service: Service, delivery_id: UUID, actor: str) -> Replay:
+    """Apply a stored delivery once more, with the current code, and audit it. Nothing is created twice.
 
     Raises LookupError if there is no such delivery, and DatabaseBusy if its task is locked for too long.
     """
@@ -76,16 +77,17 @@ def replay(service: Service, delivery_id: UUID) -> Replay:
     with service.engine.begin() as connection:
         before = _snapshot(connection, delivery_id)
         receipt = _apply_again(connection, service, delivery, callback, reparse=True)
+        log_action(connection, actor, "delivery.replay", str(delivery_id), {"status": receipt.status})
         return Replay(receipt, before, _snapshot(connection, delivery_id))
 
 
 def replay_many(
-    service: Service, *conditions: ColumnElement[bool], after: UUID | None = None
+    service: Service, actor: str, *conditions: ColumnElement[bool], after: UUID | None = None
 ) -> Iterator[tuple[UUID, Replay | DatabaseBusy]]:
     """Replay each delivery that meets all `conditions` in a transaction of its own. Yields DatabaseBusy for a locked task."""
     for delivery_id in iter_ids(service, *conditions, after=after):
         try:
-            yield delivery_id, replay(service, delivery_id)
+            yield delivery_id, replay(service, delivery_id, actor)
         except DatabaseBusy as busy:
             yield delivery_id, busy
 

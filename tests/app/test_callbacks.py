@@ -274,7 +274,7 @@ def test_a_task_type_whose_code_raises_is_quarantined_and_replayed_when_mended(
     assert "ZeroDivisionError: a bug of ours" in kept.reason
     assert (count(app, Task), count(app, Response)) == (0, 0)
 
-    replay = replay_module.replay(app.extensions["weighbridge"], kept.id)
+    replay = replay_module.replay(app.extensions["weighbridge"], kept.id, "ana")
     assert replay.changed["delivery"] == ("quarantined", "processed")
     assert delivery(app, answer.json["delivery_id"]).reason is None
     assert (count(app, Task), count(app, Response)) == (1, 1)

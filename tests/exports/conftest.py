@@ -33,7 +33,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labeled]:
 @pytest.fixture(scope="session")
 def version(filled: Labeled) -> Version:
     """Everything, in two splits."""
-    return versions.create(filled.service, "all", Request(shares=parse_shares("train=0.5,val=0.5")))
+    return versions.create(filled.service, "all", Request(shares=parse_shares("train=0.5,val=0.5")), "ana")
 
 
 @pytest.fixture

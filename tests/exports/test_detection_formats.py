@@ -34,7 +34,7 @@ def one(shapes: list[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 
 def whole_version(labeled: Labeled, name: str) -> versions.Version:
-    return versions.create(labeled.service, name, Request())
+    return versions.create(labeled.service, name, Request(), "ana")
 
 
 def test_datumaro_reads_voc_within_a_pixel(

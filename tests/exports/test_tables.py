@@ -73,12 +73,12 @@ def test_import_reads_the_lines_back_to_the_same_rows(
     with (tmp_path / "here.jsonl").open("rb") as file:
         for _ in import_file(labeled.service, file, "live"):
             labeled.run_jobs()
-    again = versions.create(labeled.service, "again", Request())
+    again = versions.create(labeled.service, "again", Request(), "ana")
     fresh = tmp_path / "fresh"
     format_ = find_format("csv")
     assert format_ is not None
     write_export(labeled.service, again, format_, Options(), str(fresh))
-    export("csv", of=versions.create(filled.service, "whole", Request()))
+    export("csv", of=versions.create(filled.service, "whole", Request(), "ana"))
     for name in ("annotations.csv", "answers.csv", "tasks.csv"):
         expected = (tmp_path / "csv" / name).read_text().replace(filled.files.host, labeled.files.host)
         assert (fresh / name).read_text() == expected
@@ -89,8 +89,8 @@ def test_both_databases_give_the_same_bytes(
 ) -> None:
     """The digests and the rows of a database filled in the same way, but for the addresses of its web server."""
     fill(labeled)
-    version = versions.create(labeled.service, "all", Request())
-    whole = versions.create(filled.service, "same", Request())
+    version = versions.create(labeled.service, "all", Request(), "ana")
+    whole = versions.create(filled.service, "same", Request(), "ana")
     assert version.counts == whole.counts
     assert version.classes == whole.classes
 

@@ -757,7 +757,7 @@ def test_a_replay_measures_the_masks_again_without_fetching(service: Service, fi
     files.has["/indexedImage"] = png(SCENE)
     receipt = receive_callback(service, segmentation(files, "indexedImage"))
     run_due_jobs(service)
-    replay.replay(service, receipt.delivery_id)
+    replay.replay(service, receipt.delivery_id, "ana")
     assert only(service, Artifact)["state"] == "pending"
     run_due_jobs(service)
     assert masks(service) == MEASURED

@@ -170,7 +170,7 @@ def test_replaying_the_delivery_fetches_a_failed_file_again(pipeline: Pipeline, 
     pipeline.workflow({"ask": asks(after=VIDEO, create=COUNT)})
     fail(pipeline, files)
     files.body = [{"annotations": [BOX]}]
-    replay(pipeline.service, only(pipeline.service, Delivery)["id"])
+    replay(pipeline.service, only(pipeline.service, Delivery)["id"], "ana")
     pipeline.work()
     assert row(pipeline)["state"] == "created"
 

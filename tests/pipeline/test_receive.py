@@ -305,7 +305,7 @@ def test_a_task_type_whose_code_raises_costs_nothing_but_its_callbacks(
         == "processed"
     )
     monkeypatch.undo()
-    ((_, replayed),) = replay.replay_many(service, Delivery.status == "quarantined")
+    ((_, replayed),) = replay.replay_many(service, "ana", Delivery.status == "quarantined")
     assert isinstance(replayed, replay.Replay)
     assert replayed.changed["delivery"] == ("quarantined", "processed")
     assert len(table(service, Annotation)) == 1
@@ -521,7 +521,7 @@ def test_a_large_body_that_is_no_callback_is_quarantined_by_the_worker(service: 
 def test_a_replay_creates_nothing_twice_and_says_what_changed(service: Service) -> None:
     receipt = receive_callback(service, callback(boxes("car")))
     before = stored_rows(service)
-    assert replay.replay(service, receipt.delivery_id).changed == {}
+    assert replay.replay(service, receipt.delivery_id, "ana").changed == {}
     assert stored_rows(service) == before
 
 
@@ -532,8 +532,8 @@ def test_a_replay_by_filter_goes_through_all_of_them_oldest_first_and_can_go_on(
     receive_callback(service, b"{}")
     replay.IDS_BATCH_SIZE, before = 3, replay.IDS_BATCH_SIZE
     try:
-        replays = list(replay.replay_many(service, Delivery.status == "processed"))
-        rest = list(replay.replay_many(service, Delivery.status == "processed", after=ids[4]))
+        replays = list(replay.replay_many(service, "ana", Delivery.status == "processed"))
+        rest = list(replay.replay_many(service, "ana", Delivery.status == "processed", after=ids[4]))
     finally:
         replay.IDS_BATCH_SIZE = before
     assert [delivery_id for delivery_id, _ in replays] == ids
@@ -542,7 +542,7 @@ def test_a_replay_by_filter_goes_through_all_of_them_oldest_first_and_can_go_on(
 
 def test_a_replay_of_a_delivery_that_is_not_known_is_an_error(service: Service) -> None:
     with pytest.raises(LookupError):
-        replay.replay(service, queue.new_id())
+        replay.replay(service, queue.new_id(), "ana")
 
 
 def test_both_kinds_of_database_hold_the_same_rows_of_every_recorded_body(

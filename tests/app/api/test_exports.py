@@ -27,7 +27,7 @@ def boxes(deliver: Deliver) -> None:
 def test_an_export_is_requested_run_and_downloaded(
     client: FlaskClient, service: Service, boxes: None, get: Callable[..., Any], tmp_path: Any
 ) -> None:
-    version = versions.create(service, "street", Request())
+    version = versions.create(service, "street", Request(), "ana")
     requested = client.post("/api/v1/exports", json={"format": "coco", "dataset": "street"})
     assert requested.status_code == 202, requested.text
     assert requested.json["state"] == "waiting"
@@ -71,10 +71,10 @@ def test_a_deleted_export_has_no_content(client: FlaskClient, service: Service, 
 def test_an_export_that_cannot_be_written_fails_with_its_reason(
     client: FlaskClient, service: Service, boxes: None
 ) -> None:
-    versions.create(service, "street", Request())
+    versions.create(service, "street", Request(), "ana")
     export_id = client.post("/api/v1/exports", json={"format": "csv", "dataset": "street"}).json["id"]
     with service.engine.begin() as connection:
-        versions.delete_version(connection, "street@1")
+        versions.delete_version(connection, "street@1", "ana")
     run_due_jobs(service)
     export = client.get(f"/api/v1/exports/{export_id}").json
     assert (export["state"], export["reason"]) == ("failed", "There is no dataset street@1.")
@@ -108,8 +108,8 @@ def test_what_cannot_be_exported_is_refused(client: FlaskClient, body: dict[str,
 def test_datasets_are_listed_and_shown(
     client: FlaskClient, service: Service, boxes: None, get: Callable[..., Any]
 ) -> None:
-    versions.create(service, "street", Request())
-    versions.create(service, "street", Request())
+    versions.create(service, "street", Request(), "ana")
+    versions.create(service, "street", Request(), "ana")
     assert [row["version"] for row in get("/datasets")["data"]] == [2, 1]
     assert get("/datasets/street")["version"] == 2
     assert get("/datasets/street@1")["tasks"] == 1

@@ -63,7 +63,7 @@ def post(service: Service) -> Post:
 
 
 def create(service: Service, name: str = "street", **filters: Any) -> Version:
-    return versions.create(service, name, Request(filters=parse_filters(filters) if filters else None))
+    return versions.create(service, name, Request(filters=parse_filters(filters) if filters else None), "ana")
 
 
 def members(service: Service, version: Version) -> list[str]:
@@ -145,24 +145,24 @@ def test_as_of_gives_what_was_known_by_receipt(service: Service, post: Post) -> 
     post("t2", [box("b", left=7)], project="p2", at="2026-01-09T00:00:00.000Z")
     post("t1", None, status="pending", at="2026-01-09T00:00:00.000Z")
     post("t0", [box("c")], at="2026-01-01T12:00:00.000Z")  # older by Scale's clock, received later
-    again = versions.create(service, "again", Request(as_of=moment))
+    again = versions.create(service, "again", Request(as_of=moment), "ana")
     assert again.digest == first.digest
     assert members(service, again) == ["t1", "t2"]
     assert [task.project for task in read_tasks(service.reader, again.id)] == [None, "p1"]
     by_project = Request(filters=parse_filters({"project": "p1"}), as_of=moment)
-    assert members(service, versions.create(service, "past", by_project)) == ["t2"]
+    assert members(service, versions.create(service, "past", by_project, "ana")) == ["t2"]
     assert members(service, create(service, "now")) == ["t0", "t2"]
 
 
 def test_a_moment_in_the_future_is_refused(service: Service) -> None:
     with pytest.raises(Unusable, match="future"):
-        versions.create(service, "street", Request(as_of=datetime(2100, 1, 1, tzinfo=UTC)))
+        versions.create(service, "street", Request(as_of=datetime(2100, 1, 1, tzinfo=UTC)), "ana")
 
 
 def test_tasks_of_one_image_are_in_one_split(service: Service, post: Post) -> None:
     for n in range(40):
         post(f"t{n:02}", [box(f"u{n}")], attachment=f"https://x/{n % 20}.jpg")
-    version = versions.create(service, "street", Request(shares=parse_shares("train=0.5,val=0.5")))
+    version = versions.create(service, "street", Request(shares=parse_shares("train=0.5,val=0.5")), "ana")
     splits = {task.task_id: task.split for task in read_tasks(service.reader, version.id)}
     assert all(splits[f"t{n:02}"] == splits[f"t{n + 20:02}"] for n in range(20))
     assert sorted(set(splits.values())) == ["train", "val"]
@@ -221,12 +221,12 @@ def test_a_number_is_never_used_again(service: Service, post: Post) -> None:
     create(service)
     create(service)
     with service.engine.begin() as connection:
-        versions.delete_version(connection, "street@2")
+        versions.delete_version(connection, "street@2", "ana")
     assert create(service).full_name == "street@3"
     with service.reader.begin() as connection, pytest.raises(UnknownDataset):
         versions.find(connection, "street@2")
     with service.engine.begin() as connection, pytest.raises(Unusable):
-        versions.delete_version(connection, "street")
+        versions.delete_version(connection, "street", "ana")
 
 
 def test_other_splits_and_classes_for_one_export(service: Service, post: Post) -> None:
