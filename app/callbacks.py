@@ -20,6 +20,7 @@ from app.extensions import dispatcher, service
 from app.responses import json_response
 from config import Settings
 from pipeline.db.errors import safe_message
+from pipeline.metrics import CALLBACK_SECONDS
 from pipeline.receive.receive import receive
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,14 @@ class BodyRejected(Exception):
 @blueprint.post("/callbacks/scale", strict_slashes=False)
 def scale_callback() -> Response:
     """Receive one callback. 200 means that its bytes are stored."""
+    started = time.perf_counter()
+    response = receive_callback()
+    CALLBACK_SECONDS.labels(str(response.status_code)).observe(time.perf_counter() - started)
+    return response
+
+
+def receive_callback() -> Response:
+    """Authenticate, read, store and answer the callback of this request, then dispatch its jobs."""
     settings = service().settings
     environment = authenticate(request.headers.get("scale-callback-auth"), settings)
     if environment is None:

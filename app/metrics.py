@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+import platform
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flask import Blueprint, Response, request
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Info, generate_latest
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.extensions import service
 from app.responses import json_response
+from config.version import VERSION
 from pipeline.db.probe import write_fault
+from pipeline.metrics import process_registry
 from pipeline.operations.queries.metrics import WorkCounts, work_counts
 from pipeline.service import Service
 
@@ -34,20 +36,13 @@ def metrics() -> Response:
     return Response(content, content_type=CONTENT_TYPE_LATEST)
 
 
-def process_registry() -> CollectorRegistry:
-    """Return the counters of all processes of this web server, or of this one where none are shared (gunicorn.conf.py)."""
-    shared = CollectorRegistry()
-    try:
-        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
-    except ValueError:
-        return REGISTRY
-    return shared
-
-
 def database_registry(service: Service) -> CollectorRegistry:
     """Return the gauges that are read from the database at each scrape."""
     registry = CollectorRegistry()
     registry.register(DatabaseCollector(service))
+    Info("weighbridge_build", "Version of the service", registry=registry).info(
+        {"version": VERSION, "python": platform.python_version(), "database": service.engine.dialect.name}
+    )
     return registry
 
 
@@ -71,12 +66,18 @@ class DatabaseCollector:
             up.add_metric((), 0)
             return (up,)
         up.add_metric((), 1)
+        free = self.service.store.free_bytes()
         writable = GaugeMetricFamily(
             "weighbridge_database_writable",
             "Whether the database accepts writes, tried by one that is rolled back",
         )
         writable.add_metric((), write_fault(self.service.engine) is None)
-        return (up, writable, *found)
+        space = _single(
+            "weighbridge_store_free_bytes",
+            "Free space of the folder of ARTIFACT_STORE; absent for a remote store",
+            free,
+        )
+        return (up, writable, space, *found)
 
 
 def gauges(counts: WorkCounts) -> Iterable[GaugeMetricFamily]:
@@ -93,24 +94,40 @@ def gauges(counts: WorkCounts) -> Iterable[GaugeMetricFamily]:
     for status in ("stored", "quarantined"):
         deliveries.add_metric((status,), counts.deliveries.get(status, 0))
     yield deliveries
-    follow_ups = GaugeMetricFamily("weighbridge_follow_ups", "Follow-ups by state", labels=("state",))
-    for state, number in counts.follow_ups.items():
-        follow_ups.add_metric((state,), number)
-    yield follow_ups
-    yield _age(
+    artifacts = GaugeMetricFamily(
+        "weighbridge_artifacts", "Result files that are pending or failed", labels=("state",)
+    )
+    for state in ("pending", "failed"):
+        artifacts.add_metric((state,), counts.artifacts.get(state, 0))
+    yield artifacts
+    yield _by_label("weighbridge_follow_ups", "Follow-ups by state", "state", counts.follow_ups)
+    yield _by_label("weighbridge_held_follow_ups", "Held follow-ups by reason", "reason_code", counts.held)
+    yield _single(
         "weighbridge_worker_heartbeat_age_seconds",
         "Seconds since the last worker heartbeat; absent if none was ever recorded",
         counts.heartbeat_age,
     )
-    yield _age(
+    yield _single(
         "weighbridge_oldest_due_job_age_seconds",
         "Seconds that the longest waiting due job has waited; absent if none is due",
         counts.oldest_due_job_age,
     )
+    yield _single(
+        "weighbridge_reconcile_age_seconds",
+        "Seconds since the last complete comparison with Scale began; absent if there was none",
+        counts.reconcile_age,
+    )
 
 
-def _age(name: str, documentation: str, seconds: float | None) -> GaugeMetricFamily:
+def _by_label(name: str, documentation: str, label: str, counts: Mapping[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, documentation, labels=(label,))
+    for value, number in counts.items():
+        family.add_metric((value,), number)
+    return family
+
+
+def _single(name: str, documentation: str, value: float | None) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, documentation)
-    if seconds is not None:
-        family.add_metric((), seconds)
+    if value is not None:
+        family.add_metric((), value)
     return family

@@ -61,6 +61,7 @@ class Settings:
     demonstration: bool = False
     api_token: str | None = field(default=None, repr=False)
     metrics_token: str | None = field(default=None, repr=False)
+    worker_metrics_port: int | None = None
     secret_key: str = field(default="", repr=False)
     secret_key_is_set: bool = False
     verify_before_create: bool = False
@@ -112,6 +113,7 @@ ONLY_USED_BY = {
     "WEB_CONCURRENCY": "web",
     "WEB_THREADS": "web",
     "WORKER_CONCURRENCY": "worker",
+    "WORKER_METRICS_PORT": "worker",
     "SANDBOX_PORT": "sandbox",
     "SANDBOX_API_KEYS": "sandbox",
     "SANDBOX_SPEED": "sandbox",
@@ -161,6 +163,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, process: str 
         demonstration=env.bool("DEMONSTRATION", False),
         api_token=env.str("API_TOKEN", None, validate=_validate_keys),
         metrics_token=env.str("METRICS_TOKEN", None, validate=_validate_keys),
+        worker_metrics_port=env.int("WORKER_METRICS_PORT", None, validate=Range(1, 65535)),
         secret_key=secret_key or stored_secret_key(),
         secret_key_is_set=secret_key is not None,
         verify_before_create=env.bool("VERIFY_BEFORE_CREATE", False),

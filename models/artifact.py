@@ -35,4 +35,14 @@ class Artifact(Base):
     reason: Mapped[str | None]
     """Why it failed or is retried, or which parts could not be parsed."""
 
-    __table_args__ = (UniqueConstraint("response_id", "ordinal"), Index("ix_artifacts_task_id", "task_id"))
+    __table_args__ = (
+        UniqueConstraint("response_id", "ordinal"),
+        Index("ix_artifacts_task_id", "task_id"),
+        # Stored ones are nearly all: what counts the others reads them alone.
+        Index(
+            "ix_artifacts_state",
+            "state",
+            sqlite_where=text("state != 'stored'"),
+            postgresql_where=text("state != 'stored'"),
+        ),
+    )

@@ -13,6 +13,7 @@ from pipeline.artifacts.store import ArtifactStore
 from pipeline.db.engine import connect, read_only
 from pipeline.events import subscriptions
 from pipeline.jobs import workers
+from pipeline.metrics import observe_scale_request
 from pipeline.service import Service
 from pipeline.timed_cache import TimedCache
 from pipeline.workflow_files import WorkflowFiles
@@ -45,7 +46,11 @@ def build_service(
         engine=engine,
         reader=reader,
         store=ArtifactStore(settings.artifact_store),
-        scale_clients={name: Client(settings.scale_api_url, key) for name, key in keys.items() if key},
+        scale_clients={
+            name: Client(settings.scale_api_url, key, observe=observe_scale_request)
+            for name, key in keys.items()
+            if key
+        },
         workflow_files=WorkflowFiles(
             [Path(folder) for folder in settings.workflow_folders], files_seconds, settings.python_steps
         ),

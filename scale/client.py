@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
@@ -25,6 +25,8 @@ MAX_PATIENCE = 16
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_NAME_CHARACTERS = 1_000
 Json = dict[str, Any]
+Observer = Callable[[str, int | None, float], None]
+"""Called after each request with its method, its HTTP status (None: no answer) and its duration in seconds."""
 
 
 class ScaleError(Exception):
@@ -89,6 +91,7 @@ class Client:
         connect_timeout: float = 3,
         read_timeout: float = 15,
         total_timeout: float = 45,
+        observe: Observer = lambda method, status, seconds: None,
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
@@ -98,6 +101,7 @@ class Client:
         self._api_key = api_key
         self._timeout = (connect_timeout, read_timeout)
         self._total_timeout = total_timeout
+        self._observe = observe
         self._threads = threading.local()
 
     # --- tasks
@@ -268,6 +272,7 @@ class Client:
             connect_timeout=connect,
             read_timeout=read * patience,
             total_timeout=self._total_timeout * patience,
+            observe=self._observe,
         )
 
     def _pages(self, path: str, filters: Mapping[str, Any]) -> Iterator[Json]:
@@ -301,7 +306,9 @@ class Client:
                 data = json.dumps(body, allow_nan=False).encode()
             except (TypeError, ValueError, RecursionError) as error:
                 raise PermanentError(f"The request can't be written as JSON: {error}") from error
-        deadline = time.monotonic() + self._total_timeout
+        started = time.monotonic()
+        deadline = started + self._total_timeout
+        status = None
         try:
             with self._session().request(
                 method,
@@ -315,11 +322,14 @@ class Client:
                 stream=True,
             ) as response:
                 content = _read(response, deadline)
+                status = response.status_code
         except UnicodeError as error:
             raise PermanentError(f"The request can't be written: {error}") from error
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             kind = TimedOut if _is_timeout(error, deadline) else TransientError
             raise kind(_what_went_wrong(error, deadline)) from error
+        finally:
+            self._observe(method, status, time.monotonic() - started)
         if response.status_code // 100 != 2:
             _refuse(response, content)
         try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from workers.process import settings  # first: see its docstring
+
+# isort: split
 import logging
 import os
 import warnings
@@ -12,11 +15,10 @@ from uuid import UUID
 from celery.platforms import SecurityWarning
 from celery.signals import celeryd_after_setup, setup_logging, worker_shutting_down
 
-from config import SettingsError, load_settings
 from config.deployment import deployment_problems
 from config.logging import set_up_logging
-from config.temporary import ensure_temporary_folder
 from pipeline.bootstrap import build_service
+from pipeline.metrics import serve_metrics
 from pipeline.service import Service
 from workers.dispatcher import RUN_TASK, JobDispatcher, make_celery
 from workers.runner import run_due_jobs
@@ -25,11 +27,6 @@ from workers.sweep import Sweep
 log = logging.getLogger(__name__)
 # Celery warns root about pickled messages. Ours are JSON, and in a container every process is root.
 warnings.filterwarnings("ignore", category=SecurityWarning)
-try:
-    settings = load_settings(process="worker")
-except SettingsError as error:
-    raise SystemExit(f"Weighbridge cannot start:\n{error}") from None
-ensure_temporary_folder()  # the worker's pool needs one
 app = make_celery(settings, timeout=3.0)
 dispatcher = JobDispatcher(settings, app)
 
@@ -60,6 +57,11 @@ def _start_sweeping(**_: Any) -> None:
     """Start the sweep before Celery connects: it must not wait for a broker that is unavailable."""
     for name, why in deployment_problems(settings).items():
         log.warning("setting does not fit this deployment", extra={"setting": name, "problem": why})
+    if settings.worker_metrics_port:
+        try:
+            serve_metrics(settings.worker_metrics_port)
+        except OSError as error:
+            raise SystemExit(f"Weighbridge cannot start:\nWORKER_METRICS_PORT: {error.strerror}") from None
     sweep = Sweep(service(), dispatcher)
     worker_shutting_down.connect(lambda **_: sweep.stop(), weak=False)
     sweep.start()

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipeline.db.errors import safe_message
 from pipeline.jobs import queue, queues
 from pipeline.jobs.queue import Job, LeaseLost, RetryLater
+from pipeline.metrics import JOB_SECONDS, Outcome, measure
 from pipeline.service import Service
 from workers.handlers import HANDLERS
 
@@ -79,14 +80,23 @@ def _due(service: Service, limit: int) -> list[UUID]:
 
 def run_job(service: Service, job: Job) -> int:
     """Run one claimed job. Return how many jobs it enqueued, as far as its handler reports it."""
+    kind = job.kind if job.kind in HANDLERS else "unknown"
+    with measure(JOB_SECONDS, kind, outcome="finished") as outcome:
+        return _run(service, job, outcome)
+
+
+def _run(service: Service, job: Job, outcome: Outcome) -> int:
     try:
         return _handle(service, job)
     except LeaseLost:
+        outcome.label = "lease_lost"
         log.warning("lease lost to another worker", extra=job.log_fields)
     except RetryLater as later:
+        outcome.label = "postponed"
         service.paused_queues.pause(job.queue, later.delay)
         _reschedule(service, job, str(later), delay=later.delay, count_attempt=False)
     except Exception as failure:
+        outcome.label = "failed"
         error = safe_message(failure)
         has_traceback = not isinstance(failure, SQLAlchemyError)  # whose traceback repeats row values
         log.warning("job failed", extra={**job.log_fields, "error": error}, exc_info=has_traceback)

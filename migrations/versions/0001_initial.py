@@ -68,6 +68,13 @@ def upgrade() -> None:
         sa.UniqueConstraint("response_id", "ordinal", name=op.f("uq_artifacts_response_id_ordinal")),
     )
     with op.batch_alter_table("artifacts", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_artifacts_state",
+            ["state"],
+            unique=False,
+            sqlite_where=sa.text("state != 'stored'"),
+            postgresql_where=sa.text("state != 'stored'"),
+        )
         batch_op.create_index("ix_artifacts_task_id", ["task_id"], unique=False)
 
     op.create_table(
@@ -539,6 +546,11 @@ def downgrade() -> None:
     op.drop_table("audit_log")
     with op.batch_alter_table("artifacts", schema=None) as batch_op:
         batch_op.drop_index("ix_artifacts_task_id")
+        batch_op.drop_index(
+            "ix_artifacts_state",
+            sqlite_where=sa.text("state != 'stored'"),
+            postgresql_where=sa.text("state != 'stored'"),
+        )
 
     op.drop_table("artifacts")
     op.drop_table("api_tokens")

@@ -35,6 +35,7 @@ from pipeline.http.client import DownloadRefused, Unavailable, Unreachable
 from pipeline.http.download import fetch
 from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job
+from pipeline.metrics import ARTIFACT_FETCH_SECONDS, measure
 from pipeline.service import Service
 from scale.masks import INDEX_IMAGE_ROLES, UnreadableMask
 from scale.result_files import UnreadableFile
@@ -100,15 +101,23 @@ def download(service: Service, job: Job, file: File, check_lease: CheckLease) ->
             lock_pending(connection, job, file)
             update_artifact(connection, file, **same)
         return replace(file, sha256=same["sha256"])
-    with service.store.incoming() as incoming:
-        fetched = fetch(
-            file.url,
-            hosts=service.settings.artifact_hosts,
-            max_bytes=service.settings.max_artifact_bytes,
-            max_seconds=FETCH_TIMEOUT_SECONDS,
-            sink=_LeasedSink(incoming, check_lease),
-        )
+    with (
+        measure(ARTIFACT_FETCH_SECONDS, outcome="unavailable") as outcome,
+        service.store.incoming() as incoming,
+    ):
+        try:
+            fetched = fetch(
+                file.url,
+                hosts=service.settings.artifact_hosts,
+                max_bytes=service.settings.max_artifact_bytes,
+                max_seconds=FETCH_TIMEOUT_SECONDS,
+                sink=_LeasedSink(incoming, check_lease),
+            )
+        except DownloadRefused:
+            outcome.label = "refused"
+            raise
         incoming.commit(fetched.sha256)
+        outcome.label = "stored"
     with service.engine.begin() as connection:
         lock_pending(connection, job, file)
         update_artifact(

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -99,6 +100,12 @@ class ArtifactStore:
         files, place = self._place(path(sha256))
         with contextlib.suppress(FileNotFoundError):
             files.rm_file(place)
+
+    def free_bytes(self) -> int | None:
+        """Return the free space of the disk that holds the store; None for a remote store, or before its folder exists."""
+        if "://" in self._address or not os.path.isdir(self._address):
+            return None
+        return shutil.disk_usage(self._address).free
 
     def delete_abandoned(self, older_than: timedelta) -> int:
         """Delete files whose writer was killed before it committed or discarded them. Returns how many."""

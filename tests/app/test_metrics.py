@@ -2,16 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import requests
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import insert
 
 from app import create_app
 from config import load_settings
+from config.version import VERSION
+from models import Artifact
 from pipeline.jobs import kinds, queue
 from pipeline.operations.health import record_heartbeat
+from tests.servers import free_port, wait_until
 from tests.service import Service
 
 BODY = Path(__file__).parent.parent / "payloads" / "annotation" / "accepted.json"
@@ -70,6 +75,53 @@ def test_metrics_token_guards_them_if_it_is_set(sqlite_url: str, tmp_path: Path)
     assert web.get("/metrics").status_code == 401
     assert web.get("/metrics", headers={"Authorization": "Bearer another"}).status_code == 401
     assert web.get("/metrics", headers={"Authorization": "Bearer for-prometheus"}).status_code == 200
+
+
+def test_failed_files_held_follow_ups_and_the_version_are_shown(database_url: str, tmp_path: Path) -> None:
+    web = client(database_url, tmp_path)
+    service = web.application.extensions["weighbridge"]
+    with service.engine.begin() as connection:
+        connection.execute(
+            insert(Artifact).values(
+                id=uuid4(),
+                response_id=uuid4(),
+                task_id="t",
+                ordinal=1,
+                role="mask",
+                url="https://a/b",
+                state="failed",
+            )
+        )
+    found = samples(web.get("/metrics").text)
+    assert found["weighbridge_artifacts", "failed"] == 1
+    assert found["weighbridge_artifacts", "pending"] == 0
+    assert ("weighbridge_reconcile_age_seconds",) not in found
+    (build,) = (labels for labels in found if labels[0] == "weighbridge_build_info")
+    assert VERSION in build
+    service.engine.dispose()
+
+
+@pytest.mark.slow
+def test_a_worker_serves_what_its_processes_measured(
+    start_service: Start, postgres_url: str, redis_url: str
+) -> None:
+    port = free_port()
+    running = start_service(
+        postgres_url, redis_url, env={"WORKER_METRICS_PORT": str(port), "INLINE_CALLBACK_BYTES": "1"}
+    )
+    running.post_callback(BODY.read_bytes())
+
+    def finished_jobs() -> dict[tuple[str, ...], float]:
+        found = samples(requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text)
+        return {
+            labels: number
+            for labels, number in found.items()
+            if labels[0] == "weighbridge_job_duration_seconds_count" and "finished" in labels
+        }
+
+    assert wait_until(finished_jobs, 30, "a job was measured")
+    found = samples(requests.get(f"{running.web_url}/metrics", timeout=10).text)
+    assert found["weighbridge_callback_duration_seconds_count", "200"] == 1
 
 
 @pytest.mark.slow

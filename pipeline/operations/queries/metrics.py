@@ -7,7 +7,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select, text
 
-from models import Delivery, FollowUp, Job
+from models import Artifact, Delivery, FollowUp, Job, SyncRun
+from pipeline.db.follow_up_states import HELD
 from pipeline.jobs import queue
 from pipeline.operations.health import last_heartbeat
 
@@ -20,12 +21,18 @@ class WorkCounts:
     """(kind, state) → number."""
     deliveries: dict[str, int]
     """Status → number, without processed ones: counting nearly all rows would read the whole table at each scrape."""
+    artifacts: dict[str, int]
+    """State → number, without stored ones."""
     follow_ups: dict[str, int]
     """State → number."""
+    held: dict[str, int]
+    """Reason code → number of held follow-ups."""
     heartbeat_age: float | None
     """Seconds since the last worker heartbeat; None if none was ever recorded."""
     oldest_due_job_age: float | None
     """Seconds that the longest waiting due job has waited; None if none is due."""
+    reconcile_age: float | None
+    """Seconds since the last complete comparison with Scale's list of tasks began; None if there was none."""
 
 
 def work_counts(connection: Connection) -> WorkCounts:
@@ -37,13 +44,31 @@ def work_counts(connection: Connection) -> WorkCounts:
         .where(text("deliveries.status != 'processed'"), Delivery.dismissed_at.is_(None))
         .group_by(Delivery.status)
     )
+    not_stored = (
+        select(Artifact.state, func.count())
+        .where(text("artifacts.state != 'stored'"))
+        .group_by(Artifact.state)
+    )
     by_state = select(FollowUp.state, func.count()).group_by(FollowUp.state)
+    held = (
+        select(FollowUp.reason_code, func.count())
+        .where(FollowUp.state == HELD)
+        .group_by(FollowUp.reason_code)
+    )
+    reconciled = connection.scalar(
+        select(func.max(SyncRun.started_at)).where(
+            SyncRun.kind == "reconcile", SyncRun.finished_at.is_not(None)
+        )
+    )
     return WorkCounts(
         jobs=queue.counts(connection),
         deliveries=dict(connection.execute(not_processed).tuples().all()),
+        artifacts=dict(connection.execute(not_stored).tuples().all()),
         follow_ups=dict(connection.execute(by_state).tuples().all()),
+        held={code or "none": number for code, number in connection.execute(held).tuples()},
         heartbeat_age=_age(beat, now),
         oldest_due_job_age=_age(due, now),
+        reconcile_age=_age(reconciled, now),
     )
 
 
