@@ -105,7 +105,7 @@ def on_exit(server: object) -> None:
 
 def on_starting(server: Any) -> None:
     for name, why in deployment_problems(settings).items():
-        server.log.warning("%s %s", name, why)
+        server.log.warning("setting does not fit this deployment", extra={"setting": name, "problem": why})
 
 
 def post_worker_init(worker: Any) -> None:

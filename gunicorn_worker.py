@@ -642,7 +642,7 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
             conn.sock.flush()
             return keep_alive
         except (NoMoreData, StopIteration, OSError) as error:
-            self.log.debug("client disconnected: %s", error)
+            self.log.debug("client disconnected", extra={"error": str(error)})
         except Exception as error:
             self.handle_error(parsed, conn.sock, conn.client, error)
         return False

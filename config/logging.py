@@ -31,7 +31,6 @@ def log_to_standard_error() -> None:
 def set_up_logging(settings: Settings) -> None:
     """Route the logs of every library through structlog. Call it once a process."""
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),

@@ -87,7 +87,9 @@ def run_job(service: Service, job: Job) -> int:
 
 def _run(service: Service, job: Job, outcome: Outcome) -> int:
     try:
-        return _handle(service, job)
+        enqueued = _handle(service, job)
+        log.debug("job finished", extra=job.log_fields)
+        return enqueued
     except LeaseLost:
         outcome.label = "lease_lost"
         log.warning("lease lost to another worker", extra=job.log_fields)

@@ -73,7 +73,7 @@ def extract_rows(service: Service, job: Job, file: File, check_lease: CheckLease
     with service.store.open(file.sha256) as content:
         reading = ResultFileReader(file.role, file.task_type, file.params or {}, content)
         try:
-            for batch in batches(_with_reasons(reading), lambda: reading.bytes_read):
+            for batch in batches(_with_reasons(reading, job), lambda: reading.bytes_read):
                 check_lease()
                 written += _write_batch(service, job, file, batch)
         except UnreadableFile:
@@ -83,14 +83,14 @@ def extract_rows(service: Service, job: Job, file: File, check_lease: CheckLease
     return Extracted(written, [], details, reading.warnings)
 
 
-def _with_reasons(rows: Iterator[Annotation]) -> Iterator[Annotation]:
+def _with_reasons(rows: Iterator[Annotation], job: Job) -> Iterator[Annotation]:
     """Turn a programming error on this file into UnreadableFile, because every further attempt would fail the same way."""
     try:
         yield from rows
     except (UnreadableFile, OSError):
         raise
     except Exception as error:
-        log.exception("result file could not be parsed")
+        log.exception("could not parse result file", extra=job.log_fields)
         raise UnreadableFile(f"reading it failed: {type(error).__name__}: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from workflows.definition.model import Workflow, Workflows, has_workflow_for
 from workflows.planning.conditions import steps_to_cancel
 from workflows.planning.joins import joins_for
 from workflows.planning.plan import PlannedFollowUp, plan
+
+log = logging.getLogger(__name__)
 
 FOLLOW_UP_BATCH_SIZE = 1_000
 """Follow-ups of one transaction, which locks the task's row."""
@@ -83,6 +86,9 @@ def plan_task(service: Service, job: Job) -> int:
                 created += store_batch(connection, service, plan, batch, is_last)
                 if is_last and not plan.failures:
                     queue.finish(connection, job)
+    if created:
+        fields = {**job.log_fields, "delivery_id": str(plan.snapshot.delivery_id), "follow_ups": created}
+        log.info("follow-ups planned", extra=fields)
     if plan.failures:
         raise plan.failures[0]
     return created

@@ -88,6 +88,8 @@ def create_task(service: Service, job: Job) -> None:
             if was_throttled:
                 clear_rate_limit(connection, pauses.creation_scope(environment))
             queue.finish(connection, job)
+        source, created = follow_up["source_task_id"], creation.task["task_id"]
+        log.info("task created", extra={**job.log_fields, "task_id": source, "created_task_id": created})
 
 
 def create_or_adopt(client: Client, task_type: str, request: dict[str, Any]) -> Creation:
@@ -141,7 +143,7 @@ def _pause_for_wrong_key(service: Service, environment: str, task_id: str) -> No
     )
     log.error(
         "api key of the wrong environment: creation paused",
-        extra={"environment": environment, "setting": setting, "task_id": task_id},
+        extra={"environment": environment, "setting": setting, "created_task_id": task_id},
     )
     with service.engine.begin() as connection:
         pauses.insert_creation_pauses(connection, "weighbridge", (environment,), reason)

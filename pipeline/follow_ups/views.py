@@ -34,6 +34,7 @@ class TaskSnapshot:
     view: View
     key: tuple[Any, ...]
     response_id: UUID | None
+    delivery_id: UUID | None = None  # that brought the newest response
     source_response_id: UUID | None = None  # of the follow-up that created this task
 
 
@@ -64,7 +65,7 @@ def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True)
         held=_held(task),
     )
     key = (task["clock_delivery_id"], task["response_id"], task["status"], task["review_status"])
-    return TaskSnapshot(loaded, key, task["response_id"], planned_from)
+    return TaskSnapshot(loaded, key, task["response_id"], task["latest_response_delivery_id"], planned_from)
 
 
 def load_parent(connection: Connection, task_id: str, response_id: UUID | None) -> View | None:

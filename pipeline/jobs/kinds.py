@@ -32,6 +32,22 @@ RECONCILE = "reconcile"
 EXPORT = "export"
 """Write an export that was requested through the API. Subject: id of the export."""
 
+SUBJECT_FIELD = {
+    PARSE: "delivery_id",
+    COMPLETE: "task_id",
+    FETCH: "artifact_id",
+    PLAN: "task_id",
+    CREATE: "follow_up",
+    CANCEL: "follow_up",
+    JOIN: "join_id",
+    DEADLINE: "join_id",
+    NOTIFY: "notification_id",
+    CHECK_RUN: "task_id",
+    RECONCILE: "environment",
+    EXPORT: "export_id",
+}
+"""Kind → name of its subject in log lines: the same as in lines about deliveries, tasks and follow-ups."""
+
 QUEUE_OF_KIND = {FETCH: queues.FETCH}
 """Kinds with a queue of their own; creations name the environment's queue, all others wait in the default one."""
 

@@ -22,7 +22,7 @@ from pipeline.db.dialect import from_now, insert, lock_exclusively
 from pipeline.db.engine import AUTOCOMMIT
 from pipeline.db.errors import safe_message
 from pipeline.db.ids import new_id, utcnow
-from pipeline.jobs.kinds import MAX_LOST_LEASES, QUEUE_OF_KIND, max_attempts
+from pipeline.jobs.kinds import MAX_LOST_LEASES, QUEUE_OF_KIND, SUBJECT_FIELD, max_attempts
 from pipeline.jobs.queues import DEFAULT, FETCH, QUEUES
 
 log = logging.getLogger(__name__)
@@ -61,11 +61,11 @@ class Job:
 
     @property
     def log_fields(self) -> dict[str, object]:
-        """Return what a log line about this job carries as `extra`."""
+        """Return what a log line about this job carries as `extra`; `subject` under the name that its kind gives it."""
         return {
             "job_id": str(self.id),
             "job_kind": self.kind,
-            "subject": self.subject,
+            SUBJECT_FIELD.get(self.kind, "subject"): self.subject,
             "attempt": self.attempts,
         }
 

@@ -53,7 +53,7 @@ class DeliveryEvents:
         except Exception as fault:
             log.error(
                 "could not publish events",
-                extra={"delivery_id": str(delivery.id), "error": safe_message(fault)},
+                extra={**delivery.log_fields(callback), "error": safe_message(fault)},
                 exc_info=True,
             )
             return []

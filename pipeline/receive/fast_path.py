@@ -97,7 +97,7 @@ def insert_first_callback(
     try:
         first = _rows(service, delivery, body, headers, callback)
     except Exception as failure:
-        _log_fallback(delivery, failure)
+        _log_fallback(delivery, callback, failure)
         return None
     if first is None:
         return None
@@ -110,7 +110,7 @@ def insert_first_callback(
                     return None
                 return first.job_ids + events.publish(connection, delivery, callback)
         except Exception as fault:
-            _log_fallback(delivery, fault)
+            _log_fallback(delivery, callback, fault)
             return None
 
 
@@ -154,8 +154,8 @@ def _execute(connection: Connection, first: FirstCallback) -> bool:
     return bool(connection.exec_driver_sql(STATEMENT, first.parameters).scalar())
 
 
-def _log_fallback(delivery: DeliveryMeta, fault: Exception) -> None:
+def _log_fallback(delivery: DeliveryMeta, callback: Callback, fault: Exception) -> None:
     log.info(
         "fast path failed, using the general path",
-        extra={"delivery_id": str(delivery.id), "error": safe_message(fault)},
+        extra={**delivery.log_fields(callback), "error": safe_message(fault)},
     )

@@ -68,12 +68,16 @@ def receive(
     """
     delivery = DeliveryMeta(new_id(), kind, key_environment, utcnow(), may_create)
     is_inline = len(body) <= service.settings.inline_callback_bytes
-    callback = parse_body(body, key_environment) if is_inline else None
+    callback = parse_body(body, key_environment, delivery.id) if is_inline else None
+    receipt = None
     if fast_path.applies(callback, service.engine.dialect.name):
         job_ids = fast_path.insert_first_callback(service, delivery, body, headers or {}, callback)
-        if job_ids is not None:
-            return Receipt(delivery.id, "processed", job_ids)
-    return receive_in_steps(service, delivery, body, headers or {}, callback)
+        receipt = None if job_ids is None else Receipt(delivery.id, "processed", job_ids)
+    receipt = receipt or receive_in_steps(service, delivery, body, headers or {}, callback)
+    if log.isEnabledFor(logging.DEBUG):
+        fields = {**delivery.log_fields(callback), "delivery_id": str(receipt.delivery_id)}
+        log.debug("delivery received", extra={**fields, "status": receipt.status, "kind": kind})
+    return receipt
 
 
 def receive_in_steps(
@@ -91,7 +95,7 @@ def receive_in_steps(
             receipt = apply_or_quarantine(connection, delivery, callback, service.has_workflow_for)
         except DatabaseBusy as busy:
             log.warning(
-                "callback left to the worker", extra={"delivery_id": str(delivery.id), "error": str(busy)}
+                "callback left to the worker", extra={**delivery.log_fields(callback), "error": str(busy)}
             )
             rows.update_delivery(connection, delivery.id, status="stored")
             return _enqueue_parsing(connection, delivery)
@@ -102,8 +106,13 @@ def _enqueue_parsing(connection: Connection, delivery: DeliveryMeta) -> Receipt:
     return Receipt(delivery.id, "stored", queue.enqueue(connection, kinds.PARSE, [str(delivery.id)]))
 
 
-def parse_body(body: bytes, key_environment: str) -> Callback | InvalidCallback:
-    """Return the callback in these bytes, or why there is none, also if our own code fails on them."""
+def parse_body(
+    body: bytes, key_environment: str, delivery_id: UUID | None = None
+) -> Callback | InvalidCallback:
+    """Return the callback in these bytes, or why there is none, also if our own code fails on them.
+
+    `delivery_id` is for the log.
+    """
     try:
         callback = parse_callback(body, key_environment)
         if len(callback.task_id or "") > MAX_TASK_ID_LENGTH:
@@ -112,7 +121,7 @@ def parse_body(body: bytes, key_environment: str) -> Callback | InvalidCallback:
     except InvalidCallback as problem:
         return problem
     except Exception as failure:
-        log.exception("could not parse a delivery")
+        log.exception("could not parse delivery", extra={"delivery_id": str(delivery_id)})
         return InvalidCallback(f"parsing failed: {type(failure).__name__}: {failure}"[:MAX_REASON_LENGTH])
 
 
@@ -144,10 +153,7 @@ def apply_or_quarantine(
     except InvalidCallback as problem:
         reason = str(problem)
     except Exception as failure:
-        log.exception(
-            "could not apply callback",
-            extra={"delivery_id": str(delivery.id), "task_id": callback.task_id},
-        )
+        log.exception("could not apply callback", extra=delivery.log_fields(callback))
         reason = f"applying it failed: {type(failure).__name__}: {failure}"
     rows.update_delivery(connection, delivery.id, status="quarantined", reason=reason[:MAX_REASON_LENGTH])
     return Receipt(delivery.id, "quarantined", [])

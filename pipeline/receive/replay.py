@@ -66,6 +66,7 @@ def parse_delivery(service: Service, job: Job) -> None:
                 _apply_again(connection, service, delivery, callback, reparse=False)
                 events.publish(connection, delivery, callback)
             queue.finish(connection, job)
+    log.debug("delivery parsed", extra={**job.log_fields, **delivery.log_fields(callback)})
 
 
 def replay(service: Service, delivery_id: UUID, actor: str) -> Replay:
@@ -160,7 +161,7 @@ def _parse_stored(service: Service, delivery_id: UUID) -> tuple[DeliveryMeta, Ca
             raise LookupError(f"there is no delivery {delivery_id}")
         body = _read_body(connection, delivery_id, row.size_bytes)
     delivery = DeliveryMeta(row.id, row.kind, row.environment, row.received_at)
-    return delivery, parse_body(body, row.environment)
+    return delivery, parse_body(body, row.environment, row.id)
 
 
 def _read_body(connection: Connection, delivery_id: UUID, size: int) -> bytes:

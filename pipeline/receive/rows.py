@@ -41,6 +41,13 @@ class DeliveryMeta:
         """Return the key that orders this delivery among those of its task."""
         return OrderKey(clock_of(callback, self.received_at), self.id)
 
+    def log_fields(self, parsed: Parsed = None) -> dict[str, str]:
+        """Return what a log line about this delivery carries as `extra`: its id, and the task's as soon as it is known."""
+        fields = {"delivery_id": str(self.id)}
+        if isinstance(parsed, Callback) and parsed.task_id:
+            fields["task_id"] = parsed.task_id
+        return fields
+
 
 def insert_delivery(
     connection: Connection, delivery: DeliveryMeta, body: bytes, headers: Mapping[str, str], parsed: Parsed

@@ -106,7 +106,7 @@ def annotate_due_task(sandbox: Sandbox, number: int) -> None:
         result = annotate(sandbox, task)
     except Exception:
         # It would fail again: leave the task for a person.
-        log.exception("annotators failed on the %s task %s", task.type, task.task_id)
+        log.exception("annotators failed", extra={"task_id": task.task_id, "task_type": task.type})
         with sandbox.store.write() as session:
             session.execute(update(Task).where(Task.number == number).values(complete_at=None))
         return

@@ -124,7 +124,7 @@ class Scheduler:
             if not self._stopping.is_set():
                 job.run()
         except Exception:
-            log.exception("job %s failed", job.key)
+            log.exception("job failed", extra={"job_key": str(job.key)})
             time.sleep(ERROR_PAUSE_SECONDS)
         finally:
             with self._lock:
