@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from app.extensions import service
 from pipeline.follow_ups import decisions
 from pipeline.follow_ups.decisions import InvalidTransition
+from pipeline.follow_ups.prices import Cost, cost_of_follow_ups
 from pipeline.operations.queries import NotFound
 from pipeline.operations.queries.follow_ups import get_follow_up, matching_unique_ids
 
@@ -41,6 +42,12 @@ def select_follow_ups(
     """Return the unique_ids that the decision `name` selects: the oldest `limit`, or a random `sample`."""
     with service().reader.begin() as connection:
         return matching_unique_ids(connection, filters, DECISIONS[name].states, limit=limit, sample=sample)
+
+
+def cost_of(unique_ids: Sequence[str]) -> Cost:
+    """Return the expected cost of follow-ups that are not created yet."""
+    with service().reader.begin() as connection:
+        return cost_of_follow_ups(connection, service().prices, unique_ids)
 
 
 def decide_many(

@@ -41,8 +41,8 @@ def readyz() -> Response:
 
 
 def is_file_warning(check: Check) -> bool:
-    """Return whether a check is a warning about a workflow file that is loaded."""
-    return check.name == "workflows" and check.state == "warning"
+    """Return whether a check is a warning about a file that is loaded."""
+    return check.name in ("workflows", "prices") and check.state == "warning"
 
 
 def describe(check: Check) -> str:

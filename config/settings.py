@@ -57,6 +57,7 @@ class Settings:
     attachment_hosts: tuple[str, ...] = ()
     subscriber_hosts: tuple[str, ...] = ()
     workflows_dir: str = "config/workflows"
+    prices_file: str = "config/prices.yaml"
     python_steps: tuple[str, ...] = ()
     demonstration: bool = False
     api_token: str | None = field(default=None, repr=False)
@@ -159,6 +160,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, process: str 
         attachment_hosts=env.names("ATTACHMENT_HOSTS", validate=_validate_hosts),
         subscriber_hosts=env.names("SUBSCRIBER_HOSTS", validate=_validate_hosts),
         workflows_dir=env.str("WORKFLOWS_DIR", Settings.workflows_dir),
+        prices_file=env.str("PRICES_FILE", Settings.prices_file),
         python_steps=env.names("PYTHON_STEPS", validate=_names_modules),
         demonstration=env.bool("DEMONSTRATION", False),
         api_token=env.str("API_TOKEN", None, validate=_validate_keys),

@@ -52,7 +52,10 @@ def build_service(
             if key
         },
         workflow_files=WorkflowFiles(
-            [Path(folder) for folder in settings.workflow_folders], files_seconds, settings.python_steps
+            [Path(folder) for folder in settings.workflow_folders],
+            files_seconds,
+            settings.python_steps,
+            Path(settings.prices_file),
         ),
         worker_count_cache=TimedCache(lambda: workers.count_workers(reader), workers.CACHE_SECONDS),
         subscription_cache=TimedCache(lambda: subscriptions.read_subscriptions(reader), subscription_seconds),

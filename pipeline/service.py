@@ -12,6 +12,7 @@ from config import Settings
 from pipeline.jobs.queues import PausedQueues
 from pipeline.timed_cache import TimedCache
 from workflows.definition.model import Workflows, has_workflow_for
+from workflows.definition.money import Prices
 
 if TYPE_CHECKING:
     from pipeline.artifacts.store import ArtifactStore
@@ -56,6 +57,11 @@ class Service:
     def workflows(self) -> Workflows:
         """The workflows as the files define them now."""
         return self.workflow_files.read()
+
+    @property
+    def prices(self) -> Prices:
+        """The price list as its file defines it now."""
+        return self.workflows.prices
 
     def has_workflow_for(self, task_type: str | None) -> bool:
         """Return whether some workflow may take a result of this task type."""

@@ -1,4 +1,4 @@
-"""The workflow files, loaded again when one of them changes, so that an edit needs no restart.
+"""The workflow files and the price list, loaded again when one of them changes, so that an edit needs no restart.
 
 They are loaded in a thread of its own: whatever a file contains, callbacks are received while it is read.
 """
@@ -11,11 +11,14 @@ import os
 import threading
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from workflows.definition.document import FileProblem
+from workflows.definition.installation import load_prices
 from workflows.definition.loader import load
 from workflows.definition.model import InvalidWorkflow, Workflows
+from workflows.definition.money import Prices
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +39,10 @@ class WorkflowFiles:
         folders: Sequence[Path],
         cache_seconds: float = CACHE_SECONDS,
         python_modules: Collection[str] = (),
+        prices_file: Path | None = None,
     ) -> None:
         self.folders = folders
+        self.prices_file = prices_file
         self._cache_seconds = cache_seconds
         self._python_modules = python_modules
         self._fingerprint: Fingerprint | None = None
@@ -94,21 +99,24 @@ class WorkflowFiles:
                 for invalid in self._workflows.invalid:
                     for problem in invalid.errors:
                         log.error("workflow file not loaded", extra={"error": str(problem)})
+                for problem in self._workflows.prices.problems:
+                    log.error("price list not loaded", extra={"error": str(problem)})
             return self._workflows
 
     def _read_fingerprint(self) -> Fingerprint:
         found = []
-        for folder in self.folders:
-            for path in sorted(folder.glob("*.y*ml")):
-                with contextlib.suppress(OSError):  # deleted just now, or an editor's link to nothing
-                    status = path.stat()
-                    found.append((str(path), status.st_mtime_ns, status.st_size))
+        paths = [path for folder in self.folders for path in sorted(folder.glob("*.y*ml"))]
+        for path in [*paths, *([self.prices_file] if self.prices_file else [])]:
+            with contextlib.suppress(OSError):  # deleted just now, or an editor's link to nothing
+                status = path.stat()
+                found.append((str(path), status.st_mtime_ns, status.st_size))
         return found
 
     def _load(self) -> Workflows:
         """Load the files; report any failure as an invalid workflow, because receiving must not depend on them."""
         try:
-            return load(*self.folders, python_modules=self._python_modules, previous=self._workflows)
+            loaded = load(*self.folders, python_modules=self._python_modules, previous=self._workflows)
+            return replace(loaded, prices=load_prices(self.prices_file) if self.prices_file else Prices())
         except Exception as failure:
             log.exception("could not load workflow files")
             return self._failed(f"loading failed: {type(failure).__name__}: {failure}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,11 +11,12 @@ from marshmallow.validate import Length, OneOf, Range
 from sqlalchemy import Connection
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.lists import CostSchema, ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
-from app.decide import decide_many, select_follow_ups
+from app.decide import cost_of, decide_many, select_follow_ups
 from app.extensions import dispatcher, service
 from pipeline.follow_ups import decisions
+from pipeline.follow_ups.prices import cost_of_task
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import follow_ups as queries
 
@@ -61,6 +62,7 @@ class FollowUpDetail(FollowUp):
         allow_none=True,
         metadata={"description": "Files of the request, built before it is sent: {path, recipe}."},
     )
+    cost = fields.Nested(CostSchema, metadata={"description": "Expected cost of the task."})
 
 
 class FollowUpQuery(ListQuery):
@@ -86,7 +88,12 @@ def list_follow_ups(query: Mapping[str, Any]) -> Record:
 def get_follow_up(unique_id: str) -> Mapping[str, Any]:
     """Get one follow-up with its request"""
     with service().reader.begin() as connection:
-        return queries.get_follow_up(connection, unique_id)
+        return _detail(connection, unique_id)
+
+
+def _detail(connection: Connection, unique_id: str) -> Record:
+    row = queries.get_follow_up(connection, unique_id)
+    return {**row, "cost": cost_of_task(service().prices, row["task_type"], row["request"]).to_json()}
 
 
 class Selection(Schema):
@@ -108,6 +115,11 @@ class Selection(Schema):
     )
 
 
+class SelectionPreview(OutputSchema):
+    selected = fields.Integer(metadata={"description": "Number of follow-ups that are selected."})
+    cost = fields.Nested(CostSchema, metadata={"description": "Expected cost of their tasks."})
+
+
 class DecisionResult(OutputSchema):
     decided = fields.List(fields.String(), metadata={"description": "unique_ids that were decided about."})
     errors = fields.Dict(
@@ -123,6 +135,15 @@ class DecisionResult(OutputSchema):
 def approve_follow_ups(selection: Mapping[str, Any]) -> Record:
     """Approve held follow-ups by their ids or by filters"""
     return _decide_many("approve", selection)
+
+
+@blueprint.post("/follow-ups/approve/preview")
+@blueprint.arguments(Selection)
+@blueprint.response(200, SelectionPreview)
+def preview_approval(selection: Mapping[str, Any]) -> Record:
+    """Preview an approval: how many follow-ups it selects, and what their tasks cost"""
+    unique_ids = _selected("approve", selection)
+    return {"selected": len(unique_ids), "cost": cost_of(unique_ids).to_json()}
 
 
 @blueprint.post("/follow-ups/cancel")
@@ -142,14 +163,18 @@ def retry_follow_ups(selection: Mapping[str, Any]) -> Record:
 
 
 def _decide_many(name: str, selection: Mapping[str, Any]) -> Record:
+    unique_ids = _selected(name, selection)
+    decided, errors = decide_many(name, unique_ids, actor(), dispatcher().dispatch)
+    return {"decided": decided, "errors": {key: str(error) for key, error in errors.items()}}
+
+
+def _selected(name: str, selection: Mapping[str, Any]) -> Sequence[str]:
     filters = {key: value for key, value in selection.items() if key in SELECTING}
     if bool(filters) == ("unique_ids" in selection):
         raise ProblemError(400, f"Pass unique_ids, or at least one of {', '.join(SELECTING)}.")
-    unique_ids = selection.get("unique_ids") or select_follow_ups(
+    return selection.get("unique_ids") or select_follow_ups(
         name, filters, limit=selection["limit"], sample=selection.get("sample")
     )
-    decided, errors = decide_many(name, unique_ids, actor(), dispatcher().dispatch)
-    return {"decided": decided, "errors": {key: str(error) for key, error in errors.items()}}
 
 
 @blueprint.post("/follow-ups/<string:unique_id>/approve")
@@ -177,6 +202,6 @@ def _decide(decide: Callable[[Connection, str, str], list[UUID]], unique_id: str
     with service().engine.begin() as connection:
         queries.get_follow_up(connection, unique_id)
         job_ids = decide(connection, unique_id, actor())
-        row = queries.get_follow_up(connection, unique_id)
+        row = _detail(connection, unique_id)
     dispatcher().dispatch(job_ids)
     return row

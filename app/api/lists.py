@@ -46,6 +46,18 @@ class ListQuery(Schema):
     )
 
 
+class CostSchema(OutputSchema):
+    """What tasks cost by the price list (PRICES_FILE)."""
+
+    amount = fields.Float(
+        allow_none=True,
+        metadata={"description": "Cost of the tasks that have a price. Null if no task has one."},
+    )
+    currency = fields.String()
+    unpriced_tasks = fields.Integer(metadata={"description": "Number of tasks whose cost is unknown."})
+    summary = fields.String(metadata={"description": "The cost for people, and why it is unknown."})
+
+
 def list_schema(item: type[Schema]) -> type[Schema]:
     """Return the schema of a list of `item`."""
     next_cursor = {"description": "`cursor` of the next page; null on the last page."}

@@ -8,7 +8,7 @@ from typing import Any
 from marshmallow import Schema, fields
 
 from app.api.blueprint import Blueprint
-from app.api.lists import OutputSchema, list_schema
+from app.api.lists import CostSchema, OutputSchema, list_schema
 from app.api.problems import ProblemError
 from app.extensions import service
 from pipeline.follow_ups.preview import Preview, explanations
@@ -33,6 +33,7 @@ class PlannedFollowUp(OutputSchema):
     )
     reason = fields.String(allow_none=True)
     type = fields.String(metadata={"description": "Type of the task."})
+    cost = fields.Nested(CostSchema, metadata={"description": "Expected cost of the task."})
     request = fields.Dict(metadata={"description": "The request to Scale, with generated files as recipes."})
 
 
@@ -47,6 +48,7 @@ class CurrentFollowUp(OutputSchema):
     state = fields.String(allow_none=True, metadata={"description": "Null if the follow-up is not recorded."})
     reason = fields.String(allow_none=True)
     task_id = fields.String(allow_none=True)
+    cost = fields.Nested(CostSchema, metadata={"description": "Expected cost of the task."})
 
 
 class Explanation(OutputSchema):

@@ -10,7 +10,7 @@ from marshmallow.validate import OneOf
 
 from app.api.artifacts import Artifact as ArtifactSchema
 from app.api.blueprint import Blueprint
-from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.lists import CostSchema, ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.extensions import service
 from pipeline.follow_ups.lineage import lineage
 from pipeline.operations.queries import Record
@@ -170,6 +170,18 @@ class Join(OutputSchema):
     result = fields.Dict(allow_none=True, metadata={"description": "Result of the reducer."})
 
 
+class RunCost(OutputSchema):
+    """Cost of a run by the price list."""
+
+    spent = fields.Nested(CostSchema, metadata={"description": "Cost of the tasks with a result."})
+    committed = fields.Nested(
+        CostSchema, metadata={"description": "Expected cost of the tasks at Scale without a result."}
+    )
+    planned = fields.Nested(
+        CostSchema, metadata={"description": "Expected cost of the follow-ups that are planned or held."}
+    )
+
+
 class Run(OutputSchema):
     """A first task and everything that followed from it."""
 
@@ -185,6 +197,7 @@ class Run(OutputSchema):
     started_at = Timestamp(allow_none=True)
     finished_at = Timestamp(allow_none=True, metadata={"description": "End of the run; null while it runs."})
     duration_seconds = fields.Float(allow_none=True)
+    cost = fields.Nested(RunCost)
 
 
 class Lineage(OutputSchema):
@@ -224,7 +237,7 @@ def get_task(task_id: str) -> Record:
 def get_lineage(query: Mapping[str, Any], task_id: str) -> Any:
     """Get the ancestors of a task up to the first one, and everything that followed from it"""
     with service().reader.begin() as connection:
-        found = lineage(connection, task_id, annotation=query.get("annotation"))
+        found = lineage(connection, task_id, service().prices, annotation=query.get("annotation"))
     if found is None:
         raise task_not_found(task_id)
     return found

@@ -20,8 +20,9 @@ from app.commands.output import (
     warn_about_unknown_filters,
 )
 from app.commands.timestamps import EXAMPLES, TIMESTAMP
-from app.decide import DECISIONS, decide_many, select_follow_ups
+from app.decide import DECISIONS, cost_of, decide_many, select_follow_ups
 from app.extensions import service
+from pipeline.follow_ups.prices import cost_of_task
 from pipeline.operations.queries import follow_ups as queries
 
 LISTED = ("unique_id", "state", "task_type", "task_id", "environment", "planned_at", "reason")
@@ -72,7 +73,8 @@ def show(unique_id: str, as_json: bool) -> None:
     """Show one follow-up with its request."""
     with service().reader.begin() as connection:
         row = queries.get_follow_up(connection, unique_id)
-    print_record(FollowUpDetail().dump(row), as_json)
+    cost = cost_of_task(service().prices, row["task_type"], row["request"]).to_json()
+    print_record(FollowUpDetail().dump({**row, "cost": cost}), as_json)
 
 
 @follow_ups.command()
@@ -116,6 +118,7 @@ def decide(
         if not unique_ids:
             warn_about_unknown_filters(selected)
         elif not yes:
-            click.confirm(f"{name.capitalize()} {len(unique_ids)} follow-ups?", abort=True)
+            cost = "" if name == "cancel" else f" Cost: {cost_of(unique_ids).summary}."
+            click.confirm(f"{name.capitalize()} {len(unique_ids)} follow-ups?{cost}", abort=True)
     decided, errors = decide_many(name, unique_ids, actor(), dispatch_now)
     print_outcome(decided, errors, "follow-ups", as_json, key="decided", verb=DECISIONS[name].past)

@@ -18,6 +18,7 @@ from app.commands.group import Command, actor
 from app.commands.output import as_json, console, print_json, printable
 from app.extensions import service
 from pipeline.follow_ups import submit as submission
+from pipeline.follow_ups.prices import Cost, cost_of_requests, cost_of_task
 from pipeline.follow_ups.recording import missing_setting
 from pipeline.follow_ups.submit import REFUSED, InvalidInput, Outcome, SubmittedTask
 from pipeline.jobs.queue import RetryLater
@@ -83,12 +84,13 @@ def submit(file: Path, **options: Any) -> None:
     tasks = read_tasks(file, chosen)
     unique = submission.unique_tasks(tasks)
     reject_invalid_rows(unique)
+    cost = cost_of_requests(service().prices, ((one.type, one.request) for one in unique))
     summary = summarize(unique, len(tasks) - len(unique), chosen.environment)
     if chosen.check:
-        print_check(unique, summary, chosen.as_json)
+        print_check(unique, summary, cost, chosen.as_json)
         return
     if not chosen.yes:
-        click.confirm(f"Create {summary}?", abort=True)
+        click.confirm(f"Create {summary}? Cost: {cost.summary}.", abort=True)
     print_outcomes(list(create_tasks(unique, file.name, chosen)), chosen.as_json)
 
 
@@ -146,14 +148,20 @@ def summarize(tasks: Sequence[SubmittedTask], repeated: int, environment: str) -
     return f"{text} tasks ({environment})" + (f"; {repeated} rows are repeated" if repeated else "")
 
 
-def print_check(tasks: Sequence[SubmittedTask], summary: str, as_json: bool) -> None:
-    """Print what would be created."""
+def print_check(tasks: Sequence[SubmittedTask], summary: str, cost: Cost, as_json: bool) -> None:
+    """Print what would be created, and what it costs."""
     if as_json:
-        print_json([one._asdict() for one in tasks])
+        prices = service().prices
+        print_json(
+            [
+                {**one._asdict(), "cost": cost_of_task(prices, one.type, one.request).to_json()}
+                for one in tasks
+            ]
+        )
         return
     for one in tasks[:MAX_PRINTED]:
         click.echo(f"{one.unique_id}  {one.type}  {printable(one.request)}")
-    click.echo(f"Would create {summary}.")
+    click.echo(f"Would create {summary}. Cost: {cost.summary}.")
 
 
 def create_tasks(tasks: Sequence[SubmittedTask], name: str, options: Options) -> Iterator[Outcome]:

@@ -86,7 +86,7 @@ def show(task_id: str, as_json: bool) -> None:
 def tree(task_id: str, as_json: bool) -> None:
     """Show the ancestors of a task and everything that followed from it."""
     with service().reader.begin() as connection:
-        found = lineage(connection, task_id)
+        found = lineage(connection, task_id, service().prices)
     if found is None:
         raise queries.task_not_found(task_id)
     family: Record = Lineage().dump(found)
@@ -97,6 +97,8 @@ def tree(task_id: str, as_json: bool) -> None:
     run = family["run"]
     duration = "" if run["duration_seconds"] is None else f", {run['duration_seconds']:.1f} s"
     click.echo(f"Run: {run['state']}, {run['tasks']} tasks{duration}.")
+    for stage, cost in run["cost"].items():
+        click.echo(f"Cost {stage}: {printable(cost['summary'])}.")
     if family["truncated"]:
         click.echo(f"Only the first {len(family['descendants']):,} descendants are shown.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from app.commands.timestamps import EXAMPLES, TIMESTAMP
 from app.commands.workflows import FILE, find, workflows
 from app.extensions import service
 from pipeline.follow_ups.preview import Preview, explanations
+from pipeline.follow_ups.prices import Cost, project_of
 from pipeline.operations.queries import Record
 from pipeline.operations.queries.views import FilesPending, get_view, views_since
 from scale.envelope import InvalidCallback, parse_callback
@@ -41,10 +42,12 @@ def plan(
     selected = [find(name)] if name else list(service().workflows.loaded)
     preview = Preview(service(), selected)
     counts: Counter[tuple[str, str, str, str]] = Counter()
+    costs: defaultdict[str, Cost] = defaultdict(lambda: Cost(service().prices))
     planned: list[Record] = []
     for seen in _views(task_id, payload, since):
         for one in preview.of(seen):
             counts[one["workflow"], one["step"], one["type"], one["state"]] += 1
+            costs[one["state"]].add(one["type"], project_of(one["request"]))
             if since is None or as_json:
                 planned.append(one)
     if as_json:
@@ -58,6 +61,10 @@ def plan(
     ]
     columns = ("workflow", "step", "type", "would be", "tasks")
     print_rows(rows, columns, False, "Nothing would be created.")
+    for state in ("created", "held"):
+        if state in costs:  # that no price is set is a note, not a result
+            is_note = not service().prices.prices
+            click.echo(f"Cost of what would be {state}: {costs[state].summary}.", err=is_note)
 
 
 def _views(task_id: str | None, payload: str | None, since: datetime | None) -> Iterator[View]:
@@ -72,7 +79,7 @@ def _views(task_id: str | None, payload: str | None, since: datetime | None) -> 
 def _print_planned(planned: Record) -> None:
     reason = f" ({printable(planned['reason'])})" if planned["reason"] else ""
     click.echo(f"{planned['unique_id']}: {planned['state']}{reason}")
-    click.echo(f"POST /v1/task/{planned['type']}")
+    click.echo(f"POST /v1/task/{planned['type']}  (cost: {planned['cost']['summary']})")
     text = json.dumps(planned["request"], indent=2, ensure_ascii=False)
     if sys.stdout.isatty():
         console().print(Syntax(text, "json", background_color="default"))
@@ -132,6 +139,7 @@ def _print_step(step: dict[str, Any]) -> None:
     for follow_up in step["follow_ups"]:
         state = follow_up["state"] or "not recorded"
         reason = f": {printable(follow_up['reason'])}" if follow_up["reason"] else ""
-        click.echo(f"  → {follow_up['unique_id']} {state}{reason}")
+        cost = f" (cost: {follow_up['cost']['summary']})"
+        click.echo(f"  → {follow_up['unique_id']} {state}{reason}{cost}")
     if not step["follow_ups"]:
         click.echo("  → no follow-up")

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response
 from app.console import session
 from app.console.frame import blueprint, page
 from app.console.lists import PAGE_ROWS, Filter, Listing, read_filters
-from app.decide import DECISIONS, decide_many
+from app.decide import DECISIONS, cost_of, decide_many
 from app.extensions import dispatcher, service
 from pipeline.access.tokens import OPERATE
 from pipeline.operations.queries import Page
@@ -74,8 +74,13 @@ def confirm_approval() -> Response:
     """Show how many held follow-ups match a filter, before all of them are approved."""
     session.require_role(OPERATE)
     chosen = _held(read_filters(FILTERS))
+    unique_ids = _matching(chosen)
     return page(
-        "follow_ups_approve.html", "Approve held follow-ups", chosen=chosen, count=len(_matching(chosen))
+        "follow_ups_approve.html",
+        "Approve held follow-ups",
+        chosen=chosen,
+        count=len(unique_ids),
+        cost=cost_of(unique_ids).summary,
     )
 
 

@@ -39,7 +39,7 @@ def task(task_id: str) -> Response:
         found = get_task(connection, task_id)
         versions = responses_queries.list_responses(connection, task_id).rows
         number = _chosen_response(found, versions)
-        tree = lineage(connection, task_id)
+        tree = lineage(connection, task_id, service().prices)
         deliveries = list_deliveries(connection, {"task_id": task_id}, limit=20).rows
     frame = _chosen_frame(found)
     annotations, has_more = _annotations(task_id, number, frame)

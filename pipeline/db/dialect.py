@@ -1,11 +1,11 @@
-"""SQL that differs between PostgreSQL and SQLite: the database's clock and INSERT … ON CONFLICT."""
+"""SQL that differs between PostgreSQL and SQLite: the database's clock, days, and INSERT … ON CONFLICT."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Float, bindparam, func, select, type_coerce
+from sqlalchemy import BindParameter, Connection, Float, String, bindparam, func, select, type_coerce
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -34,6 +34,23 @@ def _from_now_postgresql(element: from_now, compiler: Any, **options: Any) -> st
 def _from_now_sqlite(element: from_now, compiler: Any, **options: Any) -> str:
     seconds = compiler.process(element.clauses, **options)
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {seconds} || ' seconds')"
+
+
+class utc_day(FunctionElement[str]):  # noqa: N801  (a function of SQL)
+    """The UTC day of a time as text, YYYY-MM-DD."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(utc_day, "postgresql")
+def _utc_day_postgresql(element: utc_day, compiler: Any, **options: Any) -> str:
+    return f"to_char({compiler.process(element.clauses, **options)} AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+
+
+@compiles(utc_day, "sqlite")
+def _utc_day_sqlite(element: utc_day, compiler: Any, **options: Any) -> str:
+    return f"substr({compiler.process(element.clauses, **options)}, 1, 10)"
 
 
 def insert(database: Connection | str, table: Any) -> Any:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, RowMapping, select
 
 from models import FollowUp, Join, Task
 from pipeline.follow_ups.runs import run_of
+from workflows.definition.money import Prices
 
 MAX_DESCENDANTS = 10_000
 """Descendants that are returned."""
@@ -18,7 +19,9 @@ ID_BATCH_SIZE = 500
 Row = dict[str, Any]
 
 
-def lineage(connection: Connection, task_id: str, *, annotation: str | None = None) -> Row | None:
+def lineage(
+    connection: Connection, task_id: str, prices: Prices, *, annotation: str | None = None
+) -> Row | None:
     """Return {task_id, ancestors, descendants, truncated, joins, run}, or None for an unknown task.
 
     ancestors: from the first task down to this one, each with its attachment and the follow-up that created it
@@ -41,7 +44,7 @@ def lineage(connection: Connection, task_id: str, *, annotation: str | None = No
         "descendants": descendants,
         "truncated": truncated,
         "joins": _joins(connection, ids),
-        "run": run_of(connection, root),
+        "run": run_of(connection, root, prices),
     }
 
 

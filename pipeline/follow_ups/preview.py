@@ -12,6 +12,7 @@ from models import Job
 from pipeline.follow_ups.joins import pending_children
 from pipeline.follow_ups.limits import limit_reason, remaining
 from pipeline.follow_ups.pauses import paused
+from pipeline.follow_ups.prices import cost_of_task
 from pipeline.jobs import kinds
 from pipeline.service import Service
 from workflows.definition.interpreter import plan_budget
@@ -39,9 +40,9 @@ class Preview:
             }
 
     def of(self, view: View) -> Iterator[dict[str, Any]]:
-        """Yield {unique_id, workflow, step, state, reason, type, request} of each follow-up of a result, with the request as
+        """Yield {unique_id, workflow, step, state, reason, type, cost, request} of each follow-up of a result, with the request as
         Scale would receive it. state: created, held, skipped or already_exists."""
-        settings = self._service.settings
+        settings, prices = self._service.settings, self._service.prices
         for workflow in self._chosen:
             with plan_budget(MAX_PREVIEW_STEPS):
                 planned = plan(view, workflow, settings.unique_id_prefix)
@@ -55,6 +56,7 @@ class Preview:
                     "state": state,
                     "reason": reason,
                     "type": follow_up.task_type,
+                    "cost": cost_of_task(prices, follow_up.task_type, follow_up.request).to_json(),
                     "request": {**displayed(follow_up.request, follow_up.files), **added},
                 }
 
@@ -91,6 +93,7 @@ def explanations(
             follow_ups = [
                 {
                     "unique_id": one.unique_id,
+                    "cost": cost_of_task(service.prices, one.task_type, one.request).to_json(),
                     **stored.get(one.unique_id, {"state": None, "reason": one.reason, "task_id": None}),
                 }
                 for one in step.follow_ups

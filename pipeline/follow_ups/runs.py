@@ -15,9 +15,11 @@ from models import Artifact, FollowUp, Join, Task
 from models import Job as JobRow
 from pipeline.events.outbox import publish
 from pipeline.events.subscriptions import WORKFLOW
+from pipeline.follow_ups.prices import cost_of_run
 from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job
 from pipeline.service import Service
+from workflows.definition.money import Prices
 
 ID_BATCH_SIZE = 500
 ACTIVE = ("planned", "created")
@@ -50,21 +52,21 @@ def root_of(connection: Connection, task_id: str) -> str:
         task_id = above
 
 
-def run_of(connection: Connection, root: str) -> dict[str, Any]:
-    """Return {state, counts, tasks, started_at, finished_at, duration_seconds} of all tasks from `root`.
+def run_of(connection: Connection, root: str, prices: Prices) -> dict[str, Any]:
+    """Return {state, counts, tasks, started_at, finished_at, duration_seconds, cost} of all tasks from `root`.
 
     state: running while a task or a join is open; held while a person must decide; else failed if a task ended in an
     error, was refused, or a join gave up; else completed. The duration starts at the first task's creation.
     """
-    return _summary(connection, walk(connection, root))
+    return _summary(connection, walk(connection, root), prices)
 
 
-def finished_run(connection: Connection, root: str) -> tuple[set[str], dict[str, Any]] | None:
+def finished_run(connection: Connection, root: str, prices: Prices) -> tuple[set[str], dict[str, Any]] | None:
     """Return (workflows, run) of a finished run; None while it is running, or if nothing followed."""
     walked = walk(connection, root)
     if not walked.workflows:
         return None
-    run = _summary(connection, walked)
+    run = _summary(connection, walked, prices)
     ended = run["state"] in ("completed", "failed") and not _will_plan(connection, walked.task_ids)
     return (walked.workflows, run) if ended else None
 
@@ -73,7 +75,7 @@ def publish_run_finished(service: Service, job: Job) -> None:
     """Run a job of kind `check_run`: publish workflow.finished once the run has ended, and again if it was continued."""
     with service.reader.begin() as connection:
         root = root_of(connection, job.subject)
-        finished = finished_run(connection, root)
+        finished = finished_run(connection, root, service.prices)
     with service.engine.begin() as connection:
         if finished is not None:
             workflows, run = finished
@@ -108,7 +110,7 @@ def walk(connection: Connection, root: str) -> RunTotals:
     return walked
 
 
-def _summary(connection: Connection, walked: RunTotals) -> dict[str, Any]:
+def _summary(connection: Connection, walked: RunTotals, prices: Prices) -> dict[str, Any]:
     columns = (Task.created_at, Task.clock, Task.response_id)
     first = connection.execute(select(*columns).where(Task.task_id == walked.task_ids[0])).one()
     counts, verdicts = walked.counts, walked.verdicts
@@ -139,6 +141,7 @@ def _summary(connection: Connection, walked: RunTotals) -> dict[str, Any]:
         "duration_seconds": (finished_at - started_at).total_seconds()
         if finished_at and started_at
         else None,
+        "cost": cost_of_run(connection, prices, walked.task_ids),
     }
 
 

@@ -388,8 +388,20 @@ def workflow_files(context: Context) -> Checks:
             yield Check("workflows", WARNING, str(warning))
 
 
+def prices(context: Context) -> Checks:
+    """Check the price list."""
+    found = context.service.prices
+    for problem in found.problems:
+        fix = "Correct the file. Until then no cost is known, and what a limit in money counts is held."
+        yield Check("prices", PROBLEM, str(problem), fix)
+    for warning in found.warnings:
+        yield Check("prices", WARNING, str(warning))
+    if found.prices and not found.problems:
+        yield Check("prices", OK, f"{len(found.prices)} in {found.currency}")
+
+
 DATABASE_CHECKS = (worker, tokens, jobs, quarantine, follow_ups, creation)
-READINESS_CHECKS: tuple[Callable[[Context], Checks], ...] = (database, broker, workflow_files)
+READINESS_CHECKS: tuple[Callable[[Context], Checks], ...] = (database, broker, workflow_files, prices)
 CHECKS: tuple[Callable[[Context], Checks], ...] = (
     settings,
     database,
@@ -402,4 +414,5 @@ CHECKS: tuple[Callable[[Context], Checks], ...] = (
     metrics_token,
     artifact_store,
     workflow_files,
+    prices,
 )

@@ -96,7 +96,8 @@ def read(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        written = text.splitlines()[line - 1] if mark and line <= text.count("\n") + 1 and text else ""
+        lines = text.splitlines()
+        written = lines[line - 1] if line <= len(lines) else ""
         message = ", ".join(part for part in (error.context, error.problem) if part)
         message = message if message == _TOO_LARGE else f"is not valid YAML: {message}{_hint(written)}"
         document.faults.append(((), line, message))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from workflows.definition.crops import Crop
 from workflows.definition.document import FileProblem
 from workflows.definition.expressions import Expression
+from workflows.definition.money import Prices
 from workflows.definition.templates import Template, expressions_in
 
 COMPLETED, ACCEPTED, REJECTED, FIXED, ERROR, RECALLED = STATES = (
@@ -162,6 +163,7 @@ class Workflows:
 
     loaded: tuple[Workflow, ...] = ()
     invalid: tuple[InvalidWorkflow, ...] = ()
+    prices: Prices = field(default_factory=Prices)
 
     def workflow(self, name: str) -> Workflow | None:
         """Return the loaded workflow of that name, or None."""

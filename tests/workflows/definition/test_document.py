@@ -79,3 +79,9 @@ def test_what_is_nested_too_deep_is_said_and_not_raised(depth: int) -> None:
 
 def test_a_number_that_no_json_holds_stays_text() -> None:
     assert read("[1e999, -1e999]").data == ["1e999", "-1e999"]
+
+
+def test_a_bracket_that_is_still_open_at_the_end_is_a_fault_of_this_file() -> None:
+    document = read("steps: [\n")
+    assert [line for _, line, _ in document.faults] == [2]
+    assert document.data is None
