@@ -828,7 +828,7 @@ def test_a_large_file_becomes_rows_within_300_mb_over_the_idle_worker(
         str(tmp_path / "artifacts"),
         "300",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert done.stdout.strip() == f"stored|None|{20 * frames}", done.stderr[-3000:]
 
 

@@ -16,7 +16,7 @@ from scale.client import Client, TimedOut
 from tests.fake_server import FakeServer, reply
 from tests.servers import free_port, wait_until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
