@@ -61,6 +61,7 @@ class Task(Base):
     __table_args__ = (
         Index("ix_tasks_type", prefix("type"), "id"),
         Index("ix_tasks_project", prefix("project"), "id"),
+        Index("ix_tasks_status", "status", "id"),
         Index("ix_tasks_batch", prefix("batch"), "id"),
         Index("ix_tasks_unique_id", prefix("unique_id")),
     )

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flask import Response, abort, send_file
 from PIL import Image, ImageOps
+from werkzeug.exceptions import HTTPException
 
 from app.console.frame import blueprint
 from app.extensions import service
 from app.responses import CONTENT_HEADERS, SAFE_MEDIA_TYPES
-from pipeline.datasets.attachments import attachments
-from pipeline.datasets.images import NoImage, copy
+from pipeline.datasets.attachment_cache import cached, derived
+from pipeline.datasets.attachments import numbered
+from pipeline.datasets.images import NoImage, size_of_file
 from pipeline.operations.queries.tasks import get_task
 from scale.images import open_image
 
 MAX_SIDE = 2048
 """Pixels of a preview's longer side."""
+THUMBNAIL_SIDE = 160
 PREVIEW_FROM_BYTES = 1_000_000
+NO_PICTURE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="64" height="48"><rect width="64" height="48" fill="#888"/>'
+    '<path d="M16 12L48 36M48 12L16 36" stroke="#fff" stroke-width="3"/></svg>'
+)
+UNREADABLE = (OSError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for a file that it cannot draw."""
 MAX_AGE_SECONDS = 3600
 MEDIA_BY_SUFFIX = {
     ".mp3": "audio/mpeg",
@@ -29,52 +37,68 @@ MEDIA_BY_SUFFIX = {
     ".mp4": "video/mp4",
     ".webm": "video/webm",
     ".ogg": "video/ogg",
+    ".pdf": "application/pdf",
 }
 
 
 @blueprint.get("/attachments/<task_id>/<int:number>")
 def attachment(task_id: str, number: int) -> Response:
     """Send an attachment of a task, counted from 0; a large image as a smaller preview."""
+    path, address = copy_of(task_id, number)
+    size = size_of_file(path)
+    suffix = Path(address.partition("?")[0]).suffix.lower()
+    media_type = size.media_type if size else MEDIA_BY_SUFFIX.get(suffix)
+    if size and path.stat().st_size > PREVIEW_FROM_BYTES:
+        with contextlib.suppress(*UNREADABLE):
+            return _respond(_shrunk(path, MAX_SIDE), "image/jpeg")
+    return _respond(path, media_type)
+
+
+@blueprint.get("/attachments/<task_id>/thumbnail")
+def thumbnail(task_id: str) -> Response:
+    """Send a tiny picture of a task's first attachment; a sign for one that is no image or cannot be fetched."""
+    with contextlib.suppress(HTTPException, *UNREADABLE):
+        return _respond(_shrunk(copy_of(task_id, 0)[0], THUMBNAIL_SIDE), "image/jpeg")
+    return Response(NO_PICTURE, mimetype="image/svg+xml")
+
+
+def copy_of(task_id: str, number: int) -> tuple[Path, str]:
+    """Return a copy of a task's attachment, and its address. Aborts with 404 or 502."""
     with service().reader.begin() as connection:
-        task = get_task(connection, task_id)
-    addresses = attachments(task["params"] or {})
-    if number >= len(addresses):
+        addresses = addresses_of(get_task(connection, task_id))
+    address = addresses[number] if number < len(addresses) else None
+    if address is None:
         abort(404, f"Task {task_id} names no attachment {number}.")
-    with tempfile.TemporaryDirectory(prefix="attachment-", dir=_folder()) as folder:
-        path = Path(folder) / "content"
-        try:
-            size = copy(service(), addresses[number], path)
-        except NoImage as reason:
-            abort(502, f"The attachment cannot be fetched: {reason}. Its address may have expired.")
-        suffix = Path(addresses[number].partition("?")[0]).suffix.lower()
-        return _respond(path, size.media_type if size else MEDIA_BY_SUFFIX.get(suffix))
-
-
-def _folder() -> str | None:
-    """Return var/ where it exists: the only writable folder of a container with a read-only root."""
-    return "var" if Path("var").is_dir() else None
+    try:
+        return cached(service(), address), address
+    except NoImage as reason:
+        abort(502, f"The attachment cannot be fetched: {reason}. Its address may have expired.")
 
 
 def _respond(path: Path, media_type: str | None) -> Response:
-    if media_type and media_type.startswith("image/") and path.stat().st_size > PREVIEW_FROM_BYTES:
-        with contextlib.suppress(OSError, ValueError, Image.DecompressionBombError):
-            _shrink(path)
-            media_type = "image/jpeg"
     is_safe = media_type in SAFE_MEDIA_TYPES
-    response = send_file(path.open("rb"), mimetype=media_type if is_safe else "application/octet-stream")
+    response = send_file(
+        path.absolute(), mimetype=media_type if is_safe else "application/octet-stream", conditional=True
+    )
     response.headers.update({**CONTENT_HEADERS, "Cache-Control": f"private, max-age={MAX_AGE_SECONDS}"})
     return response
 
 
-def _shrink(path: Path) -> None:
-    """Replace an image by a preview: upright, JPEG, at most MAX_SIDE pixels wide and high."""
+def _shrunk(path: Path, side: int) -> Path:
+    """Return a preview of an image: upright, JPEG, at most `side` pixels wide and high."""
+    preview = derived(path, f"{side}.jpg")
+    if preview.exists():
+        return preview
     with open_image(path) as image:
-        image.draft("RGB", (MAX_SIDE, MAX_SIDE))
+        image.draft("RGB", (side, side))
         upright = ImageOps.exif_transpose(image)
-        upright.thumbnail((MAX_SIDE, MAX_SIDE))
-        upright.convert("RGB").save(path, "JPEG", quality=80)
+        upright.thumbnail((side, side))
+        made = derived(path, f"{side}.{id(image)}.part")
+        upright.convert("RGB").save(made, "JPEG", quality=80)
+    made.replace(preview)
+    return preview
 
 
-def addresses_of(task: Mapping[str, Any]) -> list[str]:
-    """Return the attachments of a task, in order."""
-    return attachments(task["params"] or {})
+def addresses_of(task: Mapping[str, Any]) -> list[str | None]:
+    """Return the attachments of a task by their numbers."""
+    return numbered(task["params"] or {})

@@ -7,6 +7,7 @@ from werkzeug.wrappers import Response
 
 from app.console import session
 from app.console.frame import blueprint, page
+from app.console.lists import download
 from app.extensions import service
 from pipeline.access.tokens import OPERATE
 from pipeline.datasets import versions
@@ -26,6 +27,10 @@ def datasets() -> Response:
         found, next_cursor = versions.page(
             connection, limit=PAGE_VERSIONS, cursor=request.args.get("cursor") or None
         )
+    fields = ("full_name", "tasks", "as_of", "filters", "counts", "split_by", "digest")
+    rows = [{name: getattr(one, name) for name in fields} for one in found]
+    if (answer := download(fields, rows)) is not None:
+        return answer
     return page("datasets.html", "Datasets", rows=found, next_cursor=next_cursor, filters=FILTERS)
 
 

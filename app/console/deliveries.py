@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from flask import abort, flash, redirect, url_for
+from flask import abort, flash, redirect, request, url_for
 from sqlalchemy import Connection
 from werkzeug.wrappers import Response
 
@@ -36,8 +36,16 @@ FIELDS = (
 )
 
 
+def _searched(filters: Mapping[str, Any]) -> dict[str, Any]:
+    return {**filters, "search": request.args.get("q", "").strip() or None}
+
+
 def _read(connection: Connection, filters: Mapping[str, Any], cursor: str | None) -> Page:
-    return queries.list_deliveries(connection, filters, limit=PAGE_ROWS, cursor=cursor)
+    return queries.list_deliveries(connection, _searched(filters), limit=PAGE_ROWS, cursor=cursor)
+
+
+def _count(connection: Connection, filters: Mapping[str, Any]) -> int:
+    return queries.count_deliveries(connection, _searched(filters))
 
 
 LISTING = Listing(
@@ -52,13 +60,15 @@ LISTING = Listing(
     ),
     FIELDS,
     _read,
+    _count,
+    "_deliveries_live.html",
 )
 
 
 @blueprint.get("/deliveries")
 def deliveries() -> Response:
     """List deliveries, newest first."""
-    return LISTING.respond()
+    return LISTING.respond(search=request.args.get("q", "").strip())
 
 
 @blueprint.get("/deliveries/<delivery_id>")

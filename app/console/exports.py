@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response
 from app.api.exports import send_zip
 from app.console import session
 from app.console.frame import blueprint, page
+from app.console.lists import download
 from app.extensions import dispatcher, service
 from exports.format import MissingPackage
 from exports.formats import FORMATS
@@ -29,6 +30,19 @@ def exports() -> Response:
         found = requests.list_exports(
             connection, limit=PAGE_EXPORTS, cursor=request.args.get("cursor") or None
         )
+    fields = (
+        "id",
+        "created_at",
+        "format",
+        "dataset",
+        "filters",
+        "state",
+        "tasks_done",
+        "tasks_total",
+        "reason",
+    )
+    if (answer := download(fields, found.rows)) is not None:
+        return answer
     return page(
         "exports.html",
         "Exports",

@@ -44,7 +44,7 @@ def _read(connection: Connection, filters: Mapping[str, Any], cursor: str | None
     return queries.list_follow_ups(connection, filters, limit=PAGE_ROWS, cursor=cursor)
 
 
-LISTING = Listing("follow_ups.html", "Follow-ups", FILTERS, FIELDS, _read)
+LISTING = Listing("follow_ups.html", "Follow-ups", FILTERS, FIELDS, _read, queries.count_follow_ups)
 
 
 @blueprint.get("/follow-ups")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlencode
 
@@ -47,6 +49,8 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+QUERY = re.compile(r"(https?://[^\s\"'<>?#]+)\?[^\s\"'<>]*")
+"""An address with a query."""
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
@@ -170,6 +174,25 @@ def show_json(value: Any) -> Markup:
     return escape(orjson.dumps(value, option=options, default=str).decode(errors="replace"))
 
 
+@blueprint.app_template_filter("unsigned")
+def without_signature(text: str) -> str:
+    """Return a text without the query of the addresses in it: that of a presigned address gives access to a file."""
+    cut = QUERY.sub(r"\1?…", str(text)) if "://" in text else text
+    return escape(cut) if isinstance(text, Markup) else cut
+
+
+@blueprint.app_template_filter("stem")
+def show_stem(path: str) -> str:
+    """Return the name of a file without its folder and suffix."""
+    return PurePath(path).stem
+
+
+@blueprint.app_template_filter("short")
+def shorten(text: str, length: int = 300) -> str:
+    """Return the beginning of a text, so that a page of rows has a bounded size."""
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
 @blueprint.app_template_filter("size")
 def show_size(size: int | None) -> str:
     """Render a number of bytes."""
@@ -184,7 +207,14 @@ def show_size(size: int | None) -> str:
 
 @blueprint.context_processor
 def _context() -> dict[str, Any]:
-    return {"user": g.get("user"), "may": session.may, "url_with": url_with}
+    return {"user": g.get("user"), "may": session.may, "url_with": url_with, "section": _section()}
+
+
+def _section() -> str | None:
+    """Return the endpoint of the screen that the present page belongs to, by the first part of its address."""
+    first = request.path.removeprefix("/console/").partition("/")[0]
+    endpoint = first.replace("-", "_") or "overview"
+    return endpoint if endpoint in dict(NAVIGATION) else None
 
 
 def url_with(**changes: str | None) -> str:

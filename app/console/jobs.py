@@ -28,7 +28,12 @@ def _read(connection: Connection, filters: Mapping[str, Any], cursor: str | None
 
 
 LISTING = Listing(
-    "jobs.html", "Jobs", (Filter("state", "State", queries.STATES), Filter("kind", "Kind")), FIELDS, _read
+    "jobs.html",
+    "Jobs",
+    (Filter("state", "State", queries.STATES), Filter("kind", "Kind")),
+    FIELDS,
+    _read,
+    queries.count_jobs,
 )
 
 

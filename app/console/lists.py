@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,11 +13,12 @@ from uuid import UUID
 from flask import Response, abort, request
 from sqlalchemy import Connection
 
-from app.console.frame import page
+from app.console.frame import live_part, page
 from app.extensions import service
 from pipeline.db.ids import format_timestamp
 from pipeline.db.json import dumps
 from pipeline.operations.queries import Page
+from pipeline.operations.queries.paging import MAX_COUNTED
 
 PAGE_ROWS = 50
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -43,24 +44,43 @@ class Listing:
     """Columns of the CSV file."""
     read: Callable[[Connection, Mapping[str, Any], str | None], Page]
     """(connection, filters, cursor) → page."""
+    count: Callable[[Connection, Mapping[str, Any]], int] | None = None
+    """(connection, filters) → number of matching rows, counted up to MAX_COUNTED."""
+    live_template: str | None = None
+    """The part with the rows, which the first page asks for again every few seconds."""
 
     def respond(self, **context: Any) -> Response:
         """Return the page, or what it shows as CSV or JSON."""
         chosen = read_filters(self.filters)
         with service().reader.begin() as connection:
             found = self.read(connection, chosen, request.args.get("cursor") or None)
-        if (kind := request.args.get("format")) in ("csv", "json"):
-            rows = [{name: row.get(name) for name in self.fields} for row in found.rows]
-            return _as_csv(self.fields, rows) if kind == "csv" else _as_json(rows)
-        return page(
-            self.template,
-            self.title,
-            filters=self.filters,
-            chosen=chosen,
-            rows=found.rows,
-            next_cursor=found.next_cursor,
-            **context,
-        )
+            if (answer := download(self.fields, found.rows)) is not None:
+                return answer
+            count = None if self.count is None else self.count(connection, chosen)
+        context |= {
+            "filters": self.filters,
+            "chosen": chosen,
+            "rows": found.rows,
+            "next_cursor": found.next_cursor,
+            "count": None if count is None else show_count(count),
+        }
+        if self.live_template is not None and request.args.get("part") == "live":
+            return live_part(self.live_template, **context)
+        return page(self.template, self.title, **context)
+
+
+def download(fields: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> Response | None:
+    """Return the rows as CSV or JSON where the address asks for it with `format`."""
+    kind = request.args.get("format")
+    if kind not in ("csv", "json"):
+        return None
+    chosen = [{name: row.get(name) for name in fields} for row in rows]
+    return _as_csv(fields, chosen) if kind == "csv" else _as_json(chosen)
+
+
+def show_count(count: int) -> str:
+    """Return a number of rows that was counted up to MAX_COUNTED."""
+    return f"{MAX_COUNTED:,}+" if count > MAX_COUNTED else f"{count:,}"
 
 
 def read_filters(filters: tuple[Filter, ...]) -> dict[str, str]:
@@ -81,7 +101,7 @@ def _as_csv(fields: tuple[str, ...], rows: list[dict[str, Any]]) -> Response:
     writer.writerows([_cell(row[name]) for name in fields] for row in rows)
     response = Response(text.getvalue(), content_type="text/csv; charset=utf-8")
     response.headers.set(
-        "Content-Disposition", "attachment", filename=f"{request.path.rsplit('/', 1)[-1] or 'overview'}.csv"
+        "Content-Disposition", "attachment", filename=f"{(request.endpoint or '').rpartition('.')[2]}.csv"
     )
     return response
 

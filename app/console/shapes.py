@@ -6,11 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from exports.geometry import bounds, corners, ellipse_axes, is_rotated, vertices
 
 POINT_RADIUS = 4
+"""Pixels of an image of at most 1,000 pixels; larger ones have larger points."""
+MAX_PIXELS = 100_000.0
+"""Of an image whose size nobody knows."""
+POINT_METRES = 0.3
 COLORS = 6
 """Classes alt0 … alt5 of the style sheet."""
 CUBOID_EDGES = (
@@ -24,12 +28,16 @@ CUBOID_EDGES = (
 
 
 def shape(
-    annotation: Mapping[str, Any], color: int = 0, kind: str = "", mask_url: str | None = None
+    annotation: Mapping[str, Any],
+    color: int = 0,
+    kind: str = "",
+    mask_url: str | None = None,
+    radius: float = POINT_RADIUS,
 ) -> Markup | None:
-    """Return the SVG element of an annotation; None for one that has no place in an image."""
+    """Return the SVG element of an annotation; None for one that has no place in an image. `radius` is that of a point."""
     geometry = annotation["geometry"]
     try:
-        name, attributes, inside = _element(annotation["type"], geometry, mask_url)
+        name, attributes, inside = _element(annotation["type"], geometry, mask_url, radius)
     except (KeyError, TypeError, ValueError, IndexError):
         return None
     area = " area" if annotation["type"] in ("box", "polygon", "ellipse") else ""
@@ -47,11 +55,11 @@ def shape(
     title = Markup("<title>{}</title>").format(
         " · ".join(filter(None, (annotation["label"], annotation["type"])))
     )
-    return Markup("<{0}{1}>{2}{3}</{0}>").format(Markup(name), written, title, inside)
+    return Markup("<{0}{1}>{3}{2}</{0}>").format(Markup(name), written, title, inside)
 
 
 def _element(
-    type_: str, geometry: Mapping[str, Any], mask_url: str | None
+    type_: str, geometry: Mapping[str, Any], mask_url: str | None, radius: float
 ) -> tuple[str, dict[str, Any], Markup]:
     nothing = Markup("")
     if type_ == "box":
@@ -61,13 +69,13 @@ def _element(
     if type_ == "line":
         return "polyline", {"points": _points(vertices(geometry))}, nothing
     if type_ == "point":
-        return "circle", {"cx": geometry["x"], "cy": geometry["y"], "r": POINT_RADIUS}, nothing
+        return "circle", {"cx": geometry["x"], "cy": geometry["y"], "r": f"{radius:g}"}, nothing
     if type_ == "ellipse":
         centre_x, centre_y, radius_x, radius_y, angle = ellipse_axes(geometry)
         place = {"cx": centre_x, "cy": centre_y, "rx": radius_x, "ry": radius_y}
         return "ellipse", {**place, **_turn(angle, centre_x, centre_y)}, nothing
     if type_ == "cuboid":
-        return "path", {"d": _cuboid(geometry)}, nothing
+        return "g", {}, _cuboid(geometry)
     if type_ == "mask" and geometry.get("pixels"):
         return "g", {}, _mask(geometry, mask_url)
     raise ValueError(type_)
@@ -75,7 +83,12 @@ def _element(
 
 def _box(geometry: Mapping[str, Any]) -> dict[str, Any]:
     left, top, width, height = (geometry[key] for key in ("left", "top", "width", "height"))
-    place = {"x": left, "y": top, "width": abs(width), "height": abs(height)}
+    place = {
+        "x": min(left, left + width),
+        "y": min(top, top + height),
+        "width": abs(width),
+        "height": abs(height),
+    }
     if not is_rotated(geometry):
         return place
     return {**place, **_turn(geometry["rotation"], left + width / 2, top + height / 2)}
@@ -89,7 +102,8 @@ def _points(points: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{x:.12g},{y:.12g}" for x, y in points)
 
 
-def _cuboid(geometry: Mapping[str, Any]) -> str:
+def _cuboid(geometry: Mapping[str, Any]) -> Markup:
+    """Return the edges, and an area within them that can be pointed at."""
     edges = geometry.get("edges") or []
     if edges:
         lines = [((edge["x1"], edge["y1"]), (edge["x2"], edge["y2"])) for edge in edges]
@@ -99,7 +113,9 @@ def _cuboid(geometry: Mapping[str, Any]) -> str:
         if not lines:
             points = vertices(geometry)
             lines = list(zip(points, [*points[1:], points[0]], strict=True))
-    return "".join(f"M{x1:.12g} {y1:.12g}L{x2:.12g} {y2:.12g}" for (x1, y1), (x2, y2) in lines)
+    drawn = "".join(f"M{x1:.12g} {y1:.12g}L{x2:.12g} {y2:.12g}" for (x1, y1), (x2, y2) in lines)
+    area = _points([point for line in lines for point in line])
+    return Markup('<path d="{}"/><polygon class="inside" points="{}"/>').format(drawn, area)
 
 
 def _mask(geometry: Mapping[str, Any], mask_url: str | None) -> Markup:
@@ -116,56 +132,80 @@ def _mask(geometry: Mapping[str, Any], mask_url: str | None) -> Markup:
     return Markup('<image href="{}" {}/>').format(mask_url, written) + outline
 
 
-def cuboid_from_above(annotation: Mapping[str, Any], color: int = 0) -> Markup | None:
-    """Return a lidar cuboid seen from above, turned by its yaw: metres, x to the right and y up. None without a place."""
-    geometry = annotation["geometry"]
-    try:
-        x, y = geometry["position"]["x"], geometry["position"]["y"]
-        width, length = geometry["dimensions"]["x"], geometry["dimensions"]["y"]
-    except (KeyError, TypeError):
+def from_above(annotation: Mapping[str, Any], color: int = 0, kind: str = "") -> Markup | None:
+    """Return an annotation of a lidar scene seen from above: metres, x to the right and y up. None without a place."""
+    if annotation["type"] != "cuboid3d":
+        flat = shape(annotation, color, kind, radius=POINT_METRES)
+        return None if flat is None else Markup('<g transform="scale(1 -1)">{}</g>').format(flat)
+    corners = cuboid_corners(annotation["geometry"])
+    if corners is None:
         return None
-    yaw = geometry.get("yaw") or 0.0
-    corner = (
-        (-width / 2, -length / 2),
-        (width / 2, -length / 2),
-        (width / 2, length / 2),
-        (-width / 2, length / 2),
-    )
-    turned = [
-        (
-            x + across * math.cos(yaw) - ahead * math.sin(yaw),
-            -(y + across * math.sin(yaw) + ahead * math.cos(yaw)),
-        )
-        for across, ahead in corner
-    ]
+    front = [corners[2], corners[3]]
     return Markup(
-        '<g class="shape alt{}" data-annotation="{}" data-type="{}" data-label="{}"><polygon points="{}"/><title>{}</title></g>'
+        '<g class="shape area alt{}{}" data-annotation="{}" data-type="{}" data-label="{}">'
+        '<polygon points="{}"/><polyline class="front" points="{}"/><title>{}</title></g>'
     ).format(
         color % COLORS,
+        f" {kind}" if kind else "",
         annotation["position"],
         annotation["type"],
         annotation["label"] or "",
-        _points(turned),
+        _points(corners),
+        _points(front),
         annotation["label"] or "",
     )
 
 
+def cuboid_corners(geometry: Mapping[str, Any]) -> list[tuple[float, float]] | None:
+    """Return the corners of a lidar cuboid from above, turned by its yaw, y downwards; None without a place."""
+    try:
+        x, y = geometry["position"]["x"], geometry["position"]["y"]
+        width, length = geometry["dimensions"]["x"], geometry["dimensions"]["y"]
+        yaw = geometry.get("yaw") or 0.0
+        cosine, sine = math.cos(yaw), math.sin(yaw)
+        around = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+        turned = [(right * width / 2, ahead * length / 2) for right, ahead in around]
+        return [
+            (x + right * cosine - ahead * sine, -(y + right * sine + ahead * cosine))
+            for right, ahead in turned
+        ]
+    except (KeyError, TypeError):
+        return None
+
+
 def view_from_above(annotations: Sequence[Mapping[str, Any]]) -> tuple[float, float, float, float]:
-    """Return left, top, width and height around lidar cuboids, in metres, with a margin."""
-    places = [
-        (
-            one["geometry"]["position"]["x"],
-            -one["geometry"]["position"]["y"],
-            max(one["geometry"]["dimensions"]["y"], one["geometry"]["dimensions"]["x"]),
-        )
-        for one in annotations
-        if one["type"] == "cuboid3d"
-    ]
-    if not places:
+    """Return left, top, width and height around what lies in a lidar scene, in metres, with a margin."""
+    points: list[tuple[float, float]] = []
+    for one in annotations:
+        if one["type"] == "cuboid3d":
+            points += cuboid_corners(one["geometry"]) or []
+            continue
+        try:
+            points += [(x, -y) for x, y in vertices(one["geometry"])]
+        except (KeyError, TypeError):
+            continue
+    if not points:
         return -50, -50, 100, 100
-    left, top = min(x - r for x, _, r in places) - 2, min(y - r for _, y, r in places) - 2
-    right, bottom = max(x + r for x, _, r in places) + 2, max(y + r for _, y, r in places) + 2
-    return left, top, right - left, bottom - top
+    left, top, right, bottom = bounds(points)
+    margin = max(2.0, (right - left) / 20)
+    return left - margin, top - margin, right - left + 2 * margin, bottom - top + 2 * margin
+
+
+def largest_first(annotations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return annotations in the order in which they are drawn: none hides a smaller one from the pointer."""
+    return sorted(annotations, key=lambda one: -_extent(one))
+
+
+def _extent(annotation: Mapping[str, Any]) -> float:
+    """Return the area of the bounding box in square pixels; 0 for one that has none."""
+    geometry = annotation["geometry"]
+    try:
+        if "width" in geometry:
+            return float(abs(geometry["width"] * geometry["height"]))
+        left, top, right, bottom = bounds(vertices(geometry))
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+    return float((right - left) * (bottom - top))
 
 
 def size_of_shapes(annotations: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
@@ -182,24 +222,55 @@ def size_of_shapes(annotations: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
             _, _, far, low = bounds(points)
         except (KeyError, TypeError, ValueError):
             continue
-        right, bottom = max(right, far), max(bottom, low)
+        right, bottom = max(right, min(far, MAX_PIXELS)), max(bottom, min(low, MAX_PIXELS))
     return math.ceil(right), math.ceil(bottom)
 
 
-def text_parts(text: str, spans: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any] | None]]:
-    """Return a text cut at its spans: (part, span or None). A span that overlaps an earlier one is left to the table."""
-    parts: list[tuple[str, Mapping[str, Any] | None]] = []
+def text_parts(text: str, spans: Sequence[Mapping[str, Any]]) -> tuple[Markup, list[Mapping[str, Any]]]:
+    """Return the text as HTML with a `mark` for each span, and the spans that have no mark.
+
+    A span within another one is a mark within its mark. One that crosses the end of another has none.
+    """
+    placed = [(place, one) for one in spans if (place := span_place(text, one["geometry"])) is not None]
+    placed.sort(key=lambda item: (item[0][0], -item[0][1]))
+    written: list[Markup] = []
+    open_ends: list[int] = []
+    left_out = [one for one in spans if span_place(text, one["geometry"]) is None]
     at = 0
-    placed = [one for one in spans if _is_within(one["geometry"], len(text))]
-    for span in sorted(placed, key=lambda one: (one["geometry"]["start"], -one["geometry"]["end"])):
-        start, end = int(span["geometry"]["start"]), int(span["geometry"]["end"])
-        if start < at:
+    for (start, end), span in placed:
+        at = _close_marks(written, open_ends, text, at, start)
+        if open_ends and end > open_ends[-1]:
+            left_out.append(span)
             continue
-        parts += [(text[at:start], None), (text[start:end], span)]
+        written.append(escape(text[at:start]))
+        written.append(
+            Markup('<mark data-annotation="{}" data-type="{}" data-label="{}" title="{}">').format(
+                span["position"], span["type"], span["label"] or "", span["label"] or ""
+            )
+        )
+        open_ends.append(end)
+        at = start
+    at = _close_marks(written, open_ends, text, at, len(text) + 1)
+    return Markup("").join([*written, escape(text[at:])]), left_out
+
+
+def _close_marks(written: list[Markup], open_ends: list[int], text: str, at: int, until: int) -> int:
+    """Close every mark that ends at `until` or before. Return up to where the text is written."""
+    while open_ends and open_ends[-1] <= until:
+        end = open_ends.pop()
+        written += [escape(text[at:end]), Markup("</mark>")]
         at = end
-    return [*parts, (text[at:], None)]
+    return at
 
 
-def _is_within(geometry: Mapping[str, Any], length: int) -> bool:
-    start, end = geometry.get("start"), geometry.get("end")
-    return isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= length
+def span_place(text: str, geometry: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return start and end of a span: where its words are, if the offsets say something else than the words do."""
+    start, end, words = geometry.get("start"), geometry.get("end"), geometry.get("text")
+    if isinstance(words, str) and words:
+        near = start if type(start) is int and start >= 0 else 0
+        for found in (near if text.startswith(words, near) else -1, text.find(words)):
+            if found >= 0:
+                return found, found + len(words)
+    if type(start) is int and type(end) is int and 0 <= start < end <= len(text):
+        return start, end
+    return None

@@ -9,6 +9,7 @@ from werkzeug.wrappers import Response
 
 from app.console import session
 from app.console.frame import blueprint, page
+from app.console.lists import download
 from app.extensions import dispatcher, service
 from pipeline.access.tokens import OPERATE
 from pipeline.events import subscriptions
@@ -20,6 +21,9 @@ def subscribers() -> Response:
     """List subscribers, newest first."""
     with service().reader.begin() as connection:
         found = queries.list_subscribers(connection)
+    fields = ("id", "url", "events", "enabled", "reason", "created_at")
+    if (answer := download(fields, found.rows)) is not None:
+        return answer
     return page("subscribers.html", "Subscribers", rows=found.rows)
 
 

@@ -32,13 +32,16 @@ FIELDS = (
 )
 
 
+def _searched(filters: Mapping[str, Any]) -> dict[str, Any]:
+    return {**filters, "search": request.args.get("q", "").strip() or None}
+
+
 def _read(connection: Connection, filters: Mapping[str, Any], cursor: str | None) -> Page:
-    return queries.list_tasks(
-        connection,
-        {**filters, "search": request.args.get("q", "").strip() or None},
-        limit=PAGE_ROWS,
-        cursor=cursor,
-    )
+    return queries.list_tasks(connection, _searched(filters), limit=PAGE_ROWS, cursor=cursor)
+
+
+def _count(connection: Connection, filters: Mapping[str, Any]) -> int:
+    return queries.count_tasks(connection, _searched(filters))
 
 
 LISTING = Listing(
@@ -54,6 +57,7 @@ LISTING = Listing(
     ),
     FIELDS,
     _read,
+    _count,
 )
 
 
@@ -65,4 +69,4 @@ def tasks() -> Response:
         with service().reader.begin() as connection:
             if queries.has_task(connection, text):
                 return redirect(url_for("console.task", task_id=text))
-    return LISTING.respond(search=text)
+    return LISTING.respond(search=text, has_thumbnails="thumbnails" in request.args)

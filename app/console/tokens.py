@@ -7,6 +7,7 @@ from werkzeug.wrappers import Response
 
 from app.console import session
 from app.console.frame import blueprint, page
+from app.console.lists import download
 from app.extensions import service
 from pipeline.access import tokens as registry
 from pipeline.access.tokens import ADMIN
@@ -51,4 +52,6 @@ def revoke_token() -> Response:
 def _page(new: tuple[str, str] | None = None) -> Response:
     with service().reader.begin() as connection:
         rows = list_tokens(connection)
+    if new is None and (answer := download(("name", "scopes", "created_at", "revoked_at"), rows)) is not None:
+        return answer
     return page("tokens.html", "Tokens", rows=rows, new=new, scopes=registry.SCOPES)

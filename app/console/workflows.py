@@ -94,7 +94,7 @@ def _find(name: str) -> Workflow | InvalidWorkflow:
     files = service().workflows
     every: list[Workflow | InvalidWorkflow] = [*files.loaded, *files.invalid]
     for found in every:
-        if found.name == name:
+        if name == (found.name or Path(found.path).stem):
             return found
     raise NotFound(f"no workflow is called {name}")
 

@@ -403,6 +403,7 @@ def upgrade() -> None:
     )
     for column, *rest in (("type", "id"), ("project", "id"), ("batch", "id"), ("unique_id",)):
         op.create_index(f"ix_tasks_{column}", "tasks", [sa.text(f"substr({column}, 1, 64)"), *rest])
+    op.create_index("ix_tasks_status", "tasks", ["status", "id"])
     if op.get_bind().dialect.name == "postgresql":
         # Bodies are read whole or not at all: compressing them on the way in would cost more than the disk.
         op.execute("ALTER TABLE deliveries ALTER COLUMN body SET STORAGE EXTERNAL")

@@ -24,6 +24,16 @@ def attachments(params: Mapping[str, Any]) -> list[str]:
     return [address for item in items if (address := _address(item)) is not None]
 
 
+def numbered(params: Mapping[str, Any]) -> list[str | None]:
+    """Return every address that a task names, so that the image of frame 5 has the place 5; None where a frame names none.
+
+    A video next to the images of its frames comes last.
+    """
+    listed, single = params.get("attachments"), _address(params.get("attachment"))
+    found = [_address(item) for item in listed] if isinstance(listed, list) else []
+    return found if single is None else [*found, single]
+
+
 def frames(type_name: str | None, params: Mapping[str, Any]) -> list[str | None] | None:
     """Return the image of each frame, None where a frame names none; None for a task that is no list of images."""
     found = params.get("attachments")

@@ -134,14 +134,23 @@ def measure(service: Service, address: str) -> Size:
     return head.size
 
 
-def copy(service: Service, address: str, target: Path) -> Size | None:
-    """Write the image's bytes, as they are, to `target`; its size, None where it cannot be read. Raises NoImage."""
+def copy(service: Service, address: str, target: Path, *, max_bytes: int | None = None) -> Size | None:
+    """Write the image's bytes, as they are, to `target`; its size, None where it cannot be read. Raises NoImage.
+
+    `max_bytes` is a limit below MAX_ARTIFACT_BYTES.
+    """
+    limit = min(max_bytes or service.settings.max_artifact_bytes, service.settings.max_artifact_bytes)
     try:
         with target.open("wb") as file:
-            _bring(service, address, file, service.settings.max_artifact_bytes, COPY_SECONDS)
+            _bring(service, address, file, limit, COPY_SECONDS)
     except DownloadError as reason:
         target.unlink(missing_ok=True)
         raise _no_image(reason) from None
+    return size_of_file(target)
+
+
+def size_of_file(target: Path) -> Size | None:
+    """Return the size of an image file; None where it cannot be read."""
     try:
         with open_image(target) as image:
             media_type = Image.MIME.get(image.format or "", "application/octet-stream")

@@ -5,7 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Float, String, bindparam, func, select, type_coerce
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Float,
+    Integer,
+    String,
+    bindparam,
+    func,
+    select,
+    type_coerce,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -63,3 +73,23 @@ def lock_exclusively(connection: Connection, number: int) -> None:
     """Let one transaction at a time pass here, until it ends. On SQLite every transaction that writes is alone anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(number)))
+
+
+class byte_position(FunctionElement[int]):  # noqa: N801  (a function of SQL)
+    """Where bytes begin within other bytes, from 1; 0 if they do not occur."""
+
+    type = Integer()
+    inherit_cache = True
+
+    def __init__(self, within: Any, wanted: Any) -> None:
+        super().__init__(within, wanted)
+
+
+@compiles(byte_position, "postgresql")
+def _byte_position_postgresql(element: byte_position, compiler: Any, **options: Any) -> str:
+    return f"pg_catalog.position({compiler.process(element.clauses, **options)})"
+
+
+@compiles(byte_position, "sqlite")
+def _byte_position_sqlite(element: byte_position, compiler: Any, **options: Any) -> str:
+    return f"instr({compiler.process(element.clauses, **options)})"

@@ -7,15 +7,19 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, func, select, text
+from sqlalchemy import ColumnElement, Connection, LargeBinary, and_, func, literal, select, text
 
 from models import Delivery
+from pipeline.db.dialect import byte_position
 from pipeline.db.ids import first_id_at, utcnow
 from pipeline.operations.queries.filters import Filters, NotFound, equal
-from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, paginate
+from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, count_up_to, paginate
 
 STATUSES = ("stored", "processed", "quarantined")
 KINDS = ("callback", "reconciled", "imported")
+MAX_SEARCHED = 2_000
+MAX_SEARCHED_BYTES = 256 * 1024
+"""A search of bodies reads at most half a gigabyte, and a few megabytes of usual ones."""
 COLUMNS = (
     Delivery.id,
     Delivery.received_at,
@@ -36,13 +40,27 @@ COLUMNS = (
 
 
 def conditions(filters: Filters) -> Iterator[ColumnElement[bool]]:
-    """Yield the conditions of `filters`: status, task_id, environment, event, kind, reason, and since (received then or later)."""
+    """Yield the conditions of `filters`: status, task_id, environment, event, kind, reason, since (received then or later), and
+    search (bytes of the body, in the newest deliveries)."""
     yield from equal(Delivery, ("status", "task_id", "environment", "event", "kind", "reason"), filters)
     if filters.get("status") not in (None, "processed"):
         # The partial index has exactly this condition.
         yield text("deliveries.status != 'processed'")  # type: ignore[misc]
     if (since := filters.get("since")) is not None:
         yield Delivery.received_at >= since
+    if (search := filters.get("search")) is not None:
+        yield _body_contains(search)
+
+
+def _body_contains(search: str) -> ColumnElement[bool]:
+    """Match the text in the bodies of the MAX_SEARCHED newest deliveries, without those over MAX_SEARCHED_BYTES."""
+    newest = select(Delivery.id).order_by(Delivery.id.desc()).limit(MAX_SEARCHED).scalar_subquery()
+    wanted = literal(search.encode(errors="surrogateescape"), LargeBinary)
+    return and_(
+        Delivery.id.in_(newest),
+        Delivery.size_bytes <= MAX_SEARCHED_BYTES,
+        byte_position(Delivery.body, wanted) > 0,
+    )
 
 
 def list_deliveries(
@@ -53,6 +71,11 @@ def list_deliveries(
     return paginate(
         connection, statement, [Delivery.id], limit=limit, cursor=cursor, large=(Delivery.warnings,)
     )
+
+
+def count_deliveries(connection: Connection, filters: Filters) -> int:
+    """Return how many deliveries match, counted up to MAX_COUNTED."""
+    return count_up_to(connection, select(Delivery.id).where(*conditions(filters)))
 
 
 def deliveries_after(

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from models import FollowUp
 from pipeline.operations.queries.filters import Filters, NotFound, equal
-from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, paginate
+from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, count_up_to, paginate
 
 STATES = ("planned", "held", "created", "completed", "error", "canceled", "failed", "skipped")
 FILTERS = ("state", "workflow", "step", "source_task_id", "task_id", "environment")
@@ -41,6 +41,11 @@ def list_follow_ups(
     return paginate(
         connection, statement, [FollowUp.id], limit=limit, cursor=cursor, large=(FollowUp.reason,)
     )
+
+
+def count_follow_ups(connection: Connection, filters: Filters) -> int:
+    """Return how many follow-ups match, counted up to MAX_COUNTED."""
+    return count_up_to(connection, select(FollowUp.id).where(*equal(FollowUp, FILTERS, filters)))
 
 
 def get_follow_up(connection: Connection, unique_id: str) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from models import Job
 from pipeline.operations.queries.filters import Filters, NotFound, equal
-from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, paginate
+from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, count_up_to, paginate
 
 STATES = ("ready", "running", "dead")
 COLUMNS = (
@@ -31,6 +31,11 @@ def list_jobs(
     """Return jobs, newest first. Filters: state, kind."""
     statement = select(*COLUMNS).where(*equal(Job, ("state", "kind"), filters))
     return paginate(connection, statement, [Job.id], limit=limit, cursor=cursor)
+
+
+def count_jobs(connection: Connection, filters: Filters) -> int:
+    """Return how many jobs match, counted up to MAX_COUNTED."""
+    return count_up_to(connection, select(Job.id).where(*equal(Job, ("state", "kind"), filters)))
 
 
 def get_job(connection: Connection, job_id: UUID) -> Mapping[str, Any]:

@@ -73,6 +73,16 @@ def paginate(
     return Page(rows, _encode([rows[-1][column.key] for column in key]) if has_more else None)
 
 
+MAX_COUNTED = 10_000
+"""Rows that are counted. A list says "10,000+" beyond that, so that a count takes the same time in a table of any size."""
+
+
+def count_up_to(connection: Connection, statement: Any, limit: int = MAX_COUNTED) -> int:
+    """Return the number of rows of `statement`, or `limit` + 1 if there are more."""
+    counted = select(func.count()).select_from(statement.limit(limit + 1).subquery())
+    return connection.scalar(counted) or 0
+
+
 SIZE, PRECEDING, AVAILABLE = "_size", "_preceding", "_available"
 
 

@@ -87,7 +87,7 @@ def list_annotations(
 ) -> Page:
     """Return the annotations of one version by position, those of the response itself before those of its files.
 
-    Filters: response (a version's number; the current one by default), type, label, uuid, frame. Raises NotFound.
+    Filters: response (a version's number; the current one by default), type, label, uuid, frame, position. Raises NotFound.
     """
     response_id = _current_id(connection, task_id)
     if (number := filters.get("response")) is not None:
@@ -95,12 +95,18 @@ def list_annotations(
     if response_id is None:
         return Page([], None)
     statement = _complete_annotations(connection, response_id, *VALUE, Annotation.file).where(
-        *equal(Annotation, ("type", "label", "uuid", "frame"), filters)
+        *equal(Annotation, ("type", "label", "uuid", "frame", "position"), filters)
     )
     key = [Annotation.file, Annotation.position]
     page = paginate(connection, statement, key, limit=limit, cursor=cursor, ascending=True, large=LARGE)
     task = connection.execute(select(Task.type, if_small(Task.params)).where(Task.task_id == task_id)).one()
     return Page([_with_frame_source(row, task) for row in page.rows], page.next_cursor)
+
+
+def last_frame(connection: Connection, task_id: str, number: int) -> int | None:
+    """Return the highest frame of a version's annotations; None where no annotation has one. Raises NotFound."""
+    response_id = _version(connection, task_id, number, Response.id)["id"]
+    return connection.scalar(select(func.max(Annotation.frame)).where(Annotation.response_id == response_id))
 
 
 def annotation_values(connection: Connection, task_id: str, number: int) -> list[AnnotationValue]:

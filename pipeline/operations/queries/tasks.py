@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from models import FollowUp, Response, Task
 from pipeline.operations.queries.artifacts import artifacts_of_response
 from pipeline.operations.queries.filters import Filters, NotFound, equal, equals_indexed
-from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, paginate
+from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, count_up_to, paginate
 from pipeline.operations.queries.sizes import if_small, is_left_out, text_length
 
 MAX_FOLLOW_UPS = 1000
@@ -52,6 +52,11 @@ def list_tasks(
     statement = _with_current_response(*LISTED).where(*_conditions(connection, filters))
     page = paginate(connection, statement, [Task.id], limit=limit, cursor=cursor, large=LARGE)
     return Page([_summary(row) for row in page.rows], page.next_cursor)
+
+
+def count_tasks(connection: Connection, filters: Filters) -> int:
+    """Return how many tasks match, counted up to MAX_COUNTED."""
+    return count_up_to(connection, select(Task.id).where(*_conditions(connection, filters)))
 
 
 def get_task(connection: Connection, task_id: str) -> Record:

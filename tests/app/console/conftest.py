@@ -1,17 +1,21 @@
 """The console over a real database, and people who are signed in to it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from playwright.sync_api import Browser, sync_playwright
 from werkzeug.test import TestResponse
 
 from pipeline.access import tokens
 from pipeline.service import Service
 from tests.app.api.conftest import TOKEN, app, deliver, service, workflows_dir  # noqa: F401
+from tests.app.console.browsing import Console, running
+from tests.sandbox.web.test_page_in_a_browser import FLAGS
 
 CSRF = re.compile(r'name="csrf_token" value="([^"]+)"')
 
@@ -31,6 +35,23 @@ class Person:
 
     def sign_in(self, token: str) -> TestResponse:
         return self.post("/sign-in", token=token)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Path) -> Iterator[Browser]:
+    """A headless Chromium."""
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", *FLAGS]) as browser,
+    ):
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def console(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    """A console with a task of every kind. Pages look the same on both databases; test_screens.py runs on both."""
+    with running(migrated_sqlite_file, tmp_path_factory.mktemp("console")) as console:
+        yield console
 
 
 @pytest.fixture

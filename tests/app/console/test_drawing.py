@@ -1,0 +1,210 @@
+"""What the browser draws lies where the result says, within half a pixel of the original picture."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.app.console import gallery
+from tests.app.console.browsing import TIMEOUT_MS, Console, Window, window
+
+PLACES = """shapes => shapes.map(shape => {
+  const element = shape.matches('g') ? shape.querySelector('rect, polygon, path, image') : shape;
+  const svg = shape.closest('svg');
+  const box = element.getBBox();
+  const toImage = svg.getScreenCTM().inverse().multiply(element.getScreenCTM());
+  const corners = [[box.x, box.y], [box.x + box.width, box.y], [box.x + box.width, box.y + box.height],
+    [box.x, box.y + box.height]];
+  return corners.map(([x, y]) => { const p = new DOMPoint(x, y).matrixTransform(toImage); return [p.x, p.y]; });
+})"""
+"""The corners of each shape's box, in pixels of the image: what the browser really draws."""
+
+
+@pytest.fixture
+def opened(browser: Browser, console: Console) -> Iterator[Window]:
+    with window(browser, console) as opened:
+        yield opened
+
+
+def corners(opened: Window, position: int) -> list[Any]:
+    found: list[Any] = opened.page.locator(f'svg [data-annotation="{position}"]').evaluate_all(PLACES)[0]
+    return found
+
+
+def box(left: float, top: float, width: float, height: float) -> list[Any]:
+    right, bottom = left + width, top + height
+    return [
+        pytest.approx(corner, abs=0.5)
+        for corner in ([left, top], [right, top], [right, bottom], [left, bottom])
+    ]
+
+
+def picture_lies_under_the_drawing(opened: Window) -> bool:
+    image = opened.page.locator(".stack img").bounding_box()
+    drawing = opened.page.locator(".stack svg").bounding_box()
+    assert image is not None
+    assert drawing is not None
+    return all(image[key] == pytest.approx(drawing[key], abs=0.05) for key in ("x", "y", "width", "height"))
+
+
+def test_every_shape_is_drawn_where_the_result_says(opened: Window) -> None:
+    page = opened.open("tasks/drawn?response=1")
+    assert page.locator(".stack svg").get_attribute("viewBox") == "0 0 640 480"
+    assert picture_lies_under_the_drawing(opened)
+    assert corners(opened, 0) == box(100, 50, 200, 100)
+    assert corners(opened, 2) == box(10, 300, 590, 160)
+    assert corners(opened, 3) == box(5, 190, 625, 30.5)
+    assert corners(opened, 4) == box(36, 56, 8, 8)
+    assert corners(opened, 5) == box(100, 170, 100, 60)
+    assert corners(opened, 6) == box(330, 240, 120, 12)
+    assert [one["type"] for one in gallery.SHAPES] == [
+        page.locator(f'svg [data-annotation="{number}"]').get_attribute("data-type") for number in range(7)
+    ]
+    assert page.locator('svg [data-annotation="2"]').get_attribute("data-label") == gallery.HOSTILE
+
+
+def test_a_rotated_box_is_turned_clockwise_about_its_centre(opened: Window) -> None:
+    opened.open("tasks/drawn?response=1")
+    # (400, 100) + R(0.5) · (∓100, ∓50)
+    expected = [[336.21, 8.18], [511.73, 104.06], [463.79, 191.82], [288.27, 95.94]]
+    assert corners(opened, 1) == [pytest.approx(corner, abs=0.5) for corner in expected]
+
+
+@pytest.mark.parametrize(("name", "size"), [("turned", gallery.TURNED), ("photo", gallery.PHOTO)])
+def test_a_turned_and_a_large_picture_keep_the_pixels_of_the_original(
+    opened: Window, name: str, size: tuple[int, int]
+) -> None:
+    sent = []
+    opened.page.on("response", lambda answer: sent.append(answer) if "/attachments/" in answer.url else None)
+    page = opened.open(f"tasks/{name}")
+    page.wait_for_load_state("networkidle")
+    width, height = size
+    assert page.locator(".stack svg").get_attribute("viewBox") == f"0 0 {width} {height}"
+    assert corners(opened, 0) == box(width / 4, height / 4, width / 2, height / 2)
+    assert picture_lies_under_the_drawing(opened)
+    shown = page.locator(".stack img").evaluate("image => image.naturalWidth / image.naturalHeight")
+    assert shown == pytest.approx(width / height, rel=0.01)
+    assert len(sent[0].body()) * 2 < len(gallery.photo()) or name == "turned"
+
+
+def test_a_mask_fills_its_bounding_box(opened: Window) -> None:
+    opened.open("tasks/masks")
+    assert corners(opened, 1) == box(100, 60, 50, 40)
+
+
+def test_the_slider_steps_through_frames_and_keeps_the_focus(opened: Window) -> None:
+    page = opened.open("tasks/video")
+    slider = page.get_by_role("slider")
+    slider.focus()
+    for frame in (1, 2):
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(f'svg [data-annotation="{frame}"]')).to_have_count(1, timeout=TIMEOUT_MS)
+        expect(page.locator("svg [data-annotation]")).to_have_count(1)
+        assert page.url.endswith(f"frame={frame}")
+        assert corners(opened, frame) == box(50 + 100 * frame, 40, 80, 60)
+        expect(slider).to_be_focused()
+
+
+def test_lidar_cuboids_are_seen_from_above_turned_by_their_yaw(opened: Window) -> None:
+    page = opened.open("tasks/lidar?frame=1")
+    points = page.locator("svg g[data-annotation] :first-child").first.get_attribute("points") or ""
+    drawn = [tuple(map(float, point.split(","))) for point in points.split()]
+    # (11, 5) + R(0.7) · (±1, ±2.25); y is drawn downwards
+    expected = [(11.685, -2.635), (13.214, -3.923), (10.315, -7.365), (8.786, -6.077)]
+    assert drawn == [pytest.approx(corner, abs=0.01) for corner in expected]
+
+
+def test_a_document_has_pages(opened: Window) -> None:
+    page = opened.open("tasks/document")
+    expect(page.locator("svg [data-annotation]")).to_have_count(1)
+    page.get_by_role("link", name="Next page").click()
+    expect(page.locator('svg [data-annotation="1"]')).to_have_count(1)
+    expect(page.locator('[data-annotation="2"]')).to_have_count(1)
+
+
+def test_spans_are_marked_in_the_text(opened: Window) -> None:
+    page = opened.open("tasks/text")
+    assert page.locator("mark[data-annotation]").all_inner_texts()[:2] == ["Old Mill", "Anna"]
+
+
+def test_audio_plays_from_the_console(opened: Window) -> None:
+    page = opened.open("tasks/audio")
+    assert page.locator("audio").get_attribute("src") == "/console/attachments/audio/0"
+    assert page.request.get(f"{opened.console.address}attachments/audio/0").body() == gallery.sound()
+    expect(page.get_by_text("Gate open.", exact=True)).to_be_visible()
+
+
+def test_what_cannot_be_fetched_is_explained(opened: Window) -> None:
+    page = opened.open("tasks/expired")
+    expect(page.get_by_text("The attachment cannot be shown")).to_be_visible()
+    expect(page.locator(".stack img")).to_have_count(0)
+    assert corners(opened, 0) == box(100, 50, 200, 100)
+
+
+def test_a_presigned_address_is_inside_raw_data_only(opened: Window) -> None:
+    for name in ("drawn", "expired", "audio", "masks"):
+        page = opened.open(f"tasks/{name}")
+        page.evaluate("document.querySelectorAll('pre').forEach(raw => raw.remove())")
+        assert "secret-part" not in page.content()
+
+
+@pytest.mark.parametrize("name", ["car", "polygon"])
+def test_a_checkbox_hides_and_shows_a_label_or_type(opened: Window, name: str) -> None:
+    page = opened.open("tasks/drawn")
+    shape = page.locator(f'svg [data-label="{name}"], svg [data-type="{name}"]').first
+    checkbox = page.get_by_role("checkbox", name=name, exact=True)
+    checkbox.uncheck()
+    expect(shape).to_be_hidden()
+    checkbox.check()
+    expect(shape).to_be_visible()
+
+
+def test_rows_and_shapes_mark_each_other(opened: Window) -> None:
+    page = opened.open("tasks/drawn")
+    shape, row = page.locator('svg [data-annotation="0"]'), page.locator('tr[data-row="0"]')
+    for act in (lambda: row.hover(), lambda: row.get_by_role("button").focus(), lambda: shape.hover()):
+        act()
+        for one in (shape, row):
+            assert "marked" in (one.get_attribute("class") or "")
+        page.mouse.move(0, 0)
+        page.locator("body").press("Escape")
+        page.evaluate("document.activeElement.blur()")
+        assert "marked" not in (shape.get_attribute("class") or "")
+
+
+def test_zoom_makes_the_picture_larger(opened: Window) -> None:
+    page = opened.open("tasks/drawn")
+    before = page.locator(".stack").bounding_box()
+    page.get_by_role("button", name="Zoom in").click()
+    after = page.locator(".stack").bounding_box()
+    assert before is not None
+    assert after is not None
+    assert after["width"] == pytest.approx(1.5 * before["width"], rel=0.01)
+
+
+def test_versions_are_compared_on_the_picture(opened: Window) -> None:
+    page = opened.open("tasks/drawn/compare?old=1&new=2")
+    expect(page.get_by_text("0 added, 1 removed, 1 moved, 1 relabeled")).to_be_visible()
+    for kind in ("removed", "changed"):
+        expect(page.locator(f"svg .shape.{kind}").first).to_be_visible()
+    expect(page.get_by_role("row", name="car bus")).to_be_visible()
+
+
+def test_five_thousand_boxes_are_drawn(opened: Window) -> None:
+    boxes = [
+        {**gallery.BOX, "uuid": str(n), "left": n % 100 * 6, "top": n // 100 * 9, "width": 5, "height": 5}
+        for n in range(5000)
+    ]
+    params = {"attachment": f"{opened.console.files}/street.png", "attachment_type": "image"}
+    opened.console.deliver(
+        "annotation/accepted",
+        task_id="many",
+        type="imageannotation",
+        params=params,
+        response={"annotations": boxes},
+    )
+    page = opened.open("tasks/many")
+    expect(page.locator("svg rect[data-annotation]")).to_have_count(5000, timeout=TIMEOUT_MS)
+    expect(page.locator("tr[data-row]")).to_have_count(5000, timeout=TIMEOUT_MS)
+    assert corners(opened, 4999) == box(99 * 6, 49 * 9, 5, 5)
