@@ -2,7 +2,7 @@
 
     weighbridge export FORMAT OUT  →  exports.engine.write_export
         pipeline/datasets/         the members of the version, read in pages
-        exports/images.py          which images the tasks show, their names and sizes
+        exports/image_index.py          which images the tasks show, their names and sizes
         exports/formats/<name>.py  writes files
         exports/output.py          moves them to OUT, export.json last
 

@@ -19,7 +19,7 @@ class Job(Base):
     subject: Mapped[str]
     """Id of what it works on; which one depends on the kind, see pipeline/jobs/kinds.py."""
     queue: Mapped[str] = mapped_column(String(8), default="", server_default="")
-    """Which of pipeline/jobs/queue.py's LANES it waits in."""
+    """Which of pipeline/jobs/queues.py's QUEUES it waits in."""
     state: Mapped[str] = mapped_column(String(8))
     """ready | running (leased) | dead"""
     enqueue_count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
