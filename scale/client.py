@@ -22,6 +22,10 @@ from scale.http import Session, abort_after, cancel_abort
 DEFAULT_PAGE_LIMIT = 100
 MAX_PATIENCE = 16
 """Factor of the time-outs, and divisor of the page, up to which the pages of a slow list are read."""
+THROTTLED_SECONDS = 30.0
+"""How long to wait after a 429 without Retry-After."""
+MAX_THROTTLED_SECONDS = 3600.0
+"""A longer Retry-After is a mistake that would stop creation for days."""
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_NAME_CHARACTERS = 1_000
 Json = dict[str, Any]
@@ -65,7 +69,13 @@ class Unauthorized(ScaleError):
 
 
 class Throttled(ScaleError):
-    """Raised for 429: every worker should slow down, for `retry_after` seconds if it is set."""
+    """Raised for 429: every worker should wait for `delay` seconds."""
+
+    @property
+    def delay(self) -> float:
+        """Seconds to wait: those that Scale asked for, at most MAX_THROTTLED_SECONDS."""
+        asked_for = THROTTLED_SECONDS if self.retry_after is None else self.retry_after
+        return min(asked_for, MAX_THROTTLED_SECONDS)
 
 
 class TransientError(ScaleError):

@@ -63,7 +63,7 @@ def submit_task(given: Mapping[str, Any]) -> Record:
     except RetryLater as later:
         raise ProblemError(409, str(later), Retry_After=str(math.ceil(later.delay))) from None
     except Throttled as slow:
-        seconds = math.ceil(slow.retry_after or submit.THROTTLED_SECONDS)
+        seconds = math.ceil(slow.delay)
         raise ProblemError(429, f"Scale API rate limit: {slow.message}", Retry_After=str(seconds)) from None
     except PermanentError as refused:
         raise ProblemError(422, f"Scale API error {refused.status}: {refused.message}") from None

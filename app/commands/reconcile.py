@@ -21,8 +21,8 @@ from app.commands.timestamps import EXAMPLES, TIMESTAMP
 from app.extensions import service
 from pipeline.sync import reconcile as reconciliation
 from pipeline.sync.imports import Import, UnreadableImport, import_file
-from pipeline.sync.reconcile import THROTTLED_SECONDS, ReconcileRun
-from scale.client import Throttled, TransientError
+from pipeline.sync.reconcile import ReconcileRun
+from scale.client import THROTTLED_SECONDS, Throttled, TransientError
 
 MAX_FAILURES = 8
 """Failures of Scale in a row before the command gives up; the pause doubles after each."""

@@ -112,8 +112,7 @@ def resume(connection: Connection, workflow: str, actor: str) -> list[UUID]:
     pauses.unpause_workflow(connection, workflow)
     job_ids = pauses.replay_missed(connection, pauses.Planner("workflow", workflow))
     log_action(connection, actor, "workflow.resume", workflow, {"tasks": len(job_ids)})
-    joins.recheck_workflow_joins(connection, workflow)
-    return job_ids
+    return job_ids + joins.recheck_workflow_joins(connection, workflow)
 
 
 # Creation of tasks at Scale.

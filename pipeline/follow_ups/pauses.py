@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, RowMapping, delete, select
@@ -12,9 +12,9 @@ from models import CreationPause, MissedTask, WorkflowPause
 from pipeline.db.dialect import insert
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.follow_ups.recording import settings_reason
-from pipeline.jobs import kinds, queue
+from pipeline.jobs import kinds, queue, scale_limits
 from pipeline.jobs.queue import RetryLater
-from pipeline.jobs.rate_limits import active_rate_limits, check_rate_limit, set_rate_limit
+from pipeline.jobs.rate_limits import active_rate_limits, check_rate_limit
 from pipeline.service import Service
 
 ENVIRONMENTS = ("live", "test")
@@ -101,7 +101,8 @@ def insert_creation_pauses(
 
 
 def delete_creation_pauses(connection: Connection) -> bool:
-    """Remove the pauses of every environment. Return whether there were any."""
+    """Remove the pauses and Scale's rate limits of every environment. Return whether there were any pauses."""
+    scale_limits.clear_limits(connection, ENVIRONMENTS)
     return bool(connection.execute(delete(CreationPause)).rowcount)
 
 
@@ -118,12 +119,12 @@ def check_creation_allowed(connection: Connection, service: Service, environment
         raise RetryLater(f"{why}; `weighbridge creation resume` resumes it", PAUSED_RETRY_SECONDS)
     if missing := settings_reason(service, environment):
         raise RetryLater(missing.text, PAUSED_RETRY_SECONDS)
-    return check_rate_limit(connection, creation_scope(environment))
+    return check_rate_limit(connection, scale_limits.scope(environment))
 
 
 def active_throttles(connection: Connection) -> list[dict[str, Any]]:
     """Return {environment, reason, until} of the rate limits of Scale that last."""
-    scopes = {creation_scope(environment): environment for environment in ENVIRONMENTS}
+    scopes = {scale_limits.scope(environment): environment for environment in ENVIRONMENTS}
     return [
         {
             "environment": scopes[row["scope"]],
@@ -132,18 +133,6 @@ def active_throttles(connection: Connection) -> list[dict[str, Any]]:
         }
         for row in active_rate_limits(connection, list(scopes))
     ]
-
-
-def throttle_creation(service: Service, environment: str, reason: str, seconds: float) -> NoReturn:
-    """Let every worker wait `seconds` before the next create call of this environment. Raises RetryLater."""
-    with service.engine.begin() as connection:
-        set_rate_limit(connection, creation_scope(environment), reason, seconds)
-    raise RetryLater(reason, seconds)
-
-
-def creation_scope(environment: str) -> str:
-    """Return the scope of the environment's rate limit."""
-    return f"scale:{environment}"
 
 
 def _insert_pause(connection: Connection, table: Any, key: dict[str, Any], actor: str) -> bool:

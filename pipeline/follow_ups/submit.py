@@ -25,7 +25,6 @@ from workflows.planning.identity import MAX_UNIQUE_ID_LENGTH, digest_of, id_segm
 from workflows.planning.requests import rejection_reason
 
 MAX_ATTEMPTS = 6
-THROTTLED_SECONDS = 30.0
 CREATED, ALREADY_EXISTS, REFUSED = "created", "already_exists", "refused"
 JSON_COLUMN = ":json"
 """Suffix of a column whose cells are JSON; any other cell is text."""
@@ -172,7 +171,7 @@ def submit(service: Service, environment: str, task: SubmittedTask) -> Outcome:
             raise
         except Throttled as error:
             reason = "Scale asked to slow down again and again"
-            time.sleep(error.retry_after or THROTTLED_SECONDS)
+            time.sleep(error.delay)
         except PermanentError as error:
             reason = f"Scale refused it with {error.status}: {error.message}"
             return Outcome(task.line, task.unique_id, REFUSED, None, reason)

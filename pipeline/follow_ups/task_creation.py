@@ -22,20 +22,18 @@ from pipeline.follow_ups.recording import RECALLED, missing_setting
 from pipeline.follow_ups.request_files import RequestFileError, with_files
 from pipeline.follow_ups.verification import SourceMismatch, verify
 from pipeline.http.client import DownloadRefused
-from pipeline.jobs import kinds, queue
+from pipeline.jobs import kinds, queue, scale_limits
 from pipeline.jobs.queue import Job, RetryLater
-from pipeline.jobs.rate_limits import clear_rate_limit
+from pipeline.jobs.rate_limits import check_rate_limit
 from pipeline.receive.ordering import task_columns
 from pipeline.receive.rows import link_follow_up, lock_task
 from pipeline.service import Service
-from scale.client import Client, Conflict, PermanentError, ScaleError, Throttled, Unauthorized
+from scale.client import Client, Conflict, PermanentError, ScaleError
 from scale.envelope import parse_task, storable
 from workflows.planning.reasons import Reason, ReasonCode
 
 log = logging.getLogger(__name__)
 
-UNAUTHORIZED_RETRY_SECONDS = 60.0
-THROTTLED_SECONDS = 30.0
 MAX_REASON_LENGTH = 1_000
 
 
@@ -58,20 +56,15 @@ def create_task(service: Service, job: Job) -> None:
     client = service.client(environment)
     assert client is not None  # checked by check_creation_allowed
     try:
-        if service.settings.verify_before_create and follow_up["decided_by"] is None:
-            verify(service, client, follow_up)
-        request = {
-            **with_files(service, job, follow_up),
-            "callback_url": service.settings.callback_url,
-            "unique_id": follow_up["unique_id"],
-        }
-        creation = create_or_adopt(client, follow_up["task_type"], request)
-    except Unauthorized as error:
-        why = f"Scale refuses the API key: {error.message}"
-        pauses.throttle_creation(service, environment, why, UNAUTHORIZED_RETRY_SECONDS)
-    except Throttled as error:
-        seconds = error.retry_after or THROTTLED_SECONDS
-        pauses.throttle_creation(service, environment, "Scale asks to slow down", seconds)
+        with scale_limits.respect_limits(service.engine, environment):
+            if service.settings.verify_before_create and follow_up["decided_by"] is None:
+                verify(service, client, follow_up)
+            request = {
+                **with_files(service, job, follow_up),
+                "callback_url": service.settings.callback_url,
+                "unique_id": follow_up["unique_id"],
+            }
+            creation = create_or_adopt(client, follow_up["task_type"], request)
     except SourceMismatch as error:
         fail_or_hold(service, job, follow_up, HELD, Reason(ReasonCode.VERIFY, str(error)))
     except (DownloadRefused, RequestFileError) as error:
@@ -86,7 +79,7 @@ def create_task(service: Service, job: Job) -> None:
             record_created(connection, follow_up["unique_id"], environment, creation)
             outbox.publish_follow_ups(connection, service.subscriptions, [follow_up["unique_id"]])
             if was_throttled:
-                clear_rate_limit(connection, pauses.creation_scope(environment))
+                scale_limits.clear_limits(connection, [environment])
             queue.finish(connection, job)
         source, created = follow_up["source_task_id"], creation.task["task_id"]
         log.info("task created", extra={**job.log_fields, "task_id": source, "created_task_id": created})
@@ -202,16 +195,19 @@ def cancel_task(service: Service, job: Job) -> None:
     """Cancel the pending task of a follow-up at Scale. A finished one stays as it is."""
     with service.reader.begin() as connection:
         follow_up = _read(connection, job.subject)
+        if follow_up is not None:
+            check_rate_limit(connection, scale_limits.scope(follow_up["environment"]))
     if follow_up is None or follow_up["state"] != CREATED or follow_up["task_id"] is None:
         return _finish(service, job)
     client = service.client(follow_up["environment"])
     if client is None:
         why = missing_setting(service, follow_up["environment"])
-        raise RetryLater(str(why), UNAUTHORIZED_RETRY_SECONDS)
+        raise RetryLater(str(why), scale_limits.UNAUTHORIZED_RETRY_SECONDS)
     recalled = follow_up["reason_code"] == ReasonCode.RECALLED
     refusal = None
     try:
-        client.cancel_task(follow_up["task_id"], clear_unique_id=recalled)
+        with scale_limits.respect_limits(service.engine, follow_up["environment"]):
+            client.cancel_task(follow_up["task_id"], clear_unique_id=recalled)
     except PermanentError as error:
         refusal = f"Scale refuses to cancel it: {error.message}"[:MAX_REASON_LENGTH]
     with service.engine.begin() as connection:

@@ -18,8 +18,9 @@ from pipeline.access.audit import log_action
 from pipeline.db.engine import close_on_return
 from pipeline.db.errors import safe_message
 from pipeline.db.ids import new_id
-from pipeline.jobs import queue
+from pipeline.jobs import queue, scale_limits
 from pipeline.jobs.queue import Job, RetryLater
+from pipeline.jobs.rate_limits import check_rate_limit
 from pipeline.receive import rows
 from pipeline.receive.events import DeliveryEvents
 from pipeline.receive.receive import DatabaseBusy, Receipt, apply_or_quarantine, parse_body, receive
@@ -117,12 +118,16 @@ def complete_task(service: Service, job: Job) -> None:
         task = connection.execute(
             select(Task.environment, Task.type).where(Task.task_id == job.subject)
         ).one_or_none()
+        if task is not None and task.type is None:
+            check_rate_limit(connection, scale_limits.scope(task.environment))
     if task is not None and task.type is None:
         client = service.client(task.environment)
         if client is None:
             raise RetryLater(f"no API key for {task.environment} tasks is set", MISSING_KEY_RETRY_SECONDS)
         try:
-            receive_task(service, client.get_task(job.subject), task.environment)
+            with scale_limits.respect_limits(service.engine, task.environment):
+                description = client.get_task(job.subject)
+            receive_task(service, description, task.environment)
         except PermanentError as fault:
             log.warning(
                 "task stays without description", extra={**job.log_fields, "error": safe_message(fault)}

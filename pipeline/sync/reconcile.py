@@ -33,7 +33,6 @@ FIRST_LOOK_BACK = timedelta(days=30)
 """How far the first scheduled run looks back; `weighbridge reconcile` reads everything unless --since is given."""
 PAGE_BATCH_SIZE = 20
 """Pages of one run of the job; it continues after other jobs."""
-THROTTLED_SECONDS = 30.0
 UNAUTHORIZED_RETRY_SECONDS = 900.0
 MAX_START_DIFFERENCE = timedelta(days=1)
 """An interrupted run is resumed if its --since differs by less than this."""
@@ -332,7 +331,7 @@ def run_job(service: Service, job: Job) -> None:
                 check_lease()
                 run = page
         except Throttled as error:
-            raise RetryLater("Scale asks to slow down", error.retry_after or THROTTLED_SECONDS) from error
+            raise RetryLater("Scale asks to slow down", error.delay) from error
         except Unauthorized as error:
             why = f"Scale refuses the API key: {error.message}"
             raise RetryLater(why, UNAUTHORIZED_RETRY_SECONDS) from error

@@ -10,8 +10,9 @@ from sqlalchemy import insert, select
 
 from models import FollowUp, Job, Join
 from pipeline.db.ids import new_id, utcnow
-from pipeline.follow_ups import pauses
-from pipeline.jobs import kinds, queue
+from pipeline.jobs import kinds
+from pipeline.jobs.rate_limits import set_rate_limit
+from pipeline.jobs.scale_limits import scope
 from pipeline.service import Service
 from tests.app.api.conftest import Deliver
 
@@ -219,8 +220,8 @@ def test_creating_is_stopped_and_started(get: Get, client: FlaskClient) -> None:
 
 def test_a_pause_that_scale_asked_for_is_shown_until_it_is_over(get: Get, service: Service) -> None:
     def ask_to_wait(seconds: float) -> None:
-        with pytest.raises(queue.RetryLater):
-            pauses.throttle_creation(service, "live", "Scale asks to slow down", seconds)
+        with service.engine.begin() as connection:
+            set_rate_limit(connection, scope("live"), "Scale asks to slow down", seconds)
 
     ask_to_wait(600)
     (pause,) = get("/creating")["pauses"]
