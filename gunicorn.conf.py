@@ -6,6 +6,7 @@ import resource
 import shutil
 import socket
 import tempfile
+import threading
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -116,3 +117,6 @@ def post_worker_init(worker: Any) -> None:
     # The objects that exist now are permanent. Skipping them makes the collections during large bodies shorter.
     gc.collect()
     gc.freeze()
+    if worker.age == 1:  # the first one alone says that the broker cannot be used
+        check_broker = worker.wsgi.extensions["dispatcher"].fault
+        threading.Thread(target=check_broker, name="broker check", daemon=True).start()

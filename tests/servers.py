@@ -474,12 +474,17 @@ class RedisServer:
             client.flushdb()
 
 
+MAX_CLUSTER_PORT = 55_535
+"""A node of a cluster also uses the port 10,000 above its own."""
+
+
 class OwnRedis(Server, RedisServer):
     """A Redis that was made for the tests, on a free port, with nothing kept on disk."""
 
     def __init__(self, binary: Path, options: Mapping[str, str] | None = None):
         folder = _new_folder("redis")
-        port = free_port()
+        while (port := free_port()) > MAX_CLUSTER_PORT:
+            pass
         RedisServer.__init__(self, f"redis://127.0.0.1:{port}/0")
         settings = {
             "port": str(port),

@@ -7,10 +7,13 @@ from uuid import uuid4
 
 from celery import Celery
 
+from pipeline.operations.database_errors import Explanation
+from workers.broker_errors import NO_MESSAGE, explain
+
 TIMEOUT_SECONDS = 1.0
 
 
-def try_broker(celery: Celery) -> str | None:
+def try_broker(celery: Celery) -> Explanation | None:
     """Publish a message to a queue of its own and take it. Return what failed, None if it worked."""
     name = f"weighbridge-probe-{uuid4().hex}"
     try:
@@ -21,25 +24,13 @@ def try_broker(celery: Celery) -> str | None:
             try:
                 queue.put({"probe": True}, expiration=TIMEOUT_SECONDS)
                 queue.get(timeout=TIMEOUT_SECONDS).ack()
+                # A consumer also looks for messages that nobody acknowledged, with commands of its own.
+                queue.channel.qos.restore_visible(num=1)
             finally:
                 queue.queue.delete()
                 queue.close()
     except Empty:
-        return "the message did not arrive"
+        return NO_MESSAGE
     except Exception as error:
-        return describe(error)
+        return explain(error)
     return None
-
-
-def describe(error: Exception) -> str:
-    """Return a broker's error in words. The text of an unknown error may contain the URL, so only its type is given."""
-    text = str(error)
-    if text.startswith(("MOVED ", "ASK ", "CROSSSLOT")) or "CLUSTER" in text.upper():
-        return "it is a Redis Cluster, which is not supported"
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return "its certificate cannot be verified; see REDIS_TLS_VERIFY"
-    if text.startswith("NOPERM") or "no permissions" in text.lower():
-        return "the user of REDIS_URL has no permission for these commands"
-    if text.startswith(("READONLY", "MISCONF", "OOM", "NOAUTH", "LOADING")):
-        return text.partition(" ")[0]
-    return type(error).__name__

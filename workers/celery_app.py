@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
+from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 from celery.signals import celeryd_after_setup, setup_logging, worker_shutting_down
 
@@ -20,6 +21,7 @@ from config.logging import set_up_logging
 from pipeline.bootstrap import build_service
 from pipeline.metrics import serve_metrics
 from pipeline.service import Service
+from workers.consumer import Consumer, is_ours_to_say
 from workers.dispatcher import RUN_TASK, JobDispatcher, make_celery
 from workers.runner import run_due_jobs
 from workers.sweep import Sweep
@@ -27,8 +29,11 @@ from workers.sweep import Sweep
 log = logging.getLogger(__name__)
 # Celery warns root about pickled messages. Ours are JSON, and in a container every process is root.
 warnings.filterwarnings("ignore", category=SecurityWarning)
+# Celery announces with each lost connection that a default of ours will change.
+warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 app = make_celery(settings, timeout=3.0)
 dispatcher = JobDispatcher(settings, app)
+Consumer.dispatcher = dispatcher
 
 
 @cache
@@ -50,6 +55,7 @@ def run(job_id: str) -> None:
 @setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     set_up_logging(settings)
+    logging.getLogger("celery.worker.consumer.consumer").addFilter(is_ours_to_say)
 
 
 @celeryd_after_setup.connect

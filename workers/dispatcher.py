@@ -19,7 +19,9 @@ from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES, memory
 
 from config import Settings
-from workers.broker_check import describe, try_broker
+from pipeline.operations.database_errors import Explanation
+from workers.broker_check import try_broker
+from workers.broker_errors import explain
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ def make_celery(settings: Settings, *, timeout: float) -> Celery:
         task_default_queue=CELERY_QUEUE,
         task_serializer="json",
         worker_concurrency=settings.worker_concurrency,
+        worker_consumer="workers.consumer:Consumer",
+        worker_enable_remote_control=False,  # nobody uses it, and it needs rights on channels
         worker_prefetch_multiplier=4 if settings.embedded else 1,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
@@ -97,7 +101,9 @@ class JobDispatcher:
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
         self._circuit_open_until = 0.0
-        self._last_fault: str | None = None
+        self._last_fault: Explanation | None = None
+        self.consumer_fault: Explanation | None = None
+        """Why the worker of this process waits for the broker; None while it receives messages."""
 
     def dispatch(self, job_ids: Iterable[UUID]) -> None:
         """Publish these jobs in the background. Does nothing in an embedded service, whose sweep is quick enough."""
@@ -115,7 +121,7 @@ class JobDispatcher:
         try:
             self._thread.start()
         except RuntimeError as fault:  # the machine allows no more threads
-            self._open_circuit(describe(fault))
+            self._open_circuit(explain(fault))
 
     @property
     def is_suspended(self) -> bool:
@@ -124,15 +130,20 @@ class JobDispatcher:
 
     @property
     def is_unavailable(self) -> bool:
-        """Whether the broker failed when it was used last."""
-        return self._last_fault is not None
+        """Whether the broker failed when it was used last, or the worker waits for it."""
+        return self._last_fault is not None or self.consumer_fault is not None
 
-    def _open_circuit(self, fault: str) -> None:
+    def _open_circuit(self, fault: Explanation) -> None:
         self._circuit_open_until = time.monotonic() + BREAKER_OPEN_SECONDS
         self._last_fault = fault
         log.warning(
             "broker unavailable; dispatch suspended, the sweep takes over",
-            extra={"seconds": BREAKER_OPEN_SECONDS, "error": fault},
+            extra={
+                "seconds": BREAKER_OPEN_SECONDS,
+                "setting": "REDIS_URL",
+                "problem": fault.message,
+                "fix": fault.fix,
+            },
         )
 
     def _run(self) -> None:
@@ -156,12 +167,12 @@ class JobDispatcher:
                         RUN_TASK, (str(job_id),), producer=producer, expires=EXPIRES_SECONDS
                     )
         except Exception as fault:
-            self._open_circuit(describe(fault))
+            self._open_circuit(explain(fault))
             return False
         self._last_fault = None
         return True
 
-    def fault(self) -> str | None:
+    def fault(self) -> Explanation | None:
         """Send a message to a queue of its own and receive it. Return why that fails, or None.
 
         A Redis that only answers PING (a cluster, a user without rights, a read-only replica) is found out. While the

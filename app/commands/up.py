@@ -26,6 +26,7 @@ from pipeline.access.tokens import issue_link
 from pipeline.bootstrap import build_service
 from pipeline.operations.queries.deliveries import latest_id
 from pipeline.operations.upgrade import upgrade_database
+from workers.dispatcher import JobDispatcher
 
 
 @click.command(cls=Command)
@@ -41,6 +42,7 @@ def up() -> None:
         with running_with(environment):
             check_ports(settings, uses_sandbox(environment))
             is_new, link = prepare_database(settings)
+            warn_about_broker(settings)
             signals = record_signals()
             greet(settings, uses_sandbox(environment), link)
             # Slower annotators would keep the demonstration waiting.
@@ -64,6 +66,12 @@ def prepare_database(settings: Settings) -> tuple[bool, str]:
         link = issue_link(connection)
     service.engine.dispose()
     return is_new, link
+
+
+def warn_about_broker(settings: Settings) -> None:
+    """Say that REDIS_URL cannot be used. The service starts nevertheless: its worker then runs the jobs by itself."""
+    if fault := JobDispatcher(settings).fault():
+        click.echo(f"Warning: REDIS_URL: {fault.message}. {fault.fix}", err=True)
 
 
 def record_signals() -> list[int]:

@@ -23,7 +23,7 @@ from models import ApiToken, Delivery, FollowUp, Job
 from pipeline.db.migrations import is_newer_than_code, revisions
 from pipeline.db.probe import write_fault
 from pipeline.db.state import delete_state, set_state
-from pipeline.operations.database_errors import explain
+from pipeline.operations.database_errors import Explanation, explain
 from pipeline.operations.health import SILENT_SECONDS, last_heartbeat
 from pipeline.operations.queries.creation import creation_status
 from pipeline.service import Service
@@ -52,7 +52,7 @@ class Context:
     """What the checks look at."""
 
     service: Service
-    broker_fault: Callable[[], str | None]
+    broker_fault: Callable[[], Explanation | None]
     """Returns why no message can be sent and received, or None."""
 
 
@@ -237,10 +237,10 @@ def broker(context: Context) -> Checks:
         yield Check("broker", OK, f"Redis at {host}")
     else:
         message = (
-            f"Redis at {host} takes no messages: {fault}; the worker's main process runs the jobs meanwhile"
+            f"REDIS_URL: Redis at {host} takes no messages: {fault.message};"
+            " the worker's main process runs the jobs meanwhile"
         )
-        fix = "Start Redis, or correct REDIS_URL. It must be a single server whose user may publish and read."
-        yield Check("broker", PROBLEM, message, fix)
+        yield Check("broker", PROBLEM, message, fault.fix)
 
 
 def callback_keys(context: Context) -> Checks:

@@ -52,7 +52,8 @@ def fault(port: int, **settings: bool) -> str:
     redis_url = f"rediss://:password@127.0.0.1:{port}/0"
     dispatcher = JobDispatcher(Settings(redis_url=redis_url, secret_key="s", **settings))
     try:
-        return dispatcher.fault() or ""
+        found = dispatcher.fault()
+        return found.message if found else ""
     finally:
         dispatcher.celery.close()
 
