@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, current_app
 
-from app.failures import FailureLimiter
+from app.failure_limiter import FailureLimiter
 from pipeline.service import Service
 from workers.dispatcher import JobDispatcher
 

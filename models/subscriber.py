@@ -43,7 +43,7 @@ class Notification(Base):
     state: Mapped[str] = mapped_column(String(16))
     """pending → delivered | failed"""
     attempts: Mapped[list[Any]]
-    """Each {at, status, error, seconds}: the last of them, MAX_STORED_ATTEMPTS in pipeline/events/delivery.py."""
+    """Each {at, status, error, seconds}: the last of them, MAX_STORED_ATTEMPTS in pipeline/events/sending.py."""
     created_at: Mapped[datetime]
     delivered_at: Mapped[datetime | None]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from exports.jobs import run_export
 from pipeline.artifacts.jobs import fetch_artifact
-from pipeline.events.delivery import deliver_notification
+from pipeline.events.sending import send_notification
 from pipeline.follow_ups.joins import evaluate_join
 from pipeline.follow_ups.plan_task import plan_task
 from pipeline.follow_ups.runs import publish_run_finished
@@ -30,7 +30,7 @@ HANDLERS: dict[str, Callable[[Service, Job], int | None]] = {
     kinds.CANCEL: cancel_task,
     kinds.JOIN: evaluate_join,
     kinds.DEADLINE: evaluate_join,
-    kinds.NOTIFY: deliver_notification,
+    kinds.NOTIFY: send_notification,
     kinds.CHECK_RUN: publish_run_finished,
     kinds.RECONCILE: reconcile,
     kinds.EXPORT: run_export,

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from app.api.blueprint import Blueprint, actor
 from app.api.lists import CostSchema, ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
-from app.decide import cost_of, decide_many, select_follow_ups
+from app.bulk_decisions import cost_of, decide_many, select_follow_ups
 from app.extensions import dispatcher, service
 from pipeline.follow_ups import decisions
 from pipeline.follow_ups.prices import cost_of_task

@@ -10,7 +10,7 @@ from prometheus_client import Counter
 
 from app.api.problems import ProblemError
 from app.extensions import service, token_failures
-from app.failures import MAX_FAILURES, WINDOW_SECONDS
+from app.failure_limiter import MAX_FAILURES, WINDOW_SECONDS
 from pipeline.access.tokens import OPERATE, READ, SCOPES, Holder, holder
 
 log = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from app.api.follow_ups import FollowUp, FollowUpDetail
+from app.bulk_decisions import DECISIONS, cost_of, decide_many, select_follow_ups
 from app.commands.bulk import print_outcome
 from app.commands.group import Group, actor, dispatch_now
 from app.commands.output import (
@@ -20,7 +21,6 @@ from app.commands.output import (
     warn_about_unknown_filters,
 )
 from app.commands.timestamps import EXAMPLES, TIMESTAMP
-from app.decide import DECISIONS, cost_of, decide_many, select_follow_ups
 from app.extensions import service
 from pipeline.follow_ups.prices import cost_of_task
 from pipeline.operations.queries import follow_ups as queries

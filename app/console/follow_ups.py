@@ -9,10 +9,10 @@ from flask import abort, flash, redirect, request, url_for
 from sqlalchemy import Connection
 from werkzeug.wrappers import Response
 
+from app.bulk_decisions import DECISIONS, cost_of, decide_many
 from app.console import session
 from app.console.frame import blueprint, page
 from app.console.lists import PAGE_ROWS, Filter, Listing, read_filters
-from app.decide import DECISIONS, cost_of, decide_many
 from app.extensions import dispatcher, service
 from pipeline.access.tokens import OPERATE
 from pipeline.operations.queries import Page

@@ -14,7 +14,7 @@ from schemathesis import Case, GenerationMode
 from schemathesis.checks import negative_data_rejection, positive_data_acceptance
 
 from app.extensions import TOKEN_FAILURES
-from app.failures import WINDOW_SECONDS, FailureLimiter
+from app.failure_limiter import WINDOW_SECONDS, FailureLimiter
 from tests.app.api.conftest import TOKEN, Deliver
 
 ENDPOINTS = {

@@ -1,4 +1,4 @@
-"""Deliver notifications: one POST for each attempt, signed by Standard Webhooks, retried with exponential back-off."""
+"""Send notifications: one POST for each attempt, signed by Standard Webhooks, retried with exponential back-off."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GONE = 410
 """Answer of a receiver that unsubscribes. Source: Standard Webhooks specification, "Operational considerations"."""
 
 
-class DeliveryAttempt(NamedTuple):
+class SendAttempt(NamedTuple):
     """One attempt, as the notification's history shows it."""
 
     at: str
@@ -39,12 +39,12 @@ class DeliveryAttempt(NamedTuple):
 class Outcome(NamedTuple):
     """What an attempt means for its notification."""
 
-    attempt: DeliveryAttempt
+    attempt: SendAttempt
     is_final: bool = False  # no further attempt can succeed
     retry_after: float | None = None  # seconds that the receiver asked to wait
 
 
-def deliver_notification(service: Service, job: Job) -> None:
+def send_notification(service: Service, job: Job) -> None:
     """Run a job of kind `notify`: send one notification, and record the attempt.
 
     It is retried until it is accepted; after the last attempt it is failed. The answer 410 disables the subscriber.
@@ -98,10 +98,8 @@ def _send(service: Service, row: RowMapping) -> Outcome:
     """Send the notification once. Return what the receiver answered, or why it was not reached."""
     started, timestamp = time.monotonic(), utcnow()
 
-    def attempt(status: int | None, error: str | None) -> DeliveryAttempt:
-        return DeliveryAttempt(
-            format_timestamp(timestamp), status, error, round(time.monotonic() - started, 3)
-        )
+    def attempt(status: int | None, error: str | None) -> SendAttempt:
+        return SendAttempt(format_timestamp(timestamp), status, error, round(time.monotonic() - started, 3))
 
     if not row["enabled"]:
         return Outcome(attempt(None, "the subscriber is disabled"), is_final=True)
