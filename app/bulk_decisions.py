@@ -1,4 +1,7 @@
-"""Decide about many follow-ups, for the API, the commands and the console: in transactions of a bounded size."""
+"""Decide about many follow-ups, for the API, the commands and the console: in transactions of a bounded size.
+
+Planning again is not a decision alone, because it has a preview: see `preview_replan` and `replan_many`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from app.extensions import service
-from pipeline.follow_ups import decisions
+from pipeline.follow_ups import decisions, replan
 from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.follow_ups.prices import Cost, cost_of_follow_ups
 from pipeline.operations.queries import NotFound
@@ -48,6 +51,35 @@ def cost_of(unique_ids: Sequence[str]) -> Cost:
     """Return the expected cost of follow-ups that are not created yet."""
     with service().reader.begin() as connection:
         return cost_of_follow_ups(connection, service().prices, unique_ids)
+
+
+def select_to_replan(
+    filters: Mapping[str, Any],
+    states: Sequence[str],
+    *,
+    limit: int | None = None,
+    sample: int | None = None,
+) -> Sequence[str]:
+    """Return the unique_ids of the follow-ups in these states that match: the oldest `limit`, or a random `sample`."""
+    with service().reader.begin() as connection:
+        return matching_unique_ids(connection, filters, states, limit=limit, sample=sample)
+
+
+def preview_replan(unique_ids: Sequence[str]) -> tuple[list[dict[str, Any]], Cost]:
+    """Return what each follow-up would become if it were planned again (see replan.describe), and the cost of all."""
+    previews = list(replan.preview(service(), unique_ids))
+    return [replan.describe(service(), one) for one in previews], replan.cost_of(service(), previews)
+
+
+def replan_many(
+    unique_ids: Sequence[str], actor: str, dispatch: Callable[[Sequence[UUID]], None]
+) -> list[dict[str, Any]]:
+    """Plan the follow-ups again. Return what became of each: see replan.describe."""
+    done: list[dict[str, Any]] = []
+    for one, job_ids in replan.replan(service(), unique_ids, actor):
+        done.append(replan.describe(service(), one))
+        dispatch(job_ids)
+    return done
 
 
 def decide_many(

@@ -13,16 +13,26 @@ from sqlalchemy import Connection
 from app.api.blueprint import Blueprint, actor
 from app.api.lists import CostSchema, ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
-from app.bulk_decisions import cost_of, decide_many, select_follow_ups
+from app.bulk_decisions import (
+    cost_of,
+    decide_many,
+    preview_replan,
+    replan_many,
+    select_follow_ups,
+    select_to_replan,
+)
 from app.extensions import dispatcher, service
 from pipeline.follow_ups import decisions
 from pipeline.follow_ups.prices import cost_of_task
+from pipeline.follow_ups.replan import STATES as REPLANNED_STATES
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import follow_ups as queries
 
 blueprint = Blueprint("follow-ups", "Tasks that workflows create.")
 
 MAX_SELECTED = 10_000
+MAX_REPLANNED = 500
+"""Follow-ups that one request plans again: Scale is asked about each whose task may exist."""
 SELECTING = ("workflow", "step", "source_task_id", "environment", "since")
 
 
@@ -170,11 +180,101 @@ def _decide_many(name: str, selection: Mapping[str, Any]) -> Record:
 
 def _selected(name: str, selection: Mapping[str, Any]) -> Sequence[str]:
     filters = {key: value for key, value in selection.items() if key in SELECTING}
-    if bool(filters) == ("unique_ids" in selection):
-        raise ProblemError(400, f"Pass unique_ids, or at least one of {', '.join(SELECTING)}.")
+    _require_selection(filters, selection)
     return selection.get("unique_ids") or select_follow_ups(
         name, filters, limit=selection["limit"], sample=selection.get("sample")
     )
+
+
+def _require_selection(filters: Mapping[str, Any], selection: Mapping[str, Any]) -> None:
+    if bool(filters) == ("unique_ids" in selection):
+        raise ProblemError(400, f"Pass unique_ids, or at least one of {', '.join(SELECTING)}.")
+
+
+class ReplanOptions(Schema):
+    dry_run = fields.Boolean(
+        load_default=False, metadata={"description": "Only show what would change, and change nothing."}
+    )
+
+
+class ReplanSelection(ReplanOptions, Selection):
+    unique_ids = fields.List(fields.String(), validate=Length(1, MAX_REPLANNED))
+    state = fields.List(
+        fields.String(validate=OneOf(REPLANNED_STATES)),
+        load_default=["skipped"],
+        metadata={"description": "States that filters select."},
+    )
+    limit = fields.Integer(
+        load_default=MAX_REPLANNED,
+        validate=Range(1, MAX_REPLANNED),
+        metadata={"description": "Maximum number of follow-ups that filters select, oldest first."},
+    )
+    sample = fields.Integer(
+        validate=Range(1, MAX_REPLANNED), metadata={"description": "Size of a random selection."}
+    )
+
+
+class RequestChange(OutputSchema):
+    path = fields.String(metadata={"description": "Path of the value in the request."})
+    before = fields.Raw(
+        allow_none=True, metadata={"description": "Value of the stored request; `(absent)` without one."}
+    )
+    after = fields.Raw(allow_none=True, metadata={"description": "Value of the new request."})
+
+
+class ReplannedFollowUp(OutputSchema):
+    unique_id = fields.String()
+    state = fields.String(metadata={"description": "created, as far as the limits allow, or held."})
+    reason = fields.String(allow_none=True)
+    type = fields.String(metadata={"description": "Type of the task."})
+    changes = fields.List(fields.Nested(RequestChange))
+
+
+class Replanned(OutputSchema):
+    unique_id = fields.String()
+    workflow = fields.String(allow_none=True)
+    step = fields.String(allow_none=True)
+    state = fields.String(allow_none=True, metadata={"description": "State before. Null if it is not known."})
+    reason = fields.String(allow_none=True)
+    refused = fields.String(
+        allow_none=True, metadata={"description": "Why the follow-up stays as it is. Null if it does not."}
+    )
+    cost = fields.Nested(CostSchema, metadata={"description": "Expected cost of the tasks."})
+    follow_ups = fields.List(
+        fields.Nested(ReplannedFollowUp), metadata={"description": "What takes its place: mostly itself."}
+    )
+
+
+@blueprint.post("/follow-ups/replan")
+@blueprint.arguments(ReplanSelection)
+@blueprint.response(200, list_schema(Replanned))
+def replan_follow_ups(selection: Mapping[str, Any]) -> Record:
+    """Plan follow-ups again with today's workflow files, by their ids or by filters"""
+    filters = {key: value for key, value in selection.items() if key in SELECTING}
+    _require_selection(filters, selection)
+    unique_ids = selection.get("unique_ids") or select_to_replan(
+        filters, selection["state"], limit=selection["limit"], sample=selection.get("sample")
+    )
+    return {"data": _replan(unique_ids, selection["dry_run"]), "next_cursor": None}
+
+
+@blueprint.post("/follow-ups/<string:unique_id>/replan")
+@blueprint.arguments(ReplanOptions)
+@blueprint.response(200, Replanned)
+def replan_follow_up(options: Mapping[str, Any], unique_id: str) -> Mapping[str, Any]:
+    """Plan a follow-up again with today's workflow file"""
+    with service().reader.begin() as connection:
+        queries.get_follow_up(connection, unique_id)
+    (done,) = _replan([unique_id], options["dry_run"])
+    if done["refused"] is not None and not options["dry_run"]:
+        raise ProblemError(409, done["refused"])
+    return done
+
+
+def _replan(unique_ids: Sequence[str], dry_run: bool) -> list[dict[str, Any]]:
+    if dry_run:
+        return preview_replan(unique_ids)[0]
+    return replan_many(unique_ids, actor(), dispatcher().dispatch)
 
 
 @blueprint.post("/follow-ups/<string:unique_id>/approve")

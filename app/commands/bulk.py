@@ -9,12 +9,13 @@ import click
 from sqlalchemy import Connection
 
 from app.commands.group import actor, not_found_message
-from app.commands.output import print_json
+from app.commands.output import print_json, printable
 from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.operations.queries import NotFound
 
 Id = TypeVar("Id")
 
+MAX_PRINTED = 20
 reason = click.option("--reason", required=True, help="Why, for the audit log.")
 
 
@@ -51,4 +52,18 @@ def print_outcome(
     else:
         click.echo(f"{verb or key.capitalize()} {len(done)} {noun}.")
     if messages:
-        raise click.ClickException("\n".join(f"{one}: {message}" for one, message in messages.items()))
+        print_errors(messages)
+        raise click.exceptions.Exit(1)
+
+
+def print_errors(errors: Mapping[str, str]) -> None:
+    """Print what stays as it is, that of one reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for unique_id, reason in errors.items():
+        by_reason.setdefault(reason.replace(unique_id, "…"), []).append(unique_id)
+    for reason, unique_ids in by_reason.items():
+        more = f" and {len(unique_ids) - MAX_PRINTED} more" if len(unique_ids) > MAX_PRINTED else ""
+        if len(unique_ids) == 1:
+            reason = reason.replace("…", unique_ids[0])
+        listed = ", ".join(map(printable, unique_ids[:MAX_PRINTED]))
+        click.echo(f"{listed}{more}: {printable(reason)}", err=True)

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from app.api.follow_ups import FollowUp, FollowUpDetail
-from app.bulk_decisions import DECISIONS, cost_of, decide_many, select_follow_ups
-from app.commands.bulk import print_outcome
+from app.bulk_decisions import (
+    DECISIONS,
+    cost_of,
+    decide_many,
+    preview_replan,
+    replan_many,
+    select_follow_ups,
+    select_to_replan,
+)
+from app.commands.bulk import MAX_PRINTED, print_errors, print_outcome
 from app.commands.group import Group, actor, dispatch_now
 from app.commands.output import (
     add_options,
     as_json,
     filters_from,
     limit,
+    print_json,
     print_record,
     print_rows,
+    printable,
     warn_about_unknown_filters,
 )
 from app.commands.timestamps import EXAMPLES, TIMESTAMP
 from app.extensions import service
-from pipeline.follow_ups.prices import cost_of_task
+from pipeline.follow_ups.prices import Cost, cost_of_task
+from pipeline.follow_ups.replan import STATES as REPLANNED_STATES
 from pipeline.operations.queries import follow_ups as queries
 
+MAX_SHOWN_CHANGES = 5
 LISTED = ("unique_id", "state", "task_type", "task_id", "environment", "planned_at", "reason")
 
 
 @click.group("follow-ups", cls=Group)
 def follow_ups() -> None:
-    """List, approve, cancel and retry follow-ups of workflows."""
+    """List, approve, cancel, retry and replan follow-ups of workflows."""
 
 
 filters = add_options(
@@ -98,6 +112,90 @@ def retry(**options: Any) -> None:
     decide("retry", **options)
 
 
+@follow_ups.command()
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(REPLANNED_STATES),
+    multiple=True,
+    help="Select by state; may be repeated. Default: skipped.",
+)
+@click.option("--dry-run", is_flag=True, help="Dry run: show what would change, change nothing.")
+@decision
+def replan(
+    unique_ids: tuple[str, ...],
+    states: tuple[str, ...],
+    limit: int | None,
+    sample: int | None,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Plan follow-ups again with today's workflow file.
+
+    Takes follow-ups that are skipped, failed, held, canceled or in error, and shows how their requests would change.
+    A task that exists at Scale is never created twice.
+    """
+    selected = filters_from(**options)
+    require_selection(unique_ids, selected)
+    if not unique_ids:
+        unique_ids = tuple(select_to_replan(selected, states or ("skipped",), limit=limit, sample=sample))
+        if not unique_ids:
+            warn_about_unknown_filters(selected)
+    previews, cost = preview_replan(unique_ids)
+    if dry_run or not as_json:
+        print_replans(previews, cost, as_json)
+    planned = [one["unique_id"] for one in previews if one["refused"] is None]
+    if not dry_run and planned:
+        if not yes:
+            click.confirm(f"Plan {len(planned)} follow-ups again?", abort=True, err=as_json)
+        done = replan_many(planned, actor(), dispatch_now)
+        refused = {one["unique_id"]: one["refused"] for one in done if one["refused"] is not None}
+        if not as_json:
+            click.echo(f"Planned {len(done) - len(refused)} follow-ups again.")
+            print_errors(refused)
+        previews = [*done, *(one for one in previews if one["refused"] is not None)]
+    if as_json and not dry_run:
+        print_json(previews)
+    if any(one["refused"] is not None for one in previews):
+        raise click.exceptions.Exit(1)
+
+
+def print_replans(previews: Sequence[Mapping[str, Any]], cost: Cost, as_json: bool) -> None:
+    """Print what each follow-up would become, and the counts."""
+    if as_json:
+        print_json(previews)
+        return
+    planned = [one for one in previews if one["refused"] is None]
+    for one in planned[:MAX_PRINTED]:
+        click.echo(f"{printable(one['unique_id'])}: {one['state']} ({printable(one['reason'])})")
+        for new in one["follow_ups"]:
+            reason = f" ({printable(new['reason'])})" if new["reason"] else ""
+            click.echo(f"  → {printable(new['unique_id'])} {new['state']}{reason}")
+            for change in new["changes"][:MAX_SHOWN_CHANGES]:
+                before, after = (
+                    printable(json.dumps(change[side], ensure_ascii=False)) for side in ("before", "after")
+                )
+                click.echo(f"      {printable(change['path'])}: {before} → {after}")
+            if len(new["changes"]) > MAX_SHOWN_CHANGES:
+                click.echo(f"      … and {len(new['changes']) - MAX_SHOWN_CHANGES} more changes")
+    if len(planned) > MAX_PRINTED:
+        click.echo(f"… and {len(planned) - MAX_PRINTED} more; --json prints all")
+    print_errors({one["unique_id"]: one["refused"] for one in previews if one["refused"] is not None})
+    counts = Counter(new["state"] for one in planned for new in one["follow_ups"])
+    would = ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) or "no"
+    click.echo(f"{would} follow-ups, as far as the limits allow. Cost: {cost.summary}.")
+
+
+def require_selection(unique_ids: Sequence[str], selected: Mapping[str, Any]) -> None:
+    """Raise UsageError unless follow-ups are either named or selected by options."""
+    if bool(unique_ids) == bool(selected):
+        raise click.UsageError(
+            "Pass unique_ids, or select follow-ups by --workflow, --step, --source or --since."
+        )
+
+
 def decide(
     name: str,
     unique_ids: Sequence[str],
@@ -109,10 +207,7 @@ def decide(
 ) -> None:
     """Decide about the named follow-ups, or about those that the options select."""
     selected = filters_from(**options)
-    if bool(unique_ids) == bool(selected):
-        raise click.UsageError(
-            "Pass unique_ids, or select follow-ups by --workflow, --step, --source or --since."
-        )
+    require_selection(unique_ids, selected)
     if not unique_ids:
         unique_ids = select_follow_ups(name, selected, limit=limit, sample=sample)
         if not unique_ids:

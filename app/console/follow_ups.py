@@ -9,12 +9,13 @@ from flask import abort, flash, redirect, request, url_for
 from sqlalchemy import Connection
 from werkzeug.wrappers import Response
 
-from app.bulk_decisions import DECISIONS, cost_of, decide_many
+from app.bulk_decisions import DECISIONS, cost_of, decide_many, preview_replan, replan_many
 from app.console import session
 from app.console.frame import blueprint, page
 from app.console.lists import PAGE_ROWS, Filter, Listing, read_filters
 from app.extensions import dispatcher, service
 from pipeline.access.tokens import OPERATE
+from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.operations.queries import Page
 from pipeline.operations.queries import follow_ups as queries
 
@@ -98,6 +99,29 @@ def approve_all() -> Response:
         return redirect(url_for("console.confirm_approval", _external=False, **chosen))
     approved, _ = decide_many("approve", unique_ids, session.actor(), dispatcher().dispatch)
     flash(f"Approved {len(approved)} of {len(unique_ids)} follow-ups.")
+    return redirect(url_for("console.follow_ups"))
+
+
+@blueprint.get("/follow-ups/<unique_id>/replan")
+def confirm_replan(unique_id: str) -> Response:
+    """Show how the request of a follow-up would change, before it is planned again."""
+    session.require_role(OPERATE)
+    with service().reader.begin() as connection:
+        queries.get_follow_up(connection, unique_id)
+    (preview,), cost = preview_replan([unique_id])
+    return page("follow_ups_replan.html", "Plan a follow-up again", preview=preview, cost=cost.summary)
+
+
+@blueprint.post("/follow-ups/<unique_id>/replan")
+def replan(unique_id: str) -> Response:
+    """Plan a follow-up again with today's workflow file."""
+    session.require_role(OPERATE)
+    with service().reader.begin() as connection:
+        queries.get_follow_up(connection, unique_id)
+    (done,) = replan_many([unique_id], session.actor(), dispatcher().dispatch)
+    if done["refused"] is not None:
+        raise InvalidTransition(done["refused"])
+    flash(f"Planned {unique_id} again.")
     return redirect(url_for("console.follow_ups"))
 
 

@@ -26,6 +26,8 @@ from pipeline.jobs.queue import Job, RetryLater
 from pipeline.service import Service
 from workflows.definition.model import RECALLED, Step, Workflow
 from workflows.planning.joins import (
+    FIRE,
+    HOLD,
     WAIT,
     Child,
     JoinOutcome,
@@ -36,6 +38,7 @@ from workflows.planning.joins import (
     plan_join,
     results_needed,
 )
+from workflows.planning.plan import PlannedFollowUp
 from workflows.planning.view import view
 
 JOINS = cast(Table, Join.__table__)
@@ -219,6 +222,28 @@ def _find_step(connection: Connection, service: Service, join: RowMapping) -> tu
 def _seconds_left(join: RowMapping) -> float:
     """Return the seconds to the deadline."""
     return (join["deadline"] - utcnow()).total_seconds() if join["deadline"] is not None else float("inf")
+
+
+def plan_again(
+    service: Service, workflow: Workflow, step: Step, follow_up: RowMapping
+) -> tuple[TaskSnapshot, list[PlannedFollowUp]] | None:
+    """Return what a joined step plans now in place of a follow-up of its; None if there is no join that fired."""
+    fired = select(JOINS).where(
+        JOINS.c.source_task_id == follow_up["source_task_id"],
+        JOINS.c.workflow == workflow.name,
+        JOINS.c.step == step.name,
+        JOINS.c.verdict.in_((FIRE, HOLD)),
+    )
+    with service.reader.begin() as connection:
+        found = connection.execute(fired).mappings().all()
+        named = [join for join in found if f"{follow_up['unique_id']}.".startswith(f"{join['id']}.")]
+        if not found:
+            return None
+        join = (named or found)[0]
+        children = [_child(row) for row in _children(connection, join)]
+    verdict = decide_join(workflow, step, children, overdue=True)._replace(do=join["verdict"])
+    snapshot, outcome = _plan(service, workflow, step, join, verdict)
+    return snapshot, list(outcome.follow_ups)
 
 
 def _plan(

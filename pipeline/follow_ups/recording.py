@@ -117,11 +117,27 @@ def _replan(connection: Connection, rows: Mapping[str, dict[str, Any]]) -> set[s
         if (known.state, known.reason) != (rows[known.unique_id]["state"], rows[known.unique_id]["reason"])
     }
     for unique_id in changed:
-        row = {name: value for name, value in rows[unique_id].items() if name not in ("unique_id", "state")}
-        code, text = row.pop("reason_code"), row.pop("reason")
-        reason = Reason(code, text) if code else text
-        transition(connection, [unique_id], rows[unique_id]["state"], reason, created_at=None, **row)
+        _write_again(connection, rows[unique_id])
     return changed
+
+
+def rewrite(
+    connection: Connection, service: Service, snapshot: TaskSnapshot, follow_up: PlannedFollowUp
+) -> str:
+    """Write a follow-up without a task as it is planned now, in place of its row. Returns its state."""
+    row = _row(snapshot, follow_up, settings_reason(service, snapshot.view.environment))
+    _write_again(connection, row)
+    state: str = row["state"]
+    return state
+
+
+def _write_again(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Replace a stored row. Whoever decided about the former request did not decide about this one."""
+    columns = {name: value for name, value in row.items() if name not in ("unique_id", "state")}
+    code, text = columns.pop("reason_code"), columns.pop("reason")
+    reason = Reason(code, text) if code else text
+    columns |= {"created_at": None, "decided_by": None, "decided_at": None}
+    transition(connection, [row["unique_id"]], row["state"], reason, **columns)
 
 
 def close_incomplete(

@@ -16,7 +16,12 @@ from workflows.definition.model import ERROR, Join, Step, Workflow
 from workflows.definition.reducers import find_reducer
 from workflows.planning.conditions import Condition, conditions, states
 from workflows.planning.identity import id_segment, response_segment, unique_id
-from workflows.planning.plan import PlannedFollowUp, incomplete_follow_up, requested_follow_ups
+from workflows.planning.plan import (
+    PlannedFollowUp,
+    incomplete_follow_up,
+    invalid_follow_up,
+    requested_follow_ups,
+)
 from workflows.planning.reasons import MissingFile, Reason, ReasonCode
 from workflows.planning.requests import names_used
 from workflows.planning.view import Source, StepScope, View
@@ -184,6 +189,9 @@ def _plan_results(
     checked: list[Condition] = []
     for condition in conditions(view, workflow, step, StepScope(view, own)):
         checked.append(condition)
+        if condition.held is None:
+            invalid = invalid_follow_up(view, workflow, step, prefix, segments, condition)
+            return JoinOutcome((invalid,), reduced, f"{condition.name}: {condition.why}", tuple(checked))
         if not condition.held:
             return JoinOutcome((), reduced, f"{condition.name}: {condition.why}", tuple(checked))
     held = None

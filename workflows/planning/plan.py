@@ -14,7 +14,7 @@ from workflows.definition.interpreter import plan_budget
 from workflows.definition.model import DEFAULT_MAX_DEPTH, ERROR, Step, Workflow
 from workflows.definition.recipes import RequestFile, mirrored, split_files
 from workflows.definition.templates import render
-from workflows.planning.conditions import conditions, source_step, states
+from workflows.planning.conditions import Condition, conditions, source_step, states
 from workflows.planning.identity import id_segment, response_segment, unique_id
 from workflows.planning.reasons import MissingFile, Reason, ReasonCode
 from workflows.planning.requests import (
@@ -85,13 +85,20 @@ def incomplete_follow_up(
     return _follow_up(view, workflow, step, prefix, key, held_request(step, missing))
 
 
+def invalid_follow_up(
+    view: View, workflow: Workflow, step: Step, prefix: str, key: tuple[str, ...], condition: Condition
+) -> PlannedFollowUp:
+    """Return the skipped follow-up of a step with a condition that cannot be evaluated for this result."""
+    request = skipped_request(step, f"{condition.name}: {condition.why}")
+    return _follow_up(view, workflow, step, prefix, key, request)
+
+
 def _follow_ups_of_result(
     view: View, workflow: Workflow, step: Step, prefix: str, key: tuple[str, ...]
 ) -> Iterator[PlannedFollowUp]:
     for condition in conditions(view, workflow, step):
         if condition.held is None:
-            fault = f"{condition.name}: {condition.why}"
-            yield _follow_up(view, workflow, step, prefix, key, skipped_request(step, fault))
+            yield invalid_follow_up(view, workflow, step, prefix, key, condition)
         if not condition.held:
             return
     yield from requested_follow_ups(view, workflow, step, prefix, key)

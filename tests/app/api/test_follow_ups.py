@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from models import FollowUp, Job, Join
 from pipeline.db.ids import new_id, utcnow
@@ -15,6 +15,7 @@ from pipeline.jobs.rate_limits import set_rate_limit
 from pipeline.jobs.scale_limits import scope
 from pipeline.service import Service
 from tests.app.api.conftest import Deliver
+from workers.runner import run_due_jobs
 
 Get = Callable[..., Any]
 Plan = Callable[..., str]
@@ -345,3 +346,53 @@ def test_many_follow_ups_are_decided_about_in_one_request(client: FlaskClient, p
 )
 def test_a_selection_that_is_empty_or_ambiguous_is_refused(client: FlaskClient, body: dict[str, Any]) -> None:
     assert client.post("/api/v1/follow-ups/approve", json=body).status_code in (400, 422)
+
+
+# Planning again.
+
+
+@pytest.fixture
+def skipped(deliver: Deliver, workflows_dir: Path, service: Service) -> str:
+    """The unique_id of a follow-up that a dry run has skipped, of a file that has changed since."""
+    (workflows_dir / "chain.yaml").write_text(POLYGONS)
+    deliver("polygonannotation/polygons")
+    run_due_jobs(service)
+    with service.engine.begin() as connection:
+        columns = {"state": "skipped", "reason": "dry run", "reason_code": "dry_run", "request": {"a": 1}}
+        connection.execute(update(FollowUp).values(**columns))
+        return connection.scalars(select(FollowUp.unique_id)).one()
+
+
+def test_a_skipped_follow_up_is_planned_again_after_a_preview(
+    client: FlaskClient, skipped: str, get: Get
+) -> None:
+    path = f"/api/v1/follow-ups/{skipped}/replan"
+    shown = client.post(path, json={"dry_run": True}).json
+    assert (shown["state"], shown["refused"]) == ("skipped", None)
+    (new,) = shown["follow_ups"]
+    assert (new["unique_id"], new["type"]) == (skipped, "annotation")
+    assert {"path": "a", "before": 1, "after": "(absent)"} in new["changes"]
+    assert get(f"/follow-ups/{skipped}")["state"] == "skipped"
+    assert client.post(path, json={}).json["refused"] is None
+    assert get(f"/follow-ups/{skipped}")["state"] == "held"  # no API key is set
+    again = client.post(path, json={})
+    assert again.status_code == 200  # the request is the same; a missing setting still holds it
+    assert audited(get)[0] == ("API_TOKEN", "follow-up.replan", skipped)
+    assert client.post("/api/v1/follow-ups/nosuch/replan", json={}).status_code == 404
+
+
+def test_many_are_planned_again_in_one_request(client: FlaskClient, skipped: str, plan: Plan) -> None:
+    created = plan("created", task_id="child")
+    body = {"unique_ids": [skipped, created, "nosuch"], "dry_run": True}
+    shown = {
+        one["unique_id"]: one for one in client.post("/api/v1/follow-ups/replan", json=body).json["data"]
+    }
+    assert shown[skipped]["refused"] is None
+    assert shown[created]["refused"].startswith("the follow-up is created; replan takes")
+    assert shown["nosuch"]["refused"] == "no follow-up nosuch is known"
+    assert client.post(f"/api/v1/follow-ups/{created}/replan", json={}).status_code == 409
+    (done,) = client.post("/api/v1/follow-ups/replan", json={"workflow": "chain", "limit": 5}).json["data"]
+    assert (done["unique_id"], done["refused"]) == (skipped, None)
+    assert client.post("/api/v1/follow-ups/replan", json={"state": ["skipped"]}).status_code == 400
+    refused = client.post("/api/v1/follow-ups/replan", json={"workflow": "w", "state": ["created"]})
+    assert refused.status_code == 400

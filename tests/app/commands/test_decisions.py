@@ -182,3 +182,44 @@ def test_a_dismissed_delivery_stays_stored_and_is_no_warning_any_more(
     shown = json.loads(weighbridge("deliveries", "show", str(receipt.delivery_id), "--json").stdout)
     assert shown["status"] == "quarantined"
     assert shown["dismissed_at"]
+
+
+# Planning again.
+
+
+@pytest.fixture
+def skipped(held: str, service: Service) -> str:
+    """The unique_id of a follow-up that a dry run has skipped, of a file that has changed since."""
+    with service.engine.begin() as connection:
+        request = connection.scalars(select(FollowUp.request)).one()
+        columns = {"state": "skipped", "reason": "dry run", "reason_code": "dry_run"}
+        connection.execute(update(FollowUp).values(**columns, request={**request, "with_labels": False}))
+    return held
+
+
+def test_a_skipped_follow_up_is_planned_again_after_its_change_was_shown(
+    weighbridge: Run, skipped: str, service: Service
+) -> None:
+    selection = ("--workflow", "polygons-to-boxes", "--state", "skipped")
+    shown = weighbridge("follow-ups", "replan", *selection, "--dry-run")
+    assert f"{skipped}: skipped (dry run)" in shown.stdout
+    assert "with_labels: false → true" in shown.stdout
+    assert "1 held follow-ups, as far as the limits allow. Cost: " in shown.stdout
+    assert state_of(service, skipped)[0] == "skipped"
+    assert weighbridge("follow-ups", "replan", *selection, input="n\n").exit_code == 1
+    assert state_of(service, skipped)[0] == "skipped"
+    done = weighbridge("follow-ups", "replan", skipped, "--yes")
+    assert done.exit_code == 0
+    assert "Planned 1 follow-ups again." in done.stdout
+    assert state_of(service, skipped)[0] == "held"  # no API key is set
+
+
+def test_what_cannot_be_planned_again_is_reported_together(weighbridge: Run, skipped: str) -> None:
+    unknown = [f"x.y.{number}" for number in range(30)]
+    done = weighbridge("follow-ups", "replan", *unknown, skipped, "--yes", "--json")
+    assert done.exit_code == 1
+    assert {one["unique_id"] for one in json.loads(done.stdout) if one["refused"]} == set(unknown)
+    said = weighbridge("follow-ups", "cancel", *unknown).stderr.splitlines()
+    (line,) = [one for one in said if "x.y" in one]
+    assert line.startswith("x.y.0, x.y.1, ")
+    assert "and 10 more: " in line

@@ -4,11 +4,15 @@ import csv
 import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from sqlalchemy import select, update
 
+from models import FollowUp
 from pipeline.service import Service
 from tests.app.console.conftest import Person
+from workers.runner import run_due_jobs
 
 HOSTILE = "<script>alert(1)</script>\"'"
 SCREENS = (
@@ -213,3 +217,27 @@ def test_a_dataset_version_is_created_and_its_export_requested(
     assert "street@1" in admin.get("/exports").text
     assert admin.post("/datasets", name="No Name").status_code == 400
     assert admin.post("/exports", dataset="nothing", export_format="csv").status_code == 400
+
+
+def test_a_follow_up_is_planned_again_after_its_changes_were_shown(
+    admin: Person, deliver: Callable[..., object], service: Service, workflows_dir: Path
+) -> None:
+    own = Path("tests/workflows/files/polygons-to-boxes.yaml")
+    (workflows_dir / own.name).write_text(own.read_text())
+    deliver("polygonannotation/polygons")
+    run_due_jobs(service)
+    with service.engine.begin() as connection:
+        columns = {"state": "skipped", "reason": "dry run", "request": {"instruction": "Old"}}
+        connection.execute(update(FollowUp).values(**columns))
+        unique_id = connection.scalars(select(FollowUp.unique_id)).one()
+    assert f'href="/console/follow-ups/{unique_id}/replan"' in admin.get("/follow-ups").text
+    shown = admin.get(f"/follow-ups/{unique_id}/replan").text
+    assert '<code>"Old"</code>' in shown
+    assert "Plan it again" in shown
+    assert admin.post(f"/follow-ups/{unique_id}/replan").status_code == 302
+    with service.reader.begin() as connection:
+        assert connection.scalars(select(FollowUp.state)).one() == "held"  # no API key is set
+    with service.engine.begin() as connection:
+        connection.execute(update(FollowUp).values(state="created"))
+    assert "It stays as it is" in admin.get(f"/follow-ups/{unique_id}/replan").text
+    assert admin.post(f"/follow-ups/{unique_id}/replan").status_code == 409
