@@ -61,7 +61,7 @@ class DatabaseCollector:
         up = GaugeMetricFamily("weighbridge_database_up", "Whether the database answers")
         try:
             with self.service.reader.begin() as connection:
-                found = list(gauges(work_counts(connection)))
+                counts = work_counts(connection)
         except SQLAlchemyError:
             up.add_metric((), 0)
             return (up,)
@@ -77,7 +77,12 @@ class DatabaseCollector:
             "Free space of the folder of ARTIFACT_STORE; absent for a remote store",
             free,
         )
-        return (up, writable, space, *found)
+        reconciled = _single(
+            "weighbridge_reconcile_age_seconds",
+            "Seconds since the last complete comparison with Scale began; absent if none is scheduled or none was made",
+            counts.reconcile_age if self.service.settings.reconcile_every_seconds else None,
+        )
+        return (up, writable, space, reconciled, *gauges(counts))
 
 
 def gauges(counts: WorkCounts) -> Iterable[GaugeMetricFamily]:
@@ -111,11 +116,6 @@ def gauges(counts: WorkCounts) -> Iterable[GaugeMetricFamily]:
         "weighbridge_oldest_due_job_age_seconds",
         "Seconds that the longest waiting due job has waited; absent if none is due",
         counts.oldest_due_job_age,
-    )
-    yield _single(
-        "weighbridge_reconcile_age_seconds",
-        "Seconds since the last complete comparison with Scale began; absent if there was none",
-        counts.reconcile_age,
     )
 
 

@@ -116,6 +116,12 @@ def chromium() -> Path:
     return _server(servers.chromium)
 
 
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """The checker of Prometheus' rules and metrics."""
+    return _server(servers.promtool)
+
+
 def _for_sqlalchemy(url: str) -> str:
     """The form that Settings.database_url has and DATABASE_URL takes too: psycopg 3 is named."""
     return url.replace("postgresql://", "postgresql+psycopg://", 1)

@@ -546,6 +546,16 @@ def chromium() -> Path:
     raise Unavailable("Chromium: no browser on this machine (install one, for example: apt install chromium)")
 
 
+# promtool
+
+
+def promtool() -> Path:
+    """The checker of Prometheus' rules and metrics. Raises Unavailable without one."""
+    if path := shutil.which("promtool"):
+        return Path(path)
+    raise Unavailable("promtool: not on this machine (it is part of the package prometheus)")
+
+
 # Folders
 
 
