@@ -22,6 +22,8 @@ class Artifact(Base):
     url: Mapped[str]
     state: Mapped[str] = mapped_column(String(16))
     """pending → stored | failed"""
+    stored_at: Mapped[datetime | None]
+    """When its content was first stored and read: dataset versions as of an earlier moment do not have it."""
     attempts: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     first_attempt_at: Mapped[datetime | None]
     sha256: Mapped[str | None] = mapped_column(String(64))

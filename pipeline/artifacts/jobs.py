@@ -169,6 +169,7 @@ def record_stored(service: Service, job: Job, file: File, extracted: Extracted) 
             connection,
             file,
             state="stored",
+            stored_at=func.coalesce(Artifact.stored_at, utcnow()),
             annotation_count=extracted.rows,
             details=extracted.details,
             reason="; ".join(extracted.warnings)[:MAX_REASON_LENGTH] or None,
@@ -222,7 +223,7 @@ def fail(service: Service, job: Job, file: File, reason: str) -> None:
             known = lock_pending(connection, job, file)
         except ArtifactSuperseded:
             return queue.finish(connection, job)
-        update_artifact(connection, file, state="failed", reason=reason[:MAX_REASON_LENGTH])
+        update_artifact(connection, file, state="failed", stored_at=None, reason=reason[:MAX_REASON_LENGTH])
         enqueue_plan_if_complete(connection, service, known)
         queue.mark_dead(connection, job, reason[:MAX_REASON_LENGTH])
     if file.is_segmentation:

@@ -69,7 +69,7 @@ def choose(
     found = Selection([], 0, 0)
     for tasks in batches(_matching(connection, filters, changed, as_of, with_params=split_by is not None)):
         tasks = [task for task in tasks if _of_follow_up(connection, filters, task)]
-        _add(connection, found, tasks, filters, split_by)
+        _add(connection, found, tasks, filters, as_of, split_by)
     found.members.sort(key=lambda member: member.task_id)
     return found
 
@@ -174,17 +174,14 @@ def _add(
     found: Selection,
     tasks: Sequence[Mapping[str, Any]],
     filters: Filters,
+    as_of: datetime | None,
     split_by: str | None,
 ) -> None:
     tasks = [task for task in tasks if task["response_id"] is not None]
     ids = [task["response_id"] for task in tasks]
     columns = (Response.id, Response.number, Response.digest, Response.error)
     responses = {row.id: row for row in connection.execute(select(*columns).where(Response.id.in_(ids)))}
-    unread = set(
-        connection.scalars(
-            select(Artifact.response_id).where(Artifact.response_id.in_(ids), Artifact.state != "stored")
-        )
-    )
+    unread = _with_unread_files(connection, ids, as_of)
     labeled = _labeled(connection, ids, filters.label)
     kept = []
     for task in tasks:
@@ -212,6 +209,15 @@ def _add(
         )
         for (task, response), member in zip(kept, members, strict=True)
     ]
+
+
+def _with_unread_files(connection: Connection, ids: Sequence[UUID], as_of: datetime | None) -> set[UUID]:
+    """Which of these responses have a file that is not stored, or was not yet at `as_of`."""
+    is_unread = Artifact.state != "stored"
+    if as_of is not None:
+        is_unread |= Artifact.stored_at > as_of
+    statement = select(Artifact.response_id).where(Artifact.response_id.in_(ids), is_unread)
+    return set(connection.scalars(statement.distinct()))
 
 
 def _labeled(connection: Connection, ids: Sequence[UUID], labels: Sequence[str]) -> set[UUID]:

@@ -249,6 +249,7 @@ def test_a_refused_file_is_fetched_when_a_person_asks_for_its_job_again(
         assert queue.retry(connection, only(service, Job)["id"])
     run_job(service, claim(service))
     assert (only(service, Artifact)["state"], only(service, Artifact)["reason"]) == ("stored", None)
+    assert only(service, Artifact)["stored_at"] is not None
     assert only(service, Response)["annotation_count"] == 1
     assert table(service, Job) == []
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
-from models import Annotation, Delivery
+from models import Annotation, Artifact, Delivery
 from pipeline.datasets import diff, holds, versions
 from pipeline.datasets.filters import Unusable, parse_filters
 from pipeline.datasets.records import read_tasks
@@ -152,6 +152,22 @@ def test_as_of_gives_what_was_known_by_receipt(service: Service, post: Post) -> 
     by_project = Request(filters=parse_filters({"project": "p1"}), as_of=moment)
     assert members(service, versions.create(service, "past", by_project, "ana")) == ["t2"]
     assert members(service, create(service, "now")) == ["t0", "t2"]
+
+
+def test_as_of_does_not_know_a_file_that_came_later(service: Service, post: Post) -> None:
+    post("t1", None, type="videoannotation", response={"annotations": {"url": "https://x/result.json"}})
+    post("t2", [box("a")])
+    moment = datetime.now(UTC)
+    at_the_moment = versions.create(service, "street", Request(as_of=moment))
+    with service.engine.begin() as connection:
+        connection.execute(update(Artifact).values(state="stored", stored_at=datetime.now(UTC)))
+    again = versions.create(service, "again", Request(as_of=moment))
+    assert members(service, at_the_moment) == members(service, again) == ["t2"]
+    assert again.digest == at_the_moment.digest
+    assert again.counts["incomplete"] == at_the_moment.counts["incomplete"]
+    assert members(service, create(service, "now")) == ["t1", "t2"]
+    later = Request(as_of=datetime.now(UTC))
+    assert members(service, versions.create(service, "later", later)) == ["t1", "t2"]
 
 
 def test_a_moment_in_the_future_is_refused(service: Service) -> None:
