@@ -1,12 +1,15 @@
 # One image for web, worker and release: the command chooses.
-FROM python:3.13-slim
+# The digest fixes the content. For a newer one: docker buildx imagetools inspect python:3.13-slim-trixie
+FROM python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 
 # Only var/ is written to, also temporary files: the root file system and /tmp may be read-only.
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TMPDIR=/app/var
 WORKDIR /app
 
-COPY requirements.txt .
-RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
+# The second file holds what some export formats need.
+COPY requirements.txt requirements-exports.txt ./
+RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt \
+    && pip install --no-cache-dir --disable-pip-version-check -r requirements-exports.txt
 
 COPY . .
 RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -54,6 +54,22 @@ def test_no_container_has_more_rights_or_memory_than_it_needs() -> None:
         assert service["mem_limit"], name
 
 
+def test_every_image_from_outside_is_fixed_by_its_digest() -> None:
+    bases = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    images = [service["image"] for service in compose()["services"].values() if "build" not in service]
+    assert bases
+    assert len(images) == 2
+    for image in (*bases, *images):
+        assert re.fullmatch(r"[a-z]+:[a-z0-9.-]+@sha256:[0-9a-f]{64}", image), image
+
+
+def test_the_image_holds_what_every_export_format_needs() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    for name in ("requirements.txt", "requirements-exports.txt"):
+        assert f"-r {name}" in dockerfile
+        assert (ROOT / name).is_file()
+
+
 def test_the_password_of_the_database_is_not_in_the_files() -> None:
     services = compose()["services"]
     given = [services["postgres"]["environment"]["POSTGRES_PASSWORD"]]
