@@ -14,7 +14,18 @@ from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from config.settings import Settings
 
-QUIET_LIBRARIES = ("urllib3", "botocore", "kombu", "amqp", "celery", "alembic", "PIL", "fsspec", "s3fs")
+QUIET_LIBRARIES = (
+    "urllib3",
+    "aiobotocore",
+    "botocore",
+    "kombu",
+    "amqp",
+    "celery",
+    "alembic",
+    "PIL",
+    "fsspec",
+    "s3fs",
+)
 
 
 class StdoutHandler(logging.StreamHandler[TextIO]):

@@ -13,6 +13,10 @@ ELLIPSE_POINTS = 64
 """Of the polygon that stands for an ellipse: at a radius of 1,000 pixels it is 1.2 pixels off at the most."""
 
 
+DECIMALS = 6
+"""Of computed coordinates: a millionth of a pixel."""
+
+
 def geometry_name(annotation: Annotation) -> str:
     """Return the annotation's column in the table of formats: its type, or "rotated box"."""
     return "rotated box" if annotation.type == "box" and is_rotated(annotation.geometry) else annotation.type
@@ -37,11 +41,16 @@ def corners(geometry: Mapping[str, Any]) -> list[Point]:
     cosine, sine = math.cos(geometry["rotation"]), math.sin(geometry["rotation"])
     return [
         (
-            centre_x + (x - centre_x) * cosine - (y - centre_y) * sine,
-            centre_y + (x - centre_x) * sine + (y - centre_y) * cosine,
+            settled(centre_x + (x - centre_x) * cosine - (y - centre_y) * sine),
+            settled(centre_y + (x - centre_x) * sine + (y - centre_y) * cosine),
         )
         for x, y in straight
     ]
+
+
+def settled(number: float) -> float:
+    """Round what sine, cosine or a root was used for: the last bits of those differ between machines."""
+    return round(number, DECIMALS) + 0.0  # + 0.0: no -0.0
 
 
 def vertices(geometry: Mapping[str, Any]) -> list[Point]:
@@ -63,8 +72,8 @@ def ellipse(geometry: Mapping[str, Any], points: int = ELLIPSE_POINTS) -> list[P
     turns = (2 * math.pi * step / points for step in range(points))
     return [
         (
-            centre_x + radius_x * math.cos(turn),
-            centre_y + radius_y * (shear * math.cos(turn) + other * math.sin(turn)),
+            settled(centre_x + radius_x * math.cos(turn)),
+            settled(centre_y + radius_y * (shear * math.cos(turn) + other * math.sin(turn))),
         )
         for turn in turns
     ]
@@ -91,7 +100,7 @@ def ellipse_axes(geometry: Mapping[str, Any]) -> tuple[float, float, float, floa
     # The eigenvalues of the matrix of second moments are the squares of the half axes.
     xx, xy, yy = radius_x * radius_x, radius_x * radius_y * shear, radius_y * radius_y
     middle, spread = (xx + yy) / 2, math.hypot((xx - yy) / 2, xy)
-    first, second = math.sqrt(middle + spread), math.sqrt(max(middle - spread, 0.0))
+    first, second = settled(math.sqrt(middle + spread)), settled(math.sqrt(max(middle - spread, 0.0)))
     return centre_x, centre_y, first, second, math.atan2(2 * xy, xx - yy) / 2
 
 

@@ -6,6 +6,7 @@ or it has all the files that its export.json lists.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,6 +32,10 @@ PRODUCT = "weighbridge"
 
 class OutputRefused(Exception):
     """Raised when OUT cannot take the export. args[0] says why and what to do; nothing in OUT was changed."""
+
+
+class OutputFailed(Exception):
+    """Raised when the store behind OUT refuses or does not answer. args[0] says why, in a sentence."""
 
 
 class Output:
@@ -58,7 +63,7 @@ class Output:
 
 
 def open_output(address: str) -> Output:
-    """Return the output at `address`. Raises OutputRefused where something else is there."""
+    """Return the output at `address`. Raises OutputRefused where something else is there; a store may raise OutputFailed."""
     if "://" in address:
         return RemoteZip(address) if address.endswith(".zip") else RemoteFolder(address)
     path = Path(address).absolute()
@@ -258,6 +263,14 @@ class RemoteFolder(Output):
         self.stage = Path(self._local.name) / "files"
 
     def __enter__(self) -> RemoteFolder:
+        with store_errors(self._address):
+            self._look()
+        self.stage.mkdir()
+        self.work.mkdir()
+        return self
+
+    def _look(self) -> None:
+        """Read what is there. Raises OutputRefused where that is no export."""
         self._known = listed(self._read(MANIFEST))
         moving = listed(self._read(f"{STAGING}.json"))
         root = self._root.rstrip("/") + "/"
@@ -268,14 +281,15 @@ class RemoteFolder(Output):
             refuse(self._address, strangers)
         self.restarts = moving is not None
         self._present = set(relative)
-        self.stage.mkdir()
-        self.work.mkdir()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._local.cleanup()
 
     def finish(self, manifest: bytes) -> None:
+        with store_errors(self._address):
+            self._upload(manifest)
+
+    def _upload(self, manifest: bytes) -> None:
         files = files_under(self.stage)
         both = (self._present | set(files)) - {MANIFEST, f"{STAGING}.json"}
         self._write(f"{STAGING}.json", marker(both))
@@ -315,9 +329,10 @@ class RemoteZip(Output):
         self.stage = Path(self._local.name) / "files"
 
     def __enter__(self) -> RemoteZip:
-        if self._files.exists(self._place):
-            with self._files.open(self._place, "rb") as file:
-                refuse_unless_export(file, self._address)
+        with store_errors(self._address):
+            if self._files.exists(self._place):
+                with self._files.open(self._place, "rb") as file:
+                    refuse_unless_export(file, self._address)
         self.stage.mkdir()
         self.work.mkdir()
         return self
@@ -328,8 +343,9 @@ class RemoteZip(Output):
     def finish(self, manifest: bytes) -> None:
         packed = Path(self._local.name) / "export.zip"
         pack(self.stage, manifest, packed)
-        self._files.makedirs(self._files._parent(self._place), exist_ok=True)
-        self._files.put_file(str(packed), self._place)
+        with store_errors(self._address):
+            self._files.makedirs(self._files._parent(self._place), exist_ok=True)
+            self._files.put_file(str(packed), self._place)
 
 
 def connect(address: str) -> tuple[Any, str]:
@@ -337,8 +353,25 @@ def connect(address: str) -> tuple[Any, str]:
     try:
         files, root = fsspec.core.url_to_fs(address, use_listings_cache=False)
     except (ValueError, ImportError, OSError) as error:
-        raise OutputRefused(f"{re.sub('//[^/@]*@', '//', address)} cannot be opened: {error}") from None
+        raise OutputRefused(f"{shown(address)} cannot be opened: {error}") from None
     return files, str(root)
+
+
+@contextlib.contextmanager
+def store_errors(address: str) -> Iterator[None]:
+    """Raise OutputFailed for whatever the client of a store raises: each has errors of its own."""
+    try:
+        yield
+    except OutputRefused:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise OutputFailed(f"{shown(address)} cannot be used: {said}") from None
+
+
+def shown(address: str) -> str:
+    """Return the address without a user and a password in it."""
+    return re.sub("//[^/@]*@", "//", address)
 
 
 def marker(paths: Iterable[str]) -> bytes:

@@ -1,5 +1,9 @@
-"""`python -m tests.exports.export_once DATABASE_URL STORE HOST OUT`: one export, in a process that a test kills."""
+"""`python -m tests.exports.export_once DATABASE_URL STORE HOST OUT`: one export for each line on stdin, in a child that a test kills.
 
+Prints the id of each child when it begins and the child's exit status when it ended. A child costs a fork, not an import.
+"""
+
+import os
 import sys
 
 from config import Settings
@@ -9,13 +13,25 @@ from exports.formats import find_format
 from pipeline.bootstrap import build_service
 from pipeline.datasets import versions
 
-database_url, store, host, out = sys.argv[1:]
-service = build_service(
-    Settings(database_url=database_url, artifact_store=store, secret_key="secret", attachment_hosts=(host,))
-)
-with service.reader.begin() as connection:
-    version = versions.find(connection, "all")
-format_ = find_format("yolo-detect")
-assert format_ is not None
-print("ready", flush=True)
-write_export(service, version, format_, Options(images="copy"), out)
+
+def export(database_url: str, store: str, host: str, out: str) -> None:
+    """Write the dataset `all` to `out` with its images."""
+    service = build_service(
+        Settings(
+            database_url=database_url, artifact_store=store, secret_key="secret", attachment_hosts=(host,)
+        )
+    )
+    with service.reader.begin() as connection:
+        version = versions.find(connection, "all")
+    format_ = find_format("yolo-detect")
+    assert format_ is not None
+    print(os.getpid(), flush=True)
+    write_export(service, version, format_, Options(images="copy"), out)
+
+
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        export(*sys.argv[1:])
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
