@@ -25,8 +25,8 @@ class Sent:
 class Connection:
     """One keep-alive HTTP/1.1 connection that posts callbacks."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, timeout: float = 60) -> None:
+        self.port, self.timeout = port, timeout
         self.sock: socket.socket | None = None
 
     def post(self, body: bytes) -> int:
@@ -36,7 +36,7 @@ class Connection:
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         ).encode()
         if self.sock is None:
-            self.sock = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+            self.sock = socket.create_connection(("127.0.0.1", self.port), timeout=self.timeout)
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.sendall(head + body)
         answer = b""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -17,6 +19,9 @@ from pipeline.service import Service
 
 EXPORTER_VERSION = 1
 """Raised whenever the same version and options give other bytes."""
+
+COLLECTIONS = gc.get_threshold()
+FEW_COLLECTIONS = (100_000, 20, 20)
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
@@ -34,15 +39,25 @@ def write_export(
 ) -> dict[str, Any]:
     """Write the export and return its export.json. `restarts` is called where an interrupted export is replaced.
 
-    Raises OutputRefused and MissingPackage, before anything is written, and what the database or the store raise.
+    Raises OutputRefused and MissingPackage, before anything is written; OutputFailed, and what the database raises.
     """
     format_.check_packages()
-    with open_output(address) as output:
+    with _fewer_collections(), open_output(address) as output:
         if output.restarts:
             restarts()
         manifest = _write(service, version, format_, options, output, progress)
         output.finish(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
     return manifest
+
+
+@contextlib.contextmanager
+def _fewer_collections() -> Iterator[None]:
+    """Let the garbage collector look less often: rows hold no cycles, and looking at them takes a third of the time."""
+    gc.set_threshold(*FEW_COLLECTIONS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*COLLECTIONS)
 
 
 def _write(

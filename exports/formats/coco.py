@@ -6,9 +6,8 @@ Categories count from 1 in the order of the classes. Polygons of one uuid are on
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,9 +43,14 @@ def write(export: Export) -> None:
             for file in into:
                 file.add_image(record)
             for shape in _shapes(export, image):
-                shape.record |= {"id": next_id, "image_id": image.id, "category_id": ids[shape.label] + 1}
+                record = _record(export, shape)
+                record["id"], record["image_id"], record["category_id"] = (
+                    next_id,
+                    image.id,
+                    ids[shape.label] + 1,
+                )
                 next_id += 1
-                line = dumps(shape.record)
+                line = dumps(record)
                 for file in into:
                     file.add_annotation(line)
                 export.report.wrote(shape.task, *shape.annotations)
@@ -114,10 +118,9 @@ class _Shape:
     task: Task
     label: str
     annotations: list[Annotation]
-    record: dict[str, Any] = field(default_factory=dict)
 
 
-def _shapes(export: Export, image: Image) -> Iterator[_Shape]:
+def _shapes(export: Export, image: Image) -> list[_Shape]:
     polygons: dict[Any, _Shape] = {}
     waiting: list[_Shape] = []
     for task, annotation in image.annotations:
@@ -136,9 +139,7 @@ def _shapes(export: Export, image: Image) -> Iterator[_Shape]:
             export.report.leave_out(reason, task, [annotation])
             continue
         waiting.append(shape)
-    for shape in waiting:
-        shape.record = _record(export, shape)
-        yield shape
+    return waiting
 
 
 def _unwritable(annotation: Annotation) -> str | None:
@@ -152,8 +153,9 @@ def _record(export: Export, shape: _Shape) -> dict[str, Any]:
     geometry = annotation.geometry
     record: dict[str, Any] = {"iscrowd": 0}
     if annotation.type == "box" and not shapes.is_rotated(geometry):
-        box = [geometry["left"], geometry["top"], geometry["width"], geometry["height"]]
-        record |= {"bbox": box, "area": geometry["width"] * geometry["height"], "segmentation": []}
+        width, height = geometry["width"], geometry["height"]
+        record["bbox"] = [geometry["left"], geometry["top"], width, height]
+        record["area"], record["segmentation"] = width * height, []
     elif annotation.type == "box":
         record |= _polygons([shapes.corners(geometry)]) | {"rotation": geometry["rotation"]}
         export.report.change(ROTATED, shape.task, "box")
@@ -167,7 +169,7 @@ def _record(export: Export, shape: _Shape) -> dict[str, Any]:
     else:
         points = shapes.vertices(geometry) if annotation.type == "line" else [(geometry["x"], geometry["y"])]
         record |= _keypoints(points)
-    record["attributes"] = dict(sorted((annotation.attributes or {}).items()))
+    record["attributes"] = annotation.attributes or {}
     if annotation.uuid is not None:
         record["uuid"] = annotation.uuid
     record["task_id"] = shape.task.task_id
