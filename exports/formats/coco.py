@@ -38,17 +38,14 @@ def write(export: Export) -> None:
             closing.enter_context(file)
         next_id = 1
         for image in export.images():
-            record = _image(export, image)
+            image_record = _image(export, image)
             into = [file for file in files if file.split in (None, image.split)]
             for file in into:
-                file.add_image(record)
+                file.add_image(image_record)
             for shape in _shapes(export, image):
                 record = _record(export, shape)
-                record["id"], record["image_id"], record["category_id"] = (
-                    next_id,
-                    image.id,
-                    ids[shape.label] + 1,
-                )
+                record["id"], record["image_id"] = next_id, image.id
+                record["category_id"] = ids[shape.label] + 1
                 next_id += 1
                 line = dumps(record)
                 for file in into:

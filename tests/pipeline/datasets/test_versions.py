@@ -158,16 +158,16 @@ def test_as_of_does_not_know_a_file_that_came_later(service: Service, post: Post
     post("t1", None, type="videoannotation", response={"annotations": {"url": "https://x/result.json"}})
     post("t2", [box("a")])
     moment = datetime.now(UTC)
-    at_the_moment = versions.create(service, "street", Request(as_of=moment))
+    at_the_moment = versions.create(service, "street", Request(as_of=moment), "ana")
     with service.engine.begin() as connection:
         connection.execute(update(Artifact).values(state="stored", stored_at=datetime.now(UTC)))
-    again = versions.create(service, "again", Request(as_of=moment))
+    again = versions.create(service, "again", Request(as_of=moment), "ana")
     assert members(service, at_the_moment) == members(service, again) == ["t2"]
     assert again.digest == at_the_moment.digest
     assert again.counts["incomplete"] == at_the_moment.counts["incomplete"]
     assert members(service, create(service, "now")) == ["t1", "t2"]
     later = Request(as_of=datetime.now(UTC))
-    assert members(service, versions.create(service, "later", later)) == ["t1", "t2"]
+    assert members(service, versions.create(service, "later", later, "ana")) == ["t1", "t2"]
 
 
 def test_a_moment_in_the_future_is_refused(service: Service) -> None:
