@@ -5,6 +5,7 @@ from models.api_token import ApiToken
 from models.artifact import Artifact
 from models.audit import AuditEntry
 from models.batch import Batch
+from models.bulk_action import BulkAction
 from models.columns import Base
 from models.dataset import Dataset, DatasetItem, DatasetVersion
 from models.delivery import Delivery
@@ -34,6 +35,7 @@ __all__ = [
     "AuditEntry",
     "Base",
     "Batch",
+    "BulkAction",
     "CreationPause",
     "Dataset",
     "DatasetItem",

@@ -17,6 +17,7 @@ from pipeline.follow_ups.runs import publish_run_finished
 from pipeline.follow_ups.task_creation import cancel_task, create_task
 from pipeline.jobs import kinds
 from pipeline.jobs.queue import Job
+from pipeline.operations.bulk_actions import continue_action
 from pipeline.receive.replay import complete_task, parse_delivery
 from pipeline.service import Service
 from pipeline.sync.reconcile import run_job as reconcile
@@ -34,4 +35,5 @@ HANDLERS: dict[str, Callable[[Service, Job], int | None]] = {
     kinds.CHECK_RUN: publish_run_finished,
     kinds.RECONCILE: reconcile,
     kinds.EXPORT: run_export,
+    kinds.BULK: continue_action,
 }

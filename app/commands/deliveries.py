@@ -61,6 +61,7 @@ filters = add_options(
     click.option("--event", help="completed, accepted, rejected, fixed, recalled, error …"),
     click.option("--environment", type=click.Choice(("live", "test")), help="Select by environment."),
     click.option("--kind", type=click.Choice(queries.KINDS), help="Select by origin."),
+    click.option("--reason", help="Select the quarantined deliveries with exactly this reason."),
     click.option("--since", type=TIMESTAMP, help=f"Received at or after TIME: {EXAMPLES}."),
 )
 """Adds the options that select deliveries."""

@@ -51,6 +51,7 @@ filters = add_options(
     click.option("--workflow", help="Select by workflow."),
     click.option("--step", help="Select by step."),
     click.option("--source", "source_task_id", metavar="TASK_ID", help="Select by source task."),
+    click.option("--environment", type=click.Choice(("live", "test")), help="Select by environment."),
 )
 """Adds the options that select follow-ups."""
 
@@ -192,7 +193,7 @@ def require_selection(unique_ids: Sequence[str], selected: Mapping[str, Any]) ->
     """Raise UsageError unless follow-ups are either named or selected by options."""
     if bool(unique_ids) == bool(selected):
         raise click.UsageError(
-            "Pass unique_ids, or select follow-ups by --workflow, --step, --source or --since."
+            "Pass unique_ids, or select follow-ups by --workflow, --step, --source, --environment or --since."
         )
 
 

@@ -12,6 +12,7 @@ from app.console import (  # noqa: F401  each screen adds its routes to the blue
     attachments,
     audit,
     batches,
+    bulk_actions,
     compare,
     datasets,
     deliveries,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -15,12 +16,16 @@ from app.console.frame import blueprint, page
 from app.console.lists import PAGE_ROWS, Filter, Listing
 from app.extensions import dispatcher, service
 from pipeline.access.tokens import OPERATE
+from pipeline.operations import dismissals
+from pipeline.operations.bulk_actions import DISMISSED
 from pipeline.operations.queries import Page
 from pipeline.operations.queries import deliveries as queries
+from pipeline.operations.queries.responses import versions_of_delivery
 from pipeline.receive import replay
 from pipeline.receive.receive import DatabaseBusy
 
-MAX_SHOWN_BYTES = 100_000
+MAX_SHOWN_BYTES = 80_000
+PLACE = re.compile(r"line (\d+),? column (\d+)")
 FIELDS = (
     "id",
     "received_at",
@@ -77,15 +82,44 @@ def delivery(delivery_id: str) -> Response:
     with service().reader.begin() as connection:
         row = queries.get_delivery(connection, _uuid(delivery_id))
         body = queries.get_body(connection, row["id"])
-    shown = body[:MAX_SHOWN_BYTES].decode("utf-8", "replace")
+        versions = versions_of_delivery(connection, row["task_id"], row["id"]) if row["task_id"] else []
+    place = _broken_at(row["reason"], body)
+    start = max(0, place - MAX_SHOWN_BYTES // 2) if place is not None and len(body) > MAX_SHOWN_BYTES else 0
+    end = start + MAX_SHOWN_BYTES
+    cut = min(max(place if place is not None else end, start), end)
     return page(
         "delivery.html",
         "Delivery",
         row=row,
-        body=shown,
+        before=body[start:cut].decode("utf-8", "replace"),
+        broken=body[cut : cut + 1].decode("utf-8", "replace") if place is not None else "",
+        after=body[cut + 1 : end].decode("utf-8", "replace") if place is not None else "",
+        place=place,
+        start=start,
         is_cut=len(body) > MAX_SHOWN_BYTES,
+        versions=versions,
+        preview=_preview(row) if "preview" in request.args else None,
         callback_url=service().settings.callback_url,
     )
+
+
+def _broken_at(reason: str | None, body: bytes) -> int | None:
+    """Return the byte at which a body could not be parsed, as far as the reason names it."""
+    found = PLACE.search(reason or "")
+    if found is None:
+        return None
+    line, column = int(found[1]), int(found[2])
+    starts = [0, *(match.end() for match in re.finditer(b"\n", body))]
+    return min(starts[min(line, len(starts)) - 1] + column - 1, len(body)) if line and column else None
+
+
+def _preview(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what a replay would change: name → (before, after)."""
+    session.require_role(OPERATE)
+    try:
+        return replay.preview_replay(service(), row["id"]).changed
+    except DatabaseBusy:
+        abort(503, "The task is locked; try again.")
 
 
 @blueprint.post("/deliveries/<delivery_id>/replay")
@@ -102,6 +136,16 @@ def replay_delivery(delivery_id: str) -> Response:
     dispatcher().dispatch(done.receipt.jobs)
     changed = ", ".join(done.changed or ()) or "nothing"
     flash(f"Replayed: the delivery is {done.receipt.status}; changed: {changed}.")
+    return redirect(url_for("console.delivery", delivery_id=delivery_id))
+
+
+@blueprint.post("/deliveries/<delivery_id>/dismiss")
+def dismiss_delivery(delivery_id: str) -> Response:
+    """Take a quarantined delivery out of the warnings; it stays stored."""
+    session.require_role(OPERATE)
+    with service().engine.begin() as connection:
+        dismissals.dismiss_delivery(connection, _uuid(delivery_id), session.actor(), DISMISSED)
+    flash("Dismissed: the delivery stays stored, and checks stop warning about it.")
     return redirect(url_for("console.delivery", delivery_id=delivery_id))
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flask import abort, flash, redirect, request, url_for
+from flask import flash, redirect, request, url_for
 from sqlalchemy import Connection
 from werkzeug.wrappers import Response
 
-from app.bulk_decisions import DECISIONS, cost_of, decide_many, preview_replan, replan_many
+from app.bulk_decisions import DECISIONS, preview_replan, replan_many
 from app.console import session
 from app.console.frame import blueprint, page
-from app.console.lists import PAGE_ROWS, Filter, Listing, read_filters
+from app.console.lists import PAGE_ROWS, Filter, Listing
 from app.extensions import dispatcher, service
 from pipeline.access.tokens import OPERATE
 from pipeline.follow_ups.decisions import InvalidTransition
+from pipeline.follow_ups.replan import STATES
 from pipeline.operations.queries import Page
 from pipeline.operations.queries import follow_ups as queries
 
@@ -32,6 +33,13 @@ FIELDS = (
     "planned_at",
     "created_at",
 )
+BULK = {
+    "approve": ("held",),
+    "cancel": ("held", "planned", "created"),
+    "retry": ("failed",),
+    "replan": STATES,
+}
+"""Decision → the states that it takes."""
 FILTERS = (
     Filter("state", "State", queries.STATES),
     Filter("workflow", "Workflow"),
@@ -51,7 +59,7 @@ LISTING = Listing("follow_ups.html", "Follow-ups", FILTERS, FIELDS, _read, queri
 @blueprint.get("/follow-ups")
 def follow_ups() -> Response:
     """List follow-ups, the most recently planned first."""
-    return LISTING.respond()
+    return LISTING.respond(may_bulk=BULK)
 
 
 @blueprint.post("/follow-ups/<unique_id>/<any(approve, cancel, retry):verb>")
@@ -68,38 +76,6 @@ def decide(unique_id: str, verb: str) -> Response:
         if "next" in request.form
         else url_for("console.follow_ups")
     )
-
-
-@blueprint.get("/follow-ups/approve")
-def confirm_approval() -> Response:
-    """Show how many held follow-ups match a filter, before all of them are approved."""
-    session.require_role(OPERATE)
-    chosen = _held(read_filters(FILTERS))
-    unique_ids = _matching(chosen)
-    return page(
-        "follow_ups_approve.html",
-        "Approve held follow-ups",
-        chosen=chosen,
-        count=len(unique_ids),
-        cost=cost_of(unique_ids).summary,
-    )
-
-
-@blueprint.post("/follow-ups/approve")
-def approve_all() -> Response:
-    """Approve every held follow-up that matches; ask again if more match than were shown."""
-    session.require_role(OPERATE)
-    chosen = _held(read_filters(FILTERS))
-    unique_ids = _matching(chosen)
-    expected = request.form.get("expected", type=int)
-    if expected is None:
-        abort(400, "The form names no number of follow-ups. Open the approval page again.")
-    if len(unique_ids) > expected:
-        flash(f"{len(unique_ids)} follow-ups match now, {expected} did before. Nothing was approved yet.")
-        return redirect(url_for("console.confirm_approval", _external=False, **chosen))
-    approved, _ = decide_many("approve", unique_ids, session.actor(), dispatcher().dispatch)
-    flash(f"Approved {len(approved)} of {len(unique_ids)} follow-ups.")
-    return redirect(url_for("console.follow_ups"))
 
 
 @blueprint.get("/follow-ups/<unique_id>/replan")
@@ -123,12 +99,3 @@ def replan(unique_id: str) -> Response:
         raise InvalidTransition(done["refused"])
     flash(f"Planned {unique_id} again.")
     return redirect(url_for("console.follow_ups"))
-
-
-def _held(chosen: dict[str, str]) -> dict[str, str]:
-    return {**chosen, "state": "held"}
-
-
-def _matching(chosen: Mapping[str, str]) -> list[str]:
-    with service().reader.begin() as connection:
-        return list(queries.matching_unique_ids(connection, chosen, ("held",)))

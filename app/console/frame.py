@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
@@ -35,6 +36,7 @@ NAVIGATION = (
     ("exports", "Exports"),
     ("batches", "Batches"),
     ("projects", "Projects"),
+    ("bulk_actions_list", "Bulk actions"),
     ("settings", "Settings"),
     ("tokens", "Tokens"),
     ("subscribers", "Subscribers"),
@@ -181,6 +183,12 @@ def without_signature(text: str) -> str:
     return escape(cut) if isinstance(text, Markup) else cut
 
 
+@blueprint.app_template_filter("without")
+def without(chosen: Mapping[str, str], *names: str) -> dict[str, str]:
+    """Return filters without some of them."""
+    return {name: value for name, value in chosen.items() if name not in names}
+
+
 @blueprint.app_template_filter("stem")
 def show_stem(path: str) -> str:
     """Return the name of a file without its folder and suffix."""
@@ -213,7 +221,7 @@ def _context() -> dict[str, Any]:
 def _section() -> str | None:
     """Return the endpoint of the screen that the present page belongs to, by the first part of its address."""
     first = request.path.removeprefix("/console/").partition("/")[0]
-    endpoint = first.replace("-", "_") or "overview"
+    endpoint = {"": "overview", "bulk-actions": "bulk_actions_list"}.get(first, first.replace("-", "_"))
     return endpoint if endpoint in dict(NAVIGATION) else None
 
 

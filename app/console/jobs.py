@@ -16,7 +16,8 @@ from app.console.lists import PAGE_ROWS, Filter, Listing
 from app.extensions import dispatcher, service
 from pipeline.access.tokens import OPERATE
 from pipeline.jobs import queue
-from pipeline.operations import retries
+from pipeline.operations import dismissals, retries
+from pipeline.operations.bulk_actions import DISMISSED
 from pipeline.operations.queries import Page
 from pipeline.operations.queries import jobs as queries
 
@@ -53,4 +54,14 @@ def retry_job(job_id: UUID) -> Response:
         row = retries.retry_job(connection, job_id, session.actor())
     dispatcher().dispatch([job_id])
     flash(f"Retried the job {row['kind']}:{row['subject']}.")
+    return redirect(url_for("console.jobs"))
+
+
+@blueprint.post("/jobs/<uuid:job_id>/dismiss")
+def dismiss_job(job_id: UUID) -> Response:
+    """Delete a dead job; the audit log keeps what it was."""
+    session.require_role(OPERATE)
+    with service().engine.begin() as connection:
+        dismissals.dismiss_job(connection, job_id, session.actor(), DISMISSED)
+    flash("Dismissed the job.")
     return redirect(url_for("console.jobs"))

@@ -99,6 +99,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("environment", "name", name=op.f("pk_batches")),
     )
     op.create_table(
+        "bulk_actions",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("action", sa.String(length=32), nullable=False),
+        sa.Column("filters", json(), nullable=False),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("expected", sa.Integer(), nullable=False),
+        sa.Column("cost", sa.String(), nullable=True),
+        sa.Column("done", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("last_error", sa.String(), nullable=True),
+        sa.Column("after", sa.Uuid(), nullable=True),
+        sa.Column("stopped_by", sa.String(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_bulk_actions")),
+    )
+    op.create_table(
         "dataset_items",
         sa.Column("version_id", sa.Uuid(), nullable=False),
         sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
@@ -544,6 +562,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_dataset_items_task_id")
 
     op.drop_table("dataset_items")
+    op.drop_table("bulk_actions")
     op.drop_table("batches")
     op.drop_table("audit_log")
     with op.batch_alter_table("artifacts", schema=None) as batch_op:

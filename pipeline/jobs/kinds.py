@@ -31,6 +31,8 @@ RECONCILE = "reconcile"
 """Compare Scale's list of tasks with the stored ones. Subject: environment."""
 EXPORT = "export"
 """Write an export that was requested through the API. Subject: id of the export."""
+BULK = "bulk"
+"""Decide about all rows that match a filter. Subject: id of the bulk action."""
 
 SUBJECT_FIELD = {
     PARSE: "delivery_id",
@@ -45,6 +47,7 @@ SUBJECT_FIELD = {
     CHECK_RUN: "task_id",
     RECONCILE: "environment",
     EXPORT: "export_id",
+    BULK: "bulk_action_id",
 }
 """Kind → name of its subject in log lines: the same as in lines about deliveries, tasks and follow-ups."""
 
@@ -64,6 +67,7 @@ MAX_ATTEMPTS = {
     CHECK_RUN: 20,
     RECONCILE: 40,
     EXPORT: 20,
+    BULK: 20,
 }
 """With the back-off of queue.py 40 attempts take 28 hours, longer than a day's outage of a remote side; 20 take 8 hours."""
 DEFAULT_MAX_ATTEMPTS = 20

@@ -83,6 +83,17 @@ def replay(service: Service, delivery_id: UUID, actor: str) -> Replay:
         return Replay(receipt, before, _snapshot(connection, delivery_id))
 
 
+def preview_replay(service: Service, delivery_id: UUID) -> Replay:
+    """Return what a replay would change. It is done and rolled back. Raises as replay() does."""
+    delivery, callback = _parse_stored(service, delivery_id)
+    with service.engine.connect() as connection:
+        before = _snapshot(connection, delivery_id)
+        receipt = _apply_again(connection, service, delivery, callback, reparse=True)
+        after = _snapshot(connection, delivery_id)
+        connection.rollback()
+    return Replay(receipt, before, after)
+
+
 def replay_many(
     service: Service, actor: str, *conditions: ColumnElement[bool], after: UUID | None = None
 ) -> Iterator[tuple[UUID, Replay | DatabaseBusy]]:

@@ -40,14 +40,16 @@ COLUMNS = (
 
 
 def conditions(filters: Filters) -> Iterator[ColumnElement[bool]]:
-    """Yield the conditions of `filters`: status, task_id, environment, event, kind, reason, since (received then or later), and
-    search (bytes of the body, in the newest deliveries)."""
+    """Yield the conditions of `filters`: status, task_id, environment, event, kind, reason, since (received then or later),
+    dismissed (False: without those), and search (bytes of the body, in the newest deliveries)."""
     yield from equal(Delivery, ("status", "task_id", "environment", "event", "kind", "reason"), filters)
     if filters.get("status") not in (None, "processed"):
         # The partial index has exactly this condition.
         yield text("deliveries.status != 'processed'")  # type: ignore[misc]
     if (since := filters.get("since")) is not None:
         yield Delivery.received_at >= since
+    if filters.get("dismissed") is False:
+        yield Delivery.dismissed_at.is_(None)
     if (search := filters.get("search")) is not None:
         yield _body_contains(search)
 
@@ -117,7 +119,7 @@ def quarantine_reasons(connection: Connection, limit: int = 50) -> list[Mapping[
     count = func.count().label("count")
     statement = (
         select(Delivery.reason, count, func.min(Delivery.received_at).label("since"))
-        .where(*conditions({"status": "quarantined"}))
+        .where(*conditions({"status": "quarantined", "dismissed": False}))
         .group_by(Delivery.reason)
         .order_by(count.desc(), Delivery.reason)
     )

@@ -103,6 +103,14 @@ def list_annotations(
     return Page([_with_frame_source(row, task) for row in page.rows], page.next_cursor)
 
 
+def versions_of_delivery(connection: Connection, task_id: str, delivery_id: UUID) -> list[int]:
+    """Return the numbers of the versions of a task that came with a delivery."""
+    statement = select(Response.number).where(
+        Response.task_id == task_id, Response.delivery_id == delivery_id
+    )
+    return list(connection.scalars(statement.order_by(Response.number)))
+
+
 def last_frame(connection: Connection, task_id: str, number: int) -> int | None:
     """Return the highest frame of a version's annotations; None where no annotation has one. Raises NotFound."""
     response_id = _version(connection, task_id, number, Response.id)["id"]

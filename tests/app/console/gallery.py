@@ -184,7 +184,7 @@ def files() -> dict[str, tuple[str, bytes]]:
         "/street.png": ("image/png", encoded(street(), "PNG")),
         "/turned.jpg": ("image/jpeg", turned()),
         "/photo.jpg": ("image/jpeg", photo()),
-        "/bell.wav": ("audio/wav", sound()),
+        "/chime.wav": ("audio/wav", sound()),
         "/mask.png": ("image/png", encoded(mask(), "PNG")),
         "/video.json": ("application/json", json.dumps(VIDEO).encode()),
         "/cuboids.json": ("application/json", json.dumps(CUBOIDS).encode()),
@@ -270,7 +270,7 @@ def fill(service: Service, deliver: Callable[..., object], address: str) -> None
     deliver(
         "audiotranscription/alignment",
         task_id="audio",
-        params={"attachment": f"{address}/bell.wav{SIGNED}", "attachment_type": "audio"},
+        params={"attachment": f"{address}/chime.wav{SIGNED}", "attachment_type": "audio"},
     )
     deliver("namedentityrecognition/spans_and_relationships", task_id="text")
     for name in ("categorization/several", "comparison/choice_and_fields", "transcription/repeatable_fields"):

@@ -32,6 +32,7 @@ SCREENS = (
     "quarantine",
     "jobs",
     "follow-ups",
+    "bulk-actions",
     "workflows",
     "workflows/second-look",
     "workflows/broken",

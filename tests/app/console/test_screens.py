@@ -1,6 +1,7 @@
 """The screens as HTML: what they show, how they page, what they download, and what they escape."""
 
 import csv
+import html
 import io
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from sqlalchemy import select, update
 from models import FollowUp
 from pipeline.service import Service
 from tests.app.console.conftest import Person
+from tests.app.console.gallery import WORKFLOWS
 from workers.runner import run_due_jobs
 
 HOSTILE = "<script>alert(1)</script>\"'"
@@ -22,7 +24,10 @@ SCREENS = (
     "/quarantine",
     "/jobs",
     "/follow-ups",
-    "/follow-ups/approve",
+    "/bulk-actions",
+    "/bulk-actions/new/follow-ups.approve",
+    "/bulk-actions/new/deliveries.replay",
+    "/bulk-actions/new/jobs.dismiss",
     "/workflows",
     "/datasets",
     "/exports",
@@ -169,14 +174,57 @@ def test_the_quarantine_groups_by_reason_and_replays(admin: Person, deliver: Cal
     deliver(b"one")
     deliver(b"two")
     page = admin.get("/quarantine").text
-    assert page.count('aria-label="Replay all with this reason"') == 1
-    assert "Replayed: 2 quarantined." in admin.client.get(admin.post("/quarantine/replay").location).text
+    (address,) = set(
+        re.findall(r'href="/console(/bulk-actions/new/deliveries.replay\?[^"]*reason[^"]*)"', page)
+    )
+    shown = admin.get(html.unescape(address)).text
+    assert "<b>2</b> deliveries" in shown
+    assert "weighbridge deliveries replay --status quarantined --reason" in shown
+    begun = admin.post(html.unescape(address), expected="2")
+    assert "Replayed 2 of 2 deliveries: completed" in admin.client.get(begun.location).text
+
+
+def test_a_bulk_action_asks_again_when_more_rows_match(admin: Person, deliver: Callable[..., object]) -> None:
+    deliver(b"one")
+    deliver(b"two")
+    asked = admin.post("/bulk-actions/new/deliveries.dismiss", expected="1")
+    assert asked.location == "/console/bulk-actions/new/deliveries.dismiss"
+    assert (
+        "2 deliveries match now, 1 did before. Nothing was changed yet."
+        in admin.client.get(asked.location).text
+    )
+    assert "The quarantine is empty" not in admin.get("/quarantine").text
+    begun = admin.post("/bulk-actions/new/deliveries.dismiss", expected="2")
+    assert "Dismissed 2 of 2" in admin.client.get(begun.location).text
+    assert "The quarantine is empty" in admin.get("/quarantine").text
+    assert "deliveries.dismiss" in admin.get("/bulk-actions").text
+
+
+def test_held_follow_ups_are_approved_all_at_once(
+    admin: Person, service: Service, workflows_dir: Path, deliver: Callable[..., object]
+) -> None:
+    (workflows_dir / "second-look.yaml").write_text(WORKFLOWS["second-look.yaml"])
+    for number in range(3):
+        deliver("annotation/accepted", type="imageannotation", task_id=f"task-{number}")
+    run_due_jobs(service)
+    page = admin.get("/follow-ups", state="held", workflow="second-look").text
+    assert 'aria-label="Approve second-look.outlines.task-0"' in page
+    (address,) = re.findall(r'href="/console(/bulk-actions/new/follow-ups.approve[^"]*)">Approve all…', page)
+    shown = admin.get(address).text
+    assert "<b>3</b> follow-ups" in shown
+    assert "workflow = second-look" in shown
+    assert "No price" in shown
+    assert "weighbridge follow-ups approve --workflow second-look" in shown
+    begun = admin.post(address, expected="3", cost="No price is set")
+    assert "Approved 3 of 3 follow-ups: completed" in admin.client.get(begun.location).text
+    assert "No matching follow-ups" in admin.get("/follow-ups", state="held").text
 
 
 def test_a_delivery_shows_its_body_and_is_replayed(admin: Person, deliver: Callable[..., object]) -> None:
     receipt = deliver("annotation/accepted", task_id="abc")
     address = f"/deliveries/{receipt.delivery_id}"  # type: ignore[attr-defined]
     assert "&#34;task_id&#34;: &#34;abc&#34;" in admin.get(address).text
+    assert "A replay would change nothing." in admin.get(address, preview="1").text
     assert "the delivery is processed" in admin.client.get(admin.post(f"{address}/replay").location).text
 
 

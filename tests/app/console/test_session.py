@@ -73,7 +73,13 @@ def test_signing_out_ends_the_session(admin: Person) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/tokens", "/tokens/revoke", "/quarantine/replay", "/workflows/creation/pause", "/follow-ups/approve"],
+    [
+        "/tokens",
+        "/tokens/revoke",
+        "/bulk-actions/new/deliveries.replay",
+        "/workflows/creation/pause",
+        "/bulk-actions/new/follow-ups.approve",
+    ],
 )
 def test_a_form_without_its_csrf_token_does_nothing(admin: Person, service: Service, path: str) -> None:
     assert admin.client.post(f"/console{path}", data={"name": "mallory"}).status_code == 400
