@@ -122,6 +122,12 @@ def promtool() -> Path:
     return _server(servers.promtool)
 
 
+@pytest.fixture(scope="session")
+def kubectl() -> Path:
+    """The client of Kubernetes."""
+    return _server(servers.kubectl)
+
+
 def _for_sqlalchemy(url: str) -> str:
     """The form that Settings.database_url has and DATABASE_URL takes too: psycopg 3 is named."""
     return url.replace("postgresql://", "postgresql+psycopg://", 1)

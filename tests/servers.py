@@ -556,6 +556,16 @@ def promtool() -> Path:
     raise Unavailable("promtool: not on this machine (it is part of the package prometheus)")
 
 
+# kubectl
+
+
+def kubectl() -> Path:
+    """The client of Kubernetes, whose kustomize builds the overlays. Raises Unavailable without one."""
+    if path := shutil.which("kubectl"):
+        return Path(path)
+    raise Unavailable("kubectl: not on this machine (on Debian: apt install kubernetes-client)")
+
+
 # Folders
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, Select, func, select, text
 
 from models import Artifact, Delivery, FollowUp, Job, SyncRun
 from pipeline.db.follow_up_states import HELD
@@ -62,14 +63,19 @@ def work_counts(connection: Connection) -> WorkCounts:
     )
     return WorkCounts(
         jobs=queue.counts(connection),
-        deliveries=dict(connection.execute(not_processed).tuples().all()),
-        artifacts=dict(connection.execute(not_stored).tuples().all()),
-        follow_ups=dict(connection.execute(by_state).tuples().all()),
-        held={code or "none": number for code, number in connection.execute(held).tuples()},
+        deliveries=_counts(connection, not_processed),
+        artifacts=_counts(connection, not_stored),
+        follow_ups=_counts(connection, by_state),
+        held=_counts(connection, held),
         heartbeat_age=_age(beat, now),
         oldest_due_job_age=_age(due, now),
         reconcile_age=_age(reconciled, now),
     )
+
+
+def _counts(connection: Connection, statement: Select[Any]) -> dict[str, int]:
+    """Return value → number; a null counts as the value "none"."""
+    return {value or "none": number for value, number in connection.execute(statement)}
 
 
 def _age(since: datetime | None, now: datetime) -> float | None:
