@@ -101,15 +101,18 @@ raw_env = [f"PROMETHEUS_MULTIPROC_DIR={metrics_folder}"]
 
 
 def on_exit(server: object) -> None:
+    """Delete the folder of the metrics when the main process ends."""
     shutil.rmtree(metrics_folder, ignore_errors=True)
 
 
 def on_starting(server: Any) -> None:
+    """Log the settings that do not fit this kind of deployment."""
     for name, why in deployment_problems(settings).items():
         server.log.warning("setting does not fit this deployment", extra={"setting": name, "problem": why})
 
 
 def post_worker_init(worker: Any) -> None:
+    """Give the worker the check of callback keys, and freeze the objects that exist at its start."""
     from app.callbacks import authenticate
 
     # The event loop buffers large bodies only of callbacks whose key is right.

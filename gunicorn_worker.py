@@ -412,6 +412,7 @@ class InvalidRequestFilter(logging.Filter):
         self.minute, self.count = 0, 0
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is written. Lines about invalid requests are cut, and beyond ten a minute dropped."""
         message = record.getMessage()
         if not message.startswith("Invalid request from"):
             return True
@@ -438,6 +439,7 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
     # Set-up
 
     def init_process(self) -> None:
+        """Build the thread pools and the queues of waiting connections, then run the worker."""
         quarter = max(1, self.cfg.threads // 4)
         self.slow_pool = ThreadPoolExecutor(quarter, "slow")
         self.body_pool = ThreadPoolExecutor(quarter, "body")
@@ -466,10 +468,12 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         super().init_process()
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
+        """Return the pool for short requests: what the pools of slow requests and of bodies leave, at least one thread."""
         return ThreadPoolExecutor(max(1, self.cfg.threads - 2 * (self.cfg.threads // 4)), "priority")
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
+        """Raise RuntimeError for options that this worker does not support: TLS and the PROXY protocol."""
         super().check_config(cfg, log)
         if cfg.is_ssl or cfg.proxy_protocol != "off":
             raise RuntimeError("BufferingThreadWorker supports neither TLS nor the PROXY protocol.")
@@ -477,6 +481,7 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
     # The event loop
 
     def run(self) -> None:
+        """Run the event loop until the worker is told to stop, then finish the requests that have arrived."""
         self.poller.register(self.method_queue.fileno(), EVENT_READ, self.method_queue.run_callbacks)
         while self.alive and self.is_parent_alive():
             self.set_accept_enabled(self.nr_conns < self.worker_connections or self._has_evictable())
@@ -505,6 +510,7 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
             self._run_once(0.1)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
+        """Stop at once: requests that no thread has begun are dropped."""
         for pool in (self.body_pool, self.slow_pool):
             pool.shutdown(wait=False)
         super().handle_quit(sig, frame)

@@ -43,6 +43,7 @@ class Options:
 
     @property
     def copies(self) -> bool:
+        """Return whether images are written, instead of their addresses."""
         return self.images == "copy"
 
 

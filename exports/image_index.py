@@ -21,6 +21,8 @@ CREATE TABLE waiting (image_id INTEGER NOT NULL, position INTEGER NOT NULL, pick
 
 
 class Row(NamedTuple):
+    """One image of the export: its id from 1, its address and file name, and its size in pixels as shown, once it is known."""
+
     id: int
     address: str
     file_name: str
@@ -48,6 +50,7 @@ class ImageIndex:
         self._next = 1
 
     def close(self) -> None:
+        """Close the index."""
         self._connection.close()
 
     def add(self, address: str, split: str, given: tuple[int, int] | None) -> None:
@@ -81,6 +84,7 @@ class ImageIndex:
         return self._connection.execute("SELECT 1 FROM images WHERE stem = ?", (key,)).fetchone() is not None
 
     def get(self, address: str) -> Row | None:
+        """Return the image at this address, or None."""
         found = self._connection.execute(f"SELECT {COLUMNS} FROM images WHERE address = ?", (address,))
         row = found.fetchone()
         return row and Row(*row)
@@ -105,6 +109,7 @@ class ImageIndex:
         return None if width is None or height is None else (width, height)
 
     def set_size(self, image_id: int, width: int, height: int, media_type: str | None, turned: bool) -> None:
+        """Store the size of an image in pixels as shown. `turned`: its EXIF orientation swaps width and height."""
         self._connection.execute(
             "UPDATE images SET width = ?, height = ?, media_type = ?, turned = ? WHERE id = ?",
             (width, height, media_type, turned, image_id),

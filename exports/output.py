@@ -105,11 +105,13 @@ def describe(folder: Path) -> list[dict[str, Any]]:
 
 
 def foreign(paths: Iterable[str], *ours: set[str] | None) -> list[str]:
+    """Return the paths that are in none of the sets `ours`, sorted."""
     known = set[str]().union(*(some for some in ours if some is not None))
     return sorted(path for path in paths if path not in known)
 
 
 def refuse(address: str, strangers: list[str]) -> None:
+    """Raise OutputRefused, naming the first files at `address` that are not part of an export."""
     shown = ", ".join(strangers[:3]) + (" …" if len(strangers) > 3 else "")
     raise OutputRefused(
         f"{address} holds files that are not part of an export: {shown}. Name a new or an empty folder."
@@ -117,6 +119,8 @@ def refuse(address: str, strangers: list[str]) -> None:
 
 
 class Folder(Output):
+    """A local folder. Files are staged inside it and moved into place at the end, the manifest last."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._staging = path / STAGING
@@ -149,6 +153,7 @@ class Folder(Output):
                 self._path.rmdir()
 
     def finish(self, manifest: bytes) -> None:
+        """Remove the former export, move the staged files into place and write the manifest last, each step synced to disk."""
         write_synced(self._staging / MANIFEST, manifest)
         if self._known is not None:
             write_synced(self._staging / PREVIOUS, (self._path / MANIFEST).read_bytes())
@@ -215,6 +220,7 @@ class ZipFile(Output):
         shutil.rmtree(self._work, ignore_errors=True)
 
     def finish(self, manifest: bytes) -> None:
+        """Pack the staged files and replace the zip atomically."""
         packed = self._work / "export.zip"
         pack(self.stage, manifest, packed)
         with packed.open("rb") as file:
@@ -286,6 +292,7 @@ class RemoteFolder(Output):
         self._local.cleanup()
 
     def finish(self, manifest: bytes) -> None:
+        """Remove what the former export had more, upload the staged files and write the manifest last."""
         with store_errors(self._address):
             self._upload(manifest)
 
@@ -322,6 +329,8 @@ class RemoteFolder(Output):
 
 
 class RemoteZip(Output):
+    """A zip at an fsspec address. It is packed locally and uploaded as one file."""
+
     def __init__(self, address: str) -> None:
         self._address = address
         self._files, self._place = connect(address)
@@ -341,6 +350,7 @@ class RemoteZip(Output):
         self._local.cleanup()
 
     def finish(self, manifest: bytes) -> None:
+        """Pack the staged files and upload the zip."""
         packed = Path(self._local.name) / "export.zip"
         pack(self.stage, manifest, packed)
         with store_errors(self._address):

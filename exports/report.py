@@ -99,6 +99,7 @@ class Entry:
         self.tasks: set[str] = set()
 
     def add(self, task_id: str) -> None:
+        """Count one annotation of this task."""
         self.count += 1
         if task_id != self.last:
             self.last = task_id

@@ -14,6 +14,8 @@ from models.columns import Base, Json
 
 
 class Annotation(Base):
+    """One annotation of a response version, in Scale's own form. `geometry` has Scale's keys, in pixels, meters or seconds."""
+
     __tablename__ = "annotations"
 
     response_id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -11,6 +11,8 @@ from models.columns import Base
 
 
 class ApiToken(Base):
+    """One token of the REST API and the console, with its scopes."""
+
     __tablename__ = "api_tokens"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

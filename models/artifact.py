@@ -11,6 +11,8 @@ from models.columns import Base
 
 
 class Artifact(Base):
+    """One file that a response points to: pending → stored | failed."""
+
     __tablename__ = "artifacts"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

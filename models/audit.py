@@ -10,6 +10,8 @@ from models.columns import Base
 
 
 class AuditEntry(Base):
+    """One decision of a person or a token."""
+
     __tablename__ = "audit_log"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

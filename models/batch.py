@@ -10,6 +10,8 @@ from models.columns import Base
 
 
 class Batch(Base):
+    """The newest known state of one batch at Scale."""
+
     __tablename__ = "batches"
 
     environment: Mapped[str] = mapped_column(String(8), primary_key=True)

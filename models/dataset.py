@@ -25,6 +25,8 @@ class Dataset(Base):
 
 
 class DatasetVersion(Base):
+    """One version of a dataset: what chose its members, and its counts. The members are DatasetItem rows."""
+
     __tablename__ = "dataset_versions"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -11,6 +11,8 @@ from models.columns import Base
 
 
 class Delivery(Base):
+    """One POST as it was received, or one task object of a reconciliation or an import: stored → processed | quarantined."""
+
     __tablename__ = "deliveries"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

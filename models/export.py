@@ -11,6 +11,8 @@ from models.columns import Base
 
 
 class Export(Base):
+    """One export that was requested through the API or the console: waiting → running → completed | failed."""
+
     __tablename__ = "exports"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -11,6 +11,8 @@ from models.columns import Base
 
 
 class FollowUp(Base):
+    """One task that a step of a workflow creates, from its planning to its result. `state` is documented at the column."""
+
     __tablename__ = "follow_ups"
 
     unique_id: Mapped[str] = mapped_column(String(200), primary_key=True)

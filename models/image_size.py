@@ -9,6 +9,8 @@ from models.columns import Base
 
 
 class ImageSize(Base):
+    """The measured size of one image, so that exports do not fetch it again."""
+
     __tablename__ = "image_sizes"
 
     address_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)

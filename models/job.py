@@ -10,6 +10,8 @@ from models.columns import Base
 
 
 class Job(Base):
+    """One piece of work: ready, running (leased) or dead. A job that succeeded is deleted."""
+
     __tablename__ = "jobs"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

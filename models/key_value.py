@@ -10,6 +10,8 @@ from models.columns import Base
 
 
 class KeyValue(Base):
+    """One fact that has no table of its own."""
+
     __tablename__ = "key_value"
 
     key: Mapped[str] = mapped_column(primary_key=True)

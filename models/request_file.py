@@ -9,6 +9,8 @@ from models.columns import Base
 
 
 class RequestFile(Base):
+    """A file that was built for requests to Scale, such as a crop, found again by what it was built from."""
+
     __tablename__ = "request_files"
 
     recipe: Mapped[str] = mapped_column(String(64), primary_key=True)

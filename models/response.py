@@ -11,6 +11,8 @@ from models.columns import Base, Json
 
 
 class Response(Base):
+    """One response version: one distinct result of a task. Its annotations are rows of their own."""
+
     __tablename__ = "responses"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -11,6 +11,8 @@ from models.columns import Base
 
 
 class Subscriber(Base):
+    """A receiver of outbound webhooks, with its signing secret."""
+
     __tablename__ = "subscribers"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -11,6 +11,8 @@ from models.columns import Base, prefix
 
 
 class Task(Base):
+    """One task at Scale, as its newest delivery describes it, and which response version is current."""
+
     __tablename__ = "tasks"
 
     task_id: Mapped[str] = mapped_column(primary_key=True)

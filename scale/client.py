@@ -59,6 +59,7 @@ class Conflict(PermanentError):
 
     @property
     def existing_task_id(self) -> str | None:
+        """Return the id of the task that has the unique_id already, or None if Scale's message names none."""
         # The unique_id is in the same text and may contain parentheses itself, so the last match is Scale's.
         found = re.findall(r"different task \(([^()\s]+)\)", self.message)
         return found[-1] if found else None
@@ -121,6 +122,7 @@ class Client:
         return self._task("POST", f"task/{_quoted(type, 'task type')}", body=body)
 
     def get_task(self, task_id: str) -> Json:
+        """Return one task. Raises ScaleError."""
         return self._task("GET", _task_path(task_id))
 
     def cancel_task(self, task_id: str, clear_unique_id: bool = False) -> Json:
@@ -135,18 +137,23 @@ class Client:
             raise
 
     def set_unique_id(self, task_id: str, unique_id: str) -> Json:
+        """Set the unique_id of a task. Raises Conflict if another task has it."""
         return self._task("POST", _task_path(task_id, "unique_id"), body={"unique_id": unique_id})
 
     def clear_unique_id(self, task_id: str) -> Json:
+        """Free the unique_id of a task for another one."""
         return self._task("DELETE", _task_path(task_id, "unique_id"))
 
     def set_tags(self, task_id: str, tags: list[str]) -> Json:
+        """Replace the tags of a task, five at most."""
         return self._task("POST", _task_path(task_id, "tags"), body=tags)
 
     def add_tags(self, task_id: str, tags: list[str]) -> Json:
+        """Add tags to a task, which has five at most."""
         return self._task("PUT", _task_path(task_id, "tags"), body=tags)
 
     def remove_tags(self, task_id: str, tags: list[str]) -> Json:
+        """Remove tags from a task."""
         return self._task("DELETE", _task_path(task_id, "tags"), body=tags)
 
     def set_metadata(self, task_id: str, metadata: Json) -> Json:
@@ -175,6 +182,7 @@ class Client:
         return self._pages("tasks", filters)
 
     def iter_tasks(self, **filters: Any) -> Iterator[Json]:
+        """Yield every task that matches `filters`, page by page, newest first."""
         for page in self._pages("tasks", filters):
             yield from page["docs"]
 
@@ -186,6 +194,7 @@ class Client:
     # --- projects
 
     def create_project(self, name: str, type: str, params: Json | None = None, **fields: Any) -> Json:
+        """Create a project for tasks of one type. `fields`: rapid, studio and other options of Scale."""
         return self._object("POST", "projects", body={"name": name, "type": type, "params": params, **fields})
 
     def get_project(self, name: str) -> Json:
@@ -193,6 +202,7 @@ class Client:
         return self._object("GET", f"projects/{_quoted(name, 'project')}")
 
     def list_projects(self) -> list[Json]:
+        """Return all projects. Scale does not page them."""
         answer = self._call("GET", "projects")
         if not isinstance(answer, list):
             raise TransientError("Scale's answer is not a list of projects", 200, answer)
@@ -207,12 +217,14 @@ class Client:
     # --- batches
 
     def create_batch(self, project: str, name: str, callback: str | None = None, **fields: Any) -> Json:
+        """Create a batch in a project. `callback` is a URL or an e-mail address."""
         body = {"project": project, "name": name, "callback": callback, **fields}
         return self._object(
             "POST", "batches", body={key: value for key, value in body.items() if value is not None}
         )
 
     def get_batch(self, name: str) -> Json:
+        """Return one batch."""
         return self._object("GET", f"batches/{_quoted(name, 'batch')}")
 
     def batch_status(self, name: str) -> Json:
@@ -220,9 +232,11 @@ class Client:
         return self._object("GET", f"batches/{_quoted(name, 'batch')}/status")
 
     def finalize_batch(self, name: str) -> Json:
+        """Finalize a batch, so that work on it starts."""
         return self._object("POST", f"batches/{_quoted(name, 'batch')}/finalize")
 
     def set_batch_metadata(self, name: str, metadata: Json) -> Json:
+        """Replace the whole metadata of a batch."""
         return self._object("POST", f"batches/{_quoted(name, 'batch')}/setMetadata", body=metadata)
 
     def list_batches(self, **filters: Any) -> Json:
@@ -230,6 +244,7 @@ class Client:
         return self._page("batches", filters)
 
     def iter_batches(self, **filters: Any) -> Iterator[Json]:
+        """Yield every batch that matches `filters`, page by page, newest first."""
         for page in self._pages("batches", filters):
             yield from page["docs"]
 

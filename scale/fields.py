@@ -90,10 +90,12 @@ class FunctionField(fields.Field[Any]):
     def deserialize(
         self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **_: Any
     ) -> Any:
+        """Return `read(value)`, or None for null."""
         return None if value is None else self.read(value)
 
 
 def string(value: Any) -> str:
+    """Return a string. Raises ValidationError for any other type."""
     if isinstance(value, str):
         return value
     raise ValidationError(f"is {json_type_name(value)}, not a string")
@@ -118,18 +120,21 @@ def integer(value: Any) -> int:
 
 
 def boolean(value: Any) -> bool:
+    """Return a boolean. Raises ValidationError for any other type."""
     if isinstance(value, bool):
         return value
     raise ValidationError(f"is {json_type_name(value)}, not a boolean")
 
 
 def json_object(value: Any) -> dict[str, Any]:
+    """Return an object. Raises ValidationError for any other type."""
     if isinstance(value, dict):
         return value
     raise ValidationError(f"is {json_type_name(value)}, not an object")
 
 
 def json_list(value: Any) -> list[Any]:
+    """Return a list. Raises ValidationError for any other type."""
     if isinstance(value, list):
         return value
     raise ValidationError(f"is {json_type_name(value)}, not a list")
@@ -145,6 +150,7 @@ def strings(value: Any) -> list[str]:
 
 
 def date(value: Any) -> datetime:
+    """Return a date as an aware timestamp. Raises ValidationError for any other type or form."""
     moment = parse_date(value)
     if moment is None:
         raise ValidationError(

@@ -36,6 +36,7 @@ class Session(requests.Session):
         return {**settings, "proxies": proxies_for(url)}
 
     def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return None: redirects are followed by the caller, who checks each address."""
         return None
 
 

@@ -56,6 +56,7 @@ class IndexImage:
         return self.count(0)
 
     def count(self, index: int) -> int:
+        """Return the number of pixels that have this index."""
         return self._counts.get(index, 0)
 
     def geometry(self, index: int) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from scale.task_types.request import Parameters
 
 
 class Unknown(Enum):
+    """The type of UNKNOWN."""
+
     UNKNOWN = "unknown"
 
 

@@ -23,6 +23,8 @@ blueprint = Blueprint("artifacts", "Files that responses point to.")
 
 
 class Artifact(OutputSchema):
+    """A file that a response points to."""
+
     id = fields.UUID()
     task_id = fields.String()
     role = fields.String(
@@ -49,6 +51,8 @@ class Artifact(OutputSchema):
 
 
 class ArtifactQuery(ListQuery):
+    """Filters of the list of artifacts."""
+
     state = fields.String(validate=OneOf(queries.STATES))
     task_id = fields.String()
 

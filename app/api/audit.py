@@ -17,6 +17,8 @@ blueprint = Blueprint("audit", "Decisions of people and tokens.")
 
 
 class AuditEntry(OutputSchema):
+    """One decision of a person or a token."""
+
     at = Timestamp()
     actor = fields.String(metadata={"description": "Name of the token, or of the user of a command."})
     action = fields.String(
@@ -27,6 +29,8 @@ class AuditEntry(OutputSchema):
 
 
 class AuditQuery(ListQuery):
+    """Filters of the audit log."""
+
     actor = fields.String()
     action = fields.String()
     subject = fields.String()

@@ -18,6 +18,8 @@ blueprint = Blueprint("batches", "Batches of Scale.")
 
 
 class Batch(OutputSchema):
+    """A batch at Scale, in its newest known state."""
+
     name = fields.String()
     environment = fields.String(validate=OneOf(("live", "test")))
     project = fields.String(allow_none=True)
@@ -29,6 +31,8 @@ class Batch(OutputSchema):
 
 
 class BatchQuery(ListQuery):
+    """Filters of the list of batches."""
+
     environment = fields.String(validate=OneOf(("live", "test")))
     project = fields.String()
     status = fields.String()

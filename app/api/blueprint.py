@@ -45,6 +45,7 @@ class ArgumentsParser(FlaskParser):
         return parsed
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:
+        """Return the parameters that are not blank. Raises ProblemError for a NUL character."""
         given = MultiDict((name, value) for name, value in req.args.items(multi=True) if value)
         if "\0" in "".join(given.values()):
             raise ProblemError(400, "A query parameter contains a NUL character; no stored value does.")
@@ -95,6 +96,7 @@ class OrjsonProvider(DefaultJSONProvider):
     """Serialize responses with orjson: a page of annotations is large."""
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return a JSON response, written by orjson."""
         content = self._prepare_response_obj(args, kwargs)
         return Response(dumps(content), mimetype=self.mimetype)
 

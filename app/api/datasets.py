@@ -20,6 +20,8 @@ blueprint = Blueprint("datasets", "Dataset versions, created with `weighbridge d
 
 
 class Dataset(OutputSchema):
+    """A dataset version without its members."""
+
     name = fields.String()
     version = fields.Integer()
     digest = fields.String(metadata={"description": "sha256 over members, splits and classes."})

@@ -27,6 +27,8 @@ blueprint = Blueprint("deliveries", "Callbacks as they were received.")
 
 
 class Delivery(OutputSchema):
+    """A delivery as lists show it."""
+
     id = fields.UUID()
     received_at = Timestamp()
     status = fields.String(validate=OneOf(queries.STATUSES))
@@ -51,17 +53,23 @@ class Delivery(OutputSchema):
 
 
 class Dismissal(Schema):
+    """The body of a dismissal."""
+
     reason = fields.String(
         required=True, validate=Length(1, 500), metadata={"description": "Why, for the audit log."}
     )
 
 
 class DeliveryDetail(Delivery):
+    """A delivery with its headers."""
+
     headers = fields.Dict()
     review = fields.Dict(allow_none=True)
 
 
 class DeliveryQuery(ListQuery):
+    """Filters of the list of deliveries."""
+
     status = fields.String(validate=OneOf(queries.STATUSES))
     task_id = fields.String()
     environment = fields.String(validate=OneOf(("live", "test")))
@@ -70,6 +78,8 @@ class DeliveryQuery(ListQuery):
 
 
 class ReplayResult(OutputSchema):
+    """What a replay changed. `before` and `after` hold the same names."""
+
     delivery_id = fields.UUID()
     status = fields.String(allow_none=True, validate=OneOf(queries.STATUSES))
     before = fields.Dict(allow_none=True)

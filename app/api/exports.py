@@ -29,6 +29,8 @@ FORMAT_HELP = "; ".join(f"`{format_.name}`: {format_.summary}" for format_ in FO
 
 
 class ExportOptions(Schema):
+    """Options of an export; those of `weighbridge export` have the same names."""
+
     class Meta:
         unknown = RAISE
 
@@ -47,6 +49,8 @@ class ExportOptions(Schema):
 
 
 class NewExport(Schema):
+    """The body of a request for an export: a dataset version, or filters."""
+
     format = fields.String(required=True, metadata={"description": FORMAT_HELP})
     dataset = fields.String(
         allow_none=True, metadata={"description": "NAME@N, or NAME for the newest version."}
@@ -62,6 +66,8 @@ class NewExport(Schema):
 
 
 class Export(OutputSchema):
+    """An export with its state and progress."""
+
     id = fields.UUID()
     format = fields.String()
     dataset = fields.String(allow_none=True)

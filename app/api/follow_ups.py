@@ -37,6 +37,8 @@ SELECTING = ("workflow", "step", "source_task_id", "environment", "since")
 
 
 class FollowUp(OutputSchema):
+    """A follow-up as lists show it."""
+
     unique_id = fields.String()
     workflow = fields.String()
     step = fields.String()
@@ -62,6 +64,8 @@ class FollowUp(OutputSchema):
 
 
 class FollowUpDetail(FollowUp):
+    """A follow-up with its request."""
+
     request = fields.Dict(
         metadata={
             "description": "The request to Scale, without callback_url and unique_id; null in place of each file."
@@ -76,6 +80,8 @@ class FollowUpDetail(FollowUp):
 
 
 class FollowUpQuery(ListQuery):
+    """Filters of the list of follow-ups."""
+
     state = fields.String(validate=OneOf(queries.STATES))
     workflow = fields.String()
     step = fields.String()
@@ -126,11 +132,15 @@ class Selection(Schema):
 
 
 class SelectionPreview(OutputSchema):
+    """What a decision about many follow-ups would select."""
+
     selected = fields.Integer(metadata={"description": "Number of follow-ups that are selected."})
     cost = fields.Nested(CostSchema, metadata={"description": "Expected cost of their tasks."})
 
 
 class DecisionResult(OutputSchema):
+    """What a decision about many follow-ups changed."""
+
     decided = fields.List(fields.String(), metadata={"description": "unique_ids that were decided about."})
     errors = fields.Dict(
         keys=fields.String(),

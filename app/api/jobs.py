@@ -24,6 +24,8 @@ KINDS = tuple(kinds.MAX_ATTEMPTS)
 
 
 class Job(OutputSchema):
+    """A row of work."""
+
     id = fields.UUID()
     kind = fields.String(validate=OneOf(KINDS))
     subject = fields.String(
@@ -39,6 +41,8 @@ class Job(OutputSchema):
 
 
 class JobQuery(ListQuery):
+    """Filters of the list of jobs."""
+
     state = fields.String(validate=OneOf(queries.STATES))
     kind = fields.String(validate=OneOf(KINDS))
 

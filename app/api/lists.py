@@ -34,6 +34,7 @@ class OutputSchema(Schema):
         unknown = EXCLUDE
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """Mark every field as required: a response always has all of them."""
         field_obj.required = True
 
 

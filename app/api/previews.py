@@ -21,10 +21,14 @@ blueprint = Blueprint("previews", "What workflows would create. Nothing is writt
 
 
 class PreviewQuery(Schema):
+    """Parameters of a preview."""
+
     workflow = fields.String(metadata={"description": "Name of the only workflow to evaluate."})
 
 
 class PlannedFollowUp(OutputSchema):
+    """A follow-up that would be planned."""
+
     unique_id = fields.String()
     workflow = fields.String()
     step = fields.String()
@@ -38,12 +42,16 @@ class PlannedFollowUp(OutputSchema):
 
 
 class Condition(OutputSchema):
+    """One condition of a step, and whether the task meets it."""
+
     name = fields.String()
     held = fields.Boolean(allow_none=True, metadata={"description": "Whether it is true. Null if unknown."})
     why = fields.String()
 
 
 class CurrentFollowUp(OutputSchema):
+    """A follow-up that the step has planned from the task."""
+
     unique_id = fields.String()
     state = fields.String(allow_none=True, metadata={"description": "Null if the follow-up is not recorded."})
     reason = fields.String(allow_none=True)
@@ -52,6 +60,8 @@ class CurrentFollowUp(OutputSchema):
 
 
 class Explanation(OutputSchema):
+    """Why a step follows from the task, or does not."""
+
     workflow = fields.String()
     paused = fields.Boolean()
     step = fields.String()

@@ -29,6 +29,8 @@ TYPE = fields.String(
 
 
 class AnnotationSchema(OutputSchema):
+    """An annotation, with Scale's own keys in `geometry`."""
+
     position = fields.Integer(metadata={"description": "Position in the file, from 0."})
     uuid = fields.String(allow_none=True)
     type = TYPE
@@ -50,6 +52,8 @@ class AnnotationSchema(OutputSchema):
 
 
 class AnnotationWithSource(AnnotationSchema):
+    """An annotation with the time of its frame."""
+
     time = fields.Float(
         allow_none=True,
         metadata={"description": "Time of the frame, in seconds from the start of the video."},
@@ -58,6 +62,8 @@ class AnnotationWithSource(AnnotationSchema):
 
 
 class AnnotationQuery(ListQuery):
+    """Filters of the list of annotations."""
+
     response = fields.Integer(
         validate=Range(1, queries.MAX_NUMBER),
         metadata={"description": "Number of the version; the current one by default."},
@@ -69,6 +75,8 @@ class AnnotationQuery(ListQuery):
 
 
 class ResponseSummary(OutputSchema):
+    """A response version as lists show it."""
+
     number = fields.Integer()
     event = fields.String(
         metadata={"description": "Event of the version's first delivery: completed, accepted, fixed …"}
@@ -94,12 +102,16 @@ class ResponseSummary(OutputSchema):
 
 
 class ResponseDetail(ResponseSummary):
+    """A response version with its answer and files."""
+
     error = fields.Dict(allow_none=True)
     answer = fields.Raw(allow_none=True)
     artifacts = fields.List(fields.Nested(ArtifactSchema))
 
 
 class DiffQuery(Schema):
+    """Parameters of a comparison of two versions."""
+
     against = fields.Integer(
         validate=Range(1, queries.MAX_NUMBER),
         metadata={"description": "Number of the version to compare with; the previous one by default."},
@@ -107,6 +119,8 @@ class DiffQuery(Schema):
 
 
 class Change(OutputSchema):
+    """An annotation that both versions have, in different form."""
+
     before = fields.Nested(AnnotationSchema)
     after = fields.Nested(AnnotationSchema)
     matched_by = fields.String(
@@ -119,6 +133,8 @@ class Change(OutputSchema):
 
 
 class Diff(OutputSchema):
+    """What a version changed against another one."""
+
     number = fields.Integer()
     against = fields.Integer()
     counts = fields.Dict(keys=fields.String(), values=fields.Integer())

@@ -23,6 +23,8 @@ blueprint = Blueprint("submit", "First tasks of a pipeline.")
 
 
 class Submission(Schema):
+    """The body of a request for a task."""
+
     type = fields.String(
         required=True, validate=Length(1, 64), metadata={"description": "Type of the task at Scale."}
     )
@@ -42,6 +44,8 @@ class Submission(Schema):
 
 
 class Submitted(OutputSchema):
+    """The task, and whether it was created or existed already."""
+
     task_id = fields.String()
     unique_id = fields.String()
     outcome = fields.String(validate=OneOf((CREATED, ALREADY_EXISTS)))

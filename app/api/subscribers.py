@@ -25,6 +25,8 @@ EVENTS_HELP = f"Event groups or single events. {'; '.join(EVENTS.values())}"
 
 
 class Subscriber(OutputSchema):
+    """A receiver of outbound webhooks, without its secret."""
+
     id = fields.UUID()
     url = fields.String()
     events = fields.List(fields.String(), metadata={"description": EVENTS_HELP})
@@ -39,10 +41,14 @@ class Subscriber(OutputSchema):
 
 
 class NewSubscriber(Subscriber):
+    """A new subscriber with its secret."""
+
     secret = fields.String(metadata={"description": "Signing secret. It is returned only here."})
 
 
 class Registration(Schema):
+    """The body of a registration."""
+
     url = fields.String(
         required=True,
         validate=Length(1, 2000),
@@ -68,6 +74,8 @@ class Registration(Schema):
 
 
 class Attempt(OutputSchema):
+    """One attempt to deliver a notification."""
+
     at = fields.String()
     status = fields.Integer(
         allow_none=True, metadata={"description": "HTTP status of the answer; null without an answer."}
@@ -77,6 +85,8 @@ class Attempt(OutputSchema):
 
 
 class Notification(OutputSchema):
+    """One event for one subscriber."""
+
     id = fields.UUID()
     event = fields.String()
     state = fields.String(validate=OneOf(queries.NOTIFICATION_STATES))
@@ -92,6 +102,8 @@ class Notification(OutputSchema):
 
 
 class NotificationQuery(ListQuery):
+    """Filters of the list of notifications."""
+
     state = fields.String(validate=OneOf(queries.NOTIFICATION_STATES))
     event = fields.String()
 

@@ -21,6 +21,8 @@ blueprint = Blueprint("tasks", "Tasks of Scale.")
 
 
 class TaskQuery(ListQuery):
+    """Filters of the list of tasks."""
+
     type = fields.String()
     status = fields.String(metadata={"description": "Status in Scale's own words."})
     project = fields.String()
@@ -33,6 +35,8 @@ class TaskQuery(ListQuery):
 
 
 class Review(OutputSchema):
+    """The audit of a completed task."""
+
     status = fields.String(
         allow_none=True,
         metadata={"description": "accepted, rejected, fixed or commented; null if not reviewed."},
@@ -42,6 +46,8 @@ class Review(OutputSchema):
 
 
 class TaskSummary(OutputSchema):
+    """A task as lists show it."""
+
     task_id = fields.String()
     type = fields.String(allow_none=True)
     status = fields.String(allow_none=True)
@@ -76,6 +82,8 @@ class Source(OutputSchema):
 
 
 class FollowUpBrief(OutputSchema):
+    """A follow-up of the task."""
+
     unique_id = fields.String()
     workflow = fields.String()
     step = fields.String()
@@ -85,6 +93,8 @@ class FollowUpBrief(OutputSchema):
 
 
 class TaskDetail(TaskSummary):
+    """A task with its current response, follow-ups and files."""
+
     instruction = fields.String(allow_none=True)
     urgency = fields.String(allow_none=True)
     params = fields.Dict(allow_none=True)
@@ -124,12 +134,16 @@ class TaskDetail(TaskSummary):
 
 
 class LineageQuery(Schema):
+    """Parameters of a lineage."""
+
     annotation = fields.String(
         metadata={"description": "uuid of an annotation: only its descendants are returned."}
     )
 
 
 class Ancestor(OutputSchema):
+    """A task above the task."""
+
     task_id = fields.String()
     type = fields.String(allow_none=True)
     status = fields.String(allow_none=True)
@@ -138,6 +152,8 @@ class Ancestor(OutputSchema):
 
 
 class Descendant(FollowUpBrief):
+    """A follow-up below the task."""
+
     source_task_id = fields.String()
     source_annotation = fields.String(allow_none=True)
     depth = fields.Integer(
@@ -201,6 +217,8 @@ class Run(OutputSchema):
 
 
 class Lineage(OutputSchema):
+    """The tasks above and below a task, and the run that it belongs to."""
+
     task_id = fields.String()
     ancestors = fields.List(
         fields.Nested(Ancestor),

@@ -21,12 +21,16 @@ blueprint = Blueprint("workflows", "Workflow files, and pausing them.")
 
 
 class WorkflowProblem(OutputSchema):
+    """One problem in a workflow file."""
+
     line = fields.Integer()
     field = fields.String()
     message = fields.String()
 
 
 class WorkflowSchema(OutputSchema):
+    """A workflow with its file, steps and state."""
+
     name = fields.String(
         allow_none=True, metadata={"description": "Name. Null if the file is too broken to name it."}
     )
@@ -45,6 +49,8 @@ class WorkflowSchema(OutputSchema):
 
 
 class CreationStatus(OutputSchema):
+    """Whether tasks are created at the moment, and why not."""
+
     stopped = fields.Boolean(metadata={"description": "Whether the creation of tasks is paused."})
     stopped_by = fields.String(allow_none=True)
     stopped_at = fields.String(allow_none=True)

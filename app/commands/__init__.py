@@ -44,13 +44,16 @@ class Commands(Group):
     """All commands, listed by section. Logs go to standard error: programs may read what a command prints."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Send logs to standard error and return the command: its output may be read by a program."""
         log_to_standard_error()
         return super().get_command(ctx, cmd_name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which the commands were added."""
         return list(self.commands)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands of each section of the help."""
         width = max(len(name) for name in self.commands)
         for title, commands in SECTIONS.items():
             with formatter.section(title):

@@ -28,6 +28,7 @@ class MetadataType(click.ParamType[tuple[str, str]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str]:
+        """Split KEY=VALUE. Fails without a key and an equals sign."""
         if isinstance(value, tuple):
             return value
         key, found, wanted = value.partition("=")
@@ -100,6 +101,7 @@ def take_request(options: dict[str, Any], as_of: str | None = None) -> Request:
 
 
 def read_classes(file: Any) -> Sequence[str]:
+    """Return the labels in the file, one a line. Raises Unusable."""
     try:
         return parse_classes(file.read())
     except UnicodeDecodeError:
@@ -110,6 +112,7 @@ class DatasetErrors:
     """Names, filters, splits and moments that cannot be used are one sentence each."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises ClickException for Unusable and UnknownDataset."""
         try:
             return super().invoke(ctx)  # type: ignore[misc]
         except (Unusable, UnknownDataset) as problem:

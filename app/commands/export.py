@@ -129,6 +129,7 @@ def shown_progress() -> Iterator[Steps]:
 
 
 def print_summary(manifest: dict[str, Any], out: str) -> None:
+    """Print what was written, and on standard error what was left out or changed."""
     written = manifest["written"]
     click.echo(
         f"{out}: {written['tasks']:,} tasks, {written['images']:,} images, "

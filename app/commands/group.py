@@ -47,6 +47,7 @@ class FriendlyErrors:
     """Print expected errors as one sentence instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises ClickException with one sentence for settings, unknown ids, the database and Scale."""
         try:
             return super().invoke(ctx)  # type: ignore[misc]
         except SettingsError as error:
@@ -75,6 +76,7 @@ class Group(FriendlyErrors, AppGroup):
         self.aliases[old] = new
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of this name or former name."""
         return super().get_command(ctx, self.aliases.get(cmd_name, cmd_name))
 
 

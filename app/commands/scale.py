@@ -66,6 +66,7 @@ class Json(click.ParamType[Any]):
     name = "json"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse the object, or the file that @FILE names. Fails for anything but a JSON object."""
         try:
             text = Path(value[1:]).read_text() if value.startswith("@") else value
             found = json.loads(text)

@@ -47,6 +47,7 @@ def list_subscribers(as_json: bool) -> None:
 def add(
     url: str, events: tuple[str, ...], secret: str | None, headers: tuple[str, ...], as_json: bool
 ) -> None:
+    """Register a subscriber and print it with its secret."""
     given = dict(header.partition(":")[::2] for header in headers)
     try:
         with service().engine.begin() as connection:

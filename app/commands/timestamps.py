@@ -18,6 +18,7 @@ class TimestampType(click.ParamType[datetime]):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Parse a date, a timestamp or an age such as 2h into an aware timestamp. Fails for anything else."""
         if isinstance(value, datetime):
             return value
         if ago := re.fullmatch(r"(\d{1,6})([mhdw])", value):

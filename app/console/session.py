@@ -27,6 +27,7 @@ class SessionInterface(SecureCookieSessionInterface):
     """Flask's signed cookie, sent over https only where the request came over https."""
 
     def get_cookie_secure(self, app: Flask) -> bool:
+        """Return whether the request came by HTTPS."""
         return request.is_secure
 
 

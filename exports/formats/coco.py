@@ -29,6 +29,7 @@ ELLIPSE = f"an ellipse became a polygon of {shapes.ELLIPSE_POINTS} points"
 
 
 def write(export: Export) -> None:
+    """Write annotations.json, and annotations_SPLIT.json for each split. Category ids count from 1."""
     ids = export.classes.ids
     files = [_File(export, "annotations.json", None)]
     if export.has_splits:

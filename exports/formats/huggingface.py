@@ -61,6 +61,7 @@ def features(export: Export) -> dict[str, Feature]:
 
 
 def write(export: Export) -> None:
+    """Write one row a task as Parquet shards of each split, with the card that names the features."""
     columns = features(export)
     shards = {split: _Shards(export, _split_name(split), columns) for split in export.splits}
     try:

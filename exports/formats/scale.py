@@ -11,6 +11,7 @@ from exports.format import GEOMETRIES, Format
 
 
 def write(export: Export) -> None:
+    """Write tasks.jsonl: one task a line, in the form in which Scale sent it."""
     with export.open("tasks.jsonl") as file:
         for task in export.tasks(sources=True):
             file.write(_line(task.source) + b"\n")

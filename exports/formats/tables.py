@@ -34,9 +34,11 @@ ANSWERS = {"task_id": "string", "response_number": "int64", "split": "string", "
 class Table(Protocol):
     """Takes rows, in the order of its columns."""
 
-    def add(self, row: tuple[Any, ...]) -> None: ...
+    def add(self, row: tuple[Any, ...]) -> None:
+        """Append one row, whose values are in the order of the columns."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Write what is buffered and close the file."""
 
 
 MakeTable = Callable[[Export, str, dict[str, str]], Table]
@@ -55,6 +57,7 @@ NO_BOX = Box(None, None, None, None)
 
 
 def write(export: Export, make: MakeTable) -> None:
+    """Write the tables tasks, annotations and answers. `make` opens one of them: Parquet or CSV."""
     with ExitStack() as closing:
         tables = []
         for name, columns in (("tasks", TASKS), ("annotations", ANNOTATIONS), ("answers", ANSWERS)):
@@ -121,6 +124,7 @@ class ParquetTable:
         self._rows: list[tuple[Any, ...]] = []
 
     def add(self, row: tuple[Any, ...]) -> None:
+        """Buffer one row; write a row group every BATCH_SIZE rows."""
         self._rows.append(row)
         if len(self._rows) >= BATCH_SIZE:
             self._flush()
@@ -135,6 +139,7 @@ class ParquetTable:
         self._rows = []
 
     def close(self) -> None:
+        """Write the buffered rows and the footer of the file."""
         if self._rows:
             self._flush()
         self._writer.close()
@@ -150,12 +155,14 @@ class CsvTable:
         self._writer.writerow(columns)
 
     def add(self, row: tuple[Any, ...]) -> None:
+        """Write one row. Text that a spreadsheet would take for a formula is escaped."""
         self._writer.writerow(
             value if is_number or value is None else neutral(value)
             for value, is_number in zip(row, self._numbers, strict=True)
         )
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 

@@ -27,6 +27,7 @@ EXTENSIONS = {
 
 
 def write(export: Export) -> None:
+    """Write tar shards of each split: the image and its annotations as JSON under one key."""
     shards = {split: _Shards(export, split) for split in export.splits}
     try:
         for image in export.images():

@@ -68,6 +68,7 @@ MakeLine = Callable[[Annotation, int, int], Line]
 
 
 def write(export: Export, make: MakeLine, extra: dict[str, object] | None = None) -> None:
+    """Write data.yaml, and for each image a label file of one line an object, which `make` builds."""
     with export.open("data.yaml") as file:
         file.write(_data(export, extra or {}).encode())
     if export.options.copies:

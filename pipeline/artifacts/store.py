@@ -28,6 +28,7 @@ class Incoming:
         self._file = self._files.open(self._path, "wb")
 
     def write(self, piece: bytes, /) -> None:
+        """Append bytes to the incoming file."""
         self._file.write(piece)
 
     def commit(self, sha256: str) -> None:
@@ -82,11 +83,13 @@ class ArtifactStore:
         return digest.hexdigest(), size
 
     def open(self, sha256: str) -> BinaryIO:
+        """Open the content for reading. Raises FileNotFoundError."""
         files, place = self._place(path(sha256))
         opened: BinaryIO = files.open(place, "rb")
         return opened
 
     def exists(self, sha256: str) -> bool:
+        """Return whether the store holds this content."""
         files, place = self._place(path(sha256))
         return bool(files.exists(place))
 

@@ -73,10 +73,12 @@ class Check:
         self._placed: list[tuple[str, str, tuple[str, ...]]] = []
 
     def problem(self, sentence: str) -> None:
+        """Record a problem; beyond MAX_PROBLEMS it is dropped."""
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(sentence)
 
     def pages(self) -> Iterator[list[Member]]:
+        """Yield the members of the version in lists, each read in a transaction of its own."""
         after = -1
         while True:
             with self._service.reader.begin() as connection:
@@ -87,6 +89,7 @@ class Check:
             yield [Member(*row) for row in rows]
 
     def members(self, members: Sequence[Member]) -> None:
+        """Compare the stored annotations and files of these members with their deliveries and the artifact store."""
         with self._service.reader.begin() as connection:
             stored = annotations_of(connection, [member.response_id for member in members])
             files = _files(connection, [member.response_id for member in members])

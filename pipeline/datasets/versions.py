@@ -61,6 +61,7 @@ class Version:
 
     @property
     def tasks(self) -> int:
+        """Return the number of members."""
         return int(self.counts["tasks"])
 
 
@@ -123,11 +124,13 @@ def derive(service: Service, base: Version, request: Request) -> Version:
 
 
 def discard(service: Service, version_id: UUID) -> None:
+    """Delete a version that was made for one export."""
     with service.engine.begin() as connection:
         _delete(connection, [version_id])
 
 
 def check_name(name: str) -> None:
+    """Raise Unusable unless `name` can be the name of a dataset."""
     if not NAME.fullmatch(name):
         raise Unusable(
             f"{name!r} cannot be the name of a dataset; take at most 100 of the characters a-z, 0-9 and -."

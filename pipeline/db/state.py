@@ -27,4 +27,5 @@ def get_state(connection: Connection, key: str) -> dict[str, Any] | None:
 
 
 def delete_state(connection: Connection, key: str) -> None:
+    """Delete the fact `key`, if it exists."""
     connection.execute(delete(KeyValue).where(KeyValue.key == key))

@@ -53,6 +53,7 @@ class TaskPlan:
 
     @property
     def follow_ups(self) -> list[PlannedFollowUp]:
+        """Return the follow-ups of all workflows."""
         return [follow_up for one in self.planned for follow_up in one.follow_ups]
 
 

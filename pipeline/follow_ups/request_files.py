@@ -51,6 +51,8 @@ class RequestFileError(Exception):
 
 
 class BuiltFile(NamedTuple):
+    """A file in the artifact store that a request refers to."""
+
     sha256: str
     size_bytes: int
     media_type: str

@@ -35,6 +35,8 @@ class InvalidInput(Exception):
 
 
 class Row(NamedTuple):
+    """One row of a .csv or .jsonl file."""
+
     line: int  # 1-based
     fields: dict[str, Any]
 
@@ -50,6 +52,8 @@ class SubmittedTask(NamedTuple):
 
 
 class Outcome(NamedTuple):
+    """What became of one task: created, found (already_exists), or refused with the reason."""
+
     line: int
     unique_id: str
     outcome: str  # created | already_exists | refused
@@ -64,6 +68,7 @@ class RowScope:
     row: Mapping[str, Any]
 
     def get(self, name: str) -> Any:
+        """Return the value of a name of the expression; None for an unknown one."""
         return self.row if name == "row" else None
 
 

@@ -53,6 +53,7 @@ class AllowedHost(NamedTuple):
 
     @classmethod
     def parse(cls, entry: str) -> AllowedHost:
+        """Parse `host`, `host:port` or either with a path prefix, as the settings name it."""
         host, _, prefix = entry.partition("/")
         return cls(host.lower(), tuple(filter(None, prefix.split("/"))))
 

@@ -38,6 +38,8 @@ class TooDense(ValueError):
 
 
 class Change(NamedTuple):
+    """An annotation in both versions, and how the two were matched."""
+
     before: Annotation
     after: Annotation
     matched_by: str  # uuid | geometry | overlap | distance

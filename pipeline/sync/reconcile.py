@@ -235,6 +235,7 @@ class StoredTask:
 
 
 def load_stored(connection: Connection, task_ids: Sequence[str]) -> dict[str, StoredTask]:
+    """Return what is stored of these tasks, by task_id: the columns that a reconciliation compares."""
     digests: dict[str, dict[UUID, str]] = {}
     versions = select(Response.task_id, Response.id, Response.digest).where(Response.task_id.in_(task_ids))
     for row in connection.execute(versions):

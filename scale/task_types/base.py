@@ -82,6 +82,7 @@ def inline(implied: str | None, *, discriminated: bool = True) -> Parse:
 
 
 def shape_note(count: int, shape: str) -> str:
+    """Return the warning for annotations without `type`, whose shape follows from the task type."""
     return f"{count} annotations name no shape; it was taken from the task: {shape}"
 
 

@@ -8,6 +8,7 @@ _recognise = inline(None)
 
 
 def parse(response: dict[str, Any], params: dict[str, Any]) -> ParsedResponse:
+    """Parse a response of an unknown task type: annotations if they have a known shape, else only the answer."""
     found = response.get("annotations")
     if type(found) is list and not all(type(item) is dict for item in found):
         return answer_only(response, params)

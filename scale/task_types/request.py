@@ -55,10 +55,12 @@ class Parameters:
 
     @property
     def takes_layers(self) -> bool:
+        """Return whether requests of the type may have `layers`."""
         return self.layers is not None
 
     @property
     def takes_base_annotations(self) -> bool:
+        """Return whether requests of the type may have `base_annotations`."""
         return "base_annotations" in self.optional
 
     @property
