@@ -202,12 +202,16 @@ def _require_selection(filters: Mapping[str, Any], selection: Mapping[str, Any])
 
 
 class ReplanOptions(Schema):
+    """Options of planning again."""
+
     dry_run = fields.Boolean(
         load_default=False, metadata={"description": "Only show what would change, and change nothing."}
     )
 
 
 class ReplanSelection(ReplanOptions, Selection):
+    """Which follow-ups are planned again: unique_ids, or filters."""
+
     unique_ids = fields.List(fields.String(), validate=Length(1, MAX_REPLANNED))
     state = fields.List(
         fields.String(validate=OneOf(REPLANNED_STATES)),
@@ -225,6 +229,8 @@ class ReplanSelection(ReplanOptions, Selection):
 
 
 class RequestChange(OutputSchema):
+    """One value of a request that today's workflow file would change."""
+
     path = fields.String(metadata={"description": "Path of the value in the request."})
     before = fields.Raw(
         allow_none=True, metadata={"description": "Value of the stored request; `(absent)` without one."}
@@ -233,6 +239,8 @@ class RequestChange(OutputSchema):
 
 
 class ReplannedFollowUp(OutputSchema):
+    """A follow-up that planning again adds."""
+
     unique_id = fields.String()
     state = fields.String(metadata={"description": "created, as far as the limits allow, or held."})
     reason = fields.String(allow_none=True)
@@ -241,6 +249,8 @@ class ReplannedFollowUp(OutputSchema):
 
 
 class Replanned(OutputSchema):
+    """What planning again changed, or would change, of one follow-up."""
+
     unique_id = fields.String()
     workflow = fields.String(allow_none=True)
     step = fields.String(allow_none=True)

@@ -64,6 +64,7 @@ class Replan:
 
     @property
     def is_unknown(self) -> bool:
+        """Return whether there is no such follow-up."""
         return self.row is None
 
 

@@ -19,6 +19,11 @@ RECORDED = sorted(
 BOX = {"type": "box", "label": "car", "uuid": "b1", "left": 1, "top": 2, "width": 3, "height": 4}
 
 
+def at(hour: int) -> str:
+    """An hour of the day of the callbacks here, as Scale writes it."""
+    return f"2026-01-01T{hour}:00:00.000Z"
+
+
 def task(**fields: Any) -> dict[str, Any]:
     return {
         "task_id": "5f1e9b000000000000000001",

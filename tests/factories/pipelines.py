@@ -38,6 +38,10 @@ def asks(**keys: Any) -> Steps:
     }
 
 
+EACH = asks(for_each="annotation")
+"""One question about each annotation."""
+
+
 class Pipeline:
     """One service, its workflow files, and Scale, whose people answer only when a test says so."""
 

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import insert
 
 from app import create_app
 from config import load_settings
+from models import FollowUp
+from pipeline.db.ids import new_id, utcnow
 from pipeline.receive.receive import Receipt, receive
 from pipeline.service import Service
 
@@ -18,6 +21,19 @@ PAYLOADS = Path(__file__).parent.parent.parent / "payloads"
 TOKEN = "a-token-of-the-tests"
 
 Deliver = Callable[..., Receipt]
+Get = Callable[..., Any]
+Plan = Callable[..., str]
+
+POLYGONS = """
+workflow: chain
+steps:
+  boxes:
+    after: {type: polygonannotation}
+    create:
+      type: annotation
+      params: {instruction: Draw, attachment_type: image, attachment: "${{ task.params.attachment }}",
+               objects_to_annotate: [car], with_labels: true, layers: "${{ layers }}"}
+"""
 
 
 @pytest.fixture
@@ -107,3 +123,35 @@ def changed(case: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     if changes:
         body["task"].update(changes)
     return body
+
+
+@pytest.fixture
+def plan(service: Service) -> Plan:
+    """`plan("held")` → the unique_id of a follow-up in that state."""
+
+    def plan(state: str = "planned", **values: Any) -> str:
+        row = {
+            "unique_id": f"chain.boxes.{new_id().hex}",
+            "id": new_id(),
+            "workflow": "chain",
+            "workflow_digest": "0" * 64,
+            "step": "boxes",
+            "state": state,
+            "environment": "live",
+            "source_task_id": "source",
+            "task_type": "annotation",
+            "request": {"instruction": "Draw"},
+            "planned_at": utcnow(),
+            **values,
+        }
+        with service.engine.begin() as connection:
+            connection.execute(insert(FollowUp), [row])
+        return str(row["unique_id"])
+
+    return plan
+
+
+def audited(get: Get, **query: str) -> list[tuple[str, str, str]]:
+    """Oldest first."""
+    entries = get("/audit", **query)["data"]
+    return [(entry["actor"], entry["action"], entry["subject"]) for entry in reversed(entries)]

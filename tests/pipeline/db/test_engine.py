@@ -1,31 +1,18 @@
 """The way to the database: full disks, locked files, refusals that pass and refusals that stay."""
 
-import json
-import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from config import Settings
-from models import Batch, Delivery, Job
-from pipeline.bootstrap import build_service
+from models import Delivery, Job
 from pipeline.service import Service
 from tests.assertions import table
 from tests.factories.callbacks import boxes, callback, receive_callback
-
-
-def open_on(database_url: str) -> Service:
-    return build_service(
-        Settings(database_url=database_url, workflows_dir="config/workflows", secret_key="s")
-    )
-
-
-# SQLite.
+from tests.factories.services import open_on
 
 
 def full_disks(file: Path, folder: Path, pages: range) -> Iterator[Service]:
@@ -70,9 +57,6 @@ def test_who_reads_never_waits_for_a_writer(sqlite_url: str) -> None:
     service.engine.dispose()
 
 
-# PostgreSQL.
-
-
 def test_no_wait_for_the_server_is_without_an_end(postgres_url: str) -> None:
     service = open_on(postgres_url)
     with service.engine.connect() as connection:
@@ -88,53 +72,4 @@ def test_no_wait_for_the_server_is_without_an_end(postgres_url: str) -> None:
         "keepalives_idle": 10,
         "tcp_user_timeout": 20_000,
     }
-    service.engine.dispose()
-
-
-# What the database says.
-
-
-def test_what_the_database_refuses_for_good_is_quarantined_with_its_words(postgres_url: str) -> None:
-    """A name that is too long for its index is an OperationalError like a lock that is held too long."""
-    service = open_on(postgres_url)
-    name = random.Random(1).randbytes(4_000).hex()
-    assert (
-        receive_callback(service, json.dumps({"batch": name, "status": "completed"}).encode()).status
-        == "quarantined"
-    )
-    assert table(service, Batch) == table(service, Job) == []
-    (delivery,) = table(service, Delivery)
-    assert "index row" in delivery["reason"]
-    service.engine.dispose()
-
-
-def test_an_error_of_the_database_repeats_no_values(service: Service) -> None:
-    """They hold whole bodies, and with them addresses that open files."""
-    statement = text("INSERT INTO nowhere (response) VALUES (:response)")
-    with pytest.raises(SQLAlchemyError) as refused, service.engine.begin() as connection:
-        connection.execute(statement, {"response": "secret"})
-    assert "secret" not in str(refused.value)
-
-
-def test_a_column_that_the_code_does_not_know_costs_no_delivery_and_tells_no_secret(
-    postgres_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As when an old version runs on after a migration, or was rolled back to."""
-    caplog.set_level("INFO")
-    service = open_on(postgres_url)
-    signed = {"annotations": {"indexedImage": "https://example.com/i.png?X-Amz-Signature=secret"}}
-    body = callback(signed, type="newtype")
-    with service.engine.begin() as connection:
-        connection.execute(text("ALTER TABLE deliveries ADD COLUMN later TEXT NOT NULL DEFAULT 'x'"))
-        connection.execute(text("ALTER TABLE tasks ADD COLUMN later TEXT NOT NULL DEFAULT 'x'"))
-        connection.execute(text("ALTER TABLE responses ADD COLUMN later TEXT NOT NULL DEFAULT 'x'"))
-    assert receive_callback(service, body).status == "processed"
-    with service.engine.begin() as connection:
-        connection.execute(text("ALTER TABLE responses ALTER COLUMN later DROP DEFAULT"))
-    assert (
-        receive_callback(service, callback(signed, type="newtype", task_id="another")).status == "quarantined"
-    )
-    delivery = next(row for row in table(service, Delivery) if row["status"] == "quarantined")
-    assert 'null value in column "later"' in delivery["reason"]
-    assert "secret" not in delivery["reason"] + caplog.text
     service.engine.dispose()

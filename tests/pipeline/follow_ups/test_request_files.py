@@ -2,88 +2,16 @@
 
 import io
 import json
-import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import time_machine
-from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 
-from app import create_app
-from pipeline.follow_ups import signed_urls, views
+from pipeline.follow_ups import views
 from pipeline.follow_ups.request_files import RequestFileError, crop_image
+from tests.factories.pictures import BOX, QUESTION, Pictures, path_of, picture, sent, step
 from tests.factories.pipelines import Pipeline
-from tests.fake_server import FakeServer, ReceivedRequest, reply
-
-PUBLIC = "http://127.0.0.1:9"
-QUESTION = {"instruction": "?", "attachment_type": "image", "attachment": "${{ task.params.attachment }}", "categories": ["a", "b"]}  # fmt: skip
-BOX = {"label": "car", "uuid": "b1", "type": "box", "left": 20, "top": 10, "width": 40, "height": 20}
-
-
-def picture(form: str = "PNG", size: tuple[int, int] = (100, 50), mode: str = "RGB", **options: Any) -> bytes:
-    """An image whose every pixel tells where it is: red is its column, green its row."""
-    image = Image.new("RGB", size)
-    image.putdata([(x % 256, y % 256, 0) for y in range(size[1]) for x in range(size[0])])
-    written = io.BytesIO()
-    image.convert(mode).save(written, form, **options)
-    return written.getvalue()
-
-
-class Pictures:
-    """A customer's own server of images."""
-
-    def __init__(self) -> None:
-        self.served: dict[str, bytes] = {"/street.png": picture()}
-        self.peer = FakeServer(self.answer)
-        self.host = f"127.0.0.1:{self.peer.port}"
-        self.url = f"{self.peer.url}/street.png"
-
-    def answer(self, asked: ReceivedRequest) -> bytes:
-        if asked.path not in self.served:
-            return reply(status=404)
-        kind = "image/jpeg" if asked.path.endswith("jpg") else "image/png"
-        return reply(self.served[asked.path], Content_Type=kind)
-
-
-@pytest.fixture
-def pictures() -> Iterator[Pictures]:
-    served = Pictures()
-    with served.peer:
-        yield served
-
-
-@pytest.fixture
-def chain(open_pipeline: Callable[..., Pipeline], pictures: Pictures) -> Pipeline:
-    return open_pipeline(attachment_hosts=(pictures.host,), artifact_hosts=(), public_url=PUBLIC)
-
-
-@pytest.fixture
-def web(chain: Pipeline) -> Iterator[FlaskClient]:
-    """A client that reads an address of the service."""
-    app: Flask = create_app(chain.service.settings)
-    yield app.test_client()
-    app.extensions["weighbridge"].engine.dispose()
-
-
-def step(**keys: Any) -> dict[str, Any]:
-    return {
-        "after": {"type": "imageannotation"},
-        "create": {"type": "categorization", "params": QUESTION},
-        **keys,
-    }
-
-
-def sent(chain: Pipeline) -> list[dict[str, Any]]:
-    """The requests that Scale got, oldest first."""
-    return [chain.sandbox.original_request(task["task_id"]) for task in chain.sandbox.tasks()]
-
-
-def path_of(address: str) -> str:
-    assert address.startswith(f"{PUBLIC}/files/")
-    return address.removeprefix(PUBLIC)
 
 
 def test_scale_gets_the_cut_around_an_annotation_at_an_address_that_works(
@@ -144,37 +72,6 @@ def test_an_attachment_is_mirrored_before_its_own_address_expires(
     answer = web.get(path_of(request["attachment"]))
     assert answer.data == picture()
     assert web.get(path_of(request["attachment"]), headers={"Range": "bytes=0-3"}).data == b"\x89PNG"
-
-
-def test_an_address_of_ours_that_is_copied_on_is_fresh_again(chain: Pipeline, pictures: Pictures) -> None:
-    chain.workflow({"again": step(mirror="attachment"), "more": step(after={"step": "again"})})
-    chain.receive({"annotations": [BOX]}, params={"attachment": pictures.url})
-    (child,) = chain.children("again")
-    with time_machine.travel(time.time() + 3600, tick=True):
-        chain.finish(child, {"category": "a"})
-    first, second = (path_of(request["attachment"]) for request in sent(chain))
-    settings = chain.service.settings
-    one, other = (
-        signed_urls.parse_signed(settings, path.removeprefix("/files/")) for path in (first, second)
-    )
-    assert one is not None
-    assert other is not None
-    assert one.sha256 == other.sha256
-    assert other.until - one.until == pytest.approx(3600, abs=60)
-
-
-def test_an_address_ends_after_a_week_and_a_forged_one_never_began(chain: Pipeline, web: FlaskClient) -> None:
-    sha256, _ = chain.service.store.put(io.BytesIO(b"<script>"))
-    address = path_of(signed_urls.signed_url(chain.service.settings, sha256, "text/html"))
-    answer = web.get(address)
-    assert (answer.status_code, answer.mimetype) == (200, "application/octet-stream")
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert web.get(address[:-2] + "xx").status_code == 404
-    assert web.get("/files/nothing").status_code == 404
-    with time_machine.travel(time.time() + signed_urls.LIFETIME.total_seconds() + 1):
-        assert web.get(address).status_code == 410
-    chain.service.store.delete(sha256)
-    assert web.get(address).status_code == 410
 
 
 def test_an_image_on_a_host_that_nobody_named_fails_with_the_reason(chain: Pipeline) -> None:
@@ -300,9 +197,6 @@ def renamed(chain: Pipeline, **settings: Any) -> Any:
     return build_service(
         replace(chain.service.settings, **settings), engine=chain.service.engine, cache_seconds=0
     )
-
-
-# Cutting.
 
 
 def test_a_jpeg_stays_a_jpeg_and_anything_else_becomes_a_png() -> None:

@@ -1,45 +1,16 @@
 """The queue of record: one row a piece of work, leased, fenced, tried again, and dead when nothing helps."""
 
 import threading
-from collections.abc import Callable
-from datetime import timedelta
-from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import update
 
-from models import Job, KeyValue
-from pipeline.db.ids import utcnow
+from models import Job
 from pipeline.jobs import kinds, queue
-from pipeline.jobs.queue import LeaseLost, RetryLater
+from pipeline.jobs.queue import LeaseLost
 from pipeline.service import Service
 from tests.assertions import TimeSpan, only, table
-from workers import runner
-
-
-def ask(service: Service, *subjects: str, kind: str = kinds.PLAN, delay: float = 0) -> None:
-    with service.engine.begin() as connection:
-        queue.enqueue(connection, kind, subjects, delay=delay)
-
-
-def claim(service: Service, lease: float = 60) -> queue.Job:
-    job = queue.claim(service.engine, lease)
-    assert job is not None
-    return job
-
-
-def finish(service: Service, job: queue.Job) -> None:
-    with service.engine.begin() as connection:
-        queue.finish(connection, job)
-
-
-def expire(service: Service) -> None:
-    """Let the lease, or the pause, of every job be over."""
-    with service.engine.begin() as connection:
-        connection.execute(update(Job).values(run_at=utcnow() - timedelta(seconds=1)))
-
-
-# Asking.
+from tests.factories.jobs import ask, claim, expire, finish
 
 
 def test_the_same_work_is_one_row_however_often_it_is_asked_for(service: Service) -> None:
@@ -71,9 +42,6 @@ def test_a_job_that_is_asked_for_in_a_transaction_that_fails_was_never_asked_for
         queue.enqueue(connection, kinds.PLAN, ["a"])
         connection.rollback()
     assert table(service, Job) == []
-
-
-# Claiming.
 
 
 def test_a_claimed_job_is_nobody_elses_until_its_lease_ends(service: Service) -> None:
@@ -139,9 +107,6 @@ def test_what_is_due_is_listed_without_being_claimed(service: Service) -> None:
         assert queue.due(connection, 1) == [ids["late"]]
 
 
-# Fencing.
-
-
 @pytest.mark.parametrize("change", ["finish", "reschedule", "mark_dead", "renew", "check_lease"])
 def test_an_owner_who_lost_the_lease_changes_nothing(change: str, service: Service) -> None:
     ask(service, "a")
@@ -193,9 +158,6 @@ def test_long_work_learns_that_somebody_else_has_its_job(service: Service) -> No
         threading.Event().wait(0.5)
         with pytest.raises(LeaseLost):
             still_leased()
-
-
-# Ends.
 
 
 def test_a_finished_job_is_deleted(service: Service) -> None:
@@ -329,106 +291,3 @@ def test_jobs_are_counted_by_kind_and_state(service: Service) -> None:
 def test_no_job_is_dead_for_an_hour_of_trouble(kind: str) -> None:
     pauses = [queue.backoff(attempt) for attempt in range(1, kinds.MAX_ATTEMPTS[kind])]
     assert sum(pauses) > 3_600
-
-
-# What a worker does with them.
-
-
-@pytest.fixture
-def performed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`performed(function)`: plans are made by this function instead."""
-    return lambda function: monkeypatch.setitem(runner.HANDLERS, kinds.PLAN, function)
-
-
-def test_a_job_that_raises_is_tried_again_later(service: Service, performed: Callable[..., None]) -> None:
-    def fail(*_: Any) -> None:
-        raise ValueError("not today")
-
-    performed(fail)
-    ask(service, "a")
-    with TimeSpan() as then:
-        runner.run_due_jobs(service)
-    row = only(service, Job)
-    assert (row["state"], row["attempts"], row["last_error"]) == ("ready", 1, "ValueError: not today")
-    assert row["run_at"] in then.shift(0, 2)
-
-
-def test_what_the_database_refuses_a_job_is_told_without_the_values(
-    service: Service, performed: Callable[..., None], caplog: pytest.LogCaptureFixture
-) -> None:
-    def write_twice(service: Service, _: queue.Job) -> None:
-        row = {"key": "secret", "value": {}, "changed_at": utcnow()}
-        with service.engine.begin() as connection:
-            for _ in range(2):
-                connection.execute(insert(KeyValue).values(row))
-
-    performed(write_twice)
-    ask(service, "a")
-    runner.run_due_jobs(service)
-    error = only(service, Job)["last_error"]
-    assert error in (
-        "IntegrityError: UNIQUE constraint failed: key_value.key",
-        'UniqueViolation: duplicate key value violates unique constraint "pk_key_value"',
-    )
-    assert any(error in str(vars(record).get("error")) for record in caplog.records)
-    assert "secret" not in caplog.text
-
-
-def test_a_job_that_waits_in_order_says_for_what(service: Service, performed: Callable[..., None]) -> None:
-    def wait(*_: Any) -> None:
-        raise RetryLater("Scale asks to slow down", 90)
-
-    performed(wait)
-    ask(service, "a")
-    with TimeSpan() as then:
-        runner.run_due_jobs(service)
-    assert (only(service, Job)["attempts"], only(service, Job)["last_error"]) == (
-        0,
-        "Scale asks to slow down",
-    )
-    assert only(service, Job)["run_at"] in then.shift(90)
-
-
-def test_a_worker_that_has_finished_a_job_looks_for_the_next(
-    service: Service, performed: Callable[..., None]
-) -> None:
-    seen = []
-
-    def plan(service: Service, job: queue.Job) -> None:
-        seen.append(job.subject)
-        finish(service, job)
-
-    performed(plan)
-    ask(service, "a", "b", "c")
-    assert runner.run_due_jobs(service) == []
-    assert sorted(seen) == ["a", "b", "c"]
-
-
-def test_a_job_of_a_kind_that_only_a_newer_version_knows_waits_and_holds_nobody_up(
-    service: Service, performed: Callable[..., None]
-) -> None:
-    performed(finish)
-    ask(service, "later", kind="newer", delay=-10)
-    ask(service, "a")
-    with TimeSpan() as then:
-        runner.run_due_jobs(service)
-    row = only(service, Job)
-    assert (row["key"], row["state"], row["attempts"]) == ("newer:later", "ready", 0)
-    assert "newer" in row["last_error"]
-    assert row["run_at"] in then.shift(60)
-
-
-def test_what_a_job_did_is_undone_when_it_has_lost_its_lease(
-    service: Service, performed: Callable[..., None]
-) -> None:
-    def too_late(service: Service, job: queue.Job) -> None:
-        expire(service)
-        claim(service)
-        with service.engine.begin() as connection:
-            queue.enqueue(connection, kinds.CREATE, ["twice"])
-            queue.finish(connection, job)
-
-    performed(too_late)
-    ask(service, "a")
-    runner.run_job(service, claim(service))
-    assert [row["key"] for row in table(service, Job)] == ["plan:a"]

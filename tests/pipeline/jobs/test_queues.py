@@ -1,8 +1,6 @@
 """However much is to be created, no callback waits behind it, and a queue that Scale has closed is passed by."""
 
 from collections import Counter
-from collections.abc import Callable
-from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -13,7 +11,7 @@ from pipeline.jobs import kinds, queue, queues
 from pipeline.operations import checks
 from tests.factories.callbacks import boxes, callback, receive_callback
 from tests.factories.pipelines import Pipeline, asks
-from workers.runner import run_due_jobs, run_job
+from workers.runner import run_job
 
 MANY = 20_000
 
@@ -70,20 +68,6 @@ def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipe
     assert plan.count("ix_jobs_due") == len(queues.QUEUES)
     assert "Sort" not in plan
     assert "TEMP B-TREE" not in plan
-
-
-def test_a_job_that_enqueues_many_dispatches_them_to_other_workers(
-    open_pipeline: Callable[..., Pipeline],
-) -> None:
-    pipeline = open_pipeline(worker_concurrency=4)
-    pipeline.workflow({"each": asks(for_each="annotation")})
-    dispatched: list[list[UUID]] = []
-    receive_callback(pipeline.service, callback(boxes("car")))
-    run_due_jobs(pipeline.service, dispatch=lambda ids: dispatched.append(list(ids)))
-    assert dispatched == []
-    receive_callback(pipeline.service, callback(boxes(*["car"] * 30), task_id="5f1e9b000000000000000002"))
-    run_due_jobs(pipeline.service, dispatch=lambda ids: dispatched.append(list(ids)))
-    assert [len(ids) for ids in dispatched] == [3]
 
 
 def creation_messages(pipeline: Pipeline) -> list[str]:

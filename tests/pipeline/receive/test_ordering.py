@@ -13,14 +13,10 @@ from models import Delivery, FollowUp, Response, Task
 from pipeline.jobs import kinds, queue
 from pipeline.service import Service
 from tests.assertions import empty, only, stored_rows, table
-from tests.factories.callbacks import RECORDED, boxes, callback, receive_by_general_path, receive_callback
+from tests.factories.callbacks import RECORDED, at, boxes, callback, receive_by_general_path, receive_callback
 
 FIXED = {**boxes("car", "pedestrian"), "is_customer_fix": True}
 AGAIN = boxes("car", "pedestrian", "bicycle")
-
-
-def at(hour: int) -> str:
-    return f"2026-01-01T{hour}:00:00.000Z"
 
 
 def audit(result: str, hour: int) -> dict[str, Any]:

@@ -55,9 +55,6 @@ def counts(of: ReconcileRun) -> tuple[int, int, int, int]:
     return of.seen, of.missing, of.stale, of.repaired
 
 
-# Against the sandbox.
-
-
 def test_tasks_whose_callback_never_came_are_taken_from_the_list_once(
     service: Service, scale: ScaleSandbox
 ) -> None:
@@ -155,9 +152,6 @@ def test_files_of_reconciled_results_are_fetched_like_those_of_callbacks(
     masks = table(service, Annotation)
     assert {row["type"] for row in masks} == {"mask"}
     assert all("rle" in row["geometry"] for row in masks)
-
-
-# Against servers of our own making.
 
 
 class Pages:
@@ -335,9 +329,6 @@ def test_a_task_that_is_only_named_here_is_described_by_the_list(open_service: O
     )
     assert counts(run(service)) == (1, 0, 1, 1)
     assert (only(service, Task)["type"], len(table(service, Response))) == ("imageannotation", 1)
-
-
-# On a schedule.
 
 
 def due(service: Service) -> list[str]:
