@@ -481,7 +481,7 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
     # The event loop
 
     def run(self) -> None:
-        """Run the event loop until the worker is told to stop, then finish the requests that have arrived."""
+        """Run the event loop until a signal stops the worker, then finish the requests that have arrived."""
         self.poller.register(self.method_queue.fileno(), EVENT_READ, self.method_queue.run_callbacks)
         while self.alive and self.is_parent_alive():
             self.set_accept_enabled(self.nr_conns < self.worker_connections or self._has_evictable())
