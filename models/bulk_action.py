@@ -11,6 +11,8 @@ from models.columns import Base
 
 
 class BulkAction(Base):
+    """A decision about all rows that match a filter: running → completed | stopped."""
+
     __tablename__ = "bulk_actions"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
