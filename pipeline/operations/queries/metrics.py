@@ -73,7 +73,7 @@ def work_counts(connection: Connection) -> WorkCounts:
     )
 
 
-def _counts(connection: Connection, statement: Select[Any]) -> dict[str, int]:
+def _counts(connection: Connection, statement: Select[Any, int]) -> dict[str, int]:
     """Return value → number; a null counts as the value "none"."""
     return {value or "none": number for value, number in connection.execute(statement)}
 
