@@ -242,7 +242,7 @@ class OwnPostgres(Server, PostgresServer):
     """A PostgreSQL that was made for the tests: on a Unix socket in a short path, without fsync."""
 
     def __init__(self, bin_folder: Path, options: Mapping[str, str] | None = None):
-        self.folder = folder = _new_folder("pg")
+        self.folder = folder = new_folder("pg")
         PostgresServer.__init__(self, f"postgresql://postgres@/{{database}}?host={folder}")
         user = _drop_to()
         if user:
@@ -410,7 +410,7 @@ class OwnPgBouncer(Server):
         binary = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         if binary is None:
             raise Unavailable("PgBouncer: no pgbouncer in PATH (Debian: apt-get install pgbouncer)")
-        folder = _new_folder("pgbouncer")
+        folder = new_folder("pgbouncer")
         user = _drop_to()
         self.port = free_port()
         given = {
@@ -482,7 +482,7 @@ class OwnRedis(Server, RedisServer):
     """A Redis that was made for the tests, on a free port, with nothing kept on disk."""
 
     def __init__(self, binary: Path, options: Mapping[str, str] | None = None):
-        folder = _new_folder("redis")
+        folder = new_folder("redis")
         while (port := free_port()) > MAX_CLUSTER_PORT:
             pass
         RedisServer.__init__(self, f"redis://127.0.0.1:{port}/0")
@@ -569,7 +569,7 @@ def kubectl() -> Path:
 # Folders
 
 
-def _new_folder(kind: str) -> Path:
+def new_folder(kind: str) -> Path:
     """A folder whose path is short enough for a Unix socket, named after this process; those of dead ones go."""
     # As root the server runs as another user, and TMPDIR may lie where that user may not go.
     root = Path("/tmp" if _drop_to() else tempfile.gettempdir())

@@ -64,7 +64,7 @@ def test_the_two_commands_are_there() -> None:
 
 
 @pytest.mark.timeout(900)
-def test_every_other_command_runs_beside_make_run(clone: Folder) -> None:
+def test_every_other_command_runs_while_make_run_runs(clone: Folder) -> None:
     """In their order, with the settings of the running service where the reader has put Scale's."""
     given = development_environment({**clone.env, "SECRET_KEY": (clone.path / "var/secret_key").read_text()})
     names = ("API_TOKEN", "SCALE_API_URL", "SCALE_TEST_API_KEY", "PUBLIC_URL", "PORT")

@@ -103,7 +103,7 @@ def test_killed_tests_leave_no_server_behind(tmp_path: Path) -> None:
         child.kill()
         child.communicate()
     servers.wait_until(lambda: not list(_marked(child.pid)), 10, "the servers end")
-    folder = servers._new_folder("sweep")
+    folder = servers.new_folder("sweep")
     assert not list(folder.parent.glob(f"weighbridge-*-{child.pid}-*"))
     folder.rmdir()
 

@@ -257,7 +257,7 @@ def test_a_very_long_label_project_and_batch_are_stored(app: Flask, post: Post) 
         assert long in connection.scalars(select(Annotation.label)).all()
 
 
-def test_a_task_type_whose_code_raises_is_quarantined_and_replayed_when_mended(
+def test_a_task_type_whose_code_raises_is_quarantined_and_replayed_when_fixed(
     app: Flask, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.receive import replay as replay_module
@@ -360,7 +360,7 @@ def test_a_body_for_which_there_is_no_room_on_the_disk_is_answered_with_503(
     assert post(body).status_code == 200
 
 
-def test_what_is_kept_is_acknowledged_although_nobody_can_be_rung(
+def test_what_is_stored_is_acknowledged_although_nothing_can_be_dispatched(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_more_threads(_: threading.Thread) -> None:
@@ -460,7 +460,7 @@ def web(service: Callable[..., Service], sqlite_url: str) -> Service:
     return service(sqlite_url, processes=("web",), env=limits)
 
 
-def test_while_somebody_else_writes_for_long_callers_are_told_soon_and_readers_are_served(
+def test_while_another_transaction_writes_for_long_callers_get_an_answer_and_readers_are_served(
     service: Callable[..., Service], sqlite_url: str
 ) -> None:
     web = service(sqlite_url, processes=("web",), env={"WEB_THREADS": "32"})

@@ -87,7 +87,7 @@ def test_a_foreign_store_folder_is_refused(export: Export) -> None:
 
 @pytest.mark.parametrize("name", ["out", "out.zip"])
 @pytest.mark.parametrize("keys", [{}, {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}])
-def test_a_store_that_does_not_take_the_export_is_told_in_a_sentence(
+def test_a_store_that_refuses_the_export_is_an_error_in_a_sentence(
     keys: dict[str, str], name: str, filled: Labeled, version: Version
 ) -> None:
     """Without credentials, and at an endpoint where nobody answers."""

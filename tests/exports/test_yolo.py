@@ -62,7 +62,7 @@ def test_the_files_keep_the_rules_of_the_loader(name: str, export: Export, tmp_p
             assert all(0 <= number <= 1 for number in (coordinates if name == "yolo-pose" else row[1:]))
 
 
-def test_a_box_is_clipped_and_told(export: Export, tmp_path: Path) -> None:
+def test_a_box_is_clipped_and_reported(export: Export, tmp_path: Path) -> None:
     report = export("yolo-detect")
     names = data(tmp_path / "yolo-detect")["names"]
     centre_x, centre_y, width, height = next(

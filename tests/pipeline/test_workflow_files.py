@@ -78,7 +78,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "workflows"
 
 
-def test_what_an_editor_leaves_beside_a_workflow_keeps_no_callback_out(
+def test_what_an_editor_leaves_in_the_folder_keeps_no_callback_out(
     open_service: Callable[..., Service], folder: Path
 ) -> None:
     """Emacs marks a file that is being edited with a link to nothing."""

@@ -68,8 +68,8 @@ def test_large_integers_are_read_alike_by_both_readers() -> None:
         "-9223372036854775808",
         "-9223372036854775809",
     ):
-        alone, beside_nan = parse_json(f"[{digits}]".encode()), parse_json(f"[{digits}, NaN]".encode())
-        assert (type(alone[0]), alone[0]) == (type(beside_nan[0]), beside_nan[0])
+        alone, with_nan = parse_json(f"[{digits}]".encode()), parse_json(f"[{digits}, NaN]".encode())
+        assert (type(alone[0]), alone[0]) == (type(with_nan[0]), with_nan[0])
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"not json", b"\xff\xfe\x00", b'{"a": "\x01"}', b"{'a': 1}"])
@@ -80,7 +80,7 @@ def test_what_is_not_json_is_not_understood(raw: bytes) -> None:
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 1000, 1024, 1025, 100_000])
 @pytest.mark.parametrize("opened", ["[", '{"a":'])
-def test_a_body_that_is_nested_too_deep_is_not_understood(depth: int, opened: str) -> None:
+def test_a_body_that_is_nested_too_deep_is_invalid(depth: int, opened: str) -> None:
     closed = "]" if opened == "[" else "}"
     for around in ("%s", '{"text": "[[{", "long": "%s"}' % (" " * 9000) + "%.0s"):
         raw = around % (opened * depth + "1" + closed * depth)
@@ -150,7 +150,7 @@ def test_reading_a_date_never_raises(text: str) -> None:
         (b'{"error": "bad", "attachments": []}', "no task_id and no batch"),
     ],
 )
-def test_a_body_that_is_no_callback_is_not_understood_and_says_why(raw: bytes, reason: str) -> None:
+def test_a_body_that_is_no_callback_is_invalid_with_the_reason(raw: bytes, reason: str) -> None:
     with pytest.raises(InvalidCallback, match=reason):
         parse_callback(raw, "live")
 
@@ -273,7 +273,7 @@ def test_the_outcome_of_the_callback_is_read_under_each_of_its_names(
         st.sampled_from(["task_id", "task", "response", "status", "batch", "name"]), any_json.values
     )
 )
-def test_any_value_in_any_field_of_the_envelope_is_taken_or_not_understood(whole: dict[str, Any]) -> None:
+def test_any_value_in_any_field_of_the_envelope_is_parsed_or_invalid(whole: dict[str, Any]) -> None:
     try:
         callback = parse_callback(json.dumps(whole).encode(), "live")
     except InvalidCallback:
@@ -304,7 +304,7 @@ def test_the_digest_tells_responses_apart() -> None:
 
 @unhurried
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
-def test_any_bytes_are_a_callback_or_not_understood(raw: bytes) -> None:
+def test_any_bytes_are_a_callback_or_invalid(raw: bytes) -> None:
     with pytest.raises(InvalidCallback):
         parse_callback(raw, "live")
 

@@ -88,7 +88,7 @@ BOTH = {
         (999, None),
     ],
 )
-def test_images_beside_a_playback_video_are_counted_at_their_own_rate(frame: int, image: str | None) -> None:
+def test_images_of_a_playback_video_are_counted_at_their_own_rate(frame: int, image: str | None) -> None:
     assert frame_source(BOTH, frame, "videoplaybackannotation") == FrameSource(frame / 30, image)
 
 

@@ -109,7 +109,7 @@ def attributes(**asks: list[str]) -> dict[str, Any]:
     }
 
 
-def test_conditions_that_form_a_circle_are_told_as_the_way_around() -> None:
+def test_conditions_that_form_a_circle_are_listed_in_its_order() -> None:
     assert problems("annotation", attributes(a=["b"], b=["c"], c=[])) == []
     assert problems("annotation", attributes(a=["b", "c"], b=["c"], c=[])) == []
     assert problems("annotation", attributes(a=["a"])) == [

@@ -53,7 +53,7 @@ def what_it_becomes(body: bytes) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", BODIES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_a_recorded_body_becomes_what_stands_beside_it(path: Path) -> None:
+def test_a_recorded_body_becomes_what_is_next_to_it(path: Path) -> None:
     expected = json.loads(path.with_suffix(".expected.json").read_text())
     assert json.loads(json.dumps(what_it_becomes(path.read_bytes()))) == expected
 

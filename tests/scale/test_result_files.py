@@ -26,7 +26,7 @@ def rows(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_recorded_file_becomes_the_rows_that_stand_beside_it(case: str) -> None:
+def test_a_recorded_file_becomes_the_rows_next_to_it(case: str) -> None:
     expected = json.loads((FILES / f"{case}.rows.json").read_text())
     with (FILES / f"{case}.json").open("rb") as file:
         reading = ResultFileReader(expected["role"], expected["task_type"], expected["params"], file)

@@ -290,7 +290,7 @@ def test_make_run_keeps_real_keys_from_the_sandbox(
     assert terminal.ends_after(signal.SIGINT, 30) == 0
 
 
-def test_no_sandbox_runs_beside_real_scale(folder: Folder, up: Callable[..., Terminal]) -> None:
+def test_no_sandbox_runs_while_real_scale_is_used(folder: Folder, up: Callable[..., Terminal]) -> None:
     terminal = up(SCALE_API_URL="https://127.0.0.1:9/v1", SCALE_API_KEY=REAL_API_KEY)
     terminal.says("Booting worker")
     commands = [set(child.cmdline()) for child in psutil.Process(terminal.pid).children(recursive=True)]

@@ -26,7 +26,7 @@ def published(redis_url: str) -> int:
         return int(client.llen("weighbridge"))
 
 
-def test_each_job_is_rung_for_by_a_message_of_its_own(dispatcher: JobDispatcher, redis_url: str) -> None:
+def test_each_job_is_dispatched_by_a_message_of_its_own(dispatcher: JobDispatcher, redis_url: str) -> None:
     dispatcher.publish([new_id() for _ in range(5)])
     assert published(redis_url) == 5
 

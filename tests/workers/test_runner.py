@@ -39,7 +39,7 @@ def test_a_job_that_raises_is_tried_again_later(service: Service, performed: Cal
     assert row["run_at"] in then.shift(0, 2)
 
 
-def test_what_the_database_refuses_a_job_is_told_without_the_values(
+def test_an_error_of_the_database_in_a_job_is_stored_without_values(
     service: Service, performed: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     def write_twice(service: Service, _: queue.Job) -> None:

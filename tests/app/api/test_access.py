@@ -114,7 +114,7 @@ def test_what_cannot_be_done_is_a_problem_that_says_why(
         assert name in answer.json["detail"]
 
 
-def test_an_unknown_filter_is_told_which_are_known(client: FlaskClient) -> None:
+def test_an_unknown_filter_is_refused_with_the_known_ones(client: FlaskClient) -> None:
     answer = client.get("/api/v1/tasks?colour=red")
     assert "Allowed: batch, cursor, environment, " in answer.json["detail"]
     body = client.post("/api/v1/subscribers", json={"adress": "https://example.com"})
@@ -122,7 +122,7 @@ def test_an_unknown_filter_is_told_which_are_known(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "bnVsbA", "WzFd", "WyJ4Il0", "W10", "ÿ", "[]", "a" * 5000])
-def test_a_bad_cursor_is_told_what_to_do(client: FlaskClient, cursor: str) -> None:
+def test_an_invalid_cursor_is_refused_with_the_way_out(client: FlaskClient, cursor: str) -> None:
     for path in ("tasks", "deliveries", "batches"):
         answer = client.get(f"/api/v1/{path}", query_string={"cursor": cursor})
         assert is_problem(answer, 400)

@@ -40,7 +40,7 @@ def test_a_follow_up_is_listed_and_shown_with_its_request(plan: Plan, get: Get) 
     assert shown["decided_by"] is None
 
 
-def test_approving_a_held_follow_up_asks_for_its_creation(
+def test_approving_a_held_follow_up_enqueues_its_creation(
     plan: Plan, client: FlaskClient, service: Service, get: Get
 ) -> None:
     unique_id = plan("held", reason="limit of 10,000 tasks a day", reason_code="limit")
@@ -64,7 +64,7 @@ def test_canceling_a_follow_up_that_was_not_created_ends_it(
     assert jobs_of(service, unique_id) == []
 
 
-def test_canceling_a_created_follow_up_asks_scale_through_a_job(
+def test_canceling_a_created_follow_up_enqueues_a_cancellation(
     plan: Plan, client: FlaskClient, service: Service
 ) -> None:
     unique_id = plan("created", task_id="child")
@@ -73,7 +73,7 @@ def test_canceling_a_created_follow_up_asks_scale_through_a_job(
     assert jobs_of(service, unique_id) == [kinds.CANCEL]
 
 
-def test_retrying_a_refused_follow_up_asks_for_it_again(
+def test_retrying_a_refused_follow_up_enqueues_its_creation(
     plan: Plan, client: FlaskClient, service: Service
 ) -> None:
     unique_id = plan("failed", reason="Scale refused it with 400: no money", reason_code="refused")

@@ -10,7 +10,7 @@ from pipeline.service import Service
 from tests.app.api.conftest import POLYGONS, Deliver, Get
 
 
-def test_what_would_follow_from_a_task_is_told_and_nothing_is_written(
+def test_a_preview_shows_what_would_follow_and_writes_nothing(
     deliver: Deliver, get: Get, service: Service, workflows_dir: Path, client: FlaskClient
 ) -> None:
     (workflows_dir / "chain.yaml").write_text(POLYGONS)

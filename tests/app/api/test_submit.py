@@ -80,7 +80,7 @@ def test_what_scale_answers_is_passed_on_in_its_words(
     assert len(sandbox.tasks()) == 1
 
 
-def test_nothing_is_created_while_creating_is_stopped(
+def test_nothing_is_created_while_creation_is_paused(
     app: Flask, client: FlaskClient, sandbox: ScaleSandbox
 ) -> None:
     with app.extensions["weighbridge"].engine.begin() as connection:

@@ -33,7 +33,7 @@ def app(app: Flask, receiver: FakeServer, database_url: str) -> Iterator[Flask]:
     made.extensions["weighbridge"].engine.dispose()
 
 
-def test_a_subscriber_is_registered_told_and_forgotten(
+def test_a_subscriber_is_registered_notified_and_removed(
     client: FlaskClient, app: Flask, receiver: FakeServer
 ) -> None:
     wanted = {

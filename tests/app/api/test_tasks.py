@@ -66,7 +66,7 @@ def test_a_task_without_a_response_has_no_number_and_no_annotations(deliver: Del
     assert get("/tasks/t/responses") == {"data": [], "next_cursor": None}
 
 
-def test_an_error_is_told_whatever_the_status_says(deliver: Deliver, get: Get) -> None:
+def test_an_error_is_shown_whatever_the_status_says(deliver: Deliver, get: Get) -> None:
     deliver("annotation/error_though_completed", task_id="t")
     assert get("/tasks/t")["error"]["error"]
 

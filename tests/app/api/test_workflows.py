@@ -48,7 +48,7 @@ def test_a_workflow_is_paused_and_resumed(
     assert client.post("/api/v1/workflows/none/pause").status_code == 404
 
 
-def test_creating_is_stopped_and_started(get: Get, client: FlaskClient) -> None:
+def test_creation_is_paused_and_resumed(get: Get, client: FlaskClient) -> None:
     running = get("/creating")
     assert running == {
         "stopped": False,

@@ -115,7 +115,7 @@ def test_without_a_worker_that_is_a_problem(app: Flask) -> None:
     assert found["worker"]["state"] == "problem"
 
 
-def test_what_waits_for_a_person_is_told(app: Flask, service: Service, deliver: Deliver) -> None:
+def test_what_waits_for_a_person_is_a_warning(app: Flask, service: Service, deliver: Deliver) -> None:
     deliver(b"no JSON")
     with service.engine.begin() as connection:
         queue.enqueue(connection, kinds.PLAN, ["one", "two"])
@@ -136,7 +136,7 @@ def test_a_broken_workflow_file_is_named_with_line_and_field(app: Flask, workflo
     assert "wrong.yaml:4: steps.one.after.state: " in output
 
 
-def test_a_database_without_tables_is_a_problem_that_one_command_mends(
+def test_a_database_without_tables_is_a_problem_that_one_command_fixes(
     make_app: Callable[..., Flask], empty_database_url: str
 ) -> None:
     app = make_app(DATABASE_URL=empty_database_url)

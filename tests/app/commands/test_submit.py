@@ -149,7 +149,7 @@ def test_doubtful_answers_end_in_one_task_each(
     assert len(sandbox.tasks()) == 2
 
 
-def test_what_scale_refuses_is_told_line_by_line(
+def test_what_scale_refuses_is_listed_line_by_line(
     submit: Callable[..., Result], sandbox: ScaleSandbox, tmp_path: Path
 ) -> None:
     sandbox.add_fault("refused", status=402, times=1)
@@ -196,7 +196,7 @@ def test_nothing_is_submitted_while_creating_is_stopped(
         ),
     ],
 )
-def test_what_cannot_be_read_is_told_with_its_line(
+def test_what_cannot_be_read_is_an_error_with_its_line(
     submit: Callable[..., Result], sandbox: ScaleSandbox, name: str, content: str, why: str
 ) -> None:
     done = submit(name, content)

@@ -41,7 +41,7 @@ def test_the_first_start_tells_the_whole_chain_and_the_second_does_not(folder: F
     assert second.ends_after(signal.SIGTERM, STOPS_WITHIN) == 0
 
 
-def test_a_command_beside_it_means_the_same_service(folder: Folder, start: Start) -> None:
+def test_another_command_means_the_running_service(folder: Folder, start: Start) -> None:
     """Nothing is set in the second terminal: neither ports nor keys."""
     up = start("weighbridge", "up")
     up.says("Finished in")

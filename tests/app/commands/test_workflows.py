@@ -33,9 +33,7 @@ def test_the_own_workflow_is_in_order(weighbridge: Run) -> None:
     assert (done.exit_code, done.stdout) == (0, "1 valid, 0 invalid.\n")
 
 
-def test_every_error_of_a_broken_file_is_told_with_file_line_and_field(
-    weighbridge: Run, broken: Path
-) -> None:
+def test_every_error_of_an_invalid_file_has_its_file_line_and_field(weighbridge: Run, broken: Path) -> None:
     done = weighbridge("workflows", "check")
     assert done.exit_code == 1
     assert f"{broken}:4: steps.one.after.state: " in done.stdout

@@ -59,7 +59,7 @@ def test_a_file_that_cannot_be_read_has_failed_and_leaves_no_row(
     assert (only(service, Artifact)["state"], len(table(service, Annotation))) == ("stored", 1)
 
 
-def test_a_mistake_of_our_own_about_a_file_is_its_reason_and_it_is_read_when_it_is_mended(
+def test_an_error_of_our_own_on_a_file_is_its_reason_and_it_is_read_once_fixed(
     service: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def mistaken(*_: Any) -> Iterator[Any]:
@@ -150,7 +150,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(
     assert table(service, Job) == []
 
 
-def test_files_of_a_response_that_is_understood_anew_meanwhile_are_dropped(
+def test_files_of_a_response_that_is_parsed_again_meanwhile_are_dropped(
     service: Service, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files.has["/a"] = [{"annotations": [BOX] * 3}]

@@ -64,7 +64,7 @@ def test_a_recorded_file_is_fetched_kept_and_read_into_rows(
     assert job_kinds(service) == job_kinds(service, "dead") == []
 
 
-def test_the_last_file_makes_the_response_whole_and_asks_for_planning(service: Service, files: Files) -> None:
+def test_the_last_file_completes_the_response_and_enqueues_planning(service: Service, files: Files) -> None:
     files.has = {
         "/a": [{"annotations": [BOX]}],
         "/b": {"events": [{"label": "turn", "type": "point", "start": 1}]},
@@ -87,7 +87,7 @@ def test_the_last_file_makes_the_response_whole_and_asks_for_planning(service: S
     assert only(service, Response)["annotation_count"] == 2
 
 
-def test_files_of_a_version_that_is_not_current_ask_for_no_planning(service: Service, files: Files) -> None:
+def test_files_of_a_version_that_is_not_current_enqueue_no_planning(service: Service, files: Files) -> None:
     files.has = {"/old": [], "/new": []}
     receive_callback(service, video(files, "/new", updated_at="2026-01-02T00:00:00Z"))
     receive_callback(service, video(files, "/old"))
@@ -140,7 +140,7 @@ def test_a_host_that_is_not_named_is_refused_at_once_with_the_reason(
     assert only(service, Job)["last_error"] == artifact["reason"]
 
 
-def test_a_failed_file_makes_the_response_whole_too(service: Service, files: Files) -> None:
+def test_a_failed_file_completes_the_response_too(service: Service, files: Files) -> None:
     files.has = {"/a": [{"annotations": [BOX]}]}
     receive_callback(
         service,
@@ -157,7 +157,7 @@ def test_a_failed_file_makes_the_response_whole_too(service: Service, files: Fil
     assert job_kinds(service) == [kinds.PLAN]
 
 
-def test_a_refused_file_is_fetched_when_a_person_asks_for_its_job_again(
+def test_a_refused_file_is_fetched_when_a_person_retries_it(
     open_service: Callable[..., Service], files: Files
 ) -> None:
     files.has["/a"] = [{"annotations": [BOX]}]
@@ -184,7 +184,7 @@ def test_a_refused_file_is_fetched_when_a_person_asks_for_its_job_again(
         (reply(b"\x1f\x8bnothing", Content_Encoding="gzip"), "cannot be decompressed"),
     ],
 )
-def test_what_may_be_there_later_is_asked_for_again_with_back_off(
+def test_what_may_be_there_later_is_retried_with_back_off(
     answer: bytes, reason: str, service: Service, files: Files
 ) -> None:
     files.has["/a"] = answer if b"close" not in answer else lambda _: iter([answer])
@@ -269,7 +269,7 @@ def test_no_secret_of_an_address_gets_into_a_reason(service: Service, files: Fil
     assert "secret" not in repr([only(service, Artifact)["reason"], only(service, Job)])
 
 
-def test_content_that_was_lost_from_the_store_is_fetched_anew(service: Service, files: Files) -> None:
+def test_content_that_was_lost_from_the_store_is_fetched_again(service: Service, files: Files) -> None:
     files.has["/a"] = [{"annotations": [BOX]}]
     receive_callback(service, video(files, "/a", type="videoboxannotation"))
     run_job(service, claim(service))
@@ -310,7 +310,7 @@ def test_a_fetch_longer_than_its_lease_stays_leased(
     assert only(service, Artifact)["state"] == "stored"
 
 
-def test_a_file_that_is_here_can_be_read_anew_without_being_fetched(service: Service, files: Files) -> None:
+def test_a_stored_file_can_be_read_again_without_being_fetched(service: Service, files: Files) -> None:
     files.has["/a"] = [{"annotations": [BOX] * 3}]
     receive_callback(service, video(files, "/a", type="videoboxannotation"))
     run_job(service, claim(service))

@@ -51,7 +51,9 @@ def in_force(service: Service, engine: Any = None) -> dict[str, str]:
         "keepalives_idle=77&target_session_attrs=read-write",
     ],
 )
-def test_parameters_of_the_url_hold_beside_the_time_outs(own_postgres: OwnPostgres, query: str) -> None:
+def test_parameters_of_the_url_hold_together_with_the_time_outs(
+    own_postgres: OwnPostgres, query: str
+) -> None:
     url = own_postgres.create_database("weighbridge") + f"&{query}"
     service = service_on(url)
     migrate(service.settings.database_url)

@@ -14,7 +14,7 @@ from tests.factories.pipelines import EACH, ROOT, Pipeline, asks
 from tests.factories.receivers import Receiver, receive, subscribe
 
 
-def test_a_task_and_its_response_are_told_once_however_often_they_come(
+def test_a_task_and_its_response_are_published_once_however_often_they_come(
     chain: Pipeline, receiver: Receiver
 ) -> None:
     secret = subscribe(chain, receiver, "task", "response")
@@ -35,7 +35,7 @@ def test_a_task_and_its_response_are_told_once_however_often_they_come(
     assert [event["type"] for event in receiver.heard(secret)[2:]] == ["task.accepted"]
 
 
-def test_follow_ups_are_told_state_by_state(chain: Pipeline, receiver: Receiver) -> None:
+def test_follow_ups_are_published_state_by_state(chain: Pipeline, receiver: Receiver) -> None:
     secret = subscribe(chain, receiver, "follow-up")
     chain.workflow({"ask": asks(hold=True)})
     receive(chain, callback(boxes("car")))
@@ -53,7 +53,7 @@ def test_follow_ups_are_told_state_by_state(chain: Pipeline, receiver: Receiver)
     assert events == [(f"follow-up.{state}", f"w.ask.{ROOT}") for state in states]
 
 
-def test_the_end_of_a_run_is_told_once_after_the_last_of_its_tasks(
+def test_the_end_of_a_run_is_published_once_after_the_last_of_its_tasks(
     chain: Pipeline, receiver: Receiver
 ) -> None:
     secret = subscribe(chain, receiver, "workflow")
@@ -83,7 +83,7 @@ def test_a_run_that_nothing_followed_is_no_run(chain: Pipeline, receiver: Receiv
     assert receiver.peer.requests == []
 
 
-def test_a_fault_of_ours_in_telling_does_not_stop_a_callback(
+def test_an_error_of_ours_in_publishing_does_not_stop_a_callback(
     chain: Pipeline, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subscribe(chain, receiver, "task")
@@ -101,7 +101,7 @@ def test_a_person_can_send_a_test(chain: Pipeline, receiver: Receiver) -> None:
     assert [event["type"] for event in receiver.heard(secret)] == ["test.sent"]
 
 
-def test_a_large_body_is_told_of_when_it_was_read(chain: Pipeline, receiver: Receiver) -> None:
+def test_a_large_body_is_published_when_it_was_parsed(chain: Pipeline, receiver: Receiver) -> None:
     secret = subscribe(chain, receiver, "task", "delivery")
     receive_callback(chain.service, callback(boxes("car")), inline_bytes=10)
     assert table(chain.service, Notification) == []

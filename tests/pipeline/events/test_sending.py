@@ -28,7 +28,7 @@ def test_a_delivery_is_passed_on_byte_by_byte_with_the_headers_that_an_older_han
     Webhook(secret).verify(first.body, first.headers)
 
 
-def test_what_is_not_taken_is_sent_again_with_the_same_id_and_its_history_kept(
+def test_what_is_not_accepted_is_sent_again_with_the_same_id_and_its_history_kept(
     chain: Pipeline, receiver: Receiver
 ) -> None:
     subscribe(chain, receiver, "task")
@@ -69,7 +69,7 @@ def test_after_the_last_attempt_a_notification_has_failed_and_can_be_replayed(
     ]
 
 
-def test_a_receiver_that_is_gone_is_told_no_more(chain: Pipeline, receiver: Receiver) -> None:
+def test_a_receiver_that_is_gone_is_disabled(chain: Pipeline, receiver: Receiver) -> None:
     subscribe(chain, receiver, "task")
     receiver.status = 410
     receive(chain, callback(boxes("car")))
@@ -96,7 +96,7 @@ def test_redirects_are_not_followed(chain: Pipeline, receiver: Receiver) -> None
     assert attempt["error"] == "the receiver answered 307"
 
 
-def test_a_host_that_is_named_no_more_is_not_told(chain: Pipeline, receiver: Receiver) -> None:
+def test_nothing_is_sent_to_a_host_that_is_not_named_any_more(chain: Pipeline, receiver: Receiver) -> None:
     subscribe(chain, receiver, "task")
     with chain.service.engine.begin() as connection:
         connection.execute(update(Subscriber).values(url="http://127.0.0.1:1/"))

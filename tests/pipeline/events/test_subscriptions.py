@@ -18,7 +18,7 @@ def test_without_a_subscriber_no_notification_is_stored(chain: Pipeline) -> None
     assert table(chain.service, Notification) == []
 
 
-def test_single_events_can_be_asked_for(chain: Pipeline, receiver: Receiver) -> None:
+def test_single_events_can_be_subscribed_to(chain: Pipeline, receiver: Receiver) -> None:
     secret = subscribe(chain, receiver, "task.accepted")
     receive(chain, callback(boxes("car")))
     receive(

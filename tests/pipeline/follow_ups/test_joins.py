@@ -8,8 +8,10 @@ from sqlalchemy import update
 
 from models import Join
 from pipeline.db.dialect import from_now
+from pipeline.follow_ups import joins as joins_module
 from tests.factories.callbacks import boxes
-from tests.factories.pipelines import ROOT, Pipeline, asks
+from tests.factories.pipelines import EACH, ROOT, Pipeline
+from workflows.planning.joins import decide_join
 
 SUMMARY = {
     "instruction": "All in all?",
@@ -17,7 +19,6 @@ SUMMARY = {
     "attachment": "of ${{ length(results) }}",
     "categories": ["yes", "no"],
 }
-EACH = asks(for_each="annotation")
 
 
 def joins(**join: Any) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def test_a_join_does_not_wait_for_what_can_never_come(pipeline: Pipeline) -> Non
     assert pipeline.states()[f"w.all.{ROOT}"] == "created"
 
 
-def test_a_failed_task_that_is_asked_again_is_waited_for(pipeline: Pipeline) -> None:
+def test_a_failed_task_that_is_retried_is_waited_for(pipeline: Pipeline) -> None:
     pipeline.workflow({"each": {**EACH, "on_error": {"retry": 1}}, "all": joins()})
     pipeline.receive(boxes("car", "car"))
     first, second = pipeline.children("each")
@@ -184,19 +185,24 @@ def test_the_tasks_of_a_join_can_be_fanned_out_and_joined_again(pipeline: Pipeli
     assert pipeline.joins()[f"w.last.{ROOT}"]["result"]["answer"] == {"category": "no"}
 
 
-def test_a_wide_join_counts_before_it_looks(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.follow_ups import joins as module
+def test_a_wide_join_counts_its_children_before_it_loads_them(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[int] = []
 
-    looked: list[object] = []
-    looks = module._children
-    monkeypatch.setattr(module, "COUNT_FIRST_ABOVE", 4)
-    monkeypatch.setattr(module, "_children", lambda *given: looked.append(given) or looks(*given))
+    def decide(workflow: Any, step: Any, children: Any, *given: Any) -> Any:
+        loaded.append(len(children))
+        return decide_join(workflow, step, children, *given)
+
+    monkeypatch.setattr(joins_module, "COUNT_FIRST_ABOVE", 4)
+    monkeypatch.setattr(joins_module, "decide_join", decide)
     pipeline.workflow({"each": EACH, "all": joins()})
     pipeline.receive(boxes(*["car"] * 6))
     for child in list(pipeline.children("each"))[:5]:
         pipeline.finish(child, {"category": "yes"})
-    assert looked == []
+    assert loaded == []
     pipeline.finish(list(pipeline.children("each"))[5], {"category": "yes"})
+    assert loaded == [6]
     assert pipeline.joins()[f"w.all.{ROOT}"]["verdict"] == "fire"
 
 

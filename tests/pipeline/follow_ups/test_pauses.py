@@ -6,7 +6,7 @@ from tests.factories.callbacks import at, boxes
 from tests.factories.pipelines import EACH, ROOT, Pipeline, asks
 
 
-def test_a_paused_workflow_makes_up_for_what_it_missed(pipeline: Pipeline) -> None:
+def test_a_paused_workflow_replays_what_it_missed(pipeline: Pipeline) -> None:
     pipeline.workflow({"ask": asks()}, "one")
     pipeline.workflow({"ask": asks()}, "two")
     with pipeline.service.engine.begin() as connection:
@@ -36,7 +36,7 @@ def test_a_join_of_a_paused_workflow_waits_for_its_end(pipeline: Pipeline) -> No
     assert pipeline.joins()[f"w.last.{ROOT}"]["verdict"] == "fire"
 
 
-def test_a_broken_file_makes_up_for_what_it_missed_once_it_is_mended(pipeline: Pipeline) -> None:
+def test_an_invalid_file_replays_what_it_missed_once_it_is_fixed(pipeline: Pipeline) -> None:
     pipeline.workflow({"ask": asks()}, "sound")
     pipeline.write("workflow: broken\nsteps: {ask: {after: {typ: imageannotation}}}", "broken")
     pipeline.receive(boxes("car"))

@@ -12,7 +12,7 @@ from tests.factories.callbacks import at, boxes
 from tests.factories.pipelines import EACH, ROOT, Pipeline, asks
 
 
-def test_looking_again_and_the_same_callback_again_create_nothing_more(pipeline: Pipeline) -> None:
+def test_planning_again_and_the_same_callback_again_create_nothing_more(pipeline: Pipeline) -> None:
     pipeline.workflow({"each": EACH})
     for hour in (10, 11, 12):
         pipeline.receive(boxes("car", "van"), updated_at=at(hour), customer_review_status="accepted")
@@ -89,7 +89,7 @@ def python(function: str) -> dict[str, Any]:
     return {"after": {"type": "imageannotation"}, "python": f"our_functions:{function}"}
 
 
-def test_a_function_asks_for_tasks_under_the_same_guarantees(
+def test_a_function_requests_tasks_under_the_same_guarantees(
     pipeline: Pipeline, functions: types.ModuleType
 ) -> None:
     question = {"instruction": "?", "attachment_type": "text", "categories": ["yes", "no"]}

@@ -11,7 +11,7 @@ def recall(pipeline: Pipeline, hour: int) -> None:
     pipeline.receive(status="pending", updated_at=at(hour), completed_at=None)
 
 
-def test_a_recall_cancels_what_is_not_done_and_a_new_answer_asks_again(pipeline: Pipeline) -> None:
+def test_a_recall_cancels_what_is_not_done_and_a_new_response_is_planned_again(pipeline: Pipeline) -> None:
     pipeline.workflow({"each": {**EACH, "on_recall": "cancel"}})
     pipeline.receive(boxes("car", "van"), updated_at=at(10))
     first, second = pipeline.children("each")
@@ -29,14 +29,14 @@ def test_a_recall_cancels_what_is_not_done_and_a_new_answer_asks_again(pipeline:
     assert statuses == {"completed": 2, "canceled": 1}
 
 
-def test_a_recall_keeps_what_was_asked_unless_the_step_says_otherwise(pipeline: Pipeline) -> None:
+def test_a_recall_keeps_the_follow_ups_unless_the_step_says_otherwise(pipeline: Pipeline) -> None:
     pipeline.workflow({"each": EACH})
     pipeline.receive(boxes("car"), updated_at=at(10))
     recall(pipeline, 11)
     assert pipeline.states() == {f"w.each.{ROOT}.b0": "created"}
 
 
-def test_what_was_taken_back_before_it_was_created_is_planned_again(pipeline: Pipeline) -> None:
+def test_what_was_canceled_for_a_recall_before_it_was_created_is_planned_again(pipeline: Pipeline) -> None:
     pipeline.workflow({"each": {**EACH, "on_recall": "cancel", "hold": True}})
     pipeline.receive(boxes("car"), updated_at=at(10))
     recall(pipeline, 11)
@@ -69,7 +69,7 @@ def run_plan_only(pipeline: Pipeline) -> None:
     run_job(pipeline.service, job)
 
 
-def test_a_join_over_what_was_taken_back_begins_anew(pipeline: Pipeline) -> None:
+def test_a_join_over_recalled_results_starts_again(pipeline: Pipeline) -> None:
     last = {"after": {"step": "each"}, "join": {"wait": "all", "reduce": "majority"}}
     pipeline.workflow({"each": {**EACH, "on_recall": "cancel"}, "last": last})
     pipeline.receive(boxes("car", "van"), updated_at=at(10))

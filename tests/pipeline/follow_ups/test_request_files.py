@@ -83,7 +83,7 @@ def test_an_image_on_a_host_that_nobody_named_fails_with_the_reason(chain: Pipel
     assert sent(chain) == []
 
 
-def test_an_image_that_is_not_there_yet_is_asked_for_again(chain: Pipeline, pictures: Pictures) -> None:
+def test_an_image_that_is_not_there_yet_is_requested_again(chain: Pipeline, pictures: Pictures) -> None:
     chain.workflow({"again": step(mirror="attachment")})
     there = pictures.served.pop("/street.png")
     chain.receive({"annotations": [BOX]}, params={"attachment": pictures.url})
@@ -170,7 +170,7 @@ def test_the_files_of_a_hypothesis_are_passed_on_from_our_own_store(
     assert len(pictures.peer.requests) == 1
 
 
-def test_annotations_of_files_are_read_only_where_a_workflow_asks_for_them(
+def test_annotations_of_files_are_read_only_where_a_workflow_uses_them(
     chain: Pipeline, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[object] = []

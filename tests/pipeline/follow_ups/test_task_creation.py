@@ -73,9 +73,7 @@ def test_what_scale_refuses_for_good_says_scales_words_on_the_follow_up(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_key_pauses_creating_altogether_and_it_goes_on_by_itself(
-    pipeline: Pipeline, status: int
-) -> None:
+def test_a_refused_key_pauses_creation_and_it_resumes_by_itself(pipeline: Pipeline, status: int) -> None:
     pipeline.workflow({"each": EACH})
     pipeline.sandbox.add_fault("refused", status=status)
     with TimeSpan() as then:
@@ -123,7 +121,7 @@ def test_a_test_account_goes_on_while_the_live_one_is_paused(pipeline: Pipeline)
     assert len(pipeline.sandbox.tasks(key=pipeline.sandbox.test_key)) == 1
 
 
-def test_nothing_is_created_while_creating_is_stopped(pipeline: Pipeline) -> None:
+def test_nothing_is_created_while_creation_is_paused(pipeline: Pipeline) -> None:
     pipeline.workflow({"ask": asks()})
     with pipeline.service.engine.begin() as connection:
         decisions.pause_creation(connection, "ana")

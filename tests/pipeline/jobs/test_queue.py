@@ -13,7 +13,7 @@ from tests.assertions import TimeSpan, only, table
 from tests.factories.jobs import ask, claim, expire, finish
 
 
-def test_the_same_work_is_one_row_however_often_it_is_asked_for(service: Service) -> None:
+def test_the_same_work_is_one_row_however_often_it_is_enqueued(service: Service) -> None:
     ask(service, "a", "b", "a")
     ask(service, "a")
     assert sorted((row["key"], row["enqueue_count"]) for row in table(service, Job)) == [
@@ -22,7 +22,7 @@ def test_the_same_work_is_one_row_however_often_it_is_asked_for(service: Service
     ]
 
 
-def test_a_thousand_subjects_are_asked_for_at_once(service: Service) -> None:
+def test_a_thousand_subjects_are_enqueued_at_once(service: Service) -> None:
     with service.engine.begin() as connection:
         ids = queue.enqueue(connection, kinds.PLAN, (f"s{n}" for n in range(1_200)))
     assert len(set(ids)) == len(table(service, Job)) == 1_200
@@ -37,7 +37,7 @@ def test_a_waiting_job_runs_at_the_earlier_of_two_times(service: Service) -> Non
     assert only(service, Job)["run_at"] in then.shift(10)
 
 
-def test_a_job_that_is_asked_for_in_a_transaction_that_fails_was_never_asked_for(service: Service) -> None:
+def test_a_job_that_is_enqueued_in_a_transaction_that_fails_was_never_enqueued(service: Service) -> None:
     with service.engine.connect() as connection:
         queue.enqueue(connection, kinds.PLAN, ["a"])
         connection.rollback()
@@ -166,7 +166,7 @@ def test_a_finished_job_is_deleted(service: Service) -> None:
     assert table(service, Job) == []
 
 
-def test_a_job_that_is_asked_for_while_it_runs_runs_once_more(service: Service) -> None:
+def test_a_job_that_is_enqueued_while_it_runs_runs_once_more(service: Service) -> None:
     ask(service, "a")
     job = claim(service)
     ask(service, "a")
@@ -236,7 +236,7 @@ def test_a_job_that_always_kills_its_worker_is_dead_and_the_others_go_on(service
     )
 
 
-def test_a_dead_job_has_a_new_life_when_it_is_asked_for_again_or_retried(service: Service) -> None:
+def test_a_dead_job_has_all_its_attempts_when_it_is_enqueued_again_or_retried(service: Service) -> None:
     for revive in (lambda: ask(service, "a"), lambda: retry(service)):
         ask(service, "a")
         job = claim(service)

@@ -131,7 +131,7 @@ def test_spans_and_events_overlap_along_their_length() -> None:
         assert counts(diff(before, [row(geometry={"start": 31, "end": 50}, type=type_)])) == (1, 1, 0, 0, 0)
 
 
-def test_changed_attributes_are_told_apart_from_what_was_moved() -> None:
+def test_changed_attributes_are_distinguished_from_what_was_moved() -> None:
     found = diff([row(attributes={"color": "red"})], [row(attributes={"color": "blue"})])
     assert counts(found) == (0, 0, 0, 0, 0)
     assert len(found.attributes_changed) == 1
@@ -172,7 +172,7 @@ lists = st.lists(
 
 
 @given(lists, lists)
-def test_every_annotation_is_told_of_exactly_once(before: list[Annotation], after: list[Annotation]) -> None:
+def test_every_annotation_is_counted_exactly_once(before: list[Annotation], after: list[Annotation]) -> None:
     found = diff(before, after)
     changed = {id(change.after) for change in found.moved + found.relabeled + found.attributes_changed}
     assert len(found.removed) + len(changed) + found.unchanged == len(before)

@@ -132,7 +132,7 @@ def test_the_same_response_after_a_recall_is_current_again(service: Service) -> 
         assert version["clock"] == datetime(2026, 1, 1, 10, tzinfo=UTC)
 
 
-def test_a_status_is_told_by_the_newest_delivery_that_names_one(service: Service) -> None:
+def test_the_status_is_that_of_the_newest_delivery_that_names_one(service: Service) -> None:
     nameless = [callback(response, outer={"task": None}) for response in (boxes("car"), boxes())]
     for order in itertools.permutations((*nameless, COMPLETED, RECALLED)):
         after(service, order)

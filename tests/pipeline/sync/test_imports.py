@@ -71,7 +71,7 @@ def test_every_recorded_body_is_taken_from_a_file(service: Service) -> None:
     assert state.quarantined == 0
 
 
-def test_what_callbacks_have_told_is_not_taken_again(service: Service) -> None:
+def test_what_callbacks_brought_is_not_received_again(service: Service) -> None:
     receive_callback(service, callback(boxes("car"), task_id="task-1"))
     assert whole(service, tasks(3)).taken == 2
     assert whole(service, tasks(3)).taken == 0
@@ -138,7 +138,9 @@ def test_an_interrupted_import_goes_on_where_it_stopped(
     assert (again.skipped, again.objects, again.taken) == (0, 7, 0)
 
 
-def test_an_interrupted_import_can_begin_anew(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_import_can_start_from_the_beginning(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(imports, "OBJECT_BATCH_SIZE", 2)
     content = json.dumps(tasks(5)).encode()
     next(import_file(service, io.BytesIO(content), "live"))

@@ -85,7 +85,7 @@ def test_a_list_of_several_pages_is_looked_through_to_its_end(service: Service, 
     assert counts(run(service)) == (205, 205, 0, 205)
 
 
-def test_what_callbacks_have_told_is_not_taken_again(service: Service, scale: ScaleSandbox) -> None:
+def test_what_callbacks_brought_is_not_received_again(service: Service, scale: ScaleSandbox) -> None:
     annotation(scale)
     came = scale.wait_for(scale.received)
     receive_callback(service, json.dumps(came[0]["body"]).encode())
@@ -232,7 +232,7 @@ def test_an_interrupted_run_goes_on_behind_the_last_page(
     assert begin(service, "live").seen == 0
 
 
-def test_a_run_of_another_time_or_project_begins_anew(open_service: Open, pages: Serve) -> None:
+def test_a_run_of_another_time_or_project_starts_from_the_beginning(open_service: Open, pages: Serve) -> None:
     service = open_service(scale_api_url=pages(many(5)).peer.url, scale_api_key="k")
     since = utcnow() - timedelta(days=3)
     next(reconcile.reconcile(service, begin(service, "live", since=since)))
@@ -241,7 +241,9 @@ def test_a_run_of_another_time_or_project_begins_anew(open_service: Open, pages:
         assert begin(service, "live", **other).seen == 0  # type: ignore[arg-type]
 
 
-def test_a_token_that_has_become_too_old_begins_the_list_anew(open_service: Open, pages: Serve) -> None:
+def test_a_token_that_has_expired_starts_the_list_from_the_beginning(
+    open_service: Open, pages: Serve
+) -> None:
     server = pages(many(5))
     service = open_service(scale_api_url=server.peer.url, scale_api_key="k")
     next(reconcile.reconcile(service, begin(service, "live")))
@@ -337,7 +339,7 @@ def due(service: Service) -> list[str]:
     return [row["key"] for row in table(service, Job)]
 
 
-def test_a_run_is_asked_for_when_its_time_has_come(open_service: Open) -> None:
+def test_a_run_is_enqueued_when_its_time_has_come(open_service: Open) -> None:
     assert due(open_service(scale_api_key="k")) == []
     service = open_service(scale_api_key="k", reconcile_every_seconds=600)
     assert due(service) == ["reconcile:live"]

@@ -341,11 +341,11 @@ def test_an_audit_writes_a_review_and_a_new_one_is_added(live: scaleapi.ScaleCli
 @pytest.mark.parametrize(
     "body", [{}, {"accepted": "perhaps"}, {"accepted": None}, {"accepted": True, "comments": 5}]
 )
-def test_an_audit_without_a_result_is_400(test_client: scaleapi.ScaleClient, http: Ask, body: dict[str, Any]):
+def test_an_audit_without_a_result_is_400(
+    sandbox: ScaleSandbox, test_client: scaleapi.ScaleClient, http: Ask, body: dict[str, Any]
+):
     task = make(test_client)
-    assert (
-        http("POST", f"/v1/task/{task.id}/audit", key=task._client.api.api_key, json=body).status_code == 400
-    )
+    assert http("POST", f"/v1/task/{task.id}/audit", key=sandbox.test_key, json=body).status_code == 400
 
 
 def test_calls_for_an_unknown_task_are_404(http: Ask):

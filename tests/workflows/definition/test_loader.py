@@ -17,7 +17,7 @@ def test_a_workflow_knows_its_file_and_the_digest_of_its_text(tmp_path: Path) ->
     assert found.digest == hashlib.sha256(GOOD.encode()).hexdigest()
 
 
-def test_a_broken_file_is_set_aside_whole_and_the_others_load(tmp_path: Path) -> None:
+def test_an_invalid_file_is_not_loaded_and_the_others_are(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "workflow: a\nsteps:\n  x:\n    after: {type: annotation}\n    create: {}\n"
     )
@@ -30,7 +30,7 @@ def test_a_broken_file_is_set_aside_whole_and_the_others_load(tmp_path: Path) ->
     assert str(broken.errors[0]) == f"{tmp_path}/a.yaml:5: steps.x.create.params: is required"
 
 
-def test_all_errors_of_a_file_are_told_at_once_with_line_and_field(tmp_path: Path) -> None:
+def test_all_errors_of_a_file_are_reported_at_once_with_line_and_field(tmp_path: Path) -> None:
     text = """\
 workflow: Street Scenes
 steps:
@@ -69,7 +69,7 @@ def test_on_instead_of_after_is_answered_with_the_right_word() -> None:
     assert "is called `after` here" in errors_of(text)["steps.x.on"]
 
 
-def test_an_unknown_key_is_told_with_the_nearest_known_one() -> None:
+def test_an_unknown_key_is_reported_with_the_nearest_known_one() -> None:
     assert "did you mean `for_each`?" in errors({"x": step(foreach="annotation")})["steps.x.foreach"]
 
 

@@ -246,7 +246,7 @@ def test_a_key_that_an_example_does_not_have_is_found() -> None:
     assert "is not a known key, did you mean `state`?" in found
 
 
-def test_what_starts_nothing_is_told_beside_other_errors_and_not_where_an_after_is_wrong() -> None:
+def test_what_starts_nothing_is_reported_with_other_errors_and_not_where_an_after_is_wrong() -> None:
     circle = {"x": step(after={"step": "y"}), "y": step(after={"step": "x"})}
     assert "nothing starts this step" in errors({**circle, "z": step(copies=0)})["steps.x.after"]
     assert set(errors({"x": step(after=5), "y": step(after={"step": "x"})})) == {"steps.x.after"}

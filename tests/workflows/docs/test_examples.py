@@ -56,7 +56,7 @@ def test_an_example_can_say_what_stands_around_its_payload() -> None:
     assert differences([], {"payload": BODY, "recalled": True}) == []
 
 
-def test_the_payload_of_an_example_can_be_a_file_beside_the_workflow(tmp_path: Path) -> None:
+def test_the_payload_of_an_example_can_be_a_file_next_to_the_workflow(tmp_path: Path) -> None:
     (tmp_path / "payloads").mkdir()
     (tmp_path / "payloads/one.json").write_text(json.dumps(BODY))
     text = written({"x": step()}, examples=[{"given": "payloads/one.json", "expect": [{"step": "x"}]}])

@@ -206,7 +206,7 @@ def test_plan_is_deterministic_and_changes_nothing_that_it_was_given(loaded: Wor
 
 @MANY
 @given(workflows(), views(), st.randoms())
-def test_the_order_of_keys_and_of_annotations_names_nothing_anew(
+def test_the_order_of_keys_and_of_annotations_changes_no_unique_id(
     loaded: Workflow, seen: View, random: Any
 ) -> None:
     def shuffled(value: Any) -> Any:
