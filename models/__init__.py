@@ -13,7 +13,6 @@ from models.export import Export
 from models.follow_up import FollowUp, Join
 from models.image_size import ImageSize
 from models.job import Job
-from models.key_value import KeyValue
 from models.request_file import RequestFile
 from models.response import Response
 from models.runtime_state import (
@@ -46,7 +45,6 @@ __all__ = [
     "ImageSize",
     "Job",
     "Join",
-    "KeyValue",
     "MissedTask",
     "Notification",
     "RateLimit",

@@ -362,14 +362,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("task_id", "number", name=op.f("uq_responses_task_id_number")),
     )
     op.create_table(
-        "key_value",
-        sa.Column("key", sa.String(), nullable=False),
-        sa.Column("value", json(), nullable=False),
-        sa.Column("count", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("key", name=op.f("pk_key_value")),
-    )
-    op.create_table(
         "subscribers",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("url", sa.String(), nullable=False),
@@ -518,7 +510,6 @@ def downgrade() -> None:
     op.drop_table("creation_pauses")
     op.drop_table("tasks")
     op.drop_table("subscribers")
-    op.drop_table("key_value")
     op.drop_table("responses")
     with op.batch_alter_table("request_files", schema=None) as batch_op:
         batch_op.drop_index("ix_request_files_sha256")

@@ -22,7 +22,7 @@ from config.deployment import deployment_problems, weak_secrets
 from models import ApiToken, Delivery, FollowUp, Job
 from pipeline.db.migrations import is_newer_than_code, revisions
 from pipeline.db.probe import write_fault
-from pipeline.db.state import delete_state, set_state
+from pipeline.jobs.rate_limits import clear_rate_limit, set_rate_limit
 from pipeline.operations.database_errors import Explanation, explain
 from pipeline.operations.health import SILENT_SECONDS, last_heartbeat
 from pipeline.operations.queries.creation import creation_status
@@ -34,7 +34,8 @@ STORE_TIMEOUT_SECONDS = 15.0
 STORE_TEST_BYTES = 1024 * 1024
 """More than any buffer holds, so that a full disk shows."""
 CALLBACK_TIMEOUT_SECONDS = 5.0
-DOCTOR_KEY = "doctor"
+WRITE_CHECK_SCOPE = "doctor"
+"""Scope of a rate limit that no call has: the row that the write check of doctor writes and deletes."""
 START_WORKER = "Start one: `celery -A workers.celery_app worker` (`make run` includes one)."
 
 
@@ -128,9 +129,9 @@ def database_write(context: Context) -> Checks:
     engine = context.service.engine
     try:
         with engine.begin() as connection:
-            set_state(connection, DOCTOR_KEY, {})
+            set_rate_limit(connection, WRITE_CHECK_SCOPE, "write check", 0)
         with engine.begin() as connection:
-            delete_state(connection, DOCTOR_KEY)
+            clear_rate_limit(connection, WRITE_CHECK_SCOPE)
             is_postgresql = connection.dialect.name == "postgresql"
             encoding = connection.scalar(text("SHOW server_encoding")) if is_postgresql else "UTF8"
     except SQLAlchemyError as error:

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import insert
 
-from models import Job, KeyValue
+from models import Job, WorkflowPause
 from pipeline.db.ids import utcnow
 from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import RetryLater
@@ -43,18 +43,18 @@ def test_an_error_of_the_database_in_a_job_is_stored_without_values(
     service: Service, performed: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     def write_twice(service: Service, _: queue.Job) -> None:
-        row = {"key": "secret", "value": {}, "changed_at": utcnow()}
+        row = {"workflow": "secret", "paused_by": "ana", "paused_at": utcnow()}
         with service.engine.begin() as connection:
             for _ in range(2):
-                connection.execute(insert(KeyValue).values(row))
+                connection.execute(insert(WorkflowPause).values(row))
 
     performed(write_twice)
     ask(service, "a")
     runner.run_due_jobs(service)
     error = only(service, Job)["last_error"]
     assert error in (
-        "IntegrityError: UNIQUE constraint failed: key_value.key",
-        'UniqueViolation: duplicate key value violates unique constraint "pk_key_value"',
+        "IntegrityError: UNIQUE constraint failed: workflow_pauses.workflow",
+        'UniqueViolation: duplicate key value violates unique constraint "pk_workflow_pauses"',
     )
     assert any(error in str(vars(record).get("error")) for record in caplog.records)
     assert "secret" not in caplog.text

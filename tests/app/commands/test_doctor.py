@@ -173,17 +173,19 @@ def test_rows_that_a_migration_loses_are_missed(
     url = f"sqlite:///{tmp_path / 'old.db'}"
     migrate(url)
     with sqlite3.connect(tmp_path / "old.db") as connection:
-        connection.execute("INSERT INTO key_value (key, value, changed_at) VALUES ('a', '{}', '2026-01-01')")
+        connection.execute(
+            "INSERT INTO workflow_pauses (workflow, paused_by, paused_at) VALUES ('a', 'ana', '2026-01-01')"
+        )
         connection.execute("UPDATE alembic_version SET version_num = '0000'")
 
     def losing(_url: str) -> None:
         with sqlite3.connect(tmp_path / "old.db") as connection:
-            connection.execute("DELETE FROM key_value")
+            connection.execute("DELETE FROM workflow_pauses")
 
     monkeypatch.setattr(upgrade, "migrate", losing)
     done = commands_of(make_app(DATABASE_URL=url))("db", "upgrade")
     assert done.exit_code == 1
-    assert "key_value: 0 of 1" in done.stderr
+    assert "workflow_pauses: 0 of 1" in done.stderr
 
 
 def test_a_folder_of_one_machine_is_no_place_for_what_several_share() -> None:
