@@ -239,19 +239,19 @@ class BufferedRequest:
 
     @property
     def body_size(self) -> int:
-        """Bytes of the body that arrived or were declared, whichever is more."""
+        """Return the bytes of the body that arrived or were declared, whichever is more."""
         if self.head is None:
             return 0
         return max(self.head.content_length, len(self.buffer) - self.head.size)
 
     @property
     def is_complete_request(self) -> bool:
-        """Whether no more bytes are needed to answer."""
+        """Return whether no more bytes are needed to answer."""
         return self.end is not None or self.is_malformed
 
     @property
     def is_exact(self) -> bool:
-        """Whether the buffer holds this request and nothing else, so that the next one may follow on its connection."""
+        """Return whether the buffer holds this request and nothing else, so that the next one may follow on its connection."""
         return self.end == len(self.buffer)
 
 

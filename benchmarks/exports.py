@@ -78,7 +78,7 @@ def fill(url: str, tasks: int, name: str) -> None:
 
 
 def run(what: str, url: str, name: str) -> dict[str, float]:
-    """One run in a process of its own: {seconds, idle_mb, peak_mb}."""
+    """Run once in a process of its own: {seconds, idle_mb, peak_mb}."""
     command = [sys.executable, "-m", "benchmarks.exports", "--run", what, url, name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

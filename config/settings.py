@@ -86,7 +86,7 @@ class Settings:
 
     @property
     def embedded(self) -> bool:
-        """Whether there is no broker: the sweep of the worker publishes inside its own process."""
+        """Return whether there is no broker: the sweep of the worker publishes inside its own process."""
         return self.redis_url is None
 
     @property
@@ -96,7 +96,7 @@ class Settings:
 
     @property
     def workflow_folders(self) -> tuple[str, ...]:
-        """The folders of the workflow files: WORKFLOWS_DIR, and the demonstration's own where `weighbridge up` runs."""
+        """Return the folders of the workflow files: WORKFLOWS_DIR, and the demonstration's own where `weighbridge up` runs."""
         return (self.workflows_dir, *((DEMONSTRATION_WORKFLOWS,) if self.demonstration else ()))
 
     @property

@@ -1,4 +1,4 @@
-"""Writes one dataset version in one format: the images are indexed, the format writes, the whole is moved to OUT."""
+"""Write one dataset version in one format: index the images, let the format write, move everything to OUT."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_export(
 
 @contextlib.contextmanager
 def _fewer_collections() -> Iterator[None]:
-    """Let the garbage collector look less often: rows hold no cycles, and looking at them takes a third of the time."""
+    """Run the garbage collector less often: rows hold no cycles, and scanning them takes a third of the time."""
     gc.set_threshold(*FEW_COLLECTIONS)
     try:
         yield

@@ -87,7 +87,7 @@ class Export:
     # Files.
 
     def path(self, name: str) -> Path:
-        """Where to write the file `name` (with slashes), for a library that takes a path. Its folder is made."""
+        """Return where to write the file `name` (with slashes), for a library that takes a path. Creates its folder."""
         target = self._stage.joinpath(*name.split("/"))
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
@@ -103,7 +103,7 @@ class Export:
     def tasks(
         self, *, annotations: bool = True, answers: bool = False, sources: bool = False
     ) -> Iterator[Task]:
-        """Every task by position. Of its annotations, those that the format holds; the others are counted as left out.
+        """Yield every task by position, with the annotations that the format holds; count the others as left out.
 
         answers: with `answer`, the response without its annotations. sources: with `source`, Scale's task object.
         """
@@ -142,7 +142,7 @@ class Export:
         task.annotations, task.files = kept, tuple(files)
 
     def _why_not(self, annotation: Annotation) -> str | None:
-        """Why the format cannot hold an annotation; None if it can."""
+        """Return why the format cannot hold an annotation; None if it can."""
         if annotation.warning is not None:
             return NOT_UNDERSTOOD
         if (name := geometry_name(annotation)) not in self._plain:
@@ -154,7 +154,7 @@ class Export:
     # Images.
 
     def images(self, apart: Callable[[Task], bool] = lambda _: False) -> Iterator[Image]:
-        """Every image once, with the annotations of all tasks that show it, as soon as the last of those was read.
+        """Yield every image once, with the annotations of all tasks that show it, as soon as the last of those was read.
 
         Annotations that lie on no image, and images that the format cannot write, are counted as left out. `apart` sees
         each task first: True says that the format has written and reported the task in another way, such as a video.
@@ -210,7 +210,7 @@ class Export:
         return replace(image, tasks=tasks, annotations=annotations)
 
     def _can_write(self, image: Image, row: Row) -> bool:
-        """Whether the format can write the image. If not, it is counted as left out."""
+        """Return whether the format can write the image. If not, count it as left out."""
         if self.options.copies and row.problem is not None and self.format.needs_copies:
             self.report.leave_out_image(f"the image cannot be copied: {row.problem}", image)
             return False
@@ -263,7 +263,7 @@ class Export:
 
 
 def copy_path(work: Path, image_id: int) -> Path:
-    """Where the copy of an image waits until the format asks for it."""
+    """Return the path of an image's copy, which waits there until the format uses it."""
     return work / "images" / f"{image_id // 1000}" / f"{image_id}"
 
 
@@ -282,5 +282,5 @@ def _image(row: Row, task: Task, annotations: list[Annotation]) -> Image:
 
 
 def dumps(value: Any) -> bytes:
-    """JSON with sorted keys: the same bytes whichever database the value comes from."""
+    """Return JSON with sorted keys: the same bytes whichever database the value comes from."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)

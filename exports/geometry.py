@@ -23,7 +23,7 @@ def geometry_name(annotation: Annotation) -> str:
 
 
 def is_rotated(geometry: Mapping[str, Any]) -> bool:
-    """Whether a box is turned by an angle that can be seen."""
+    """Return whether a box is turned by a visible angle."""
     rotation = geometry.get("rotation")
     return bool(rotation) and isinstance(rotation, int | float)
 
@@ -49,7 +49,7 @@ def corners(geometry: Mapping[str, Any]) -> list[Point]:
 
 
 def settled(number: float) -> float:
-    """Round what sine, cosine or a root was used for: the last bits of those differ between machines."""
+    """Round the result of a sine, cosine or root, whose last bits differ between machines."""
     return round(number, DECIMALS) + 0.0  # + 0.0: no -0.0
 
 
@@ -80,7 +80,7 @@ def ellipse(geometry: Mapping[str, Any], points: int = ELLIPSE_POINTS) -> list[P
 
 
 def ellipse_form(geometry: Mapping[str, Any]) -> tuple[float, float, float, float, float]:
-    """(centre x, centre y, half of the width, half of the height, shear). shear is 0 where the axes are those of the image."""
+    """Return (centre x, centre y, half of the width, half of the height, shear). shear is 0 where the axes are those of the image."""
     given = vertices(geometry)
     left, top, right, bottom = bounds(given)
     centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
@@ -105,13 +105,13 @@ def ellipse_axes(geometry: Mapping[str, Any]) -> tuple[float, float, float, floa
 
 
 def bounds(points: Sequence[Point]) -> tuple[float, float, float, float]:
-    """left, top, right, bottom."""
+    """Return (left, top, right, bottom) in pixels."""
     xs, ys = [point[0] for point in points], [point[1] for point in points]
     return min(xs), min(ys), max(xs), max(ys)
 
 
 def area(points: Sequence[Point]) -> float:
-    """Of a polygon, in square pixels, whichever way it is drawn."""
+    """Return the area of a polygon in square pixels, in either drawing direction."""
     total = 0.0
     before_x, before_y = points[-1]
     for x, y in points:

@@ -116,13 +116,13 @@ class ImageIndex:
         )
 
     def set_problem(self, image_id: int, problem: str) -> None:
-        """Why the image cannot be read, in a few words."""
+        """Store why the image cannot be read, in a few words."""
         self._connection.execute("UPDATE images SET problem = ? WHERE id = ?", (problem, image_id))
 
     # An image that several tasks show waits until the last of them was read.
 
     def wait(self, image_id: int, position: int, pickled: bytes) -> int:
-        """Keep what one task says of an image; how many tasks have still to come."""
+        """Store one task's annotations of an image. Return the number of tasks that are still to come."""
         self._connection.execute("INSERT INTO waiting VALUES (?, ?, ?)", (image_id, position, pickled))
         (left,) = self._connection.execute(
             "UPDATE images SET read = read + 1 WHERE id = ? RETURNING uses - read", (image_id,)

@@ -1,4 +1,4 @@
-"""Fills the image index of an export: which images its tasks show, their sizes, and with --images copy their bytes."""
+"""Fill the image index of an export: which images its tasks show, their sizes, and with --images copy their bytes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ MAX_HOST_FAILURES = 5
 
 
 class Hosts:
-    """Which hosts did not answer, so that thousands of images do not wait for one of them each."""
+    """The hosts that did not answer, so that not every one of thousands of images waits for its time-out."""
 
     def __init__(self) -> None:
         self._failures: dict[str, int] = {}
 
     def is_down(self, address: str) -> bool:
-        """Whether the address need not be tried."""
+        """Return whether the host of the address did not answer before."""
         return self._failures.get(self._host(address), 0) >= MAX_HOST_FAILURES
 
     def record(self, address: str, answered: bool) -> None:
@@ -104,7 +104,7 @@ def _complete(
 def _bring(
     service: Service, work: Path, row: Row, hosts: Hosts, *, copies: bool
 ) -> tuple[Size | None, str | None]:
-    """(size, why the image cannot be had)."""
+    """Return the size of the image, or why it cannot be read."""
     if hosts.is_down(row.address):
         return None, "its host does not answer"
     try:

@@ -1,4 +1,4 @@
-"""Runs exports that were requested through the API: the zip is written to a temporary folder, then kept in the artifact store."""
+"""Request exports and run them as jobs: the zip is written to a temporary folder, then stored in the artifact store."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from exports.export import dumps
 
 
 class JsonArray:
-    """Collect elements in a side file, one a line; memory does not grow with their number."""
+    """Elements collected in a side file, one a line; memory does not grow with their number."""
 
     def __init__(self, side: Path) -> None:
         self._side = side

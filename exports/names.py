@@ -16,7 +16,7 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9
 
 
 def safe(text: str, otherwise: str = "unnamed") -> str:
-    """`text` as one path segment: no separators, no characters or names that Windows reserves, no dot or space at an end.
+    """Return `text` as one path segment: no separators, no characters or names that Windows reserves, no dot or space at an end.
 
     At most MAX_BYTES bytes, NFC. Different texts may give the same segment: `unique_key` finds that out.
     """
@@ -28,7 +28,7 @@ def safe(text: str, otherwise: str = "unnamed") -> str:
 
 
 def unique_key(name: str) -> str:
-    """Two names with the same key are one file on some file system: case and Unicode form do not matter there."""
+    """Return a key that is equal for names that some file system takes for one file: it ignores case and Unicode form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())
 
 
@@ -38,7 +38,7 @@ def cut(text: str, size: int) -> str:
 
 
 def of_address(address: str) -> tuple[str, str]:
-    """(stem, extension with its dot or ""): safe, of the last part of an address's path, percent-encoding decoded."""
+    """Return (stem, extension with its dot or "") of the last part of an address's path, decoded and safe."""
     if address.startswith("data:"):
         return "image", ""
     try:

@@ -48,7 +48,7 @@ class Output:
 
     @property
     def work(self) -> Path:
-        """A folder for files that are no part of the export."""
+        """Return a folder for files that are no part of the export."""
         return self.stage.parent / "work"
 
     def __enter__(self) -> Output:
@@ -82,7 +82,7 @@ def listed(manifest: bytes | None) -> set[str] | None:
 
 
 def files_under(folder: Path) -> list[str]:
-    """Paths relative to `folder`, with slashes, in the order of their code points."""
+    """Return the paths of the files, relative to `folder`, with slashes, in the order of their code points."""
     found = []
     for root, folders, names in os.walk(folder):
         relative = Path(root).relative_to(folder)
@@ -92,7 +92,7 @@ def files_under(folder: Path) -> list[str]:
 
 
 def describe(folder: Path) -> list[dict[str, Any]]:
-    """{path, size, sha256} of each file."""
+    """Return {path, size, sha256} of each file."""
     described = []
     for path in files_under(folder):
         digest = hashlib.sha256()
@@ -195,7 +195,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 class ZipFile(Output):
-    """Staged in a folder next to the zip, so that one rename completes it."""
+    """A local zip. Files are staged in a folder next to it, so that one rename completes it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -10,7 +10,7 @@ from scale.annotations import Annotation
 
 @dataclass(slots=True)
 class Image:
-    """Sizes are pixels of the image as shown, with its EXIF orientation applied; None where they are not known."""
+    """One image. Sizes are pixels of the image as shown, with its EXIF orientation applied; None if unknown."""
 
     id: int
     """1, 2, … in the order of the output."""
@@ -27,5 +27,5 @@ class Image:
 
     @property
     def stem(self) -> str:
-        """The file name without its extension, for a file that goes with the image. Unique as well."""
+        """Return the file name without its extension, for a file that goes with the image. It is unique, too."""
         return self.file_name.rpartition(".")[0] or self.file_name

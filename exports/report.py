@@ -1,4 +1,4 @@
-"""Counts what an export wrote, left out and changed. export.json is made of it."""
+"""Count what an export wrote, left out and changed. export.json is made of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_UNDERSTOOD = "its form was not understood; it was kept as it came"
 
 
 class Report:
-    """Each annotation of the selection is counted exactly once: as written or as left out."""
+    """The counts of an export. Each annotation of the selection is counted exactly once: as written or as left out."""
 
     def __init__(self, tasks: int) -> None:
         self._tasks = bytearray(tasks)
@@ -66,7 +66,7 @@ class Report:
         return entries.setdefault((why, type_), Entry())
 
     def as_json(self) -> dict[str, Any]:
-        """`written`, `left_out` and `changed` of export.json."""
+        """Return `written`, `left_out` and `changed` of export.json."""
         by_type: Counter[str] = Counter()
         by_label: Counter[str] = Counter()
         for (type_, label), count in self._written.items():
@@ -89,7 +89,7 @@ class Report:
 
 
 class Entry:
-    """How many, and of which tasks. Tasks come in order, so that one look at the last id finds most repeats."""
+    """A count of annotations, and their tasks. Tasks come in order, so comparing with the last id finds most repeats."""
 
     __slots__ = ("count", "last", "tasks")
 

@@ -10,7 +10,7 @@ PLAIN = "yes"
 
 
 def rows() -> list[dict[str, str | None]]:
-    """One row a format: `format`, a cell for each geometry (None where it is left out), `files`."""
+    """Return one row a format: `format`, a cell for each geometry (None where it is left out), `files`."""
     return [_row(format_) for format_ in FORMATS]
 
 

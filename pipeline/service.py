@@ -41,7 +41,7 @@ class Service:
 
     @property
     def worker_count(self) -> int:
-        """The number of workers that are alive, cached for some seconds."""
+        """Return the number of workers that are alive, cached for some seconds."""
         return self.worker_count_cache.get()
 
     def client(self, environment: str) -> Client | None:
@@ -50,17 +50,17 @@ class Service:
 
     @property
     def subscriptions(self) -> Subscriptions:
-        """The enabled subscriptions, cached for some seconds."""
+        """Return the enabled subscriptions, cached for some seconds."""
         return self.subscription_cache.get()
 
     @property
     def workflows(self) -> Workflows:
-        """The workflows as the files define them now."""
+        """Return the workflows as the files define them now."""
         return self.workflow_files.read()
 
     @property
     def prices(self) -> Prices:
-        """The price list as its file defines it now."""
+        """Return the price list as its file defines it now."""
         return self.workflows.prices
 
     def has_workflow_for(self, task_type: str | None) -> bool:

@@ -241,7 +241,7 @@ def _other_uuid(geometry: dict[str, Any]) -> Any:
 
 
 def _is_in_space(geometry: dict[str, Any]) -> bool:
-    """Whether a cuboid is one in space, not in an image. A nested `cuboid` is unfolded in place."""
+    """Return whether a cuboid is one in space, not in an image. A nested `cuboid` is unfolded in place."""
     nested = geometry.get("cuboid")
     if type(nested) is dict and "position" in nested:
         del geometry["cuboid"]
@@ -305,7 +305,7 @@ def _clips(clips: Any) -> list[Any]:
 
 
 def _clip_times(clip: dict[str, Any]) -> dict[str, Any]:
-    """start, end and duration of a clip, as far as its own timestamps give them."""
+    """Return start, end and duration of a clip, as far as its own timestamps give them."""
     stamps = clip.get("timestamps")
     listed = [stamp for stamp in stamps if is_number(stamp)] if type(stamps) is list else []
     named = [clip.get(key) for key in ("start", "timestamp", "timestamp_secs", "start_time")]

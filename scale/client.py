@@ -74,7 +74,7 @@ class Throttled(ScaleError):
 
     @property
     def delay(self) -> float:
-        """Seconds to wait: those that Scale asked for, at most MAX_THROTTLED_SECONDS."""
+        """Return the seconds to wait: those that Scale asked for, at most MAX_THROTTLED_SECONDS."""
         asked_for = THROTTLED_SECONDS if self.retry_after is None else self.retry_after
         return min(asked_for, MAX_THROTTLED_SECONDS)
 
@@ -178,7 +178,7 @@ class Client:
         return self._page("tasks", filters)
 
     def iter_task_pages(self, **filters: Any) -> Iterator[Json]:
-        """Every page of a list, each whole, so that a caller can keep `next_token` and go on there after a stop."""
+        """Yield every page of a list, each whole, so that a caller can keep `next_token` and continue there after a stop."""
         return self._pages("tasks", filters)
 
     def iter_tasks(self, **filters: Any) -> Iterator[Json]:
@@ -198,7 +198,7 @@ class Client:
         return self._object("POST", "projects", body={"name": name, "type": type, "params": params, **fields})
 
     def get_project(self, name: str) -> Json:
-        """One project; `param_history` holds every version of its parameters, the last one in force."""
+        """Return one project; `param_history` holds every version of its parameters, the last one in force."""
         return self._object("GET", f"projects/{_quoted(name, 'project')}")
 
     def list_projects(self) -> list[Json]:
@@ -228,7 +228,7 @@ class Client:
         return self._object("GET", f"batches/{_quoted(name, 'batch')}")
 
     def batch_status(self, name: str) -> Json:
-        """{status, pending?, completed?, error?, canceled?}; a count that is left out is 0."""
+        """Return {status, pending?, completed?, error?, canceled?}; a count that is left out is 0."""
         return self._object("GET", f"batches/{_quoted(name, 'batch')}/status")
 
     def finalize_batch(self, name: str) -> Json:
@@ -301,7 +301,7 @@ class Client:
         )
 
     def _pages(self, path: str, filters: Mapping[str, Any]) -> Iterator[Json]:
-        """By next_token where Scale gives one, else by offset. A server that ignores both must not block forever."""
+        """Yield pages by next_token where Scale gives one, else by offset. A server that ignores both must not block forever."""
         position: Json = {}
         patience = 1
         last_docs: list[Json] = []
@@ -322,7 +322,7 @@ class Client:
     def _call(
         self, method: str, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None
     ) -> Any:
-        """One request and its JSON answer."""
+        """Make one request and return its JSON answer."""
         headers = {}
         data = None
         if body is not None:

@@ -306,7 +306,7 @@ def parse_callback(body: bytes, environment: str) -> Callback:
 
 
 def _is_task(body: dict[str, Any]) -> bool:
-    """Whether a body without `task` is the task object itself, of either API version."""
+    """Return whether a body without `task` is the task object itself, of either API version."""
     return isinstance(body.get("type"), str) or (
         "task_id" in body and any(body.get(key) for key in TASK_SIGNS)
     )

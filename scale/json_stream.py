@@ -128,7 +128,7 @@ def finish(events: Events) -> bool:
 
 
 def _stopped_at_binary(error: ijson.JSONError) -> bool:
-    """Whether the byte that ended the text cannot begin text. yajl shows an excerpt, and a caret below the byte after it."""
+    """Return whether the byte that ended the text cannot begin text. yajl shows an excerpt, and a caret below the byte after it."""
     lines = _message(error).split(b"\n")
     if len(lines) < 3 or (column := lines[2].find(b"^")) < 1:
         return False

@@ -52,7 +52,7 @@ class IndexImage:
 
     @property
     def unlabeled(self) -> int:
-        """Pixels of index 0."""
+        """Return the number of pixels of index 0."""
         return self.count(0)
 
     def count(self, index: int) -> int:
@@ -239,7 +239,7 @@ def _indexes(strip: NDArray[Any], scale: int, extended: bool) -> Index:
 
 
 def _marked(strip: NDArray[Any], transparent: bool) -> Index:
-    """1 where the pixel belongs to the label."""
+    """Return an array with 1 where the pixel belongs to the label."""
     marked: NDArray[np.bool_]
     if strip.ndim == 2:
         marked = strip != 0

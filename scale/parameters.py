@@ -137,7 +137,7 @@ def _lists(name: str, table: Parameters, given: Mapping[str, Any]) -> Iterator[P
 
 
 def _labels(field: str, labels: Any) -> Iterator[ParameterProblem]:
-    """Labels are texts, or objects with `choice`. Source: docs "LabelDescription"."""
+    """Check labels: texts, or objects with `choice`. Source: docs "LabelDescription"."""
     if not isinstance(labels, list):
         return
     for position, label in enumerate(labels):
@@ -311,7 +311,7 @@ def _layers(name: str, table: Parameters, given: Mapping[str, Any]) -> Iterator[
 
 
 def _prelabels(table: Parameters, given: Mapping[str, Any]) -> Iterator[ParameterProblem]:
-    """hypothesis and base_annotations must have the form of the task's own response."""
+    """Check that hypothesis and base_annotations have the form of the task's own response."""
     hypothesis, base = given.get("hypothesis"), given.get("base_annotations")
     if isinstance(hypothesis, dict) and table.hypothesis is not None:
         yield from _form_of_response("hypothesis", hypothesis, table.hypothesis)

@@ -105,7 +105,7 @@ class ResultFileReader(Iterator[Annotation]):
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of the file that were read so far."""
+        """Return the number of bytes of the file that were read so far."""
         return self._source.bytes
 
     def __next__(self) -> Annotation:

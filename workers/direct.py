@@ -30,7 +30,7 @@ class DirectRunner:
         is_needed: Callable[[], bool],
         guard: Callable[[], AbstractContextManager[object]],
     ) -> None:
-        """`guard` gives a context that is entered around each run of jobs."""
+        """Store the parts. `guard` gives a context that is entered around each run of jobs."""
         self._service = service
         self._is_needed = is_needed
         self._guard = guard

@@ -125,12 +125,12 @@ class JobDispatcher:
 
     @property
     def is_suspended(self) -> bool:
-        """Whether the circuit breaker is open: the broker failed less than BREAKER_OPEN_SECONDS ago."""
+        """Return whether the circuit breaker is open: the broker failed less than BREAKER_OPEN_SECONDS ago."""
         return time.monotonic() < self._circuit_open_until
 
     @property
     def is_unavailable(self) -> bool:
-        """Whether the broker failed when it was used last, or the worker waits for it."""
+        """Return whether the broker failed when it was used last, or the worker waits for it."""
         return self._last_fault is not None or self.consumer_fault is not None
 
     def _open_circuit(self, fault: Explanation) -> None:

@@ -21,7 +21,7 @@ FILTERS = (
 
 
 class MetadataType(click.ParamType[tuple[str, str]]):
-    """key=value."""
+    """Accept KEY=VALUE."""
 
     name = "metadata"
 
@@ -76,7 +76,7 @@ split_options = add_options(
 
 
 def parse_moment(text: str | None) -> datetime | None:
-    """2026-01-31, 2026-01-31T09:30:00Z, 2h or 7d. Raises Unusable."""
+    """Parse 2026-01-31, 2026-01-31T09:30:00Z, 2h or 7d. Raises Unusable."""
     try:
         return None if text is None else TIMESTAMP.convert(text, None, None)
     except click.BadParameter as problem:
@@ -109,7 +109,7 @@ def read_classes(file: Any) -> Sequence[str]:
 
 
 class DatasetErrors:
-    """Names, filters, splits and moments that cannot be used are one sentence each."""
+    """Print what is wrong with a name, filter, split or time as one sentence."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Raises ClickException for Unusable and UnknownDataset."""

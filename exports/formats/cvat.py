@@ -36,7 +36,7 @@ UNKNOWN_SIZE = (0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a file says of itself before its shapes."""
+    """The head of a file: its name and size, before its shapes."""
 
     name: str
     size: int
@@ -188,7 +188,7 @@ def _turned(values: dict[str, Any], radians: float) -> dict[str, Any]:
 
 
 def _mask(geometry: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """CVAT's mask: lengths of runs along the rows of the bounding box, beginning with a run outside of the mask."""
+    """Return CVAT's mask: lengths of runs along the rows of the bounding box, beginning with a run outside of the mask."""
     pixels = decode(geometry)
     if pixels is None or not geometry.get("pixels"):
         return None
@@ -246,7 +246,7 @@ def _pixels(export: Export, task: Task) -> tuple[int, int]:
 
 
 def _frame_count(task: Task, annotations: Iterable[Annotation]) -> int:
-    """Frames of a list of images; of a video as many as have been labeled."""
+    """Return the number of images of a list; of a video the number of frames up to the last labeled one."""
     listed = frames(task.type, task.params)
     return len(listed) if listed else 1 + max((one.frame or 0 for one in annotations), default=-1)
 

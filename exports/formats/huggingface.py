@@ -82,7 +82,7 @@ def write(export: Export) -> None:
 
 
 def _split_name(split: str) -> str:
-    """`datasets` takes words of letters, digits and underscores."""
+    """Return the split as a name that `datasets` takes: letters, digits and underscores."""
     return split.replace("-", "_")
 
 
@@ -134,7 +134,7 @@ def _object(export: Export, annotation: Annotation) -> dict[str, Any]:
 
 
 def bounding_box(annotation: Annotation) -> list[float] | None:
-    """[left, top, width, height] in pixels: a box's own, of other shapes the smallest upright box around them."""
+    """Return [left, top, width, height] in pixels: of a box its own, of other shapes their bounding box."""
     geometry = annotation.geometry
     if annotation.warning is not None:
         return None
@@ -168,7 +168,7 @@ def _arrow_type(feature: Feature) -> Any:
 
 
 class _Shards:
-    """The files of one split. How many there are is known at the end, and stands in each name: they are renamed then."""
+    """The files of one split. Their names contain their number, so they are renamed at the end."""
 
     def __init__(self, export: Export, split: str, columns: dict[str, Feature]) -> None:
         import pyarrow

@@ -32,7 +32,7 @@ ANSWERS = {"task_id": "string", "response_number": "int64", "split": "string", "
 
 
 class Table(Protocol):
-    """Takes rows, in the order of its columns."""
+    """A file that rows are appended to."""
 
     def add(self, row: tuple[Any, ...]) -> None:
         """Append one row, whose values are in the order of the columns."""

@@ -83,7 +83,7 @@ def write(export: Export, make: MakeLine, extra: dict[str, object] | None = None
 
 
 def _data(export: Export, extra: dict[str, object]) -> str:
-    """data.yaml. Ultralytics wants train and val: what is no split of its own is the images of `train`."""
+    """Return data.yaml. Ultralytics requires train and val: a missing one names the images of `train`."""
     splits = {name: f"images/{name}" for name in export.splits}
     first = next(iter(splits.values()))
     train = splits.pop("train", first)
@@ -133,7 +133,7 @@ def _write_image(export: Export, image: Image, make: MakeLine) -> None:
 
 
 def _text(class_id: int, numbers: list[float]) -> str:
-    """8 decimals: a hundredth of a pixel in an image of a million."""
+    """Return the number with 8 decimals: a hundredth of a pixel in an image of a million."""
     return ("%d" + " %.8f" * len(numbers) + "\n") % (class_id, *numbers)
 
 
@@ -169,7 +169,7 @@ def detect_line(annotation: Annotation, width: int, height: int) -> Line:
 def _clipped_box(
     annotation: Annotation, width: int, height: int
 ) -> tuple[float, float, float, float, tuple[str, ...]]:
-    """left, top, right, bottom of what lies in the image, and what was changed. Raises LeftOut."""
+    """Return left, top, right, bottom of what lies in the image, and what was changed. Raises LeftOut."""
     geometry = annotation.geometry
     left, top = geometry["left"], geometry["top"]
     right, bottom = left + geometry["width"], top + geometry["height"]
@@ -244,7 +244,7 @@ def _keypoints(annotation: Annotation) -> list[shapes.Point]:
 
 
 def write_pose(export: Export) -> None:
-    """Every object of a YOLO pose dataset has the same number of keypoints: that of the line with the most vertices."""
+    """Write a pose dataset. Every object has the same number of keypoints: that of the line with the most vertices."""
     most = 1
     for task in read_tasks(export.service.reader, export.version.id):
         for annotation in task.annotations:

@@ -163,7 +163,7 @@ def extract_masks(service: Service, job: Job, file: File, check_lease: CheckLeas
 
 
 def _has_better_image(connection: Connection, file: File) -> bool:
-    """Whether the response has the other index image, which holds larger indexes, and it may still be read."""
+    """Return whether the response has the other index image, which holds larger indexes, and it may still be read."""
     better = select(Artifact.id).where(
         Artifact.response_id == file.response_id,
         Artifact.role == INDEX_IMAGE_ROLES[-1],

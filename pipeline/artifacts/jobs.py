@@ -186,7 +186,7 @@ def record_stored(service: Service, job: Job, file: File, extracted: Extracted) 
 
 
 def _extended_is_stored(connection: Connection, file: File) -> bool:
-    """Whether the extended index image, whose masks win, was read before."""
+    """Return whether the extended index image, whose masks win, was read before."""
     other = select(func.count()).where(
         Artifact.response_id == file.response_id,
         Artifact.role == INDEX_IMAGE_ROLES[1],

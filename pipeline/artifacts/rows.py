@@ -44,7 +44,7 @@ class File:
 
     @property
     def is_segmentation(self) -> bool:
-        """Whether the response's rows are masks that an index image completes."""
+        """Return whether the response's rows are masks that an index image completes."""
         return task_type(self.task_type).implied == "mask"
 
 

@@ -63,7 +63,7 @@ class ArtifactStore:
 
     @contextlib.contextmanager
     def incoming(self) -> Iterator[Incoming]:
-        """`with store.incoming() as file: … file.write(piece) …; file.commit(sha256)`."""
+        """Provide a file to write: `with store.incoming() as file: … file.write(piece) …; file.commit(sha256)`."""
         file = Incoming(self)
         try:
             yield file
@@ -94,7 +94,7 @@ class ArtifactStore:
         return bool(files.exists(place))
 
     def size(self, sha256: str) -> int:
-        """Bytes."""
+        """Return the size of the content in bytes. Raises FileNotFoundError."""
         files, place = self._place(path(sha256))
         return int(files.size(place))
 

@@ -76,7 +76,7 @@ def image_of(type_name: str | None, params: dict[str, Any], annotation: Annotati
 
 
 def given_size(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Width and height of the images that the task's metadata names, in pixels."""
+    """Return the width and height in pixels that the task's metadata gives for its images, or None."""
     for source in (metadata, params.get("metadata")):
         if isinstance(source, Mapping):
             width, height = _pixels(source.get("width")), _pixels(source.get("height"))

@@ -1,4 +1,4 @@
-"""What one dataset version has that another has not: tasks, labels and shapes."""
+"""Compare two dataset versions: tasks, labels and shapes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Found = dict[str, dict[str, list[Any]]]
 
 
 class Item(NamedTuple):
-    """A member, as far as it is compared."""
+    """The columns of a member that are compared."""
 
     position: int
     task_id: str
@@ -40,7 +40,7 @@ class Pair(NamedTuple):
 
 
 def compare(reader: Engine, before: str, after: str) -> Found:
-    """{tasks: {added, removed, changed}, labels: {added, removed}, boxes, shapes: {added, removed, changed},
+    """Return {tasks: {added, removed, changed}, labels: {added, removed}, boxes, shapes: {added, removed, changed},
     splits: {changed}}, each a list.
 
     `tasks` are task_ids; `shapes` are annotations of every type, `boxes` those that are boxes, each {task_id, uuid, type,
@@ -77,7 +77,7 @@ def batches_of(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
 
 
 def _pairs(reader: Engine, old: UUID, new: UUID) -> Iterator[Pair]:
-    """Both versions side by side: members are in the order of their task_ids."""
+    """Yield each task of both versions, in the order of the task_ids."""
     left, right = _items(reader, old), _items(reader, new)
     one, other = next(left, None), next(right, None)
     while one is not None or other is not None:
@@ -166,7 +166,7 @@ def _by_uuid(rows: Sequence[Annotation]) -> dict[tuple[str, int | None], list[An
 
 
 def differ(one: Annotation, other: Annotation) -> bool:
-    """Whether geometry, label, type or attributes differ."""
+    """Return whether geometry, label, type or attributes differ."""
     return (
         one.geometry != other.geometry
         or one.label != other.label

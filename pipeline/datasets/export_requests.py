@@ -1,4 +1,4 @@
-"""Exports that were requested through the API, as rows: what was asked for, how far it is, and where its zip is stored."""
+"""Rows of exports: what was requested, how far it is, and where its zip is stored."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def get_export(connection: Connection, export_id: UUID) -> Record:
 
 
 def _with_dead_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
-    """Return the rows; those whose job is dead as failed. A job that kills its workers cannot record that itself."""
+    """Return the rows, with state failed where the job is dead: a job that kills its workers cannot record that itself."""
     keys = [f"{kinds.EXPORT}:{row['id']}" for row in rows]
     dead = select(Job.subject, Job.last_error).where(Job.key.in_(keys), Job.state == "dead")
     errors = {UUID(subject): error for subject, error in connection.execute(dead)}
@@ -98,7 +98,7 @@ def set_progress(connection: Connection, export_id: UUID, done: int, total: int)
 def complete(
     connection: Connection, export_id: UUID, sha256: str, size_bytes: int, report: dict[str, Any]
 ) -> bool:
-    """Record the zip of a finished export. False if the export was deleted meanwhile."""
+    """Record the zip of a finished export. Return False if the export was deleted meanwhile."""
     values = {
         "state": COMPLETED,
         "sha256": sha256,
@@ -140,7 +140,7 @@ def delete_export(connection: Connection, export_id: UUID, actor: str) -> str | 
 
 
 def is_unused(connection: Connection, sha256: str) -> bool:
-    """Whether no row refers to this content of the artifact store."""
+    """Return whether no row refers to this content of the artifact store."""
     return not any(
         connection.scalar(select(table.sha256).where(table.sha256 == sha256).limit(1))
         for table in (Export, Artifact, RequestFile)

@@ -127,7 +127,7 @@ def _as_text(value: Any) -> str:
 
 
 def matches(task: Mapping[str, Any], filters: Filters) -> bool:
-    """Whether a task's columns match; `label`, `workflow` and `step` need other tables and are left to the caller."""
+    """Return whether a task's columns match; `label`, `workflow` and `step` need other tables and are left to the caller."""
     for name, column in (("type", "type"), ("project", "project"), ("batch", "batch"), ("status", "status"),
                          ("environment", "environment"), ("review", "review_status")):  # fmt: skip
         if (wanted := getattr(filters, name)) and task[column] not in wanted:

@@ -1,4 +1,4 @@
-"""What a purge asks before it deletes: which dataset versions refer to a task, and how to record that one lost members."""
+"""What a purge needs to know before it deletes: which dataset versions refer to a task, and that one lost members."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IDS_BATCH_SIZE = 500
 
 
 def versions_with(connection: Connection, task_ids: Iterable[str]) -> dict[str, list[str]]:
-    """name@version of each dataset version that one of these tasks is a member of → those tasks."""
+    """Return name@version → task_ids of each dataset version that one of these tasks is a member of."""
     found: dict[str, list[str]] = {}
     for some in _batches(task_ids):
         statement = (
@@ -27,7 +27,7 @@ def versions_with(connection: Connection, task_ids: Iterable[str]) -> dict[str, 
 
 
 def record_damage(connection: Connection, task_ids: Iterable[str]) -> dict[str, list[str]]:
-    """Record in every dataset version that has one of these tasks that their results were deleted; what versions_with gives.
+    """Record in every dataset version that has one of these tasks that their results were deleted. Return what versions_with returns.
 
     The members stay listed, so that `show` and `verify` say what is missing.
     """

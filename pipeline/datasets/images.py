@@ -38,7 +38,7 @@ BATCH_SIZE = 500
 
 
 class NoImage(Exception):
-    """Raised when an image, or its size, cannot be had. args[0] is the reason, without its address."""
+    """Raised when an image or its size cannot be read. args[0] is the reason, without the address."""
 
 
 class HostDown(NoImage):
@@ -47,7 +47,7 @@ class HostDown(NoImage):
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Pixels of the image as shown. `orientation` is EXIF's, 1 to 8."""
+    """Width and height in pixels of the image as shown. `orientation` is EXIF's, 1 to 8."""
 
     width: int
     height: int
@@ -105,7 +105,7 @@ def _as_shown(width: int, height: int, orientation: Any, media_type: str) -> Siz
 
 
 def _webp_size(start: bytes) -> Size | None:
-    """Pillow reads a whole WebP before it says its size. None where an EXIF chunk may follow: it is at the end."""
+    """Return the size of a WebP, of which Pillow would read the whole. None if an EXIF chunk may follow at its end."""
     kind = start[12:16]
     if kind == b"VP8X" and len(start) >= 30 and not start[20] & 0x08:
         width = int.from_bytes(start[24:27], "little") + 1
@@ -135,7 +135,7 @@ def measure(service: Service, address: str) -> Size:
 
 
 def copy(service: Service, address: str, target: Path, *, max_bytes: int | None = None) -> Size | None:
-    """Write the image's bytes, as they are, to `target`; its size, None where it cannot be read. Raises NoImage.
+    """Write the image's bytes, as they are, to `target`. Return its size, None if it cannot be read. Raises NoImage.
 
     `max_bytes` is a limit below MAX_ARTIFACT_BYTES.
     """
@@ -180,7 +180,7 @@ def _pour(file: BinaryIO, sink: Any) -> None:
 
 
 def stored_sizes(connection: Connection, addresses: Sequence[str]) -> dict[str, Size]:
-    """Sizes that were read before, by address."""
+    """Return the stored sizes by address."""
     by_digest = {_digest(address): address for address in addresses}
     columns = (ImageSize.width, ImageSize.height, ImageSize.orientation, ImageSize.media_type)
     statement = select(ImageSize.address_sha256, *columns).where(ImageSize.address_sha256.in_(by_digest))

@@ -27,7 +27,7 @@ PAGE_ANNOTATIONS = 20_000
 
 @dataclass(slots=True)
 class Task:
-    """One member. What describes the task is as it was when the version was created."""
+    """One member. The task is described as it was when the version was created."""
 
     position: int
     """0, 1, … within the version."""
@@ -61,7 +61,7 @@ def read_tasks(
     answers: bool = False,
     sources: bool = False,
 ) -> Iterator[Task]:
-    """Every member of a version by position. In memory are at most PAGE_TASKS of them and PAGE_ANNOTATIONS annotations."""
+    """Yield every member of a version by position. In memory are at most PAGE_TASKS of them and PAGE_ANNOTATIONS annotations."""
     after = -1
     while True:
         with reader.begin() as connection:
@@ -112,7 +112,7 @@ def _page(connection: Connection, version_id: UUID, after: int, answers: bool) -
 
 
 def _described(connection: Connection, rows: Sequence[RowMapping]) -> dict[int, dict[str, Any]]:
-    """By position, how the tasks were described when the version was created, for those that were described again since."""
+    """Return by position the former description of each task that was described again since the version was created."""
     found = {}
     for row in rows:
         if row["delivery_id"] == row["described_delivery_id"]:
@@ -222,7 +222,7 @@ def _add_sources(connection: Connection, rows: Sequence[RowMapping], tasks: Sequ
 
 
 def _raw_task(connection: Connection, delivery_id: UUID | None) -> dict[str, Any]:
-    """Scale's task object in a delivery, with the delivery's response in it. {} where there is neither."""
+    """Return Scale's task object in a delivery, with the delivery's response in it; {} if there is neither."""
     if delivery_id is None:
         return {}
     body = connection.scalar(select(Delivery.body).where(Delivery.id == delivery_id))
@@ -262,14 +262,14 @@ def _with_response(
 
 
 def count(reader: Engine, version_id: UUID) -> int:
-    """Members of a version."""
+    """Return the number of members of a version."""
     with reader.begin() as connection:
         found = connection.scalar(select(func.count()).where(DatasetItem.version_id == version_id))
     return found or 0
 
 
 def mask_sizes(connection: Connection, response_ids: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
-    """Width and height of the segmentation images that belong to these responses, in pixels."""
+    """Return the width and height in pixels of the segmentation images of these responses."""
     statement = select(Artifact.response_id, Artifact.details).where(
         Artifact.response_id.in_(response_ids), Artifact.state == "stored"
     )

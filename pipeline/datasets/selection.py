@@ -1,4 +1,4 @@
-"""Chooses the members of a dataset version: tasks that match the filters, as this service knew them at a moment.
+"""Choose the members of a dataset version: tasks that match the filters, as this service knew them at a moment.
 
 A task that was delivered again after the moment is put together from its earlier deliveries, by the rules that every
 delivery is stored by (pipeline/receive/ordering.py); all others are read from their rows.
@@ -75,7 +75,7 @@ def choose(
 
 
 def _changed_after(connection: Connection, as_of: datetime) -> list[str]:
-    """Tasks with a delivery that was received later."""
+    """Return the tasks with a delivery that was received later."""
     statement = select(Delivery.task_id).where(
         Delivery.received_at > as_of, Delivery.status == "processed", Delivery.task_id.is_not(None)
     )
@@ -212,7 +212,7 @@ def _add(
 
 
 def _with_unread_files(connection: Connection, ids: Sequence[UUID], as_of: datetime | None) -> set[UUID]:
-    """Which of these responses have a file that is not stored, or was not yet at `as_of`."""
+    """Return which of these responses have a file that is not stored, or was not yet at `as_of`."""
     is_unread = Artifact.state != "stored"
     if as_of is not None:
         is_unread |= Artifact.stored_at > as_of
@@ -221,7 +221,7 @@ def _with_unread_files(connection: Connection, ids: Sequence[UUID], as_of: datet
 
 
 def _labeled(connection: Connection, ids: Sequence[UUID], labels: Sequence[str]) -> set[UUID]:
-    """Which of these responses have an annotation with one of the labels."""
+    """Return which of these responses have an annotation with one of the labels."""
     if not labels:
         return set()
     statement = select(Annotation.response_id).where(
@@ -296,7 +296,7 @@ def split_members(connection: Connection, tasks: Sequence[Mapping[str, Any]], sp
 
 
 def first_tasks(connection: Connection, task_ids: Iterable[str]) -> dict[str, str]:
-    """By task, the first task of its lineage: the one that everything followed from."""
+    """Return by task the first task of its lineage."""
     start = set(task_ids)
     parents: dict[str, str] = {}
     seen, level = set(start), start

@@ -22,7 +22,7 @@ class Shares(dict[str, float]):
 
 
 def parse_shares(text: str) -> Shares:
-    """`train=0.8,val=0.1,test=0.1`. Raises Unusable unless the shares are positive and add up to 1."""
+    """Parse `train=0.8,val=0.1,test=0.1`. Raises Unusable unless the shares are positive and add up to 1."""
     shares = Shares()
     for part in text.split(","):
         name, found, share = (piece.strip() for piece in part.partition("="))
@@ -116,7 +116,7 @@ class _Groups:
 
 
 def leaks(members: Iterable[tuple[str, str, Iterable[str]]]) -> dict[str, list[str]]:
-    """Keys whose members are in more than one split → the splits. `members`: (task_id, split, keys and images)."""
+    """Return key → splits of each key whose members are in several splits. `members`: (task_id, split, keys and images)."""
     splits: dict[str, set[str]] = {}
     for _, name, keys in members:
         for key in keys:

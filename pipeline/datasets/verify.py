@@ -1,4 +1,4 @@
-"""Checks a dataset version against the bytes as received: every digest is computed again, and splits are searched for leaks."""
+"""Check a dataset version against the bytes as received: compute every digest again, and search the splits for leaks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Member(NamedTuple):
 
 
 def verify(service: Service, reference: str) -> dict[str, Any]:
-    """{dataset, digest, checked: {tasks, annotations, files}, problems: [sentence]}. Raises Unusable and UnknownDataset."""
+    """Return {dataset, digest, checked: {tasks, annotations, files}, problems: [sentence]}. Raises Unusable and UnknownDataset."""
     with service.reader.begin() as connection:
         version = find(connection, reference)
         again = digest(connection, version.id, version.classes)
@@ -141,7 +141,7 @@ class Check:
             self._placed.append((member.task_id, member.split, (keys.key, *keys.images)))
 
     def splits(self) -> None:
-        """Report what stands in more than one split."""
+        """Report each key that is in several splits."""
         for key, names in sorted(leaks(self._placed).items()):
             self.problem(f"{key} is in more than one split: {', '.join(names)}.")
 

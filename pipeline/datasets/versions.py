@@ -1,4 +1,4 @@
-"""Creates, lists and deletes dataset versions. A version is a list of references: results are never changed in place."""
+"""Create, list and delete dataset versions. A version is a list of references: results are never changed in place."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Version:
 
     @property
     def full_name(self) -> str | None:
-        """name@version; None for the tasks of an export that names no dataset."""
+        """Return name@version; None for the tasks of an export that names no dataset."""
         return None if self.name is None else f"{self.name}@{self.version}"
 
     @property
@@ -67,7 +67,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a version is to be made of. None: as in the version before, else the default."""
+    """What a version is created from. None: as in the version before, else the default."""
 
     filters: Filters | None = None
     as_of: datetime | None = None
@@ -139,7 +139,7 @@ def check_name(name: str) -> None:
 
 @contextmanager
 def _snapshot(service: Service) -> Iterator[Connection]:
-    """One repeatable-read transaction, as long as it needs. On SQLite it keeps no writer waiting."""
+    """Provide one repeatable-read transaction, as long as it needs. On SQLite it keeps no writer waiting."""
     if service.engine.dialect.name == "sqlite":
         with service.reader.begin() as connection:
             yield connection
@@ -279,7 +279,7 @@ def _placed(members: Sequence[Candidate], shares: Mapping[str, float] | None) ->
 def choose_classes(
     labels: Sequence[str], given: Sequence[str] | None, pinned: Sequence[str], excluded: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """(classes in the order of their ids, labels that were left out on purpose).
+    """Return (classes in the order of their ids, labels that were left out on purpose).
 
     A list that is given is taken as it is, and the other labels of the moment are left out. Without one the pinned classes
     stay, and labels that are new follow, sorted by code point.
@@ -291,7 +291,7 @@ def choose_classes(
 
 
 def parse_classes(text: str) -> list[str]:
-    """One label a line; empty lines do not count. Raises Unusable."""
+    """Return the labels of a text, one a line; empty lines do not count. Raises Unusable."""
     lines = [line.rstrip("\r") for line in text.removeprefix("\ufeff").split("\n")]
     return check_classes([line for line in lines if line.strip()])
 
@@ -338,7 +338,7 @@ def _counts(
     splits: Sequence[str],
     shares: Mapping[str, float] | None,
 ) -> dict[str, Any]:
-    """{tasks, annotations: {total, by_type, by_label}, splits}."""
+    """Return {tasks, annotations: {total, by_type, by_label}, splits}."""
     rows = connection.execute(
         select(Annotation.type, Annotation.label, func.count())
         .join(DatasetItem, DatasetItem.response_id == Annotation.response_id)
@@ -370,7 +370,7 @@ def _count_splits(splits: Iterable[str], shares: Mapping[str, float] | None) -> 
 
 
 def digest(connection: Connection, version_id: UUID, classes: Sequence[str]) -> str:
-    """sha256 over the content: the classes, and each member's task, response, files and split. Neither name nor moment."""
+    """Return the sha256 over the content: the classes, and each member's task, response, files and split. Neither name nor moment."""
     made = hashlib.sha256(orjson.dumps(list(classes)))
     after = -1
     while True:
@@ -430,7 +430,7 @@ COLUMNS = (
 
 
 def parse_reference(text: str) -> tuple[str, int | None]:
-    """NAME or NAME@N. Raises Unusable."""
+    """Parse NAME or NAME@N. Raises Unusable."""
     found = REFERENCE.fullmatch(text)
     if found is None:
         raise Unusable(f"{text!r} names no dataset version; write NAME for the newest one, or NAME@2.")
@@ -453,14 +453,14 @@ def find(connection: Connection, reference: str) -> Version:
 
 
 def versions(connection: Connection) -> list[Version]:
-    """Every version that has a name, by name and number."""
+    """Return every version that has a name, by name and number."""
     statement = select(*COLUMNS).where(DatasetVersion.name.is_not(None))
     rows = connection.execute(statement.order_by(DatasetVersion.name, DatasetVersion.version))
     return [_version(row) for row in rows]
 
 
 def page(connection: Connection, *, limit: int, cursor: str | None) -> tuple[list[Version], str | None]:
-    """Versions that have a name, newest first, and the cursor of the next page."""
+    """Return versions that have a name, newest first, and the cursor of the next page."""
     statement = select(*COLUMNS).where(DatasetVersion.name.is_not(None))
     found = paginate(connection, statement, [DatasetVersion.id], limit=limit, cursor=cursor)
     return [_version(row.values()) for row in found.rows], found.next_cursor

@@ -121,7 +121,7 @@ def _plan_workflow(service: Service, snapshot: TaskSnapshot, workflow: Workflow)
 
 
 def _would_plan(snapshot: TaskSnapshot, workflow: Workflow) -> bool:
-    """Whether a paused workflow would have planned this task."""
+    """Return whether a paused workflow would have planned this task."""
     source = snapshot.view.source
     return has_workflow_for(Workflows((workflow,)), snapshot.view.type) or bool(
         source and source.workflow == workflow.name

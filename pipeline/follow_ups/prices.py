@@ -48,12 +48,12 @@ class Cost:
 
     @property
     def is_known(self) -> bool:
-        """Whether every task has a price."""
+        """Return whether every task has a price."""
         return not self.unpriced
 
     @property
     def summary(self) -> str:
-        """The cost for people: an amount, and for how many tasks it is unknown and why."""
+        """Return the cost for people: an amount, and for how many tasks it is unknown and why."""
         if not self.unpriced:
             return self.prices.format(self.amount)
         reasons = [why for why, _ in self.unpriced.most_common(MAX_NAMED_TYPES)]

@@ -82,7 +82,7 @@ def _parse(url: str) -> Url:
 
 
 def _may_be_private(target: Url, hosts: Collection[str]) -> bool:
-    """Whether the host may have a private address and use plain http, because it is named with its port."""
+    """Return whether the host may have a private address and use plain http, because it is named with its port."""
     allowed = [AllowedHost.parse(entry) for entry in hosts]
     path = _segments(target.path or "")
     named = {entry.host for entry in allowed if not entry.prefix or _is_below(path, entry.prefix)}

@@ -108,7 +108,7 @@ def _same(
     key: Callable[[Annotation], Hashable],
     matched_by: str,
 ) -> tuple[list[Change], list[Annotation], list[Annotation]]:
-    """Pairs with the same key, equal keys in their order; then what is left on either side."""
+    """Return the pairs with the same key, equal keys in their order, and what is left on either side."""
     waiting: dict[Hashable, deque[Annotation]] = defaultdict(deque)
     left = []
     for row in before:
@@ -173,7 +173,7 @@ _KINDS = {2: _spots(NEAR_PIXELS), 3: _spots(NEAR_METRES), 4: _AREAS}
 def _placed(
     before: Iterable[Annotation], after: Iterable[Annotation]
 ) -> tuple[list[Change], list[Annotation], list[Annotation]]:
-    """Pairs of one type and frame by their places, the best match first; then what is left on either side."""
+    """Return the pairs of one type and frame by their places, the best match first, and what is left on either side."""
     groups: dict[Hashable, tuple[list[Annotation], list[Annotation]]] = defaultdict(lambda: ([], []))
     lost: tuple[list[Annotation], list[Annotation]] = ([], [])
     for side, rows in enumerate((before, after)):
@@ -230,7 +230,7 @@ def _best(olds: list[Annotation], news: list[Annotation], budget: int) -> tuple[
 
 
 def _place(row: Annotation) -> Place:
-    """Where it is; () for what has no place: an unknown shape, or one that was kept raw."""
+    """Return the coordinates of a shape; () for an unknown shape, or one that was kept raw."""
     geometry = row.geometry
     if row.warning is not None or not isinstance(geometry, dict):
         return ()

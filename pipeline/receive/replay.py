@@ -49,7 +49,7 @@ class Replay:
 
     @property
     def changed(self) -> dict[str, tuple[Any, Any]]:
-        """What the replay changed: name → (before, after)."""
+        """Return what the replay changed: name → (before, after)."""
         return {
             name: (self.before[name], now) for name, now in self.after.items() if self.before[name] != now
         }

@@ -65,7 +65,7 @@ class Parameters:
 
     @property
     def names(self) -> frozenset[str]:
-        """Every documented parameter of the type."""
+        """Return every documented parameter of the type."""
         prelabels = {name for name in ("layers", "hypothesis") if getattr(self, name)}
         grouped = (name for group in self.required for name in group)
         return EVERY_TYPE | prelabels | set(grouped) | set(self.optional)

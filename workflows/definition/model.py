@@ -171,7 +171,7 @@ class Workflows:
 
     @cached_property
     def types(self) -> frozenset[str] | None:
-        """The task types that a step could match; None if any type could match."""
+        """Return the task types that a step could match; None if any type could match."""
         if self.invalid:
             return None  # once fixed, the file may match what arrives now
         found: set[str] = set()
@@ -185,7 +185,7 @@ class Workflows:
 
     @cached_property
     def needs_parents(self) -> bool:
-        """Whether some step uses the task that a task followed. Only then a view needs its `parent`."""
+        """Return whether some step uses the task that a task followed. Only then a view needs its `parent`."""
         return any(_uses_parent(step) for workflow in self.loaded for step in workflow.steps)
 
 

@@ -55,7 +55,7 @@ class Child(NamedTuple):
 
     @property
     def first(self) -> str:
-        """The unique_id of the first attempt."""
+        """Return the unique_id of the first attempt."""
         return self.first_unique_id or self.unique_id
 
 

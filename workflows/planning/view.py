@@ -107,7 +107,7 @@ class View:
 
     @cached_property
     def elements(self) -> dict[str, Element]:
-        """The objects among the annotations, by their identity: see `annotation_key`."""
+        """Return the objects among the annotations, by their identity: see `annotation_key`."""
         grouped: dict[str, list[dict[str, Any]]] = {}
         for annotation in self.annotations:
             grouped.setdefault(annotation_key(annotation), []).append(annotation)
@@ -115,7 +115,7 @@ class View:
 
     @cached_property
     def answer(self) -> dict[str, Any] | None:
-        """The response without its annotations."""
+        """Return the response without its annotations."""
         return parse_response(self.type, self.response, self._params).answer
 
     @cached_property
@@ -127,36 +127,36 @@ class View:
 
     @property
     def layers(self) -> dict[str, Any]:
-        """Annotations under boxes, polygons, lines, cuboids; for a video, the `url` of a layers file, as a recipe."""
+        """Return the annotations under boxes, polygons, lines, cuboids; for a video, the `url` of a layers file, as a recipe."""
         return self._layers[0]
 
     @property
     def layer_notes(self) -> list[str]:
-        """What of the annotations has no layer, in sentences."""
+        """Return what of the annotations has no layer, in sentences."""
         return self._layers[1]
 
     @cached_property
     def hypothesis(self) -> dict[str, Any]:
-        """The response in the form of a request's `hypothesis`."""
+        """Return the response in the form of a request's `hypothesis`."""
         self._require_files()
         return hypothesis(self.response, self.type, self._params)
 
     @cached_property
     def base_annotations(self) -> dict[str, Any]:
-        """The response in the form of a request's `base_annotations`."""
+        """Return the response in the form of a request's `base_annotations`."""
         self._require_files()
         return base_annotations(self.response, self.type, self._params)
 
     @cached_property
     def uncropped(self) -> list[dict[str, Any]]:
-        """The annotations in coordinates of the image that the task's attachment was cut from."""
+        """Return the annotations in coordinates of the image that the task's attachment was cut from."""
         crop = crop_of(self.source.files) if self.source else None
         moved: list[dict[str, Any]] = from_crop(self.annotations, crop) if crop else self.annotations
         return moved
 
     @cached_property
     def _source_names(self) -> dict[str, Any] | None:
-        """What an expression sees as `source`."""
+        """Return what an expression sees as `source`."""
         source = self.source
         if source is None:
             return None
