@@ -90,4 +90,7 @@ class Join(Base):
     result: Mapped[dict[str, Any] | None]
     """What the reducer made of the results."""
 
-    __table_args__ = (Index("ix_joins_source_task_id", "source_task_id"),)
+    __table_args__ = (
+        Index("ix_joins_source_task_id", "source_task_id"),
+        Index("ix_joins_workflow", "workflow", "opened_at"),
+    )

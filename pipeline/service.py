@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from config import Settings
 from pipeline.jobs.queues import PausedQueues
-from pipeline.timed_cache import TimedCache
+from pipeline.timed_cache import TimedCache, Totals
 from workflows.definition.model import Workflows, has_workflow_for
 from workflows.definition.money import Prices
 
@@ -35,6 +35,7 @@ class Service:
     workflow_files: WorkflowFiles
     subscription_cache: TimedCache[Subscriptions]
     worker_count_cache: TimedCache[int]
+    totals: Totals = field(default_factory=Totals)
     paused_queues: PausedQueues = field(default_factory=PausedQueues)
     verified: dict[object, float] = field(default_factory=dict)
     """Sources that Scale has confirmed, and until when that is cached: see pipeline/follow_ups/verification.py."""

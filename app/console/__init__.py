@@ -28,8 +28,10 @@ from app.console import (  # noqa: F401  each screen adds its routes to the blue
     sign_in,
     subscribers,
     task,
+    task_actions,
     tasks,
     tokens,
+    workflow,
     workflows,
 )
 

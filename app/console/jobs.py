@@ -42,7 +42,7 @@ LISTING = Listing(
 def jobs() -> Response:
     """List jobs, with counts by kind and state."""
     with service().reader.begin() as connection:
-        counts = queue.counts(connection)
+        counts = service().totals.get("jobs", lambda: queue.counts(connection))
     return LISTING.respond(counts=sorted(counts.items()))
 
 

@@ -26,11 +26,12 @@ def overview() -> Response:
 
 def _live() -> dict[str, Any]:
     with service().reader.begin() as connection:
-        hours = deliveries.received_by_hour(connection)
+        totals = service().totals
+        hours = totals.get("hours", lambda: deliveries.received_by_hour(connection))
         latest = deliveries.list_deliveries(connection, {}, limit=LATEST).rows
         held = follow_ups.list_follow_ups(connection, {"state": "held"}, limit=LATEST).rows
-        counts = work_counts(connection)
-    checks = run_readiness_checks(Context(service(), dispatcher().fault))
+        counts = totals.get("work", lambda: work_counts(connection))
+    checks = totals.get("checks", lambda: run_readiness_checks(Context(service(), dispatcher().fault)))
     problems = [check for check in checks if check.state in ("warning", "problem")]
     return {
         "hours": hours,

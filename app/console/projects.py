@@ -14,7 +14,7 @@ from pipeline.operations.queries.tasks import counts_by_project
 def projects() -> Response:
     """Show the number of tasks by project and status."""
     with service().reader.begin() as connection:
-        rows = counts_by_project(connection)
+        rows = service().totals.get("projects", lambda: counts_by_project(connection))
     if (answer := download(("project", "status", "count"), rows)) is not None:
         return answer
     return page("projects.html", "Projects", rows=rows)

@@ -310,6 +310,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("joins", schema=None) as batch_op:
         batch_op.create_index("ix_joins_source_task_id", ["source_task_id"], unique=False)
+        batch_op.create_index("ix_joins_workflow", ["workflow", "opened_at"], unique=False)
 
     op.create_table(
         "notifications",
@@ -520,6 +521,7 @@ def downgrade() -> None:
 
     op.drop_table("notifications")
     with op.batch_alter_table("joins", schema=None) as batch_op:
+        batch_op.drop_index("ix_joins_workflow")
         batch_op.drop_index("ix_joins_source_task_id")
 
     op.drop_table("joins")

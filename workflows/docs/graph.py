@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from html import escape
 from typing import NamedTuple
 
@@ -126,9 +127,18 @@ STYLE = (
 )
 
 
-def svg(workflow: Workflow, *, styled: bool = True) -> str:
-    """Return the drawing as one SVG document without scripts, fonts or links."""
+Counts = Mapping[str, Mapping[str, int]]
+"""Step → state → number of its follow-ups."""
+
+
+def svg(workflow: Workflow, *, styled: bool = True, counts: Counts | None = None) -> str:
+    """Return the drawing as one SVG document without scripts, fonts or links.
+
+    With `counts` a box shows the states of its step's follow-ups, and an arrow how many came along it.
+    """
     nodes, edges = drawing(workflow)
+    if counts is not None:
+        nodes, edges = _counted(nodes, edges, counts)
     columns = _columns(nodes, edges)
     places: dict[str, tuple[float, float, float]] = {}  # id → left, top, height
     bottoms: dict[int, float] = {}
@@ -152,6 +162,32 @@ def svg(workflow: Workflow, *, styled: bool = True) -> str:
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
         '<path d="M0 0L8 4L0 8" /></marker></defs>' + "".join(drawn) + "</svg>\n"
     )
+
+
+def _counted(nodes: list[Node], edges: list[Edge], counts: Counts) -> tuple[list[Node], list[Edge]]:
+    """Add the counts to boxes, and to the arrow to a step where there is just one."""
+    shown = [
+        node
+        if node.outside
+        else node._replace(
+            lines=(
+                *node.lines,
+                ", ".join(f"{number} {state}" for state, number in counts.get(node.id, {}).items())
+                or "no follow-ups",
+            )
+        )
+        for node in nodes
+    ]
+    arrows = Counter(edge.end for edge in edges if edge.start != edge.end)
+    labeled = [
+        edge._replace(label=f"{edge.label} {number}".strip())
+        if edge.start != edge.end
+        and arrows[edge.end] == 1
+        and (number := sum(counts.get(edge.end, {}).values()))
+        else edge
+        for edge in edges
+    ]
+    return shown, labeled
 
 
 def _columns(nodes: list[Node], edges: list[Edge]) -> dict[str, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from models import FollowUp
+from models import FollowUp, Join
 from pipeline.operations.queries.filters import Filters, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, count_up_to, paginate
 
@@ -106,3 +106,20 @@ def counts_by_step(connection: Connection, workflow: str) -> list[Mapping[str, A
         .order_by(FollowUp.step, FollowUp.state)
     )
     return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def list_joins(connection: Connection, workflow: str, limit: int = 20) -> list[Mapping[str, Any]]:
+    """Return the joins of a workflow with their outcome, the most recently opened first."""
+    columns = (
+        Join.step,
+        Join.awaited_step,
+        Join.source_task_id,
+        Join.expected,
+        Join.opened_at,
+        Join.deadline,
+        Join.fired_at,
+        Join.verdict,
+        Join.reason,
+    )
+    statement = select(*columns).where(Join.workflow == workflow).order_by(Join.opened_at.desc())
+    return [dict(row) for row in connection.execute(statement.limit(limit)).mappings()]

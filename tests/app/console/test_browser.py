@@ -34,7 +34,7 @@ SCREENS = (
     "follow-ups",
     "bulk-actions",
     "workflows",
-    "workflows/second-look",
+    "workflows/second-look?task=drawn&days=7",
     "workflows/broken",
     "workflows/nameless",
     "datasets",

@@ -289,3 +289,58 @@ def test_a_follow_up_is_planned_again_after_its_changes_were_shown(
         connection.execute(update(FollowUp).values(state="created"))
     assert "It stays as it is" in admin.get(f"/follow-ups/{unique_id}/replan").text
     assert admin.post(f"/follow-ups/{unique_id}/replan").status_code == 409
+
+
+def test_a_workflow_runs_dry_on_a_task_and_on_the_last_days(
+    admin: Person, workflows_dir: Path, deliver: Callable[..., object]
+) -> None:
+    (workflows_dir / "second-look.yaml").write_text(WORKFLOWS["second-look.yaml"])
+    deliver("annotation/accepted", type="imageannotation", task_id="abc", updated_at="2031-01-01T00:00:00Z")
+    page = admin.get("/workflows/second-look", task="abc").text
+    assert "second-look.outlines.abc: held" in page
+    assert "no follow-ups" in page
+    assert "second-look</td><td>day</td>" in page
+    week = admin.get("/workflows/second-look", days="7").text
+    assert "The last 7 days: 1 tasks" in week
+    assert admin.get("/workflows/second-look", task="nobody").status_code == 404
+
+
+def test_a_task_is_replayed_and_needs_a_key_to_be_resent(
+    admin: Person, signed_in: Callable[..., Person], deliver: Callable[..., object]
+) -> None:
+    deliver("annotation/accepted", task_id="abc")
+    done = admin.post("/tasks/abc/replay")
+    assert "Replayed the newest delivery; changed: nothing." in admin.client.get(done.location).text
+    assert admin.post("/tasks/abc/resend").status_code == 409
+    assert admin.post("/tasks/nobody/cancel").status_code == 404
+    assert "Resend" not in signed_in("read").get("/tasks/abc").text
+    assert signed_in("read").post("/tasks/abc/replay").status_code == 403
+
+
+def test_a_search_finds_bytes_of_a_body(admin: Person, deliver: Callable[..., object]) -> None:
+    deliver("annotation/accepted", task_id="wanted", instruction="Mark the barn")
+    deliver("annotation/accepted", task_id="other")
+    page = admin.get("/deliveries", q="the barn").text
+    assert "/console/tasks/wanted" in page
+    assert "/console/tasks/other" not in page
+
+
+def test_the_place_that_broke_is_marked(admin: Person, deliver: Callable[..., object]) -> None:
+    receipt = deliver(b'{"task_id": "x", }')
+    page = admin.get(f"/deliveries/{receipt.delivery_id}").text  # type: ignore[attr-defined]
+    assert "<mark>}</mark>" in page
+
+
+def test_large_raw_data_is_one_click_away(admin: Person, deliver: Callable[..., object]) -> None:
+    boxes = [
+        {"type": "box", "label": "car", "uuid": str(n), "left": n, "top": 2, "width": 3, "height": 4}
+        for n in range(900)
+    ]
+    deliver("annotation/accepted", task_id="large", response={"annotations": boxes})
+    page = admin.get("/tasks/large")
+    assert len(page.data) < 150_000
+    assert 'href="/console/tasks/large/raw?response=1">Raw JSON' in page.text
+    raw = admin.get("/tasks/large/raw", format="json").json
+    assert len(raw["response"]["annotations"]) == 900
+    rows = admin.get("/tasks/large/annotations", format="json").json["data"]
+    assert [row["position"] for row in rows] == list(range(200))
