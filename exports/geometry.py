@@ -41,14 +41,14 @@ def corners(geometry: Mapping[str, Any]) -> list[Point]:
     cosine, sine = math.cos(geometry["rotation"]), math.sin(geometry["rotation"])
     return [
         (
-            settled(centre_x + (x - centre_x) * cosine - (y - centre_y) * sine),
-            settled(centre_y + (x - centre_x) * sine + (y - centre_y) * cosine),
+            rounded(centre_x + (x - centre_x) * cosine - (y - centre_y) * sine),
+            rounded(centre_y + (x - centre_x) * sine + (y - centre_y) * cosine),
         )
         for x, y in straight
     ]
 
 
-def settled(number: float) -> float:
+def rounded(number: float) -> float:
     """Round the result of a sine, cosine or root, whose last bits differ between machines."""
     return round(number, DECIMALS) + 0.0  # + 0.0: no -0.0
 
@@ -72,8 +72,8 @@ def ellipse(geometry: Mapping[str, Any], points: int = ELLIPSE_POINTS) -> list[P
     turns = (2 * math.pi * step / points for step in range(points))
     return [
         (
-            settled(centre_x + radius_x * math.cos(turn)),
-            settled(centre_y + radius_y * (shear * math.cos(turn) + other * math.sin(turn))),
+            rounded(centre_x + radius_x * math.cos(turn)),
+            rounded(centre_y + radius_y * (shear * math.cos(turn) + other * math.sin(turn))),
         )
         for turn in turns
     ]
@@ -100,7 +100,7 @@ def ellipse_axes(geometry: Mapping[str, Any]) -> tuple[float, float, float, floa
     # The eigenvalues of the matrix of second moments are the squares of the half axes.
     xx, xy, yy = radius_x * radius_x, radius_x * radius_y * shear, radius_y * radius_y
     middle, spread = (xx + yy) / 2, math.hypot((xx - yy) / 2, xy)
-    first, second = settled(math.sqrt(middle + spread)), settled(math.sqrt(max(middle - spread, 0.0)))
+    first, second = rounded(math.sqrt(middle + spread)), rounded(math.sqrt(max(middle - spread, 0.0)))
     return centre_x, centre_y, first, second, math.atan2(2 * xy, xx - yy) / 2
 
 

@@ -82,10 +82,10 @@ def _complete(
     with service.reader.begin() as connection:
         sizes = stored_sizes(connection, [row.address for row in rows])
     new: dict[str, Size] = {}
-    wanted = [row for row in rows if copies or row.address not in sizes]
+    unread = [row for row in rows if copies or row.address not in sizes]
     with ThreadPoolExecutor(FETCH_THREADS) as pool:
-        brought = pool.map(lambda row: _bring(service, work, row, hosts, copies=copies), wanted)
-        for row, (size, problem) in zip(wanted, brought, strict=True):
+        results = pool.map(lambda row: _measure_or_copy(service, work, row, hosts, copies=copies), unread)
+        for row, (size, problem) in zip(unread, results, strict=True):
             if size is not None:
                 new[row.address] = size
             if problem is not None:
@@ -101,7 +101,7 @@ def _complete(
             index.set_size(row.id, *given, None, turned=False)
 
 
-def _bring(
+def _measure_or_copy(
     service: Service, work: Path, row: Row, hosts: Hosts, *, copies: bool
 ) -> tuple[Size | None, str | None]:
     """Return the size of the image, or why it cannot be read."""

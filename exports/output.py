@@ -363,7 +363,7 @@ def connect(address: str) -> tuple[Any, str]:
     try:
         files, root = fsspec.core.url_to_fs(address, use_listings_cache=False)
     except (ValueError, ImportError, OSError) as error:
-        raise OutputRefused(f"{shown(address)} cannot be opened: {error}") from None
+        raise OutputRefused(f"{without_credentials(address)} cannot be opened: {error}") from None
     return files, str(root)
 
 
@@ -376,10 +376,10 @@ def store_errors(address: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise OutputFailed(f"{shown(address)} cannot be used: {said}") from None
+        raise OutputFailed(f"{without_credentials(address)} cannot be used: {said}") from None
 
 
-def shown(address: str) -> str:
+def without_credentials(address: str) -> str:
     """Return the address without a user and a password in it."""
     return re.sub("//[^/@]*@", "//", address)
 

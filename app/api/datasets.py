@@ -44,7 +44,7 @@ def list_datasets(query: Mapping[str, Any]) -> Record:
     """List dataset versions, newest first"""
     with service().reader.begin() as connection:
         found, next_cursor = versions.page(connection, **paging(query))
-    return {"data": [_shown(version) for version in found], "next_cursor": next_cursor}
+    return {"data": [_fields_of(version) for version in found], "next_cursor": next_cursor}
 
 
 @blueprint.get("/datasets/<string:reference>")
@@ -53,12 +53,12 @@ def get_dataset(reference: str) -> Record:
     """Get one dataset version: NAME@N, or NAME for the newest one"""
     try:
         with service().reader.begin() as connection:
-            return _shown(versions.find(connection, reference))
+            return _fields_of(versions.find(connection, reference))
     except (Unusable, UnknownDataset) as problem:
         raise ProblemError(404, str(problem.args[0])) from None
 
 
-def _shown(version: Version) -> Record:
+def _fields_of(version: Version) -> Record:
     counts = version.counts
     return {
         **{

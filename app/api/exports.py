@@ -89,12 +89,12 @@ class Export(OutputSchema):
 @blueprint.post("/exports")
 @blueprint.arguments(NewExport, error_status_code=422)
 @blueprint.response(202, Export)
-def create_export(wanted: Mapping[str, Any]) -> Record:
+def create_export(given: Mapping[str, Any]) -> Record:
     """Request an export"""
-    options = {name: value for name, value in wanted["options"].items() if value is not None}
+    options = {name: value for name, value in given["options"].items() if value is not None}
     try:
         export_id, job_ids = request_export(
-            service(), wanted["format"], wanted.get("dataset"), wanted.get("filters"), options, actor()
+            service(), given["format"], given.get("dataset"), given.get("filters"), options, actor()
         )
     except (Unusable, MissingPackage) as problem:
         raise ProblemError(422, str(problem.args[0])) from None
@@ -102,7 +102,7 @@ def create_export(wanted: Mapping[str, Any]) -> Record:
         raise ProblemError(404, str(problem.args[0])) from None
     dispatcher().dispatch(job_ids)
     with service().engine.begin() as connection:  # a replica may lag behind
-        return _shown(requests.get_export(connection, export_id))
+        return _with_progress(requests.get_export(connection, export_id))
 
 
 @blueprint.get("/exports")
@@ -112,7 +112,7 @@ def list_exports(query: Mapping[str, Any]) -> Record:
     """List exports, newest first"""
     with service().reader.begin() as connection:
         found = list_body(requests.list_exports(connection, **paging(query)))
-    return {**found, "data": [_shown(row) for row in found["data"]]}
+    return {**found, "data": [_with_progress(row) for row in found["data"]]}
 
 
 @blueprint.get("/exports/<uuid:export_id>")
@@ -120,7 +120,7 @@ def list_exports(query: Mapping[str, Any]) -> Record:
 def get_export(export_id: UUID) -> Record:
     """Get one export with its state and progress"""
     with service().reader.begin() as connection:
-        return _shown(requests.get_export(connection, export_id))
+        return _with_progress(requests.get_export(connection, export_id))
 
 
 @blueprint.get("/exports/<uuid:export_id>/content")
@@ -157,7 +157,7 @@ def delete_export(export_id: UUID) -> None:
         service().store.delete(unused)
 
 
-def _shown(row: Mapping[str, Any]) -> Record:
+def _with_progress(row: Mapping[str, Any]) -> Record:
     total = row["tasks_total"]
     done = 1.0 if row["state"] == requests.COMPLETED else (row["tasks_done"] / total if total else 0.0)
     return {**row, "progress": round(done, 3)}

@@ -23,7 +23,7 @@ from exports.export import Options
 from exports.format import GEOMETRIES, MissingPackage
 from exports.formats import find_format
 from exports.jobs import chosen_version
-from exports.output import OutputFailed, OutputRefused, shown
+from exports.output import OutputFailed, OutputRefused, without_credentials
 
 LOG_SECONDS = 10.0
 
@@ -96,7 +96,7 @@ def export(
     except (OutputRefused, OutputFailed, MissingPackage) as refused:
         raise click.ClickException(str(refused.args[0])) from None
     except OSError as failure:
-        raise click.ClickException(f"{shown(out)} cannot be written: {failure}") from None
+        raise click.ClickException(f"{without_credentials(out)} cannot be written: {failure}") from None
     if as_json:
         print_json(manifest)
     else:

@@ -29,7 +29,7 @@ ADDRESSES = ("database_url", "redis_url", "scale_api_url", "public_url", "artifa
 def settings() -> Response:
     """Show name and value of every setting."""
     current = service().settings
-    rows = [(field.name.upper(), _shown(current, field.name)) for field in fields(current)]
+    rows = [(field.name.upper(), _value_of(current, field.name)) for field in fields(current)]
     checks = run_readiness_checks(Context(service(), dispatcher().fault))
     return page("settings.html", "Settings", rows=rows, checks=checks)
 
@@ -43,7 +43,7 @@ def _without_credentials(address: str) -> str:
     return f"{scheme}://{host}"
 
 
-def _shown(current: Settings, name: str) -> str:
+def _value_of(current: Settings, name: str) -> str:
     value: Any = getattr(current, name)
     if name in SECRETS:
         return MASK if value else "not set"

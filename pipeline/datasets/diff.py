@@ -20,7 +20,7 @@ PAGE_SIZE = 1_000
 COMPARED_BATCH_SIZE = 50
 """Tasks whose annotations are in memory at once."""
 
-Found = dict[str, dict[str, list[Any]]]
+Comparison = dict[str, dict[str, list[Any]]]
 
 
 class Item(NamedTuple):
@@ -39,7 +39,7 @@ class Pair(NamedTuple):
     after: Item | None
 
 
-def compare(reader: Engine, before: str, after: str) -> Found:
+def compare(reader: Engine, before: str, after: str) -> Comparison:
     """Return {tasks: {added, removed, changed}, labels: {added, removed}, boxes, shapes: {added, removed, changed},
     splits: {changed}}, each a list.
 
@@ -48,7 +48,7 @@ def compare(reader: Engine, before: str, after: str) -> Found:
     """
     with reader.begin() as connection:
         old, new = find(connection, before), find(connection, after)
-    found: Found = {
+    found: Comparison = {
         "tasks": {"added": [], "removed": [], "changed": []},
         "labels": _labels(old.counts, new.counts),
         "boxes": {"added": [], "removed": [], "changed": []},
@@ -111,7 +111,7 @@ def _items(reader: Engine, version_id: UUID) -> Iterator[Item]:
         yield from rows
 
 
-def _compare(connection: Connection, pairs: Sequence[Pair], found: Found) -> None:
+def _compare(connection: Connection, pairs: Sequence[Pair], found: Comparison) -> None:
     ids = {item.response_id for pair in pairs for item in pair if item is not None}
     annotations = annotations_of(connection, sorted(ids))
     for before, after in pairs:

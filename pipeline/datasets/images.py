@@ -125,7 +125,7 @@ def measure(service: Service, address: str) -> Size:
     head = _Head()
     try:
         with contextlib.suppress(_Enough):
-            _bring(service, address, head, service.settings.max_artifact_bytes, FETCH_SECONDS)
+            _download(service, address, head, service.settings.max_artifact_bytes, FETCH_SECONDS)
             head.look(complete=True)
     except DownloadError as reason:
         raise _no_image(reason) from None
@@ -142,7 +142,7 @@ def copy(service: Service, address: str, target: Path, *, max_bytes: int | None 
     limit = min(max_bytes or service.settings.max_artifact_bytes, service.settings.max_artifact_bytes)
     try:
         with target.open("wb") as file:
-            _bring(service, address, file, limit, COPY_SECONDS)
+            _download(service, address, file, limit, COPY_SECONDS)
     except DownloadError as reason:
         target.unlink(missing_ok=True)
         raise _no_image(reason) from None
@@ -163,7 +163,7 @@ def _no_image(reason: DownloadError) -> NoImage:
     return HostDown(str(reason)) if isinstance(reason, Unreachable) else NoImage(str(reason))
 
 
-def _bring(service: Service, address: str, sink: Any, max_bytes: int, max_seconds: float) -> None:
+def _download(service: Service, address: str, sink: Any, max_bytes: int, max_seconds: float) -> None:
     settings = service.settings
     kept = parse_own_url(settings, address)
     if kept is not None and service.store.exists(kept.sha256):

@@ -48,7 +48,7 @@ BATCH_SIZE = 100
 FOLLOW_UPS = cast(Table, FollowUp.__table__)
 
 
-class Refused(Exception):
+class CannotReplan(Exception):
     """Raised when a follow-up cannot be planned again; args[0] says why."""
 
 
@@ -83,7 +83,7 @@ def preview(service: Service, unique_ids: Iterable[str]) -> Iterator[Replan]:
             try:
                 snapshot, planned = _plan(service, row, paused)
                 yield Replan(unique_id, row, snapshot, planned)
-            except Refused as reason:
+            except CannotReplan as reason:
                 yield Replan(unique_id, row, refused=str(reason))
 
 
@@ -96,7 +96,7 @@ def replan(service: Service, unique_ids: Sequence[str], actor: str) -> Iterator[
         with service.engine.begin() as connection:
             try:
                 job_ids = _store(connection, service, one, actor)
-            except Refused as reason:
+            except CannotReplan as reason:
                 yield replace(one, refused=str(reason)), []
             else:
                 yield one, job_ids
@@ -149,23 +149,23 @@ def _outcome(new: PlannedFollowUp, missing: Reason | None) -> dict[str, str | No
 def _plan(
     service: Service, row: RowMapping, paused: set[str]
 ) -> tuple[TaskSnapshot, tuple[PlannedFollowUp, ...]]:
-    """Return the follow-ups that take the place of a stored one. Raises Refused."""
+    """Return the follow-ups that take the place of a stored one. Raises CannotReplan."""
     if row["state"] not in STATES:
-        raise Refused(f"the follow-up is {row['state']}; replan takes one that is {' or '.join(STATES)}")
+        raise CannotReplan(f"the follow-up is {row['state']}; replan takes one that is {' or '.join(STATES)}")
     workflow = service.workflows.workflow(row["workflow"])
     step = workflow.step(row["step"]) if workflow else None
     if workflow is None or step is None:
-        raise Refused(f"the step {row['workflow']}.{row['step']} is not among the loaded workflows")
+        raise CannotReplan(f"the step {row['workflow']}.{row['step']} is not among the loaded workflows")
     if workflow.name in paused:
-        raise Refused(f"{workflow.name} is paused; `weighbridge workflows resume` resumes it")
+        raise CannotReplan(f"{workflow.name} is paused; `weighbridge workflows resume` resumes it")
     is_spent = _check_scale(service, row)
     snapshot, planned = _planned_again(service, row, workflow, step)
     if is_spent:
         planned = (_next_attempt(service, row, planned[0]),)
     if skipped := [new.reason for new in planned if new.state == SKIPPED]:
-        raise Refused(f"today's file skips it, too: {skipped[0]}")
+        raise CannotReplan(f"today's file skips it, too: {skipped[0]}")
     if row["state"] == HELD and _is_unchanged(row, planned):
-        raise Refused(f"nothing would change; it is held: {row['reason']}")
+        raise CannotReplan(f"nothing would change; it is held: {row['reason']}")
     return snapshot, planned
 
 
@@ -183,7 +183,7 @@ def _planned_again(
     stands_for_step = row["source_annotation"] is None and row["task_id"] is None and row["attempt"] == 1
     if last is not None and stands_for_step and (new := _not_stored(service, last[1])):
         return last[0], new
-    raise Refused(
+    raise CannotReplan(
         "today's file plans no such follow-up; `weighbridge workflows explain` shows the conditions"
     )
 
@@ -208,7 +208,7 @@ def _sources(service: Service, row: RowMapping) -> Iterator[TaskSnapshot]:
             yield snapshot
         current = load_snapshot(connection, row["source_task_id"])
         if current is None:
-            raise Refused(f"a file of its source {row['source_task_id']} is still to be fetched")
+            raise CannotReplan(f"a file of its source {row['source_task_id']} is still to be fetched")
         yield current
         if row["source_response_id"] not in (None, current.response_id):
             parent = load_parent(connection, row["source_task_id"], row["source_response_id"])
@@ -233,13 +233,13 @@ def _as_attempt(row: RowMapping, planned: PlannedFollowUp) -> tuple[PlannedFollo
 
 
 def _next_attempt(service: Service, row: RowMapping, planned: PlannedFollowUp) -> PlannedFollowUp:
-    """Return the follow-up as the attempt after the stored one. Raises Refused if that exists."""
+    """Return the follow-up as the attempt after the stored one. Raises CannotReplan if that exists."""
     first, attempt = row["first_unique_id"] or row["unique_id"], row["attempt"]
     unique_id = f"{first}.retry-{attempt}"
     with service.reader.begin() as connection:
         state = connection.scalar(select(FollowUp.state).where(FollowUp.unique_id == unique_id))
     if state is not None:
-        raise Refused(f"its next attempt {unique_id} exists and is {state}")
+        raise CannotReplan(f"its next attempt {unique_id} exists and is {state}")
     return replace(planned, unique_id=unique_id, attempt=attempt + 1, first_unique_id=first)
 
 
@@ -265,20 +265,20 @@ def _is_unchanged(row: RowMapping, planned: Sequence[PlannedFollowUp]) -> bool:
 
 
 def _check_scale(service: Service, row: RowMapping) -> bool:
-    """Return whether the unique_id is used by a task that gives no result any more. Raises Refused if it may give one."""
+    """Return whether the unique_id is used by a task that gives no result any more. Raises CannotReplan if it may give one."""
     client = service.client(row["environment"])
     if row["state"] in (SKIPPED, HELD) or client is None:
         return row["task_id"] is not None
     try:
         task = _task_at_scale(client, row)
     except ScaleError as error:
-        raise Refused(f"Scale does not say whether its task exists: {error.message}") from None
+        raise CannotReplan(f"Scale does not say whether its task exists: {error.message}") from None
     if task is None:
         return False
     status, task_id, response = task.get("status"), task.get("task_id"), task.get("response")
     is_over = status in ("canceled", "error") or (isinstance(response, dict) and holds_error(response))
     if not is_over:
-        raise Refused(f"its task {task_id} exists at Scale and is {status}, not canceled")
+        raise CannotReplan(f"its task {task_id} exists at Scale and is {status}, not canceled")
     return True
 
 
@@ -297,12 +297,12 @@ def _store(connection: Connection, service: Service, one: Replan, actor: str) ->
     assert one.snapshot is not None
     row, snapshot = one.row, one.snapshot
     if snapshot.key and snapshot.key != snapshot_key(connection, snapshot.view.task_id):
-        raise Refused("its source has changed meanwhile; try again")
+        raise CannotReplan("its source has changed meanwhile; try again")
     current = connection.execute(
         select(FOLLOW_UPS).where(FOLLOW_UPS.c.unique_id == one.unique_id).with_for_update()
     )
     if current.mappings().one_or_none() != row:
-        raise Refused("it has changed meanwhile; try again")
+        raise CannotReplan("it has changed meanwhile; try again")
     to_create: ToCreate = {}
     if one.planned[0].unique_id == one.unique_id:
         if rewrite(connection, service, snapshot, one.planned[0]) == PLANNED:
