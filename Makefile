@@ -13,6 +13,9 @@ install = @{ $(PIP) $(UV) && $(BIN)/uv pip install -q --python $(BIN)/python -r 
 # The command `weighbridge`: no network, setuptools is one of the requirements.
 command = @$(PIP) --no-deps --no-build-isolation -e .
 
+# Half as many again as cores, because many tests wait for the processes that they start.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1) // 2)')
+
 .DEFAULT_GOAL := help
 .PHONY: help run quick test test-exports lint format bench lock audit clean
 
@@ -23,13 +26,13 @@ run: .venv/installed ## Start the service with a stand-in for Scale, on SQLite, 
 	@$(BIN)/weighbridge up
 
 test: .venv/installed-dev ## Run all tests (ARGS="tests/scale -k mask" runs some)
-	@$(BIN)/pytest -n auto $(ARGS)
+	@$(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
 test-exports: .venv/installed-exports .venv-readers/installed .venv-labelstudio/installed ## Read exports back with the tools that they are for
-	@REQUIRE_READERS=1 $(BIN)/pytest -n auto tests/exports $(ARGS)
+	@REQUIRE_READERS=1 $(BIN)/pytest -n $(TEST_PROCESSES) tests/exports $(ARGS)
 
 quick: lint ## Run lint and the tests that start no server, in under two minutes
-	@$(BIN)/pytest -q -n auto -m "not slow and not servers" $(ARGS)
+	@$(BIN)/pytest -q -n $(TEST_PROCESSES) -m "not slow and not servers" $(ARGS)
 
 lint: .venv/installed-dev ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
