@@ -15,6 +15,7 @@ from app.extensions import service
 from pipeline.follow_ups import decisions, replan
 from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.follow_ups.prices import Cost, cost_of_follow_ups
+from pipeline.follow_ups.recording import count_approved
 from pipeline.operations.queries import NotFound
 from pipeline.operations.queries.follow_ups import get_follow_up, matching_unique_ids
 
@@ -22,6 +23,13 @@ BATCH_SIZE = 500
 """Decisions in one transaction."""
 
 Decide = Callable[[Connection, str, str], list[UUID]]
+
+
+def approve(connection: Connection, unique_id: str, actor: str) -> list[UUID]:
+    """Approve one follow-up. Limits do not hold it again, but they count it."""
+    job_ids = decisions.approve(connection, unique_id, actor)
+    count_approved(connection, service(), unique_id)
+    return job_ids
 
 
 class Decision(NamedTuple):
@@ -33,7 +41,7 @@ class Decision(NamedTuple):
 
 
 DECISIONS: Mapping[str, Decision] = {
-    "approve": Decision(decisions.approve, ("held",), "Approved"),
+    "approve": Decision(approve, ("held",), "Approved"),
     "cancel": Decision(decisions.cancel, ("held", "planned", "created"), "Canceled"),
     "retry": Decision(decisions.retry, ("failed",), "Retried"),
 }

@@ -58,6 +58,7 @@ class Settings:
     subscriber_hosts: tuple[str, ...] = ()
     workflows_dir: str = "config/workflows"
     prices_file: str = "config/prices.yaml"
+    limits_file: str = "config/limits.yaml"
     python_steps: tuple[str, ...] = ()
     demonstration: bool = False
     api_token: str | None = field(default=None, repr=False)
@@ -161,6 +162,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, process: str 
         subscriber_hosts=env.names("SUBSCRIBER_HOSTS", validate=_validate_hosts),
         workflows_dir=env.str("WORKFLOWS_DIR", Settings.workflows_dir),
         prices_file=env.str("PRICES_FILE", Settings.prices_file),
+        limits_file=env.str("LIMITS_FILE", Settings.limits_file),
         python_steps=env.names("PYTHON_STEPS", validate=_names_modules),
         demonstration=env.bool("DEMONSTRATION", False),
         api_token=env.str("API_TOKEN", None, validate=_validate_keys),

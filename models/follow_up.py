@@ -9,6 +9,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.columns import Base
 
+HELD_BY_LIMIT = text("state = 'held' AND reason_code = 'limit'")
+"""The condition of a partial index: queries repeat it literally."""
+
 
 class FollowUp(Base):
     """One task that a step of a workflow creates, from its planning to its result. `state` is documented at the column."""
@@ -54,6 +57,9 @@ class FollowUp(Base):
 
     __table_args__ = (
         Index("ix_follow_ups_state", "state", "id"),
+        Index(
+            "ix_follow_ups_held_by_limit", "id", postgresql_where=HELD_BY_LIMIT, sqlite_where=HELD_BY_LIMIT
+        ),
         Index("ix_follow_ups_source_task_id", "source_task_id"),
         Index("ix_follow_ups_task_id", "task_id"),
         Index("ix_follow_ups_step", "workflow", "step", "planned_at"),

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import String, text
+from sqlalchemy import BigInteger, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.columns import Base
@@ -70,13 +70,14 @@ class RateLimit(Base):
 
 
 class SpendCounter(Base):
-    """Follow-ups that a limit has granted so far. The row is locked while it is compared with the limit."""
+    """What a limit has granted so far. The row is locked while it is compared with the limit."""
 
     __tablename__ = "spend_counters"
 
     counter: Mapped[str] = mapped_column(primary_key=True)
-    """What the limit counts: a workflow, or one step of it."""
+    """What the limit counts: a workflow, one step of it, or * for everything; `<that>/<currency>` counts money."""
     period: Mapped[str] = mapped_column(String(10), primary_key=True)
     """The UTC day as YYYY-MM-DD, or `total`."""
-    granted: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    granted: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    """Tasks, or millionths of the currency."""
     changed_at: Mapped[datetime]

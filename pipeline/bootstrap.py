@@ -56,6 +56,7 @@ def build_service(
             files_seconds,
             settings.python_steps,
             Path(settings.prices_file),
+            Path(settings.limits_file),
         ),
         worker_count_cache=TimedCache(lambda: workers.count_workers(reader), workers.CACHE_SECONDS),
         subscription_cache=TimedCache(lambda: subscriptions.read_subscriptions(reader), subscription_seconds),

@@ -1,4 +1,4 @@
-"""The workflow files and the price list, loaded again when one of them changes, so that an edit needs no restart.
+"""The workflow files, the price list and the limits, loaded again when one of them changes, so that an edit needs no restart.
 
 They are loaded in a thread of its own: whatever a file contains, callbacks are received while it is read.
 """
@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from workflows.definition.document import FileProblem
-from workflows.definition.installation import load_prices
+from workflows.definition.installation import load_limits, load_prices
 from workflows.definition.loader import load
-from workflows.definition.model import InvalidWorkflow, Workflows
+from workflows.definition.model import InstallationLimits, InvalidWorkflow, Workflows
 from workflows.definition.money import Prices
 
 log = logging.getLogger(__name__)
@@ -40,9 +40,11 @@ class WorkflowFiles:
         cache_seconds: float = CACHE_SECONDS,
         python_modules: Collection[str] = (),
         prices_file: Path | None = None,
+        limits_file: Path | None = None,
     ) -> None:
         self.folders = folders
         self.prices_file = prices_file
+        self.limits_file = limits_file
         self._cache_seconds = cache_seconds
         self._python_modules = python_modules
         self._fingerprint: Fingerprint | None = None
@@ -99,14 +101,14 @@ class WorkflowFiles:
                 for invalid in self._workflows.invalid:
                     for problem in invalid.errors:
                         log.error("workflow file not loaded", extra={"error": str(problem)})
-                for problem in self._workflows.prices.problems:
-                    log.error("price list not loaded", extra={"error": str(problem)})
+                for problem in (*self._workflows.prices.problems, *self._workflows.limits.problems):
+                    log.error("file not loaded", extra={"error": str(problem)})
             return self._workflows
 
     def _read_fingerprint(self) -> Fingerprint:
         found = []
         paths = [path for folder in self.folders for path in sorted(folder.glob("*.y*ml"))]
-        for path in [*paths, *([self.prices_file] if self.prices_file else [])]:
+        for path in [*paths, *filter(None, (self.prices_file, self.limits_file))]:
             with contextlib.suppress(OSError):  # deleted just now, or an editor's link to nothing
                 status = path.stat()
                 found.append((str(path), status.st_mtime_ns, status.st_size))
@@ -116,7 +118,11 @@ class WorkflowFiles:
         """Load the files; report any failure as an invalid workflow, because receiving must not depend on them."""
         try:
             loaded = load(*self.folders, python_modules=self._python_modules, previous=self._workflows)
-            return replace(loaded, prices=load_prices(self.prices_file) if self.prices_file else Prices())
+            return replace(
+                loaded,
+                prices=load_prices(self.prices_file) if self.prices_file else Prices(),
+                limits=load_limits(self.limits_file) if self.limits_file else InstallationLimits(),
+            )
         except Exception as failure:
             log.exception("could not load workflow files")
             return self._failed(f"loading failed: {type(failure).__name__}: {failure}")

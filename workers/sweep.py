@@ -97,6 +97,8 @@ class Sweep(threading.Thread):
                 record_heartbeat(connection, self.worker_name, os.getpid())
             with self.service.engine.begin() as connection:
                 reconcile.enqueue_due_runs(connection, self.service)
+            with self.service.engine.begin() as connection:
+                recording.release_limited(connection, self.service)
             self.replay_missed()
 
     def dispatch_due(self) -> None:

@@ -14,6 +14,7 @@ from app.api.blueprint import Blueprint, actor
 from app.api.lists import CostSchema, ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.bulk_decisions import (
+    DECISIONS,
     cost_of,
     decide_many,
     preview_replan,
@@ -301,7 +302,7 @@ def _replan(unique_ids: Sequence[str], dry_run: bool) -> list[dict[str, Any]]:
 @blueprint.response(200, FollowUpDetail)
 def approve_follow_up(unique_id: str) -> Mapping[str, Any]:
     """Approve a held follow-up, so that its task is created"""
-    return _decide(decisions.approve, unique_id)
+    return _decide(DECISIONS["approve"].decide, unique_id)
 
 
 @blueprint.post("/follow-ups/<string:unique_id>/cancel")

@@ -20,6 +20,7 @@ from app.commands.group import Group
 from app.commands.jobs import jobs
 from app.commands.reconcile import import_files, reconcile
 from app.commands.scale import scale
+from app.commands.spend import spend
 from app.commands.subscribers import subscribers
 from app.commands.task_types import task_types
 from app.commands.tasks import tasks
@@ -31,7 +32,7 @@ from sandbox.cli import sandbox
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (up, demo, doctor, db),
-    "Look": (tasks, deliveries, artifacts, jobs, audit),
+    "Look": (tasks, spend, deliveries, artifacts, jobs, audit),
     "Datasets": (datasets, export),
     "Decide": (workflows, follow_ups, creation),
     "Operate": (reconcile, import_files, subscribers, tokens, scale),

@@ -240,6 +240,13 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("follow_ups", schema=None) as batch_op:
         batch_op.create_index("ix_follow_ups_first_unique_id", ["first_unique_id", "attempt"], unique=False)
+        batch_op.create_index(
+            "ix_follow_ups_held_by_limit",
+            ["id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'held' AND reason_code = 'limit'"),
+            postgresql_where=sa.text("state = 'held' AND reason_code = 'limit'"),
+        )
         batch_op.create_index("ix_follow_ups_source_task_id", ["source_task_id"], unique=False)
         batch_op.create_index("ix_follow_ups_state", ["state", "id"], unique=False)
         batch_op.create_index("ix_follow_ups_step", ["workflow", "step", "planned_at"], unique=False)
@@ -455,7 +462,7 @@ def upgrade() -> None:
         "spend_counters",
         sa.Column("counter", sa.String(), nullable=False),
         sa.Column("period", sa.String(length=10), nullable=False),
-        sa.Column("granted", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("granted", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("counter", "period", name=op.f("pk_spend_counters")),
     )
@@ -536,6 +543,11 @@ def downgrade() -> None:
         batch_op.drop_index("ix_follow_ups_step")
         batch_op.drop_index("ix_follow_ups_state")
         batch_op.drop_index("ix_follow_ups_source_task_id")
+        batch_op.drop_index(
+            "ix_follow_ups_held_by_limit",
+            sqlite_where=sa.text("state = 'held' AND reason_code = 'limit'"),
+            postgresql_where=sa.text("state = 'held' AND reason_code = 'limit'"),
+        )
         batch_op.drop_index("ix_follow_ups_first_unique_id")
 
     op.drop_table("follow_ups")

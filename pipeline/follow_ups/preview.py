@@ -10,9 +10,9 @@ from sqlalchemy import Connection, select
 from models import FollowUp as Row
 from models import Job
 from pipeline.follow_ups.joins import pending_children
-from pipeline.follow_ups.limits import limit_reason, remaining
+from pipeline.follow_ups.limits import claim, read_budget
 from pipeline.follow_ups.pauses import paused
-from pipeline.follow_ups.prices import cost_of_task
+from pipeline.follow_ups.prices import cost_of_task, project_of
 from pipeline.jobs import kinds
 from pipeline.service import Service
 from workflows.definition.interpreter import plan_budget
@@ -32,12 +32,15 @@ class Preview:
     def __init__(self, service: Service, chosen: Iterable[Workflow]) -> None:
         self._service, self._chosen = service, list(chosen)
         with service.reader.begin() as connection:
-            self._left = {
-                limit: remaining(connection, limit)
+            workflows = service.workflows
+            limits = {
+                limit
                 for workflow in self._chosen
                 for step in workflow.steps
                 for limit in limits_for(workflow, step)
             }
+            every = {*limits, *workflows.limits.counters}
+            self._budget, self._workflows = read_budget(connection, workflows, every), workflows
 
     def of(self, view: View) -> Iterator[dict[str, Any]]:
         """Yield {unique_id, workflow, step, state, reason, type, cost, request} of each follow-up of a result, with the request as
@@ -68,13 +71,10 @@ class Preview:
         step = workflow.step(follow_up.step)
         if follow_up.state != "planned" or step is None:
             return follow_up.state, follow_up.reason
-        counters = limits_for(workflow, step)
-        for limit in counters:
-            if self._left[limit] <= 0:
-                return "held", limit_reason(limit).text
-        for limit in counters:
-            self._left[limit] -= 1
-        return "created", follow_up.reason
+        limits = (*limits_for(workflow, step), *self._workflows.limits.counters)
+        project = project_of(follow_up.request)
+        reason = self._budget.take(claim(limits, self._workflows.prices, follow_up.task_type, project))
+        return ("created", follow_up.reason) if reason is None else ("held", reason.text)
 
 
 def explanations(

@@ -8,21 +8,25 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from more_itertools import chunked
-from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy import Connection, and_, or_, select, tuple_
 
 from models import FollowUp
-from pipeline.db.dialect import insert
+from models.follow_up import HELD_BY_LIMIT
+from pipeline.db.dialect import insert, lock_exclusively
 from pipeline.db.follow_up_states import CANCELED, CREATED, HELD, PLANNED, transition
 from pipeline.db.ids import new_id, utcnow
-from pipeline.follow_ups.limits import reserve
+from pipeline.follow_ups.limits import claims, count_without_limit, key_of, limits_of, read_used, reserve
 from pipeline.follow_ups.views import TaskSnapshot
 from pipeline.jobs import kinds, queue
 from pipeline.service import Service
-from workflows.definition.model import limits_for
+from workflows.definition.model import Limit, Workflows
+from workflows.definition.money import to_micros
 from workflows.planning.plan import PlannedFollowUp
 from workflows.planning.reasons import Reason, ReasonCode
 
 BATCH_SIZE = 500
+RELEASE_LOCK = 7_104_332
+"""Advisory lock: one worker at a time releases follow-ups that limits held."""
 MISSING_SETTINGS = (ReasonCode.MISSING_KEY, ReasonCode.MISSING_URL)
 RECALLED = Reason(ReasonCode.RECALLED, "its source was recalled")
 """Why a step with `on_recall: cancel` cancels a follow-up. A new response of the source plans it again."""
@@ -168,13 +172,25 @@ def enqueue_within_limits(
     connection: Connection, service: Service, environment: str, to_create: ToCreate
 ) -> None:
     """Enqueue the creation of as many as the limits of their steps allow, and hold the others."""
-    for (workflow_name, step_name), unique_ids in sorted(to_create.items()):
-        workflow = service.workflows.workflow(workflow_name)
-        step = workflow.step(step_name) if workflow else None
-        limits = limits_for(workflow, step) if workflow and step else ()
-        granted, reason = reserve(connection, limits, len(unique_ids))
-        queue.enqueue(connection, kinds.CREATE, unique_ids[:granted], queue=environment)
-        transition(connection, unique_ids[granted:], HELD, reason)
+    if not to_create:
+        return
+    workflows = service.workflows
+    asked = claims(connection, workflows, dict(sorted(to_create.items())))
+    held: dict[Reason, list[str]] = {}
+    granted: list[str] = []
+    for unique_id, reason in zip(asked, reserve(connection, workflows, list(asked.values())), strict=True):
+        (granted if reason is None else held.setdefault(reason, [])).append(unique_id)
+    queue.enqueue(connection, kinds.CREATE, granted, queue=environment)
+    for reason, unique_ids in held.items():
+        transition(connection, unique_ids, HELD, reason)
+
+
+def count_approved(connection: Connection, service: Service, unique_id: str) -> None:
+    """Count a follow-up that a person approved under its limits, also beyond them."""
+    columns = (FOLLOW_UPS.workflow, FOLLOW_UPS.step)
+    row = connection.execute(select(*columns).where(FOLLOW_UPS.unique_id == unique_id)).one()
+    asked = claims(connection, service.workflows, {(row.workflow, row.step): [unique_id]})
+    count_without_limit(connection, asked.values())
 
 
 def cancel_for_recall(connection: Connection, task_id: str, workflow: str, steps: Sequence[str]) -> list[str]:
@@ -232,3 +248,51 @@ def release(connection: Connection, service: Service) -> int:
             released += len(transition(connection, unique_ids, PLANNED, previous=(HELD,)))
         enqueue_within_limits(connection, service, environment, to_create)
     return released
+
+
+def release_limited(connection: Connection, service: Service) -> int:
+    """Enqueue the follow-ups that were held by a limit which has room again, the first planned first. Returns how many."""
+    lock_exclusively(connection, RELEASE_LOCK)
+    workflows = service.workflows
+    columns = (FOLLOW_UPS.workflow, FOLLOW_UPS.step, FOLLOW_UPS.environment)
+    groups = connection.execute(select(*columns).where(HELD_BY_LIMIT).distinct()).all()
+    with_room = [group for group in groups if _has_room(connection, service, workflows, *group)]
+    if not with_room:
+        return 0
+    found = (
+        select(FOLLOW_UPS.unique_id, *columns)
+        .where(HELD_BY_LIMIT, tuple_(*columns).in_(with_room))
+        .order_by(FOLLOW_UPS.id)
+        .limit(BATCH_SIZE)
+    )
+    rows = connection.execute(found.with_for_update()).all()
+    to_check: ToCreate = {}
+    for row in rows:
+        to_check.setdefault((row.workflow, row.step), []).append(row.unique_id)
+    asked = claims(connection, workflows, to_check)
+    reasons = reserve(connection, workflows, [asked[row.unique_id] for row in rows])
+    granted: dict[str, list[str]] = {}
+    for row, reason in zip(rows, reasons, strict=True):
+        if reason is None:
+            granted.setdefault(row.environment, []).append(row.unique_id)
+    for environment, unique_ids in granted.items():
+        transition(connection, unique_ids, PLANNED, previous=(HELD,))
+        queue.enqueue(connection, kinds.CREATE, unique_ids, queue=environment)
+    return sum(map(len, granted.values()))
+
+
+def _has_room(
+    connection: Connection, service: Service, workflows: Workflows, workflow: str, step: str, environment: str
+) -> bool:
+    """Return whether some follow-up of a step could be created now: its limits are not exhausted."""
+    known = workflows.workflow(workflow)
+    if known is None or known.step(step) is None or settings_reason(service, environment) is not None:
+        return False
+    limits = limits_of(workflows, workflow, step)
+    used = read_used(connection, limits)
+    now = utcnow()
+    return all(
+        used.get(key_of(limit, now), 0)
+        < (limit.most if isinstance(limit, Limit) else to_micros(limit.most.amount))
+        for limit in limits
+    )

@@ -7,16 +7,20 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.access.audit import log_action
+from pipeline.db.ids import utcnow
+from pipeline.follow_ups import limits
 from pipeline.follow_ups.pauses import check_creation_allowed
 from pipeline.follow_ups.task_creation import Creation, check_environment, create_or_adopt
+from pipeline.jobs.queue import RetryLater
 from pipeline.service import Service
 from scale.client import Conflict, PermanentError, ScaleError, Throttled, Unauthorized
 from workflows.definition.expressions import ExpressionError
@@ -257,15 +261,46 @@ def _audit(service: Service, actor: str, subject: str, **details: str | int) -> 
 
 
 def submit_once(service: Service, environment: str, task: SubmittedTask) -> Outcome:
-    """Call Scale once. Raises RetryLater while nothing may be created, or what the client raises."""
+    """Call Scale once. Raises RetryLater while nothing may be created, or what the client raises.
+
+    The limits of the installation count the task before the call; what was not created is taken back.
+    """
     client = service.client(environment)
     with service.reader.begin() as connection:
         check_creation_allowed(connection, service, environment)
     assert client is not None  # checked by check_creation_allowed
     request = {**task.request, "callback_url": service.settings.callback_url, "unique_id": task.unique_id}
-    try:
-        creation, outcome = Creation(client.create_task(task.type, request)), CREATED
-    except Conflict:
-        creation, outcome = create_or_adopt(client, task.type, request), ALREADY_EXISTS
+    with _counted(service, task) as give_back:
+        try:
+            creation, outcome = Creation(client.create_task(task.type, request)), CREATED
+        except Conflict:
+            give_back()
+            creation, outcome = create_or_adopt(client, task.type, request), ALREADY_EXISTS
+        except (PermanentError, Throttled, Unauthorized):
+            give_back()
+            raise
     check_environment(service, client, environment, creation.task)
     return Outcome(task.line, task.unique_id, outcome, creation.task["task_id"], creation.note)
+
+
+@contextmanager
+def _counted(service: Service, task: SubmittedTask) -> Iterator[Callable[[], None]]:
+    """Count a task under the limits of the installation. Yields a function that takes it back.
+
+    Raises RetryLater beyond a limit. A call without an answer stays counted: the task may exist.
+    """
+    workflows, now = service.workflows, utcnow()
+    claim = limits.submission_claim(workflows, task.type, task.request)
+    if not claim.limits and not workflows.limits.problems:
+        yield lambda: None
+        return
+    with service.engine.begin() as connection:
+        (reason,) = limits.reserve(connection, workflows, [claim])
+    if reason is not None:
+        raise RetryLater(reason.text, (limits.released_at(now) - now).total_seconds())
+
+    def give_back() -> None:
+        with service.engine.begin() as connection:
+            limits.give_back(connection, claim, now)
+
+    yield give_back

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from pipeline.db.follow_up_states import CREATED, FAILED, HELD, PLANNED, SKIPPED
 from pipeline.db.ids import new_id, utcnow
 from pipeline.follow_ups import decisions, replan
 from pipeline.follow_ups.decisions import InvalidTransition
+from pipeline.follow_ups.recording import count_approved
 from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job
 from pipeline.operations import dismissals, retries
@@ -180,8 +181,17 @@ def _replan(service: Service, _: Connection, key: str, actor: str) -> list[UUID]
     return job_ids
 
 
+def _approve(service: Service, connection: Connection, key: str, actor: str) -> list[UUID]:
+    """Approve one follow-up. Limits do not hold it again, but they count it."""
+    job_ids = decisions.approve(connection, key, actor)
+    count_approved(connection, service, key)
+    return job_ids
+
+
 ACTIONS = (
-    _follow_up_action("approve", "Approved", (HELD,), decisions.approve, has_cost=True),
+    replace(
+        _follow_up_action("approve", "Approved", (HELD,), decisions.approve, has_cost=True), decide=_approve
+    ),
     _follow_up_action("cancel", "Canceled", (HELD, PLANNED, CREATED), decisions.cancel),
     _follow_up_action("retry", "Retried", (FAILED,), decisions.retry, has_cost=True),
     Action(

@@ -390,13 +390,15 @@ def workflow_files(context: Context) -> Checks:
 
 
 def prices(context: Context) -> Checks:
-    """Check the price list."""
+    """Check the price list and the limits of the installation."""
     found = context.service.prices
     for problem in found.problems:
         fix = "Correct the file. Until then no cost is known, and what a limit in money counts is held."
         yield Check("prices", PROBLEM, str(problem), fix)
     for warning in found.warnings:
         yield Check("prices", WARNING, str(warning))
+    for problem in context.service.workflows.limits.problems:
+        yield Check("limits", PROBLEM, str(problem), "Correct the file. Until then nothing is created.")
     if found.prices and not found.problems:
         yield Check("prices", OK, f"{len(found.prices)} in {found.currency}")
 

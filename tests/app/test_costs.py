@@ -31,6 +31,7 @@ def app(make_app: Callable[..., Flask], tmp_path: Path) -> Flask:  # noqa: F811
     (tmp_path / "prices.yaml").write_text(PRICES)
     return make_app(
         PRICES_FILE=str(tmp_path / "prices.yaml"),
+        LIMITS_FILE=str(tmp_path / "limits.yaml"),
         API_TOKEN=TOKEN,
         SCALE_API_KEY="live_key",
         PUBLIC_URL="https://example.com",
@@ -78,7 +79,7 @@ def test_an_approval_names_its_cost_everywhere(app: Flask, held: list[str]) -> N
     assert found["cost"]["summary"] == summary
     person = Person(app)
     person.sign_in(TOKEN)
-    assert summary in person.get("/follow-ups/approve", workflow="chain").text
+    assert summary in person.get("/bulk-actions/new/follow-ups.approve", workflow="chain").text
     asked = commands_of(app)("follow-ups", "approve", "--workflow", "chain", input="n\n")
     assert summary in asked.output
     shown = client.get(f"/api/v1/follow-ups/{held[0]}", headers=HEADERS).json
@@ -107,3 +108,32 @@ def test_doctor_names_the_line_of_a_broken_price_list(app: Flask, tmp_path: Path
     (found,) = [check for check in checks if check["name"] == "prices"]
     assert found["state"] == "problem"
     assert "prices.yaml:2: prices[0].task: expected an amount" in found["message"]
+
+
+def test_spend_is_the_same_in_the_command_and_the_api(
+    app: Flask,
+    deliver: Deliver,  # noqa: F811
+    held: list[str],
+) -> None:
+    deliver("annotation/live_form", task_id="a-box-task")
+    found = app.test_client().get("/api/v1/spend?by=step", headers=HEADERS).json
+    command = json.loads(commands_of(app)("spend", "--by", "step", "--json").stdout)
+    assert found == command
+    assert {row["step"]: row["tasks"] for row in found["data"]} == {None: 1, "boxes": 3}
+    assert found["total"]["planned"]["amount"] == 1.6
+    assert found["total"]["spent"]["amount"] == 0.8
+    assert {limit["scope"] for limit in found["limits"]} == {"workflow"}
+    printed = commands_of(app)("spend").output
+    assert "Total spent: $0.80." in printed
+    assert "the limit of 10,000 tasks a day of polygons-to-boxes" in printed
+    assert app.test_client().get("/api/v1/spend?by=nothing", headers=HEADERS).status_code == 400
+
+
+def test_an_approval_is_counted_under_the_limits(app: Flask, tmp_path: Path, held: list[str]) -> None:
+    (tmp_path / "limits.yaml").write_text("per_day: [1, $1]")
+    client = app.test_client()
+    assert client.post(f"/api/v1/follow-ups/{held[0]}/approve", headers=HEADERS).status_code == 200
+    client.post("/api/v1/follow-ups/approve", json={"unique_ids": held[1:2]}, headers=HEADERS)
+    limits = client.get("/api/v1/spend", headers=HEADERS).json["limits"]
+    used = {limit["unit"]: limit["used"] for limit in limits if limit["scope"] == "installation"}
+    assert used == {"tasks": 2, "USD": 1.6}

@@ -15,6 +15,7 @@ from marshmallow import ValidationError, fields, validate
 from workflows.definition.crops import Padding
 from workflows.definition.expressions import Expression, ExpressionError, compile_expression, suggestion
 from workflows.definition.model import ForEach, Reduce
+from workflows.definition.money import MAX_AMOUNT, Money, parse_money
 from workflows.definition.reducers import REDUCERS
 
 NAME_PATTERN = re.compile(r"[a-z0-9-]+\Z")
@@ -208,6 +209,40 @@ class CountField(fields.Field[int | None]):
                 f"expected all or a whole number, not {value!r}; write a fraction as `quorum`"
             )
         return value
+
+
+class LimitField(fields.Field[tuple[int | Money, ...]]):
+    """A number of tasks, an amount of money, or both as a list."""
+
+    _one: ClassVar[dict[str, Any]] = {
+        "anyOf": [
+            {"type": "integer", "minimum": 1},
+            {
+                "type": "string",
+                "pattern": r"^([$€£] ?[0-9]+(\.[0-9]{1,6})?|[0-9]+(\.[0-9]{1,6})? ?[A-Z]{3})$",
+            },
+        ]
+    }
+    label = "whole number, an amount such as `$200` or `200 USD`, or a list of both"
+    json_schema: ClassVar[dict[str, Any]] = {
+        "anyOf": [*_one["anyOf"], {"type": "array", "items": _one, "minItems": 1, "maxItems": 2}]
+    }
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> tuple[int | Money, ...]:
+        found = tuple(_limit(one) for one in (value if isinstance(value, list) else [value]))
+        if not found or len({type(one) for one in found}) < len(found):
+            raise ValidationError("expected one number of tasks, one amount, or a list of one each")
+        return found
+
+
+def _limit(value: Any) -> int | Money:
+    if isinstance(value, str) and (money := parse_money(value)) and 0 < money.amount <= MAX_AMOUNT:
+        return money
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_COUNT:
+        return value
+    raise ValidationError(
+        f"expected a whole number from 1 to {MAX_COUNT:,} or an amount such as $200 or 200 USD, not {value!r}"
+    )
 
 
 class PaddingField(fields.Field[Padding]):

@@ -1,4 +1,4 @@
-"""Reads the files of the whole installation: the price list. A file with errors is not used, and reports all of them."""
+"""Reads the files of the whole installation: the price list and the limits. A file with errors is not used, and reports all of them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from marshmallow import ValidationError, fields, validate, validates_schema
+from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
 from scale.task_types import TASK_TYPES
 from workflows.definition.document import Document, FileProblem, read
 from workflows.definition.document import Path as Place
 from workflows.definition.expressions import suggestion
-from workflows.definition.fields import doc, flatten_messages, integer
+from workflows.definition.fields import LimitField, doc, flatten_messages, integer
+from workflows.definition.model import InstallationLimits, Limits
 from workflows.definition.money import (
     ANY_TYPE,
     DEFAULT_CURRENCY,
@@ -25,7 +26,7 @@ from workflows.definition.money import (
     parse_money,
 )
 from workflows.definition.reading import read_regular_file
-from workflows.definition.sections import Section
+from workflows.definition.sections import Section, separate_amounts
 
 MAX_FILE_BYTES = 1024 * 1024
 KNOWN_TYPES = frozenset((*(known.name for known in TASK_TYPES), ANY_TYPE))
@@ -129,6 +130,20 @@ class PriceSchema(Section):
             raise ValidationError("`expected_annotations` needs a price for each `annotation`")
 
 
+class InstallationLimitsSchema(Section):
+    """Limits of everything that the installation creates: follow-ups of all workflows, and submitted tasks."""
+
+    per_day = LimitField(
+        metadata=doc("Tasks a day (UTC), their expected cost a day, or both.", [500, "$200"])
+    )
+    total = LimitField(metadata=doc("Tasks in total, their expected cost, or both.", 20_000))
+
+    @post_load
+    def separate_amounts(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Return the limits as model.Limits has them."""
+        return separate_amounts(data)
+
+
 class PricesSchema(Section):
     """The price list."""
 
@@ -157,6 +172,17 @@ def load_prices(path: str | Path) -> Prices:
     if problems := tuple(_repeated(found, prices)):
         return Prices(found.path, problems=problems)
     return Prices(found.path, found.fields["currency"], tuple(prices), warnings=tuple(warnings))
+
+
+def load_limits(path: str | Path) -> InstallationLimits:
+    """Return the limits in a file: none without a file, `problems` if the file has errors."""
+    path = Path(path)
+    if not path.exists():
+        return InstallationLimits(str(path))
+    found = read_section_file(path, InstallationLimitsSchema())
+    if found.problems:
+        return InstallationLimits(found.path, problems=found.problems)
+    return InstallationLimits(found.path, Limits(**found.fields))
 
 
 def _repeated(found: SectionFile, prices: Sequence[Price]) -> Iterator[FileProblem]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from workflows.definition.crops import Crop
 from workflows.definition.document import FileProblem
 from workflows.definition.expressions import Expression
-from workflows.definition.money import Prices
+from workflows.definition.money import Money, Prices
 from workflows.definition.templates import Template, expressions_in
 
 COMPLETED, ACCEPTED, REJECTED, FIXED, ERROR, RECALLED = STATES = (
@@ -78,11 +78,13 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The section `limits` of a file or a step. None: not given."""
+    """The section `limits` of a file or a step, or of the installation. None: not given."""
 
     per_day: int | None = None
     total: int | None = None
     depth: int | None = None
+    spend_per_day: Money | None = None
+    spend_total: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ class Workflows:
     loaded: tuple[Workflow, ...] = ()
     invalid: tuple[InvalidWorkflow, ...] = ()
     prices: Prices = field(default_factory=Prices)
+    limits: InstallationLimits = field(default_factory=lambda: InstallationLimits())
 
     def workflow(self, name: str) -> Workflow | None:
         """Return the loaded workflow of that name, or None."""
@@ -230,25 +233,63 @@ def _source_types(workflow: Workflow, step: Step) -> set[str] | None:
 class Limit(NamedTuple):
     """A counter of created follow-ups, and its maximum."""
 
-    counter: str  # "<workflow>" or "<workflow>.<step>"
+    counter: str  # "<workflow>", "<workflow>.<step>" or INSTALLATION
     period: str  # day (UTC) | ever
     most: int
 
 
-def limits_for(workflow: Workflow, step: Step) -> tuple[Limit, ...]:
+class SpendLimit(NamedTuple):
+    """A counter of the expected cost of created follow-ups, and its maximum."""
+
+    counter: str
+    period: str
+    most: Money
+
+
+INSTALLATION = "*"
+"""The counter of everything that an installation creates. No workflow has this name."""
+
+
+@dataclass(frozen=True)
+class InstallationLimits:
+    """The limits of everything that an installation creates."""
+
+    path: str = ""
+    limits: Limits = Limits()
+    problems: tuple[FileProblem, ...] = ()  # while there are any, nothing is created
+
+    @property
+    def counters(self) -> tuple[Limit | SpendLimit, ...]:
+        """The counters of these limits."""
+        return (*_counts(INSTALLATION, self.limits), *_amounts(INSTALLATION, self.limits))
+
+
+def limits_for(workflow: Workflow, step: Step) -> tuple[Limit | SpendLimit, ...]:
     """Return the limits of a step. A follow-up beyond any of them is held.
 
     A step with its own `per_day` is not counted by the default of its workflow, only by a `per_day` in the file.
     """
     default = None if step.limits.per_day else DEFAULT_MAX_PER_DAY
+    of_workflow = replace(workflow.limits, per_day=workflow.limits.per_day or default)
     name = f"{workflow.name}.{step.name}"
-    every = (
-        (workflow.name, "day", workflow.limits.per_day or default),
-        (workflow.name, "ever", workflow.limits.total),
-        (name, "day", step.limits.per_day),
-        (name, "ever", step.limits.total),
+    return (
+        *_counts(workflow.name, of_workflow),
+        *_counts(name, step.limits),
+        *_amounts(workflow.name, workflow.limits),
+        *_amounts(name, step.limits),
     )
-    return tuple(Limit(counter, period, most) for counter, period, most in every if most is not None)
+
+
+def _counts(counter: str, limits: Limits) -> Iterator[Limit]:
+    for period, most in (("day", limits.per_day), ("ever", limits.total)):
+        if most is not None:
+            yield Limit(counter, period, most)
+
+
+def _amounts(counter: str, limits: Limits) -> Iterator[SpendLimit]:
+    for period, most in (("day", limits.spend_per_day), ("ever", limits.spend_total)):
+        if most is not None:
+            yield SpendLimit(counter, period, most)
 
 
 def has_workflow_for(workflows: Workflows, task_type: str | None) -> bool:

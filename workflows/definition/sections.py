@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import INCLUDE, Schema, ValidationError, fields, post_load, validate, validates_schema
 
 from workflows.definition.crops import Padding
 from workflows.definition.expressions import suggestion
@@ -16,6 +16,7 @@ from workflows.definition.fields import (
     ExpressionField,
     ForEachField,
     FractionField,
+    LimitField,
     NameField,
     PaddingField,
     ReducerField,
@@ -195,22 +196,38 @@ class JoinSchema(Section):
             raise ValidationError("expected either `wait` or `quorum`")
 
 
+def separate_amounts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of model.Limits from those of a file, where a number and an amount share one key."""
+    found = {name: value for name, value in data.items() if name not in ("per_day", "total")}
+    for name in ("per_day", "total"):
+        for limit in data.get(name, ()):
+            found[name if isinstance(limit, int) else f"spend_{name}"] = limit
+    return found
+
+
 class LimitsSchema(Section):
     """Limits. Follow-ups beyond a limit are planned as held."""
 
-    per_day = integer(
-        1,
+    per_day = LimitField(
         metadata=doc(
-            "Follow-ups a day (UTC). At a step it replaces the default of 10,000 a day.", 500, "10,000"
+            "Follow-ups a day (UTC), their expected cost a day, or both. A number at a step replaces the default of 10,000 a"
+            " day. What is held is released by itself on the next day, in order.",
+            [500, "$200"],
+            "10,000",
         ),
     )
-    total = integer(1, metadata=doc("Follow-ups in total.", 20_000))
+    total = LimitField(metadata=doc("Follow-ups in total, their expected cost, or both.", 20_000))
     depth = integer(
         1,
         metadata=doc(
             "Length of a chain of follow-ups. The follow-up of a task from outside has depth 1.", 3, "5"
         ),
     )
+
+    @post_load
+    def separate_amounts(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Return the limits as model.Limits has them: numbers and amounts under names of their own."""
+        return separate_amounts(data)
 
 
 class StepSchema(Section):
