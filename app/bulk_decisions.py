@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from more_itertools import chunked
 from sqlalchemy import Connection
 
 from app.extensions import service
@@ -96,10 +97,10 @@ def decide_many(
     """Return the unique_ids that were decided about, and the error of each other one: NotFound or InvalidTransition."""
     decided: list[str] = []
     errors: dict[str, Exception] = {}
-    for start in range(0, len(unique_ids), BATCH_SIZE):
+    for batch in chunked(unique_ids, BATCH_SIZE):
         job_ids: list[UUID] = []
         with service().engine.begin() as connection:
-            for unique_id in unique_ids[start : start + BATCH_SIZE]:
+            for unique_id in batch:
                 try:
                     get_follow_up(connection, unique_id)
                     job_ids += DECISIONS[name].decide(connection, unique_id, actor)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypedDict
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.validate import Range
 
-from pipeline.db.ids import format_timestamp
+from pipeline.db.ids import format_timestamp, parse_timestamp
 from pipeline.operations.queries import Page, Record
 
 
@@ -21,8 +21,7 @@ class Timestamp(fields.DateTime):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         try:
-            moment = datetime.fromisoformat(value)
-            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return parse_timestamp(value)
         except (TypeError, ValueError, OverflowError):
             raise ValidationError("Takes a time such as 2026-01-31T09:30:00Z.") from None
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from pipeline.db.ids import parse_timestamp
+
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 EXAMPLES = "2026-01-31, 2026-01-31T09:30:00Z, 2h, 7d"
 
@@ -24,10 +26,9 @@ class TimestampType(click.ParamType[datetime]):
         if ago := re.fullmatch(r"(\d{1,6})([mhdw])", value):
             return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
         try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
+            return parse_timestamp(value)
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a time; write for example {EXAMPLES}.", param, ctx)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 TIMESTAMP = TimestampType()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from more_itertools import chunked
 from sqlalchemy import Connection, Engine, select
 
 from models import DatasetItem
@@ -72,8 +73,7 @@ def _labels(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list[Any]]:
 def batches_of(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
     """Yield lists of at most COMPARED_BATCH_SIZE pairs."""
     for batch in batches(pairs):
-        for start in range(0, len(batch), COMPARED_BATCH_SIZE):
-            yield batch[start : start + COMPARED_BATCH_SIZE]
+        yield from chunked(batch, COMPARED_BATCH_SIZE)
 
 
 def _pairs(reader: Engine, old: UUID, new: UUID) -> Iterator[Pair]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from pipeline.db.ids import format_timestamp
+from pipeline.db.ids import format_timestamp, parse_timestamp
 
 
 class Unusable(Exception):
@@ -109,10 +109,7 @@ def _metadata(value: Any) -> tuple[tuple[str, str], ...]:
 
 def _moment(name: str, value: Any) -> datetime:
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if not isinstance(moment, datetime):
-            raise TypeError(value)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return parse_timestamp(value.isoformat() if isinstance(value, datetime) else value)
     except (TypeError, ValueError, OverflowError):
         raise Unusable(f"{value!r} is no moment for {name}; write 2026-01-31T09:30:00Z.") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from more_itertools import chunked
 from sqlalchemy import Connection, select, update
 
 from models import DatasetItem, DatasetVersion
@@ -43,5 +44,4 @@ def record_damage(connection: Connection, task_ids: Iterable[str]) -> dict[str, 
 
 
 def _batches(task_ids: Iterable[str]) -> Iterable[Sequence[str]]:
-    ids = sorted(set(task_ids))
-    return (ids[start : start + IDS_BATCH_SIZE] for start in range(0, len(ids), IDS_BATCH_SIZE))
+    return chunked(sorted(set(task_ids)), IDS_BATCH_SIZE)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from more_itertools import chunked
 from PIL import Image
 from sqlalchemy import Connection, select
 
@@ -200,8 +201,8 @@ def store_sizes(connection: Connection, sizes: Mapping[str, Size]) -> None:
         }
         for address, size in sorted(sizes.items())
     ]
-    for start in range(0, len(rows), BATCH_SIZE):
-        statement = insert(connection, ImageSize).values(rows[start : start + BATCH_SIZE])
+    for batch in chunked(rows, BATCH_SIZE):
+        statement = insert(connection, ImageSize).values(batch)
         connection.execute(statement.on_conflict_do_nothing(index_elements=["address_sha256"]))
 
 

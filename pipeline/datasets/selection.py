@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from more_itertools import chunked
 from sqlalchemy import Connection, Select, select
 
 from models import Annotation, Artifact, DatasetItem, Delivery, FollowUp, Response, Task
@@ -317,22 +318,19 @@ def _top(task_id: str, parents: Mapping[str, str]) -> str:
 
 def _parents(connection: Connection, task_ids: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for start in range(0, len(task_ids), IDS_BATCH_SIZE):
+    for batch in chunked(task_ids, IDS_BATCH_SIZE):
         statement = (
             select(Task.task_id, FollowUp.source_task_id)
             .join(FollowUp, FollowUp.unique_id == Task.follow_up_unique_id)
-            .where(Task.task_id.in_(task_ids[start : start + IDS_BATCH_SIZE]))
+            .where(Task.task_id.in_(batch))
         )
         found |= {task_id: parent for task_id, parent in connection.execute(statement) if task_id != parent}
     return found
 
 
 def _attachments_of(connection: Connection, task_ids: Iterable[str]) -> dict[str, list[str]]:
-    ids = sorted(task_ids)
     found: dict[str, list[str]] = {}
-    for start in range(0, len(ids), IDS_BATCH_SIZE):
-        statement = select(Task.task_id, Task.params).where(
-            Task.task_id.in_(ids[start : start + IDS_BATCH_SIZE])
-        )
+    for batch in chunked(sorted(task_ids), IDS_BATCH_SIZE):
+        statement = select(Task.task_id, Task.params).where(Task.task_id.in_(batch))
         found |= {task_id: attachments(params or {}) for task_id, params in connection.execute(statement)}
     return found

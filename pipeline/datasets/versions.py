@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from more_itertools import chunked
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from models import Annotation, Artifact, Dataset, DatasetItem, DatasetVersion, Response
@@ -311,8 +312,7 @@ def check_classes(labels: Sequence[str]) -> list[str]:
 def _write_items(
     connection: Connection, version_id: UUID, members: Sequence[Candidate], splits: Sequence[str]
 ) -> None:
-    for start in range(0, len(members), INSERT_BATCH_SIZE):
-        end = start + INSERT_BATCH_SIZE
+    for batch in chunked(enumerate(zip(members, splits, strict=True)), INSERT_BATCH_SIZE):
         rows = [
             {
                 "version_id": version_id,
@@ -324,9 +324,7 @@ def _write_items(
                 "status": member.status,
                 "split": name,
             }
-            for position, (member, name) in enumerate(
-                zip(members[start:end], splits[start:end], strict=True), start
-            )
+            for position, (member, name) in batch
         ]
         connection.execute(insert(DatasetItem), rows)
 

@@ -23,6 +23,15 @@ def format_timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def parse_timestamp(text: str) -> datetime:
+    """Parse a date or a time in ISO 8601, which is UTC without an offset. Return it in UTC.
+
+    Raises TypeError, ValueError and OverflowError.
+    """
+    moment = datetime.fromisoformat(text)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def first_id_at(moment: datetime) -> UUID:
     """Return the smallest UUIDv7 of a millisecond: ids from then on are not smaller."""
     return UUID(int=int(moment.timestamp() * 1000) << 80)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from more_itertools import chunked
 from sqlalchemy import Connection, update
 
 from models import FollowUp, Notification
@@ -87,11 +88,11 @@ def publish_follow_ups(
     if not has_subscriber(subscriptions, FOLLOW_UP):
         return job_ids
     columns = [FOLLOW_UPS.c[name] for name in FOLLOW_UP_EVENT_FIELDS]
-    for start in range(0, len(unique_ids), BATCH_SIZE):
+    for batch in chunked(unique_ids, BATCH_SIZE):
         changed = (
             update(FollowUp)
             .where(
-                FollowUp.unique_id.in_(unique_ids[start : start + BATCH_SIZE]),
+                FollowUp.unique_id.in_(batch),
                 FollowUp.notified_state.is_distinct_from(FollowUp.state),
             )
             .values(notified_state=FollowUp.state)

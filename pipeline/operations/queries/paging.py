@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from sqlalchemy import Connection, Uuid, func, literal, select, tuple_
 from sqlalchemy.types import TypeEngine
 
 from models.columns import UtcDateTime
+from pipeline.db.ids import parse_timestamp
 from pipeline.operations.queries.sizes import text_length
 
 Record = dict[str, Any]
@@ -117,8 +117,7 @@ def _typed(value: Any, type_: TypeEngine[Any]) -> Any:
     if isinstance(type_, Uuid):
         return UUID(str(value))
     if isinstance(type_, UtcDateTime):
-        moment = datetime.fromisoformat(value)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        return parse_timestamp(value)
     if type(value) is not type_.python_type:
         raise TypeError(value)
     if (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, str) and "\0" in value):
