@@ -10,7 +10,6 @@ import pytest
 
 from app import create_app
 from config import load_settings
-from exports.table import markdown
 from tests.exports.labeled import Labeled
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -24,12 +23,6 @@ def blocks(page: str, language: str) -> list[str]:
 def commands(page: str) -> list[str]:
     lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
     return [line for line in lines if line.startswith("weighbridge ")]
-
-
-def test_the_table_of_formats_is_that_of_the_registry() -> None:
-    page = (DOCS / "exports.md").read_text()
-    shown = page.partition("<!-- formats -->\n")[2].partition("\n<!-- end of formats -->")[0]
-    assert shown == markdown()
 
 
 def test_every_command_runs(filled: Labeled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,7 @@ def test_a_foreign_store_folder_is_refused(export: Export) -> None:
     assert store.find("/foreign") == ["/foreign/notes.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out", "out.zip"])
 @pytest.mark.parametrize("keys", [{}, {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}])
 def test_a_store_that_refuses_the_export_is_an_error_in_a_sentence(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.datasets.filters import Unusable, parse_filters
+from pipeline.datasets.filters import Unusable
 from pipeline.datasets.splits import Member, assign, check_split_by, leaks, parse_shares, split
 from pipeline.datasets.versions import check_name, choose_classes, parse_classes, parse_reference
 
@@ -114,28 +114,3 @@ def test_a_list_of_classes() -> None:
     for text in ("", "\n \n", "a\na"):
         with pytest.raises(Unusable):
             parse_classes(text)
-
-
-def test_filters_read_back_what_they_show() -> None:
-    given = {
-        "type": ["annotation", "imageannotation"],
-        "review": "accepted,fixed",
-        "label": "a, b",
-        "metadata": {"scene": 12},
-        "since": "2026-01-01",
-    }
-    filters = parse_filters(given)
-    assert filters.review == ("accepted", "fixed")
-    assert filters.label == ("a, b",)
-    assert parse_filters(filters.as_json()) == filters
-    assert filters.as_json()["environment"] == "live"
-
-
-@pytest.mark.parametrize(
-    "given",
-    [{"colour": "red"}, {"type": 3}, {"environment": "staging"}, {"since": "yesterday"}, {"metadata": "a=b"},
-     {"tag": "a\0"}],
-)  # fmt: skip
-def test_filters_that_cannot_be_used_are_refused(given: dict[str, object]) -> None:
-    with pytest.raises(Unusable):
-        parse_filters(given)
