@@ -7,12 +7,14 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
 
 from pipeline.db.migrations import migrate
 from tests import servers
+from tests.process_use import starts_processes
 from tests.service import Service
 
 SERVER_FIXTURES = {
@@ -27,6 +29,10 @@ SERVER_FIXTURES = {
 }
 
 
+OPTIONAL_SERVERS = {"database_url", "redis_url"}
+"""Fixtures that start a server for some of their parameters only."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that start a server or processes, so that `make quick` leaves them out."""
     for item in items:
@@ -35,13 +41,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _starts_servers(item: pytest.Function) -> bool:
-    """Return whether a test uses a fixture of this module that starts a server. Rooms have a `service` without processes."""
+    """Return whether a test, or a fixture that it uses, starts a server or another process."""
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     if any(isinstance(parameter, str) and parameter == "postgresql" for parameter in parameters):
         return True
     definitions = item._fixtureinfo.name2fixturedefs
-    return any(
+    if any(
         definitions[name][-1].func.__module__ == __name__ for name in SERVER_FIXTURES & definitions.keys()
+    ):
+        return True
+    fixtures = (definitions[name][-1].func for name in definitions if name not in OPTIONAL_SERVERS)
+    return any(
+        starts_processes(function)
+        for function in (item.function, *fixtures)
+        if isinstance(function, FunctionType) and function.__module__.startswith(("tests", "conftest"))
     )
 
 

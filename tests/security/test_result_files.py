@@ -171,6 +171,7 @@ MEMORY_ATTACKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", MEMORY_ATTACKS.values(), ids=MEMORY_ATTACKS)
 def test_values_that_no_row_needs_are_not_kept_in_memory(
     content: bytes, monkeypatch: pytest.MonkeyPatch

@@ -269,6 +269,7 @@ def test_a_packed_file_is_written_unpacked(encoding: str) -> None:
         assert get(peer)[1] == content
 
 
+@pytest.mark.slow
 def test_a_bomb_of_a_gigabyte_is_left_at_the_bound_and_not_held_in_memory() -> None:
     pack = zlib.compressobj(9, wbits=31)
     bomb = b"".join(pack.compress(bytes(1_000_000)) for _ in range(1000)) + pack.flush()

@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -184,6 +185,7 @@ def test_a_version_does_not_differ_from_itself(rows: list[Annotation]) -> None:
     assert counts(diff(rows, rows)) == (0, 0, 0, 0, len(rows))
 
 
+@pytest.mark.slow
 def test_fifty_thousand_annotations_are_not_compared_each_with_each() -> None:
     chance = random.Random(1)
     before = [
