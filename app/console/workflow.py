@@ -18,13 +18,14 @@ from app.console.workflows import find_workflow
 from app.extensions import service
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups import pauses
-from pipeline.follow_ups.limits import remaining
+from pipeline.follow_ups.limits import AnyLimit, key_of, read_used
 from pipeline.follow_ups.preview import Preview, explanations
 from pipeline.follow_ups.prices import Cost, project_of
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import follow_ups as queries
 from pipeline.operations.queries.views import MAX_CHARACTERS, FilesPending, TooLarge, get_view, views_since
-from workflows.definition.model import InvalidWorkflow, Workflow, limits_for
+from workflows.definition.model import InvalidWorkflow, Limit, Workflow, limits_for
+from workflows.definition.money import format_amount, from_micros
 from workflows.docs.graph import svg
 
 MAX_FILE_BYTES = 64 * 1024
@@ -72,12 +73,22 @@ def _live(name: str, found: Workflow | InvalidWorkflow) -> dict[str, Any]:
 
 
 def _limits(found: Workflow | InvalidWorkflow) -> list[Record]:
-    """Return {counter, period, most, used} of each limit of a workflow and its steps."""
+    """Return {counter, period, most, used} of each limit of a workflow and its steps; both amounts as text."""
     if isinstance(found, InvalidWorkflow):
         return []
     limits = dict.fromkeys(limit for step in found.steps for limit in limits_for(found, step))
     with service().reader.begin() as connection:
-        return [{**limit._asdict(), "used": limit.most - remaining(connection, limit)} for limit in limits]
+        used = read_used(connection, limits)
+    now = utcnow()
+    return [_limit(limit, used.get(key_of(limit, now), 0)) for limit in limits]
+
+
+def _limit(limit: AnyLimit, granted: int) -> Record:
+    if isinstance(limit, Limit):
+        most, used = f"{limit.most:,}", f"{granted:,}"
+    else:
+        most, used = str(limit.most), format_amount(from_micros(granted), limit.most.currency)
+    return {"counter": limit.counter, "period": limit.period, "most": most, "used": used}
 
 
 def _dry_run(found: Workflow, task_id: str) -> Record:
