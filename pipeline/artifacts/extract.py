@@ -14,6 +14,7 @@ from models import Artifact
 from pipeline.artifacts.rows import CheckLease, File, lock_pending
 from pipeline.db.annotation_rows import ANNOTATION_BATCH_SIZE, write_annotations
 from pipeline.db.json import dumps
+from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job
 from pipeline.service import Service
 from scale.annotations import Annotation
@@ -170,6 +171,36 @@ def _has_better_image(connection: Connection, file: File) -> bool:
         Artifact.state != "failed",
     )
     return connection.execute(better.limit(1)).first() is not None
+
+
+def delete_rows_of_plain_image(connection: Connection, file: File) -> int:
+    """Delete the rows of the other index image, which this one replaces. Return how many there were."""
+    plain = select(Artifact.ordinal).where(
+        Artifact.response_id == file.response_id, Artifact.role == INDEX_IMAGE_ROLES[0]
+    )
+    columns = AnnotationRow.__table__.c
+    rows = delete(AnnotationRow).where(
+        columns.response_id == file.response_id, columns.file.in_(plain.scalar_subquery())
+    )
+    deleted = connection.execute(rows).rowcount
+    if deleted:
+        of_plain = (Artifact.response_id == file.response_id, Artifact.role == INDEX_IMAGE_ROLES[0])
+        connection.execute(update(Artifact).where(*of_plain).values(annotation_count=None))
+    return deleted
+
+
+def read_plain_image_again(connection: Connection, file: File) -> None:
+    """Enqueue the plain index image, which gave no rows because the extended one was to replace it, and that one failed."""
+    if mask_rows(connection, file.response_id):
+        return
+    plain = (
+        Artifact.response_id == file.response_id,
+        Artifact.role == INDEX_IMAGE_ROLES[0],
+        Artifact.state == "stored",
+        Artifact.annotation_count.is_(None),
+    )
+    ids = connection.scalars(update(Artifact).where(*plain).values(state="pending").returning(Artifact.id))
+    queue.enqueue(connection, kinds.FETCH, [str(artifact_id) for artifact_id in ids])
 
 
 def index_image(service: Service, role: str, sha256: str | None) -> IndexImage:

@@ -12,13 +12,19 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, literal, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from models import Annotation as AnnotationRow
-from models import Artifact, FollowUp, Response
+from models import Artifact, Response
 from pipeline.access.audit import log_action
 from pipeline.artifacts import hosts
-from pipeline.artifacts.extract import Extracted, compare_label_images, extract
+from pipeline.artifacts.extract import (
+    Extracted,
+    compare_label_images,
+    delete_rows_of_plain_image,
+    extract,
+    read_plain_image_again,
+)
 from pipeline.artifacts.rows import (
     MAX_REASON_LENGTH,
     ArtifactSuperseded,
@@ -29,7 +35,11 @@ from pipeline.artifacts.rows import (
     update_artifact,
 )
 from pipeline.artifacts.store import Incoming, path
-from pipeline.db.follow_up_states import HELD
+from pipeline.artifacts.waiting import (
+    enqueue_incomplete_descendants,
+    enqueue_plan_if_complete,
+    release_requests,
+)
 from pipeline.db.ids import utcnow
 from pipeline.http.client import DownloadRefused, Unavailable, Unreachable
 from pipeline.http.download import fetch
@@ -39,7 +49,6 @@ from pipeline.metrics import ARTIFACT_FETCH_SECONDS, measure
 from pipeline.service import Service
 from scale.masks import INDEX_IMAGE_ROLES, UnreadableMask
 from scale.result_files import UnreadableFile
-from workflows.planning.reasons import ReasonCode
 
 RETRY_PERIOD = timedelta(hours=25)
 """How long an unavailable file is retried before it fails."""
@@ -175,12 +184,15 @@ def record_stored(service: Service, job: Job, file: File, extracted: Extracted) 
             reason="; ".join(extracted.warnings)[:MAX_REASON_LENGTH] or None,
         )
         added = (extracted.rows or 0) - (known["annotation_count"] or 0)
+        if file.role == INDEX_IMAGE_ROLES[1] and extracted.rows is not None:
+            added -= delete_rows_of_plain_image(connection, file)
         if added:
             connection.execute(
                 update(Response)
                 .where(Response.id == file.response_id)
                 .values(annotation_count=Response.annotation_count + added)
             )
+        release_requests(connection, known["task_id"])
         enqueue_plan_if_complete(connection, service, known)
         enqueue_incomplete_descendants(connection, known["task_id"])
 
@@ -224,45 +236,12 @@ def fail(service: Service, job: Job, file: File, reason: str) -> None:
         except ArtifactSuperseded:
             return queue.finish(connection, job)
         update_artifact(connection, file, state="failed", stored_at=None, reason=reason[:MAX_REASON_LENGTH])
+        if file.is_segmentation and file.role == INDEX_IMAGE_ROLES[1]:
+            read_plain_image_again(connection, file)
         enqueue_plan_if_complete(connection, service, known)
         queue.mark_dead(connection, job, reason[:MAX_REASON_LENGTH])
     if file.is_segmentation:
         compare_label_images(service, file.response_id)
-
-
-def enqueue_plan_if_complete(connection: Connection, service: Service, known: dict[str, Any]) -> None:
-    """Enqueue planning of the task if this was the last pending file of its current response."""
-    if known["current"] != known["response_id"] or not (
-        known["follow_up_unique_id"] or service.has_workflow_for(known["type"])
-    ):
-        return
-    pending = select(func.count()).where(
-        Artifact.response_id == known["response_id"], Artifact.state == "pending"
-    )
-    if not connection.scalar(pending):
-        queue.enqueue(connection, kinds.PLAN, [known["task_id"]])
-
-
-def enqueue_incomplete_descendants(connection: Connection, task_id: str) -> None:
-    """Enqueue planning of the tasks below this one whose follow-ups are held because a file was missing: their
-    expressions may use `parent`."""
-    follow_ups = FollowUp.__table__.c
-    below = select(literal(task_id).label("task_id")).cte("below", recursive=True)
-    children = select(follow_ups.task_id).where(
-        follow_ups.source_task_id == below.c.task_id, follow_ups.task_id.is_not(None)
-    )
-    below = below.union(children)
-    incomplete = (
-        select(follow_ups.source_task_id)
-        .join(below, below.c.task_id == follow_ups.source_task_id)
-        .where(
-            follow_ups.state == HELD,
-            follow_ups.reason_code == ReasonCode.INCOMPLETE,
-            follow_ups.source_task_id != task_id,
-        )
-        .distinct()
-    )
-    queue.enqueue(connection, kinds.PLAN, connection.scalars(incomplete))
 
 
 def retry(connection: Connection, artifact_id: UUID, actor: str) -> list[UUID]:

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, exist
 
 from models import Artifact, FollowUp, Join, Response, Task
 from pipeline.db.dialect import from_now, insert
+from pipeline.db.follow_up_states import CANCELED
 from pipeline.db.ids import utcnow
 from pipeline.events import outbox
 from pipeline.follow_ups.pauses import paused_workflows
@@ -342,8 +343,10 @@ def _child(row: RowMapping) -> Child:
     child = Child(row["unique_id"], row["state"], None, row["attempt"], row["first_unique_id"])
     if row["task_id"] is None or row["unread"]:
         return child
+    # A canceled follow-up gives no result, although its response may say so in a task that is completed.
+    status = CANCELED if row["state"] == CANCELED else row["status"]
     seen = view(
-        {"task_id": row["task_id"], "status": row["status"]},
+        {"task_id": row["task_id"], "status": status},
         None if row["response_id"] is None else row["error"] or {},
         recalled=row["latest_response_id"] is not None and row["response_id"] is None,
         review=row["review_status"],

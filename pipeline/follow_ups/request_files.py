@@ -13,9 +13,9 @@ from datetime import timedelta
 from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image, ImageOps
-from sqlalchemy import RowMapping, select
+from sqlalchemy import Connection, RowMapping, case, literal, or_, select
 
-from models import Artifact, RequestFile, Response, Task
+from models import Artifact, FollowUp, RequestFile, Response, Task
 from pipeline.db.dialect import insert
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups.signed_urls import parse_own_url, signed_url
@@ -50,6 +50,10 @@ class RequestFileError(Exception):
     """The same recipe would fail again. args[0] is the reason."""
 
 
+class MissingArtifact(Exception):
+    """Raised when a request needs a result file that is not stored. args[0] is the reason; it can be built with the file."""
+
+
 class BuiltFile(NamedTuple):
     """A file in the artifact store that a request refers to."""
 
@@ -61,7 +65,7 @@ class BuiltFile(NamedTuple):
 def with_files(service: Service, job: Job, follow_up: RowMapping) -> dict[str, Any]:
     """Return the request as Scale gets it, with a new signed URL for each file.
 
-    Raises RequestFileError, DownloadRefused or DownloadUnavailable.
+    Raises MissingArtifact, RequestFileError, DownloadRefused or DownloadUnavailable.
     """
     urls = []
     if needed := stored_files(follow_up["files"]):
@@ -147,9 +151,11 @@ def mirror(service: Service, task_id: str, recipe: Mirror) -> BuiltFile:
     if kept is not None and kept.until > time.time() and service.store.exists(kept.sha256):
         return BuiltFile(kept.sha256, service.store.size(kept.sha256), kept.media_type)
     with service.reader.begin() as connection:
-        ours = (Artifact.task_id == task_id, Artifact.url == recipe.url, Artifact.state == "stored")
-        columns = (Artifact.sha256, Artifact.size_bytes, Artifact.media_type)
-        artifact = connection.execute(select(*columns).where(*ours).limit(1)).one_or_none()
+        artifact = _result_file(connection, task_id, recipe.url)
+    if artifact is not None and artifact.state != "stored":
+        state = "could not be read" if artifact.state == "failed" else "is being fetched"
+        reason = f": {artifact.reason}" if artifact.reason else ""
+        raise MissingArtifact(f"the file {artifact.role} {state}{reason}")
     if artifact is not None and service.store.exists(artifact.sha256):
         return BuiltFile(artifact.sha256, artifact.size_bytes, artifact.media_type or UNKNOWN)
     settings = service.settings
@@ -163,6 +169,26 @@ def mirror(service: Service, task_id: str, recipe: Mirror) -> BuiltFile:
         )
         incoming.commit(fetched.sha256)
     return BuiltFile(fetched.sha256, fetched.size, fetched.media_type or UNKNOWN)
+
+
+def _result_file(connection: Connection, task_id: str, url: str) -> Any:
+    """Return the result file that has this URL: of the task, of one above it, or of one that a step created for it.
+
+    One that is stored is preferred. None if the URL is not that of a result file.
+    """
+    above = select(literal(task_id).label("task_id")).cte("above", recursive=True)
+    parents = (
+        select(FollowUp.source_task_id)
+        .join(Task, Task.follow_up_unique_id == FollowUp.unique_id)
+        .join(above, above.c.task_id == Task.task_id)
+    )
+    above = above.union(parents)
+    children = select(FollowUp.task_id).where(FollowUp.source_task_id == task_id)
+    related = or_(Artifact.task_id.in_(select(above.c.task_id)), Artifact.task_id.in_(children))
+    columns = ("role", "state", "reason", "sha256", "size_bytes", "media_type")
+    statement = select(*(getattr(Artifact, name) for name in columns)).where(Artifact.url == url, related)
+    is_stored = case((Artifact.state == "stored", 0), else_=1)
+    return connection.execute(statement.order_by(is_stored, Artifact.id).limit(1)).one_or_none()
 
 
 def crop(service: Service, task_id: str, recipe: Cut) -> BuiltFile:

@@ -19,7 +19,7 @@ from pipeline.db.tables import TASKS
 from pipeline.events import outbox
 from pipeline.follow_ups import joins, pauses
 from pipeline.follow_ups.recording import RECALLED, missing_setting
-from pipeline.follow_ups.request_files import RequestFileError, with_files
+from pipeline.follow_ups.request_files import MissingArtifact, RequestFileError, with_files
 from pipeline.follow_ups.verification import SourceMismatch, verify
 from pipeline.http.client import DownloadRefused
 from pipeline.jobs import kinds, queue, scale_limits
@@ -67,6 +67,9 @@ def create_task(service: Service, job: Job) -> None:
             creation = create_or_adopt(client, follow_up["task_type"], request)
     except SourceMismatch as error:
         fail_or_hold(service, job, follow_up, HELD, Reason(ReasonCode.VERIFY, str(error)))
+    except MissingArtifact as missing:
+        reason = Reason(ReasonCode.INCOMPLETE, str(missing))
+        fail_or_hold(service, job, follow_up, HELD, reason)
     except (DownloadRefused, RequestFileError) as error:
         reason = Reason(ReasonCode.FILE, f"a file of its request cannot be built: {error}")
         fail_or_hold(service, job, follow_up, FAILED, reason)

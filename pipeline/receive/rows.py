@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, case, func, or_, select, update
+from sqlalchemy import Connection, and_, case, func, or_, select, update
 
 from models import Batch, Delivery, FollowUp, Response
 from pipeline.db.dialect import from_now, insert
@@ -21,6 +21,7 @@ from pipeline.db.follow_up_states import transition
 from pipeline.db.ids import new_id
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import CLOCK_WARNING, OrderKey, clock_of, is_implausible
+from scale.cancellation import only_says_canceled
 from scale.envelope import Callback, InvalidCallback
 
 Parsed = Callback | InvalidCallback | None
@@ -154,11 +155,16 @@ def _follow_up_state(connection: Connection, task: Mapping[str, Any]) -> str:
     """Return created, completed, error or canceled: the state of the follow-up that created `task`."""
     if task["status"] == "error":
         return "error"
+    is_canceled = task["status"] == "canceled"
     if task["response_id"] is not None:
-        has_error = select(Response.error.is_not(None)).where(Response.id == task["response_id"])
-        if connection.scalar(has_error):
+        has_nothing_else = and_(Response.annotation_count == 0, Response.artifact_count == 0)
+        columns = (Response.error.is_not(None), case((has_nothing_else, Response.answer)))
+        current = select(*columns).where(Response.id == task["response_id"])
+        has_error, answer = connection.execute(current).one()
+        if has_error:
             return "error"
-    if task["status"] == "canceled":
+        is_canceled = is_canceled or only_says_canceled(answer)
+    if is_canceled:
         return "canceled"
     return "completed" if task["response_id"] is not None else "created"
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from scale.cancellation import only_says_canceled
 from workflows.definition.expressions import ExpressionError
 from workflows.definition.model import ACCEPTED, COMPLETED, ERROR, FIXED, RECALLED, REJECTED, Step, Workflow
 from workflows.planning.view import StepScope, View
@@ -121,19 +122,7 @@ def states(view: View) -> frozenset[str]:
 
 def _is_canceled(view: View) -> bool:
     """Return whether the task was canceled: its status says so, or its response says that and nothing else."""
-    return view.task.get("status") == "canceled" or _only_says_canceled(view.response)
-
-
-def _only_says_canceled(response: Any) -> bool:
-    if not isinstance(response, dict) or not response:
-        return False
-    return all(
-        value is True if key in _CANCELED else key == "status" and value in _CANCELED
-        for key, value in response.items()
-    )
-
-
-_CANCELED = ("canceled", "cancelled")
+    return view.task.get("status") == "canceled" or only_says_canceled(view.response)
 
 
 def _drawn(workflow: str, step: str, task_id: str) -> float:

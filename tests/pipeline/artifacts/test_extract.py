@@ -27,7 +27,7 @@ from scale.masks import INDEX_IMAGE_ROLES
 from tests.assertions import only, table
 from tests.factories.callbacks import callback, receive_callback
 from tests.factories.files import BOX, Files, claim, video, work_without_planning
-from tests.fake_server import ReceivedRequest
+from tests.fake_server import ReceivedRequest, reply
 from workers.runner import run_due_jobs, run_job
 
 
@@ -251,6 +251,42 @@ def test_the_plain_index_image_counts_where_the_extended_one_cannot_be_read(
     assert masks(service) == MEASURED
     failed = next(row for row in table(service, Artifact) if row["state"] == "failed")
     assert failed["reason"] == "it is not a PNG image"
+
+
+UNMAPPED = [
+    ("mask", None, 4, 2, 0, 2, 2),
+    ("mask", None, 3, 1, 1, 2, 2),
+    ("mask", None, 1, 3, 2, 1, 1),
+]
+LOST_IMAGES = {"unreadable": b"no image", "not a picture of indexes": b"\x89PNG\r\n\x1a\n", "refused": None}
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["plain first", "extended first"])
+@pytest.mark.parametrize("how", LOST_IMAGES)
+def test_without_a_mapping_the_plain_image_gives_the_rows_where_the_extended_one_fails(
+    how: str, first: int, service: Service, files: Files
+) -> None:
+    """The rows are those of one image, whichever is read, in any order, and also once the other one arrives."""
+    files.has = {"/indexedImage": png(SCENE), "/extendedIndexedImage": LOST_IMAGES[how]}
+    if how == "refused":
+        files.has["/extendedIndexedImage"] = reply(b"", 302, Location="http://127.0.0.1:1/elsewhere")
+    receive_callback(service, segmentation(files, *INDEX_IMAGE_ROLES, mapping=None))
+    by_role = {str(row["id"]): row["role"] for row in table(service, Artifact)}
+    waiting = {by_role[row["subject"]]: row["id"] for row in table(service, Job)}
+    for role in (INDEX_IMAGE_ROLES[first], INDEX_IMAGE_ROLES[1 - first]):
+        run_job(service, queue.claim(service.engine, 60, job_id=waiting[role]))  # type: ignore[arg-type]
+    run_due_jobs(service)
+    states = {row["role"]: row["state"] for row in table(service, Artifact)}
+    assert states == {"indexedImage": "stored", "extendedIndexedImage": "failed"}
+    assert masks(service) == UNMAPPED
+    assert only(service, Response)["annotation_count"] == 3
+    files.has["/extendedIndexedImage"] = extended(np.where(SCENE == 3, 300, SCENE))
+    failed = next(row["id"] for row in table(service, Artifact) if row["state"] == "failed")
+    with service.engine.begin() as connection:
+        jobs.retry(connection, failed, "ana")
+    run_due_jobs(service)
+    assert {row["geometry"]["index"] for row in table(service, Annotation)} == {1, 2, 300}
+    assert len(table(service, Annotation)) == only(service, Response)["annotation_count"] == 3
 
 
 def test_what_mapping_counts_and_pixels_disagree_about_is_said(service: Service, files: Files) -> None:

@@ -1,5 +1,6 @@
 """Joins: the step after a fan-out runs once, whichever task is completed last."""
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -9,7 +10,7 @@ from sqlalchemy import update
 from models import Join
 from pipeline.db.dialect import from_now
 from pipeline.follow_ups import joins as joins_module
-from tests.factories.callbacks import boxes
+from tests.factories.callbacks import boxes, receive_callback
 from tests.factories.pipelines import EACH, ROOT, Pipeline
 from workflows.planning.joins import decide_join
 
@@ -212,3 +213,53 @@ def test_a_step_may_be_called_like_a_retry(pipeline: Pipeline) -> None:
     pipeline.receive(boxes("car", "car"))
     (join,) = pipeline.joins().values()
     assert join["expected"] == 2
+
+
+CANCELED_RESPONSES = [
+    {"canceled": True},
+    {"cancelled": True},
+    {"status": "canceled"},
+    {"canceled": True, "status": "cancelled"},
+]
+
+
+@pytest.mark.parametrize("response", CANCELED_RESPONSES, ids=str)
+@pytest.mark.parametrize("status", ["completed", "canceled"])
+def test_a_task_whose_response_only_says_canceled_ends_the_wait(
+    pipeline: Pipeline, response: dict[str, Any], status: str
+) -> None:
+    pipeline.workflow(
+        {"each": EACH, "all": joins(reduce="concatenation", within="7d", on_deadline="continue")}
+    )
+    pipeline.receive(boxes("car", "car"))
+    first, second = pipeline.children("each")
+    pipeline.finish(first, {"category": "yes"})
+    task = {**pipeline.sandbox.task(second), "status": status, "response": response}
+    body = {"task": task, "task_id": second, "response": response}
+    receive_callback(pipeline.service, json.dumps(body).encode())
+    pipeline.work()
+    by_task = {row["task_id"]: row["state"] for row in pipeline.follow_ups().values()}
+    assert (by_task[first], by_task[second]) == ("completed", "canceled")
+    (join,) = pipeline.joins().values()
+    assert (join["verdict"], join["reason"]) == (
+        "fire",
+        "1 of 2 tasks are completed and no more can come; expected 2",
+    )
+    assert pipeline.follow_ups()[f"w.all.{ROOT}"]["request"]["attachment"] == "of 1"
+
+
+@pytest.mark.parametrize(
+    "response", [{"canceled": True, "category": "yes"}, {"canceled": False}, {"status": "done"}]
+)
+def test_a_response_that_says_more_than_canceled_is_a_result(
+    pipeline: Pipeline, response: dict[str, Any]
+) -> None:
+    pipeline.workflow({"each": EACH, "all": joins(reduce="concatenation")})
+    pipeline.receive(boxes("car"))
+    (only,) = pipeline.children("each")
+    task = {**pipeline.sandbox.task(only), "status": "completed", "response": response}
+    receive_callback(
+        pipeline.service, json.dumps({"task": task, "task_id": only, "response": response}).encode()
+    )
+    pipeline.work()
+    assert pipeline.joins()[f"w.all.{ROOT}"]["reason"] == "1 of 1 tasks are completed"

@@ -227,3 +227,77 @@ def test_a_join_waits_for_the_file_of_one_of_its_results(pipeline: Pipeline, fil
     assert row(pipeline, joined)["state"] == "created"
     (join,) = pipeline.joins().values()
     assert join["verdict"] == "fire"
+
+
+def mirrored(attachment: str) -> dict[str, Any]:
+    """Keys of a step whose request has a copy of a file."""
+    asked = question("look")
+    return {
+        "mirror": "attachment",
+        "create": {**asked, "params": {**asked["params"], "attachment": attachment}},
+    }
+
+
+RESULT_URL = "${{ response.annotations.url }}"
+
+
+@pytest.mark.parametrize("how", ["host not allowed", "unreadable", "too large", "unavailable for 25 hours"])
+def test_a_copy_of_a_file_that_is_missing_is_made_once_the_file_arrives(
+    pipeline: Pipeline, files: FileServer, how: str
+) -> None:
+    pipeline.workflow({"ask": asks(after=VIDEO, **mirrored(RESULT_URL))})
+    fail(pipeline, files, how)
+    held = row(pipeline)
+    assert (held["state"], held["reason_code"], held["task_id"]) == ("held", "incomplete", None)
+    assert only(pipeline.service, Artifact)["reason"] in held["reason"]
+    assert pipeline.at_scale() == {}
+    with pipeline.service.engine.begin() as connection:
+        jobs.retry(connection, only(pipeline.service, Artifact)["id"], "ana")
+    files.body = b"<still no JSON>" if how != "host not allowed" else None
+    pipeline.work()
+    assert row(pipeline)["state"] == "held"
+    if how != "host not allowed":  # that URL never becomes one that is allowed
+        arrive(pipeline, files)
+        assert (row(pipeline)["state"], row(pipeline)["reason"]) == ("created", None)
+        assert pipeline.at_scale()[ASK]["params"]["attachment"].startswith("http://127.0.0.1:9/files/")
+        assert len(pipeline.at_scale()) == 1
+
+
+@pytest.mark.parametrize("relation", ["parent", "joined child"])
+def test_a_copy_of_the_file_of_another_task_waits_for_it_too(
+    pipeline: Pipeline, files: FileServer, relation: str
+) -> None:
+    video = {**LAYERS, "params": {**LAYERS["params"], "attachments": ["a.png"], "layers": None}}
+    if relation == "parent":
+        second = asks(after={"step": "first"}, **mirrored("${{ parent.response.annotations.url }}"))
+        pipeline.workflow({"first": asks(after=VIDEO, create=question("x")), "second": second})
+        fail(pipeline, files)
+        (child,) = pipeline.children("first")
+        pipeline.finish(child, {"category": "a"})
+        unique_id = f"w.second.{child}"
+    else:
+        joined = {
+            "after": {"step": "video"},
+            "join": {},
+            **mirrored("${{ results[0].response.annotations.url }}"),
+        }
+        pipeline.workflow({"video": asks(create=video), "together": joined})
+        pipeline.receive({"annotations": []})
+        (child,) = pipeline.children("video")
+        files.body = b"<html>"
+        pipeline.finish(child, {"annotations": {"url": files.url}})
+        unique_id = f"w.together.{ROOT}"
+    held = row(pipeline, unique_id)
+    assert (held["state"], held["reason_code"]) == ("held", "incomplete")
+    arrive(pipeline, files)
+    assert row(pipeline, unique_id)["state"] == "created"
+    assert "/files/" in pipeline.at_scale()[unique_id]["params"]["attachment"]
+
+
+def test_a_copy_of_an_attachment_that_cannot_be_fetched_fails_as_before(
+    pipeline: Pipeline, files: FileServer
+) -> None:
+    pipeline.workflow({"ask": asks(after=VIDEO, **mirrored("http://127.0.0.1:1/never.png"))})
+    files.body = [{"annotations": [BOX]}]
+    receive_video(pipeline, files.url)
+    assert (row(pipeline)["state"], row(pipeline)["reason_code"]) == ("failed", "file")
