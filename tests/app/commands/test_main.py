@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from app.commands import SECTIONS
 from app.commands.main import make_main
+from config import Settings, load_settings
 from config.version import VERSION
 
 WITHOUT_JSON = {
@@ -93,7 +94,9 @@ def test_help_and_version_need_no_valid_settings(monkeypatch: pytest.MonkeyPatch
     done = run("jobs", "list")
     assert done.exit_code == 2
     assert "LOG_LEVEL: " in done.output
-    assert "PORT: " not in done.output
+    assert "PORT: " in done.output  # once something stops a command, every invalid setting is named
+    monkeypatch.delenv("LOG_LEVEL")
+    assert load_settings(process="command").port == Settings.port
 
 
 def test_settings_of_flask_and_of_other_projects_have_no_effect(
