@@ -83,7 +83,7 @@ def _up(connection: Connection, task_id: str | None) -> list[Row]:
 
 
 def _down(connection: Connection, task_id: str, annotation: str | None) -> tuple[list[Row], bool]:
-    """Level by level, MOST rows at the most; whether there are more."""
+    """Return the follow-ups below a task, level by level, at most MAX_DESCENDANTS, and whether there are more."""
     found: list[Row] = []
     seen, level, depth = {task_id}, [task_id], 0
     while level:
