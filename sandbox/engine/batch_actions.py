@@ -1,6 +1,6 @@
 """Batches and projects, which both versions of the API share: create, find and change them."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -12,23 +12,25 @@ from sandbox.errors import ScaleError, invalid
 from sandbox.storage import clock
 from sandbox.storage.store import Batch, Project, Task, object_id
 
+Named = TypeVar("Named", Project, Batch)
+
 
 def find_project(session: Session, account: str, name: str | None = None, id: str | None = None) -> Project:
     """Return a project by id if there is one, else by name. Raises ScaleError (404)."""
-    key = Project.id == id if id else Project.name == name
-    project = session.scalar(select(Project).where(Project.account == account, key))
-    if project is None:
-        raise ScaleError(404, f'Project "{id or name}" not found.')
-    return project
+    return _find(session, Project, account, name, id)
 
 
 def find_batch(session: Session, account: str, name: str | None = None, id: str | None = None) -> Batch:
     """Return a batch by id if there is one, else by name. Raises ScaleError (404)."""
-    key = Batch.id == id if id else Batch.name == name
-    batch = session.scalar(select(Batch).where(Batch.account == account, key))
-    if batch is None:
-        raise ScaleError(404, f'Batch "{id or name}" not found.')
-    return batch
+    return _find(session, Batch, account, name, id)
+
+
+def _find(session: Session, table: type[Named], account: str, name: str | None, id: str | None) -> Named:
+    key = table.id == id if id else table.name == name
+    found = session.scalar(select(table).where(table.account == account, key))
+    if found is None:
+        raise ScaleError(404, f'{table.__name__} "{id or name}" not found.')
+    return found
 
 
 def create_project(session: Session, account: str, body: dict[str, Any]) -> Project:
