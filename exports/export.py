@@ -229,7 +229,7 @@ class Export:
             )
         if self.options.copies and row.problem is not None:
             self.report.change(
-                f"the image was not copied, its address stands instead: {row.problem}",
+                f"the image was not copied, its address is written instead: {row.problem}",
                 image.tasks[0],
                 "image",
             )

@@ -10,7 +10,7 @@ from scale.annotations import Annotation
 
 Point = tuple[float, float]
 ELLIPSE_POINTS = 64
-"""Of the polygon that stands for an ellipse: at a radius of 1,000 pixels it is 1.2 pixels off at the most."""
+"""Vertices of the polygon that approximates an ellipse: at a radius of 1,000 pixels it is at most 1.2 pixels off."""
 
 
 DECIMALS = 6

@@ -49,7 +49,7 @@ class FollowUp(Base):
     """Follow-ups between this one and the task that the customer created, itself included."""
     decided_by: Mapped[str | None]
     decided_at: Mapped[datetime | None]
-    """Who approved or canceled it, and when."""
+    """Name of the person or token that decided, and the time of the decision."""
     notified_state: Mapped[str | None] = mapped_column(String(16))
     """The state that was published to subscribers last."""
     planned_at: Mapped[datetime]

@@ -28,7 +28,7 @@ class Job(Base):
     """Number of times the job was enqueued. If it grows during a run, the job runs once more."""
     attempts: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     lost_leases: Mapped[int] = mapped_column(default=0, server_default=text("0"))
-    """Claims of a job whose lease had expired: its worker vanished."""
+    """Number of claims after a lease had expired, that is of lost workers."""
     run_at: Mapped[datetime]
     """Not before; while running, when the lease ends."""
     lease_owner: Mapped[str | None]

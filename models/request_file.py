@@ -1,4 +1,4 @@
-"""A file that was made for requests: a crop, a copy of an attachment, a layers file. Its content lies in the artifact store."""
+"""A file that was made for requests: a crop, a copy of an attachment, a layers file. Its content is in the artifact store."""
 
 from datetime import datetime
 

@@ -35,8 +35,8 @@ def only(service: Service, model: type[Base]) -> dict[str, Any]:
 
 
 class TimeSpan:
-    """`with Meanwhile() as then: …`; afterwards `moment in then.shift(30)` says whether a moment lies thirty seconds after
-    something that was done within, however long that took."""
+    """The time that a block took: `with TimeSpan() as span: …`. Afterwards `time in span.shift(30)` is true if `time` is 30 s
+    after some instant within the block, however long it took."""
 
     def __enter__(self) -> Self:
         self.began = utcnow()

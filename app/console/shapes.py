@@ -13,7 +13,7 @@ from exports.geometry import bounds, corners, ellipse_axes, is_rotated, vertices
 POINT_RADIUS = 4
 """Pixels of an image of at most 1,000 pixels; larger ones have larger points."""
 MAX_PIXELS = 100_000.0
-"""Of an image whose size nobody knows."""
+"""Width and height that are assumed for an image of unknown size, in pixels."""
 POINT_METRES = 0.3
 COLORS = 6
 """Classes alt0 … alt5 of the style sheet."""

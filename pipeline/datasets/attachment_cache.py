@@ -1,6 +1,6 @@
-"""Copies of attachments that the console shows: fetched once by the guarded client, and kept for a while in a folder.
+"""Copies of attachments that the console shows: fetched once by the guarded client, and cached in a folder.
 
-An attachment that was seen is still shown after its presigned address has expired.
+An attachment that was shown once is still shown after its presigned address has expired.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ def _choose(connection: Connection, request: Request) -> Chosen:
     split_by = check_split_by(request.split_by or DEFAULT_SPLIT_BY)
     moment = utcnow()
     if request.as_of is not None and request.as_of > moment:
-        raise Unusable("The moment lies in the future; what is known then is not known yet.")
+        raise Unusable("as_of is in the future; take a time that has passed.")
     selection = choose(connection, filters, request.as_of, split_by if request.shares is not None else None)
     splits = _placed(selection.members, request.shares)
     return Chosen(request, filters, split_by, request.as_of or moment, selection, splits)

@@ -28,7 +28,7 @@ NO_TIMEOUTS = {"lock_timeout": 0, "statement_timeout": 0, "idle_in_transaction_s
 
 DEFAULTS: Mapping[str, Any] = {
     "connect_timeout": 3,
-    # A server that vanished without a word is given up after 20 s; the system's own patience is a quarter of an hour.
+    # A connection whose server disappeared is closed after 20 s; the operating system would wait a quarter of an hour.
     "keepalives_idle": 10,
     "keepalives_interval": 3,
     "keepalives_count": 3,

@@ -54,7 +54,7 @@ class CannotReplan(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Replan:
-    """What planning a follow-up again comes to."""
+    """The result of planning a follow-up again."""
 
     unique_id: str
     row: RowMapping | None = None  # as it is stored; None: it is not known

@@ -42,7 +42,7 @@ MAX_PIXELS = 100_000_000
 """Cutting an image of this size takes 400 MB."""
 FETCH_SECONDS = 300.0
 CACHE_TTL = timedelta(days=1)
-"""For so long a copy of somebody else's file is taken for what stands at its address."""
+"""How long a copy of an attachment is used before its URL is fetched again."""
 UNKNOWN = "application/octet-stream"
 
 

@@ -90,7 +90,7 @@ def insert_first_callback(
     """Insert the callback with everything that follows from it. Return the jobs to dispatch.
 
     Returns None, with nothing written, if the task exists, if its response points to files, or if anything fails: the
-    general path knows what to do then. Raises if no connection can be had, because the general path would only wait for
+    general path knows what to do then. Raises if the pool has no free connection, because the general path would only wait for
     one a second time.
     """
     events = DeliveryEvents(service.subscriptions)
