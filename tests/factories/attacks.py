@@ -12,7 +12,7 @@ from tests.service import KEYS
 POST = b"POST /callbacks/scale HTTP/1.1\r\nHost: w\r\n"
 KEY = b"scale-callback-auth: " + KEYS["SCALE_LIVE_CALLBACK_KEYS"].encode() + b"\r\n"
 API = b"POST /api/v1/tasks HTTP/1.1\r\nHost: w\r\nContent-Type: application/json\r\n"
-LOGIN = b"POST /console/login HTTP/1.1\r\nHost: w\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+LOGIN = b"POST /console/sign-in HTTP/1.1\r\nHost: w\r\nContent-Type: application/x-www-form-urlencoded\r\n"
 EXPECT_LINES = (b"expect: 100-continue\r\na: b\r\n" * 2400)[:65_000]
 
 # What each attacker sends at once, and what it adds twice a second. All are unknown to the service.

@@ -1,5 +1,6 @@
 """Attacks with an API token: answers without a bound, comparisons that take minutes, bodies that cannot be stored."""
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -249,16 +250,35 @@ def test_a_body_that_cannot_be_stored_is_answered_with_4xx(
     assert answer.content_type == "application/problem+json"
 
 
+class CountedBody(io.BytesIO):
+    """A body that counts how much of it was read."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(size)
+        self.taken += len(piece)
+        return piece
+
+    def readinto(self, buffer: Any, /) -> int:
+        size = super().readinto(buffer)
+        self.taken += size
+        return size
+
+
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_body_above_the_limit_is_refused_unread(client: FlaskClient, is_chunked: bool) -> None:
-    body = b'{"type": "annotation", "request": {"a": "' + b"x" * MAX_BODY_BYTES + b'"}}'
-    options: dict[str, Any] = {"data": body, "content_type": "application/json"}
+    size = 3 * MAX_BODY_BYTES
+    body = CountedBody(b'{"type": "annotation", "request": {"a": "' + b"x" * size + b'"}}')
+    environ = {"CONTENT_LENGTH": str(size + 100)}
     if is_chunked:
-        options["environ_overrides"] = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
-        options["headers"] = {"Content-Length": ""}
-    answer = client.post("/api/v1/tasks", **options)
+        environ = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    answer = client.post(
+        "/api/v1/tasks", input_stream=body, content_type="application/json", environ_overrides=environ
+    )
     assert answer.status_code == 413, answer.text
     assert answer.content_type == "application/problem+json"
+    assert body.taken <= (MAX_BODY_BYTES if is_chunked else 0)
 
 
 # Tokens.

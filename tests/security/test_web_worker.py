@@ -14,9 +14,9 @@ import psutil
 import pytest
 import requests
 
-from gunicorn_worker import MAX_BODY_BYTES
+from gunicorn_worker import MAX_BODY_BYTES, SEND_BUFFER_BYTES
 from tests.factories.attacks import API, ATTACKS, EXPECT_LINES, KEY, LOGIN, POST, attackers, connect
-from tests.servers import Process
+from tests.servers import Process, wait_until
 from tests.service import KEYS, ROOT, Service
 
 HONEST_SECONDS = 15
@@ -54,6 +54,12 @@ def test_unknown_clients_delay_no_honest_one(
     with attackers(web_process.web_port, 60, first, then):
         assert_honest_clients_are_answered(web_process, mark)
     assert "Traceback" not in web_process.processes["web"].log.read_text()
+
+
+@pytest.mark.parametrize("start", [POST, API, LOGIN])
+def test_what_is_attacked_exists(web_process: Service, start: bytes) -> None:
+    answer = exchange(web_process, start + b"Connection: close\r\nContent-Length: 0\r\n\r\n")
+    assert int(answer.split()[1]) in (400, 401)
 
 
 def test_clients_with_a_key_whose_large_bodies_stall_delay_only_large_callbacks(web_process: Service) -> None:
@@ -202,6 +208,34 @@ def test_incomplete_bodies_of_unknown_clients_fill_a_bounded_part_of_memory(web_
         assert_honest_clients_are_answered(web_process, "memory")
         grown = worker.memory_info().rss - before
     assert grown < 100 * 1024 * 1024
+
+
+def unsent_bytes(port: int) -> list[int]:
+    """Bytes that the kernel holds for each client of this port, who has not read them."""
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            _, local, _, state, queues, *_ = line.split()
+            if int(local.rpartition(":")[2], 16) == port and state != LISTENING:
+                found.append(int(queues.partition(":")[0], 16))
+    return found
+
+
+LISTENING = "0A"
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux")
+def test_unread_answers_fill_a_bounded_part_of_the_kernels_memory(web_process: Service) -> None:
+    """Without a bound the kernel takes megabytes for each client that does not read."""
+    port, count = web_process.web_port, 10
+    request, _ = ATTACKS["an answer that is not read"]
+    with contextlib.ExitStack() as crowd:
+        for _ in range(count):
+            crowd.enter_context(connect(port)).sendall(request)
+        wait_until(lambda: sum(held > 0 for held in unsent_bytes(port)) == count, what="all are answered")
+        assert max(unsent_bytes(port)) <= 2 * SEND_BUFFER_BYTES  # Linux doubles what it is told
+        assert_honest_clients_are_answered(web_process, "kernel")
+        assert max(unsent_bytes(port)) <= 2 * SEND_BUFFER_BYTES
 
 
 @pytest.mark.slow

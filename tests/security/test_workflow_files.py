@@ -133,6 +133,7 @@ def test_one_file_never_disables_the_others(tmp_path: Path) -> None:
     }  # fmt: skip
     assert "outside of the folder" in invalid["link.yaml"]
     assert "not a regular file" in invalid["pipe.yaml"]
+    assert "larger than" in invalid["large.yaml"]
 
 
 def test_a_link_inside_of_the_folder_is_followed(tmp_path: Path) -> None:

@@ -65,3 +65,9 @@ def test_a_python_without_venv_says_which_package_brings_it(project: Path) -> No
     said = make(project, "run", f"PYTHON={bare}")
     assert said.returncode != 0
     assert "apt install python3.11-venv" in said.stderr
+
+
+def test_the_audit_fails_when_a_package_cannot_be_looked_up(project: Path) -> None:
+    """Without --strict pip-audit finds no vulnerabilities where it found no data either, and ends with 0."""
+    (command,) = [line for line in make(project, "-n", "audit").stdout.splitlines() if "pip-audit" in line]
+    assert {"--strict", "requirements.txt"} <= set(command.split())
