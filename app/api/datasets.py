@@ -14,9 +14,17 @@ from app.extensions import service
 from pipeline.datasets import versions
 from pipeline.datasets.filters import Unusable
 from pipeline.datasets.versions import UnknownDataset, Version
+from pipeline.db.ids import format_timestamp
 from pipeline.operations.queries import Record
 
 blueprint = Blueprint("datasets", "Dataset versions, created with `weighbridge datasets create`.")
+
+
+class Moment(Timestamp):
+    """A time in UTC with microseconds and `Z`: `--as-of` with it gives the same members."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        return None if value is None else format_timestamp(value, "microseconds")
 
 
 class Dataset(OutputSchema):
@@ -26,7 +34,7 @@ class Dataset(OutputSchema):
     version = fields.Integer()
     digest = fields.String(metadata={"description": "sha256 over members, splits and classes."})
     filters = fields.Dict(metadata={"description": "What chose the members."})
-    as_of = Timestamp(metadata={"description": "Deliveries received later were not looked at."})
+    as_of = Moment(metadata={"description": "Deliveries received later were not looked at."})
     tasks = fields.Integer()
     annotations = fields.Dict(metadata={"description": "{total, by_type, by_label}"})
     splits = fields.Dict(metadata={"description": "Tasks by split."})

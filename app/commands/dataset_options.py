@@ -80,7 +80,7 @@ def parse_moment(text: str | None) -> datetime | None:
     try:
         return None if text is None else TIMESTAMP.convert(text, None, None)
     except click.BadParameter as problem:
-        raise Unusable(f"{problem.message}.") from None
+        raise Unusable(problem.message) from None
 
 
 def take_request(options: dict[str, Any], as_of: str | None = None) -> Request:

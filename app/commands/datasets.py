@@ -135,7 +135,7 @@ def described(version: Version) -> dict[str, Any]:
         "version": version.version,
         "digest": version.digest,
         "filters": version.filters,
-        "as_of": format_timestamp(version.as_of),
+        "as_of": format_timestamp(version.as_of, "microseconds"),  # --as-of with it gives the same members
         "tasks": counts["tasks"],
         "annotations": counts["annotations"],
         "splits": counts["splits"],

@@ -18,9 +18,9 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-def format_timestamp(moment: datetime) -> str:
-    """Return the time in UTC with milliseconds and `Z`, as ISO 8601."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def format_timestamp(moment: datetime, precision: str = "milliseconds") -> str:
+    """Return the time in UTC with `Z`, as ISO 8601. precision: milliseconds or microseconds."""
+    return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def parse_timestamp(text: str) -> datetime:

@@ -29,13 +29,16 @@ def test_a_version_is_created_shown_compared_and_verified(weighbridge: Run, boxe
     assert shown == created
     assert (shown["name"], shown["version"], shown["tasks"]) == ("street", 1, 2)
     assert list(shown["splits"]) == ["train", "val", "test"]
+    then = ("--as-of", shown["as_of"], "--split", "train=0.8,val=0.1,test=0.1")
+    assert as_json(weighbridge, "datasets", "create", "then", *then)["digest"] == shown["digest"]
     assert shown["classes"] == sorted(shown["classes"])
     assert shown["annotations"]["by_label"].keys() == set(shown["classes"])
     assert as_json(weighbridge, "datasets", "create", "street", "--type", "annotation")["version"] == 2
     found = as_json(weighbridge, "datasets", "diff", "street@1", "street@2")
     assert len(found["tasks"]["removed"]) == 1
     assert found["boxes"]["removed"]
-    assert [row["version"] for row in as_json(weighbridge, "datasets", "list")] == [1, 2]
+    listed = as_json(weighbridge, "datasets", "list")
+    assert [row["version"] for row in listed if row["name"] == "street"] == [1, 2]
     assert as_json(weighbridge, "datasets", "verify", "street@1")["problems"] == []
     assert weighbridge("datasets", "delete", "street@1").exit_code == 0
     assert weighbridge("datasets", "show", "street@1").exit_code == 1
@@ -69,6 +72,7 @@ def test_what_cannot_be_used_is_one_sentence(
     assert done.exit_code != 0
     assert done.stderr.startswith("Error: ")
     assert len(done.stderr.strip().splitlines()) == 1
+    assert not done.stderr.strip().endswith("..")
     assert not (tmp_path / "out").exists()
 
 
