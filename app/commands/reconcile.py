@@ -19,6 +19,7 @@ from app.commands.group import Command, dispatch_now
 from app.commands.output import as_json, print_json, print_record, printable
 from app.commands.timestamps import EXAMPLES, TIMESTAMP
 from app.extensions import service
+from pipeline.jobs.queue import backoff
 from pipeline.sync import reconcile as reconciliation
 from pipeline.sync.imports import Import, UnreadableImport, import_file
 from pipeline.sync.reconcile import ReconcileRun
@@ -92,7 +93,7 @@ def pages_with_retries(run: ReconcileRun, *, dry_run: bool, create: bool) -> Ite
             failures += 1
             if failures == MAX_FAILURES:
                 raise
-            pause = fault.retry_after or min(THROTTLED_SECONDS, 2.0**failures)
+            pause = fault.retry_after or min(THROTTLED_SECONDS, backoff(failures + 1))
             click.echo(f"Scale API error: {fault.message}. Retrying in {pause:.0f} s.", err=True)
             time.sleep(pause)
 

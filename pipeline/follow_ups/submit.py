@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from pipeline.db.ids import utcnow
 from pipeline.follow_ups import limits
 from pipeline.follow_ups.pauses import check_creation_allowed
 from pipeline.follow_ups.task_creation import Creation, check_environment, create_or_adopt
-from pipeline.jobs.queue import RetryLater
+from pipeline.jobs.queue import RetryLater, backoff
 from pipeline.service import Service
 from scale.client import Conflict, PermanentError, ScaleError, Throttled, Unauthorized
 from workflows.definition.expressions import ExpressionError
@@ -186,7 +185,7 @@ def submit(service: Service, environment: str, task: SubmittedTask) -> Outcome:
             return Outcome(task.line, task.unique_id, REFUSED, None, reason)
         except ScaleError as error:
             reason = f"Scale did not answer: {error.message}"
-            time.sleep(2 ** (attempt - 1) * random.uniform(0.5, 1.0))
+            time.sleep(backoff(attempt))
     return Outcome(task.line, task.unique_id, REFUSED, None, f"{reason}; submit it again")
 
 
