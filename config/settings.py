@@ -68,6 +68,9 @@ class Settings:
     secret_key_is_set: bool = False
     verify_before_create: bool = False
     reconcile_every_seconds: int = 0
+    retain_bodies_days: int | None = None
+    retain_artifacts_days: int | None = None
+    retain_rows_days: int | None = None
     max_callback_bytes: int = 64 * MIB
     inline_callback_bytes: int = 1 * MIB
     max_artifact_bytes: int = 2048 * MIB
@@ -172,6 +175,9 @@ def load_settings(environment: Mapping[str, str] | None = None, *, process: str 
         secret_key_is_set=secret_key is not None,
         verify_before_create=env.bool("VERIFY_BEFORE_CREATE", False),
         reconcile_every_seconds=env.int("RECONCILE_EVERY_SECONDS", 0, validate=Range(min=0)),
+        retain_bodies_days=env.int("RETAIN_BODIES_DAYS", None, validate=Range(min=1)),
+        retain_artifacts_days=env.int("RETAIN_ARTIFACTS_DAYS", None, validate=Range(min=1)),
+        retain_rows_days=env.int("RETAIN_ROWS_DAYS", None, validate=Range(min=1)),
         max_callback_bytes=env.int("MAX_CALLBACK_BYTES", Settings.max_callback_bytes, validate=Range(min=1)),
         inline_callback_bytes=env.int(
             "INLINE_CALLBACK_BYTES", Settings.inline_callback_bytes, validate=Range(min=0)

@@ -15,6 +15,7 @@ from exports.export import Options
 from exports.format import MissingPackage
 from exports.formats import find_format
 from exports.output import OutputRefused
+from pipeline.artifacts.references import delete_unused
 from pipeline.datasets import export_requests as requests
 from pipeline.datasets import versions
 from pipeline.datasets.filters import Unusable, parse_filters
@@ -76,10 +77,9 @@ def _write(service: Service, job: Job, export: Record, check: Callable[[], None]
     report = {name: value for name, value in manifest.items() if name != "files"}
     with service.engine.begin() as connection:
         is_kept = requests.complete(connection, export["id"], sha256, size, report)
-        is_unused = not is_kept and requests.is_unused(connection, sha256)
         queue.finish(connection, job)
-    if is_unused:
-        service.store.delete(sha256)
+    if not is_kept:
+        delete_unused(service, sha256)
 
 
 def _progress(service: Service, export_id: UUID, check: Callable[[], None]) -> Callable[[int, int], None]:

@@ -13,6 +13,7 @@ from models.export import Export
 from models.follow_up import FollowUp, Join
 from models.image_size import ImageSize
 from models.job import Job
+from models.purge import PurgeLeftover, RetentionRun
 from models.request_file import RequestFile
 from models.response import Response
 from models.runtime_state import (
@@ -47,9 +48,11 @@ __all__ = [
     "Join",
     "MissedTask",
     "Notification",
+    "PurgeLeftover",
     "RateLimit",
     "RequestFile",
     "Response",
+    "RetentionRun",
     "SpendCounter",
     "Subscriber",
     "SyncRun",

@@ -38,6 +38,8 @@ class Artifact(Base):
     """What was read in addition to the rows: a mask image's width, height and unlabeled pixels; global_attributes by frame."""
     reason: Mapped[str | None]
     """Why it failed or is retried, or which parts could not be parsed."""
+    purged_at: Mapped[datetime | None]
+    """When its content was purged from the artifact store; the rows that were read from it are a choice of their own."""
 
     __table_args__ = (
         UniqueConstraint("response_id", "ordinal"),
@@ -49,4 +51,5 @@ class Artifact(Base):
             sqlite_where=text("state != 'stored'"),
             postgresql_where=text("state != 'stored'"),
         ),
+        Index("ix_artifacts_sha256", "sha256"),
     )

@@ -45,6 +45,8 @@ class Delivery(Base):
     last_received_at: Mapped[datetime]
     dismissed_at: Mapped[datetime | None]
     """When a quarantined delivery was dismissed: health checks do not count it any more."""
+    purged_at: Mapped[datetime | None]
+    """When its body was purged: the bytes are gone, their digest and size stay."""
 
     __table_args__ = (
         UniqueConstraint("environment", "sha256"),

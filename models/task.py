@@ -59,6 +59,9 @@ class Task(Base):
     response_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     follow_up_unique_id: Mapped[str | None]
     """unique_id of the follow-up that created this task; `follow_up` in events."""
+    purged_at: Mapped[datetime | None]
+    """When its content and that of its responses were purged. Identity, status, digests and counts stay, and nothing later
+    brings content back."""
 
     __table_args__ = (
         Index("ix_tasks_type", prefix("type"), "id"),

@@ -19,6 +19,7 @@ from pipeline.jobs import kinds
 from pipeline.jobs.queue import Job
 from pipeline.operations.bulk_actions import continue_action
 from pipeline.receive.replay import complete_task, parse_delivery
+from pipeline.retention.schedule import run_purge
 from pipeline.service import Service
 from pipeline.sync.reconcile import run_job as reconcile
 
@@ -36,4 +37,5 @@ HANDLERS: dict[str, Callable[[Service, Job], int | None]] = {
     kinds.RECONCILE: reconcile,
     kinds.EXPORT: run_export,
     kinds.BULK: continue_action,
+    kinds.PURGE: run_purge,
 }

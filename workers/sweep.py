@@ -20,6 +20,7 @@ from pipeline.db.errors import safe_message
 from pipeline.follow_ups import pauses, recording
 from pipeline.jobs import queue
 from pipeline.operations.health import HEARTBEAT_SECONDS, delete_stale_heartbeats, record_heartbeat
+from pipeline.retention.schedule import enqueue_due_purge
 from pipeline.service import Service
 from pipeline.sync import reconcile
 from workers.direct import DirectRunner
@@ -97,6 +98,7 @@ class Sweep(threading.Thread):
                 record_heartbeat(connection, self.worker_name, os.getpid())
             with self.service.engine.begin() as connection:
                 reconcile.enqueue_due_runs(connection, self.service)
+                enqueue_due_purge(connection, self.service)
             with self.service.engine.begin() as connection:
                 recording.release_limited(connection, self.service)
             self.replay_missed()

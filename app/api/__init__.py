@@ -15,6 +15,7 @@ from app.api import (
     follow_ups,
     jobs,
     previews,
+    purge,
     responses,
     spend,
     submit,
@@ -41,6 +42,7 @@ RESOURCES = (
     datasets,
     exports,
     audit,
+    purge,
 )
 
 DESCRIPTION = """

@@ -11,12 +11,12 @@ from marshmallow import fields
 from marshmallow.validate import OneOf
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import ListQuery, OutputSchema, list_body, list_schema, paging
+from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from app.responses import send_content
 from pipeline.artifacts import jobs
-from pipeline.operations.queries import Record
+from pipeline.operations.queries import Gone, Record
 from pipeline.operations.queries import artifacts as queries
 
 blueprint = Blueprint("artifacts", "Files that responses point to.")
@@ -46,6 +46,10 @@ class Artifact(OutputSchema):
     details = fields.Dict(
         allow_none=True,
         metadata={"description": "Other contents of the file: size of an image, global_attributes by frame."},
+    )
+    purged_at = Timestamp(
+        allow_none=True,
+        metadata={"description": "Time at which the content was purged: its download answers 410."},
     )
     file = fields.Integer(metadata={"description": "Value of `file` in the annotations of this artifact."})
 
@@ -85,6 +89,8 @@ def get_artifact_content(artifact_id: UUID) -> Response:
     """Download a stored file"""
     with service().reader.begin() as connection:
         row = queries.get_artifact(connection, artifact_id)
+    if row["purged_at"] is not None:
+        raise Gone(f"the content of artifact {artifact_id} was purged on {row['purged_at']:%Y-%m-%d}")
     if row["state"] != "stored" or row["sha256"] is None:
         raise ProblemError(
             404, f"The file has no content: it is {row['state']}, {row['reason'] or 'wait for the worker'}."
@@ -106,7 +112,10 @@ def retry_artifact(artifact_id: UUID) -> Mapping[str, Any]:
     """Fetch a failed file again, or read a stored one again"""
     with service().engine.begin() as connection:
         queries.get_artifact(connection, artifact_id)
-        job_ids = jobs.retry(connection, artifact_id, actor())
+        try:
+            job_ids = jobs.retry(connection, artifact_id, actor())
+        except jobs.ArtifactPurged as error:
+            raise ProblemError(409, f"{error}.") from None
         row = queries.get_artifact(connection, artifact_id)
     dispatcher().dispatch(job_ids)
     return row

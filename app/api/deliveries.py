@@ -21,7 +21,7 @@ from pipeline.operations.queries import InvalidCursor, Record
 from pipeline.operations.queries import deliveries as queries
 from pipeline.receive import replay
 from pipeline.receive.receive import DatabaseBusy
-from pipeline.receive.replay import Replay
+from pipeline.receive.replay import BodyPurged, Replay
 
 blueprint = Blueprint("deliveries", "Callbacks as they were received.")
 
@@ -45,6 +45,12 @@ class Delivery(OutputSchema):
     last_received_at = Timestamp()
     dismissed_at = Timestamp(
         allow_none=True, metadata={"description": "Time at which a quarantined delivery was dismissed."}
+    )
+    purged_at = Timestamp(
+        allow_none=True,
+        metadata={
+            "description": "Time at which the body was purged: its download answers 410, and a replay is refused."
+        },
     )
     sha256 = fields.String()
     warnings = fields.List(
@@ -132,6 +138,8 @@ def replay_delivery(delivery_id: UUID) -> Record:
         replayed = replay.replay(service(), delivery_id, actor())
     except DatabaseBusy:
         raise ProblemError(503, "The task is locked; send the request again.", Retry_After="5") from None
+    except BodyPurged as error:
+        raise ProblemError(409, f"{error}.") from None
     return _finished(delivery_id, replayed)
 
 
@@ -152,7 +160,7 @@ def replay_deliveries(query: Mapping[str, Any]) -> Record:
     """Apply all matching deliveries again, oldest first, `limit` in each request
 
     Continue with `cursor` until `next_cursor` is null. `changed` is null for a delivery whose task was locked for too
-    long: replay that delivery again.
+    long: replay that delivery again. What was purged is left out.
     """
     conditions = list(queries.conditions(query))
     if not conditions:

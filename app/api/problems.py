@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, ServiceUnavailable
 from werkzeug.wrappers import Response as AnyResponse
 
 from pipeline.follow_ups.decisions import InvalidTransition
-from pipeline.operations.queries import InvalidCursor, NotFound
+from pipeline.operations.queries import Gone, InvalidCursor, NotFound
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = "5"
@@ -74,6 +74,7 @@ class Api(flask_smorest.Api):
         app.register_error_handler(HTTPException, http_error)
         app.register_error_handler(ProblemError, problem_error)
         app.register_error_handler(NotFound, not_found)
+        app.register_error_handler(Gone, gone)
         app.register_error_handler(InvalidCursor, invalid_cursor)
         app.register_error_handler(InvalidTransition, invalid_transition)
         app.register_error_handler(SQLAlchemyError, database_error)
@@ -106,6 +107,11 @@ def not_found(error: NotFound) -> Response:
 def invalid_transition(error: InvalidTransition) -> Response:
     """Return 409 for a decision that does not fit the state of its object."""
     return problem_response(409, str(error))
+
+
+def gone(error: Gone) -> Response:
+    """Return 410: the row is there, and its content was purged."""
+    return problem_response(410, f"{error}; its identity, digest and counts stay.")
 
 
 def invalid_cursor(error: InvalidCursor) -> Response:

@@ -66,6 +66,10 @@ class TaskSummary(OutputSchema):
         allow_none=True, metadata={"description": "Number of the current response; null if there is none."}
     )
     response_count = fields.Integer()
+    purged_at = Timestamp(
+        allow_none=True,
+        metadata={"description": "Time at which the content was purged. Identity, status and counts stay."},
+    )
     annotation_count = fields.Integer(
         metadata={"description": "Number of annotations of the current response."}
     )

@@ -39,7 +39,14 @@ def authenticate() -> None:
             f"{request.method} needs a token with the scope {needed}; this token's scopes: {scopes}.",
             WWW_Authenticate=f'Bearer realm="weighbridge", error="insufficient_scope", scope="{needed}"',
         )
-    g.actor = known.name
+    g.actor, g.scopes = known.name, known.scopes
+
+
+def require_scope(scope: str) -> None:
+    """Raise ProblemError (403) unless the token of this request has the scope."""
+    if scope not in g.scopes:
+        rejections.labels("scope").inc()
+        raise ProblemError(403, f"This call needs a token with the scope {scope}.")
 
 
 def reject_token() -> None:

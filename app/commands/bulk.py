@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from app.commands.group import actor, not_found_message
 from app.commands.output import print_json, printable
+from pipeline.artifacts.jobs import ArtifactPurged
 from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.operations.queries import NotFound
 
@@ -28,7 +29,7 @@ def act_on_each(
     for one in ids:
         try:
             results[one] = act(connection, one, actor())
-        except (NotFound, InvalidTransition) as error:
+        except (NotFound, InvalidTransition, ArtifactPurged) as error:
             errors[one] = error
     return results, errors
 

@@ -33,7 +33,7 @@ from pipeline.operations import dismissals
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import deliveries as queries
 from pipeline.receive.receive import DatabaseBusy
-from pipeline.receive.replay import iter_ids, replay
+from pipeline.receive.replay import BodyPurged, iter_ids, replay
 
 POLL_SECONDS = 0.5
 TAIL_BATCH_SIZE = 1000
@@ -178,6 +178,8 @@ def replay_one(delivery_id: UUID) -> Record:
         done = replay(service(), delivery_id, actor())
     except DatabaseBusy as error:
         return {"delivery_id": str(delivery_id), "error": f"the task is locked, try again: {error}"}
+    except BodyPurged as error:
+        return {"delivery_id": str(delivery_id), "error": str(error)}
     dispatch_now(done.receipt.jobs)
     changed = {name: list(values) for name, values in done.changed.items()}
     return {"delivery_id": str(delivery_id), "status": done.receipt.status, "changed": changed}

@@ -23,6 +23,7 @@ from pipeline.operations.queries import deliveries as queries
 from pipeline.operations.queries.responses import versions_of_delivery
 from pipeline.receive import replay
 from pipeline.receive.receive import DatabaseBusy
+from pipeline.receive.replay import BodyPurged
 
 MAX_SHOWN_BYTES = 80_000
 PLACE = re.compile(r"line (\d+),? column (\d+)")
@@ -81,7 +82,7 @@ def delivery(delivery_id: str) -> Response:
     """Show one delivery with its body, headers and the command that sends it again."""
     with service().reader.begin() as connection:
         row = queries.get_delivery(connection, _uuid(delivery_id))
-        body = queries.get_body(connection, row["id"])
+        body = b"" if row["purged_at"] else queries.get_body(connection, row["id"])
         versions = versions_of_delivery(connection, row["task_id"], row["id"]) if row["task_id"] else []
     place = _broken_at(row["reason"], body)
     start = max(0, place - MAX_SHOWN_BYTES // 2) if place is not None and len(body) > MAX_SHOWN_BYTES else 0
@@ -120,6 +121,8 @@ def _preview(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return replay.preview_replay(service(), row["id"]).changed
     except DatabaseBusy:
         abort(503, "The task is locked; try again.")
+    except BodyPurged as error:
+        abort(409, f"{error}.")
 
 
 @blueprint.post("/deliveries/<delivery_id>/replay")
@@ -133,6 +136,8 @@ def replay_delivery(delivery_id: str) -> Response:
         done = replay.replay(service(), row_id, session.actor())
     except DatabaseBusy:
         abort(503, "The task is locked; try again.")
+    except BodyPurged as error:
+        abort(409, f"{error}.")
     dispatcher().dispatch(done.receipt.jobs)
     changed = ", ".join(done.changed or ()) or "nothing"
     flash(f"Replayed: the delivery is {done.receipt.status}; changed: {changed}.")

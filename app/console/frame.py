@@ -20,7 +20,7 @@ from app.api.problems import ProblemError
 from app.console import session
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.follow_ups.decisions import InvalidTransition
-from pipeline.operations.queries import InvalidCursor, NotFound
+from pipeline.operations.queries import Gone, InvalidCursor, NotFound
 
 blueprint = Blueprint("console", __name__, url_prefix="/console", template_folder=".", static_folder="static")
 
@@ -99,6 +99,11 @@ def error_page(status: int, title: str, message: str) -> Response:
 @blueprint.errorhandler(NotFound)
 def _not_found(error: NotFound) -> Response:
     return error_page(404, "Not found", f"{str(error)[:1].upper()}{str(error)[1:]}.")
+
+
+@blueprint.errorhandler(Gone)
+def _gone(error: Gone) -> Response:
+    return error_page(410, "Purged", f"{str(error)[:1].upper()}{str(error)[1:]}. Its digest and counts stay.")
 
 
 @blueprint.errorhandler(InvalidCursor)

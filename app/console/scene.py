@@ -73,7 +73,7 @@ class Scene:
 def read_scene(found: Record, number: int | None) -> Scene:
     """Return the scene that the address asks for, of version `number`."""
     scene = _begin(found, number)
-    if number is not None:
+    if number is not None and found["purged_at"] is None:
         _read(found, number, scene)
     _place(found, scene)
     draw(found["task_id"], number, scene, scene.annotations)

@@ -65,6 +65,7 @@ def upgrade() -> None:
         sa.Column("annotation_count", sa.Integer(), nullable=True),
         sa.Column("details", json(), nullable=True),
         sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_artifacts")),
         sa.UniqueConstraint("response_id", "ordinal", name=op.f("uq_artifacts_response_id_ordinal")),
     )
@@ -76,6 +77,7 @@ def upgrade() -> None:
             sqlite_where=sa.text("state != 'stored'"),
             postgresql_where=sa.text("state != 'stored'"),
         )
+        batch_op.create_index("ix_artifacts_sha256", ["sha256"], unique=False)
         batch_op.create_index("ix_artifacts_task_id", ["task_id"], unique=False)
 
     op.create_table(
@@ -178,6 +180,7 @@ def upgrade() -> None:
         sa.Column("duplicates", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("last_received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("dismissed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
         sa.UniqueConstraint("environment", "sha256", name=op.f("uq_deliveries_environment_sha256")),
     )
@@ -417,6 +420,7 @@ def upgrade() -> None:
         sa.Column("response_id", sa.Uuid(), nullable=True),
         sa.Column("response_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("follow_up_unique_id", sa.String(), nullable=True),
+        sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("task_id", name=op.f("pk_tasks")),
         sa.UniqueConstraint("id", name=op.f("uq_tasks_id")),
     )
@@ -448,6 +452,22 @@ def upgrade() -> None:
         sa.Column("task_id", sa.String(), nullable=False),
         sa.Column("missed_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("source", "name", "task_id", name=op.f("pk_missed_tasks")),
+    )
+    op.create_table(
+        "purge_leftovers",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("responses", json(), nullable=False),
+        sa.Column("files", json(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_purge_leftovers")),
+    )
+    op.create_table(
+        "retention_runs",
+        sa.Column("name", sa.String(length=16), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("after", sa.Uuid(), nullable=True),
+        sa.Column("counts", json(), nullable=True),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_retention_runs")),
     )
     op.create_table(
         "rate_limits",
@@ -514,6 +534,8 @@ def downgrade() -> None:
     op.drop_table("sync_runs")
     op.drop_table("spend_counters")
     op.drop_table("rate_limits")
+    op.drop_table("retention_runs")
+    op.drop_table("purge_leftovers")
     op.drop_table("missed_tasks")
     op.drop_table("creation_pauses")
     op.drop_table("tasks")
@@ -577,6 +599,7 @@ def downgrade() -> None:
             sqlite_where=sa.text("state != 'stored'"),
             postgresql_where=sa.text("state != 'stored'"),
         )
+        batch_op.drop_index("ix_artifacts_sha256")
 
     op.drop_table("artifacts")
     op.drop_table("api_tokens")

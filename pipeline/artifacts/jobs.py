@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from models import Annotation as AnnotationRow
-from models import Artifact, Response
+from models import Artifact, Response, Task
 from pipeline.access.audit import log_action
 from pipeline.artifacts import hosts
 from pipeline.artifacts.extract import (
@@ -25,6 +25,7 @@ from pipeline.artifacts.extract import (
     extract,
     read_plain_image_again,
 )
+from pipeline.artifacts.references import hold_contents
 from pipeline.artifacts.rows import (
     MAX_REASON_LENGTH,
     ArtifactSuperseded,
@@ -128,6 +129,7 @@ def download(service: Service, job: Job, file: File, check_lease: CheckLease) ->
         incoming.commit(fetched.sha256)
         outcome.label = "stored"
     with service.engine.begin() as connection:
+        hold_contents(connection)
         lock_pending(connection, job, file)
         update_artifact(
             connection,
@@ -138,6 +140,8 @@ def download(service: Service, job: Job, file: File, check_lease: CheckLease) ->
             path=path(fetched.sha256),
         )
         hosts.clear_host(connection, file)
+    if not service.store.exists(fetched.sha256):
+        raise Unavailable("a purge has deleted the same content of another task while it was stored")
     return replace(file, sha256=fetched.sha256)
 
 
@@ -153,6 +157,10 @@ def _stored_at_same_url(service: Service, file: File) -> dict[str, Any] | None:
     with service.reader.begin() as connection:
         row = connection.execute(select(*columns).where(*others).limit(1)).mappings().one_or_none()
     return dict(row) if row is not None and service.store.exists(row["sha256"]) else None
+
+
+class ArtifactPurged(Exception):
+    """Raised when a file that was purged, or whose task was, would be fetched again."""
 
 
 class _LeasedSink(NamedTuple):
@@ -247,11 +255,22 @@ def fail(service: Service, job: Job, file: File, reason: str) -> None:
 def retry(connection: Connection, artifact_id: UUID, actor: str) -> list[UUID]:
     """Fetch a failed file again, or read a stored one again, and audit it. Returns the ids of the jobs to dispatch.
 
-    Raises LookupError for an unknown artifact.
+    Raises LookupError for an unknown artifact, and ArtifactPurged.
     """
-    state = connection.scalar(select(Artifact.state).where(Artifact.id == artifact_id).with_for_update())
-    if state is None:
+    columns = (Artifact.state, Artifact.purged_at, Task.purged_at.label("task_purged_at"))
+    known = connection.execute(
+        select(*columns)
+        .join(Task, Task.task_id == Artifact.task_id)
+        .where(Artifact.id == artifact_id)
+        .with_for_update(of=Artifact)
+    ).one_or_none()
+    if known is None:
         raise LookupError(f"there is no artifact {artifact_id}")
+    if (purged_at := known.purged_at or known.task_purged_at) is not None:
+        raise ArtifactPurged(
+            f"artifact {artifact_id} was purged on {purged_at:%Y-%m-%d}; it is not fetched again"
+        )
+    state = known.state
     values: dict[str, Any] = {"state": "pending", "attempts": 0, "first_attempt_at": None, "reason": None}
     if state == "failed":
         values["sha256"] = None

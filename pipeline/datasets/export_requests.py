@@ -8,8 +8,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, delete, select, update
 
-from models import Artifact, Export, Job, RequestFile
+from models import Export, Job
 from pipeline.access.audit import log_action
+from pipeline.artifacts.references import is_unused
 from pipeline.db.dialect import insert
 from pipeline.db.ids import new_id, utcnow
 from pipeline.jobs import kinds, queue
@@ -137,11 +138,3 @@ def delete_export(connection: Connection, export_id: UUID, actor: str) -> str | 
     queue.delete_pending(connection, kinds.EXPORT, [str(export_id)])
     log_action(connection, actor, "export.delete", str(export_id))
     return row.sha256 if row.sha256 is not None and is_unused(connection, row.sha256) else None
-
-
-def is_unused(connection: Connection, sha256: str) -> bool:
-    """Return whether no row refers to this content of the artifact store."""
-    return not any(
-        connection.scalar(select(table.sha256).where(table.sha256 == sha256).limit(1))
-        for table in (Export, Artifact, RequestFile)
-    )

@@ -119,7 +119,7 @@ def _described(connection: Connection, rows: Sequence[RowMapping]) -> dict[int, 
             continue
         values: dict[str, Any] = dict.fromkeys(DESCRIBED)
         body = connection.scalar(select(Delivery.body).where(Delivery.id == row["delivery_id"]))
-        if body is not None and (task := parse_callback(body, "live").task) is not None:
+        if body and (task := parse_callback(body, "live").task) is not None:
             values |= {name: value for name, value in task_columns(task).items() if name in DESCRIBED}
         found[row["position"]] = values
     return found
@@ -226,7 +226,7 @@ def _raw_task(connection: Connection, delivery_id: UUID | None) -> dict[str, Any
     if delivery_id is None:
         return {}
     body = connection.scalar(select(Delivery.body).where(Delivery.id == delivery_id))
-    return {} if body is None else task_object(body)
+    return task_object(body) if body else {}
 
 
 def task_object(body: bytes) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Select, select
 
 from models import Annotation, Artifact, DatasetItem, Delivery, FollowUp, Response, Task
 from pipeline.datasets.attachments import attachments
-from pipeline.datasets.filters import Filters, matches
+from pipeline.datasets.filters import Filters, Unusable, matches
 from pipeline.datasets.images import batches
 from pipeline.datasets.splits import METADATA, Member
 from pipeline.db.tables import TASKS
@@ -115,7 +115,7 @@ def _page(connection: Connection, statement: Select[Any], after: str) -> Sequenc
 
 def _prefiltered(statement: Select[Any], filters: Filters) -> Select[Any]:
     """Return what the database can decide without reading a task's JSON."""
-    statement = statement.where(TASKS.c.response_id.is_not(None))
+    statement = statement.where(TASKS.c.response_id.is_not(None), TASKS.c.purged_at.is_(None))
     for name, column in (("type", "type"), ("project", "project"), ("batch", "batch"), ("status", "status"),
                          ("environment", "environment"), ("review", "review_status")):  # fmt: skip
         if wanted := getattr(filters, name):
@@ -124,9 +124,14 @@ def _prefiltered(statement: Select[Any], filters: Filters) -> Select[Any]:
 
 
 def task_at(connection: Connection, task_id: str, as_of: datetime) -> dict[str, Any] | None:
-    """Return the task's columns as the deliveries up to `as_of` make them; None without any."""
+    """Return the task's columns as the deliveries up to `as_of` make them; None without any, and if the task was purged.
+
+    Raises Unusable if a body that says how it was then was purged.
+    """
+    if connection.scalar(select(Task.purged_at).where(Task.task_id == task_id)) is not None:
+        return None
     deliveries = connection.execute(
-        select(Delivery.id, Delivery.body, Delivery.environment, Delivery.received_at)
+        select(Delivery.id, Delivery.body, Delivery.environment, Delivery.received_at, Delivery.purged_at)
         .where(Delivery.task_id == task_id, Delivery.status == "processed", Delivery.received_at <= as_of)
         .order_by(Delivery.id)
     ).all()
@@ -134,6 +139,11 @@ def task_at(connection: Connection, task_id: str, as_of: datetime) -> dict[str, 
         return None
     task: dict[str, Any] = dict.fromkeys(TASKS.c.keys())
     for delivery in deliveries:
+        if delivery.purged_at is not None:
+            raise Unusable(
+                f"Task {task_id} has changed since, and the body that says how it was before was purged on"
+                f" {delivery.purged_at:%Y-%m-%d}. Choose a later moment, or leave --as-of out."
+            )
         try:
             callback = parse_callback(delivery.body, delivery.environment)
         except InvalidCallback:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -39,6 +40,8 @@ class Member(NamedTuple):
     params: dict[str, Any] | None
     metadata: dict[str, Any] | None
     follow_up_unique_id: str | None
+    purged_at: datetime | None
+    body_purged_at: datetime | None
 
 
 def verify(service: Service, reference: str) -> dict[str, Any]:
@@ -108,6 +111,8 @@ class Check:
                     self.problem(f"Task {member.task_id}: {reason}.")
 
     def _wrong_file(self, artifact: Any, rows: int) -> str | None:
+        if artifact.purged_at is not None:
+            return f"its file {artifact.role} was purged on {artifact.purged_at:%Y-%m-%d}"
         if artifact.state != "stored" or artifact.sha256 is None:
             return f"its file {artifact.role} is not stored any more"
         made = hashlib.sha256()
@@ -162,6 +167,8 @@ def _page(version_id: UUID, after: int) -> Any:
             Task.params,
             Task.metadata_,
             Task.follow_up_unique_id,
+            Task.purged_at,
+            Delivery.purged_at,
         )
         .outerjoin(Response, Response.id == DatasetItem.response_id)
         .outerjoin(Delivery, Delivery.id == Response.delivery_id)
@@ -181,6 +188,7 @@ def _files(connection: Connection, response_ids: Sequence[UUID]) -> dict[UUID, l
             Artifact.state,
             Artifact.sha256,
             Artifact.annotation_count,
+            Artifact.purged_at,
         )
         .where(Artifact.response_id.in_(response_ids))
         .order_by(Artifact.ordinal)
@@ -195,6 +203,10 @@ def _wrong_body(member: Member) -> str | None:
     """Return what is wrong with the body that the response came in."""
     if member.digest is None:
         return "its result is gone"
+    if member.purged_at is not None:
+        return f"it was purged on {member.purged_at:%Y-%m-%d}"
+    if member.body_purged_at is not None:
+        return f"the body of its result was purged on {member.body_purged_at:%Y-%m-%d}"
     if member.body is None:
         return "the body of its result is gone"
     if hashlib.sha256(member.body).hexdigest() != member.sha256:

@@ -103,8 +103,8 @@ def _send(service: Service, row: RowMapping) -> Outcome:
 
     if not row["enabled"]:
         return Outcome(attempt(None, "the subscriber is disabled"), is_final=True)
-    if row["delivery_id"] is not None and row["body"] is None:
-        return Outcome(attempt(None, "the delivery was deleted"), is_final=True)
+    if row["delivery_id"] is not None and not row["body"]:
+        return Outcome(attempt(None, "the body of the delivery was purged"), is_final=True)
     body = dumps(row["payload"]).encode() if row["delivery_id"] is None else bytes(row["body"])
     try:
         headers = {

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, RowMapping, select, update
 
-from models import FollowUp
+from models import FollowUp, Task
 from pipeline.access.audit import log_action
 from pipeline.db.follow_up_states import CANCELED, CREATED, FAILED, HELD, PLANNED, transition
 from pipeline.db.ids import utcnow
@@ -59,6 +59,11 @@ def retry(connection: Connection, unique_id: str, actor: str) -> list[UUID]:
 
 def _create(connection: Connection, follow_up: RowMapping) -> list[UUID]:
     unique_id = follow_up["unique_id"]
+    source = select(Task.purged_at).where(Task.task_id == follow_up["source_task_id"])
+    if (purged_at := connection.scalar(source)) is not None:
+        raise InvalidTransition(
+            f"its source and its request were purged on {purged_at:%Y-%m-%d}; nothing can be created from them"
+        )
     transition(connection, [unique_id], PLANNED)
     job_ids = queue.enqueue(connection, kinds.CREATE, [unique_id], queue=follow_up["environment"])
     return [*_publish_change(connection, unique_id), *job_ids]

@@ -19,7 +19,7 @@ from pipeline.follow_ups.recording import (
     enqueue_within_limits,
     insert_follow_ups,
 )
-from pipeline.follow_ups.views import TaskSnapshot, load_snapshot, snapshot_key
+from pipeline.follow_ups.views import ContentPurged, TaskSnapshot, load_snapshot, snapshot_key
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job
 from pipeline.service import Service
@@ -96,10 +96,14 @@ def plan_task(service: Service, job: Job) -> int:
 
 
 def make_plan(service: Service, task_id: str) -> TaskPlan | None:
-    """Ask every workflow; None while a file of the task's response is pending."""
+    """Ask every workflow; None while a file of the task's response is pending, and if it or a parent was purged."""
     workflows = service.workflows
     with service.reader.begin() as connection:
-        snapshot = load_snapshot(connection, task_id, parents=workflows.needs_parents)
+        try:
+            snapshot = load_snapshot(connection, task_id, parents=workflows.needs_parents)
+        except ContentPurged as purged:
+            log.warning("nothing is planned", extra={"task_id": task_id, "reason": str(purged)})
+            return None
         paused = paused_workflows(connection, service)
     if snapshot is None:
         return None

@@ -16,10 +16,12 @@ from PIL import Image, ImageOps
 from sqlalchemy import Connection, RowMapping, case, literal, or_, select
 
 from models import Artifact, FollowUp, RequestFile, Response, Task
+from pipeline.artifacts.references import hold_contents
 from pipeline.db.dialect import insert
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups.signed_urls import parse_own_url, signed_url
 from pipeline.follow_ups.views import annotations_of_files
+from pipeline.http.client import Unavailable
 from pipeline.http.download import fetch
 from pipeline.jobs import queue
 from pipeline.jobs.queue import Job
@@ -65,7 +67,7 @@ class BuiltFile(NamedTuple):
 def with_files(service: Service, job: Job, follow_up: RowMapping) -> dict[str, Any]:
     """Return the request as Scale gets it, with a new signed URL for each file.
 
-    Raises MissingArtifact, RequestFileError, DownloadRefused or DownloadUnavailable.
+    Raises MissingArtifact, RequestFileError, DownloadRefused or Unavailable.
     """
     urls = []
     if needed := stored_files(follow_up["files"]):
@@ -111,11 +113,14 @@ def build_file(service: Service, task_id: str, recipe: Recipe) -> BuiltFile:
         return BuiltFile(row.sha256, row.size_bytes, row.media_type)
     built = _build(service, task_id, recipe)
     with service.engine.begin() as connection:
+        hold_contents(connection)
         values = {"recipe": _digest(recipe), "made_at": utcnow(), **built._asdict()}
         statement = insert(connection, RequestFile).values(**values)
         new = statement.excluded
         fresh = {name: new[name] for name in ("sha256", "size_bytes", "media_type", "made_at")}
         connection.execute(statement.on_conflict_do_update(index_elements=["recipe"], set_=fresh))
+    if not service.store.exists(built.sha256):
+        raise Unavailable("a purge has deleted the same content of another task while it was stored")
     return built
 
 

@@ -61,6 +61,13 @@ def run_of(connection: Connection, root: str, prices: Prices) -> dict[str, Any]:
     return _summary(connection, walk(connection, root), prices)
 
 
+def is_open(connection: Connection, root: str) -> bool:
+    """Return whether something of the run may still be created, decided, joined or planned."""
+    walked = walk(connection, root)
+    waits = any(walked.counts[state] for state in (*ACTIVE, "held")) or bool(walked.verdicts[None])
+    return waits or _will_plan(connection, walked.task_ids)
+
+
 def finished_run(connection: Connection, root: str, prices: Prices) -> tuple[set[str], dict[str, Any]] | None:
     """Return (workflows, run) of a finished run; None while it is running, or if nothing followed."""
     walked = walk(connection, root)

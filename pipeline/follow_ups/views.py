@@ -27,6 +27,10 @@ MAX_RESULT_AGE = timedelta(days=7)
 MAX_NAMED_FILES = 3
 
 
+class ContentPurged(LookupError):
+    """Raised when a task that planning would read was purged: nothing may be created from what is left of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskSnapshot:
     """A task as planning loaded it. A plan is stored only if `key` still equals `snapshot_key`."""
@@ -49,11 +53,12 @@ def snapshot_key(connection: Connection, task_id: str) -> tuple[Any, ...]:
 def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True) -> TaskSnapshot | None:
     """Load a task as it is now; None while a file of its current response is pending.
 
-    `parents` says whether the view gets its `parent`: see Workflows.needs_parents.
+    `parents` says whether the view gets its `parent`: see Workflows.needs_parents. Raises ContentPurged.
     """
     task = connection.execute(_CURRENT, {"task": task_id}).mappings().one_or_none()
     if task is None or task["has_pending_files"]:
         return None
+    _refuse_purged(task)
     source, depth, planned_from = _source(connection, task)
     loaded = _view(
         connection,
@@ -69,15 +74,21 @@ def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True)
 
 
 def load_parent(connection: Connection, task_id: str, response_id: UUID | None) -> View | None:
-    """Load a task with the response that its follow-ups were planned from, whatever came later."""
+    """Load a task with the response that its follow-ups were planned from, whatever came later. Raises ContentPurged."""
     task = (
         connection.execute(_AT_RESPONSE, {"task": task_id, "response": response_id}).mappings().one_or_none()
     )
     if task is None:
         return None
+    _refuse_purged(task)
     source, depth, planned_from = _source(connection, task)
     parent = load_parent(connection, source.task_id, planned_from) if source else None
     return _view(connection, task, response_id, source=source, depth=depth, parent=parent)
+
+
+def _refuse_purged(task: RowMapping) -> None:
+    if task["purged_at"] is not None:
+        raise ContentPurged(f"task {task['task_id']} was purged on {task['purged_at']:%Y-%m-%d}")
 
 
 def _task_query(response_id: Any) -> Any:

@@ -33,6 +33,8 @@ EXPORT = "export"
 """Write an export that was requested through the API. Subject: id of the export."""
 BULK = "bulk"
 """Decide about all rows that match a filter. Subject: id of the bulk action."""
+PURGE = "purge"
+"""Purge what the RETAIN_…_DAYS settings do not keep. Subject: `retention`."""
 
 SUBJECT_FIELD = {
     PARSE: "delivery_id",
@@ -48,6 +50,7 @@ SUBJECT_FIELD = {
     RECONCILE: "environment",
     EXPORT: "export_id",
     BULK: "bulk_action_id",
+    PURGE: "purge",
 }
 """Kind → name of its subject in log lines: the same as in lines about deliveries, tasks and follow-ups."""
 
@@ -68,6 +71,7 @@ MAX_ATTEMPTS = {
     RECONCILE: 40,
     EXPORT: 20,
     BULK: 20,
+    PURGE: 20,
 }
 """With the back-off of queue.py 40 attempts take 28 hours, longer than a day's outage of a remote side; 20 take 8 hours."""
 DEFAULT_MAX_ATTEMPTS = 20

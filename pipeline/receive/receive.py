@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from pipeline.db.errors import is_transient, rolled_back, safe_message
 from pipeline.db.ids import new_id, utcnow
 from pipeline.jobs import kinds, queue
-from pipeline.receive import fast_path, rows, versions
+from pipeline.receive import fast_path, purged, rows, versions
 from pipeline.receive.events import DeliveryEvents
 from pipeline.receive.ordering import task_changes
 from pipeline.receive.rows import DeliveryMeta, Parsed
@@ -179,6 +179,9 @@ def apply_callback(
     stored = _lock_task(connection, callback.task_id, callback.environment)
     version = versions.find_version(connection, callback, key)
     changes = task_changes(stored, callback, key, version.id if version else None)
+    if stored["purged_at"] is not None:
+        purged.apply(connection, stored, delivery, callback, version, changes)
+        return []
     job_ids = []
     if version and version.is_new:
         changes["response_count"] = stored["response_count"] + 1

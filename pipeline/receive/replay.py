@@ -32,6 +32,11 @@ from scale.envelope import Callback, InvalidCallback
 
 log = logging.getLogger(__name__)
 
+
+class BodyPurged(LookupError):
+    """Raised when the bytes of a delivery were purged, or the content of its task: it cannot be applied again."""
+
+
 MISSING_KEY_RETRY_SECONDS = 900.0
 IDS_BATCH_SIZE = 500
 CHUNK_BYTES = 1024 * 1024
@@ -59,7 +64,11 @@ def parse_delivery(service: Service, job: Job) -> None:
     """Run a job of kind `parse`: parse a delivery that was only stored, and apply it."""
     lease = queue.keep_lease(service.engine, job, service.settings.lease_seconds)
     with lease, _one_large_body(), _without_garbage_collection():
-        delivery, callback = _parse_stored(service, UUID(job.subject))
+        try:
+            delivery, callback = _parse_stored(service, UUID(job.subject))
+        except BodyPurged:  # it was applied before: a body that waits is never purged
+            with service.engine.begin() as connection:
+                return queue.finish(connection, job)
         events = DeliveryEvents(service.subscriptions)
         with service.engine.begin() as connection:
             close_on_return(connection)
@@ -73,10 +82,12 @@ def parse_delivery(service: Service, job: Job) -> None:
 def replay(service: Service, delivery_id: UUID, actor: str) -> Replay:
     """Apply a stored delivery once more, with the current code, and audit it. Nothing is created twice.
 
-    Raises LookupError if there is no such delivery, and DatabaseBusy if its task is locked for too long.
+    Raises LookupError if there is no such delivery, BodyPurged if it or its task was purged, and DatabaseBusy if its task is
+    locked for too long.
     """
     delivery, callback = _parse_stored(service, delivery_id)
     with service.engine.begin() as connection:
+        _refuse_purged_task(connection, delivery_id)
         before = _snapshot(connection, delivery_id)
         receipt = _apply_again(connection, service, delivery, callback, reparse=True)
         log_action(connection, actor, "delivery.replay", str(delivery_id), {"status": receipt.status})
@@ -87,6 +98,7 @@ def preview_replay(service: Service, delivery_id: UUID) -> Replay:
     """Return what a replay would change. It is done and rolled back. Raises as replay() does."""
     delivery, callback = _parse_stored(service, delivery_id)
     with service.engine.connect() as connection:
+        _refuse_purged_task(connection, delivery_id)
         before = _snapshot(connection, delivery_id)
         receipt = _apply_again(connection, service, delivery, callback, reparse=True)
         after = _snapshot(connection, delivery_id)
@@ -97,10 +109,15 @@ def preview_replay(service: Service, delivery_id: UUID) -> Replay:
 def replay_many(
     service: Service, actor: str, *conditions: ColumnElement[bool], after: UUID | None = None
 ) -> Iterator[tuple[UUID, Replay | DatabaseBusy]]:
-    """Replay each delivery that meets all `conditions` in a transaction of its own. Yields DatabaseBusy for a locked task."""
+    """Replay each delivery that meets all `conditions` in a transaction of its own. Yields DatabaseBusy for a locked task.
+
+    What was purged is left out.
+    """
     for delivery_id in iter_ids(service, *conditions, after=after):
         try:
             yield delivery_id, replay(service, delivery_id, actor)
+        except BodyPurged:
+            continue
         except DatabaseBusy as busy:
             yield delivery_id, busy
 
@@ -108,11 +125,12 @@ def replay_many(
 def iter_ids(service: Service, *conditions: ColumnElement[bool], after: UUID | None = None) -> Iterator[UUID]:
     """Yield the ids of the deliveries that meet all `conditions` (on columns of Delivery) after `after`, oldest first.
 
-    Reads page by page: rows that stop matching are skipped, rows received later are ignored.
+    Reads page by page: rows that stop matching are skipped, rows received later are ignored, and so are purged bodies.
     """
     newest = new_id()
     while True:
-        matching = select(Delivery.id).where(*conditions, Delivery.id < newest).order_by(Delivery.id)
+        known = (*conditions, Delivery.purged_at.is_(None), Delivery.id < newest)
+        matching = select(Delivery.id).where(*known).order_by(Delivery.id)
         if after is not None:
             matching = matching.where(Delivery.id > after)
         with service.reader.begin() as connection:
@@ -170,11 +188,22 @@ def _read_delivery(connection: Connection, delivery_id: UUID) -> Any:
 
 def _parse_stored(service: Service, delivery_id: UUID) -> tuple[DeliveryMeta, Callback | InvalidCallback]:
     """Parse a stored delivery with the current code, before the transaction that applies it: bodies may be large."""
-    columns = (Delivery.id, Delivery.kind, Delivery.environment, Delivery.received_at, Delivery.size_bytes)
+    columns = (
+        Delivery.id,
+        Delivery.kind,
+        Delivery.environment,
+        Delivery.received_at,
+        Delivery.size_bytes,
+        Delivery.purged_at,
+    )
     with service.reader.begin() as connection:
         row = connection.execute(select(*columns).where(Delivery.id == delivery_id)).one_or_none()
         if row is None:
             raise LookupError(f"there is no delivery {delivery_id}")
+        if row.purged_at is not None:
+            raise BodyPurged(
+                f"the body of delivery {delivery_id} was purged on {row.purged_at:%Y-%m-%d}; nothing is left to replay"
+            )
         body = _read_body(connection, delivery_id, row.size_bytes)
     delivery = DeliveryMeta(row.id, row.kind, row.environment, row.received_at)
     return delivery, parse_body(body, row.environment, row.id)
@@ -185,8 +214,22 @@ def _read_body(connection: Connection, delivery_id: UUID, size: int) -> bytes:
     body = bytearray()
     while len(body) < size:
         chunk = func.substr(Delivery.body, len(body) + 1, CHUNK_BYTES, type_=LargeBinary)
-        body += connection.scalars(select(chunk).where(Delivery.id == delivery_id)).one()
+        piece = connection.scalars(select(chunk).where(Delivery.id == delivery_id)).one()
+        if not piece:
+            raise BodyPurged(f"the body of delivery {delivery_id} was purged while it was read")
+        body += piece
     return bytes(body)
+
+
+def _refuse_purged_task(connection: Connection, delivery_id: UUID) -> None:
+    of_task = select(Task.task_id, Task.purged_at).join(Delivery, Delivery.task_id == Task.task_id)
+    task = connection.execute(
+        of_task.where(Delivery.id == delivery_id, Task.purged_at.is_not(None))
+    ).one_or_none()
+    if task is not None:
+        raise BodyPurged(
+            f"task {task.task_id} was purged on {task.purged_at:%Y-%m-%d}; a replay would not bring its content back"
+        )
 
 
 @contextmanager

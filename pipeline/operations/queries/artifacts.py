@@ -27,6 +27,7 @@ COLUMNS = (
     Artifact.annotation_count,
     Artifact.details,
     Artifact.ordinal.label("file"),
+    Artifact.purged_at,
 )
 
 LARGE = (Artifact.details, Artifact.url, Artifact.reason)

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, LargeBinary, and_, func, liter
 from models import Delivery
 from pipeline.db.dialect import byte_position
 from pipeline.db.ids import first_id_at, utcnow
-from pipeline.operations.queries.filters import Filters, NotFound, equal
+from pipeline.operations.queries.filters import Filters, Gone, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, count_up_to, paginate
 
 STATUSES = ("stored", "processed", "quarantined")
@@ -36,6 +36,7 @@ COLUMNS = (
     Delivery.sha256,
     Delivery.warnings,
     Delivery.dismissed_at,
+    Delivery.purged_at,
 )
 
 
@@ -102,8 +103,11 @@ def get_delivery(connection: Connection, delivery_id: UUID) -> Mapping[str, Any]
 
 
 def get_body(connection: Connection, delivery_id: UUID) -> bytes:
-    """Return the bytes of a delivery as they were received. Raises NotFound."""
-    body: bytes = _get(connection, delivery_id, Delivery.body)["body"]
+    """Return the bytes of a delivery as they were received. Raises NotFound, and Gone if they were purged."""
+    row = _get(connection, delivery_id, Delivery.body, Delivery.purged_at)
+    if row["purged_at"] is not None:
+        raise Gone(f"the body of delivery {delivery_id} was purged on {row['purged_at']:%Y-%m-%d}")
+    body: bytes = row["body"]
     return body
 
 

@@ -17,6 +17,10 @@ class NotFound(LookupError):
     """Raised when no row has the requested id. The message names both."""
 
 
+class Gone(LookupError):
+    """Raised when the row is there and its content was purged. The message names it and says when."""
+
+
 def equal(model: Any, names: Sequence[str], filters: Filters) -> Iterator[ColumnElement[bool]]:
     """Yield `column = value` for each of `names` that `filters` sets."""
     for name in names:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, Text, cast, func, select
 
 from models import Annotation, Artifact, Response, Task
 from pipeline.operations.queries.artifacts import artifacts_of_response
-from pipeline.operations.queries.filters import Filters, NotFound, equal
+from pipeline.operations.queries.filters import Filters, Gone, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, paginate
 from pipeline.operations.queries.sizes import if_small, text_length
 from pipeline.operations.queries.tasks import task_not_found
@@ -87,8 +87,10 @@ def list_annotations(
 ) -> Page:
     """Return the annotations of one version by position, those of the response itself before those of its files.
 
-    Filters: response (a version's number; the current one by default), type, label, uuid, frame, position. Raises NotFound.
+    Filters: response (a version's number; the current one by default), type, label, uuid, frame, position. Raises NotFound,
+    and Gone if the task was purged.
     """
+    refuse_purged(connection, task_id)
     response_id = _current_id(connection, task_id)
     if (number := filters.get("response")) is not None:
         response_id = _version(connection, task_id, number, Response.id)["id"]
@@ -118,7 +120,8 @@ def last_frame(connection: Connection, task_id: str, number: int) -> int | None:
 
 
 def annotation_values(connection: Connection, task_id: str, number: int) -> list[AnnotationValue]:
-    """Return the annotations of a version for a comparison. Raises NotFound and TooManyAnnotations."""
+    """Return the annotations of a version for a comparison. Raises NotFound, Gone and TooManyAnnotations."""
+    refuse_purged(connection, task_id)
     row = _version(connection, task_id, number, Response.id, Response.annotation_count)
     if row["annotation_count"] > MAX_COMPARED:
         raise TooManyAnnotations(
@@ -133,10 +136,18 @@ def annotation_values(connection: Connection, task_id: str, number: int) -> list
 
 
 def response_text(connection: Connection, task_id: str, number: int) -> str:
-    """Return one response as JSON text, which is not parsed on the way. Raises NotFound."""
+    """Return one response as JSON text, which is not parsed on the way. Raises NotFound, and Gone if the task was purged."""
+    refuse_purged(connection, task_id)
     row = _version(connection, task_id, number, cast(Response.response, Text).label("text"))
     text: str = row["text"] or "null"
     return text
+
+
+def refuse_purged(connection: Connection, task_id: str) -> None:
+    """Raise Gone if the content of the task was purged."""
+    purged_at = connection.scalar(select(Task.purged_at).where(Task.task_id == task_id))
+    if purged_at is not None:
+        raise Gone(f"the content of task {task_id} was purged on {purged_at:%Y-%m-%d}")
 
 
 def count_by_label(connection: Connection, response_id: UUID) -> list[tuple[str, str | None]]:

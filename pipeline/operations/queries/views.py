@@ -7,7 +7,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 
-from pipeline.follow_ups.views import load_snapshot
+from pipeline.follow_ups.views import ContentPurged, load_snapshot
+from pipeline.operations.queries.filters import Gone
 from pipeline.operations.queries.tasks import (
     has_task,
     ids_changed_since,
@@ -28,12 +29,15 @@ class FilesPending(Exception):
 
 
 def get_view(connection: Connection, task_id: str, max_characters: int | None = None) -> View:
-    """Return the view of one task. Raises NotFound, FilesPending, and TooLarge above `max_characters`."""
+    """Return the view of one task. Raises NotFound, Gone, FilesPending, and TooLarge above `max_characters`."""
     if max_characters is not None and stored_characters(connection, task_id) > max_characters:
         raise TooLarge(
             f"task {task_id} is too large to be planned here; run `weighbridge workflows plan --task`"
         )
-    snapshot = load_snapshot(connection, task_id)
+    try:
+        snapshot = load_snapshot(connection, task_id)
+    except ContentPurged as purged:
+        raise Gone(str(purged)) from None
     if snapshot is None:
         if not has_task(connection, task_id):
             raise task_not_found(task_id)
@@ -49,6 +53,9 @@ def views_since(engine: Engine, moment: datetime) -> Iterator[View]:
         task_ids = ids_changed_since(connection, moment)
     for task_id in task_ids:
         with engine.begin() as connection:
-            snapshot = load_snapshot(connection, task_id)
+            try:
+                snapshot = load_snapshot(connection, task_id)
+            except ContentPurged:
+                continue
         if snapshot is not None:
             yield snapshot.view
