@@ -17,7 +17,7 @@ command = @$(PIP) --no-deps --no-build-isolation -e .
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1) // 2)')
 
 .DEFAULT_GOAL := help
-.PHONY: help run quick test test-exports lint format bench lock audit clean
+.PHONY: help run quick test test-exports lint format bench pictures lock audit clean
 
 help: ## Show these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -46,6 +46,9 @@ format: .venv/installed-dev ## Format the code and apply ruff's fixes
 
 bench: .venv/installed-dev ## Measure the data path against bare Flask and against a plain version of this service
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+pictures: .venv/installed-dev ## Take the pictures of README from the running demonstration (needs Chromium)
+	@$(BIN)/python docs/pictures/take.py
 
 lock: .venv/installed-dev ## Write requirements*.txt from requirements*.in, for every platform and Python (ARGS=--upgrade)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes $(ARGS) requirements.in -o requirements.txt

@@ -61,6 +61,8 @@ class Scene:
     text: Markup | None = None
     undrawn: Rows = ()
     """Annotations without a shape: they are shown by their rows alone."""
+    cuboids: list[dict[str, Any]] | None = None
+    """Lidar cuboids of the frame for the drawing in 3D: {position, dimensions, yaw}; None where it is no lidar scene."""
     is_cut: bool = False
     """Whether shapes are left to the second request."""
 
@@ -140,6 +142,7 @@ def _place(found: Record, scene: Scene) -> None:
     if scene.kind == ABOVE:
         scene.left, scene.top, scene.width, scene.height = shapes.view_from_above(scene.annotations)
         scene.number = scene.place if (scene.place or 0) < len(addresses) else None
+        scene.cuboids = shapes.cuboids(scene.annotations)
     elif scene.kind == VIDEO:
         _place_video(found, scene, addresses)
     elif scene.kind in (PICTURE, PAGE):

@@ -173,6 +173,21 @@ def cuboid_corners(geometry: Mapping[str, Any]) -> list[tuple[float, float]] | N
         return None
 
 
+def cuboids(annotations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return {position, dimensions, yaw} of lidar cuboids: metres and radians, z up."""
+    found = []
+    for one in annotations:
+        if one["type"] != "cuboid3d" or cuboid_corners(one["geometry"]) is None:
+            continue
+        geometry = one["geometry"]
+        spans = {
+            key: {axis: float(geometry[key].get(axis) or 0) for axis in "xyz"}
+            for key in ("position", "dimensions")
+        }
+        found.append({**spans, "yaw": float(geometry.get("yaw") or 0)})
+    return found
+
+
 def view_from_above(annotations: Sequence[Mapping[str, Any]]) -> tuple[float, float, float, float]:
     """Return left, top, width and height around what lies in a lidar scene, in metres, with a margin."""
     points: list[tuple[float, float]] = []

@@ -10,11 +10,13 @@ import numpy as np
 from flask import Response, abort, render_template, request
 from PIL import Image
 
+from app.console.attachments import copy_of
 from app.console.frame import blueprint, page
 from app.console.lists import Filter, Listing
 from app.console.scene import MAX_ROWS, draw, every_annotation, page_of, read_scene
 from app.extensions import service
 from exports.pixels import decode
+from pipeline.datasets.points import points_of
 from pipeline.db.json import dumps
 from pipeline.follow_ups.lineage import lineage
 from pipeline.operations.queries import NotFound, Page, Record
@@ -26,6 +28,7 @@ MAX_INLINE_CHARACTERS = 8_000
 """Raw data up to this size is on the page; more of it is one click away."""
 MAX_RAW_CHARACTERS = 100_000
 MAX_LINEAGE_ROWS = 100
+MAX_POINT_FILE_BYTES = 64 * 1024 * 1024
 MASK_COLOR = (255, 43, 214, 110)
 
 
@@ -154,6 +157,15 @@ def task_mask(task_id: str, number: int, position: int) -> Response:
     response = Response(content.getvalue(), mimetype="image/png")
     response.headers["Cache-Control"] = "private, max-age=3600"
     return response
+
+
+@blueprint.get("/tasks/<task_id>/points/<int:number>")
+def task_points(task_id: str, number: int) -> Response:
+    """Send the points of a lidar frame: x, y and z of each as 32-bit floats, metres, at most MAX_POINTS of them."""
+    path, _ = copy_of(task_id, number)
+    if path.stat().st_size > MAX_POINT_FILE_BYTES:
+        abort(413, "The file of this frame is too large to be drawn.")
+    return Response(points_of(path.read_bytes()), mimetype="application/octet-stream")
 
 
 def _chosen_response(found: Record, versions: Sequence[Mapping[str, Any]]) -> int | None:

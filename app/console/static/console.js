@@ -124,6 +124,7 @@ async function show(address) {
   if (had) document.getElementById(had)?.focus();
   history.replaceState(null, "", address);
   prepare(loaded);
+  loaded.dispatchEvent(new CustomEvent("console:place", { bubbles: true }));
 }
 
 document.addEventListener("input", ({ target }) => {

@@ -115,6 +115,21 @@ def test_lidar_cuboids_are_seen_from_above_turned_by_their_yaw(opened: Window) -
     assert drawn == [pytest.approx(corner, abs=0.01) for corner in expected]
 
 
+def test_a_lidar_scene_is_drawn_in_3d_and_turned_by_the_keyboard(opened: Window) -> None:
+    page = opened.open("tasks/lidar")
+    scene = page.locator("canvas.points")
+    expect(scene).to_have_attribute("data-drawn", "4000 points, 1 cuboids")
+    before = scene.screenshot()
+    scene.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("+")
+    assert scene.screenshot() != before
+    page.get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("canvas.points")).to_have_attribute("data-points", "/console/tasks/lidar/points/1")
+    expect(page.locator("canvas.points")).to_have_attribute("data-drawn", "4000 points, 1 cuboids")
+
+
 def test_a_document_has_pages(opened: Window) -> None:
     page = opened.open("tasks/document")
     expect(page.locator("svg [data-annotation]")).to_have_count(1)
