@@ -77,6 +77,7 @@ def main() -> None:
         page.goto(link[0])
         take(page, "overview")
         page.goto(f"{task[1]}/console/tasks/{task[2]}")
+        page.locator("[data-place]").evaluate("place => place.scrollIntoView()")
         take(page, "task")
         page.goto(f"{task[1]}/console/workflows/polygons-to-boxes")
         take(page, "workflow")
