@@ -233,7 +233,7 @@ def test_unread_answers_fill_a_bounded_part_of_the_kernels_memory(web_process: S
         for _ in range(count):
             crowd.enter_context(connect(port)).sendall(request)
         wait_until(lambda: sum(held > 0 for held in unsent_bytes(port)) == count, what="all are answered")
-        assert max(unsent_bytes(port)) <= 2 * SEND_BUFFER_BYTES  # Linux doubles what it is told
+        assert max(unsent_bytes(port)) <= 2 * SEND_BUFFER_BYTES  # Linux doubles the size that is set
         assert_honest_clients_are_answered(web_process, "kernel")
         assert max(unsent_bytes(port)) <= 2 * SEND_BUFFER_BYTES
 
