@@ -15,7 +15,12 @@ from environs import Env, EnvValidationError
 from marshmallow import ValidationError
 from marshmallow.validate import OneOf, Range, Regexp
 
-from config.environment import EnvFileError, export_store_variables, read_env_file
+from config.environment import (
+    EnvFileError,
+    export_store_variables,
+    process_environment,
+    read_env_file,
+)
 from config.running import running_settings
 
 MIB = 1024 * 1024
@@ -248,7 +253,8 @@ class _Environment(Env):
         if environment is None:
             self.file = read_env_file()
             running = running_settings()
-            environment = {**self.file, **running, **os.environ, **_sandbox_keys(running, os.environ)}
+            variables = process_environment()
+            environment = {**self.file, **running, **variables, **_sandbox_keys(running, variables)}
         unused = {name for name, user in ONLY_USED_BY.items() if process not in (None, user)}
         self._variables = {
             name: value for name, value in environment.items() if name not in unused or _is_valid(name, value)

@@ -103,3 +103,45 @@ def test_variables_of_flask_and_celery_have_no_effect_on_a_command(folder: Path)
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+PROJECT = Path(__file__).parents[2]
+FOREIGN = "DATABASE_URL=postgresql://foreign:CANARY@127.0.0.1:9/foreign\nAPI_TOKEN=foreign-token\nPORT=many\n"
+
+
+@pytest.mark.parametrize("name", [".env", ".flaskenv"])
+@pytest.mark.parametrize("own", [None, "UNIQUE_ID_PREFIX=own.\n"], ids=["no file", "own file"])
+def test_flask_takes_no_settings_from_the_file_of_a_parent_folder(
+    tmp_path: Path, name: str, own: str | None
+) -> None:
+    """The `flask` command loads the nearest file by itself, before the application exists."""
+    (tmp_path / name).write_text(FOREIGN)
+    folder = tmp_path / "weighbridge"
+    folder.mkdir()
+    if own is not None:
+        (folder / ".env").write_text(own)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "PYTHONPATH": str(PROJECT),
+        "FLASK_APP": str(PROJECT / "wsgi.py"),
+        "METRICS_TOKEN": "of-the-shell",
+        "WORKFLOWS_DIR": str(PROJECT / "config/workflows"),
+    }
+    code = (
+        "from flask import current_app as a; s = a.extensions['weighbridge'].settings;"
+        "print([s.database_url, s.api_token, s.metrics_token, s.unique_id_prefix, s.port])"
+    )
+    done = subprocess.run(
+        [str(BIN / "flask"), "shell"],
+        input=code,
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    prefix = "" if own is None else "own."
+    assert f"['sqlite:///var/weighbridge.db', None, 'of-the-shell', '{prefix}', 8000]" in done.stdout, done
+    assert "CANARY" not in done.stdout + done.stderr
