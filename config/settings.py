@@ -317,10 +317,12 @@ def _names_modules(value: str) -> None:
 
 
 def _validate_hosts(value: str) -> None:
-    for host in _parts(value):
+    for number, host in enumerate(_parts(value), 1):
         if not _HOST.fullmatch(host):
+            # What is not a host may be a URL with a password or a signature.
+            shown = repr(host) if re.fullmatch(r"[\w.:/-]{1,60}", host, re.ASCII) else f"entry {number}"
             raise ValidationError(
-                f"{host!r} is not a host. Use names such as example.com, localhost:9000 or s3.example.com/bucket."
+                f"{shown} is not a host. Use names such as example.com, localhost:9000 or s3.example.com/bucket."
             )
 
 

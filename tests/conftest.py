@@ -114,13 +114,21 @@ def other_postgres() -> Iterator[servers.OwnPostgres]:
         yield server
 
 
-@pytest.fixture
-def start_pgbouncer(own_postgres: servers.OwnPostgres) -> Iterator[Callable[..., servers.OwnPgBouncer]]:
-    """`start_pgbouncer(**settings)` → a PgBouncer in transaction mode before `own_postgres`."""
+@pytest.fixture(params=servers.pgbouncer_binaries() or [None])
+def start_pgbouncer(
+    request: pytest.FixtureRequest, own_postgres: servers.OwnPostgres
+) -> Iterator[Callable[..., servers.OwnPgBouncer]]:
+    """`start_pgbouncer(**settings)` → a PgBouncer in transaction mode before `own_postgres`, of each installed version."""
+
+    def start(**settings: str) -> servers.OwnPgBouncer:
+        binary = request.param
+        if "max_prepared_statements" in settings and servers.pgbouncer_version(binary) < (1, 21):
+            pytest.skip("max_prepared_statements needs PgBouncer 1.21")
+        pooler = _server(lambda: servers.start_pgbouncer(own_postgres, binary, settings))
+        return running.enter_context(pooler)  # type: ignore[no-any-return]
+
     with contextlib.ExitStack() as running:
-        yield lambda **settings: running.enter_context(
-            _server(lambda: servers.start_pgbouncer(own_postgres, settings))
-        )
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -406,10 +406,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 class OwnPgBouncer(Server):
     """A PgBouncer in transaction mode before one PostgreSQL, with few connections to it."""
 
-    def __init__(self, server: OwnPostgres, settings: Mapping[str, str] | None = None) -> None:
-        binary = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-        if binary is None:
-            raise Unavailable("PgBouncer: no pgbouncer in PATH (Debian: apt-get install pgbouncer)")
+    def __init__(self, server: OwnPostgres, binary: str, settings: Mapping[str, str] | None = None) -> None:
         folder = new_folder("pgbouncer")
         user = _drop_to()
         self.port = free_port()
@@ -445,9 +442,27 @@ def _listens(port: int) -> bool:
     return False
 
 
-def start_pgbouncer(server: OwnPostgres, settings: Mapping[str, str] | None = None) -> OwnPgBouncer:
-    """Start a PgBouncer before `server`. Raises Unavailable where the program is not installed."""
-    pooler = OwnPgBouncer(server, settings)
+def pgbouncer_binaries() -> list[str]:
+    """Return every pgbouncer of this machine: those that TEST_PGBOUNCER names, in PATH, and in /opt."""
+    named = os.environ.get("TEST_PGBOUNCER", "").split(os.pathsep)
+    installed = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    found = [*named, installed, *glob.glob("/opt/pgbouncer*/bin/pgbouncer")]
+    return list(dict.fromkeys(path for path in found if path))
+
+
+def pgbouncer_version(binary: str) -> tuple[int, ...]:
+    """Return the version of a pgbouncer, such as (1, 18, 0)."""
+    printed = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(int(number) for number in re.findall(r"\d+", printed.splitlines()[0]))
+
+
+def start_pgbouncer(
+    server: OwnPostgres, binary: str | None, settings: Mapping[str, str] | None = None
+) -> OwnPgBouncer:
+    """Start a PgBouncer before `server`. Raises Unavailable without a program."""
+    if binary is None:
+        raise Unavailable("PgBouncer: no pgbouncer in PATH (Debian: apt-get install pgbouncer)")
+    pooler = OwnPgBouncer(server, binary, settings)
     try:
         pooler.start()
     except BaseException:

@@ -163,9 +163,10 @@ class Service:
         return answer.json()
 
     def post_callback(
-        self, body: bytes, key: str = KEYS["SCALE_LIVE_CALLBACK_KEYS"], timeout: float = 60, **options: Any
+        self, body: bytes, key: str | None = None, timeout: float = 60, **options: Any
     ) -> requests.Response:
         """POST a body to the callback endpoint as Scale does."""
+        key = key or self.env["SCALE_LIVE_CALLBACK_KEYS"].split(",")[0]
         headers = {"scale-callback-auth": key, "Content-Type": "application/json"}
         return requests.post(
             f"{self.web_url}/callbacks/scale", data=body, headers=headers, timeout=timeout, **options

@@ -40,7 +40,11 @@ def rolled_back(connection: Connection) -> bool:
 def is_disconnect(error: BaseException) -> bool:
     """Return whether the driver's `error` means that the connection must be replaced."""
     state: str | None = getattr(error, "sqlstate", None)
-    return state is not None and (state in DISCONNECT_SQLSTATES or state[:2] in DISCONNECT_SQLSTATE_CLASSES)
+    if state is None:
+        return False
+    # A statement that was prepared before a migration changed its columns fails as long as the connection is open.
+    is_outdated = state == "0A000" and "cached plan" in str(error)
+    return is_outdated or state in DISCONNECT_SQLSTATES or state[:2] in DISCONNECT_SQLSTATE_CLASSES
 
 
 def is_transient(error: DBAPIError) -> bool:

@@ -95,9 +95,18 @@ def test_a_database_that_cannot_hold_every_text_is_refused(own_postgres: OwnPost
 # Through PgBouncer.
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"ignore_startup_parameters": "options"}], ids=["refuses options", "ignores options"]
-)
+POOLERS: dict[str, dict[str, str]] = {
+    "defaults": {},
+    "ignores options": {"ignore_startup_parameters": "options"},
+    "keeps no prepared statements": {"max_prepared_statements": "0"},
+    "keeps prepared statements": {"max_prepared_statements": "200", "ignore_startup_parameters": "options"},
+    "one server connection": {"default_pool_size": "1"},
+    "session mode": {"pool_mode": "session", "default_pool_size": "20"},
+}
+in_each_pooler = pytest.mark.parametrize("settings", POOLERS.values(), ids=POOLERS)
+
+
+@in_each_pooler
 def test_behind_a_pooler_every_transaction_has_its_time_outs(
     own_postgres: OwnPostgres, start_pgbouncer: PgBouncers, settings: dict[str, str]
 ) -> None:
@@ -111,7 +120,7 @@ def test_behind_a_pooler_every_transaction_has_its_time_outs(
     service.engine.dispose()
 
 
-@pytest.mark.parametrize("settings", [{}, {"ignore_startup_parameters": "options"}])
+@in_each_pooler
 def test_behind_a_pooler_many_callbacks_at_once_are_all_processed(
     own_postgres: OwnPostgres, start_pgbouncer: PgBouncers, settings: dict[str, str]
 ) -> None:
@@ -133,8 +142,9 @@ def test_behind_a_pooler_many_callbacks_at_once_are_all_processed(
         client.join()
     assert statuses.total() == len(table(service, Delivery)) == 200
     assert set(statuses) <= {"processed", "stored"}  # stored: a row was locked for too long on a slow machine
+    task_ids = [row["task_id"] for row in table(service, Task)]
     with service.engine.begin() as connection:
-        queue.enqueue(connection, kinds.PLAN, [row["task_id"] for row in table(service, Task)])
+        queue.enqueue(connection, kinds.PLAN, task_ids)
     run_due_jobs(service)
     assert all(row["state"] == "ready" for row in table(service, Job))
     service.engine.dispose()
@@ -157,6 +167,26 @@ def test_behind_a_pooler_the_commands_work(own_postgres: OwnPostgres, start_pgbo
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_a_statement_that_was_prepared_before_a_migration_is_not_used_again(
+    own_postgres: OwnPostgres,
+) -> None:
+    """PostgreSQL refuses it on that connection: "cached plan must not change result type"."""
+    service = service_on(own_postgres.create_database("weighbridge"))
+    with service.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE changing (value integer)"))
+    read = text("SELECT * FROM changing")
+    for _ in range(10):  # psycopg prepares it
+        with service.engine.begin() as connection:
+            connection.execute(read)
+    with connect_for_migrations(service.settings.database_url).begin() as connection:
+        connection.execute(text("ALTER TABLE changing ALTER value TYPE text"))
+    with pytest.raises(DBAPIError, match="cached plan"), service.engine.begin() as connection:
+        connection.execute(read)
+    with service.engine.begin() as connection:
+        connection.execute(read)
+    service.engine.dispose()
 
 
 # A server that accepts no writes any more.
