@@ -91,12 +91,15 @@ class Join(Base):
     deadline: Mapped[datetime | None]
     fired_at: Mapped[datetime | None]
     verdict: Mapped[str | None] = mapped_column(String(8))
-    """fire | hold | stop; null while it waits"""
+    """fire | hold | stop; null while it waits. `outcome` in the API."""
+    conclusion: Mapped[str | None] = mapped_column(String(16))
+    """agreed | disagreed | deadline; null while it waits, and where nothing can be compared. `verdict` in the API."""
     reason: Mapped[str | None]
     result: Mapped[dict[str, Any] | None]
     """What the reducer made of the results."""
 
     __table_args__ = (
+        Index("ix_joins_opened_at", "opened_at", "id"),
         Index("ix_joins_source_task_id", "source_task_id"),
         Index("ix_joins_workflow", "workflow", "opened_at"),
     )

@@ -15,7 +15,7 @@ from app.extensions import service
 from pipeline.follow_ups.lineage import lineage
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import tasks as queries
-from pipeline.operations.queries.tasks import MAX_FOLLOW_UPS, task_not_found
+from pipeline.operations.queries.tasks import MAX_FOLLOW_UPS, REVIEWS, task_not_found
 
 blueprint = Blueprint("tasks", "Tasks of Scale.")
 
@@ -32,6 +32,12 @@ class TaskQuery(ListQuery):
     tag = fields.String(metadata={"description": "A tag that the task has."})
     updated_since = Timestamp(metadata={"description": "Earliest `updated_at`."})
     updated_before = Timestamp(metadata={"description": "`updated_at` is before this time."})
+    completed_since = Timestamp(metadata={"description": "Earliest `completed_at`."})
+    completed_before = Timestamp(metadata={"description": "`completed_at` is before this time."})
+    review = fields.String(validate=OneOf(REVIEWS), metadata={"description": "Status of the review."})
+    workflow = fields.String(metadata={"description": "Workflow that created the task."})
+    step = fields.String(metadata={"description": "Step that created the task."})
+    label = fields.String(metadata={"description": "Label that an annotation of the current response has."})
 
 
 class Review(OutputSchema):
@@ -43,6 +49,16 @@ class Review(OutputSchema):
     )
     comments = fields.List(fields.Raw())
     reviewed_at = Timestamp(allow_none=True)
+
+
+class Source(OutputSchema):
+    """The step that created a task."""
+
+    workflow = fields.String()
+    step = fields.String()
+    task_id = fields.String()
+    annotation = fields.String(allow_none=True)
+    unique_id = fields.String()
 
 
 class TaskSummary(OutputSchema):
@@ -73,16 +89,11 @@ class TaskSummary(OutputSchema):
     annotation_count = fields.Integer(
         metadata={"description": "Number of annotations of the current response."}
     )
-
-
-class Source(OutputSchema):
-    """The step that created a task."""
-
-    workflow = fields.String()
-    step = fields.String()
-    task_id = fields.String()
-    annotation = fields.String(allow_none=True)
-    unique_id = fields.String()
+    source = fields.Nested(
+        Source,
+        allow_none=True,
+        metadata={"description": "Step that created the task; null if none did."},
+    )
 
 
 class FollowUpBrief(OutputSchema):
@@ -125,7 +136,6 @@ class TaskDetail(TaskSummary):
     prior_responses = fields.Raw(
         allow_none=True, metadata={"description": "Earlier responses that the task object contains."}
     )
-    source = fields.Nested(Source, allow_none=True)
     follow_ups = fields.List(
         fields.Nested(FollowUpBrief),
         metadata={
@@ -183,8 +193,18 @@ class Join(OutputSchema):
     opened_at = Timestamp()
     deadline = Timestamp(allow_none=True)
     fired_at = Timestamp(allow_none=True)
+    outcome = fields.String(
+        allow_none=True,
+        metadata={
+            "description": "What was done: fire, hold (what follows is held) or stop (nothing follows). Null while it waits."
+        },
+    )
     verdict = fields.String(
-        allow_none=True, metadata={"description": "fire, hold or stop; null while the join waits."}
+        allow_none=True,
+        metadata={
+            "description": "What it came to: agreed or disagreed (`agreement` of the reducer is at least 0.8, or less), or"
+            " deadline (fewer results than needed). Null while it waits, or if nothing is compared."
+        },
     )
     reason = fields.String(allow_none=True)
     result = fields.Dict(allow_none=True, metadata={"description": "Result of the reducer."})

@@ -18,6 +18,7 @@ from app.commands.export import export
 from app.commands.follow_ups import follow_ups
 from app.commands.group import Group
 from app.commands.jobs import jobs
+from app.commands.joins import joins
 from app.commands.purge import purge
 from app.commands.reconcile import import_files, reconcile
 from app.commands.scale import scale
@@ -35,7 +36,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (up, demo, doctor, db),
     "Look": (tasks, spend, deliveries, artifacts, jobs, audit),
     "Datasets": (datasets, export),
-    "Decide": (workflows, follow_ups, creation),
+    "Decide": (workflows, follow_ups, joins, creation),
     "Keep and forget": (purge,),
     "Operate": (reconcile, import_files, subscribers, tokens, scale),
     "Develop": (sandbox, task_types),

@@ -22,6 +22,7 @@ COLLECTIONS = {
     "delivery": "deliveries",
     "follow-up": "follow-ups",
     "job": "jobs",
+    "join": "joins",
     "notification": "subscribers",
     "subscriber": "subscribers",
     "task": "tasks",

@@ -37,6 +37,8 @@ LISTED = (
     "project",
     "batch",
     "unique_id",
+    "made_by",
+    "review",
     "annotation_count",
     "completed_at",
 )
@@ -58,6 +60,12 @@ tasks.add_command(submit)
 @click.option("--environment", type=click.Choice(("live", "test")), help="Select by environment.")
 @click.option("--unique-id", help="Select by unique_id.")
 @click.option("--tag", help="Select by tag.")
+@click.option("--review", type=click.Choice(queries.REVIEWS), help="Select by the status of the review.")
+@click.option("--workflow", help="Select by the workflow that created the task.")
+@click.option("--step", help="Select by the step that created the task.")
+@click.option("--label", help="Select by a label of the current response.")
+@click.option("--completed-since", type=TIMESTAMP, help="Completed at or after TIME.")
+@click.option("--completed-before", type=TIMESTAMP, help="Completed before TIME.")
 @click.option("--since", "updated_since", type=TIMESTAMP, help=f"Updated at or after TIME: {EXAMPLES}.")
 @limit
 @as_json
@@ -67,7 +75,16 @@ def list_tasks(limit: int, as_json: bool, **options: Any) -> None:
         page = queries.list_tasks(connection, filters_from(**options), limit=limit)
     if not page.rows:
         warn_about_unknown_filters(filters_from(**options))
-    print_rows(TaskSummary(many=True).dump(page.rows), LISTED, as_json, "No matching tasks.")
+    rows = TaskSummary(many=True).dump(page.rows)
+    if not as_json:
+        rows = [{**row, "made_by": made_by(row), "review": row["review"]["status"]} for row in rows]
+    print_rows(rows, LISTED, as_json, "No matching tasks.")
+
+
+def made_by(task: Record) -> str | None:
+    """Return the step that created a task, as <workflow>.<step>."""
+    source = task["source"]
+    return None if source is None else f"{source['workflow']}.{source['step']}"
 
 
 @tasks.command()

@@ -314,11 +314,13 @@ def upgrade() -> None:
         sa.Column("deadline", sa.DateTime(timezone=True), nullable=True),
         sa.Column("fired_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("verdict", sa.String(length=8), nullable=True),
+        sa.Column("conclusion", sa.String(length=16), nullable=True),
         sa.Column("reason", sa.String(), nullable=True),
         sa.Column("result", json(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_joins")),
     )
     with op.batch_alter_table("joins", schema=None) as batch_op:
+        batch_op.create_index("ix_joins_opened_at", ["opened_at", "id"], unique=False)
         batch_op.create_index("ix_joins_source_task_id", ["source_task_id"], unique=False)
         batch_op.create_index("ix_joins_workflow", ["workflow", "opened_at"], unique=False)
 
@@ -552,6 +554,7 @@ def downgrade() -> None:
     with op.batch_alter_table("joins", schema=None) as batch_op:
         batch_op.drop_index("ix_joins_workflow")
         batch_op.drop_index("ix_joins_source_task_id")
+        batch_op.drop_index("ix_joins_opened_at")
 
     op.drop_table("joins")
     with op.batch_alter_table("jobs", schema=None) as batch_op:

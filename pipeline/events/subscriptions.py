@@ -27,11 +27,12 @@ EVENTS: Mapping[str, str] = {
     "task": "task.completed, .accepted, .rejected, .fixed, .commented, .recalled, .error, .canceled: an event of a task",
     "response": "response.received: a new response of a task",
     "follow-up": "follow-up.planned, .held, .created, .completed, .error, .canceled, .failed, .skipped",
+    "join": "join.finished: a join was decided, with its members, verdict and reduced value",
     "workflow": "workflow.finished: everything that follows from a first task has finished",
     "test": "test.sent: requested by a person",
 }
 """Groups of events; a subscriber names groups, or single events."""
-DELIVERY, TASK, RESPONSE, FOLLOW_UP, WORKFLOW, TEST = EVENTS
+DELIVERY, TASK, RESPONSE, FOLLOW_UP, JOIN, WORKFLOW, TEST = EVENTS
 CACHE_SECONDS = 2.0
 
 

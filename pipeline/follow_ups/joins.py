@@ -19,6 +19,7 @@ from pipeline.db.dialect import from_now, insert
 from pipeline.db.follow_up_states import CANCELED
 from pipeline.db.ids import utcnow
 from pipeline.events import outbox
+from pipeline.events.subscriptions import JOIN, has_subscriber
 from pipeline.follow_ups.pauses import paused_workflows
 from pipeline.follow_ups.recording import close_incomplete, enqueue_within_limits, insert_follow_ups
 from pipeline.follow_ups.views import TaskSnapshot, load_parent, load_snapshot
@@ -34,6 +35,7 @@ from workflows.planning.joins import (
     JoinOutcome,
     NewJoin,
     Verdict,
+    conclusion,
     decide_join,
     joins_for,
     plan_join,
@@ -53,6 +55,8 @@ JOIN_KEY = (
 """Columns of a follow-up by which the joins that wait for it are found."""
 PAUSED_RETRY_SECONDS = 600.0
 BATCH_SIZE = 500
+MAX_MEMBERS = 1_000
+"""Members of a join that are shown."""
 COUNT_FIRST_ABOVE = 200
 """Number of children above which they are counted before they are loaded."""
 IS_RETRY = FOLLOW_UPS.c.attempt > 1
@@ -185,13 +189,55 @@ def _store(
     follow_ups = outcome.follow_ups
     new = insert_follow_ups(connection, service, snapshot, follow_ups)
     obsolete = close_incomplete(connection, join["source_task_id"], workflow.name, [join["step"]], follow_ups)
-    connection.execute(update(JOINS).where(JOINS.c.id == join["id"]).values(**_columns(verdict, outcome)))
+    columns = _columns(verdict, outcome)
+    connection.execute(update(JOINS).where(JOINS.c.id == join["id"]).values(**columns))
     due = joins_for(follow_ups, workflow, service.settings.unique_id_prefix)
     opened = open_joins(connection, workflow, due, snapshot.response_id)
     enqueue_within_limits(connection, service, snapshot.view.environment, new.to_create)
     outbox.publish_follow_ups(connection, service.subscriptions, [*new.unique_ids, *obsolete])
+    if "fired_at" in columns and has_subscriber(service.subscriptions, JOIN):
+        _publish_finished(connection, service, {**join, **columns})
     enqueue_joins(connection, [opened])
     return len(new.unique_ids)
+
+
+def _publish_finished(connection: Connection, service: Service, join: Mapping[str, Any]) -> None:
+    """Publish join.finished, with the join as the API shows it."""
+    data = {**described(join), "members": members_of(connection, join)}
+    key = f"{join['id']}:{join['fired_at']:%Y-%m-%dT%H:%M:%S.%f}"
+    outbox.publish(connection, service.subscriptions, f"{JOIN}.finished", key, data)
+
+
+DESCRIBED = (
+    "id", "workflow", "step", "awaited_step", "source_task_id", "source_annotation", "expected", "opened_at",
+    "deadline", "fired_at", "reason", "result",
+)  # fmt: skip
+"""Columns of a join that people see under their own names."""
+
+
+def described(join: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a join as the API and events show it: `outcome` is what was done, `verdict` what it came to."""
+    shown = {name: join[name] for name in DESCRIBED}
+    return {**shown, "outcome": join["verdict"], "verdict": join["conclusion"]}
+
+
+def members_of(connection: Connection, join: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """Return the follow-ups that a join waits for: {unique_id, state, attempt, task_id, task_status, review}."""
+    statement = (
+        select(
+            FOLLOW_UPS.c.unique_id,
+            FOLLOW_UPS.c.state,
+            FOLLOW_UPS.c.attempt,
+            FOLLOW_UPS.c.task_id,
+            Task.status.label("task_status"),
+            Task.review_status.label("review"),
+        )
+        .outerjoin(Task, Task.task_id == FOLLOW_UPS.c.task_id)
+        .where(_children_of(join))
+        .order_by(FOLLOW_UPS.c.unique_id)
+        .limit(MAX_MEMBERS)
+    )
+    return [dict(row) for row in connection.execute(statement).mappings()]
 
 
 def _columns(verdict: Verdict, outcome: JoinOutcome) -> dict[str, Any]:
@@ -199,7 +245,13 @@ def _columns(verdict: Verdict, outcome: JoinOutcome) -> dict[str, Any]:
     if outcome.is_incomplete:
         return {"reason": outcome.reason}
     reason = verdict.why if outcome.reason is None else f"{verdict.why}; {outcome.reason}"
-    return {"fired_at": utcnow(), "verdict": verdict.do, "reason": reason, "result": outcome.reduced}
+    return {
+        "fired_at": utcnow(),
+        "verdict": verdict.do,
+        "conclusion": conclusion(verdict, outcome.reduced),
+        "reason": reason,
+        "result": outcome.reduced,
+    }
 
 
 def _finish(service: Service, job: Job) -> int:

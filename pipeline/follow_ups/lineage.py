@@ -9,6 +9,7 @@ from more_itertools import chunked
 from sqlalchemy import Connection, RowMapping, select
 
 from models import FollowUp, Join, Task
+from pipeline.follow_ups.joins import described
 from pipeline.follow_ups.runs import run_of
 from workflows.definition.money import Prices
 
@@ -127,24 +128,10 @@ def _follow_ups(
     return connection.execute(statement.order_by(FollowUp.id).limit(limit)).mappings().all()
 
 
-def _joins(connection: Connection, ids: Sequence[str]) -> list[RowMapping]:
-    columns = (
-        Join.id,
-        Join.workflow,
-        Join.step,
-        Join.awaited_step,
-        Join.source_task_id,
-        Join.source_annotation,
-        Join.expected,
-        Join.opened_at,
-        Join.deadline,
-        Join.fired_at,
-        Join.verdict,
-        Join.reason,
-        Join.result,
-    )
-    found: list[RowMapping] = []
+def _joins(connection: Connection, ids: Sequence[str]) -> list[Row]:
+    found: list[Row] = []
     for some in chunked(ids, ID_BATCH_SIZE):
-        statement = select(*columns).where(Join.source_task_id.in_(some)).order_by(Join.opened_at, Join.id)
-        found += connection.execute(statement).mappings().all()
+        statement = select(*Join.__table__.c).where(Join.source_task_id.in_(some))
+        ordered = statement.order_by(Join.opened_at, Join.id)
+        found += [described(join) for join in connection.execute(ordered).mappings()]
     return found

@@ -22,6 +22,8 @@ from pipeline.service import Service
 from workflows.definition.money import Prices
 
 ID_BATCH_SIZE = 500
+MAX_EVENT_JOINS = 100
+"""Joins that workflow.finished names."""
 ACTIVE = ("planned", "created")
 UNSUCCESSFUL = ("error", "failed")
 
@@ -83,13 +85,28 @@ def publish_run_finished(service: Service, job: Job) -> None:
     with service.reader.begin() as connection:
         root = root_of(connection, job.subject)
         finished = finished_run(connection, root, service.prices)
+        joins = _joins(connection, root) if finished else []
     with service.engine.begin() as connection:
         if finished is not None:
             workflows, run = finished
             counts = ",".join(f"{state}={number}" for state, number in sorted(run["counts"].items()))
-            data = {"task_id": root, "workflows": sorted(workflows), **run}
+            data = {"task_id": root, "workflows": sorted(workflows), **run, "joins": joins}
             publish(connection, service.subscriptions, f"{WORKFLOW}.finished", f"{root}:{counts}", data)
         queue.finish(connection, job)
+
+
+def _joins(connection: Connection, root: str) -> list[dict[str, Any]]:
+    """Return the first MAX_EVENT_JOINS joins of a run, as its event shows them."""
+    columns = (Join.id, Join.workflow, Join.step, Join.source_task_id, Join.source_annotation, Join.result)
+    found: list[dict[str, Any]] = []
+    for some in chunked(walk(connection, root).task_ids, ID_BATCH_SIZE):
+        statement = select(*columns, Join.verdict.label("outcome"), Join.conclusion.label("verdict"))
+        ordered = statement.where(Join.source_task_id.in_(some)).order_by(Join.id)
+        rows = connection.execute(ordered.limit(MAX_EVENT_JOINS - len(found))).mappings()
+        found += [dict(row) for row in rows]
+        if len(found) >= MAX_EVENT_JOINS:
+            break
+    return found
 
 
 def walk(connection: Connection, root: str) -> RunTotals:

@@ -7,7 +7,7 @@ pipeline/ stores a row for each join, locks it whenever one of its tasks changes
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -65,6 +65,22 @@ class Verdict(NamedTuple):
     do: str  # wait | fire | hold (fire, and hold what follows) | stop (nothing will follow)
     why: str
     children: tuple[Child, ...]  # those whose results count, in the order of their unique_ids
+    is_short: bool = False  # fewer results than needed: at the deadline, or because no more can come
+
+
+AGREED, DISAGREED, DEADLINE = CONCLUSIONS = ("agreed", "disagreed", "deadline")
+AGREED_FROM = 0.8
+"""The least `agreement` of a reducer that counts as agreed."""
+
+
+def conclusion(verdict: Verdict, reduced: Mapping[str, Any] | None) -> str | None:
+    """Return what a join came to: deadline, agreed or disagreed; None if its results are not compared."""
+    if verdict.is_short:
+        return DEADLINE
+    agreement = (reduced or {}).get("agreement")
+    if not isinstance(agreement, int | float):
+        return None
+    return AGREED if agreement >= AGREED_FROM else DISAGREED
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +152,8 @@ def decide_join(workflow: Workflow, step: Step, children: Sequence[Child], overd
         return Verdict(WAIT, f"{why}; waiting for {needed}", arrived)
     why = f"{why} {'at the deadline' if overdue else 'and no more can come'}; expected {needed}"
     if not arrived or join.on_deadline == "stop":
-        return Verdict(STOP, why, arrived)
-    return Verdict(HOLD if join.on_deadline == "hold" else FIRE, why, arrived)
+        return Verdict(STOP, why, arrived, is_short=True)
+    return Verdict(HOLD if join.on_deadline == "hold" else FIRE, why, arrived, is_short=True)
 
 
 def _latest_attempts(children: Sequence[Child]) -> list[Child]:

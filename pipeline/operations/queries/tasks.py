@@ -21,13 +21,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from models import FollowUp, Response, Task
+from models import Annotation, FollowUp, Response, Task
 from pipeline.operations.queries.artifacts import artifacts_of_response
 from pipeline.operations.queries.filters import Filters, NotFound, equal, equals_indexed
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, count_up_to, paginate
 from pipeline.operations.queries.sizes import if_small, is_left_out, text_length
 
 MAX_FOLLOW_UPS = 1000
+REVIEWS = ("accepted", "rejected", "fixed", "commented")
 MAX_SEARCHED = 10_000
 LARGE = (Task.metadata_, Task.tags, Task.review_comments, Task.instruction, Task.unique_id)
 LISTED = tuple(column for column in Task.__table__.c if column.key not in ("params", "extra"))
@@ -47,11 +48,14 @@ def list_tasks(
 ) -> Page:
     """Return tasks, the most recently discovered first.
 
-    Filters: type, project, batch, unique_id, status, environment, tag, updated_since, updated_before.
+    Filters: type, project, batch, unique_id, status, environment, tag, updated_since, updated_before, completed_since,
+    completed_before, review, label (of an annotation of the current response), and workflow and step that created it.
     """
     statement = _with_current_response(*LISTED).where(*_conditions(connection, filters))
     page = paginate(connection, statement, [Task.id], limit=limit, cursor=cursor, large=LARGE)
-    return Page([_summary(row) for row in page.rows], page.next_cursor)
+    sources = _sources(connection, [row["follow_up_unique_id"] for row in page.rows])
+    rows = [{**_summary(row), "source": sources.get(row["follow_up_unique_id"])} for row in page.rows]
+    return Page(rows, page.next_cursor)
 
 
 def count_tasks(connection: Connection, filters: Filters) -> int:
@@ -121,10 +125,19 @@ def _conditions(connection: Connection, filters: Filters) -> Iterator[Any]:
         if (value := filters.get(name)) is not None:
             yield equals_indexed(getattr(Task, name), value)
     yield from equal(Task, ("status", "environment"), filters)
-    if (since := filters.get("updated_since")) is not None:
-        yield Task.updated_at >= since
-    if (before := filters.get("updated_before")) is not None:
-        yield Task.updated_at < before
+    for column, name in ((Task.updated_at, "updated"), (Task.completed_at, "completed")):
+        if (since := filters.get(f"{name}_since")) is not None:
+            yield column >= since
+        if (before := filters.get(f"{name}_before")) is not None:
+            yield column < before
+    if (review := filters.get("review")) is not None:
+        yield Task.review_status == review
+    if filters.get("workflow") is not None or filters.get("step") is not None:
+        made = select(FollowUp.unique_id).where(*equal(FollowUp, ("workflow", "step"), filters))
+        yield Task.follow_up_unique_id.in_(made)
+    if (label := filters.get("label")) is not None:
+        of_response = Annotation.response_id == Task.response_id
+        yield select(Annotation.position).where(of_response, Annotation.label == label).exists()
     if (search := filters.get("search")) is not None:
         yield _matches(search)
     if (tag := filters.get("tag")) is not None:
@@ -167,17 +180,22 @@ def _summary(row: Mapping[str, Any] | RowMapping) -> Record:
 
 
 def _source(connection: Connection, unique_id: str | None) -> Record | None:
-    if unique_id is None:
-        return None
+    return _sources(connection, [unique_id]).get(unique_id)
+
+
+def _sources(connection: Connection, unique_ids: Sequence[str | None]) -> dict[str | None, Record]:
+    """Return {unique_id of a follow-up: the step that made it, and from what}."""
+    named = [unique_id for unique_id in unique_ids if unique_id is not None]
+    if not named:
+        return {}
     statement = select(
         FollowUp.workflow,
         FollowUp.step,
         FollowUp.source_task_id.label("task_id"),
         FollowUp.source_annotation.label("annotation"),
         FollowUp.unique_id,
-    ).where(FollowUp.unique_id == unique_id)
-    row = connection.execute(statement).mappings().one_or_none()
-    return None if row is None else dict(row)
+    ).where(FollowUp.unique_id.in_(named))
+    return {row["unique_id"]: dict(row) for row in connection.execute(statement).mappings()}
 
 
 def _follow_ups(connection: Connection, task_id: str) -> list[Record]:
