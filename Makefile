@@ -17,7 +17,7 @@ command = @$(PIP) --no-deps --no-build-isolation -e .
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1) // 2)')
 
 .DEFAULT_GOAL := help
-.PHONY: help run quick test test-exports lint format bench pictures lock audit clean
+.PHONY: help run quick image test test-exports lint format bench pictures lock audit clean
 
 help: ## Show these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,10 @@ test: .venv/installed-dev ## Run all tests (ARGS="tests/scale -k mask" runs some
 
 test-exports: .venv/installed-exports .venv-readers/installed .venv-labelstudio/installed ## Read exports back with the tools that they are for
 	@REQUIRE_READERS=1 $(BIN)/pytest -n $(TEST_PROCESSES) tests/exports $(ARGS)
+
+image: .venv/installed-dev ## Build the image without Docker (Debian, root), and run a chain of tasks through it
+	deploy/build-image.sh
+	@$(BIN)/pytest -q tests/system/image.py
 
 quick: lint ## Run lint and the tests that start no server, in under two minutes
 	@$(BIN)/pytest -q -n $(TEST_PROCESSES) -m "not slow and not servers" $(ARGS)
