@@ -39,6 +39,8 @@ from pipeline.artifacts.store import Incoming, path
 from pipeline.artifacts.waiting import (
     enqueue_incomplete_descendants,
     enqueue_plan_if_complete,
+    enqueue_same_url,
+    fail_same_url,
     release_requests,
 )
 from pipeline.db.ids import utcnow
@@ -146,13 +148,13 @@ def download(service: Service, job: Job, file: File, check_lease: CheckLease) ->
 
 
 def _stored_at_same_url(service: Service, file: File) -> dict[str, Any] | None:
-    """Return the columns of the content of another file of the response that has the same URL and is stored."""
+    """Return the columns of the content of another file of the response that has the same URL and was fetched."""
     columns = (Artifact.sha256, Artifact.size_bytes, Artifact.media_type, Artifact.path)
     others = (
         Artifact.response_id == file.response_id,
         Artifact.url == file.url,
         Artifact.id != file.id,
-        Artifact.state == "stored",
+        Artifact.sha256.is_not(None),
     )
     with service.reader.begin() as connection:
         row = connection.execute(select(*columns).where(*others).limit(1)).mappings().one_or_none()
@@ -200,6 +202,7 @@ def record_stored(service: Service, job: Job, file: File, extracted: Extracted) 
                 .where(Response.id == file.response_id)
                 .values(annotation_count=Response.annotation_count + added)
             )
+        enqueue_same_url(connection, file)
         release_requests(connection, known["task_id"])
         enqueue_plan_if_complete(connection, service, known)
         enqueue_incomplete_descendants(connection, known["task_id"])
@@ -246,6 +249,10 @@ def fail(service: Service, job: Job, file: File, reason: str) -> None:
         update_artifact(connection, file, state="failed", stored_at=None, reason=reason[:MAX_REASON_LENGTH])
         if file.is_segmentation and file.role == INDEX_IMAGE_ROLES[1]:
             read_plain_image_again(connection, file)
+        if file.sha256 is None:
+            fail_same_url(connection, file, reason[:MAX_REASON_LENGTH])
+        else:
+            enqueue_same_url(connection, file)
         enqueue_plan_if_complete(connection, service, known)
         queue.mark_dead(connection, job, reason[:MAX_REASON_LENGTH])
     if file.is_segmentation:

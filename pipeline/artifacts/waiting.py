@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, func, literal, or_, select, update
 
 from models import Artifact, FollowUp, Task
+from pipeline.artifacts.rows import File
 from pipeline.db.follow_up_states import HELD, PLANNED, transition
 from pipeline.jobs import kinds, queue
 from pipeline.service import Service
@@ -40,6 +41,27 @@ def enqueue_incomplete_descendants(connection: Connection, task_id: str) -> None
         .distinct()
     )
     queue.enqueue(connection, kinds.PLAN, connection.scalars(incomplete))
+
+
+def enqueue_same_url(connection: Connection, file: File) -> None:
+    """Enqueue the files of the response that have the URL of this one, whose content is stored now: they were not fetched."""
+    waiting = connection.scalars(select(Artifact.id).where(*_same_url(file), Artifact.state != "stored"))
+    queue.enqueue(connection, kinds.FETCH, [str(artifact_id) for artifact_id in waiting])
+
+
+def fail_same_url(connection: Connection, file: File, reason: str) -> None:
+    """Mark the files of the response as failed that wait for the content of this one, which could not be fetched."""
+    waiting = update(Artifact).where(*_same_url(file), Artifact.state == "pending")
+    connection.execute(waiting.values(state="failed", reason=reason))
+
+
+def _same_url(file: File) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Artifact.response_id == file.response_id,
+        Artifact.url == file.url,
+        Artifact.id != file.id,
+        Artifact.sha256.is_(None),
+    )
 
 
 def release_requests(connection: Connection, task_id: str) -> None:

@@ -121,7 +121,8 @@ def result_columns(parsed: ParsedResponse) -> dict[str, Any]:
 def insert_artifacts(
     connection: Connection, version_id: UUID, task_id: str, parsed: ParsedResponse
 ) -> list[UUID]:
-    """Insert a row for each file that the response points to. Return the jobs that fetch them."""
+    """Insert a row for each file that the response points to. Return the jobs that fetch them, one for each URL: files
+    with the URL of another one are read once that one is stored."""
     if not parsed.artifacts:
         return []
     rows = [
@@ -137,7 +138,8 @@ def insert_artifacts(
         for artifact in parsed.artifacts
     ]
     connection.execute(insert(connection, Artifact), rows)
-    return queue.enqueue(connection, kinds.FETCH, [str(row["id"]) for row in rows])
+    first_of_url = {row["url"]: str(row["id"]) for row in reversed(rows)}
+    return queue.enqueue(connection, kinds.FETCH, reversed(first_of_url.values()))
 
 
 def reparse_versions(

@@ -350,3 +350,53 @@ def test_two_workers_that_end_with_the_last_two_files_plan_once_and_count_all(
         thread.join()
     assert job_kinds(service) == [kinds.PLAN]
     assert only(service, Response)["annotation_count"] == 2
+
+
+# Several roles with one URL.
+
+
+def events_and_annotations(files: Files) -> bytes:
+    url = {"url": files.url("/both")}
+    return callback({"annotations": url, "events": url}, type="videoplaybackannotation")
+
+
+BOTH = {
+    "annotations": {"u1": {"label": "car", "geometry": "box", "frames": [{"key": 1, **BOX}]}},
+    "events": [{"label": "turns", "type": "point", "start": 3}],
+}
+
+
+def test_an_address_that_a_response_names_twice_is_fetched_once(service: Service, files: Files) -> None:
+    files.has["/both"] = reply(BOTH)
+    receive_callback(service, events_and_annotations(files))
+    assert job_kinds(service).count(kinds.FETCH) == 1
+    run_due_jobs(service)
+    assert files.requests == ["/both"]
+    stored = table(service, Artifact)
+    assert {row["role"]: row["state"] for row in stored} == {"annotations": "stored", "events": "stored"}
+    assert len({row["sha256"] for row in stored}) == 1
+    assert kinds.FETCH not in job_kinds(service)
+
+
+def test_files_with_one_address_fail_together_and_arrive_together(service: Service, files: Files) -> None:
+    files.has["/both"] = reply(b"", 302, Location="http://127.0.0.1:1/elsewhere")
+    receive_callback(service, events_and_annotations(files))
+    run_due_jobs(service)
+    failed = table(service, Artifact)
+    assert [row["state"] for row in failed] == ["failed", "failed"]
+    assert len({row["reason"] for row in failed}) == 1
+    assert files.requests == ["/both"]
+    files.has["/both"] = reply(BOTH)
+    with service.engine.begin() as connection:
+        jobs.retry(connection, failed[0]["id"], "ana")
+    run_due_jobs(service)
+    assert [row["state"] for row in table(service, Artifact)] == ["stored", "stored"]
+    assert files.requests == ["/both", "/both"]
+
+
+def test_a_file_that_one_role_cannot_read_is_still_read_by_the_other(service: Service, files: Files) -> None:
+    files.has["/both"] = reply([{"label": "turns", "type": "point", "start": 3}])
+    receive_callback(service, events_and_annotations(files))
+    run_due_jobs(service)
+    assert files.requests == ["/both"]
+    assert {row["role"]: row["state"] for row in table(service, Artifact)}["events"] == "stored"
