@@ -33,12 +33,15 @@ class TimedCache(Generic[T]):
 
 
 class Totals:
-    """Totals that read a whole table, by name. Each is kept KEPT_TIMES as long as it took: at first not noticeably, in a
-    large table for some seconds. So a page takes the same time in a table of any size, and most of the time a total is exact.
+    """Totals that read a whole table, by name. One that took long is kept KEPT_TIMES as long as it took: in a small table
+    every total is exact, in a large one it is some seconds old, and a page takes about the same time in both.
     """
 
-    KEPT_TIMES = 100.0
+    KEPT_TIMES = 20.0
+    SLOW_SECONDS = 0.03
+    """What took less is not kept at all."""
     MAX_SECONDS = 60.0
+    MAX_NAMES = 1000
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -53,5 +56,9 @@ class Totals:
             return found
         value = load()
         took = self._clock() - started
+        if took < self.SLOW_SECONDS:
+            return value
+        if len(self._kept) >= self.MAX_NAMES:
+            self._kept.clear()
         self._kept[name] = (self._clock() + min(took * self.KEPT_TIMES, self.MAX_SECONDS), value)
         return value

@@ -14,6 +14,7 @@ from app.console import (  # noqa: F401  each screen adds its routes to the blue
     batches,
     bulk_actions,
     compare,
+    dataset_compare,
     datasets,
     deliveries,
     exports,

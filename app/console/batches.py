@@ -10,12 +10,19 @@ from werkzeug.wrappers import Response
 
 from app.console.frame import blueprint
 from app.console.lists import PAGE_ROWS, Filter, Listing
+from app.extensions import service
 from pipeline.operations.queries import Page
 from pipeline.operations.queries import batches as queries
+from pipeline.operations.queries.tasks import counts_by_batch
 
 
 def _read(connection: Connection, filters: Mapping[str, Any], cursor: str | None) -> Page:
-    return queries.list_batches(connection, filters, limit=PAGE_ROWS, cursor=cursor)
+    """Return a page of batches, each with its number of tasks by status."""
+    found = queries.list_batches(connection, filters, limit=PAGE_ROWS, cursor=cursor)
+    names = [row["name"] for row in found.rows]
+    key = f"batches {names}"
+    counts = service().totals.get(key, lambda: counts_by_batch(connection, names))
+    return Page([{**row, "tasks": counts[row["name"]]} for row in found.rows], found.next_cursor)
 
 
 LISTING = Listing(
@@ -27,7 +34,7 @@ LISTING = Listing(
         Filter("environment", "Environment", ("live", "test")),
         Filter("name", "Name"),
     ),
-    ("name", "project", "status", "environment", "clock"),
+    ("name", "project", "status", "environment", "clock", "tasks"),
     _read,
 )
 

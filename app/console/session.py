@@ -92,6 +92,10 @@ def require() -> Response | None:
         return None
     g.user = current()
     if g.user is None or READ not in g.user.scopes:
+        if (
+            "HX-Request" in request.headers
+        ):  # a live part must not become the sign-in page: lead the whole page there
+            return Response("", 401, {"HX-Redirect": url_for("console.sign_in")})
         return redirect(url_for("console.sign_in", next=request.full_path.rstrip("?")))
     if request.method == "POST":
         csrf.protect()

@@ -344,3 +344,26 @@ def test_large_raw_data_is_one_click_away(admin: Person, deliver: Callable[..., 
     assert len(raw["response"]["annotations"]) == 900
     rows = admin.get("/tasks/large/annotations", format="json").json["data"]
     assert [row["position"] for row in rows] == list(range(200))
+
+
+def test_two_versions_of_a_dataset_are_compared(admin: Person, deliver: Callable[..., object]) -> None:
+    deliver("annotation/accepted", task_id="one")
+    admin.post("/datasets", name="street")
+    deliver("annotation/accepted", task_id="two")
+    admin.post("/datasets", name="street")
+    page = admin.get("/datasets/street@2/compare", old="street@1").text
+    assert "<h2>Tasks added</h2>" in page
+    assert "<li>two</li>" in page
+    assert admin.get("/datasets/street@2/compare", old="street@9").status_code == 404
+
+
+def test_a_batch_shows_its_progress(admin: Person, deliver: Callable[..., object]) -> None:
+    deliver("batch/the_batch_itself")
+    name = admin.get("/batches", format="json").json["data"][0]["name"]
+    deliver("annotation/accepted", task_id="one", batch=name)
+    assert "1 of 1 completed" in admin.get("/batches").text
+
+
+def test_a_live_part_without_a_session_leads_the_whole_page_to_the_sign_in(stranger: Person) -> None:
+    answer = stranger.client.get("/console/?part=live", headers={"HX-Request": "true"})
+    assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/console/sign-in")
