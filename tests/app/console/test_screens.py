@@ -280,7 +280,7 @@ def test_a_follow_up_is_planned_again_after_its_changes_were_shown(
         unique_id = connection.scalars(select(FollowUp.unique_id)).one()
     assert f'href="/console/follow-ups/{unique_id}/replan"' in admin.get("/follow-ups").text
     shown = admin.get(f"/follow-ups/{unique_id}/replan").text
-    assert '<code>"Old"</code>' in shown
+    assert "<code>&#34;Old&#34;</code>" in shown
     assert "Plan it again" in shown
     assert admin.post(f"/follow-ups/{unique_id}/replan").status_code == 302
     with service.reader.begin() as connection:
