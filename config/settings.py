@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from environs import Env, EnvValidationError
 from marshmallow import ValidationError
 from marshmallow.validate import OneOf, Range, Regexp
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 
 from config.environment import (
     EnvFileError,
@@ -142,7 +144,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, process: str 
         env = _Environment(environment, process)
     except EnvFileError as error:
         raise SettingsError(str(error)) from None
-    redis_url = env.str("REDIS_URL", None, validate=_url("redis", "rediss", "unix", "redis+socket"))
+    redis_url = env.str("REDIS_URL", None, validate=_validate_redis_url)
     secret_key = env.str("SECRET_KEY", None)
     dyno = env.str("DYNO", None) is not None
     settings = Settings(
@@ -231,9 +233,9 @@ def _wrong_environment_keys(settings: Settings) -> list[str]:
     """Return what is wrong with API keys that name their environment: Scale's keys begin with live_ or test_."""
     problems = []
     live, test = settings.scale_api_key, settings.scale_test_api_key
-    if live is not None and live.startswith("test_"):
+    if live is not None and (live.lower().startswith("test_") or live.lower().endswith("|test")):
         problems.append("SCALE_API_KEY is a test key; set a live key, or move it to SCALE_TEST_API_KEY.")
-    if test is not None and test.startswith("live_"):
+    if test is not None and (test.lower().startswith("live_") or test.lower().endswith("|live")):
         problems.append(
             "SCALE_TEST_API_KEY is a live key, which would pay for test results; set a test key, or move it to SCALE_API_KEY."
         )
@@ -280,10 +282,14 @@ def _is_valid(name: str, value: str) -> bool:
     return True
 
 
+QUOTES = "\"'"
+
+
 def unquoted(value: str) -> str:
     """Return a value without blanks and quotation marks around it: `docker --env-file` passes both on."""
     value = value.strip()
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+    # A list of quoted values begins and ends with marks that do not belong together.
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in QUOTES and value[0] not in value[1:-1]:
         return value[1:-1].strip()
     return value
 
@@ -336,6 +342,13 @@ def _url(*schemes: str) -> Callable[[str], None]:
     return check
 
 
+def _validate_redis_url(value: str) -> None:
+    _url("redis", "rediss", "unix", "redis+socket")(value)
+    number = urlsplit(value).path.strip("/")
+    if value.startswith(("redis://", "rediss://")) and not re.fullmatch(r"[0-9]*", number, re.ASCII):
+        raise ValidationError("Must end in the number of a database, as redis://HOST:PORT/0, or in the port.")
+
+
 def _validate_keys(value: str) -> None:
     """Reject keys that no HTTP header can carry. The message must not contain a part of them."""
     for key in _parts(value):
@@ -343,6 +356,8 @@ def _validate_keys(value: str) -> None:
             raise ValidationError(
                 "Has a blank or a character outside ASCII inside of a key; copy the key again."
             )
+        if key[0] in QUOTES or key[-1] in QUOTES:
+            raise ValidationError("Has a quotation mark at one end of a key; remove it.")
 
 
 def _validate_public_url(value: str) -> None:
@@ -350,11 +365,16 @@ def _validate_public_url(value: str) -> None:
     parts = urlsplit(value)
     if parts.username is not None or parts.password is not None:
         raise ValidationError("Must not contain a user name or password: Scale's callbacks cannot use them.")
-    if parts.query or parts.fragment:
+    if "?" in value or "#" in value:
         raise ValidationError(
             "Must not contain a query or fragment; write https://HOST or https://HOST/PATH."
         )
-    if parts.path.rstrip("/").endswith(CALLBACK_PATH):
+    if not re.fullmatch(r"[!-~]+", value) or "\\" in value or not (parts.hostname or "").strip("."):
+        raise ValidationError("Must be plain ASCII without blanks; write https://HOST or https://HOST/PATH.")
+    if parts.port == 0:
+        raise ValidationError("Must not have the port 0; write https://HOST or https://HOST:PORT.")
+    segments = [segment for segment in unquote(parts.path).lower().split("/") if segment]
+    if "/".join(["", *segments]).endswith(CALLBACK_PATH):
         raise ValidationError(f"Must not end in {CALLBACK_PATH}, which is added; write https://HOST.")
 
 
@@ -381,9 +401,25 @@ _POSTGRESQL = re.compile(r"^(postgres|postgresql|postgresql\+psycopg)://")
 
 
 def _validate_database_url(url: str) -> None:
-    if not _POSTGRESQL.match(url) and not re.match(r"^sqlite:///.+", url):
-        raise ValidationError("Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.")
-    _validate_port(url)
+    if not _POSTGRESQL.match(url):
+        if not re.match(r"^sqlite:///.+", url):
+            raise ValidationError("Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.")
+        return
+    # libpq allows several hosts with a port each, which are checked one by one.
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, hosts = authority.rpartition("@")
+    for host in hosts.split(","):
+        _validate_port(f"{scheme}://{user}{at}{host}{slash}{path}")
+    try:
+        conninfo_to_dict(_POSTGRESQL.sub("postgresql://", url))
+    except ProgrammingError as error:  # whose text may contain a part of the password
+        unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
+        raise ValidationError(
+            f"Has the parameter {unknown[1]}, which libpq does not know; correct or remove it."
+            if unknown
+            else "Is no URL that libpq can read. In a password write %25 for %, %2F for / and %40 for @."
+        ) from None
 
 
 def _database_url(url: str | None) -> str:

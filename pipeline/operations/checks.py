@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, exists, func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -118,10 +119,10 @@ def _writable(service: Service, name: str) -> Checks:
 
 
 def _database_name(database_url: str) -> str:
-    url = make_url(database_url)
-    if url.get_backend_name() == "sqlite":
-        return f"SQLite, {url.database}"
-    return f"PostgreSQL, {url.database} at {url.host or 'the local socket'}"
+    if database_url.startswith("sqlite"):
+        return f"SQLite, {make_url(database_url).database}"
+    where = conninfo_to_dict(database_url.replace("postgresql+psycopg://", "postgresql://", 1))
+    return f"PostgreSQL, {where.get('dbname')} at {where.get('host') or 'the local socket'}"
 
 
 def database_write(context: Context) -> Checks:

@@ -1,5 +1,7 @@
 """Settings read from the environment, and the messages for invalid ones."""
 
+import re
+
 import pytest
 
 from config import SettingsError, load_settings
@@ -139,3 +141,53 @@ def test_a_password_that_splits_an_address_is_never_shown(name: str, password: s
         load_settings({name: f"{scheme}://user:{password}@host.example/0", "SECRET_KEY": "s"})
     assert not {"NARY", "CA"} & set(str(caught.value).replace("@", " ").split())
     assert "NARY" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        *(
+            ("PUBLIC_URL", f"https://host{end}", "PUBLIC_URL: Must not end in /callbacks/scale")
+            for end in ("/callbacks/scale", "/CALLBACKS/Scale/", "/callbacks//scale", "/x/callbacks/scale%2F")
+        ),
+        ("PUBLIC_URL", "https://host?", "query or fragment"),
+        ("PUBLIC_URL", "https://host#", "query or fragment"),
+        ("PUBLIC_URL", "https://host/a b", "plain ASCII"),
+        ("PUBLIC_URL", "https://exämple.com", "plain ASCII"),
+        ("PUBLIC_URL", "https://host\\path", "plain ASCII"),
+        ("PUBLIC_URL", "https://.", "plain ASCII"),
+        ("PUBLIC_URL", "https://host:0", "port 0"),
+        ("DATABASE_URL", "postgresql://a:%zz@host/name", "libpq can read"),
+        ("DATABASE_URL", "postgresql://a@host/name?sslmod=require", "the parameter sslmod"),
+        ("DATABASE_URL", "postgresql://a@one:5432,two:many/name", "Cannot be split"),
+        ("REDIS_URL", "redis://host/name", "number of a database"),
+        ("SCALE_API_KEY", "TEST_x", "is a test key"),
+        ("SCALE_API_KEY", "x|test", "is a test key"),
+        ("SCALE_TEST_API_KEY", "LIVE_x", "is a live key"),
+        ("SCALE_LIVE_CALLBACK_KEYS", "'one", "quotation mark"),
+        ("SCALE_TEST_CALLBACK_KEYS", 'one,two"', "quotation mark"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused(setting: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        load_settings({setting: value, "SECRET_KEY": "s"})
+
+
+@pytest.mark.parametrize("value", ["'one','two'", '"one", "two"', "'one,two'", " one , two ", '"one","two"'])
+def test_quotation_marks_around_each_key_or_the_whole_list_are_removed(value: str) -> None:
+    settings = load_settings({"SCALE_LIVE_CALLBACK_KEYS": value, "SECRET_KEY": "s"})
+    assert settings.scale_live_callback_keys == (b"one", b"two")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://a@one:5432,two:5433/name?target_session_attrs=read-write",
+        "postgresql://a:b%40c@one,two/name",
+        "postgres:///name?host=/tmp",
+    ],
+)
+def test_every_form_of_a_libpq_url_is_accepted(url: str) -> None:
+    assert load_settings({"DATABASE_URL": url, "SECRET_KEY": "s"}).database_url.startswith(
+        "postgresql+psycopg://"
+    )
