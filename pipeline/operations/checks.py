@@ -25,6 +25,7 @@ from pipeline.db.migrations import is_newer_than_code, revisions
 from pipeline.db.probe import write_fault
 from pipeline.jobs.rate_limits import clear_rate_limit, set_rate_limit
 from pipeline.operations.database_errors import Explanation, explain
+from pipeline.operations.expression_faults import expression_faults
 from pipeline.operations.health import SILENT_SECONDS, last_heartbeat
 from pipeline.operations.queries.creation import creation_status
 from pipeline.service import Service
@@ -204,13 +205,20 @@ def quarantine(service: Service, connection: Connection) -> Checks:
 
 
 def follow_ups(service: Service, connection: Connection) -> Checks:
-    """Check for follow-ups that failed or are held."""
+    """Check for follow-ups that failed, are held, or were skipped because an expression failed."""
     if failed := _count(connection, FollowUp, FollowUp.state == "failed"):
         fix = "weighbridge follow-ups list --state failed"
         yield Check("follow-ups", WARNING, f"{failed} failed: Scale refused them", fix)
     if held := _count(connection, FollowUp, FollowUp.state == "held"):
         fix = "`weighbridge follow-ups list --state held` shows why."
         yield Check("follow-ups", WARNING, f"{held} held", fix)
+    for fault in expression_faults(connection, service):
+        message = (
+            f"{fault.follow_ups} skipped by {fault.workflow}.{fault.step}, the last one for task {fault.source_task_id}:"
+            f" {fault.place}: {fault.reason}"
+        )
+        fix = f"Correct the file, then weighbridge follow-ups replan --workflow {fault.workflow} --step {fault.step}"
+        yield Check("follow-ups", WARNING, message, fix)
 
 
 def creation(service: Service, connection: Connection) -> Checks:
