@@ -20,6 +20,7 @@ from app.extensions import dispatcher, service
 from app.responses import json_response
 from config import Settings
 from pipeline.db.errors import safe_message
+from pipeline.follow_ups.activation import record_in_background
 from pipeline.metrics import CALLBACK_SECONDS
 from pipeline.receive.receive import receive
 
@@ -78,6 +79,7 @@ def receive_callback() -> Response:
         log.error("could not store callback", extra={"error": safe_message(error)}, exc_info=is_unexpected)
         return reject(503, "The callback could not be stored; send it again.", {"Retry-After": RETRY_AFTER})
     dispatcher().dispatch(receipt.jobs)
+    record_in_background(service())
     responses.labels(receipt.status).inc()
     return json_response(200, {"delivery_id": str(receipt.delivery_id), "status": receipt.status})
 

@@ -4,6 +4,7 @@ from models.annotation import Annotation
 from models.api_token import ApiToken
 from models.artifact import Artifact
 from models.audit import AuditEntry
+from models.backfill import Backfill
 from models.batch import Batch
 from models.bulk_action import BulkAction
 from models.columns import Base
@@ -23,6 +24,7 @@ from models.runtime_state import (
     SpendCounter,
     WorkerHeartbeat,
     WorkflowPause,
+    WorkflowSeen,
 )
 from models.subscriber import Notification, Subscriber
 from models.sync_run import SyncRun
@@ -33,6 +35,7 @@ __all__ = [
     "ApiToken",
     "Artifact",
     "AuditEntry",
+    "Backfill",
     "Base",
     "Batch",
     "BulkAction",
@@ -59,4 +62,5 @@ __all__ = [
     "Task",
     "WorkerHeartbeat",
     "WorkflowPause",
+    "WorkflowSeen",
 ]

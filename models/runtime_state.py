@@ -29,6 +29,18 @@ class WorkflowPause(Base):
     paused_at: Mapped[datetime]
 
 
+class WorkflowSeen(Base):
+    """A step of a workflow file, and from when on it applies. Results that were received before are not its business."""
+
+    __tablename__ = "workflows_seen"
+
+    workflow: Mapped[str] = mapped_column(primary_key=True)
+    """The workflow's name; the path of a file that was never valid."""
+    step: Mapped[str] = mapped_column(primary_key=True)
+    """Empty for the path of a file."""
+    active_from: Mapped[datetime]
+
+
 class CreationPause(Base):
     """An environment in which a person paused the creation of tasks at Scale."""
 

@@ -57,6 +57,8 @@ class Task(Base):
     response_id: Mapped[UUID | None]
     """The current version: the latest one, unless a recall is newer."""
     response_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    replayed_at: Mapped[datetime | None]
+    """When a person replayed a delivery of it: every workflow that is loaded then may follow it."""
     follow_up_unique_id: Mapped[str | None]
     """unique_id of the follow-up that created this task; `follow_up` in events."""
     purged_at: Mapped[datetime | None]

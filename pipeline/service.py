@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
@@ -37,6 +38,10 @@ class Service:
     worker_count_cache: TimedCache[int]
     totals: Totals = field(default_factory=Totals)
     paused_queues: PausedQueues = field(default_factory=PausedQueues)
+    activations: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    """From when on each step of the workflow files applies: see pipeline/follow_ups/activation.py."""
+    recorded_workflows: Workflows | None = None
+    """The workflow files whose steps are in `activations`."""
     verified: dict[object, float] = field(default_factory=dict)
     """Sources that Scale has confirmed, and until when that is cached: see pipeline/follow_ups/verification.py."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from exports.jobs import run_export
 from pipeline.artifacts.jobs import fetch_artifact
 from pipeline.events.sending import send_notification
+from pipeline.follow_ups.backfill import run_backfill
 from pipeline.follow_ups.joins import evaluate_join
 from pipeline.follow_ups.plan_task import plan_task
 from pipeline.follow_ups.runs import publish_run_finished
@@ -35,6 +36,7 @@ HANDLERS: dict[str, Callable[[Service, Job], int | None]] = {
     kinds.NOTIFY: send_notification,
     kinds.CHECK_RUN: publish_run_finished,
     kinds.RECONCILE: reconcile,
+    kinds.BACKFILL: run_backfill,
     kinds.EXPORT: run_export,
     kinds.BULK: continue_action,
     kinds.PURGE: run_purge,

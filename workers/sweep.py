@@ -18,6 +18,7 @@ from uuid import UUID
 
 from pipeline.db.errors import safe_message
 from pipeline.follow_ups import pauses, recording
+from pipeline.follow_ups.activation import activations
 from pipeline.jobs import queue
 from pipeline.operations.health import HEARTBEAT_SECONDS, delete_stale_heartbeats, record_heartbeat
 from pipeline.retention.schedule import enqueue_due_purge
@@ -99,6 +100,7 @@ class Sweep(threading.Thread):
             with self.service.engine.begin() as connection:
                 reconcile.enqueue_due_runs(connection, self.service)
                 enqueue_due_purge(connection, self.service)
+            activations(self.service)
             with self.service.engine.begin() as connection:
                 recording.release_limited(connection, self.service)
             self.replay_missed()

@@ -8,6 +8,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from app.api import (
     artifacts,
     audit,
+    backfills,
     batches,
     datasets,
     deliveries,
@@ -39,6 +40,7 @@ RESOURCES = (
     workflows,
     previews,
     spend,
+    backfills,
     batches,
     subscribers,
     datasets,

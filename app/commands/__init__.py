@@ -8,6 +8,7 @@ from flask import Flask
 from app.commands import scale_projects, workflow_previews  # noqa: F401  # add commands to their groups
 from app.commands.artifacts import artifacts
 from app.commands.audit import audit
+from app.commands.backfills import backfills
 from app.commands.backup import backup, restore
 from app.commands.creation import creation
 from app.commands.database import db
@@ -37,7 +38,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (up, demo, doctor, db),
     "Look": (tasks, spend, deliveries, artifacts, jobs, audit),
     "Datasets": (datasets, export),
-    "Decide": (workflows, follow_ups, joins, creation),
+    "Decide": (workflows, backfills, follow_ups, joins, creation),
     "Keep and forget": (purge, backup, restore),
     "Operate": (reconcile, import_files, subscribers, tokens, scale),
     "Develop": (sandbox, task_types),

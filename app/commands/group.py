@@ -19,6 +19,7 @@ from scale.client import ScaleError
 
 COLLECTIONS = {
     "artifact": "artifacts",
+    "backfill": "backfills",
     "delivery": "deliveries",
     "follow-up": "follow-ups",
     "job": "jobs",

@@ -421,6 +421,7 @@ def upgrade() -> None:
         sa.Column("latest_response_delivery_id", sa.Uuid(), nullable=True),
         sa.Column("response_id", sa.Uuid(), nullable=True),
         sa.Column("response_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("replayed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("follow_up_unique_id", sa.String(), nullable=True),
         sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("task_id", name=op.f("pk_tasks")),
@@ -525,9 +526,44 @@ def upgrade() -> None:
         sa.Column("paused_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("workflow", name=op.f("pk_workflow_pauses")),
     )
+    op.create_table(
+        "workflows_seen",
+        sa.Column("workflow", sa.String(), nullable=False),
+        sa.Column("step", sa.String(), nullable=False),
+        sa.Column("active_from", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("workflow", "step", name=op.f("pk_workflows_seen")),
+    )
+    op.create_table(
+        "backfills",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("workflow", sa.String(), nullable=False),
+        sa.Column("requested_by", sa.String(), nullable=False),
+        sa.Column("filters", json(), nullable=False),
+        sa.Column("max_results", sa.Integer(), nullable=True),
+        sa.Column("per_minute", sa.Integer(), nullable=True),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("total", sa.Integer(), nullable=False),
+        sa.Column("position", sa.Uuid(), nullable=True),
+        sa.Column("evaluated", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("not_ready", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("failed", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("results", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("follow_ups", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_backfills")),
+    )
+    with op.batch_alter_table("backfills", schema=None) as batch_op:
+        batch_op.create_index("ix_backfills_workflow", ["workflow", "id"], unique=False)
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("backfills", schema=None) as batch_op:
+        batch_op.drop_index("ix_backfills_workflow")
+
+    op.drop_table("backfills")
+    op.drop_table("workflows_seen")
     op.drop_table("workflow_pauses")
     op.drop_table("worker_heartbeats")
     with op.batch_alter_table("sync_runs", schema=None) as batch_op:

@@ -32,6 +32,11 @@ def parse_timestamp(text: str) -> datetime:
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def created_at(identifier: UUID) -> datetime:
+    """Return the time of creation of a UUIDv7, to the millisecond."""
+    return datetime.fromtimestamp((identifier.int >> 80) / 1000, UTC)
+
+
 def first_id_at(moment: datetime) -> UUID:
     """Return the smallest UUIDv7 of a millisecond: ids from then on are not smaller."""
     return UUID(int=int(moment.timestamp() * 1000) << 80)

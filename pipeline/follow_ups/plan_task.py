@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from more_itertools import chunked, mark_ends
@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from pipeline.events import outbox
 from pipeline.follow_ups import joins
+from pipeline.follow_ups.activation import activations, applying_steps
 from pipeline.follow_ups.pauses import Planner, invalid_files, paused_workflows, record_missed
 from pipeline.follow_ups.recording import (
     cancel_for_recall,
@@ -75,18 +76,13 @@ def plan_task(service: Service, job: Job) -> int:
         with service.engine.begin() as connection:
             queue.finish(connection, job)
         return 0
-    created = 0
+
+    def finish(connection: Connection, _: int | None) -> None:
+        if not plan.failures:
+            queue.finish(connection, job)
+
     with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as check_lease:
-        batches = list(chunked(plan.follow_ups, FOLLOW_UP_BATCH_SIZE)) or [[]]
-        for _, is_last, batch in mark_ends(batches):
-            check_lease()
-            with service.engine.begin() as connection:
-                if plan.snapshot.key != snapshot_key(connection, job.subject):
-                    queue.finish(connection, job)
-                    break
-                created += store_batch(connection, service, plan, batch, is_last)
-                if is_last and not plan.failures:
-                    queue.finish(connection, job)
+        created = store_plan(service, plan, check_lease, finish)
     if created:
         fields = {**job.log_fields, "delivery_id": str(plan.snapshot.delivery_id), "follow_ups": created}
         log.info("follow-ups planned", extra=fields)
@@ -95,9 +91,54 @@ def plan_task(service: Service, job: Job) -> int:
     return created
 
 
+def store_plan(
+    service: Service,
+    plan: TaskPlan,
+    check_lease: Callable[[], None],
+    finish: Callable[[Connection, int | None], None],
+) -> int:
+    """Store a plan in bounded transactions. Returns how many follow-ups are new.
+
+    `finish` is called in the last transaction with their number, or with None if the task has changed meanwhile and the
+    rest is not stored.
+    """
+    created = 0
+    batches = list(chunked(plan.follow_ups, FOLLOW_UP_BATCH_SIZE)) or [[]]
+    for _, is_last, batch in mark_ends(batches):
+        check_lease()
+        with service.engine.begin() as connection:
+            if plan.snapshot.key != snapshot_key(connection, plan.snapshot.view.task_id):
+                finish(connection, None)
+                break
+            created += store_batch(connection, service, plan, batch, is_last)
+            if is_last:
+                finish(connection, created)
+    return created
+
+
+def plan_past_result(service: Service, task_id: str, workflow: Workflow) -> TaskPlan | None:
+    """Ask one workflow about a result, whenever it came and however; None while a file of it is pending, or if it was purged.
+
+    What it plans is not held for the age or the origin of the result: a person asked for it.
+    """
+    try:
+        with service.reader.begin() as connection:
+            snapshot = load_snapshot(connection, task_id, parents=service.workflows.needs_parents)
+    except ContentPurged:
+        return None
+    if snapshot is None:
+        return None
+    snapshot = replace(snapshot, view=replace(snapshot.view, held=None))
+    steps = [step.name for step in workflow.steps]
+    return TaskPlan(snapshot, [_plan_workflow(service, snapshot, workflow, steps)])
+
+
 def make_plan(service: Service, task_id: str) -> TaskPlan | None:
-    """Ask every workflow; None while a file of the task's response is pending, and if it or a parent was purged."""
-    workflows = service.workflows
+    """Ask every workflow that was loaded before the task changed last.
+
+    None while a file of the task's response is pending, and if it or a parent was purged.
+    """
+    workflows, active_from = service.workflows, activations(service)
     with service.reader.begin() as connection:
         try:
             snapshot = load_snapshot(connection, task_id, parents=workflows.needs_parents)
@@ -105,13 +146,19 @@ def make_plan(service: Service, task_id: str) -> TaskPlan | None:
             log.warning("nothing is planned", extra={"task_id": task_id, "reason": str(purged)})
             return None
         paused = paused_workflows(connection, service)
-    if snapshot is None:
-        return None
+        if snapshot is None:
+            return None
+        applying = {
+            workflow.name: applying_steps(connection, active_from, workflow, task_id, snapshot.received_at)
+            for workflow in workflows.loaded
+        }
     plan = TaskPlan(snapshot)
     for workflow in workflows.loaded:
+        if not (steps := applying[workflow.name]):
+            continue
         if workflow.name not in paused:
             try:
-                plan.planned.append(_plan_workflow(service, snapshot, workflow))
+                plan.planned.append(_plan_workflow(service, snapshot, workflow, steps))
             except Exception as failure:  # one workflow must not stop the others
                 plan.failures.append(failure)
         elif _would_plan(snapshot, workflow):
@@ -119,9 +166,12 @@ def make_plan(service: Service, task_id: str) -> TaskPlan | None:
     return plan
 
 
-def _plan_workflow(service: Service, snapshot: TaskSnapshot, workflow: Workflow) -> Planned:
+def _plan_workflow(
+    service: Service, snapshot: TaskSnapshot, workflow: Workflow, steps: Collection[str]
+) -> Planned:
     follow_ups = plan(snapshot.view, workflow, service.settings.unique_id_prefix)
-    return Planned(workflow, follow_ups, steps_to_cancel(snapshot.view, workflow))
+    chosen = [follow_up for follow_up in follow_ups if follow_up.step in steps]
+    return Planned(workflow, chosen, steps_to_cancel(snapshot.view, workflow))
 
 
 def _would_plan(snapshot: TaskSnapshot, workflow: Workflow) -> bool:

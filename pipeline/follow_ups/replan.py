@@ -31,7 +31,7 @@ from pipeline.follow_ups.recording import (
     rewrite,
     settings_reason,
 )
-from pipeline.follow_ups.views import TaskSnapshot, load_parent, load_snapshot, snapshot_key
+from pipeline.follow_ups.views import ContentPurged, TaskSnapshot, load_parent, load_snapshot, snapshot_key
 from pipeline.jobs import kinds
 from pipeline.service import Service
 from scale.client import Client, ScaleError
@@ -83,7 +83,7 @@ def preview(service: Service, unique_ids: Iterable[str]) -> Iterator[Replan]:
             try:
                 snapshot, planned = _plan(service, row, paused)
                 yield Replan(unique_id, row, snapshot, planned)
-            except CannotReplan as reason:
+            except (CannotReplan, ContentPurged) as reason:
                 yield Replan(unique_id, row, refused=str(reason))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, RowMapping, bindparam, select
 
 from models import Annotation, Artifact, Delivery, FollowUp, Response
 from pipeline.artifacts.extract import ROW_ROLES
-from pipeline.db.ids import format_timestamp, utcnow
+from pipeline.db.ids import created_at, format_timestamp, utcnow
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import TYPED_KEYS
 from scale.annotations import Annotation as Value
@@ -40,6 +40,7 @@ class TaskSnapshot:
     response_id: UUID | None
     delivery_id: UUID | None = None  # that brought the newest response
     source_response_id: UUID | None = None  # of the follow-up that created this task
+    received_at: datetime | None = None  # of the newest delivery, or of a replay after it
 
 
 def snapshot_key(connection: Connection, task_id: str) -> tuple[Any, ...]:
@@ -70,7 +71,26 @@ def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True)
         held=_held(task),
     )
     key = (task["clock_delivery_id"], task["response_id"], task["status"], task["review_status"])
-    return TaskSnapshot(loaded, key, task["response_id"], task["latest_response_delivery_id"], planned_from)
+    return TaskSnapshot(
+        loaded,
+        key,
+        task["response_id"],
+        task["latest_response_delivery_id"],
+        planned_from,
+        _last_received(task),
+    )
+
+
+def _last_received(task: RowMapping) -> datetime | None:
+    """Return when the task changed last: the receipt of the newest delivery that changed it, or a replay."""
+    deliveries = (task[name] for name in _DELIVERY_COLUMNS if task[name] is not None)
+    times = [*map(created_at, deliveries), *([task["replayed_at"]] if task["replayed_at"] else [])]
+    return max(times, default=None)
+
+
+_DELIVERY_COLUMNS = (
+    "clock_delivery_id", "described_delivery_id", "latest_response_delivery_id", "recalled_delivery_id",
+)  # fmt: skip
 
 
 def load_parent(connection: Connection, task_id: str, response_id: UUID | None) -> View | None:

@@ -29,6 +29,8 @@ CHECK_RUN = "check_run"
 """Check whether everything that follows from a first task has finished. Subject: a task_id of that run."""
 RECONCILE = "reconcile"
 """Compare Scale's list of tasks with the stored ones. Subject: environment."""
+BACKFILL = "backfill"
+"""Run a workflow over stored results. Subject: id of the backfill."""
 EXPORT = "export"
 """Write an export that was requested through the API. Subject: id of the export."""
 BULK = "bulk"
@@ -48,6 +50,7 @@ SUBJECT_FIELD = {
     NOTIFY: "notification_id",
     CHECK_RUN: "task_id",
     RECONCILE: "environment",
+    BACKFILL: "backfill_id",
     EXPORT: "export_id",
     BULK: "bulk_action_id",
     PURGE: "purge",
@@ -69,6 +72,7 @@ MAX_ATTEMPTS = {
     NOTIFY: 20,
     CHECK_RUN: 20,
     RECONCILE: 40,
+    BACKFILL: 20,
     EXPORT: 20,
     BULK: 20,
     PURGE: 20,

@@ -17,7 +17,7 @@ from models import Delivery, Response, Task
 from pipeline.access.audit import log_action
 from pipeline.db.engine import close_on_return
 from pipeline.db.errors import safe_message
-from pipeline.db.ids import new_id
+from pipeline.db.ids import new_id, utcnow
 from pipeline.jobs import queue, scale_limits
 from pipeline.jobs.queue import Job, RetryLater
 from pipeline.jobs.rate_limits import check_rate_limit
@@ -90,6 +90,8 @@ def replay(service: Service, delivery_id: UUID, actor: str) -> Replay:
         _refuse_purged_task(connection, delivery_id)
         before = _snapshot(connection, delivery_id)
         receipt = _apply_again(connection, service, delivery, callback, reparse=True)
+        if isinstance(callback, Callback) and callback.task_id is not None:
+            rows.update_task(connection, callback.task_id, {"replayed_at": utcnow()})
         log_action(connection, actor, "delivery.replay", str(delivery_id), {"status": receipt.status})
         return Replay(receipt, before, _snapshot(connection, delivery_id))
 

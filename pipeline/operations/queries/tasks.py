@@ -15,13 +15,11 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    text,
-    type_coerce,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
 from models import Annotation, FollowUp, Response, Task
+from pipeline.db.tables import has_tag
 from pipeline.operations.queries.artifacts import artifacts_of_response
 from pipeline.operations.queries.filters import Filters, NotFound, equal, equals_indexed
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, count_up_to, paginate
@@ -153,7 +151,7 @@ def _conditions(connection: Connection, filters: Filters) -> Iterator[Any]:
     if (search := filters.get("search")) is not None:
         yield _matches(search)
     if (tag := filters.get("tag")) is not None:
-        yield _has_tag(connection, tag)
+        yield has_tag(connection, tag)
 
 
 def _matches(search: str) -> Any:
@@ -175,12 +173,6 @@ def _matches(search: str) -> Any:
 
 
 _LIKE_ESCAPES = str.maketrans({"%": "\\%", "_": "\\_", "\\": "\\\\"})
-
-
-def _has_tag(connection: Connection, tag: str) -> Any:
-    if connection.dialect.name == "postgresql":
-        return type_coerce(Task.tags, JSONB).contains([tag])
-    return text("EXISTS (SELECT 1 FROM json_each(tasks.tags) WHERE value = :tag)").bindparams(tag=tag)
 
 
 def _with_current_response(*columns: Any) -> Select[Any]:

@@ -8,6 +8,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
 from models import FollowUp, Job
+from pipeline.db.ids import new_id
 from pipeline.jobs import kinds
 from pipeline.service import Service
 from tests.app.api.conftest import POLYGONS, Deliver, Get, Plan, audited
@@ -183,3 +184,31 @@ def test_many_are_planned_again_in_one_request(client: FlaskClient, skipped: str
     assert client.post("/api/v1/follow-ups/replan", json={"state": ["skipped"]}).status_code == 400
     refused = client.post("/api/v1/follow-ups/replan", json={"workflow": "w", "state": ["created"]})
     assert refused.status_code == 400
+
+
+# Backfills.
+
+
+def test_a_workflow_is_run_over_stored_results_after_a_preview(
+    client: FlaskClient, deliver: Deliver, workflows_dir: Path, service: Service, get: Get
+) -> None:
+    (workflows_dir / "chain.yaml").write_text(POLYGONS)
+    deliver("polygonannotation/polygons")
+    path = "/api/v1/workflows/chain/backfills"
+    body = {"type": "polygonannotation", "dry_run": True}
+    shown = client.post(path, json=body).json
+    assert shown["backfill"] is None
+    assert shown["preview"]["follow_ups"] == {"created": 1}
+    assert shown["preview"]["cost"]["unpriced_tasks"] == 1
+    assert shown["preview"]["examples"][0]["type"] == "annotation"
+    started = client.post(path, json={"type": "polygonannotation", "limit": 5, "per_minute": 600}).json
+    row = started["backfill"]
+    assert (row["state"], row["total"], row["requested_by"]) == ("running", 1, "API_TOKEN")
+    assert [one["id"] for one in get("/workflows/chain/backfills")["data"]] == [row["id"]]
+    assert client.post(f"/api/v1/backfills/{row['id']}/stop").json["state"] == "stopped"
+    assert client.post(f"/api/v1/backfills/{row['id']}/stop").status_code == 409
+    assert client.post(f"/api/v1/backfills/{row['id']}/resume").json["state"] == "running"
+    run_due_jobs(service)
+    assert get(f"/backfills/{row['id']}")["state"] == "completed"
+    assert client.post("/api/v1/workflows/nosuch/backfills", json={}).status_code == 404
+    assert client.get(f"/api/v1/backfills/{new_id()}").status_code == 404

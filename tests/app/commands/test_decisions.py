@@ -223,3 +223,28 @@ def test_what_cannot_be_planned_again_is_reported_together(weighbridge: Run, ski
     (line,) = [one for one in said if "x.y" in one]
     assert line.startswith("x.y.0, x.y.1, ")
     assert "and 10 more: " in line
+
+
+# Backfills.
+
+
+def test_a_workflow_is_run_over_stored_results_after_a_preview(
+    weighbridge: Run, deliver: Deliver, service: Service
+) -> None:
+    deliver("polygonannotation/polygons")
+    command = ("workflows", "backfill", "polygons-to-boxes", "--since", "2000-01-01")
+    shown = weighbridge(*command, "--dry-run").stdout
+    assert "polygons-to-boxes.boxes.5f10aa1900c4e10017d2aa19  annotation" in shown
+    assert "1 of 1 results have new follow-ups (1 match the filters): 1 created." in shown
+    assert "Cost of what would be created: " in shown
+    assert weighbridge("backfills", "list").stdout == "No matching backfills.\n"
+    assert weighbridge(*command, input="n\n").exit_code == 1
+    started = json.loads(weighbridge(*command, "--yes", "--json").stdout)
+    assert (started["state"], started["total"]) == ("running", 1)
+    assert json.loads(weighbridge("backfills", "stop", started["id"], "--json").stdout)["state"] == "stopped"
+    assert "the backfill is stopped" in weighbridge("backfills", "stop", started["id"]).stderr
+    weighbridge("backfills", "resume", started["id"])
+    run_due_jobs(service)
+    (row,) = json.loads(weighbridge("backfills", "list", "--json").stdout)
+    assert (row["state"], row["follow_ups"]) == ("completed", 1)
+    assert weighbridge("workflows", "backfill", "nosuch", "--yes").exit_code == 1
