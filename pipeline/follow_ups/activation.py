@@ -19,6 +19,7 @@ from models import FollowUp, WorkflowSeen
 from pipeline.db.dialect import insert
 from pipeline.db.errors import safe_message
 from pipeline.db.ids import utcnow
+from pipeline.follow_ups.views import last_received
 from pipeline.service import Service
 from workflows.definition.model import Workflow, Workflows
 
@@ -86,6 +87,17 @@ def applying_steps(
         FollowUp.source_task_id == task_id, FollowUp.workflow == workflow.name, FollowUp.step.in_(late)
     )
     return (steps - late) | set(connection.scalars(following.distinct()))
+
+
+def late_steps(connection: Connection, workflow: Workflow, task_id: str) -> dict[str, datetime]:
+    """Return {step: from when on it applies} of the steps that do not follow a task, because it came before."""
+    active_from, received_at = stored_activations(connection), last_received(connection, task_id)
+    applying = applying_steps(connection, active_from, workflow, task_id, received_at)
+    return {
+        step.name: active_from[workflow.name, step.name]
+        for step in workflow.steps
+        if step.name not in applying
+    }
 
 
 def _keys(workflows: Workflows) -> Iterable[tuple[StepKey, str]]:

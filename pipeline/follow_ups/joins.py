@@ -216,7 +216,7 @@ DESCRIBED = (
 
 
 def described(join: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return a join as the API and events show it: `outcome` is what was done, `verdict` what it came to."""
+    """Return a join as the API and events show it: `outcome` is what was done, `verdict` its result."""
     shown = {name: join[name] for name in DESCRIBED}
     return {**shown, "outcome": join["verdict"], "verdict": join["conclusion"]}
 

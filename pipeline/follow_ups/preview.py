@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from models import FollowUp as Row
 from models import Job
+from pipeline.db.ids import format_timestamp
+from pipeline.follow_ups.activation import late_steps
 from pipeline.follow_ups.joins import pending_children
 from pipeline.follow_ups.limits import claim, read_budget
 from pipeline.follow_ups.pauses import paused
@@ -18,6 +21,7 @@ from pipeline.service import Service
 from workflows.definition.interpreter import plan_budget
 from workflows.definition.model import Workflow, limits_for
 from workflows.definition.recipes import displayed
+from workflows.planning.conditions import Condition
 from workflows.planning.explain import explain
 from workflows.planning.plan import PlannedFollowUp, plan
 from workflows.planning.view import View
@@ -87,6 +91,7 @@ def explanations(
     explanations = []
     for workflow in chosen:
         children = pending_children(connection, view.task_id, workflow)
+        late = late_steps(connection, workflow, view.task_id)
         with plan_budget(MAX_PREVIEW_STEPS):
             steps = explain(view, workflow, service.settings.unique_id_prefix, children)
         for step in steps:
@@ -103,7 +108,10 @@ def explanations(
                     "workflow": workflow.name,
                     "paused": workflow.name in paused_names,
                     "step": step.step,
-                    "conditions": [condition._asdict() for condition in step.conditions],
+                    "conditions": [
+                        condition._asdict()
+                        for condition in (*_came_before(workflow, late.get(step.step)), *step.conditions)
+                    ],
                     "elements": step.elements,
                     "left": step.left,
                     "omitted": step.omitted,
@@ -111,6 +119,16 @@ def explanations(
                 }
             )
     return explanations
+
+
+def _came_before(workflow: Workflow, active_from: datetime | None) -> Iterator[Condition]:
+    """Yield the condition that a result misses which came before the step was there."""
+    if active_from is not None:
+        why = (
+            f"the result came before this step, which applies from {format_timestamp(active_from)} on;"
+            f" `weighbridge workflows backfill {workflow.name}` runs it over older results"
+        )
+        yield Condition("received", False, why)
 
 
 def _stored(connection: Connection, task_id: str) -> dict[str, dict[str, Any]]:

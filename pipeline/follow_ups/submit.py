@@ -124,20 +124,24 @@ def task_for_row(
 ) -> SubmittedTask:
     """Return the task of a row, whose request is the row itself or `template` rendered with the name `row`.
 
-    The unique_id is the row's own, else `<name>.<digest>`, so that submitting a file again creates nothing.
+    The unique_id is the row's own, else `<name>.<digest>`, so that submitting a file again creates nothing. The type is the
+    row's own, else that of the request, else `type_name`.
     """
     fields = dict(row.fields)
     given, own_type = fields.pop("unique_id", None), fields.pop("type", None)
-    type_name = own_type or type_name
-    if not isinstance(type_name, str):
-        return SubmittedTask(row.line, "", "", {}, "has no task type: add a column `type`, or pass --type")
     fault: str | None = None
     request = fields
     if template is not None:
         try:
-            request = render(template, RowScope(row.fields))
+            request = dict(render(template, RowScope(row.fields)))
         except ExpressionError as error:
-            return SubmittedTask(row.line, type_name, "", {}, str(error))
+            return SubmittedTask(row.line, str(own_type or type_name or ""), "", {}, str(error))
+        of_request = request.pop("type", None)
+        own_type = own_type or of_request
+    type_name = own_type or type_name
+    if not isinstance(type_name, str):
+        without = "has no task type: add a column `type`, a `type` to the request, or pass --type"
+        return SubmittedTask(row.line, "", "", {}, without)
     if given is None:
         unique_id = f"{prefix}{id_segment(name)}.{digest_of([type_name, request])}"
     else:

@@ -81,6 +81,12 @@ def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True)
     )
 
 
+def last_received(connection: Connection, task_id: str) -> datetime | None:
+    """Return when a task changed last; None if it is not known."""
+    row = connection.execute(select(TASKS).where(TASKS.c.task_id == task_id)).mappings().one_or_none()
+    return None if row is None else _last_received(row)
+
+
 def _last_received(task: RowMapping) -> datetime | None:
     """Return when the task changed last: the receipt of the newest delivery that changed it, or a replay."""
     deliveries = (task[name] for name in _DELIVERY_COLUMNS if task[name] is not None)

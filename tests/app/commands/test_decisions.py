@@ -246,5 +246,5 @@ def test_a_workflow_is_run_over_stored_results_after_a_preview(
     weighbridge("backfills", "resume", started["id"])
     run_due_jobs(service)
     (row,) = json.loads(weighbridge("backfills", "list", "--json").stdout)
-    assert (row["state"], row["follow_ups"]) == ("completed", 1)
+    assert (row["state"], row["evaluated"]) == ("completed", 1)
     assert weighbridge("workflows", "backfill", "nosuch", "--yes").exit_code == 1

@@ -88,6 +88,14 @@ def test_rows_that_ask_for_different_tasks_under_one_unique_id_are_wrong(
     assert submit("street.CSV", head + one + one, *with_request(tmp_path)).stdout.endswith("\n1 created.\n")
 
 
+def test_the_type_may_stand_in_the_request(
+    submit: Callable[..., Result], sandbox: ScaleSandbox, tmp_path: Path
+) -> None:
+    (tmp_path / "typed.yaml").write_text(f"type: categorization\n{REQUEST}")
+    assert submit("a.csv", CSV, "--request", str(tmp_path / "typed.yaml")).stdout.endswith("\n2 created.\n")
+    assert {task["type"] for task in sandbox.tasks()} == {"categorization"}
+
+
 def test_lines_of_json_are_whole_requests(submit: Callable[..., Result], sandbox: ScaleSandbox) -> None:
     lines = [
         {"type": "categorization", "unique_id": "mine", "instruction": "?", "attachment_type": "text",

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from models import Delivery, WorkflowSeen
 from pipeline.follow_ups import decisions
+from pipeline.follow_ups.preview import explanations
 from pipeline.jobs import kinds, queue
+from pipeline.operations.queries.views import get_view
 from pipeline.receive.replay import replay
 from tests.assertions import only, table
 from tests.factories.callbacks import boxes, callback, receive_callback
@@ -34,6 +36,18 @@ def test_a_new_file_leaves_what_was_received_before_alone(pipeline: Pipeline) ->
     assert pipeline.states() == {}
     pipeline.receive(boxes("car", "van"), updated_at="2030-01-01T00:00:00Z")
     assert pipeline.states() == {f"w.ask.{ROOT}": "created"}
+
+
+def test_explain_says_that_a_result_came_before_the_step(pipeline: Pipeline) -> None:
+    pipeline.receive(boxes("car"))
+    save_later(pipeline, {"ask": asks()})
+    plan_again(pipeline)
+    with pipeline.service.reader.begin() as connection:
+        seen = get_view(connection, ROOT)
+        (step,) = explanations(connection, pipeline.service, seen, pipeline.service.workflows.loaded)
+    first = step["conditions"][0]
+    assert (first["name"], first["held"]) == ("received", False)
+    assert "`weighbridge workflows backfill w`" in first["why"]
 
 
 def test_a_new_step_leaves_what_was_received_before_alone(pipeline: Pipeline) -> None:

@@ -1,4 +1,4 @@
-"""A backfill runs a workflow over stored results exactly once: interrupted, stopped, limited, and beside other work."""
+"""A backfill runs a workflow over stored results exactly once: interrupted, stopped, limited, or with several workers."""
 
 import json
 import time
