@@ -18,7 +18,7 @@ from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.follow_ups.prices import Cost, cost_of_follow_ups
 from pipeline.follow_ups.recording import count_approved
 from pipeline.operations.queries import NotFound
-from pipeline.operations.queries.follow_ups import get_follow_up, matching_unique_ids
+from pipeline.operations.queries.follow_ups import count_by_state, get_follow_up, matching_unique_ids
 
 BATCH_SIZE = 500
 """Decisions in one transaction."""
@@ -60,6 +60,12 @@ def cost_of(unique_ids: Sequence[str]) -> Cost:
     """Return the expected cost of follow-ups that are not created yet."""
     with service().reader.begin() as connection:
         return cost_of_follow_ups(connection, service().prices, unique_ids)
+
+
+def states_of(unique_ids: Sequence[str]) -> dict[str, int]:
+    """Return state → number of these follow-ups; `created` ones are tasks at Scale."""
+    with service().reader.begin() as connection:
+        return count_by_state(connection, unique_ids)
 
 
 def select_to_replan(

@@ -21,6 +21,7 @@ from app.bulk_decisions import (
     replan_many,
     select_follow_ups,
     select_to_replan,
+    states_of,
 )
 from app.extensions import dispatcher, service
 from pipeline.follow_ups import decisions
@@ -136,6 +137,11 @@ class SelectionPreview(OutputSchema):
     """What a decision about many follow-ups would select."""
 
     selected = fields.Integer(metadata={"description": "Number of follow-ups that are selected."})
+    states = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        metadata={"description": "Number of them by state; `created` ones are tasks at Scale."},
+    )
     cost = fields.Nested(CostSchema, metadata={"description": "Expected cost of their tasks."})
 
 
@@ -164,7 +170,23 @@ def approve_follow_ups(selection: Mapping[str, Any]) -> Record:
 def preview_approval(selection: Mapping[str, Any]) -> Record:
     """Preview an approval: how many follow-ups it selects, and what their tasks cost"""
     unique_ids = _selected("approve", selection)
-    return {"selected": len(unique_ids), "cost": cost_of(unique_ids).to_json()}
+    return _preview(unique_ids)
+
+
+@blueprint.post("/follow-ups/cancel/preview")
+@blueprint.arguments(Selection)
+@blueprint.response(200, SelectionPreview)
+def preview_cancellation(selection: Mapping[str, Any]) -> Record:
+    """Preview a cancellation: how many follow-ups it selects, how many are tasks at Scale, and what they cost"""
+    return _preview(_selected("cancel", selection))
+
+
+def _preview(unique_ids: Sequence[str]) -> Record:
+    return {
+        "selected": len(unique_ids),
+        "states": states_of(unique_ids),
+        "cost": cost_of(unique_ids).to_json(),
+    }
 
 
 @blueprint.post("/follow-ups/cancel")

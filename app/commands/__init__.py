@@ -23,6 +23,7 @@ from app.commands.jobs import jobs
 from app.commands.joins import joins
 from app.commands.purge import purge
 from app.commands.reconcile import import_files, reconcile
+from app.commands.runs import runs
 from app.commands.scale import scale
 from app.commands.spend import spend
 from app.commands.subscribers import subscribers
@@ -36,7 +37,7 @@ from sandbox.cli import sandbox
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (up, demo, doctor, db),
-    "Look": (tasks, spend, deliveries, artifacts, jobs, audit),
+    "Look": (tasks, runs, spend, deliveries, artifacts, jobs, audit),
     "Datasets": (datasets, export),
     "Decide": (workflows, backfills, follow_ups, joins, creation),
     "Keep and forget": (purge, backup, restore),

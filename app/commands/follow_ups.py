@@ -18,6 +18,7 @@ from app.bulk_decisions import (
     replan_many,
     select_follow_ups,
     select_to_replan,
+    states_of,
 )
 from app.commands.bulk import MAX_PRINTED, print_errors, print_outcome
 from app.commands.group import Group, actor, dispatch_now
@@ -102,7 +103,11 @@ def approve(**options: Any) -> None:
 @follow_ups.command()
 @decision
 def cancel(**options: Any) -> None:
-    """Cancel follow-ups. A task that was created is canceled at Scale by a job."""
+    """Cancel follow-ups. A task that was created is canceled at Scale by a job.
+
+    Shows first how many they are, how many are tasks at Scale, and what they cost. `runs list` and `jobs list` show the
+    progress; what is interrupted goes on by itself.
+    """
     decide("cancel", **options)
 
 
@@ -214,7 +219,8 @@ def decide(
         if not unique_ids:
             warn_about_unknown_filters(selected)
         elif not yes:
-            cost = "" if name == "cancel" else f" Cost: {cost_of(unique_ids).summary}."
-            click.confirm(f"{name.capitalize()} {len(unique_ids)} follow-ups?{cost}", abort=True)
+            at_scale = f" {states_of(unique_ids).get('created', 0)} of them are tasks at Scale."
+            more = f"{at_scale if name == 'cancel' else ''} Cost: {cost_of(unique_ids).summary}."
+            click.confirm(f"{name.capitalize()} {len(unique_ids)} follow-ups?{more}", abort=True)
     decided, errors = decide_many(name, unique_ids, actor(), dispatch_now)
     print_outcome(decided, errors, "follow-ups", as_json, key="decided", verb=DECISIONS[name].past)

@@ -1,6 +1,6 @@
 """Rows as lines of JSON, the same for SQLite and PostgreSQL: what one database gave, the other takes.
 
-JSON columns are carried as their text, so that no number is read and written anew.
+JSON columns are carried as their text, so that no number changes.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def root_of(connection: Connection, task_id: str) -> str:
 
 
 def run_of(connection: Connection, root: str, prices: Prices) -> dict[str, Any]:
-    """Return {state, counts, tasks, started_at, finished_at, duration_seconds, cost} of all tasks from `root`.
+    """Return {state, counts, tasks, workflows, started_at, finished_at, duration_seconds, cost} of all tasks from `root`.
 
     state: running while a task or a join is open; held while a person must decide; else failed if a task ended in an
     error, was refused, or a join gave up; else completed. The duration starts at the first task's creation.
@@ -159,6 +159,7 @@ def _summary(connection: Connection, walked: RunTotals, prices: Prices) -> dict[
     return {
         "state": state,
         "counts": dict(counts),
+        "workflows": sorted(walked.workflows),
         "tasks": len(walked.task_ids),
         "started_at": started_at,
         "finished_at": finished_at,

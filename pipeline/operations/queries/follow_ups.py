@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from more_itertools import chunked
 from sqlalchemy import Connection, func, select
 
 from models import FollowUp, Join
 from pipeline.operations.queries.filters import Filters, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, count_up_to, paginate
 
+ID_BATCH_SIZE = 500
 STATES = ("planned", "held", "created", "completed", "error", "canceled", "failed", "skipped")
 FILTERS = ("state", "workflow", "step", "source_task_id", "task_id", "environment")
 COLUMNS = (
@@ -77,6 +80,16 @@ def matching_unique_ids(
     if sample is not None:
         return sorted(connection.scalars(statement.order_by(func.random()).limit(sample)))
     return connection.scalars(statement.order_by(FollowUp.id).limit(limit)).all()
+
+
+def count_by_state(connection: Connection, unique_ids: Sequence[str]) -> dict[str, int]:
+    """Return state → number of these follow-ups."""
+    counts: Counter[str] = Counter()
+    for some in chunked(unique_ids, ID_BATCH_SIZE):
+        statement = select(FollowUp.state, func.count()).where(FollowUp.unique_id.in_(some))
+        for state, number in connection.execute(statement.group_by(FollowUp.state)):
+            counts[state] += number
+    return dict(counts)
 
 
 def first_follow_up(connection: Connection, source_task_id: str) -> Mapping[str, Any] | None:
