@@ -166,7 +166,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, process: str 
         redis_tls_verify=env.bool("REDIS_TLS_VERIFY", True),
         public_url=_without_trailing_slash(env.str("PUBLIC_URL", None, validate=_validate_public_url)),
         unique_id_prefix=env.str("UNIQUE_ID_PREFIX", "", validate=_validate_prefix),
-        artifact_store=env.str("ARTIFACT_STORE", Settings.artifact_store),
+        artifact_store=env.str("ARTIFACT_STORE", Settings.artifact_store, validate=_validate_store),
         artifact_hosts=env.names("ARTIFACT_HOSTS", Settings.artifact_hosts, validate=_validate_hosts),
         attachment_hosts=env.names("ATTACHMENT_HOSTS", validate=_validate_hosts),
         subscriber_hosts=env.names("SUBSCRIBER_HOSTS", validate=_validate_hosts),
@@ -340,6 +340,11 @@ def _url(*schemes: str) -> Callable[[str], None]:
         _validate_port(value)
 
     return check
+
+
+def _validate_store(value: str) -> None:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:(?!//)", value):
+        raise ValidationError("Use the path of a folder, s3://BUCKET/PREFIX, or another URL with ://.")
 
 
 def _validate_redis_url(value: str) -> None:

@@ -33,7 +33,35 @@ BY_SQLSTATE = {
     "53300": ("the server has no connection left", "Reduce WEB_CONCURRENCY, or raise max_connections."),
     "57P03": ("the server is starting or stopping", "Wait until it is up."),
 }
+NO_HOST, REFUSED, SILENT, NO_TLS, NOT_ALLOWED = "no host", "refused", "silent", "no tls", "not allowed"
+BY_FAULT = {
+    NO_HOST: ("the host name is unknown", "Correct the host in DATABASE_URL."),
+    REFUSED: ("no server listens there", "Start PostgreSQL, or correct host and port in DATABASE_URL."),
+    SILENT: (
+        "the server does not answer in time",
+        "Check the network and the firewall between this machine and the host of DATABASE_URL.",
+    ),
+    NO_TLS: (
+        "the connection cannot be encrypted as DATABASE_URL says",
+        "Correct sslmode, sslrootcert and the other ssl parameters in DATABASE_URL.",
+    ),
+    NOT_ALLOWED: (
+        "the server does not let this machine, role and database connect",
+        "Add a line to its pg_hba.conf, or correct DATABASE_URL.",
+    ),
+}
+"""Faults of connections that have no SQLSTATE of their own."""
 BY_TEXT = (
+    ("no pg_hba.conf entry", "", NOT_ALLOWED),
+    ("failed to resolve host", "", NO_HOST),
+    ("could not translate host name", "", NO_HOST),
+    ("sslmode", "", NO_TLS),
+    ("SSL", "", NO_TLS),
+    ("certificate", "", NO_TLS),
+    ("Connection refused", "", REFUSED),
+    ("No such file or directory", "socket", REFUSED),
+    ("timeout expired", "", SILENT),
+    ("timed out", "", SILENT),
     ('database "', "does not exist", "3D000"),
     ('role "', "does not exist", "28000"),
     ("password authentication failed", "", "28P01"),
@@ -71,7 +99,8 @@ def explain(error: SQLAlchemyError) -> Explanation:
     text = safe_message(error)
     if found is None:
         return Explanation(
-            f"the database does not answer as expected ({text})", "`weighbridge doctor` shows details."
+            f"the database does not answer as expected ({text})",
+            "Check DATABASE_URL, and the log of the database.",
         )
     message, fix = found
     return Explanation(f"{message} ({text})", fix)
@@ -82,7 +111,7 @@ def _by_sqlstate(cause: BaseException) -> tuple[str, str] | None:
     if state is None:
         text = str(cause)
         state = next((state for start, end, state in BY_TEXT if start in text and end in text), None)
-    return BY_SQLSTATE.get(state or "")
+    return {**BY_FAULT, **BY_SQLSTATE}.get(state or "")
 
 
 def _by_sqlite_code(cause: BaseException) -> tuple[str, str] | None:

@@ -160,6 +160,8 @@ def test_a_password_that_splits_an_address_is_never_shown(name: str, password: s
         ("DATABASE_URL", "postgresql://a:%zz@host/name", "libpq can read"),
         ("DATABASE_URL", "postgresql://a@host/name?sslmod=require", "the parameter sslmod"),
         ("DATABASE_URL", "postgresql://a@one:5432,two:many/name", "Cannot be split"),
+        ("ARTIFACT_STORE", "s3:/bucket", "s3://BUCKET"),
+        ("ARTIFACT_STORE", "gs:bucket", "s3://BUCKET"),
         ("REDIS_URL", "redis://host/name", "number of a database"),
         ("SCALE_API_KEY", "TEST_x", "is a test key"),
         ("SCALE_API_KEY", "x|test", "is a test key"),

@@ -159,7 +159,7 @@ def test_a_database_that_is_away_is_a_problem_without_a_traceback(make_app: Call
     assert done.exit_code == 1
     assert "PostgreSQL, away at 127.0.0.1" in done.stdout
     assert "secret" not in done.stdout
-    assert "`weighbridge doctor` shows details" in commands_of(app)("deliveries", "list").stderr
+    assert "correct host and port in DATABASE_URL" in commands_of(app)("deliveries", "list").stderr
 
 
 def test_rows_that_a_migration_loses_are_missed(
