@@ -21,4 +21,6 @@ class ApiToken(Base):
     """sha256 of the token; the token itself is shown once and not kept."""
     scopes: Mapped[list[Any]]
     created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    """Not valid from then on; null: valid until it is revoked."""
     revoked_at: Mapped[datetime | None]

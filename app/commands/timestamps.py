@@ -31,4 +31,20 @@ class TimestampType(click.ParamType[datetime]):
             self.fail(f"{value!r} is not a time; write for example {EXAMPLES}.", param, ctx)
 
 
+class FutureType(click.ParamType[datetime]):
+    """Accept a moment to come: a date, a timestamp, or 30m, 2h, 90d, 4w from now."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Parse a moment. Fails for anything else, and for one that has passed."""
+        if found := re.fullmatch(r"(\d{1,6})([mhdw])", str(value)):
+            return datetime.now(UTC) + timedelta(**{UNITS[found[2]]: int(found[1])})
+        moment = TIMESTAMP.convert(value, param, ctx)
+        if moment <= datetime.now(UTC):
+            self.fail(f"{value!r} has passed.", param, ctx)
+        return moment
+
+
 TIMESTAMP = TimestampType()
+FUTURE = FutureType()

@@ -6,14 +6,14 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, or_, select, update
 
 from models import ApiToken
 from pipeline.access.audit import log_action
 from pipeline.db.dialect import insert
-from pipeline.db.ids import new_id, utcnow
+from pipeline.db.ids import format_timestamp, new_id, utcnow
 
 SCOPES = READ, OPERATE, ADMIN = ("read", "operate", "admin")
 """read: see everything. operate: approve, replay, retry, pause, submit. admin: create and revoke tokens."""
@@ -34,7 +34,14 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def issue(connection: Connection, name: str, scopes: Sequence[str] = SCOPES, *, actor: str) -> str:
+def issue(
+    connection: Connection,
+    name: str,
+    scopes: Sequence[str] = SCOPES,
+    *,
+    actor: str,
+    expires_at: datetime | None = None,
+) -> str:
     """Store a new token for `name` and return it; it cannot be read again. Raises ValueError for an unknown scope."""
     scopes = [ALIASES.get(scope, scope) for scope in scopes]
     if not scopes or (unknown := set(scopes) - set(SCOPES)):
@@ -44,11 +51,43 @@ def issue(connection: Connection, name: str, scopes: Sequence[str] = SCOPES, *, 
     token = f"wb_{secrets.token_urlsafe(32)}"
     connection.execute(
         insert(connection, ApiToken).values(
-            id=new_id(), name=name, digest=digest(token), scopes=sorted(set(scopes)), created_at=utcnow()
+            id=new_id(),
+            name=name,
+            digest=digest(token),
+            scopes=sorted(set(scopes)),
+            created_at=utcnow(),
+            expires_at=expires_at,
         )
     )
-    log_action(connection, actor, "token.create", name, {"scopes": sorted(set(scopes))})
+    details = {"scopes": sorted(set(scopes)), "expires_at": expires_at and format_timestamp(expires_at)}
+    log_action(connection, actor, "token.create", name, details)
     return token
+
+
+def rotate(
+    connection: Connection, name: str, *, actor: str, overlap: timedelta, expires_at: datetime | None = None
+) -> str:
+    """Issue another token for `name` with the scopes of its newest valid one, and let the others expire after `overlap`.
+
+    Raises LookupError if no token of that name is valid.
+    """
+    valid = (ApiToken.name == name, *_valid())
+    newest = select(ApiToken.scopes).where(*valid).order_by(ApiToken.id.desc()).limit(1)
+    scopes = connection.scalar(newest)
+    if scopes is None:
+        raise LookupError(f"no valid token is called {name}")
+    end = utcnow() + overlap
+    later = or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > end)
+    connection.execute(update(ApiToken).where(*valid, later).values(expires_at=end))
+    token = issue(connection, name, scopes, actor=actor, expires_at=expires_at)
+    log_action(connection, actor, "token.rotate", name, {"others_expire_at": format_timestamp(end)})
+    return token
+
+
+def _valid() -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions of a token that opens something."""
+    unexpired = or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > utcnow())
+    return (ApiToken.revoked_at.is_(None), unexpired)
 
 
 def revoke(connection: Connection, name: str, *, actor: str) -> int:
@@ -61,15 +100,13 @@ def revoke(connection: Connection, name: str, *, actor: str) -> int:
 
 
 def holder(connection: Connection, token: str) -> Holder | None:
-    """Return the holder of a token; None for one that was never issued or is revoked."""
+    """Return the holder of a token; None for one that was never issued, is revoked or has expired."""
     return holder_of_digest(connection, digest(token))
 
 
 def holder_of_digest(connection: Connection, token_digest: str) -> Holder | None:
     """Return the holder of the token with this digest, as `holder` does."""
-    statement = select(ApiToken.name, ApiToken.scopes).where(
-        ApiToken.digest == token_digest, ApiToken.revoked_at.is_(None)
-    )
+    statement = select(ApiToken.name, ApiToken.scopes).where(ApiToken.digest == token_digest, *_valid())
     found = connection.execute(statement).one_or_none()
     return Holder(found.name, frozenset(ALIASES.get(one, one) for one in found.scopes)) if found else None
 
