@@ -26,6 +26,7 @@ from app.commands.reconcile import import_files, reconcile
 from app.commands.runs import runs
 from app.commands.scale import scale
 from app.commands.spend import spend
+from app.commands.stats import stats
 from app.commands.subscribers import subscribers
 from app.commands.task_types import task_types
 from app.commands.tasks import tasks
@@ -37,7 +38,7 @@ from sandbox.cli import sandbox
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (up, demo, doctor, db),
-    "Look": (tasks, runs, spend, deliveries, artifacts, jobs, audit),
+    "Look": (tasks, runs, stats, spend, deliveries, artifacts, jobs, audit),
     "Datasets": (datasets, export),
     "Decide": (workflows, backfills, follow_ups, joins, creation),
     "Keep and forget": (purge, backup, restore),

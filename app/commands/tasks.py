@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from typing import Any
 
@@ -67,10 +68,16 @@ tasks.add_command(submit)
 @click.option("--completed-since", type=TIMESTAMP, help="Completed at or after TIME.")
 @click.option("--completed-before", type=TIMESTAMP, help="Completed before TIME.")
 @click.option("--since", "updated_since", type=TIMESTAMP, help=f"Updated at or after TIME: {EXAMPLES}.")
+@click.option("--count", "is_count", is_flag=True, help="Print only how many tasks match, up to 10,000.")
 @limit
 @as_json
-def list_tasks(limit: int, as_json: bool, **options: Any) -> None:
-    """List tasks, the most recently discovered first."""
+def list_tasks(limit: int, as_json: bool, is_count: bool, **options: Any) -> None:
+    """List tasks, the most recently discovered first. `weighbridge stats` counts them by project, step and status."""
+    if is_count:
+        with service().reader.begin() as connection:
+            number = queries.count_tasks(connection, filters_from(**options))
+        click.echo(json.dumps({"count": number}) if as_json else number)
+        return
     with service().reader.begin() as connection:
         page = queries.list_tasks(connection, filters_from(**options), limit=limit)
     if not page.rows:

@@ -20,6 +20,7 @@ from app.console import (  # noqa: F401  each screen adds its routes to the blue
     exports,
     follow_ups,
     frame,
+    insights,
     jobs,
     overview,
     projects,

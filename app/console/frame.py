@@ -36,6 +36,7 @@ NAVIGATION = (
     ("exports", "Exports"),
     ("batches", "Batches"),
     ("projects", "Projects"),
+    ("insights", "Insights"),
     ("bulk_actions_list", "Bulk actions"),
     ("settings", "Settings"),
     ("tokens", "Tokens"),

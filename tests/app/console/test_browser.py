@@ -41,6 +41,7 @@ SCREENS = (
     "exports",
     "batches",
     "projects",
+    "insights",
     "settings",
     "tokens",
     "subscribers",

@@ -33,6 +33,7 @@ SCREENS = (
     "/exports",
     "/batches",
     "/projects",
+    "/insights",
     "/settings",
     "/tokens",
     "/subscribers",
