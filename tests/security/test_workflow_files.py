@@ -38,7 +38,7 @@ NESTED = "(" * 3_000 + "task" + ")" * 3_000
         (f"to_string({COPIES})", "more than 5,000,000 elements"),
         ("'a'" + " | replace(@, 'a', 'aa')" * 25, "at most 1,000,000 are possible"),
         ("[`1e308`, `1e308`] | sum(@)", "not a number in JSON"),
-        ("annotations" + "[].[@, @][]" * 20, "more than"),
+        pytest.param("annotations" + "[].[@, @][]" * 20, "more than", marks=pytest.mark.slow),
     ],
     ids=["round", "join", "copies", "comparison", "to_string", "replace", "infinity", "flatten"],
 )

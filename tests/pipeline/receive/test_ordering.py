@@ -99,6 +99,7 @@ def test_any_part_of_the_life_in_any_order_ends_in_identical_rows(service: Servi
                 assert after(service, order) == expected
 
 
+@pytest.mark.slow
 def test_doubled_and_late_events_change_nothing_but_the_count(service: Service) -> None:
     expected = after(service, [*LIFE, *LIFE])
     assert [row["duplicates"] for row in expected["deliveries"]] == [1] * 5
@@ -245,6 +246,7 @@ def test_an_event_of_yesterday_changes_neither_status_nor_review_nor_current(ser
     assert (task["review_status"], current["event"]) == ("fixed", "fixed")
 
 
+@pytest.mark.slow
 def test_every_path_of_receiving_writes_the_same_rows_for_every_recorded_body(service: Service) -> None:
     """The fast path, the general path, and the worker with a body that was only stored."""
     for path in RECORDED:
