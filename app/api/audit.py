@@ -34,6 +34,7 @@ class AuditQuery(ListQuery):
     actor = fields.String()
     action = fields.String()
     subject = fields.String()
+    since = Timestamp(metadata={"description": "Earliest time of the decision."})
 
 
 @blueprint.get("/audit")

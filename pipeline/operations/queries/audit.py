@@ -21,8 +21,10 @@ COLUMNS = (
 def list_audit_entries(
     connection: Connection, filters: Filters, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
 ) -> Page:
-    """Return decisions, newest first. Filters: actor, action, subject."""
+    """Return decisions, newest first. Filters: actor, action, subject, since (made then or later)."""
     statement = select(*COLUMNS).where(*equal(AuditEntry, ("actor", "action", "subject"), filters))
+    if (since := filters.get("since")) is not None:
+        statement = statement.where(AuditEntry.at >= since)
     return paginate(
         connection, statement, [AuditEntry.id], limit=limit, cursor=cursor, large=(AuditEntry.details,)
     )
