@@ -23,6 +23,7 @@ from app import create_app
 from benchmarks import stack
 from config import load_settings
 from models import Annotation, Delivery, Response, Task
+from pipeline.db.engine import AUTOCOMMIT
 from pipeline.db.migrations import migrate
 from pipeline.receive.receive import receive
 from pipeline.service import Service
@@ -106,8 +107,7 @@ def fill(service: Service, tasks: int, deliveries: int) -> None:
             file="0",
             position=f"(n - 1) % {ANNOTATIONS_EACH}",
         )
-    with service.engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT")
+    with service.engine.execution_options(**AUTOCOMMIT).begin() as connection:
         connection.execute(text("VACUUM ANALYZE" if postgres else "ANALYZE"))
 
 
