@@ -246,7 +246,7 @@ def test_every_example_asks_scale_for_each_task_once(
     created = customer.created()
     assert created == customer.expected()
     assert set(created.values()) == {1}
-    for example in customer.roots:
+    for example in (name for name, task_ids in customer.roots.items() if task_ids):
         assert any(unique_id.startswith(example) for unique_id in created), example
     joins = rows(
         database_url, "SELECT step, verdict, source_task_id FROM joins ORDER BY step, source_task_id"
