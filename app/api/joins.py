@@ -1,4 +1,4 @@
-"""Joins: steps that wait for the follow-ups of another step, and what they came to."""
+"""Joins: steps that wait for the follow-ups of another step, and how they ended."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ class Join(OutputSchema):
     verdict = fields.String(
         allow_none=True,
         metadata={
-            "description": "What it came to: agreed or disagreed (`agreement` of the reducer is at least 0.8, or less), or"
+            "description": "How it ended: agreed or disagreed (`agreement` of the reducer is at least 0.8, or less), or"
             " deadline (fewer results than needed). Null while it waits, or if nothing is compared."
         },
     )

@@ -1,4 +1,4 @@
-"""Read joins: the steps that wait for the follow-ups of another step, and what they came to."""
+"""Read joins: the steps that wait for the follow-ups of another step, and how they ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a join came to, as lists, events and the end of a run show it."""
+"""how a join ended, as lists, events and the end of a run show it."""
 
 from collections.abc import Callable
 from typing import Any
