@@ -116,7 +116,7 @@ def test_what_cannot_be_done_is_a_problem_that_says_why(
 
 def test_an_unknown_filter_is_refused_with_the_known_ones(client: FlaskClient) -> None:
     answer = client.get("/api/v1/tasks?colour=red")
-    assert "Allowed: batch, cursor, environment, " in answer.json["detail"]
+    assert "Allowed: batch, completed_before, completed_since, cursor, environment, " in answer.json["detail"]
     body = client.post("/api/v1/subscribers", json={"adress": "https://example.com"})
     assert body.json["errors"]["adress"][-1] == "Allowed: events, headers, secret, url."
 
