@@ -25,6 +25,7 @@ COMMAND = Path(sys.executable).with_name("weighbridge")
 PORT, SANDBOX_PORT = "8731", "8732"
 START_TIMEOUT_SECONDS = 120.0
 SIZE = {"width": 1200, "height": 760}
+TALL = {"width": 1200, "height": 1260}
 QUALITY = 80
 ONCE = re.compile(r"http://\S+/console/sign-in\?once=\S+")
 TASK = re.compile(r"In the console: (http://\S+)/console/tasks/(\S+)")
@@ -77,8 +78,9 @@ def main() -> None:
         page.goto(link[0])
         take(page, "overview")
         page.goto(f"{task[1]}/console/tasks/{task[2]}")
-        page.locator("[data-place]").evaluate("place => place.scrollIntoView()")
+        page.set_viewport_size(TALL)  # type: ignore[arg-type]  # the whole picture and its list
         take(page, "task")
+        page.set_viewport_size(SIZE)  # type: ignore[arg-type]
         page.goto(f"{task[1]}/console/workflows/polygons-to-boxes")
         take(page, "workflow")
         browser.close()
