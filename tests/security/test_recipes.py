@@ -10,6 +10,7 @@ import pytest
 import time_machine
 
 from pipeline.follow_ups import signed_urls
+from pipeline.follow_ups.activation import activations
 from tests.factories.pipelines import Pipeline
 from tests.fake_server import FakeServer, reply
 from tests.pipeline.conftest import open_pipeline, open_service, sandbox, scale_process
@@ -115,6 +116,7 @@ def test_an_expired_url_of_ours_in_the_data_is_not_renewed(chain: Pipeline) -> N
     sha256, _ = chain.service.store.put(io.BytesIO(b"of another customer"))
     url = signed_urls.signed_url(chain.service.settings, sha256, "image/png")
     chain.workflow(steps(metadata={"note": "${{ annotations[0].attributes.note }}"}))
+    activations(chain.service)  # the workflow is older than the result, whose receipt is not moved
     with time_machine.travel(time.time() + signed_urls.LIFETIME.total_seconds() + 60, tick=True):
         polygon = {"label": "car", "vertices": TRIANGLE, "attributes": {"note": url}}
         chain.receive({"annotations": [polygon]}, type="polygonannotation")
@@ -128,6 +130,7 @@ def test_an_expired_url_of_ours_is_not_mirrored(chain: Pipeline) -> None:
     written = steps(attachment="${{ annotations[0].attributes.note }}")
     written["boxes"]["mirror"] = "attachment"
     chain.workflow(written)
+    activations(chain.service)  # the workflow is older than the result, whose receipt is not moved
     with time_machine.travel(time.time() + signed_urls.LIFETIME.total_seconds() + 60, tick=True):
         polygon = {"label": "car", "vertices": TRIANGLE, "attributes": {"note": url}}
         chain.receive({"annotations": [polygon]}, type="polygonannotation")
