@@ -82,6 +82,9 @@ SWITCH_INTERVAL_SECONDS = 0.001
 """How long a thread computes before another one gets the interpreter lock. Python's default is 0.005."""
 
 
+gc.disable()  # importing the application makes objects that stay; post_worker_init switches collection on again
+
+
 class QuietLogger(Logger):  # type: ignore[misc]  # gunicorn is not typed
     """gunicorn's logger without the access log, unless `--access-logfile` asks for one."""
 
@@ -125,6 +128,7 @@ def post_worker_init(worker: Any) -> None:
     # The objects that exist now are permanent. Skipping them makes the collections during large bodies shorter.
     gc.collect()
     gc.freeze()
+    gc.enable()
     # A small callback waits for the interpreter lock several times: each wait is shorter next to a thread that computes.
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     if worker.age == 1:  # the first one alone says that the broker cannot be used

@@ -5,6 +5,7 @@ from __future__ import annotations
 from workers.process import settings  # first: see its docstring
 
 # isort: split
+import gc
 import logging
 import os
 import warnings
@@ -71,3 +72,8 @@ def _start_sweeping(**_: Any) -> None:
     sweep = Sweep(service(), dispatcher)
     worker_shutting_down.connect(lambda **_: sweep.stop(), weak=False)
     sweep.start()
+
+
+# What was imported stays: no collection has to look at it, and no fork copies it for that.
+gc.freeze()
+gc.enable()

@@ -64,7 +64,9 @@ def make_celery(settings: Settings, *, timeout: float) -> Celery:
         task_serializer="json",
         worker_concurrency=settings.worker_concurrency,
         worker_consumer="workers.consumer:Consumer",
-        worker_enable_remote_control=False,  # nobody uses it, and it needs rights on channels
+        # Its subscription shows that Redis is gone even when every message that may be prefetched waits for an
+        # acknowledgement that failed. Without it such a worker would wait forever.
+        worker_enable_remote_control=True,
         worker_prefetch_multiplier=4 if settings.embedded else 1,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,

@@ -6,12 +6,15 @@ prometheus_client decides when it is imported whether several processes count to
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
 
 from config import SettingsError, load_settings
 from config.temporary import ensure_temporary_folder
+
+gc.disable()  # importing makes objects that stay; celery_app.py switches collection on again
 
 try:
     settings = load_settings(process="worker")
