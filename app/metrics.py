@@ -93,18 +93,12 @@ def gauges(counts: WorkCounts) -> Iterable[GaugeMetricFamily]:
     for labels, number in counts.jobs.items():
         jobs.add_metric(labels, number)
     yield jobs
-    deliveries = GaugeMetricFamily(
-        "weighbridge_deliveries", "Deliveries that are stored or quarantined", labels=("status",)
+    deliveries = {status: counts.deliveries.get(status, 0) for status in ("stored", "quarantined")}
+    yield _by_label(
+        "weighbridge_deliveries", "Deliveries that are stored or quarantined", "status", deliveries
     )
-    for status in ("stored", "quarantined"):
-        deliveries.add_metric((status,), counts.deliveries.get(status, 0))
-    yield deliveries
-    artifacts = GaugeMetricFamily(
-        "weighbridge_artifacts", "Result files that are pending or failed", labels=("state",)
-    )
-    for state in ("pending", "failed"):
-        artifacts.add_metric((state,), counts.artifacts.get(state, 0))
-    yield artifacts
+    artifacts = {state: counts.artifacts.get(state, 0) for state in ("pending", "failed")}
+    yield _by_label("weighbridge_artifacts", "Result files that are pending or failed", "state", artifacts)
     yield _by_label("weighbridge_follow_ups", "Follow-ups by state", "state", counts.follow_ups)
     yield _by_label("weighbridge_held_follow_ups", "Held follow-ups by reason", "reason_code", counts.held)
     yield _single(

@@ -23,7 +23,7 @@ DEFAULT_PAGE_LIMIT = 100
 MAX_PATIENCE = 16
 """Factor of the time-outs, and divisor of the page, up to which the pages of a slow list are read."""
 THROTTLED_SECONDS = 30.0
-"""How long to wait after a 429 without Retry-After."""
+"""How long to wait after a 429 without a usable Retry-After."""
 MAX_THROTTLED_SECONDS = 3600.0
 """A longer Retry-After is a mistake that would stop creation for days."""
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
@@ -74,9 +74,8 @@ class Throttled(ScaleError):
 
     @property
     def delay(self) -> float:
-        """Return the seconds to wait: those that Scale asked for, at most MAX_THROTTLED_SECONDS."""
-        asked_for = THROTTLED_SECONDS if self.retry_after is None else self.retry_after
-        return min(asked_for, MAX_THROTTLED_SECONDS)
+        """Return the seconds to wait: those that Scale asked for, or THROTTLED_SECONDS."""
+        return self.retry_after or THROTTLED_SECONDS  # 0 would repeat the request at once, again and again
 
 
 class TransientError(ScaleError):
@@ -489,14 +488,14 @@ def _text(content: bytes) -> str:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds, from a number or an HTTP date; None where there is neither."""
+    """Seconds, at most MAX_THROTTLED_SECONDS, from a number or an HTTP date; None where there is neither."""
     if not value:
         return None
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value.strip()):
-        return float(value)
+        return min(float(value), MAX_THROTTLED_SECONDS)
     try:
         at = parsedate_to_datetime(value)
     except ValueError:
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+    return min(max(0.0, (at - datetime.now(UTC)).total_seconds()), MAX_THROTTLED_SECONDS)

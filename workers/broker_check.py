@@ -24,7 +24,7 @@ def try_broker(celery: Celery) -> Explanation | None:
             try:
                 queue.put({"probe": True}, expiration=TIMEOUT_SECONDS)
                 queue.get(timeout=TIMEOUT_SECONDS).ack()
-                # A consumer also looks for messages that nobody acknowledged, with commands of its own.
+                # A consumer also restores unacknowledged messages, which needs further commands.
                 queue.channel.qos.restore_visible(num=1)
             finally:
                 queue.queue.delete()

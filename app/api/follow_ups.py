@@ -114,6 +114,20 @@ def _detail(connection: Connection, unique_id: str) -> Record:
     return {**row, "cost": cost_of_task(service().prices, row["task_type"], row["request"]).to_json()}
 
 
+def _limit_field(maximum: int) -> fields.Integer:
+    """Return the field for how many follow-ups filters select."""
+    return fields.Integer(
+        load_default=maximum,
+        validate=Range(1, maximum),
+        metadata={"description": "Maximum number of follow-ups that filters select, oldest first."},
+    )
+
+
+def _sample_field(maximum: int) -> fields.Integer:
+    """Return the field for the size of a random selection."""
+    return fields.Integer(validate=Range(1, maximum), metadata={"description": "Size of a random selection."})
+
+
 class Selection(Schema):
     """Follow-ups by their ids, or by filters."""
 
@@ -123,14 +137,8 @@ class Selection(Schema):
     source_task_id = fields.String()
     environment = fields.String(validate=OneOf(("live", "test")))
     since = Timestamp(metadata={"description": "Earliest time of planning."})
-    limit = fields.Integer(
-        load_default=MAX_SELECTED,
-        validate=Range(1, MAX_SELECTED),
-        metadata={"description": "Maximum number of follow-ups that filters select, oldest first."},
-    )
-    sample = fields.Integer(
-        validate=Range(1, MAX_SELECTED), metadata={"description": "Size of a random selection."}
-    )
+    limit = _limit_field(MAX_SELECTED)
+    sample = _sample_field(MAX_SELECTED)
 
 
 class SelectionPreview(OutputSchema):
@@ -241,14 +249,8 @@ class ReplanSelection(ReplanOptions, Selection):
         load_default=["skipped"],
         metadata={"description": "States that filters select."},
     )
-    limit = fields.Integer(
-        load_default=MAX_REPLANNED,
-        validate=Range(1, MAX_REPLANNED),
-        metadata={"description": "Maximum number of follow-ups that filters select, oldest first."},
-    )
-    sample = fields.Integer(
-        validate=Range(1, MAX_REPLANNED), metadata={"description": "Size of a random selection."}
-    )
+    limit = _limit_field(MAX_REPLANNED)
+    sample = _sample_field(MAX_REPLANNED)
 
 
 class RequestChange(OutputSchema):

@@ -136,7 +136,7 @@ def rewrite(
 
 
 def _write_again(connection: Connection, row: Mapping[str, Any]) -> None:
-    """Replace a stored row. Whoever decided about the former request did not decide about this one."""
+    """Replace a stored row and clear its decision, which was about the former request."""
     columns = {name: value for name, value in row.items() if name not in ("unique_id", "state")}
     code, text = columns.pop("reason_code"), columns.pop("reason")
     reason = Reason(code, text) if code else text

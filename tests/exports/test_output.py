@@ -91,7 +91,7 @@ def test_a_foreign_store_folder_is_refused(export: Export) -> None:
 def test_a_store_that_refuses_the_export_is_an_error_in_a_sentence(
     keys: dict[str, str], name: str, filled: Labeled, version: Version
 ) -> None:
-    """Without credentials, and at an endpoint where nobody answers."""
+    """Without credentials, and at an endpoint that does not answer."""
     environment = {
         "PATH": os.environ["PATH"],
         "DATABASE_URL": filled.service.settings.database_url,

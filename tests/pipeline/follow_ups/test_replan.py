@@ -125,7 +125,7 @@ def test_a_task_that_exists_at_scale_is_never_paid_again(pipeline: Pipeline) -> 
     pipeline.receive(boxes("car"))
     (refused,) = again(pipeline, ASK)
     assert str(refused.refused).startswith("the follow-up is created; replan takes one that is skipped")
-    # A canceled follow-up whose create call was answered after it was canceled: the task exists, and nobody knows.
+    # A canceled follow-up whose create call was answered after it was canceled: the task exists, but its id is not stored.
     with pipeline.service.engine.begin() as connection:
         connection.execute(update(FollowUp).values(state="canceled", task_id=None))
     (refused,) = again(pipeline, ASK)

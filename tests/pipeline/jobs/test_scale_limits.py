@@ -9,7 +9,7 @@ from models import RateLimit
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups import decisions
 from pipeline.jobs import kinds
-from scale.client import MAX_THROTTLED_SECONDS
+from scale.client import MAX_THROTTLED_SECONDS, THROTTLED_SECONDS
 from tests.assertions import table
 from tests.factories.callbacks import boxes, receive_callback
 from tests.factories.pipelines import ROOT, Pipeline, asks
@@ -76,6 +76,13 @@ def test_a_wait_of_days_is_bounded(pipeline: Pipeline) -> None:
     start_create(pipeline)
     (limit,) = limits(pipeline)
     assert limit["seconds"] == MAX_THROTTLED_SECONDS
+
+
+def test_a_wait_of_no_time_does_not_repeat_the_request_at_once(pipeline: Pipeline) -> None:
+    pipeline.sandbox.add_fault("throttled", retry_after=0)
+    start_create(pipeline)
+    (limit,) = limits(pipeline)
+    assert limit["seconds"] == THROTTLED_SECONDS
 
 
 def test_a_person_who_resumes_creation_ends_the_wait(pipeline: Pipeline) -> None:
