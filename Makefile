@@ -17,7 +17,7 @@ command = @$(PIP) --no-deps --no-build-isolation -e .
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1) // 2)')
 
 .DEFAULT_GOAL := help
-.PHONY: help run quick image test test-exports lint format bench pictures lock audit clean
+.PHONY: help run quick image test test-exports faults soak lint format bench pictures lock audit clean
 
 help: ## Show these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,12 @@ test: .venv/installed-dev ## Run all tests (ARGS="tests/scale -k mask" runs some
 
 test-exports: .venv/installed-exports .venv-readers/installed .venv-labelstudio/installed ## Read exports back with the tools that they are for
 	@REQUIRE_READERS=1 $(BIN)/pytest -n $(TEST_PROCESSES) tests/exports $(ARGS)
+
+faults: .venv/installed-dev ## Run the 40 cases of docs/reliability.md
+	@$(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal $$($(BIN)/python -m tests.reliability.cases) $(ARGS)
+
+soak: .venv/installed-dev ## Kill and freeze everything at random for MINUTES on each database, and account for every result
+	@$(BIN)/python -m tests.reliability.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 image: .venv/installed-dev ## Build the image without Docker (Debian, root), and run a chain of tasks through it
 	deploy/build-image.sh

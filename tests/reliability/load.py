@@ -26,6 +26,7 @@ class Sender(threading.Thread):
         self.service, self.pause, self.first = service, pause, first
         self.key = service.env["SCALE_LIVE_CALLBACK_KEYS"]
         self.acknowledged: dict[str, str] = {}  # task_id → delivery_id
+        self.posted = 0  # tries, answered or not
         self.ending = threading.Event()
         self.failures: list[str] = []
 
@@ -38,6 +39,7 @@ class Sender(threading.Thread):
                 PAYLOAD | {"task_id": task_id, "task": PAYLOAD["task"] | {"task_id": task_id}}
             ).encode()
             while True:
+                self.posted += 1
                 try:
                     answer = self.service.post_callback(body, self.key)
                 except (
