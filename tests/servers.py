@@ -7,6 +7,7 @@ skip, or a failure where REQUIRE_SERVERS=1.
 
 import contextlib
 import ctypes
+import functools
 import glob
 import os
 import re
@@ -227,8 +228,16 @@ class PostgresServer:
 
     def create_database(self, name: str, template: str | None = None) -> str:
         """Make an empty database, or a copy of `template`, and return its URL."""
-        self.execute(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+        self.execute(
+            f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}" {self._strategy}' if template else "")
+        )
         return self.url(name)
+
+    @functools.cached_property
+    def _strategy(self) -> str:
+        """How a template is copied. Copying files takes a third of the time of PostgreSQL 15's default."""
+        with psycopg.connect(self.url(self.maintenance), connect_timeout=5) as connection:
+            return "STRATEGY FILE_COPY" if connection.info.server_version >= 150000 else ""
 
     def drop_database(self, name: str) -> None:
         self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
