@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf, Regexp
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import OutputSchema
+from app.api.lists import CostSchema, OutputSchema
 from app.api.problems import ProblemError
-from app.extensions import service
-from pipeline.follow_ups import submit
+from app.extensions import dispatcher, service
+from pipeline.follow_ups import inputs, submit
 from pipeline.follow_ups.submit import ALREADY_EXISTS, CREATED, InvalidInput
 from pipeline.jobs.queue import RetryLater
 from pipeline.operations.queries import Record
 from scale.client import PermanentError, ScaleError, Throttled
 
-blueprint = Blueprint("submit", "First tasks of a pipeline.")
+blueprint = Blueprint("submit", "First tasks and inputs of a pipeline.")
+
+MAX_INPUTS = 1_000
+"""Inputs of one request."""
 
 
 class Submission(Schema):
@@ -49,6 +52,84 @@ class Submitted(OutputSchema):
     task_id = fields.String()
     unique_id = fields.String()
     outcome = fields.String(validate=OneOf((CREATED, ALREADY_EXISTS)))
+
+
+class Inputs(Schema):
+    """The body of a request that starts a workflow."""
+
+    inputs = fields.List(
+        fields.Dict(),
+        required=True,
+        validate=Length(1, MAX_INPUTS),
+        metadata={
+            "description": "Inputs of the steps with `start`, which see each as `row`. `unique_id` of an input is its id;"
+            " by default the id is derived from its content, so that sending the same input again starts nothing."
+        },
+    )
+    environment = fields.String(load_default="live", validate=OneOf(("live", "test")))
+    dry_run = fields.Boolean(
+        load_default=False, metadata={"description": "Only return what would follow; nothing is written."}
+    )
+
+
+class StartedInput(OutputSchema):
+    """One input, and whether it is new."""
+
+    task_id = fields.String(
+        metadata={"description": "Id of the input, for /tasks/{task_id} and its lineage."}
+    )
+    outcome = fields.String(validate=OneOf((CREATED, ALREADY_EXISTS)))
+
+
+class Started(OutputSchema):
+    """What follows from the inputs."""
+
+    inputs = fields.List(fields.Nested(StartedInput), metadata={"description": "Empty in a dry run."})
+    follow_ups = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        metadata={"description": "Number of follow-ups by state: created, held, skipped, already_exists."},
+    )
+    cost = fields.Nested(CostSchema, metadata={"description": "Expected cost of those that are created."})
+    examples = fields.List(
+        fields.Dict(), metadata={"description": "The first follow-ups with their requests."}
+    )
+
+
+@blueprint.post("/workflows/<string:name>/inputs")
+@blueprint.arguments(Inputs)
+@blueprint.response(200, Started)
+def start_workflow(given: Mapping[str, Any], name: str) -> Record:
+    """Start a workflow with inputs: no first task is needed"""
+    workflow = service().workflows.workflow(name)
+    if workflow is None:
+        raise ProblemError(404, f"no workflow {name} is loaded; GET /api/v1/workflows lists the loaded ones.")
+    environment = given["environment"]
+    rows = [submit.Row(number, row) for number, row in enumerate(given["inputs"], 1)]
+    try:
+        found = inputs.read_inputs(service(), workflow, rows, environment)
+    except InvalidInput as refused:
+        raise ProblemError(422, f"{refused}.") from None
+    preview = inputs.preview_inputs(service(), workflow, [one for one in found if not one.fault], environment)
+    faults = {one.line: one.fault for one in found if one.fault} | preview.faults
+    if faults:
+        line, fault = min(faults.items())
+        raise ProblemError(422, f"{len(faults)} invalid inputs; nothing was started. Input {line}: {fault}.")
+    if given["dry_run"]:
+        return started_body([], preview)
+    outcomes, jobs = inputs.start(service(), workflow, found, environment, actor())
+    dispatcher().dispatch(jobs)
+    return started_body(outcomes, preview)
+
+
+def started_body(outcomes: Iterable[tuple[inputs.Input, str]], preview: inputs.InputPreview) -> Record:
+    """Return what follows from inputs as the API and the command show it."""
+    return {
+        "inputs": [{"task_id": one.task_id, "outcome": outcome} for one, outcome in outcomes],
+        "follow_ups": dict(preview.states),
+        "cost": preview.cost.to_json(),
+        "examples": preview.follow_ups,
+    }
 
 
 @blueprint.post("/tasks")

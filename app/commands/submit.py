@@ -15,6 +15,7 @@ from flask.cli import with_appcontext
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from app.commands.group import Command, actor
+from app.commands.inputs import start_workflow
 from app.commands.output import as_json, console, print_json, printable
 from app.extensions import service
 from pipeline.follow_ups import submit as submission
@@ -40,6 +41,7 @@ class Options:
     limit: int | None
     per_minute: int | None
     at_once: int
+    workflow: str | None
     check: bool
     yes: bool
     as_json: bool
@@ -54,6 +56,7 @@ class Options:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML or JSON file with the whole request; ${{ row.column }} inserts a value of the row.",
 )
+@click.option("--workflow", metavar="NAME", help="Start this workflow with the rows, without a first task.")
 @click.option("--name", help="Prefix of the unique_ids. Default: the file's name.")
 @click.option(
     "--environment",
@@ -77,8 +80,22 @@ def submit(file: Path, **options: Any) -> None:
     A line of a .jsonl file is the request, with its `type`. In a .csv file the columns are its fields: `metadata.city` is
     a field of `metadata`, cells of `tags:json` are JSON, and an empty cell is omitted. `callback_url` and a `unique_id`
     derived from the content are added. Every row is checked first; if one is invalid, nothing is created.
+
+    With --workflow each row is an input of the steps with `start`, which see it as `row`.
     """
     chosen = Options(**options)
+    if chosen.workflow is not None:
+        refuse_with_workflow(chosen)
+        start_workflow(
+            file,
+            chosen.workflow,
+            chosen.environment,
+            chosen.limit,
+            check=chosen.check,
+            yes=chosen.yes,
+            as_json=chosen.as_json,
+        )
+        return
     if problem := missing_setting(service(), chosen.environment):
         raise click.ClickException(f"{problem}.")
     tasks = read_tasks(file, chosen)
@@ -92,6 +109,18 @@ def submit(file: Path, **options: Any) -> None:
     if not chosen.yes:
         click.confirm(f"Create {summary}? Cost: {cost.summary}.", abort=True)
     print_outcomes(list(create_tasks(unique, file.name, chosen)), chosen.as_json)
+
+
+def refuse_with_workflow(options: Options) -> None:
+    """Raise UsageError for an option about requests, which a workflow has itself."""
+    given: dict[str, object] = {
+        "--type": options.type_name,
+        "--request": options.request_file,
+        "--name": options.name,
+        "--per-minute": options.per_minute,
+    }
+    for option in (option for option, value in given.items() if value is not None):
+        raise click.UsageError(f"{option} cannot be combined with --workflow: the workflow has the requests.")
 
 
 def read_tasks(file: Path, options: Options) -> list[SubmittedTask]:

@@ -23,6 +23,7 @@ from pipeline.datasets.splits import METADATA, Member
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import OrderKey, clock_of, task_changes
 from scale.envelope import ABSENT, InvalidCallback, parse_callback, response_digest
+from workflows.definition.model import INPUT
 
 IDS_BATCH_SIZE = 500
 ROWS_BATCH_SIZE = 500
@@ -115,7 +116,8 @@ def _page(connection: Connection, statement: Select[Any], after: str) -> Sequenc
 
 def _prefiltered(statement: Select[Any], filters: Filters) -> Select[Any]:
     """Return what the database can decide without reading a task's JSON."""
-    statement = statement.where(TASKS.c.response_id.is_not(None), TASKS.c.purged_at.is_(None))
+    is_task = TASKS.c.type.is_distinct_from(INPUT)
+    statement = statement.where(is_task, TASKS.c.response_id.is_not(None), TASKS.c.purged_at.is_(None))
     for name, column in (("type", "type"), ("project", "project"), ("batch", "batch"), ("status", "status"),
                          ("environment", "environment"), ("review", "review_status")):  # fmt: skip
         if wanted := getattr(filters, name):

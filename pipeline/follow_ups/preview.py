@@ -47,7 +47,7 @@ class Preview:
             self._budget, self._workflows = read_budget(connection, workflows, every), workflows
 
     def of(self, view: View) -> Iterator[dict[str, Any]]:
-        """Yield {unique_id, workflow, step, state, reason, type, cost, request} of each follow-up of a result, with the request as
+        """Yield {unique_id, workflow, step, state, reason, reason_code, type, cost, request} of each follow-up of a result, with the request as
         Scale would receive it. state: created, held, skipped or already_exists."""
         settings, prices = self._service.settings, self._service.prices
         for workflow in self._chosen:
@@ -62,6 +62,7 @@ class Preview:
                     "step": follow_up.step,
                     "state": state,
                     "reason": reason,
+                    "reason_code": follow_up.reason_code,
                     "type": follow_up.task_type,
                     "cost": cost_of_task(prices, follow_up.task_type, follow_up.request).to_json(),
                     "request": {**displayed(follow_up.request, follow_up.files), **added},

@@ -10,10 +10,11 @@ from decimal import Decimal
 from typing import Any
 
 from more_itertools import chunked
-from sqlalchemy import ColumnElement, Connection, Label, case, func, select
+from sqlalchemy import ColumnElement, Connection, Label, case, func, or_, select
 
 from models import FollowUp, Response, Task
 from pipeline.db.dialect import utc_day
+from workflows.definition.model import INPUT
 from workflows.definition.money import Prices
 
 ID_BATCH_SIZE = 500
@@ -112,10 +113,13 @@ UNCREATED = ("planned", "held")
 def spending_stage() -> ColumnElement[str]:
     """Return the stage of a stored task's cost as a column.
 
-    spent: it has a result. free: it was canceled or ended in an error. committed: it exists at Scale, its result is due.
+    spent: it has a result. free: it was canceled, ended in an error, or is an input. committed: it exists at Scale, its
+    result is due.
     """
     return case(
-        (Task.status.in_(UNPAID), "free"), (Task.response_id.is_not(None), "spent"), else_="committed"
+        (or_(Task.status.in_(UNPAID), Task.type == INPUT), "free"),
+        (Task.response_id.is_not(None), "spent"),
+        else_="committed",
     )
 
 

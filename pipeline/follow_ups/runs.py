@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select
 from models import Artifact, FollowUp, Join, Task
 from models import Job as JobRow
 from pipeline.events.outbox import publish
-from pipeline.events.subscriptions import WORKFLOW
+from pipeline.events.subscriptions import WORKFLOW, About, has_filter
 from pipeline.follow_ups.prices import cost_of_run
 from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job
@@ -86,13 +86,24 @@ def publish_run_finished(service: Service, job: Job) -> None:
         root = root_of(connection, job.subject)
         finished = finished_run(connection, root, service.prices)
         joins = _joins(connection, root) if finished else []
+        projects = _projects(connection, root) if has_filter(service.subscriptions, "project") else set()
     with service.engine.begin() as connection:
         if finished is not None:
             workflows, run = finished
             counts = ",".join(f"{state}={number}" for state, number in sorted(run["counts"].items()))
             data = {"task_id": root, "workflows": sorted(workflows), **run, "joins": joins}
-            publish(connection, service.subscriptions, f"{WORKFLOW}.finished", f"{root}:{counts}", data)
+            key = f"{root}:{counts}"
+            about: About = {"workflow": workflows, "project": projects}
+            publish(connection, service.subscriptions, f"{WORKFLOW}.finished", key, data, about=about)
         queue.finish(connection, job)
+
+
+def _projects(connection: Connection, root: str) -> set[str | None]:
+    """Return the projects of the tasks of a run."""
+    found: set[str | None] = set()
+    for some in chunked(walk(connection, root).task_ids, ID_BATCH_SIZE):
+        found.update(connection.scalars(select(Task.project).where(Task.task_id.in_(some)).distinct()))
+    return found
 
 
 def _joins(connection: Connection, root: str) -> list[dict[str, Any]]:
@@ -116,12 +127,22 @@ def walk(connection: Connection, root: str) -> RunTotals:
     while level:
         children: list[str] = []
         for some in chunked(level, ID_BATCH_SIZE):
-            columns = (FollowUp.state, FollowUp.workflow, FollowUp.attempt, FollowUp.task_id)
-            for row in connection.execute(select(*columns).where(FollowUp.source_task_id.in_(some))):
+            first = func.coalesce(FollowUp.first_unique_id, FollowUp.unique_id)
+            of_sources = FollowUp.source_task_id.in_(some)
+            retries = select(first, FollowUp.attempt - 1).where(of_sources, FollowUp.attempt > 1)
+            replaced = {tuple(row) for row in connection.execute(retries)}
+            columns = (
+                FollowUp.state,
+                FollowUp.workflow,
+                FollowUp.attempt,
+                FollowUp.task_id,
+                first.label("first"),
+            )
+            for row in connection.execute(select(*columns).where(of_sources)):
                 walked.workflows.add(row.workflow)
                 walked.counts[row.state] += 1
-                if row.attempt > 1:
-                    walked.retried["error"] += 1
+                if replaced and (row.first, row.attempt) in replaced:
+                    walked.retried[row.state] += 1
                 if row.task_id is not None and row.task_id not in seen:
                     seen.add(row.task_id)
                     children.append(row.task_id)
@@ -139,7 +160,7 @@ def _summary(connection: Connection, walked: RunTotals, prices: Prices) -> dict[
     first = connection.execute(select(*columns).where(Task.task_id == walked.task_ids[0])).one()
     counts, verdicts = walked.counts, walked.verdicts
     waits_for_first = first.response_id is None and not counts
-    stuck = sum(counts[state] for state in UNSUCCESSFUL) - sum(walked.retried.values())
+    stuck = sum(counts[state] - walked.retried[state] for state in UNSUCCESSFUL)
     if waits_for_first or any(counts[state] for state in ACTIVE):
         state = "running"
     elif counts["held"]:

@@ -11,11 +11,12 @@ from typing import Any
 
 from sqlalchemy import RowMapping, select
 
-from models import Response, Task
+from models import Delivery, Response, Task
 from pipeline.receive.replay import receive_task
 from pipeline.service import Service
 from scale.client import Client, PermanentError
 from scale.envelope import response_digest, storable
+from workflows.definition.model import INPUT
 
 VERIFIED_SECONDS = 60.0
 """How long a verified source counts as verified: a fan-out follows one result many times."""
@@ -33,7 +34,7 @@ def verify(service: Service, client: Client, follow_up: RowMapping) -> None:
     """
     source, response_id = follow_up["source_task_id"], follow_up["source_response_id"]
     key = (source, response_id)
-    if service.verified.get(key, 0.0) > time.monotonic():
+    if service.verified.get(key, 0.0) > time.monotonic() or _is_input(service, source):
         return
     with service.reader.begin() as connection:
         type_name = connection.scalar(select(Task.type).where(Task.task_id == source))
@@ -55,6 +56,13 @@ def verify(service: Service, client: Client, follow_up: RowMapping) -> None:
     if len(service.verified) > MAX_VERIFIED:
         service.verified.clear()
     service.verified[key] = time.monotonic() + VERIFIED_SECONDS
+
+
+def _is_input(service: Service, task_id: str) -> bool:
+    """Return whether a source is an input that this service stored itself: Scale does not know it."""
+    stored = select(Delivery.id).where(Delivery.task_id == task_id, Delivery.kind == INPUT)
+    with service.reader.begin() as connection:
+        return connection.scalar(stored.limit(1)) is not None
 
 
 def comparable(response: Any) -> str | None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, RowMapping, bindparam, select
+from sqlalchemy import Connection, Engine, RowMapping, bindparam, or_, select
 
 from models import Annotation, Artifact, Delivery, FollowUp, Response
 from pipeline.artifacts.extract import ROW_ROLES
@@ -68,6 +68,7 @@ def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True)
         source=source,
         depth=depth,
         parent=load_parent(connection, source.task_id, planned_from) if parents and source else None,
+        previous=_load_previous(connection, source) if source else None,
         held=_held(task),
     )
     key = (task["clock_delivery_id"], task["response_id"], task["status"], task["review_status"])
@@ -110,6 +111,19 @@ def load_parent(connection: Connection, task_id: str, response_id: UUID | None) 
     source, depth, planned_from = _source(connection, task)
     parent = load_parent(connection, source.task_id, planned_from) if source else None
     return _view(connection, task, response_id, source=source, depth=depth, parent=parent)
+
+
+def _load_previous(connection: Connection, source: Source) -> View | None:
+    """Load the attempt that a retry replaces, with the one before it and so on. Raises ContentPurged."""
+    if source.attempt == 1:
+        return None
+    replaced = select(FollowUp.task_id).where(
+        or_(FollowUp.unique_id == source.first_unique_id, FollowUp.first_unique_id == source.first_unique_id),
+        FollowUp.attempt == source.attempt - 1,
+    )
+    task_id = connection.scalar(replaced)
+    snapshot = load_snapshot(connection, task_id, parents=False) if task_id else None
+    return snapshot.view if snapshot else None
 
 
 def _refuse_purged(task: RowMapping) -> None:

@@ -33,7 +33,7 @@ class DeliveryMeta:
     """The identity of one delivery."""
 
     id: UUID
-    kind: str  # callback | reconciled | imported
+    kind: str  # callback | reconciled | imported | input
     key_environment: str  # of the key that it came with; `environment` is what its task belongs to
     received_at: datetime
     may_create: bool = True  # whether its follow-ups are created without approval

@@ -211,6 +211,31 @@ class CountField(fields.Field[int | None]):
         return value
 
 
+class CopiesField(fields.Field[int | list[Any]]):
+    """A number of equal tasks, or what each of several tasks changes in the request."""
+
+    MAX = 100
+    label = "whole number, or a list of mappings with `${{ }}` values"
+    json_schema: ClassVar[dict[str, Any]] = {
+        "anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": MAX},
+            {"type": "array", "items": {"type": "object"}, "minItems": 1, "maxItems": MAX},
+        ]
+    }
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **_: Any) -> int | list[Any]:
+        number = len(value) if isinstance(value, list) else value
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= self.MAX:
+            raise ValidationError(
+                f"expected a whole number from 1 to {self.MAX}, or a list of 1 to {self.MAX} mappings"
+            )
+        if isinstance(value, list) and not all(isinstance(one, dict) for one in value):
+            raise ValidationError(
+                "expected a list of mappings: the fields of the request that each copy changes"
+            )
+        return value  # type: ignore[no-any-return]
+
+
 class LimitField(fields.Field[tuple[int | Money, ...]]):
     """A number of tasks, an amount of money, or both as a list."""
 

@@ -19,7 +19,8 @@ from workflows.definition.model import (
     InvalidWorkflow,
     Join,
     Limits,
-    OnError,
+    OnEnd,
+    Start,
     Step,
     Workflow,
     Workflows,
@@ -197,27 +198,35 @@ def _loaded(
 
 
 _PLAIN_FIELDS = (
-    "python", "description", "when", "for_each", "where", "mirror", "copies", "sample", "hold", "dry_run", "on_recall",
+    "python", "description", "when", "for_each", "where", "mirror", "sample", "hold", "dry_run", "on_recall",
 )  # fmt: skip
 
 
 def _step(name: str, found: Mapping[str, Any]) -> Step:
-    create, on_error = found.get("create"), found.get("on_error")
+    create, copies = found.get("create"), found.get("copies")
+    variants = copies if isinstance(copies, list) else []
     return Step(
         name=name,
         after=After(**found["after"]) if "after" in found else None,
+        start=Start(**found["start"]) if "start" in found else None,
         create=Create(create["type"], compile_template(create["params"])[0]) if create else None,
         crop=Crop(**found["crop"]) if "crop" in found else None,
         join=Join(**found["join"]) if "join" in found else None,
         each_response="repeat" in found,
         limits=Limits(**found.get("limits", {})),
-        on_error=_on_error(on_error) if on_error else OnError(),
+        copies=len(variants) or copies,
+        variants=tuple(compile_template(variant)[0] for variant in variants),
+        on_error=_on_end("on_error", found),
+        on_rejected=_on_end("on_rejected", found),
         **{key: found[key] for key in _PLAIN_FIELDS if key in found},
     )
 
 
-def _on_error(found: Mapping[str, Any]) -> OnError:
+def _on_end(key: str, step: Mapping[str, Any]) -> OnEnd:
+    found = step.get(key) or {}
     if "start" in found:
-        return OnError("start", step=found["start"])
+        return OnEnd(key, "start", step=found["start"])
+    if "retry" not in found:
+        return OnEnd(key)
     params = compile_template(found["params"])[0] if "params" in found else None
-    return OnError("retry", found["retry"], params, found.get("mirror", ()))
+    return OnEnd(key, "retry", found["retry"], params, found.get("mirror", ()))

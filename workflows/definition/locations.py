@@ -33,8 +33,11 @@ def _expressions(step: Step) -> Iterator[tuple[Path, Expression]]:
         yield ("for_each",), step.for_each.list
     if step.create is not None:
         yield from expressions_in(step.create.params, ("create", "params"))
-    if step.on_error.params is not None:
-        yield from expressions_in(step.on_error.params, ("on_error", "params"))
+    for number, variant in enumerate(step.variants):
+        yield from expressions_in(variant, ("copies", number))
+    for name, end in (("on_error", step.on_error), ("on_rejected", step.on_rejected)):
+        if end.params is not None:
+            yield from expressions_in(end.params, (name, "params"))
 
 
 def _line(path: str, at: Path) -> int:

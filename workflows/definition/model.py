@@ -40,6 +40,17 @@ class After:
     step: tuple[str, ...] = ()
 
 
+INPUT = "input"
+"""Type of the rows that stand for the inputs of a workflow: they have no task at Scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A step that begins with inputs, not with results."""
+
+    columns: tuple[str, ...] = ()  # that each input must have
+
+
 @dataclass(frozen=True, slots=True)
 class Create:
     """The task that a step creates."""
@@ -88,9 +99,10 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class OnError:
-    """What to do when a task of a step ends in an error."""
+class OnEnd:
+    """What to do when a task of a step ends in an error, or is rejected."""
 
+    key: str = "on_error"  # on_error | on_rejected
     do: str = "stop"  # stop | retry | start
     times: int = 0
     params: Template | None = None
@@ -103,7 +115,8 @@ class Step:
     """One step of a workflow."""
 
     name: str
-    after: After | None = None  # None: only the on_error of another step starts it
+    after: After | None = None  # None: inputs start it, or only the on_error of another step
+    start: Start | None = None
     create: Create | None = None
     python: str | None = None  # module:function, instead of create
     description: str | None = None
@@ -114,13 +127,28 @@ class Step:
     mirror: tuple[str, ...] = ()
     join: Join | None = None
     copies: int | None = None
+    variants: tuple[Template, ...] = ()  # what each copy changes in the request, if copies differ
     sample: float | None = None
     each_response: bool = False  # `repeat: each_response`
     hold: bool = False
     dry_run: bool = False
     limits: Limits = Limits()
-    on_error: OnError = OnError()
+    on_error: OnEnd = OnEnd()
+    on_rejected: OnEnd = OnEnd("on_rejected")
     on_recall: str = "keep"  # keep | cancel
+
+    @property
+    def templates(self) -> tuple[Template, ...]:
+        """The templates of every request that the step makes."""
+        first = (self.create.params,) if self.create else ()
+        retries = (end.params for end in (self.on_error, self.on_rejected) if end.params is not None)
+        return (*first, *self.variants, *retries)
+
+    @property
+    def retries(self) -> Mapping[str, OnEnd]:
+        """State of a task → what to do, for the states after which a request is sent again."""
+        ends = {ERROR: self.on_error, REJECTED: self.on_rejected}
+        return {state: end for state, end in ends.items() if end.do == "retry"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +222,15 @@ class Workflows:
 
 def _uses_parent(step: Step) -> bool:
     conditions = (step.when, step.where, step.for_each.list if step.for_each else None)
-    templates = (step.create.params if step.create else None, step.on_error.params)
     used = [one for one in conditions if one]
-    used += [expression for one in templates if one for _, expression in expressions_in(one)]
+    used += [expression for one in step.templates for _, expression in expressions_in(one)]
     return step.python is not None or any(map(_reads_parent, used))
 
 
 def _reads_parent(expression: Expression) -> bool:
     """Return whether an expression uses `parent`, or the annotation of its `source`, which is one of the parent's."""
     names = expression.names
-    return "parent" in names or (
+    return bool(names & {"parent", "row"}) or (
         "source" in names and _SOURCE_ANNOTATION.search(expression.source) is not None
     )
 
@@ -216,14 +243,14 @@ _SOURCE_ANNOTATION = re.compile(
 
 def _source_types(workflow: Workflow, step: Step) -> set[str] | None:
     """Return the types of the tasks that trigger a step, its own included if it handles their errors; None: any type."""
-    found: set[str] = set()
+    found: set[str] = {INPUT} if step.start else set()
     if step.after is not None:
         made_by = [workflow.step(name) for name in step.after.step if name != step.name]
         types = step.after.type or tuple(source.create.type for source in made_by if source and source.create)
         if not types or (not step.after.type and len(types) < len(made_by)):
             return None
         found.update(types)
-    if step.on_error.do != "stop":
+    if step.on_error.do != "stop" or step.on_rejected.do != "stop":
         if step.create is None:
             return None
         found.add(step.create.type)

@@ -19,6 +19,7 @@ ROOTS: Mapping[str, str] = {
         " `element` (its identity in the fan-out) and `attempt` (1, and one more for each retry). Null for a task from outside."
     ),
     "parent": "The result that the task followed, with the same names: `parent.task`, `parent.hypothesis` … Null for a task from outside.",
+    "review": "The review of the task: `status` (null if there is none) and `comments` (texts; an empty list without any).",
     "uncropped": "The annotations in coordinates of the image that the task's crop was cut from.",
 }
 """Names that every expression can use."""
@@ -39,6 +40,18 @@ FAN_OUT_ROOTS: Mapping[str, tuple[str, str]] = {
         "in the request of a step with `crop`",
     ),
     "copy": ("The number of the copy, from 1.", "in the request of a step with `copies`"),
+    "attempt": (
+        "The number of the attempt that is created: 2 for the first retry.",
+        "in the `params` of `on_error` and `on_rejected`",
+    ),
+    "previous": (
+        "The attempt that failed or was rejected, with the same names: `previous.review.comments` …, and its own `previous`.",
+        "in the `params` of `on_error` and `on_rejected`",
+    ),
+    "row": (
+        "The input that the first task of the run was created from: `row.image` …",
+        "in a workflow that has a step with `start`",
+    ),
 }
 """Names that some steps have: (meaning, where they exist)."""
 

@@ -11,6 +11,7 @@ from workflows.definition.crops import Padding
 from workflows.definition.expressions import suggestion
 from workflows.definition.fields import (
     BooleanField,
+    CopiesField,
     CountField,
     DurationField,
     ExpressionField,
@@ -50,16 +51,37 @@ def _unknown_key(key: str, known: list[str]) -> str:
     return f"is not a known key{suggestion(key, known)} (known keys: {', '.join(known)})"
 
 
-class OnErrorSchema(Section):
-    """What to do when a task of this step ends in an error."""
+class RetrySchema(Section):
+    """Send the request again, as a new task in place of the former one."""
 
-    retry = integer(1, 10, metadata=doc("Number of times to send the request again, as new tasks.", 2))
+    retry = integer(
+        1,
+        10,
+        metadata=doc(
+            "Number of times to send the request again, as new tasks. Errors and rejections count apart.", 2
+        ),
+    )
     params = TemplateField(
         metadata=doc(
-            "Fields that replace those of the first request. Expressions see the failed task.",
-            {"attachment": "${{ task.metadata.backup_url }}"},
+            "Fields that replace those of the former request. Expressions see the former task; `attempt` and `previous` exist.",
+            {"instruction": "${{ task.instruction }} ${{ join('; ', previous.review.comments) }}"},
         )
     )
+
+
+class OnRejectedSchema(RetrySchema):
+    """What to do when the review rejects a task of this step."""
+
+    @validates_schema
+    def require_retry(self, data: dict[str, Any], **_: Any) -> None:
+        """Refuse a mapping that says nothing."""
+        if "retry" not in data:
+            raise ValidationError("expected the number of retries as `retry`")
+
+
+class OnErrorSchema(RetrySchema):
+    """What to do when a task of this step ends in an error."""
+
     mirror = StringOrList(metadata=doc("Like the step's own `mirror`.", "attachment"))
     start = NameField(
         metadata=doc(
@@ -125,6 +147,14 @@ class AfterSchema(Section):
         """Refuse an `after` that matches every task."""
         if not any(data.get(key) for key in ("type", "project", "batch", "tags", "metadata", "step")):
             raise ValidationError("matches every task: add type, project, batch, tags, metadata or step")
+
+
+class StartSchema(Section):
+    """Begin with inputs instead of results: `weighbridge tasks submit FILE --workflow NAME` gives them, as `row`."""
+
+    columns = StringOrList(
+        metadata=doc("Columns that each input must have. An input without one of them is refused.", ["image"])
+    )
 
 
 class CreateSchema(Section):
@@ -237,9 +267,13 @@ class StepSchema(Section):
     after = fields.Nested(
         AfterSchema,
         metadata=doc(
-            "Which results trigger the step. Required, except in a step that only an `on_error` starts.",
+            "Which results trigger the step. Required, except in a step with `start` or that only an `on_error` starts.",
             {"type": "polygonannotation", "state": "accepted"},
         ),
+    )
+    start = fields.Nested(
+        StartSchema,
+        metadata=doc("Begin with the inputs of a file or a request, not with results.", {"columns": "image"}),
     )
     when = ExpressionField(metadata=doc("Condition on the result.", "length(annotations) > `0`"))
     for_each = ForEachField(metadata=doc("Create one task for each element.", "annotation"))
@@ -262,7 +296,13 @@ class StepSchema(Section):
             {"quorum": "2 of 3", "within": "7d", "reduce": "majority"},
         ),
     )
-    copies = integer(1, 100, metadata=doc("Number of tasks with the same request.", 3))
+    copies = CopiesField(
+        metadata=doc(
+            "Number of tasks with the same request. Or a list: one task for each mapping, whose fields replace those of"
+            " `params`.",
+            [{"project": "team-a"}, {"project": "team-b", "instruction": "Draw carefully"}],
+        )
+    )
     sample = FractionField(
         metadata=doc("Fraction of the tasks to follow. The task's id decides, so the choice is stable.", "5%")
     )
@@ -283,6 +323,13 @@ class StepSchema(Section):
             {"retry": 2, "mirror": "attachment"},
             "stop",
         )
+    )
+    on_rejected = fields.Nested(
+        OnRejectedSchema,
+        metadata=doc(
+            "What to do when the review rejects a task of this step.",
+            {"retry": 2, "params": {"instruction": "${{ join('; ', previous.review.comments) }}"}},
+        ),
     )
     on_recall = choice(
         "keep",
@@ -335,7 +382,7 @@ class ExampleSchema(Section):
         metadata=doc(
             "The body of a callback, or its path relative to this file. Or a mapping with `payload` and its context: `step`"
             " (that created the task), `parent`, `request`, `environment`, `depth`, `recalled`, `annotations`; for a join"
-            " `join` (its step) and `results` (bodies).",
+            " `join` (its step) and `results` (bodies). For a step with `start` a mapping with `row`.",
             "payloads/polygons.json",
         ),
     )

@@ -143,6 +143,13 @@ def _as_text(expression: Expression, names: Scope) -> str:
         raise ExpressionError(f"`{expression.source}` contains a file that is still to be built") from None
 
 
+def replaced(template: Template, changes: Template) -> Template:
+    """Return the template of a mapping with the fields of `changes` in place of its own."""
+    if not isinstance(template, Fields) or not isinstance(changes, Fields):
+        return template
+    return Fields(tuple({**dict(template.items), **dict(changes.items)}.items()))
+
+
 def names_in(template: Template) -> frozenset[str]:
     """Return every name of the view that a template uses."""
     return frozenset(name for _, expression in expressions_in(template) for name in expression.names)

@@ -109,6 +109,7 @@ _VIEW: dict[str, Type] = {
     "base_annotations": OBJECT.present(),
     "source": SOURCE,
     "uncropped": array_of(ANNOTATION),
+    "review": Type("object", False, {"status": STRING, "comments": array_of(STRING)}),
 }
 _RECT = Type("object", False, dict.fromkeys(("left", "top", "width", "height"), NUMBER.present()))
 VIEW = Type(
@@ -123,6 +124,9 @@ VIEW = Type(
         "item": Type(),
         "crop": _RECT,
         "copy": NUMBER.present(),
+        "attempt": NUMBER.present(),
+        "previous": Type("object", False, {**_VIEW, "previous": OBJECT}, name="view"),
+        "row": OBJECT.present(),
         "results": array_of(RESULT),
         "reduced": OBJECT,
     },

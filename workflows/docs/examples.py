@@ -15,6 +15,7 @@ from workflows.definition.model import Example, Workflow
 from workflows.definition.reading import read_regular_file
 from workflows.definition.recipes import displayed, split_files
 from workflows.planning.identity import id_segment, unique_id
+from workflows.planning.inputs import input_task
 from workflows.planning.joins import FIRE, Child, Verdict, plan_join
 from workflows.planning.plan import PlannedFollowUp, plan
 from workflows.planning.view import Source, View, view
@@ -23,6 +24,7 @@ MAX_PAYLOAD_BYTES = 10 * 1024 * 1024
 
 CONTEXT_KEYS: dict[str, tuple[tuple[type, ...], str]] = {
     "payload": ((dict, str), "the body of a callback, or its path"),
+    "row": ((dict,), "a mapping"),
     "step": ((str,), "the name of a step"),
     "parent": ((dict, str), "the body of a callback, or its path"),
     "request": ((dict,), "a mapping"),
@@ -50,7 +52,7 @@ def read_given(written: Any, workflow_path: str) -> Mapping[str, Any]:
 
     Paths are relative to the folder of the workflow file, and must stay below it.
     """
-    if not isinstance(written, dict) or "payload" not in written:
+    if not isinstance(written, dict) or not written.keys() & {"payload", "row"}:
         written = {"payload": written}
     if unknown := [key for key in written if key not in CONTEXT_KEYS]:
         raise ValueError(f"{', '.join(unknown)} is not a known key (known keys: {', '.join(CONTEXT_KEYS)})")
@@ -59,7 +61,9 @@ def read_given(written: Any, workflow_path: str) -> Mapping[str, Any]:
         if not isinstance(value, types):
             raise ValueError(f"{key}: expected {description}, not {value!r}")
     folder = Path(workflow_path).parent
-    bodies: dict[str, Any] = {"payload": _body(written["payload"], folder)}
+    bodies: dict[str, Any] = {}
+    if "payload" in written:
+        bodies["payload"] = _body(written["payload"], folder)
     if "parent" in written:
         bodies["parent"] = _body(written["parent"], folder)
     if "results" in written:
@@ -91,7 +95,8 @@ def _run(workflow: Workflow, example: Example, prefix: str) -> ExampleResult:
         given = read_given(example.given, workflow.path)
     except (OSError, ValueError, RecursionError) as error:
         return ExampleResult(example, (f"given: {error}",), ())
-    seen = _view(workflow, given["payload"], given)
+    payload = given.get("payload") or {"task": input_task(workflow.name, "example", given.get("row", {}))}
+    seen = _view(workflow, payload, given)
     name = given.get("join")
     if name is None:
         follow_ups = plan(seen, workflow, prefix)

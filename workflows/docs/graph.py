@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import NamedTuple
 
-from workflows.definition.model import COMPLETED, Step, Workflow
+from workflows.definition.model import COMPLETED, After, Step, Workflow
 
 
 class Node(NamedTuple):
@@ -32,9 +32,7 @@ def drawing(workflow: Workflow) -> tuple[list[Node], list[Edge]]:
     nodes: dict[str, Node] = {}
     edges: list[Edge] = []
     for step in workflow.steps:
-        for title in (
-            [] if step.after is None or _others(step) else [" or ".join(step.after.type) or "any task"]
-        ):
+        for title in _outside(step):
             nodes.setdefault(f"from {title}", Node(f"from {title}", (title, *_wanted(step)), outside=True))
             edges.append(Edge(f"from {title}", step.name, _label(step)))
         nodes[step.name] = Node(step.name, (step.name, *_does(step)))
@@ -43,9 +41,17 @@ def drawing(workflow: Workflow) -> tuple[list[Node], list[Edge]]:
             edges.append(Edge(name, step.name, _label(step), dashed=step.join is not None))
         if step.on_error.do == "start" and step.on_error.step:
             edges.append(Edge(step.name, step.on_error.step, "error", dashed=True))
-        if step.on_error.do == "retry":
-            edges.append(Edge(step.name, step.name, f"error: {step.on_error.times}×", dashed=True))
+        retries = [f"{state}: {end.times}×" for state, end in step.retries.items()]
+        if retries:
+            edges.append(Edge(step.name, step.name, ", ".join(retries), dashed=True))
     return list(nodes.values()), edges
+
+
+def _outside(step: Step) -> list[str]:
+    """Return what starts a step from outside of the workflow: inputs, or tasks of some types."""
+    if step.start is not None:
+        return ["inputs"]
+    return [] if step.after is None or _others(step) else [" or ".join(step.after.type) or "any task"]
 
 
 def _others(step: Step) -> list[str]:
@@ -54,11 +60,12 @@ def _others(step: Step) -> list[str]:
 
 def _wanted(step: Step) -> Iterator[str]:
     """Yield the filters of a step on tasks from outside."""
-    assert step.after is not None
+    after = step.after or After()
     for word, values in (
-        ("project", step.after.project),
-        ("batch", step.after.batch),
-        ("tags", step.after.tags),
+        ("columns", step.start.columns if step.start else ()),
+        ("project", after.project),
+        ("batch", after.batch),
+        ("tags", after.tags),
     ):
         if values:
             yield f"{word}: {', '.join(values)}"
@@ -67,7 +74,7 @@ def _wanted(step: Step) -> Iterator[str]:
 def _label(step: Step) -> str:
     """Return the label of the arrow to a step: states and the join."""
     states = step.after.state if step.after else ()
-    parts = [" or ".join(states)] if states != (COMPLETED,) else []
+    parts = [" or ".join(states)] if states not in ((), (COMPLETED,)) else []
     if step.join is not None:
         wait = f"{step.join.quorum:.0%}" if step.join.quorum else step.join.wait or "all"
         parts.append(f"join {wait}")

@@ -20,6 +20,8 @@ from workflows.definition.sections import (
     JoinSchema,
     LimitsSchema,
     OnErrorSchema,
+    OnRejectedSchema,
+    StartSchema,
     StepSchema,
     WorkflowSchema,
 )
@@ -28,11 +30,13 @@ SECTIONS: tuple[tuple[str, Schema], ...] = (
     ("The file", WorkflowSchema()),
     ("A step: `steps.<name>`", StepSchema()),
     ("`after`", AfterSchema()),
+    ("`start`", StartSchema()),
     ("`create`", CreateSchema()),
     ("`crop`", CropSchema()),
     ("`join`", JoinSchema()),
     ("`limits`", LimitsSchema()),
     ("`on_error`", OnErrorSchema()),
+    ("`on_rejected`", OnRejectedSchema()),
     ("`examples[]`", ExampleSchema()),
     ("`examples[].expect[]`", ExpectSchema()),
 )

@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 
 from scale.cancellation import only_says_canceled
 from workflows.definition.expressions import ExpressionError
-from workflows.definition.model import ACCEPTED, COMPLETED, ERROR, FIXED, RECALLED, REJECTED, Step, Workflow
+from workflows.definition.model import (
+    ACCEPTED,
+    COMPLETED,
+    ERROR,
+    FIXED,
+    INPUT,
+    RECALLED,
+    REJECTED,
+    Step,
+    Workflow,
+)
 from workflows.planning.view import StepScope, View
 
 
@@ -45,6 +55,9 @@ def conditions(
 
 def _after(view: View, workflow: Workflow, step: Step) -> Iterator[Condition]:
     after, created_by = step.after, source_step(view, workflow)
+    if step.start is not None:
+        yield _started(view, workflow)
+        return
     if after is None:
         yield Condition("after", False, "only the `on_error` of another step starts this step")
         return
@@ -67,6 +80,16 @@ def _after(view: View, workflow: Workflow, step: Step) -> Iterator[Condition]:
     yield from _tags(view, after.tags)
     yield from _metadata(view, after.metadata)
     yield _state(view, after.state)
+
+
+def _started(view: View, workflow: Workflow) -> Condition:
+    """Return whether the view is of an input of this workflow."""
+    if view.type != INPUT:
+        return Condition(
+            "start", False, f"only inputs of the workflow start this step, and this is a {view.type}"
+        )
+    given_to = (view.task.get("metadata") or {}).get("workflow")
+    return Condition("start", given_to == workflow.name, f"an input of the workflow {given_to}")
 
 
 def _tags(view: View, wanted: tuple[str, ...]) -> Iterator[Condition]:

@@ -141,9 +141,8 @@ def decide_join(workflow: Workflow, step: Step, children: Sequence[Child], overd
     latest = _latest_attempts(children)
     arrived = tuple(child for child in latest if child.view and states(child.view) & set(after.state))
     ids = {child.unique_id for child in arrived}
-    is_coming = any(
-        child.unique_id not in ids and not _is_lost(child, workflow, after.step[0]) for child in latest
-    )
+    awaited = workflow.step(after.step[0])
+    is_coming = any(child.unique_id not in ids and not _is_lost(child, awaited, children) for child in latest)
     needed = results_needed(join, len(latest))
     why = f"{len(arrived)} of {len(latest)} tasks are {' or '.join(after.state)}"
     if arrived and len(arrived) >= needed:
@@ -169,13 +168,14 @@ def results_needed(join: Join, children: int) -> int:
     return join.wait or math.ceil(round((join.quorum or 1) * children, 6))
 
 
-def _is_lost(child: Child, workflow: Workflow, step_name: str) -> bool:
+def _is_lost(child: Child, step: Step | None, children: Sequence[Child]) -> bool:
     """Return whether no result can come from a child. One that will be retried is not lost."""
     if child.state not in LOST:
         return False
-    step = workflow.step(step_name)
-    has_retry = step is not None and child.attempt <= step.on_error.times
-    return not (has_retry and child.state == ERROR)
+    if step is None or child.state != ERROR:
+        return True
+    errors = sum(other.first == child.first and other.state == ERROR for other in children)
+    return errors > step.on_error.times
 
 
 def plan_join(

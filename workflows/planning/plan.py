@@ -11,7 +11,7 @@ from typing import Any
 
 from workflows.definition.expressions import ExpressionError
 from workflows.definition.interpreter import plan_budget
-from workflows.definition.model import DEFAULT_MAX_DEPTH, ERROR, Step, Workflow
+from workflows.definition.model import DEFAULT_MAX_DEPTH, OnEnd, Step, Workflow
 from workflows.definition.recipes import RequestFile, mirrored, split_files
 from workflows.definition.templates import render
 from workflows.planning.conditions import Condition, conditions, source_step, states
@@ -25,7 +25,7 @@ from workflows.planning.requests import (
     requests_from_python,
     skipped_request,
 )
-from workflows.planning.view import Source, View
+from workflows.planning.view import Source, StepScope, View
 
 PLANNED, HELD, SKIPPED = "planned", "held", "skipped"
 
@@ -159,19 +159,30 @@ def _state(workflow: Workflow, step: Step, depth: int, held: Reason | None) -> t
 
 
 def _retry(view: View, workflow: Workflow, step: Step) -> Iterator[PlannedFollowUp]:
-    """Yield the retry of a failed task: a follow-up of the same source, with the request that `on_error` changes."""
-    source, on_error = view.source, step.on_error
+    """Yield the retry of a task that failed or was rejected: a follow-up of the same source, with a changed request."""
+    source = view.source
     if source is None or source_step(view, workflow) != step.name:
         return
-    first, retries = source.first_unique_id or source.unique_id, source.attempt - 1
-    if on_error.do != "retry" or ERROR not in states(view) or retries >= on_error.times:
+    ended = states(view)
+    if source.attempt > sum(end.times for end in step.retries.values()):
         return
-    request, files, fault = _retried_request(view, step, source)
+    for state, end in step.retries.items():
+        before = sum(state in states(attempt) for attempt in view.earlier_attempts)
+        if state in ended and before < end.times:
+            yield _retried(view, workflow, step, source, end, before + 1)
+            return
+
+
+def _retried(
+    view: View, workflow: Workflow, step: Step, source: Source, end: OnEnd, number: int
+) -> PlannedFollowUp:
+    first = source.first_unique_id or source.unique_id
+    request, files, fault = _retried_request(view, source, end)
     state, reason = _state(workflow, step, view.depth, view.held)
     if fault:
         state, reason = SKIPPED, Reason(ReasonCode.INVALID, fault)
-    yield PlannedFollowUp(
-        unique_id=f"{first}.retry-{retries + 1}",
+    return PlannedFollowUp(
+        unique_id=f"{first}.retry-{source.attempt}",
         workflow=workflow.name,
         digest=workflow.digest,
         step=step.name,
@@ -183,7 +194,7 @@ def _retry(view: View, workflow: Workflow, step: Step) -> Iterator[PlannedFollow
         files=files,
         state=state,
         reason_code=reason and reason.code,
-        reason=reason.text if reason else f"retry {retries + 1} of {on_error.times}",
+        reason=reason.text if reason else f"retry {number} of {end.times}",
         depth=view.depth,
         attempt=source.attempt + 1,
         first_unique_id=first,
@@ -191,15 +202,15 @@ def _retry(view: View, workflow: Workflow, step: Step) -> Iterator[PlannedFollow
 
 
 def _retried_request(
-    view: View, step: Step, source: Source
+    view: View, source: Source, end: OnEnd
 ) -> tuple[dict[str, Any], tuple[RequestFile, ...], str | None]:
     """Return (request, its files, why it cannot be sent)."""
-    on_error = step.on_error
+    scope = StepScope(view, {"previous": view, "attempt": source.attempt + 1})
     try:
-        changes = {} if on_error.params is None else render(on_error.params, view)
+        changes = {} if end.params is None else render(end.params, scope)
         if not isinstance(changes, dict):
             raise ExpressionError("params are not a mapping")
-        request, files = split_files(mirrored({**source.full_request(), **changes}, on_error.mirror))
+        request, files = split_files(mirrored({**source.full_request(), **changes}, end.mirror))
     except ExpressionError as error:
-        return {}, (), f"on_error: {error}"
+        return {}, (), f"{end.key}: {error}"
     return request, files, rejection_reason(view.type or "", request, files)

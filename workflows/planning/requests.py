@@ -22,7 +22,7 @@ from workflows.definition.recipes import (
     replace_at,
     split_files,
 )
-from workflows.definition.templates import names_in, render
+from workflows.definition.templates import names_in, render, replaced
 from workflows.definition.validation.requests import CLEAR_UNIQUE_ID_REFUSED
 from workflows.planning.identity import annotation_key, digest_of, id_segment
 from workflows.planning.reasons import MissingFile, Reason, ReasonCode
@@ -68,13 +68,13 @@ def requests(view: View, step: Step, own: Mapping[str, Any]) -> Iterator[TaskReq
     """Yield the requests of a step with `create`, each with another identity. Raises ExpressionError."""
     if step.create is None:
         return
-    used = names_in(step.create.params)
+    used = names_in(step.create.params).union(*map(names_in, step.variants))
     copies = step.copies or 1
     for element in elements(view, step, own):
         if step.where is not None and not step.where.holds(StepScope(view, element.names)):
             continue
         for copy in range(1, copies + 1):
-            numbered = (str(copy),) if copies > 1 else ()
+            numbered = (str(copy),) if copies > 1 or step.variants else ()
             key = (*((element.key,) if element.key is not None else ()), *numbered)
             yield _request(view, step, step.create, used, key, element, {**element.names, "copy": copy})
 
@@ -145,7 +145,8 @@ def _request(
             if rect is None:
                 raise ExpressionError("the annotation has no place in the image, so there is nothing to cut")
             own["crop"] = rect._asdict()
-        rendered = render(create.params, StepScope(view, own))
+        params = replaced(create.params, step.variants[own["copy"] - 1]) if step.variants else create.params
+        rendered = render(params, StepScope(view, own))
         if not isinstance(rendered, dict):
             raise ExpressionError("params are not a mapping")
         rendered = {name: value for name, value in rendered.items() if value is not None}
@@ -201,7 +202,7 @@ def names_used(step: Step) -> frozenset[str]:
     """Return every name of the view that the step's expressions use."""
     values = step.for_each.list if step.for_each else None
     names = frozenset[str]().union(*(one.names for one in (step.when, step.where, values) if one is not None))
-    return names | (names_in(step.create.params) if step.create else frozenset())
+    return names.union(names_in(step.create.params) if step.create else (), *map(names_in, step.variants))
 
 
 # Requests of a `python:` function.

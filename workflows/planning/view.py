@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from scale.envelope import ABSENT, holds_error, parse_task, response_digest
 from scale.layers import base_annotations, flatten, hypothesis, layers
 from scale.task_types import parse_response, task_type
 from workflows.definition.crops import from_crop, merge_pieces
+from workflows.definition.model import INPUT
 from workflows.definition.names import ROOTS
 from workflows.definition.recipes import LayersFile, RequestFile, crop_of, join_files, with_own_urls
 from workflows.planning.identity import annotation_key
@@ -59,6 +60,7 @@ class View:
     review: str | None = None  # accepted | rejected | fixed | commented | pending
     source: Source | None = None
     parent: View | None = field(default=None, repr=False)  # of the task that this one followed
+    previous: View | None = field(default=None, repr=False)  # of the attempt that this one replaces
     depth: int = 0  # follow-ups between the first task and this one
     held: Reason | None = None  # why follow-ups of this result must wait for an approval
     missing_files: str | None = None  # why its annotations are incomplete: files that could not be read
@@ -181,11 +183,37 @@ class View:
         element = self.parent.elements.get(key)
         return element.annotation if element else None
 
+    @property
+    def earlier_attempts(self) -> Iterator[View]:
+        """Yield the attempts that this task and those before it replace, the last one first."""
+        attempt = self.previous
+        while attempt is not None:
+            yield attempt
+            attempt = attempt.previous
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Return the input that the first task of the run was created from; {} if it was created otherwise."""
+        if self.type == INPUT:
+            return self._params or {}
+        return self.parent.row if self.parent else {}
+
+    @property
+    def _review_names(self) -> dict[str, Any]:
+        """Return what an expression sees as `review`."""
+        comments = self.task.get("customer_review_comments")
+        texts = (
+            [one for one in comments if isinstance(one, str) and one] if isinstance(comments, list) else []
+        )
+        return {"status": self.review, "comments": texts}
+
     def get(self, name: str) -> Any:
         """Return the value of a name in an expression; None if there is no such name."""
         if name == "source":
             return self._source_names
-        return getattr(self, name) if name in ROOTS else None
+        if name == "review":
+            return self._review_names
+        return getattr(self, name) if name in ROOTS or name in ("previous", "row") else None
 
 
 def _element(annotations: list[dict[str, Any]]) -> Element:
@@ -221,6 +249,7 @@ def view(
     review: str | None = None,
     source: Source | None = None,
     parent: View | None = None,
+    previous: View | None = None,
     depth: int = 0,
     held: Reason | None = None,
     missing_files: str | None = None,
@@ -241,6 +270,7 @@ def view(
         review=review or _review(task),
         source=source,
         parent=parent,
+        previous=previous,
         depth=depth,
         held=held,
         missing_files=missing_files,

@@ -16,7 +16,7 @@ from pipeline.operations.queries.filters import Filters, Gone, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, count_up_to, paginate
 
 STATUSES = ("stored", "processed", "quarantined")
-KINDS = ("callback", "reconciled", "imported")
+KINDS = ("callback", "reconciled", "imported", "input")
 MAX_SEARCHED = 2_000
 MAX_SEARCHED_BYTES = 256 * 1024
 """A search of bodies reads at most half a gigabyte, and a few megabytes of usual ones."""

@@ -1,5 +1,6 @@
 """The first task of a pipeline, through the API."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,25 @@ def test_nothing_is_created_while_creation_is_paused(
     answer = post(client)
     assert (answer.status_code, answer.headers["Retry-After"]) == (409, "60")
     assert sandbox.tasks() == []
+
+
+def test_a_workflow_is_started_with_inputs_after_a_dry_run(client: FlaskClient, workflows_dir: Path) -> None:
+    create = {"type": "categorization", "params": {**REQUEST, "attachment": "${{ row.text }}"}}
+    step = {"start": {"columns": ["text"]}, "copies": 2, "create": create}
+    (workflows_dir / "twice.yaml").write_text(json.dumps({"workflow": "twice", "steps": {"ask": step}}))
+
+    def start(**body: Any) -> Any:
+        return client.post("/api/v1/workflows/twice/inputs", json={"inputs": [{"text": "tomato"}], **body})
+
+    preview = start(dry_run=True).json
+    assert (preview["inputs"], preview["follow_ups"]) == ([], {"created": 2})
+    assert preview["examples"][0]["request"]["attachment"] == "tomato"
+    first, second = start().json, start().json
+    assert [found["inputs"][0]["outcome"] for found in (first, second)] == ["created", "already_exists"]
+    assert client.get(f"/api/v1/tasks/{first['inputs'][0]['task_id']}").json["type"] == "input"
+    refused = start(inputs=[{"text": "tomato"}, {"city": "Bern"}])
+    assert (refused.status_code, refused.json["detail"]) == (
+        422, "1 invalid inputs; nothing was started. Input 2: has no text.",
+    )  # fmt: skip
+    other = client.post("/api/v1/workflows/nothing/inputs", json={"inputs": [{}]})
+    assert other.status_code == 404

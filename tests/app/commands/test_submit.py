@@ -229,3 +229,38 @@ def test_it_is_written_to_the_audit_log(
         "street.csv",
         {"created": 2},
     )
+
+
+STARTING = """
+workflow: three
+steps:
+  label:
+    start: {columns: [image]}
+    copies: [{project: team-a}, {project: team-b}]
+    create:
+      type: annotation
+      params: {attachment: "${{ row.image }}", objects_to_annotate: [car], metadata: {city: "${{ row.city }}"}}
+"""
+
+
+def test_a_workflow_is_started_with_the_rows_of_a_file(
+    submit: Callable[..., Result], workflows_dir: Path
+) -> None:
+    (workflows_dir / "three.yaml").write_text(STARTING)
+    rows = "image,city\nhttps://images.example/1.png,Bern\nhttps://images.example/2.png,Rome\n"
+    preview = submit("street.csv", rows, "--workflow", "three", "--check").stdout
+    assert "Would start three with 2 inputs (live). Tasks: 4 created." in preview
+    outcomes = [
+        json.loads(submit("street.csv", rows, "--workflow", "three", "--json").stdout) for _ in (1, 2)
+    ]
+    assert [[one["outcome"] for one in found["inputs"]] for found in outcomes] == [
+        ["created"] * 2,
+        ["already_exists"] * 2,
+    ]
+    refused = submit("street.csv", rows + ",Oslo\n", "--workflow", "three")
+    assert "line 4: has no image" in refused.output
+    assert (
+        "cannot be combined"
+        in submit("street.csv", rows, "--workflow", "three", "--type", "annotation").output
+    )
+    assert "takes no inputs" in submit("street.csv", rows, "--workflow", "polygons-to-boxes").output

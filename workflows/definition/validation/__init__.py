@@ -25,17 +25,20 @@ def validate(
         name: {key: value for key, value in fields.items() if value is not None}
         for name, fields in written.items()
     }
+    has_inputs = any("start" in fields for fields in present.values())
     found = [
         finding.inside("steps", name)
         for name, fields in present.items()
         for finding in (
             *steps.check(workflow, name, written[name], present, python_modules),
-            *expressions.check(fields),
+            *expressions.check(fields, has_inputs=has_inputs),
             *requests.check(name, fields, present),
         )
     ]
     wrong = [finding.path for finding in (*refused, *found) if not finding.warning]
-    if not any(path[:1] == ("steps",) and path[2:3] in ((), ("after",), ("on_error",)) for path in wrong):
+    if not any(
+        path[:1] == ("steps",) and path[2:3] in ((), ("after",), ("start",), ("on_error",)) for path in wrong
+    ):
         found += triggers.check_reachable(present)
     if not wrong:
         found += triggers.check_circles(present)

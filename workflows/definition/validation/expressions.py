@@ -24,9 +24,9 @@ from workflows.definition.validation.finding import Fields as StepFields
 from workflows.definition.validation.finding import Finding, Path
 
 
-def check(fields: StepFields) -> Iterator[Finding]:
-    """Yield the findings in every expression of one step."""
-    join = tuple(JOIN_ROOTS) if "join" in fields else ()
+def check(fields: StepFields, *, has_inputs: bool = False) -> Iterator[Finding]:
+    """Yield the findings in every expression of one step. has_inputs: a step of the workflow has a `start`."""
+    join = (*(tuple(JOIN_ROOTS) if "join" in fields else ()), *(("row",) if has_inputs else ()))
     each = fields.get("for_each")
     element = () if each is None else ("item",) if each.kind == "list" else ("item", each.kind)
     request = (*(("crop",) if "crop" in fields else ()), *(("copy",) if "copies" in fields else ()))
@@ -39,11 +39,17 @@ def check(fields: StepFields) -> Iterator[Finding]:
     if "params" in (create := fields.get("create") or {}):
         known = [*ROOTS, *join, *element, *request]
         yield from _template(("create", "params"), create["params"], known)
-    if "params" in (on_error := fields.get("on_error") or {}):
-        if isinstance(on_error["params"], dict):
-            yield from _template(("on_error", "params"), on_error["params"], list(ROOTS))
+        variants = fields["copies"] if isinstance(fields.get("copies"), list) else []
+        for number, variant in enumerate(variants):
+            yield from _template(("copies", number), variant, known)
+    for name in ("on_error", "on_rejected"):
+        if "params" not in (end := fields.get(name) or {}):
+            continue
+        if isinstance(end["params"], dict):
+            known = [*ROOTS, "attempt", "previous", *(("row",) if has_inputs else ())]
+            yield from _template((name, "params"), end["params"], known)
         else:
-            yield Finding(("on_error", "params"), "expected a mapping: the fields that change")
+            yield Finding((name, "params"), "expected a mapping: the fields that change")
 
 
 def _template(at: Path, written: Any, known: list[str]) -> Iterator[Finding]:

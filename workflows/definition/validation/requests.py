@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from scale.layers import LAYER_KEYS
@@ -32,16 +32,25 @@ _ADDED = {
 
 def check(name: str, fields: StepFields, steps: Steps) -> Iterator[Finding]:
     """Yield the findings in the requests of one step."""
-    create, on_error = fields.get("create") or {}, fields.get("on_error") or {}
-    if isinstance(on_error.get("params"), dict):
-        yield from _added(compile_template(on_error["params"])[0], ("on_error", "params"))
+    create = fields.get("create") or {}
+    for end in ("on_error", "on_rejected"):
+        changes = (fields.get(end) or {}).get("params")
+        if isinstance(changes, dict):
+            yield from _added(compile_template(changes)[0], (end, "params"))
     for known in fields.get("after", {}).get("type", ()):
         yield from _task_type(("after", "type"), known, is_warning=True)
     if "type" in create:
         wrong = list(_task_type(("create", "type"), create["type"], is_warning=False))
         yield from wrong
         if not wrong and "params" in create:
-            yield from _request(name, fields, steps, compile_template(create["params"])[0])
+            copies = fields.get("copies")
+            yield from _request(
+                name,
+                fields,
+                steps,
+                compile_template(create["params"])[0],
+                [compile_template(one)[0] for one in (copies if isinstance(copies, list) else ())],
+            )
 
 
 def _task_type(path: Path, written: str, *, is_warning: bool) -> Iterator[Finding]:
@@ -57,15 +66,23 @@ def _task_type(path: Path, written: str, *, is_warning: bool) -> Iterator[Findin
         yield Finding(path, f"there is no task type {written!r}{close}", is_warning)
 
 
-def _request(name: str, fields: StepFields, steps: Steps, template: Template) -> Iterator[Finding]:
+def _request(
+    name: str, fields: StepFields, steps: Steps, template: Template, variants: Sequence[Template]
+) -> Iterator[Finding]:
+    """Yield the findings of the request of a step, and of what its copies change."""
     at: Path = ("create", "params")
     yield from _added(template, at)
+    for number, variant in enumerate(variants):
+        yield from _added(variant, ("copies", number))
     if not isinstance(template, Fields):
         return  # one expression gives the whole request: checked when it has a value
     target = fields["create"]["type"]
     request = _known_part(template)
     if "crop" in fields:
         request.setdefault("attachment", UNKNOWN)
+    if variants:
+        yield from _variants(target, request, variants)
+        request |= {field: UNKNOWN for variant in variants for field in _known_part(variant)}
     for field in fields.get("mirror", ()):
         if field not in request:
             yield Finding(("mirror",), f"the request has no field {field!r}{suggestion(field, request)}")
@@ -75,6 +92,19 @@ def _request(name: str, fields: StepFields, steps: Steps, template: Template) ->
     for key, inner in template.items:
         if reason := _missing_in_source(key, names_in(inner), sources, target):
             yield Finding((*at, key), reason)
+
+
+def _variants(target: str, request: Mapping[str, Any], variants: Sequence[Template]) -> Iterator[Finding]:
+    """Yield what is wrong in the fields that copies change, and what one of them lacks that another one has."""
+    changes = [_known_part(variant) for variant in variants]
+    changed = {field for one in changes for field in one}
+    for number, one in enumerate(changes):
+        for field, message, is_warning in check_parameters(target, {**request, **one}):
+            path = _path(field)
+            if path and path[0] in one:
+                yield Finding(("copies", number, *path), message, is_warning)
+            elif path and path[0] in changed - request.keys():
+                yield Finding(("copies", number), f"{field} {message}", is_warning)
 
 
 def _added(template: Template, at: Path) -> Iterator[Finding]:

@@ -26,8 +26,11 @@ def check(
 
 
 def _after(name: str, written: Fields, steps: Steps) -> Iterator[Finding]:
-    if "after" not in written and not any(error_starter(other) == name for other in steps.values()):
-        yield Finding(("after",), "is required: it says which results trigger the step")
+    starters = {"after", "start"} & written.keys()
+    if not starters and not any(error_starter(other) == name for other in steps.values()):
+        yield Finding(("after",), "is required: it says which results trigger the step; or add `start`")
+    if "start" in written and (excluded := [key for key in ("after", "join", "repeat") if key in written]):
+        yield Finding(("start",), f"cannot be combined with `{excluded[0]}`; remove one of them")
     for other in (written.get("after") or {}).get("step", ()):
         if other not in steps:
             yield Finding(("after", "step"), f"there is no step {other!r}{suggestion(other, steps)}")
@@ -51,6 +54,9 @@ def _fan_out(written: Fields) -> Iterator[Finding]:
     if "crop" in written and (each.kind != "annotation" if each else "for_each" not in written):
         yield Finding(("crop",), "cuts around an annotation; add `for_each: annotation`")
     needs_create = [key for key in ("for_each", "crop", "copies") if key in written]
+    create = written.get("create") or {}
+    if isinstance(written.get("copies"), list) and not isinstance(create.get("params", {}), dict):
+        yield Finding(("copies",), "changes fields of `params`, which is one expression; use a number")
     if "create" not in written and needs_create and written.keys() & {"python", "join"}:
         yield Finding((needs_create[0],), "needs `create`")
 
@@ -117,19 +123,20 @@ def _python(fields: Fields, python_modules: Collection[str]) -> Iterator[Finding
         yield Finding(("python",), f"cannot import {name}: {type(error).__name__}: {error}")
 
 
-_TASK_ID, _UUID, _DIGEST, _FRAME, _RETRY = 24, 36, 16, 6, len(".retry-1")
+_TASK_ID, _INPUT, _UUID, _DIGEST, _FRAME, _RETRY = 24, 40, 36, 16, 6, len(".retry-1")
 
 
 def _unique_id(workflow: str, name: str, fields: Fields) -> Iterator[Finding]:
     """Check the longest unique_id of a step: Scale's task_ids have 24 characters, uuids 36."""
-    each = fields.get("for_each")
-    copies, on_error = fields.get("copies", 1), fields.get("on_error") or {}
-    longest = len(workflow) + 1 + len(name) + 1 + _TASK_ID
+    each, copies = fields.get("for_each"), fields.get("copies", 1)
+    copies = len(copies) if isinstance(copies, list) else copies
+    can_retry = any("retry" in (fields.get(end) or {}) for end in ("on_error", "on_rejected"))
+    longest = len(workflow) + 1 + len(name) + 1 + (_INPUT if "start" in fields else _TASK_ID)
     if each is not None:
         longest += 1 + {"annotation": _UUID, "frame": _FRAME, "list": _UUID}.get(each.kind, _DIGEST)
     longest += 1 + len(str(copies)) if copies > 1 else 0
     longest += 1 + _DIGEST if "repeat" in fields else 0
-    longest += _RETRY if "retry" in on_error else 0
+    longest += _RETRY if can_retry else 0
     if longest > MAX_UNIQUE_ID_LENGTH:
         excess = longest - MAX_UNIQUE_ID_LENGTH
         yield Finding(

@@ -26,7 +26,7 @@ def _is_started(name: str, steps: Steps, started: set[str]) -> bool:
     if any(error_starter(steps[other]) == name for other in started):
         return True
     if after is None:
-        return False
+        return "start" in steps[name]
     others = set(after.get("step", ())) - {name}
     return not others or bool(others & started)
 
