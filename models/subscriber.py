@@ -19,6 +19,10 @@ class Subscriber(Base):
     url: Mapped[str]
     events: Mapped[list[Any]]
     """Names of events, or of their groups."""
+    filters: Mapped[dict[str, Any] | None]
+    """workflow, step, project → names of which an event must have one; null: none of them is filtered."""
+    with_result: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Whether events of a task or a response carry its result."""
     secret: Mapped[str]
     """Standard Webhooks secret, whsec_…: it signs, so it is kept as it is."""
     headers: Mapped[dict[str, Any] | None]

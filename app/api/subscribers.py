@@ -15,7 +15,8 @@ from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_sc
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from pipeline.events import outbox, subscriptions
-from pipeline.events.subscriptions import EVENTS, InvalidSubscriber
+from pipeline.events.results import MAX_RESULT_BYTES
+from pipeline.events.subscriptions import EVENTS, FILTERS, InvalidSubscriber
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import subscribers as queries
 
@@ -30,6 +31,10 @@ class Subscriber(OutputSchema):
     id = fields.UUID()
     url = fields.String()
     events = fields.List(fields.String(), metadata={"description": EVENTS_HELP})
+    workflow = fields.List(fields.String(), metadata={"description": "Only events of these workflows."})
+    step = fields.List(fields.String(), metadata={"description": "Only events of these steps."})
+    project = fields.List(fields.String(), metadata={"description": "Only events of these projects."})
+    with_result = fields.Boolean(metadata={"description": "Whether events of a task carry its result."})
     headers = fields.List(
         fields.String(), metadata={"description": "Names of the additional headers of each request."}
     )
@@ -46,6 +51,15 @@ class NewSubscriber(Subscriber):
     secret = fields.String(metadata={"description": "Signing secret. It is returned only here."})
 
 
+def _names(description: str) -> fields.List[str]:
+    return fields.List(
+        fields.String(validate=Length(1, 200)),
+        load_default=[],
+        validate=Length(0, 100),
+        metadata={"description": description},
+    )
+
+
 class Registration(Schema):
     """The body of a registration."""
 
@@ -59,6 +73,18 @@ class Registration(Schema):
         required=True,
         validate=Length(1, 50),
         metadata={"description": EVENTS_HELP},
+    )
+    workflow = _names(
+        "Only events of tasks that these workflows created, of their follow-ups, joins and runs."
+    )
+    step = _names("Only events of tasks that these steps created, of their follow-ups and joins.")
+    project = _names("Only events of these projects of Scale.")
+    with_result = fields.Boolean(
+        load_default=False,
+        metadata={
+            "description": "Send the result with task.*, response.received and follow-up.completed: answer and annotations up"
+            f" to {MAX_RESULT_BYTES:,} bytes, else a signed link."
+        },
     )
     secret = fields.String(
         validate=Length(1, 200),
@@ -122,9 +148,11 @@ def list_subscribers(query: Mapping[str, Any]) -> Record:
 @blueprint.response(201, NewSubscriber)
 def add_subscriber(registration: Mapping[str, Any]) -> Record:
     """Register a subscriber"""
+    given = dict(registration)
+    filters = {name: given.pop(name) for name in FILTERS}
     try:
         with service().engine.begin() as connection:
-            row = subscriptions.add(connection, service().settings, actor(), **registration)
+            row = subscriptions.add(connection, service().settings, actor(), filters=filters, **given)
     except InvalidSubscriber as error:
         raise ProblemError(422, str(error)) from None
     return queries.without_secrets(row) | {"secret": row["secret"]}

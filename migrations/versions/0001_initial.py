@@ -380,6 +380,8 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("url", sa.String(), nullable=False),
         sa.Column("events", json(), nullable=False),
+        sa.Column("filters", json(), nullable=True),
+        sa.Column("with_result", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
         sa.Column("secret", sa.String(), nullable=False),
         sa.Column("headers", json(), nullable=True),
         sa.Column("enabled", sa.Boolean(), server_default=sa.text("(true)"), nullable=False),

@@ -18,9 +18,12 @@ from pipeline.db.dialect import insert
 from pipeline.db.ids import format_timestamp, new_id, utcnow
 from pipeline.db.tables import FOLLOW_UPS
 from pipeline.events.subscriptions import (
+    FILTERS,
     FOLLOW_UP,
+    NOTHING,
     TEST,
     WORKFLOW,
+    About,
     Subscriptions,
     has_subscriber,
     load_subscriptions,
@@ -42,12 +45,13 @@ def publish(
     key: str,
     data: Mapping[Any, Any],
     *,
+    about: About = NOTHING,
     delivery_id: UUID | None = None,
 ) -> list[UUID]:
     """Insert a notification of `event` for each subscription that matches it. Return the jobs that deliver them.
 
-    `key` identifies the occurrence: each subscriber is notified of it once. With `delivery_id` the bytes of that delivery
-    are sent instead of `data`.
+    `key` identifies the occurrence: each subscriber is notified of it once. `about` is what subscribers filter by. With
+    `delivery_id` the bytes of that delivery are sent instead of `data`.
     """
     timestamp = utcnow()
     body = {
@@ -57,7 +61,7 @@ def publish(
     }
     notification_ids: list[str] = []
     for subscription in subscriptions:
-        if subscription.matches(event):
+        if subscription.matches(event, about):
             row = {
                 "id": new_id(),
                 "subscriber_id": subscription.id,
@@ -87,7 +91,8 @@ def publish_follow_ups(
     job_ids: list[UUID] = []
     if not has_subscriber(subscriptions, FOLLOW_UP):
         return job_ids
-    columns = [FOLLOW_UPS.c[name] for name in FOLLOW_UP_EVENT_FIELDS]
+    project = FOLLOW_UPS.c.request["project"].as_string().label("project")
+    columns = [*(FOLLOW_UPS.c[name] for name in FOLLOW_UP_EVENT_FIELDS), project]
     for batch in chunked(unique_ids, BATCH_SIZE):
         changed = (
             update(FollowUp)
@@ -98,7 +103,9 @@ def publish_follow_ups(
             .values(notified_state=FollowUp.state)
         )
         for row in connection.execute(changed.returning(*columns)).mappings().all():
-            job_ids += publish(connection, subscriptions, f"{FOLLOW_UP}.{row['state']}", str(new_id()), row)
+            event = f"{FOLLOW_UP}.{row['state']}"
+            about = {name: (row[name],) for name in FILTERS}
+            job_ids += publish(connection, subscriptions, event, str(new_id()), row, about=about)
     return job_ids
 
 
@@ -112,6 +119,6 @@ def enqueue_run_check(connection: Connection, subscriptions: Subscriptions, task
 def send_test(connection: Connection, actor: str, subscriber_id: UUID) -> list[UUID]:
     """Publish a test event to one subscriber and audit it. Return the job that delivers it, none for a disabled subscriber."""
     enabled = load_subscriptions(connection)
-    only = tuple(replace(one, events=(TEST,)) for one in enabled if one.id == subscriber_id)
+    only = tuple(replace(one, events=(TEST,), filters={}) for one in enabled if one.id == subscriber_id)
     log_action(connection, actor, "subscriber.test", str(subscriber_id), {"sent": bool(only)})
     return publish(connection, only, f"{TEST}.sent", str(new_id()), {"message": "It works."})

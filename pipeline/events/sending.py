@@ -14,6 +14,7 @@ from standardwebhooks.webhooks import Webhook
 from models import Delivery, Notification, Subscriber
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.db.json import dumps
+from pipeline.events.results import with_result
 from pipeline.http.client import DownloadError, DownloadRefused, check_allowed, request
 from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job
@@ -48,13 +49,15 @@ def send_notification(service: Service, job: Job) -> None:
     """Run a job of kind `notify`: send one notification, and record the attempt.
 
     It is retried until it is accepted; after the last attempt it is failed. The answer 410 disables the subscriber.
+    Raises RetryLater while files of the result that it carries are being fetched.
     """
     with service.reader.begin() as connection:
         row = _read(connection, UUID(job.subject))
     if row is None or row["state"] != "pending":
         with service.engine.begin() as connection:
             return queue.finish(connection, job)
-    outcome = _send(service, row)
+    payload = with_result(service, row["event"], row["payload"]) if row["with_result"] else row["payload"]
+    outcome = _send(service, row, payload)
     attempt = outcome.attempt
     state = _next_state(outcome, is_last=job.attempts >= kinds.MAX_ATTEMPTS[kinds.NOTIFY])
     with service.engine.begin() as connection:
@@ -84,7 +87,9 @@ def _disable(connection: Connection, subscriber_id: UUID) -> None:
 
 
 def _read(connection: Connection, notification_id: UUID) -> RowMapping | None:
-    of_subscriber = (Subscriber.url, Subscriber.secret, Subscriber.headers, Subscriber.enabled)
+    of_subscriber = (
+        Subscriber.url, Subscriber.secret, Subscriber.headers, Subscriber.enabled, Subscriber.with_result,
+    )  # fmt: skip
     statement = (
         select(*Notification.__table__.c, *of_subscriber, Delivery.body)
         .join(Subscriber, Subscriber.id == Notification.subscriber_id)
@@ -94,7 +99,7 @@ def _read(connection: Connection, notification_id: UUID) -> RowMapping | None:
     return connection.execute(statement).mappings().one_or_none()
 
 
-def _send(service: Service, row: RowMapping) -> Outcome:
+def _send(service: Service, row: RowMapping, payload: Mapping[str, Any] | None) -> Outcome:
     """Send the notification once. Return what the receiver answered, or why it was not reached."""
     started, timestamp = time.monotonic(), utcnow()
 
@@ -105,7 +110,7 @@ def _send(service: Service, row: RowMapping) -> Outcome:
         return Outcome(attempt(None, "the subscriber is disabled"), is_final=True)
     if row["delivery_id"] is not None and not row["body"]:
         return Outcome(attempt(None, "the body of the delivery was purged"), is_final=True)
-    body = dumps(row["payload"]).encode() if row["delivery_id"] is None else bytes(row["body"])
+    body = dumps(payload).encode() if row["delivery_id"] is None else bytes(row["body"])
     try:
         headers = {
             **(row["headers"] or {}),

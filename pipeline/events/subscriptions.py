@@ -6,8 +6,9 @@ import base64
 import binascii
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -33,7 +34,13 @@ EVENTS: Mapping[str, str] = {
 }
 """Groups of events; a subscriber names groups, or single events."""
 DELIVERY, TASK, RESPONSE, FOLLOW_UP, JOIN, WORKFLOW, TEST = EVENTS
+FILTERS = ("workflow", "step", "project")
+"""What a subscriber can select events by, in addition to their names."""
 CACHE_SECONDS = 2.0
+
+About = Mapping[str, Collection[str | None]]
+"""What an event is about: the names of its workflows, steps and projects, by FILTERS."""
+NOTHING: About = MappingProxyType({})
 
 
 class InvalidSubscriber(Exception):
@@ -46,10 +53,13 @@ class Subscription:
 
     id: UUID
     events: tuple[str, ...]
+    filters: Mapping[str, Collection[str]] = field(default_factory=dict)  # by FILTERS
 
-    def matches(self, event: str) -> bool:
-        """Return whether the event, or its group, is subscribed to."""
-        return event in self.events or event.partition(".")[0] in self.events
+    def matches(self, event: str, about: About = NOTHING) -> bool:
+        """Return whether the event, or its group, is subscribed to, and what it is about passes each filter."""
+        if event not in self.events and event.partition(".")[0] not in self.events:
+            return False
+        return all(not set(names).isdisjoint(about.get(name, ())) for name, names in self.filters.items())
 
 
 Subscriptions = tuple[Subscription, ...]
@@ -63,14 +73,19 @@ def read_subscriptions(reader: Engine) -> Subscriptions:
 
 def load_subscriptions(connection: Connection) -> Subscriptions:
     """Return the enabled subscriptions."""
-    columns = (Subscriber.id, Subscriber.events)
+    columns = (Subscriber.id, Subscriber.events, Subscriber.filters)
     rows = connection.execute(select(*columns).where(Subscriber.enabled.is_(True)).order_by(Subscriber.id))
-    return tuple(Subscription(row.id, tuple(row.events)) for row in rows)
+    return tuple(Subscription(row.id, tuple(row.events), row.filters or {}) for row in rows)
 
 
 def has_subscriber(subscriptions: Subscriptions, group: str) -> bool:
     """Return whether any subscription names the group or one of its events."""
     return any(event.partition(".")[0] == group for one in subscriptions for event in one.events)
+
+
+def has_filter(subscriptions: Subscriptions, *names: str) -> bool:
+    """Return whether any subscription filters by one of these names of FILTERS."""
+    return any(name in one.filters for one in subscriptions for name in names)
 
 
 # Registration. Every change is written to the audit log.
@@ -83,6 +98,8 @@ def add(
     url: str,
     events: Sequence[str],
     *,
+    filters: Mapping[str, Sequence[str]] | None = None,
+    with_result: bool = False,
     secret: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -98,6 +115,8 @@ def add(
         "id": new_id(),
         "url": url,
         "events": list(dict.fromkeys(events)),
+        "filters": {name: list(names) for name, names in (filters or {}).items() if names} or None,
+        "with_result": with_result,
         "secret": secret or f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
         "headers": dict(headers or {}) or None,
         "enabled": True,

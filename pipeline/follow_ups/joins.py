@@ -205,7 +205,9 @@ def _publish_finished(connection: Connection, service: Service, join: Mapping[st
     """Publish join.finished, with the join as the API shows it."""
     data = {**described(join), "members": members_of(connection, join)}
     key = f"{join['id']}:{join['fired_at']:%Y-%m-%dT%H:%M:%S.%f}"
-    outbox.publish(connection, service.subscriptions, f"{JOIN}.finished", key, data)
+    project = connection.scalar(select(Task.project).where(Task.task_id == join["source_task_id"]))
+    about = {"workflow": (join["workflow"],), "step": (join["step"],), "project": (project,)}
+    outbox.publish(connection, service.subscriptions, f"{JOIN}.finished", key, data, about=about)
 
 
 DESCRIBED = (

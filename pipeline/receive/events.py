@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, RowMapping, select
 
-from models import Response
+from models import FollowUp, Response
 from pipeline.db.errors import safe_message
 from pipeline.db.tables import TASKS
 from pipeline.events.outbox import publish, publish_follow_ups
@@ -18,7 +18,9 @@ from pipeline.events.subscriptions import (
     FOLLOW_UP,
     RESPONSE,
     TASK,
+    About,
     Subscriptions,
+    has_filter,
     has_subscriber,
 )
 from pipeline.receive.rows import DeliveryMeta, Parsed
@@ -60,16 +62,18 @@ class DeliveryEvents:
 
     def _publish(self, connection: Connection, delivery: DeliveryMeta, callback: Parsed) -> list[UUID]:
         subscriptions, key = self._subscriptions, str(delivery.id)
-        job_ids = publish(connection, subscriptions, f"{DELIVERY}.received", key, {}, delivery_id=delivery.id)
-        if not isinstance(callback, Callback) or callback.task_id is None:
-            return job_ids
-        task = _read_task(connection, callback.task_id)
-        if task is None:  # the callback was quarantined
+        task = None
+        if isinstance(callback, Callback) and callback.task_id is not None:
+            task = _read_task(connection, callback.task_id)
+        about = {} if task is None else _about(connection, subscriptions, task)
+        event = f"{DELIVERY}.received"
+        job_ids = publish(connection, subscriptions, event, key, {}, about=about, delivery_id=delivery.id)
+        if task is None or not isinstance(callback, Callback):  # about no task, or quarantined
             return job_ids
         data = _task_event_data(task, delivery, callback)
-        job_ids += publish(connection, subscriptions, f"{TASK}.{callback.event}", key, data)
-        if (response := _read_new_response(connection, delivery, callback.task_id)) is not None:
-            job_ids += publish(connection, subscriptions, f"{RESPONSE}.received", key, response)
+        job_ids += publish(connection, subscriptions, f"{TASK}.{callback.event}", key, data, about=about)
+        if (response := _read_new_response(connection, delivery, task["task_id"])) is not None:
+            job_ids += publish(connection, subscriptions, f"{RESPONSE}.received", key, response, about=about)
         if task["follow_up_unique_id"] is not None:
             job_ids += publish_follow_ups(connection, subscriptions, [task["follow_up_unique_id"]])
         return job_ids
@@ -81,6 +85,17 @@ def _task_event_data(task: Mapping[Any, Any], delivery: DeliveryMeta, callback: 
         "event": callback.event,
         "delivery_id": delivery.id,
     }
+
+
+def _about(connection: Connection, subscriptions: Subscriptions, task: RowMapping) -> About:
+    """Return the task's project, and the workflow and step that created it if a subscriber filters by them."""
+    about = {"project": (task["project"],)}
+    if task["follow_up_unique_id"] is None or not has_filter(subscriptions, "workflow", "step"):
+        return about
+    columns = (FollowUp.workflow, FollowUp.step)
+    of_task = FollowUp.unique_id == task["follow_up_unique_id"]
+    row = connection.execute(select(*columns).where(of_task)).one()
+    return {**about, "workflow": (row.workflow,), "step": (row.step,)}
 
 
 def _read_task(connection: Connection, task_id: str) -> RowMapping | None:

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 
 from models import Notification, Subscriber
+from pipeline.events.subscriptions import FILTERS
 from pipeline.operations.queries.filters import Filters, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, paginate
 
@@ -17,6 +18,8 @@ COLUMNS = (
     Subscriber.id,
     Subscriber.url,
     Subscriber.events,
+    Subscriber.filters,
+    Subscriber.with_result,
     Subscriber.headers,
     Subscriber.enabled,
     Subscriber.reason,
@@ -52,8 +55,9 @@ def get_subscriber(connection: Connection, subscriber_id: UUID) -> Record:
 
 
 def without_secrets(row: Mapping[Any, Any]) -> Record:
-    """Replace the headers of a subscriber's row by their names."""
-    return {**row, "headers": sorted(row["headers"] or {})}
+    """Return a subscriber's row with the names of its headers only, and each of its filters as a list."""
+    filters = {name: (row["filters"] or {}).get(name, []) for name in FILTERS}
+    return {**row, **filters, "headers": sorted(row["headers"] or {})}
 
 
 def list_notifications(
