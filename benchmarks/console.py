@@ -92,6 +92,8 @@ def fill(service: Service, tasks: int, deliveries: int) -> None:
     receive(service, body, "live")
     with service.engine.begin() as connection:
         postgres = connection.dialect.name == "postgresql"
+        if postgres:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
         digest = "lpad(to_hex(n), 64, '0')" if postgres else "printf('%064x', n)"
         task_id = f"'task-' || (n % {tasks} + 1)"
         copies(connection, Delivery, deliveries, id=uuid_of(connection, "n"), sha256=digest, task_id=task_id)

@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response
 from app.console import (  # noqa: F401  each screen adds its routes to the blueprint
     attachments,
     audit,
+    backfills,
     batches,
     bulk_actions,
     compare,

@@ -11,18 +11,21 @@ from werkzeug.wrappers import Response
 from app.console.frame import blueprint
 from app.console.lists import PAGE_ROWS, Filter, Listing
 from app.extensions import service
+from pipeline.insights import late_by
 from pipeline.operations.queries import Page
 from pipeline.operations.queries import batches as queries
 from pipeline.operations.queries.tasks import counts_by_batch
 
 
 def _read(connection: Connection, filters: Mapping[str, Any], cursor: str | None) -> Page:
-    """Return a page of batches, each with its number of tasks by status."""
+    """Return a page of batches, each with its number of tasks by status, and of late ones."""
     found = queries.list_batches(connection, filters, limit=PAGE_ROWS, cursor=cursor)
     names = [row["name"] for row in found.rows]
     key = f"batches {names}"
     counts = service().totals.get(key, lambda: counts_by_batch(connection, names))
-    return Page([{**row, "tasks": counts[row["name"]]} for row in found.rows], found.next_cursor)
+    late = service().totals.get("late batches", lambda: late_by(connection, "batch"))
+    rows = [{**row, "tasks": counts[row["name"]], "late": late.get(row["name"], 0)} for row in found.rows]
+    return Page(rows, found.next_cursor)
 
 
 LISTING = Listing(
@@ -34,7 +37,7 @@ LISTING = Listing(
         Filter("environment", "Environment", ("live", "test")),
         Filter("name", "Name"),
     ),
-    ("name", "project", "status", "environment", "clock", "tasks"),
+    ("name", "project", "status", "environment", "clock", "tasks", "late"),
     _read,
 )
 

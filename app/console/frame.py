@@ -188,6 +188,15 @@ def without_signature(text: str) -> str:
     return QUERY.sub(r"\1?…", text) if "://" in text else text
 
 
+@blueprint.app_template_filter("commands")
+def show_commands(text: str) -> Markup:
+    """Render a sentence whose commands stand between backticks."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
+
+
 @blueprint.app_template_filter("without")
 def without(chosen: Mapping[str, str], *names: str) -> dict[str, str]:
     """Return filters without some of them."""

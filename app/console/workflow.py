@@ -23,6 +23,7 @@ from pipeline.follow_ups.preview import Preview, explanations
 from pipeline.follow_ups.prices import Cost, project_of
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import follow_ups as queries
+from pipeline.operations.queries.backfills import list_backfills
 from pipeline.operations.queries.views import MAX_CHARACTERS, FilesPending, TooLarge, get_view, views_since
 from workflows.definition.model import InvalidWorkflow, Limit, Workflow, limits_for
 from workflows.definition.money import format_amount, from_micros
@@ -33,6 +34,7 @@ DRY_RUN_DAYS = 7
 MAX_DRY_RUN_SECONDS = 5.0
 """How long a dry run may occupy a web process, which also receives callbacks."""
 MAX_PREVIEWED = 20
+MAX_BACKFILLS = 20
 
 
 @blueprint.get("/workflows/<name>")
@@ -60,6 +62,7 @@ def _live(name: str, found: Workflow | InvalidWorkflow) -> dict[str, Any]:
         is_paused = name in pauses.paused(connection)
         counts = service().totals.get(f"steps of {name}", lambda: queries.counts_by_step(connection, name))
         joins = queries.list_joins(connection, name)
+        backfills = list_backfills(connection, {"workflow": name}, limit=MAX_BACKFILLS).rows
     by_step: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for row in counts:
         by_step[row["step"]][row["state"]] = row["count"]
@@ -68,6 +71,7 @@ def _live(name: str, found: Workflow | InvalidWorkflow) -> dict[str, Any]:
         "is_paused": is_paused,
         "counts": counts,
         "joins": joins,
+        "backfills": backfills,
         "drawing": Markup(drawing),  # escaped by the graph itself
     }
 

@@ -76,7 +76,7 @@ def preview(
     """
     seen = BackfillPreview(Cost(service.prices))
     with service.reader.begin() as connection:
-        seen.matching = _count(connection, filters)
+        seen.matching = count(connection, filters)
     planned = Preview(service, [workflow])
     yield seen
     for _, task_id in _ids(service, filters, None):
@@ -129,7 +129,8 @@ def _conditions(connection: Connection, filters: Mapping[str, Any]) -> list[Colu
     return found
 
 
-def _count(connection: Connection, filters: Mapping[str, Any]) -> int:
+def count(connection: Connection, filters: Mapping[str, Any]) -> int:
+    """Return how many results the filters select."""
     statement = select(func.count()).select_from(Task).where(*_conditions(connection, filters))
     return connection.scalar(statement) or 0
 
@@ -172,7 +173,7 @@ def start(
         "max_results": limit,
         "per_minute": per_minute,
         "state": RUNNING,
-        "total": _count(connection, filters),
+        "total": count(connection, filters),
         "started_at": moment,
         "updated_at": moment,
     }

@@ -45,6 +45,8 @@ def test_the_numbers_are_the_same_everywhere(app: Flask, deliver: Deliver) -> No
         .stdout.splitlines()[0]
         .startswith("project,created,open")
     )
+    assert run("stats", "--table", "labels", "--csv").stdout.startswith("week,label,annotations")
+    assert "Nothing is counted" in run("stats", "--table", "label-changes").stdout
     assert "Krippendorff" in run("stats", "--definitions").stdout
     assert run("stats", "--group-by", "nothing").exit_code == 2
     assert run("tasks", "list", "--count", "--project", "street").stdout == "1\n"
@@ -56,11 +58,19 @@ def test_the_screen_shows_each_group_with_its_tasks_and_definitions(app: Flask, 
     person = Person(app)
     person.sign_in(TOKEN)
     shown = person.get("/insights", group_by="project").text
-    assert "/console/tasks?project=street" in shown
+    assert "/console/insights/tasks?project=street&amp;number=created" in shown
+    assert "a-box-task" in person.get("/insights/tasks", project="street", number="created").text
+    assert "a-box-task" not in person.get("/insights/tasks", without="project", number="created").text
+    assert person.get("/insights/tasks", number="nothing").status_code == 400
+    labels = person.get("/insights", format="json", table="labels").json["data"]
+    assert {row["label"] for row in labels} == {"sheep", "tractor"}
+    assert "a-box-task" in person.get("/insights/tasks", number="created", label="sheep").text
     assert "first_pass_rate" in shown
     assert "<svg" in shown
     assert (
-        person.get("/insights", format="csv").text.splitlines()[0].startswith("project,workflow,step,created")
+        person.get("/insights", format="csv")
+        .text.splitlines()[0]
+        .startswith("project,workflow,step,week,created")
     )
     assert person.get("/insights", group_by="nothing").status_code == 400
     assert person.get("/insights", since="soon").status_code == 400

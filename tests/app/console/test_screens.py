@@ -34,6 +34,7 @@ SCREENS = (
     "/batches",
     "/projects",
     "/insights",
+    "/insights/tasks?number=late",
     "/settings",
     "/tokens",
     "/subscribers",
@@ -368,3 +369,31 @@ def test_a_batch_shows_its_progress(admin: Person, deliver: Callable[..., object
 def test_a_live_part_without_a_session_leads_the_whole_page_to_the_sign_in(stranger: Person) -> None:
     answer = stranger.client.get("/console/?part=live", headers={"HX-Request": "true"})
     assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/console/sign-in")
+
+
+def test_a_backfill_is_previewed_started_and_stopped(
+    admin: Person, signed_in: Callable[..., Person], deliver: Callable[..., object], workflows_dir: Path
+) -> None:
+    (workflows_dir / "second-look.yaml").write_text(WORKFLOWS["second-look.yaml"])
+    for task_id in ("one", "two"):
+        deliver("annotation/accepted", type="imageannotation", task_id=task_id, project="street")
+    address = "/workflows/second-look/backfill?project=street&since=2020-01-01"
+    assert 'href="/console/workflows/second-look/backfill"' in admin.get("/workflows/second-look").text
+    shown = admin.client.get(f"/console{address}").text
+    assert "<b>2</b> results" in shown
+    assert "2 held" in shown
+    assert "weighbridge workflows backfill second-look --since 2020-01-01 --project street" in shown
+    deliver("annotation/accepted", type="imageannotation", task_id="three", project="street")
+    asked = admin.post(address, expected="2")
+    assert "3 results match now, 2 did before" in admin.client.get(asked.location).text
+    started = admin.client.get(admin.post(address, expected="3").location).text
+    assert "0 of 3" in started
+    (stop,) = re.findall(r'action="/console(/backfills/[^/]+/stop)"', started)
+    assert "Stopped the backfill" in admin.client.get(admin.post(stop).location).text
+    assert admin.post(stop).status_code == 409
+    assert admin.post(stop.replace("stop", "resume")).status_code == 302
+    reader = signed_in("read")
+    assert "Backfill…" not in reader.get("/workflows/second-look").text
+    assert reader.post(address, expected="3").status_code == 403
+    assert admin.get("/workflows/second-look/backfill", since="soon").status_code == 400
+    assert admin.get("/workflows/nobody/backfill").status_code == 404

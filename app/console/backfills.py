@@ -1,0 +1,146 @@
+"""Backfills of a workflow: what one would create, starting it after that was shown, and its progress."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from urllib.parse import urlencode
+from uuid import UUID
+
+from flask import abort, flash, redirect, request, url_for
+from marshmallow import ValidationError
+from werkzeug.wrappers import Response
+
+from app.api.backfills import MAX_EVALUATED, BackfillRequest
+from app.console import session
+from app.console.frame import blueprint, page
+from app.console.lists import Filter
+from app.console.workflows import find_workflow
+from app.extensions import dispatcher, service
+from pipeline.access.tokens import OPERATE
+from pipeline.follow_ups import backfill
+from pipeline.operations.queries import NotFound, Record
+from pipeline.operations.queries import backfills as queries
+from workflows.definition.model import Workflow
+
+MAX_PREVIEW_SECONDS = 5.0
+"""How long a preview may occupy a web process, which also receives callbacks."""
+FILTERS = (
+    Filter("since", "Newest event since"),
+    Filter("until", "Newest event before"),
+    Filter("project", "Project"),
+    Filter("type", "Type"),
+    Filter("label", "Label"),
+    Filter("batch", "Batch"),
+    Filter("tag", "Tag"),
+    Filter("environment", "Environment", ("live", "test")),
+    Filter("limit", "End after results"),
+    Filter("per_minute", "Results a minute"),
+)
+OPTIONS = {"per_minute": "rate"}
+"""Parameter → option of the command, where they differ."""
+
+
+@blueprint.get("/workflows/<name>/backfill")
+def confirm_backfill(name: str) -> Response:
+    """Show what a backfill with the filters of the address would create. Nothing is written."""
+    session.require_role(OPERATE)
+    workflow, given, chosen = _loaded(name), _request(), _chosen()
+    found = _preview(workflow, given)
+    words = [
+        word
+        for key, value in chosen.items()
+        for word in (f"--{OPTIONS.get(key, key).replace('_', '-')}", value)
+    ]
+    return page(
+        "backfill_new.html",
+        f"Backfill {name}",
+        name=name,
+        filters=FILTERS,
+        chosen=chosen,
+        found=found,
+        here=f"{request.path}?{urlencode(chosen)}",
+        command=shlex.join(["weighbridge", "workflows", "backfill", name, *words]),
+    )
+
+
+@blueprint.post("/workflows/<name>/backfill")
+def start_backfill(name: str) -> Response:
+    """Start a backfill; ask again if more results match than were shown."""
+    session.require_role(OPERATE)
+    _loaded(name)
+    given, shown = _request(), request.form.get("expected", type=int)
+    if shown is None:
+        abort(400, "The form names no number of results. Open the page of the backfill again.")
+    filters = _filters(given)
+    with service().engine.begin() as connection:
+        matching = backfill.count(connection, filters)
+        if matching > shown:
+            flash(f"{matching:,} results match now, {shown:,} did before. Nothing was started yet.")
+            return redirect(f"{request.path}?{urlencode(_chosen())}")
+        _, job_ids = backfill.start(
+            connection,
+            name,
+            filters,
+            session.actor(),
+            limit=given.get("limit"),
+            per_minute=given.get("per_minute"),
+        )
+    dispatcher().dispatch(job_ids)
+    flash("Started the backfill. Its progress is below.")
+    return redirect(url_for("console.workflow", name=name))
+
+
+@blueprint.post("/backfills/<uuid:backfill_id>/<any(stop, resume):verb>")
+def switch_backfill(backfill_id: UUID, verb: str) -> Response:
+    """Stop a backfill after the result that it evaluates now, or go on with it."""
+    session.require_role(OPERATE)
+    with service().engine.begin() as connection:
+        row = queries.get_backfill(connection, backfill_id)
+        job_ids: list[UUID] = []
+        if verb == "stop":
+            backfill.stop(connection, backfill_id, session.actor())
+        else:
+            job_ids = backfill.resume(connection, backfill_id, session.actor())
+    dispatcher().dispatch(job_ids)
+    flash(f"{'Stopped' if verb == 'stop' else 'Resumed'} the backfill.")
+    return redirect(url_for("console.workflow", name=row["workflow"]))
+
+
+def _loaded(name: str) -> Workflow:
+    found = find_workflow(name)
+    if not isinstance(found, Workflow):
+        raise NotFound(f"the file of the workflow {name} is not loaded")
+    return found
+
+
+def _chosen() -> dict[str, str]:
+    return {one.name: value for one in FILTERS if (value := request.args.get(one.name, "").strip())}
+
+
+def _request() -> Record:
+    """Return the filters of the address as the API reads them. Aborts with 400."""
+    chosen = _chosen()
+    if "\0" in "".join(chosen.values()):
+        abort(400, "A filter contains a NUL character; no stored value does.")
+    try:
+        given: Record = BackfillRequest().load(chosen)
+    except ValidationError as error:
+        abort(400, f"The address cannot be read: {error}")
+    return given
+
+
+def _filters(given: Record) -> Record:
+    return {name: given[name] for name in backfill.FILTERS if name in given}
+
+
+def _preview(workflow: Workflow, given: Record) -> backfill.BackfillPreview:
+    """Return the preview of as many results as the time allows."""
+    deadline = time.monotonic() + MAX_PREVIEW_SECONDS
+    growing = backfill.preview(
+        service(), workflow, _filters(given), limit=given.get("limit"), max_evaluated=MAX_EVALUATED
+    )
+    found = next(growing)
+    while time.monotonic() < deadline and next(growing, None) is not None:  # it is one object that grows
+        pass
+    return found
