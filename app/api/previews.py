@@ -15,6 +15,7 @@ from pipeline.follow_ups.preview import Preview, explanations
 from pipeline.operations.queries import Record
 from pipeline.operations.queries.views import MAX_CHARACTERS, FilesPending, TooLarge, get_view
 from workflows.definition.model import Workflow
+from workflows.planning.explain import MAX_ELEMENTS
 from workflows.planning.view import View
 
 blueprint = Blueprint("previews", "What workflows would create. Nothing is written.")
@@ -41,12 +42,28 @@ class PlannedFollowUp(OutputSchema):
     request = fields.Dict(metadata={"description": "The request to Scale, with generated files as recipes."})
 
 
+class SeenValue(OutputSchema):
+    """A part of an expression, and its value for the task."""
+
+    expression = fields.String()
+    value = fields.Raw(allow_none=True, metadata={"description": "The value; a large one is described."})
+
+
 class Condition(OutputSchema):
     """One condition of a step, and whether the task meets it."""
 
     name = fields.String()
     held = fields.Boolean(allow_none=True, metadata={"description": "Whether it is true. Null if unknown."})
     why = fields.String()
+    values = fields.List(fields.Nested(SeenValue), metadata={"description": "What the expression saw."})
+
+
+class ExplainedElement(OutputSchema):
+    """One element of the fan-out, and whether `where` selects it."""
+
+    element = fields.String(allow_none=True, metadata={"description": "The element, as in the unique_id."})
+    held = fields.Boolean(allow_none=True)
+    values = fields.List(fields.Nested(SeenValue), metadata={"description": "What the expression saw."})
 
 
 class CurrentFollowUp(OutputSchema):
@@ -68,6 +85,10 @@ class Explanation(OutputSchema):
     conditions = fields.List(fields.Nested(Condition))
     elements = fields.Integer(metadata={"description": "Number of elements of the fan-out; 1 without one."})
     left = fields.Integer(metadata={"description": "Number of elements that `where` selects."})
+    where = fields.List(
+        fields.Nested(ExplainedElement),
+        metadata={"description": f"The first {MAX_ELEMENTS} elements of a step with `where`."},
+    )
     omitted = fields.Integer(
         metadata={
             "description": "Annotations or items that no element contains: those of an object in other frames, and equal ones."

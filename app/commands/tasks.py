@@ -23,10 +23,12 @@ from app.commands.output import (
     printable,
     warn_about_unknown_filters,
 )
+from app.commands.stats import stats
 from app.commands.submit import submit
 from app.commands.timestamps import EXAMPLES, TIMESTAMP
 from app.extensions import service
 from pipeline.follow_ups.lineage import lineage
+from pipeline.insights.tasks import GROUPS
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import tasks as queries
 
@@ -69,10 +71,20 @@ tasks.add_command(submit)
 @click.option("--completed-before", type=TIMESTAMP, help="Completed before TIME.")
 @click.option("--since", "updated_since", type=TIMESTAMP, help=f"Updated at or after TIME: {EXAMPLES}.")
 @click.option("--count", "is_count", is_flag=True, help="Print only how many tasks match, up to 10,000.")
+@click.option("--group-by", metavar="NAMES", help=f"Count the matching tasks by: {', '.join(GROUPS)}.")
 @limit
 @as_json
-def list_tasks(limit: int, as_json: bool, is_count: bool, **options: Any) -> None:
-    """List tasks, the most recently discovered first. `weighbridge stats` counts them by project, step and status."""
+def list_tasks(limit: int, as_json: bool, is_count: bool, group_by: str | None, **options: Any) -> None:
+    """List tasks, the most recently discovered first.
+
+    --group-by project,step prints how many are open, late, completed and rejected in each group.
+    """
+    if group_by is not None:
+        chosen = filters_from(**options)
+        if uncounted := sorted(chosen.keys() - set(GROUPS)):
+            raise click.UsageError(f"--group-by cannot be combined with --{uncounted[0].replace('_', '-')}.")
+        click.get_current_context().invoke(stats, group_by=group_by, as_json=as_json, **chosen)
+        return
     if is_count:
         with service().reader.begin() as connection:
             number = queries.count_tasks(connection, filters_from(**options))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -126,12 +126,22 @@ def explain(task_id: str, name: str | None, as_json: bool) -> None:
         click.echo("No workflow is loaded.")
 
 
+def _print_values(values: Iterable[dict[str, Any]]) -> None:
+    for seen in values:
+        value = json.dumps(seen["value"], ensure_ascii=False)
+        click.echo(f"{'':<16}{printable(seen['expression'])} is {printable(value)}")
+
+
 def _print_step(step: dict[str, Any]) -> None:
     click.echo(f"{step['workflow']}.{step['step']}" + (" (paused)" if step["paused"] else ""))
     for condition in step["conditions"]:
         click.echo(f"  {MARKS[condition['held']]:<14}{condition['name']}: {printable(condition['why'])}")
+        _print_values(condition["values"])
     if step["elements"] != step["left"] or step["elements"] > 1:
         click.echo(f"  `where` selects {step['left']} of {step['elements']} elements")
+    for element in step["where"]:
+        click.echo(f"  {MARKS[element['held']]:<14}where, {printable(element['element'])}")
+        _print_values(element["values"])
     if step["omitted"]:
         click.echo(
             f"  {step['omitted']} annotations or items are left out: other frames of an object, or equal ones"

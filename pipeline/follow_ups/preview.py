@@ -22,7 +22,7 @@ from workflows.definition.interpreter import plan_budget
 from workflows.definition.model import Workflow, limits_for
 from workflows.definition.recipes import displayed
 from workflows.planning.conditions import Condition
-from workflows.planning.explain import explain
+from workflows.planning.explain import ExplainedElement, explain
 from workflows.planning.plan import PlannedFollowUp, plan
 from workflows.planning.view import View
 
@@ -110,9 +110,10 @@ def explanations(
                     "paused": workflow.name in paused_names,
                     "step": step.step,
                     "conditions": [
-                        condition._asdict()
+                        _with_values(condition)
                         for condition in (*_came_before(workflow, late.get(step.step)), *step.conditions)
                     ],
+                    "where": [_with_values(element) for element in step.where],
                     "elements": step.elements,
                     "left": step.left,
                     "omitted": step.omitted,
@@ -120,6 +121,11 @@ def explanations(
                 }
             )
     return explanations
+
+
+def _with_values(part: Condition | ExplainedElement) -> dict[str, Any]:
+    """Return a condition or an element, with its values as {expression, value}."""
+    return {**part._asdict(), "values": [value._asdict() for value in part.values]}
 
 
 def _came_before(workflow: Workflow, active_from: datetime | None) -> Iterator[Condition]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
+import itertools
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jmespath.exceptions
 import jmespath.lexer
@@ -38,6 +41,17 @@ class Scope(Protocol):
         """Return the value of a name; None if there is none."""
 
 
+class Operand(NamedTuple):
+    """A part of a condition, and the value that it has for one result."""
+
+    expression: str
+    value: Any
+
+
+MAX_OPERANDS = 20
+"""Operands of one expression that are shown."""
+
+
 @dataclass(frozen=True)
 class Expression:
     """A parsed JMESPath expression."""
@@ -60,9 +74,17 @@ class Expression:
         value = self._interpret(names)
         return not (value is None or value is False or value == "" or value == [] or value == {})
 
-    def _interpret(self, names: Scope) -> Any:
+    def operands(self, names: Scope) -> list[Operand]:
+        """Return what the expression compares and combines, each with its value over `names`; without literals."""
+        found: dict[str, Any] = {}
+        for node in itertools.islice(_operands(self.tree), MAX_OPERANDS):
+            with contextlib.suppress(ExpressionError):
+                found.setdefault(text_of(node), self._interpret(names, node))
+        return [Operand(text, value) for text, value in found.items()]
+
+    def _interpret(self, names: Scope, tree: Any = None) -> Any:
         try:
-            return interpret(self.tree, names)
+            return interpret(tree or self.tree, names)
         except jmespath.exceptions.JMESPathError as error:
             raise ExpressionError(f"`{self.source}`: {_first_sentence(error)}") from error
         except MemoryError as error:
@@ -96,6 +118,45 @@ def compile_expression(text: str) -> Expression:
     _check_quotes(tokens, source)
     tree = _with_methods(parsed, source)
     return Expression(source, frozenset(_root_names(tree, at_root=True)), tree)
+
+
+_CONNECTIVES = ("comparator", "and_expression", "or_expression", "not_expression")
+
+
+def _operands(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the largest parts of a condition that are no condition themselves; without literals."""
+    if node["type"] in _CONNECTIVES:
+        for child in node["children"]:
+            yield from _operands(child)
+    elif node["type"] != "literal":
+        yield node
+
+
+def text_of(node: Mapping[str, Any]) -> str:
+    """Return an expression about as it is written; `…` stands for the conditions of filters and what is built."""
+    children = node["children"]
+    match node["type"]:
+        case "field" | "index" | "function_expression" as kind:
+            arguments = f"({', '.join(map(text_of, children))})" if kind == "function_expression" else ""
+            return f"{node['value']}{arguments}"
+        case "subexpression":
+            return ".".join(map(text_of, children))
+        case "index_expression":
+            return f"{text_of(children[0])}[{text_of(children[1])}]"
+        case "literal":
+            return f"`{json.dumps(node['value'], ensure_ascii=False)}`"
+        case "current" | "identity":
+            return "@"
+        case "flatten":
+            return f"{text_of(children[0])}[]"
+        case "projection" | "filter_projection" | "value_projection" as kind:
+            left = text_of(children[0])
+            marks = {"projection": "[*]", "filter_projection": "[?…]", "value_projection": ".*"}
+            mark = "" if children[0]["type"] == "flatten" else marks[kind]
+            right = text_of(children[1])
+            return f"{left}{mark}" + ("" if right == "@" else f".{right}")
+        case _:
+            return "…"
 
 
 def _check_depth(tree: Mapping[str, Any], source: str) -> None:

@@ -146,6 +146,7 @@ def reference() -> str:
         f"### Names\n\n{_table(_names(), 'name', 'meaning')}",
         f"### Functions\n\nIn addition to JMESPath's own. `layers.only('car')` is the same as `only(layers, 'car')`.\n\n{_table(_functions(), 'function', 'returns')}",
         f"### Reducers\n\nFor `join: {{reduce: …}}`.\n\n{_table(_reducers(), 'name', 'result', 'options', 'keys of `reduced`')}",
+        f"#### What `reduced` holds\n\n{REDUCED}\n{''.join(_reduced_examples())}",
         PYTHON,
         IDENTITY,
     ]
@@ -240,6 +241,41 @@ def _returned(docstring: str) -> str:
     """Return what a function returns, from its docstring."""
     text = _summary(docstring).removeprefix("Return ")
     return text[0].upper() + text[1:]
+
+
+REDUCED = """\
+Each example shows what a reducer returns for three results: two labelers drew one box and chose `sedan`, the third drew two boxes and chose
+`van`. `agreement` is from 0 to 1; a join is `agreed` from 0.8 on.
+"""
+
+
+def _box(left: int, label: str = "car") -> dict[str, Any]:
+    return {"type": "box", "label": label, "left": left, "top": 10, "width": 100, "height": 50}
+
+
+RESULTS: tuple[dict[str, Any], ...] = tuple(
+    {"task_id": task_id, "annotation": None, "answer": {"category": category}, "annotations": boxes}
+    for task_id, category, boxes in (
+        ("t1", "sedan", [_box(10)]),
+        ("t2", "sedan", [_box(10)]),
+        ("t3", "van", [_box(20), _box(300, "bus")]),
+    )
+)
+"""What the examples of the reducers are computed from."""
+
+
+def _reduced_examples() -> Iterator[str]:
+    """Yield the output of each reducer, computed, as it is stored with a join."""
+    for one in REDUCERS:
+        found = one.reduce(RESULTS, one.options)
+        lines = (
+            f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in found.items()
+        )
+        yield f"\n`{one.name}`:\n\n```json\n{{\n{_joined(lines)}\n}}\n```\n"
+
+
+def _joined(lines: Iterator[str]) -> str:
+    return ",\n".join(lines)
 
 
 def _reducers() -> Iterator[tuple[str, ...]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from scale.cancellation import only_says_canceled
-from workflows.definition.expressions import ExpressionError
+from workflows.definition.expressions import ExpressionError, Operand
 from workflows.definition.model import (
     ACCEPTED,
     COMPLETED,
@@ -28,6 +28,7 @@ class Condition(NamedTuple):
     name: str  # "after.type", "when", "sample", …
     held: bool | None  # whether it is met; None: it could not be evaluated
     why: str
+    values: tuple[Operand, ...] = ()  # of an expression, what it saw; only `explain` looks
 
 
 def conditions(

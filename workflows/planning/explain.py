@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from workflows.definition.expressions import ExpressionError
+from workflows.definition.expressions import Expression, ExpressionError, Operand, Scope
 from workflows.definition.interpreter import plan_budget
 from workflows.definition.model import Step, Workflow
 from workflows.planning.conditions import Condition, conditions
@@ -14,6 +16,19 @@ from workflows.planning.plan import PlannedFollowUp, follow_ups_of_step
 from workflows.planning.reasons import MissingFile
 from workflows.planning.requests import elements
 from workflows.planning.view import StepScope, View
+
+MAX_ELEMENTS = 50
+"""Elements of a fan-out of which an explanation says whether `where` selects them."""
+MAX_SHOWN = 200
+"""Characters of a value, as JSON; a longer one is described."""
+
+
+class ExplainedElement(NamedTuple):
+    """One element of a fan-out, and whether `where` selects it."""
+
+    element: str | None  # as in the unique_id
+    held: bool | None  # None: `where` could not be evaluated
+    values: tuple[Operand, ...]
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,7 @@ class Explanation:
     elements: int  # of the fan-out; 1 without one
     left: int  # of these, after `where`
     follow_ups: tuple[PlannedFollowUp, ...]
+    where: tuple[ExplainedElement, ...] = ()  # the first MAX_ELEMENTS, in a step with `where`
     omitted: int = 0  # annotations or items that no element contains, because another one has their identity
 
 
@@ -46,20 +62,56 @@ def explain(
 
 def _step(view: View, workflow: Workflow, step: Step, prefix: str) -> Explanation:
     found: list[Condition] = []
+    where: list[ExplainedElement] = []
     total = left = omitted = 0
     try:
         for condition in conditions(view, workflow, step):
-            found.append(condition)
+            found.append(_with_values(condition, step, view))
         for element in elements(view, step):
             total += 1
             omitted += element.omitted
-            left += step.where is None or step.where.holds(StepScope(view, element.names))
+            if step.where is None:
+                left += 1
+                continue
+            scope = StepScope(view, element.names)
+            is_selected = step.where.holds(scope)
+            left += is_selected
+            if len(where) < MAX_ELEMENTS:
+                where.append(ExplainedElement(element.key, is_selected, _values(step.where, scope)))
     except ExpressionError as error:
         found.append(Condition("for_each", None, str(error)))
     except MissingFile as missing:
         found.append(Condition("files", None, str(missing)))
     follow_ups = tuple(follow_ups_of_step(view, workflow, step, prefix))
-    return Explanation(step.name, tuple(found), total, left, follow_ups, omitted)
+    return Explanation(step.name, tuple(found), total, left, follow_ups, tuple(where), omitted)
+
+
+def _with_values(condition: Condition, step: Step, scope: Scope) -> Condition:
+    """Return the condition `when` with the values that it saw, and any other as it is."""
+    if condition.name != "when" or step.when is None:
+        return condition
+    return condition._replace(values=_values(step.when, scope))
+
+
+def _values(expression: Expression, scope: Scope) -> tuple[Operand, ...]:
+    return tuple(one._replace(value=_shown(one.value)) for one in expression.operands(scope))
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as it is shown: a large one in words, and what is no JSON by its type."""
+    try:
+        size = len(json.dumps(value))
+    except (TypeError, ValueError):
+        return f"a {type(value).__name__.lower()}"
+    if size <= MAX_SHOWN:
+        return value
+    match value:
+        case str():
+            return f"{value[:MAX_SHOWN]}…"
+        case list():
+            return f"a list of {len(value):,}"
+        case _:
+            return f"an object with {', '.join(list(value)[:10])}"
 
 
 def _joined_step(
@@ -84,4 +136,5 @@ def _joined_step(
     )
     key = next(keys, f"{prefix}{workflow.name}.{step.name}")
     outcome = plan_join(view, workflow, step, verdict, key, prefix)
-    return Explanation(step.name, (*found, *outcome.conditions), 0, 0, (*retries, *outcome.follow_ups))
+    found += [_with_values(one, step, outcome.scope) if outcome.scope else one for one in outcome.conditions]
+    return Explanation(step.name, tuple(found), 0, 0, (*retries, *outcome.follow_ups))

@@ -91,6 +91,7 @@ class JoinOutcome:
     reduced: dict[str, Any] | None  # the output of the reducer
     reason: str | None  # why there is no follow-up; None if there is one
     conditions: tuple[Condition, ...] = ()
+    scope: StepScope | None = None  # what the conditions saw
     is_incomplete: bool = False  # a result file is missing: the join stays open until it is there
 
 
@@ -202,21 +203,21 @@ def _plan_results(
     if step.join.reduce is not None and (reducer := find_reducer(step.join.reduce.by)) is not None:
         reduced = reducer.reduce(results, {**reducer.options, **step.join.reduce.options})
     own = {"results": results, "reduced": reduced}
-    checked: list[Condition] = []
-    for condition in conditions(view, workflow, step, StepScope(view, own)):
+    scope, checked = StepScope(view, own), list[Condition]()
+    for condition in conditions(view, workflow, step, scope):
         checked.append(condition)
+        reason = f"{condition.name}: {condition.why}"
         if condition.held is None:
             invalid = invalid_follow_up(view, workflow, step, prefix, segments, condition)
-            return JoinOutcome((invalid,), reduced, f"{condition.name}: {condition.why}", tuple(checked))
+            return JoinOutcome((invalid,), reduced, reason, tuple(checked), scope)
         if not condition.held:
-            return JoinOutcome((), reduced, f"{condition.name}: {condition.why}", tuple(checked))
+            return JoinOutcome((), reduced, reason, tuple(checked), scope)
     held = None
     if verdict.do == HOLD:
         held = Reason(ReasonCode.JOIN, f"the join is incomplete: {verdict.why}")
     follow_ups = tuple(requested_follow_ups(view, workflow, step, prefix, segments, own, held))
-    return JoinOutcome(
-        follow_ups, reduced, None if follow_ups else "the step creates no task", tuple(checked)
-    )
+    ended = None if follow_ups else "the step creates no task"
+    return JoinOutcome(follow_ups, reduced, ended, tuple(checked), scope)
 
 
 def _results(view: View, children: Sequence[Child]) -> Iterator[dict[str, Any]]:

@@ -163,6 +163,10 @@ def test_tasks_are_listed_as_the_api_lists_them(weighbridge: Run, deliver: Deliv
     chosen = json.loads(weighbridge("tasks", "list", "--type", "polygonannotation", "--json").stdout)
     assert [task["task_id"] for task in chosen] == [TASK]
     assert TASK in weighbridge("tasks", "list", "--limit", "5").stdout
+    grouped = ("tasks", "list", "--group-by", "type,status", "--type", "polygonannotation")
+    (group,) = json.loads(weighbridge(*grouped, "--json").stdout)["data"]
+    assert (group["type"], group["status"], group["created"]) == ("polygonannotation", "completed", 1)
+    assert "cannot be combined with --label" in weighbridge(*grouped, "--label", "car").output
     for option in (("--tag", "none"), ("--since", "2099-01-01")):
         assert json.loads(weighbridge("tasks", "list", *option, "--json").stdout) == []
 

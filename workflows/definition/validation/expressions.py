@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from workflows.definition.expressions import Expression, suggestion
+from workflows.definition.expressions import Expression, suggestion, text_of
 from workflows.definition.functions import FUNCTIONS
 from workflows.definition.names import FAN_OUT_ROOTS, JOIN_ROOTS, ROOTS
 from workflows.definition.templates import (
@@ -213,7 +213,7 @@ class _Inference:
             if left.is_nullable and right.is_nullable and not has_literal:
                 self.problems.append(
                     "compares two values that may both be null, and a missing value must not match another one; "
-                    f"write `{_text(node['children'][0])} && …` in front, so that it is there"
+                    f"write `{text_of(node['children'][0])} && …` in front, so that it is there"
                 )
             self._check_kinds(left, right, "are never equal")
             return type_of(True)
@@ -328,12 +328,3 @@ def _present_after(node: Mapping[str, Any]) -> Guards:
 
 def _key(node: Mapping[str, Any]) -> str:
     return json.dumps(node, sort_keys=True, default=str)
-
-
-def _text(node: Mapping[str, Any]) -> str:
-    """Return a path as it is written; `…` for other expressions."""
-    if node["type"] == "field":
-        return str(node["value"])
-    if node["type"] == "subexpression":
-        return ".".join(_text(child) for child in node["children"])
-    return "@" if node["type"] in ("current", "identity") else "…"
