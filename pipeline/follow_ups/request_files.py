@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from typing import Any, BinaryIO, NamedTuple
@@ -30,10 +31,12 @@ from scale.envelope import response_digest
 from scale.images import open_image
 from workflows.definition.recipes import (
     Cut,
+    HypothesisFile,
     LayersFile,
     Mirror,
     Recipe,
     Renewal,
+    hypothesis_file,
     layers_file,
     replace_at,
     stored_files,
@@ -144,6 +147,8 @@ def _build(service: Service, task_id: str, recipe: Recipe) -> BuiltFile:
             return crop(service, task_id, recipe)
         case LayersFile():
             return layers(service, recipe)
+        case HypothesisFile():
+            return hypothesis(service, recipe)
         case Renewal():
             return _built_before(service, task_id, recipe.url, recipe.original)
 
@@ -238,6 +243,19 @@ def crop_image(content: BinaryIO, box: tuple[int, int, int, int]) -> tuple[bytes
 
 def layers(service: Service, recipe: LayersFile) -> BuiltFile:
     """Return the layers file of a result: one Layers object for each frame of the video."""
+    return _frames_file(service, recipe, lambda found, frames: layers_file(found, frames, recipe.labels))
+
+
+def hypothesis(service: Service, recipe: HypothesisFile) -> BuiltFile:
+    """Return the file of a result with other frames: one object with annotations for each frame of the video."""
+    every, spread = recipe.every, recipe.spread
+    return _frames_file(service, recipe, lambda found, frames: hypothesis_file(found, frames, every, spread))
+
+
+def _frames_file(
+    service: Service, recipe: LayersFile | HypothesisFile, content_of: Callable[[list[Any], int], list[Any]]
+) -> BuiltFile:
+    """Return the JSON file that `content_of` makes of the annotations of a response and the number of its frames."""
     with service.reader.begin() as connection:
         response_id = connection.scalar(
             select(Response.id).where(Response.task_id == recipe.task_id, Response.digest == recipe.response)
@@ -245,13 +263,13 @@ def layers(service: Service, recipe: LayersFile) -> BuiltFile:
         params = connection.scalar(select(Task.params).where(Task.task_id == recipe.task_id)) or {}
         if response_id is None:
             raise RequestFileError(
-                f"the response of {recipe.task_id} that has the layers is no longer stored"
+                f"the response of {recipe.task_id} that has the annotations is no longer stored"
             )
         annotations = annotations_of_files(connection, response_id)
     images = params.get("attachments")
     frames = len(images) if isinstance(images, list) else 0
     try:
-        content = layers_file(annotations, frames, recipe.labels)
+        content = content_of(annotations, frames)
     except ValueError as error:
         raise RequestFileError(str(error)) from error
     with closing(io.BytesIO(json.dumps(content).encode())) as file:

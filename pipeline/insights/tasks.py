@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select
 from models import Delivery, FollowUp, Response, Task
 from pipeline.datasets.filters import Unusable
 from pipeline.datasets.selection import task_at
+from workflows.definition.model import INPUT
 
 GROUPS = ("project", "workflow", "step", "week", "type", "batch", "status")
 MAX_REBUILT = 5_000
@@ -73,7 +74,7 @@ def read_tasks(connection: Connection, as_of: datetime | None) -> Tasks:
             continue
         created = row["created_at"]
         if created is None:
-            undated += 1
+            undated += row["type"] != INPUT
             continue
         row["week"] = f"{created - timedelta(days=created.weekday()):%Y-%m-%d}"
         row["seconds"] = (row["completed_at"] - created).total_seconds() if row["completed_at"] else None

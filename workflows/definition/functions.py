@@ -13,11 +13,12 @@ from jmespath import functions
 from scale.envelope import response_digest
 from scale.layers import layers
 from workflows.definition.crops import Rect, pieces_of, to_crop
-from workflows.definition.recipes import RECIPES, LayersFile, OwnUrl
+from workflows.definition.recipes import RECIPES, HypothesisFile, LayersFile, OwnUrl, ResultUrl
 
 MAX_TEXT_LENGTH = 1_000_000
 """Characters of a text that a function builds."""
 MAX_DIGITS = 15
+MAX_EVERY = 10_000
 MAX_NUMBER_LENGTH = 300
 
 
@@ -33,6 +34,17 @@ def _filtered(value: Any, keep: Callable[[dict[str, Any]], bool]) -> Any:
         raise ValueError("the annotations are in a file, which cannot be filtered here")
     kept = {key: _filtered(inner, keep) if isinstance(inner, list) else inner for key, inner in value.items()}
     return {key: inner for key, inner in kept.items() if inner != []}
+
+
+def _other_frames(hypothesis: dict[str, Any], every: float, *, spread: bool) -> dict[str, Any]:
+    """Return the hypothesis with a file of other frames, which is built when the task is created."""
+    if not isinstance(every, int) or not 1 <= every <= MAX_EVERY:
+        raise ValueError(f"expected a whole number of frames from 1 to {MAX_EVERY:,}")
+    file = hypothesis.get("annotations")
+    url = file.get("url") if isinstance(file, dict) else None
+    if not isinstance(url, ResultUrl):
+        raise ValueError("only the hypothesis of a video result has frames in a file")
+    return {"annotations": {"url": HypothesisFile(url.task_id, url.response, every, spread)}}
 
 
 def _checked_length(length: int) -> None:
@@ -66,6 +78,16 @@ class Functions(functions.Functions):
         """Return annotations, layers or a hypothesis without these labels."""
         unwanted = _labels(labels)
         return _filtered(value, lambda annotation: annotation.get("label") not in unwanted)
+
+    @functions.signature({"types": ["object"]}, {"types": ["number"]})
+    def _func_spread(self, hypothesis: dict[str, Any], every: float) -> dict[str, Any]:
+        """Return the hypothesis of a video of which every n-th frame was annotated, for the whole video."""
+        return _other_frames(hypothesis, every, spread=True)
+
+    @functions.signature({"types": ["object"]}, {"types": ["number"]})
+    def _func_thin(self, hypothesis: dict[str, Any], every: float) -> dict[str, Any]:
+        """Return the hypothesis of a whole video, for a video of every n-th frame of it."""
+        return _other_frames(hypothesis, every, spread=False)
 
     @functions.signature({"types": ["object", "array"]})
     def _func_as_layers(self, annotations: Any) -> Any:

@@ -43,6 +43,19 @@ class LayersFile:
 
 
 @dataclass(frozen=True, slots=True)
+class HypothesisFile:
+    """The annotations of a video's response as the hypothesis of one with another number of frames.
+
+    spread: frame k of the response is frame k × every of the new video; else every such frame becomes frame k.
+    """
+
+    task_id: str
+    response: str | None  # digest
+    every: int
+    spread: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Renewal:
     """A URL that an earlier follow-up gave to Scale: replaced by a new one for the same file if this service signed it."""
 
@@ -50,9 +63,27 @@ class Renewal:
     original: Recipe
 
 
-Recipe = Mirror | Cut | LayersFile | Renewal
-RECIPES = (Mirror, Cut, LayersFile, Renewal)
+Recipe = Mirror | Cut | LayersFile | HypothesisFile | Renewal
+RECIPES = (Mirror, Cut, LayersFile, HypothesisFile, Renewal)
 """The types of recipes, for isinstance()."""
+
+
+class ResultUrl(str):
+    """The URL of the annotations of a response, in its `hypothesis`."""
+
+    __slots__ = ("response", "task_id")
+    task_id: str
+    response: str | None
+
+    @classmethod
+    def of(cls, url: str, task_id: str, response: str | None) -> ResultUrl:
+        """Return `url`, with the response that it belongs to."""
+        own = cls(url)
+        own.task_id, own.response = task_id, response
+        return own
+
+    def __deepcopy__(self, memo: Any) -> ResultUrl:
+        return self
 
 
 class OwnUrl(str):
@@ -103,6 +134,9 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
         case LayersFile(task_id, response, labels):
             chosen = None if labels is None else list(labels)
             return {"make": "layers", "task_id": task_id, "response": response, "labels": chosen}
+        case HypothesisFile(task_id, response, every, spread):
+            kind = {"make": "hypothesis", "task_id": task_id, "response": response}
+            return {**kind, "every": every, "spread": spread}
         case Renewal(url, original):
             return {"make": "renewal", "of": url, **_original(original)}
 
@@ -125,6 +159,9 @@ def from_json(stored: Mapping[str, Any]) -> Recipe:
             return LayersFile(
                 stored["task_id"], stored["response"], None if labels is None else tuple(labels)
             )
+        case "hypothesis":
+            chosen = (stored["every"], stored["spread"])
+            return HypothesisFile(stored["task_id"], stored["response"], *chosen)
         case "renewal" if original is not None:
             return Renewal(stored["of"], original)
     raise ValueError(f"unknown recipe: {stored!r}")
@@ -141,6 +178,8 @@ def _split(value: Any, path: Path, found: list[RequestFile]) -> Any:
         return {key: _split(inner, (*path, key), found) for key, inner in value.items()}
     if isinstance(value, list):
         return [_split(inner, (*path, index), found) for index, inner in enumerate(value)]
+    if isinstance(value, ResultUrl):
+        return str(value)
     if isinstance(value, OwnUrl):
         value = Renewal(str(value), value.recipe)
     if isinstance(value, RECIPES):
@@ -248,8 +287,32 @@ def layers_file(
         frame = annotation.get("frame")
         if isinstance(frame, int) and frame >= 0 and (labels is None or annotation.get("label") in labels):
             by_frame.setdefault(frame, []).append(annotation)
-    length = max(frames, max(by_frame, default=-1) + 1)
-    if length > MAX_FRAMES:
-        raise ValueError(f"the video has {length:,} frames; a layers file has at most {MAX_FRAMES:,}")
+    length = _length(by_frame, frames)
     empty: dict[str, Any] = {}
     return [layers(by_frame[frame])[0] if frame in by_frame else empty for frame in range(length)]
+
+
+def _length(by_frame: Iterable[int], frames: int) -> int:
+    length = max(frames, max(by_frame, default=-1) + 1)
+    if length > MAX_FRAMES:
+        raise ValueError(f"the video has {length:,} frames; at most {MAX_FRAMES:,} are possible")
+    return length
+
+
+def hypothesis_file(
+    annotations: list[dict[str, Any]], frames: int, every: int, spread: bool
+) -> list[dict[str, Any]]:
+    """Return the content of a HypothesisFile: `{annotations}` for each frame, as in the file of a response.
+
+    annotations: flat, with `frame`, 0-based. frames: of the response's video. ValueError beyond MAX_FRAMES.
+    Source: docs "videoannotation callback format".
+    """
+    by_frame: dict[int, list[dict[str, Any]]] = {}
+    for annotation in annotations:
+        frame = annotation.get("frame")
+        if isinstance(frame, int) and frame >= 0 and (spread or frame % every == 0):
+            shape = {"geometry": annotation.get("type")}
+            values = {key: value for key, value in annotation.items() if key not in ("frame", "type")}
+            by_frame.setdefault(frame * every if spread else frame // every, []).append({**values, **shape})
+    length = _length(by_frame, frames * every if spread else -(-frames // every))
+    return [{"annotations": by_frame.get(frame, [])} for frame in range(length)]

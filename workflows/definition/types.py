@@ -142,7 +142,7 @@ _RETURNS: Mapping[str, Type] = {
     **dict.fromkeys(("merge", "as_layers"), OBJECT.present()),
     **dict.fromkeys(("to_number", "modulo"), NUMBER),
 }
-_SAME = ("only", "without", "into", "reverse", "sort_by", "unique", "at_frame")
+_SAME = ("only", "without", "into", "reverse", "sort_by", "unique", "at_frame", "spread", "thin")
 """Functions whose result has the type of their first argument."""
 _ELEMENT = ("at", "max_by", "min_by", "max", "min")
 """Functions whose result is an element of their first argument, or null."""

@@ -13,7 +13,14 @@ from scale.task_types import parse_response, task_type
 from workflows.definition.crops import from_crop, merge_pieces
 from workflows.definition.model import INPUT
 from workflows.definition.names import ROOTS
-from workflows.definition.recipes import LayersFile, RequestFile, crop_of, join_files, with_own_urls
+from workflows.definition.recipes import (
+    LayersFile,
+    RequestFile,
+    ResultUrl,
+    crop_of,
+    join_files,
+    with_own_urls,
+)
 from workflows.planning.identity import annotation_key
 from workflows.planning.reasons import MissingFile, Reason
 
@@ -141,7 +148,11 @@ class View:
     def hypothesis(self) -> dict[str, Any]:
         """Return the response in the form of a request's `hypothesis`."""
         self._require_files()
-        return hypothesis(self.response, self.type, self._params)
+        made = hypothesis(self.response, self.type, self._params)
+        file = made.get("annotations")
+        if isinstance(file, dict) and isinstance(url := file.get("url"), str):
+            made["annotations"] = {**file, "url": ResultUrl.of(url, self.task_id, self.digest)}
+        return made
 
     @cached_property
     def base_annotations(self) -> dict[str, Any]:

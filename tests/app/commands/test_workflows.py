@@ -185,18 +185,15 @@ def test_the_pages_about_the_language_can_be_made_again(weighbridge: Run) -> Non
 
 
 def test_what_a_join_waits_for_is_explained(
-    weighbridge: Run, deliver: Deliver, service: Service, workflows_dir: Path
+    weighbridge: Run, service: Service, workflows_dir: Path, tmp_path: Path
 ) -> None:
     (workflows_dir / "consensus.yaml").write_text(Path("examples/three-way-consensus.yaml").read_text())
-    body = json.loads((PAYLOADS / "categorization/one.json").read_text())
-    body["task"] |= {
-        "tags": ["three-way-consensus"],
-        "params": {"attachment": "https://images.example/street.jpg"},
-    }
-    body["response"] = body["task"]["response"] = {"category": "cars"}
-    deliver(json.dumps(body).encode())
+    (tmp_path / "images.csv").write_text("image\nhttps://images.example/street.jpg\n")
+    submit = ("tasks", "submit", str(tmp_path / "images.csv"), "--workflow", "three-way-consensus")
+    started = json.loads(weighbridge(*submit, "--yes", "--json").stdout)
+    task_id = started["inputs"][0]["task_id"]
     run_due_jobs(service)
-    output = weighbridge("workflows", "explain", body["task_id"], "--workflow", "three-way-consensus").stdout
+    output = weighbridge("workflows", "explain", task_id, "--workflow", "three-way-consensus").stdout
     assert (
         "three-way-consensus.agreed\n  no            join: wait: 0 of 3 tasks are completed; waiting for 3"
         in output

@@ -8,9 +8,11 @@ import pytest
 
 from tests.workflows.kit import made_by, seen
 from workflows.definition.crops import Rect
+from workflows.definition.expressions import ExpressionError, compile_expression
 from workflows.definition.recipes import (
     MAX_FRAMES,
     Cut,
+    HypothesisFile,
     LayersFile,
     Mirror,
     OwnUrl,
@@ -19,6 +21,7 @@ from workflows.definition.recipes import (
     crop_of,
     displayed,
     from_json,
+    hypothesis_file,
     join_files,
     layers_file,
     mirrored,
@@ -35,6 +38,7 @@ RECIPES = [
     Mirror("b.png", CUT),
     LayersFile("1", "d"),
     LayersFile("1", None, ("car",)),
+    HypothesisFile("1", "d", 10, True),
     Renewal("https://here.example/files/x", LayersFile("1", "d")),
 ]
 
@@ -134,3 +138,28 @@ def test_a_frame_number_beyond_any_video_is_refused_instead_of_filling_the_memor
     with pytest.raises(ValueError, match="2,147,483,648 frames"):
         layers_file([{**BOX, "frame": 2**31 - 1}], 3)
     assert layers_file([{**BOX, "frame": -1}], 1) == [{}]
+
+
+def test_a_hypothesis_is_spread_over_more_frames_or_thinned_out() -> None:
+    annotations = [{"type": "box", "label": "car", "frame": frame, "left": frame} for frame in (0, 2, 3)]
+    drawn = [{"geometry": "box", "label": "car", "left": frame} for frame in range(4)]
+    spread = hypothesis_file(annotations, 4, 3, spread=True)
+    assert [frame["annotations"] for frame in spread] == [
+        [drawn[0]], [], [], [], [], [], [drawn[2]], [], [], [drawn[3]], [], [],
+    ]  # fmt: skip
+    thin = hypothesis_file(annotations, 4, 2, spread=False)
+    assert [frame["annotations"] for frame in thin] == [[drawn[0]], [drawn[2]]]
+    with pytest.raises(ValueError, match="at most"):
+        hypothesis_file(annotations, 1_000_000, 2, spread=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("spread(hypothesis, `10`)", "only the hypothesis of a video result"),
+        ("thin(hypothesis, `0.5`)", "a whole number of frames"),
+    ],
+)
+def test_only_a_file_of_frames_can_be_spread(source: str, message: str) -> None:
+    with pytest.raises(ExpressionError, match=message):
+        compile_expression(source).evaluate({"hypothesis": {"annotations": []}})
