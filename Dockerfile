@@ -6,10 +6,10 @@ FROM python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd218179
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TMPDIR=/app/var
 WORKDIR /app
 
-# The second file holds what some export formats need.
-COPY requirements.txt requirements-exports.txt ./
+# The other files hold what some export formats, and SENTRY_DSN and OTEL_EXPORTER_OTLP_ENDPOINT, need.
+COPY requirements.txt requirements-exports.txt requirements-telemetry.txt ./
 RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt \
-    && pip install --no-cache-dir --disable-pip-version-check -r requirements-exports.txt
+    && pip install --no-cache-dir --disable-pip-version-check -r requirements-exports.txt -r requirements-telemetry.txt
 
 COPY . .
 RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1) // 2)')
 
 .DEFAULT_GOAL := help
-.PHONY: help run quick image test test-exports faults soak lint format bench pictures lock audit clean
+.PHONY: help run quick image test test-exports faults soak lint format bench pictures docs lock audit clean
 
 help: ## Show these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -63,10 +63,15 @@ bench: .venv/installed-dev ## Measure the data path against bare Flask and again
 pictures: .venv/installed-dev ## Take the pictures of README from the running demonstration (needs Chromium)
 	@$(BIN)/python docs/pictures/take.py
 
+docs: .venv-docs/installed ## Build the documentation site into var/site/html, and check every link
+	@$(BIN)/python -m docs.site.pages var/site
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q --strict -f var/site/mkdocs.yml
+	@echo "var/site/html/README.html"
+
 lock: .venv/installed-dev ## Write requirements*.txt from requirements*.in, for every platform and Python (ARGS=--upgrade)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes $(ARGS) requirements.in -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes $(ARGS) requirements-dev.in -o requirements-dev.txt
-	for name in exports readers labelstudio; do \
+	for name in exports telemetry readers labelstudio docs; do \
 		$(BIN)/uv pip compile -q --universal --python-version 3.11 $(ARGS) requirements-$$name.in -o requirements-$$name.txt || exit 1; done
 
 audit: .venv/installed-dev ## Look for known vulnerabilities of the locked packages; fails if they cannot be looked up

@@ -15,6 +15,7 @@ from gunicorn.glogging import Logger
 from config import SettingsError, load_settings
 from config.deployment import deployment_problems
 from config.logging import set_up_logging
+from config.telemetry import set_up_telemetry, trace_requests
 from config.temporary import ensure_temporary_folder
 
 try:
@@ -119,10 +120,16 @@ def on_starting(server: Any) -> None:
         server.log.warning("setting does not fit this deployment", extra={"setting": name, "problem": why})
 
 
+def post_fork(server: object, worker: object) -> None:
+    """Set up telemetry before the application is loaded."""
+    set_up_telemetry(settings, "web")
+
+
 def post_worker_init(worker: Any) -> None:
     """Give the worker the check of callback keys, and freeze the objects that exist at its start."""
     from app.callbacks import authenticate
 
+    trace_requests(worker.wsgi, settings)
     # The event loop buffers large bodies only of callbacks whose key is right.
     worker.is_authentic_key = lambda key: authenticate(key, settings) is not None
     # The objects that exist now are permanent. Skipping them makes the collections during large bodies shorter.

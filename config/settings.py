@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import importlib.util
 import os
 import re
 import secrets
@@ -71,6 +72,9 @@ class Settings:
     api_token: str | None = field(default=None, repr=False)
     metrics_token: str | None = field(default=None, repr=False)
     worker_metrics_port: int | None = None
+    sentry_dsn: str | None = field(default=None, repr=False)
+    otel_exporter_otlp_endpoint: str | None = field(default=None, repr=False)
+    otel_exporter_otlp_headers: str | None = field(default=None, repr=False)
     secret_key: str = field(default="", repr=False)
     secret_key_is_set: bool = False
     verify_before_create: bool = False
@@ -178,6 +182,15 @@ def load_settings(environment: Mapping[str, str] | None = None, *, process: str 
         api_token=env.str("API_TOKEN", None, validate=_validate_keys),
         metrics_token=env.str("METRICS_TOKEN", None, validate=_validate_keys),
         worker_metrics_port=env.int("WORKER_METRICS_PORT", None, validate=Range(1, 65535)),
+        sentry_dsn=env.str("SENTRY_DSN", None, validate=[_url("http", "https"), _needs("sentry_sdk")]),
+        otel_exporter_otlp_endpoint=_without_trailing_slash(
+            env.str(
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                None,
+                validate=[_url("http", "https"), _needs("opentelemetry.exporter.otlp")],
+            )
+        ),
+        otel_exporter_otlp_headers=env.str("OTEL_EXPORTER_OTLP_HEADERS", None),
         secret_key=secret_key or stored_secret_key(),
         secret_key_is_set=secret_key is not None,
         verify_before_create=env.bool("VERIFY_BEFORE_CREATE", False),
@@ -338,6 +351,22 @@ def _url(*schemes: str) -> Callable[[str], None]:
         if scheme not in schemes or not found or not rest:
             raise ValidationError(f"Use a URL that starts with {' or '.join(s + '://' for s in schemes)}.")
         _validate_port(value)
+
+    return check
+
+
+def _needs(module: str) -> Callable[[str], None]:
+    """Return a check that the packages of an optional setting are installed."""
+
+    def check(_value: str) -> None:
+        try:
+            found = importlib.util.find_spec(module)
+        except ModuleNotFoundError:  # of a parent
+            found = None
+        if found is None:
+            raise ValidationError(
+                "Needs packages that are not installed: pip install -r requirements-telemetry.txt"
+            )
 
     return check
 

@@ -19,6 +19,7 @@ from celery.signals import celeryd_after_setup, setup_logging, worker_shutting_d
 
 from config.deployment import deployment_problems
 from config.logging import set_up_logging
+from config.telemetry import set_up_telemetry
 from pipeline.bootstrap import build_service
 from pipeline.metrics import serve_metrics
 from pipeline.service import Service
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", category=SecurityWarning)
 # Celery announces with each lost connection that a default of ours will change.
 warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+set_up_telemetry(settings, "worker")
 app = make_celery(settings, timeout=3.0)
 dispatcher = JobDispatcher(settings, app)
 Consumer.dispatcher = dispatcher

@@ -19,10 +19,19 @@ SECRETS = (
     "api_token",
     "metrics_token",
     "secret_key",
+    "sentry_dsn",
+    "otel_exporter_otlp_headers",
     "sandbox_api_keys",
 )
 SECRET_LISTS = ("scale_live_callback_keys", "scale_test_callback_keys")
-ADDRESSES = ("database_url", "redis_url", "scale_api_url", "public_url", "artifact_store")
+ADDRESSES = (
+    "database_url",
+    "redis_url",
+    "scale_api_url",
+    "public_url",
+    "artifact_store",
+    "otel_exporter_otlp_endpoint",
+)
 
 
 @blueprint.get("/settings")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 import requests
 
+from tests.factories.collector import Collector
 from tests.reliability.load import Customer
 from tests.servers import OwnPostgres, free_port, start_redis, wait_until
 from tests.service import BIN, ROOT, Service
@@ -99,7 +100,10 @@ def settings_with(canaries: Canaries, database: str, redis: str, scale: str | No
         "AWS_SESSION_TOKEN": new("AWS_SESSION_TOKEN"),
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_EC2_METADATA_DISABLED": "true",
-        "SENTRY_DSN": f"https://{new('SENTRY_DSN')}@127.0.0.1:9/1",
+        "SENTRY_DSN": f"http://{new('SENTRY_DSN')}@127.0.0.1:9/1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={new('OTEL_EXPORTER_OTLP_HEADERS')}",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
         "HTTPS_PROXY": f"http://user:{new('HTTPS_PROXY')}@127.0.0.1:9",
         "SWEEP_SECONDS": "1",
         "LOG_LEVEL": "debug",
@@ -167,6 +171,12 @@ def canaries() -> Canaries:
 
 
 @pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as one:
+        yield one
+
+
+@pytest.fixture
 def redis_with_password(canaries: Canaries) -> Iterator[str]:
     password = canaries.new("REDIS_URL")
     with start_redis() as server:
@@ -186,11 +196,14 @@ def test_a_service_that_works_prints_no_part_of_a_secret(
     canaries: Canaries,
     own_postgres: OwnPostgres,
     redis_with_password: str,
+    collector: Collector,
     start_service: Callable[..., Service],
 ) -> None:
     own_postgres.create_database("weighbridge")
     database = f"postgresql://postgres:{password_with_at(canaries)}@/weighbridge?host={own_postgres.folder}"
-    env = settings_with(canaries, database, redis_with_password, None)
+    env = settings_with(canaries, database, redis_with_password, None) | collector.settings(
+        canaries.new("SENTRY_DSN")
+    )
     canaries.printed["alembic"] = run(
         {"PATH": "/usr/bin:/bin", "DATABASE_URL": database}, f"{BIN}/alembic", "upgrade", "head"
     )
@@ -216,20 +229,23 @@ def test_a_service_that_works_prints_no_part_of_a_secret(
     one.stop()
     read_logs(canaries, one)
     assert "completed" in canaries.printed["weighbridge tasks list"]  # the commands did look
+    canaries.printed["traces"] = traces = collector.sent("/v1/traces")
+    for span in ("POST /callbacks/scale", "run/weighbridge.run", "INSERT INTO", "server.address"):
+        assert span in traces
     assert canaries.found() == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_service_in_which_everything_fails_prints_no_part_of_a_secret(
-    canaries: Canaries, start_service: Callable[..., Service]
+    canaries: Canaries, collector: Collector, start_service: Callable[..., Service]
 ) -> None:
     database = f"postgresql://user:{password_with_at(canaries)}@127.0.0.1:9/weighbridge"
     redis = (
         f"redis://user:{canaries.new('REDIS_URL')}%40{canaries.new('REDIS_URL after its @')}@127.0.0.1:9/0"
     )
     scale = f"http://user:{canaries.new('SCALE_API_URL')}@127.0.0.1:9/v1"
-    env = settings_with(canaries, database, redis, scale)
+    env = settings_with(canaries, database, redis, scale) | collector.settings(canaries.new("SENTRY_DSN"))
     store = {"ARTIFACT_STORE": f"s3://bucket-{free_port()}/prefix"}
     one = start_service(database, redis, env={**env, **store}, processes=("web", "worker"))
     body = json.dumps({"task_id": "1", "response": {}, "task": {"task_id": "1"}}).encode()
@@ -242,6 +258,12 @@ def test_a_service_in_which_everything_fails_prints_no_part_of_a_secret(
     )  # the others fail at the same connection
     one.stop()
     read_logs(canaries, one)
+    # Sentry is told which project it is for.
+    canaries.printed["errors"] = errors = collector.sent("/envelope/").replace(
+        canaries.secrets["SENTRY_DSN"], ""
+    )
+    canaries.printed["traces"] = collector.sent("/v1/traces")
+    assert "could not store callback" in errors
     assert canaries.found() == []
     assert "Traceback" not in "".join(
         text for name, text in canaries.printed.items() if "weighbridge" in name

@@ -63,9 +63,9 @@ def test_every_image_from_outside_is_fixed_by_its_digest() -> None:
         assert re.fullmatch(r"[a-z]+:[a-z0-9.-]+@sha256:[0-9a-f]{64}", image), image
 
 
-def test_the_image_holds_what_every_export_format_needs() -> None:
+def test_the_image_holds_what_every_export_format_and_setting_needs() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
-    for name in ("requirements.txt", "requirements-exports.txt"):
+    for name in ("requirements.txt", "requirements-exports.txt", "requirements-telemetry.txt"):
         assert f"-r {name}" in dockerfile
         assert (ROOT / name).is_file()
 
