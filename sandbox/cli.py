@@ -125,6 +125,21 @@ def complete(task_id: str, file: Any, sandbox_url: str | None) -> None:
     _print_task(_call_with_any_key(sandbox_url, _task_path(task_id, "complete"), body))
 
 
+@sandbox.command("list")
+@click.option("--status", default="pending", show_default=True, help="Status of the tasks, or `all`.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Tasks of each account."
+)
+@url_option
+def list_tasks(status: str, limit: int, sandbox_url: str | None) -> None:
+    """List the tasks of every account, the newest first."""
+    settings = load_settings()
+    chosen = {"limit": limit} | ({} if status == "all" else {"status": status})
+    for api_key in settings.sandbox_api_keys:
+        for task in _call(settings, sandbox_url, "v1/tasks", api_key, "GET", params=chosen)["docs"]:
+            _print_task(task)
+
+
 @sandbox.command()
 @click.argument("task_id", metavar="TASK")
 @click.argument("result", type=click.Choice(("accepted", "rejected", "fixed", "commented")))
@@ -334,12 +349,12 @@ def _call(
     method: str = "POST",
     **request: Any,
 ) -> Any:
-    """Call the control API of a running sandbox and return the JSON object of its answer."""
+    """Call the control API of a running sandbox, or its Scale API (`v1/…`), and return the JSON object of its answer."""
     url = (sandbox_url or f"http://127.0.0.1:{settings.sandbox_port}").rstrip("/")
     try:
         answer = requests.request(
             method,
-            f"{url}/sandbox/api/{path}",
+            f"{url}/{path if path.startswith('v1/') else f'sandbox/api/{path}'}",
             auth=(api_key, ""),
             timeout=REQUEST_TIMEOUT_SECONDS,
             **request,
@@ -364,7 +379,9 @@ def _call(
 
 def _print_task(task: Mapping[str, Any]) -> None:
     review = task.get("customer_review_status")
-    click.echo(f"{task['task_id']}: {task['type']} is {task['status']}" + (f", {review}" if review else ""))
+    unique_id = f" ({task['unique_id']})" if task.get("unique_id") else ""
+    state = f"{task['status']}, {review}" if review else task["status"]
+    click.echo(f"{task['task_id']}: {task['type']}{unique_id} is {state}")
 
 
 def _read_json(file: Any) -> Any:

@@ -12,7 +12,7 @@ from app.api.artifacts import Artifact as ArtifactSchema
 from app.api.blueprint import Blueprint
 from app.api.lists import CostSchema, ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
 from app.extensions import service
-from pipeline.follow_ups.lineage import lineage
+from pipeline.follow_ups.lineage import MAX_ANSWER_LENGTH, lineage
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import tasks as queries
 from pipeline.operations.queries.tasks import MAX_FOLLOW_UPS, REVIEWS, task_not_found
@@ -175,6 +175,13 @@ class Descendant(FollowUpBrief):
     )
     task_type = fields.String()
     task_status = fields.String(allow_none=True)
+    review = fields.String(allow_none=True, metadata={"description": "Status of the task's review."})
+    answer = fields.Raw(
+        allow_none=True,
+        metadata={
+            "description": f"Answer of the task; null if there is none, or above {MAX_ANSWER_LENGTH} characters."
+        },
+    )
 
 
 class Join(OutputSchema):

@@ -169,5 +169,8 @@ def describe_task(task: Record, is_selected: bool = False) -> Text:
 def describe_follow_up(follow_up: Record) -> Text:
     """Return the line of a descendant: the created task, or the follow-up while there is none."""
     text = f"{printable(follow_up['task_id'] or follow_up['unique_id'])}  {printable(follow_up['task_type'])}"
-    text += f", {follow_up['state']}  ({printable(follow_up['workflow'])}.{printable(follow_up['step'])})"
+    text += f", {follow_up['state']}" + (f", {follow_up['review']}" if follow_up["review"] else "")
+    text += f"  ({printable(follow_up['workflow'])}.{printable(follow_up['step'])})"
+    if follow_up["answer"]:
+        text += f"  {printable(json.dumps(follow_up['answer'], ensure_ascii=False))}"
     return Text(text + (f": {printable(follow_up['reason'])}" if follow_up["reason"] else ""))

@@ -18,7 +18,7 @@ from workflows.definition.document import FileProblem
 from workflows.definition.json_schema import json_schema
 from workflows.definition.loader import load, load_file
 from workflows.definition.model import InvalidWorkflow, Workflow, Workflows
-from workflows.definition.validation.usage import unseen_filters
+from workflows.definition.validation.usage import circles, unseen_filters
 from workflows.docs.examples import run_examples
 from workflows.docs.graph import mermaid, svg
 from workflows.docs.reference import reference as language_reference
@@ -123,7 +123,7 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
     found = read(files)
     errors = [problem for invalid in found.invalid for problem in invalid.errors]
     warnings = [problem for workflow in found.loaded for problem in workflow.warnings]
-    warnings += usage_warnings(found)
+    warnings += [*circles(found.loaded), *usage_warnings(found)]
     if as_json:
         print_json(
             {

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from more_itertools import chunked
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, Text, case, cast, func, select
 
-from models import FollowUp, Join, Task
+from models import FollowUp, Join, Response, Task
 from pipeline.follow_ups.joins import described
 from pipeline.follow_ups.runs import run_of
 from workflows.definition.money import Prices
 
 MAX_DESCENDANTS = 10_000
 """Descendants that are returned."""
+MAX_ANSWER_LENGTH = 300
+"""Characters of an answer, as JSON, that is shown with a descendant."""
 ID_BATCH_SIZE = 500
 
 Row = dict[str, Any]
@@ -119,8 +121,13 @@ def _follow_ups(
             FollowUp.task_type,
             FollowUp.planned_at,
             Task.status.label("task_status"),
+            Task.review_status.label("review"),
+            case((func.length(cast(Response.answer, Text)) <= MAX_ANSWER_LENGTH, Response.answer)).label(
+                "answer"
+            ),
         )
         .outerjoin(Task, Task.task_id == FollowUp.task_id)
+        .outerjoin(Response, Response.id == Task.response_id)
         .where(FollowUp.source_task_id.in_(sources))
     )
     if annotation is not None:

@@ -6,6 +6,7 @@ tried again every minute. Neither counts as an attempt of the job.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,6 +15,8 @@ from sqlalchemy import Connection, Engine
 from pipeline.jobs.queue import RetryLater
 from pipeline.jobs.rate_limits import clear_rate_limit, set_rate_limit
 from scale.client import Throttled, Unauthorized
+
+log = logging.getLogger(__name__)
 
 UNAUTHORIZED_RETRY_SECONDS = 60.0
 
@@ -31,6 +34,7 @@ def respect_limits(engine: Engine, environment: str) -> Iterator[None]:
     except Unauthorized as error:
         why = f"Scale refuses the API key: {error.message}"
         seconds = UNAUTHORIZED_RETRY_SECONDS
+        log.warning("Scale refuses the API key", extra={"environment": environment, "error": error.message})
     except Throttled as error:
         why, seconds = "Scale asks to slow down", error.delay
     else:

@@ -198,11 +198,13 @@ def test_a_task_is_completed_from_the_command_line_with_a_file(
     command: Flask, slow_sandbox: ScaleSandbox, tmp_path: Path
 ):
     task = slow_sandbox.create("annotation", **example("annotation"))["task_id"]
+    assert f"{task}: annotation is pending\n" in command("list").stdout
     file = tmp_path / "answer.json"
     file.write_text('{"annotations": []}')
     result = command("complete", task, "--with", str(file))
     assert (result.returncode, result.stdout) == (0, f"{task}: annotation is completed\n")
     assert slow_sandbox.task(task)["response"] == {"annotations": []}
+    assert task not in command("list").stdout
     assert "completed, rejected" in command("audit", task, "rejected", "--comments", "no").stdout
     assert command("resend", task).returncode == 0
     assert "pending" in command("recall", task).stdout
