@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1) // 2)')
 
 .DEFAULT_GOAL := help
-.PHONY: help run quick image test test-exports faults soak lint format bench pictures docs lock audit clean
+.PHONY: help run quick image test test-exports faults soak lint format bench pictures docs lock audit sbom clean
 
 help: ## Show these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -76,6 +76,12 @@ lock: .venv/installed-dev ## Write requirements*.txt from requirements*.in, for 
 
 audit: .venv/installed-dev ## Look for known vulnerabilities of the locked packages; fails if they cannot be looked up
 	$(BIN)/pip-audit --strict --disable-pip -r requirements.txt
+
+sbom: ## Write a bill of materials (CycloneDX) of the locked packages, or of IMAGE=name, to var/sbom.json
+	@mkdir -p var
+	@$(if $(IMAGE),docker run --rm $(IMAGE) python,$(PYTHON)) deploy/sbom.py \
+		$(if $(IMAGE),,requirements.txt requirements-exports.txt requirements-telemetry.txt) > var/sbom.json
+	@echo "var/sbom.json"
 
 clean: ## Remove the virtualenv and caches; var/ (your data) stays
 	rm -rf .venv .venv-readers .venv-labelstudio .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -125,6 +125,10 @@ def test_one_image_is_every_process_and_a_chain_runs_through_it(deployment: Depl
     said = deployment.execute("web", "weighbridge", "demo")
     assert "Created the follow-up, a box task" in said
     assert "Received the box task's callback: completed" in said
+    components = json.loads(deployment.execute("web", "python", "deploy/sbom.py"))["components"]
+    assert {"pkg:pypi/flask@", "pkg:deb/debian/libc6@"} <= {
+        one["purl"].partition("@")[0] + "@" for one in components
+    }
     out = "var/export"
     deployment.execute("web", "weighbridge", "export", "parquet", out)
     exported = json.loads(deployment.execute("web", "cat", f"{out}/export.json"))
