@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.follow_ups import inputs
 from pipeline.follow_ups.lineage import lineage
+from pipeline.follow_ups.runs import run_of
 from pipeline.follow_ups.submit import InvalidInput, Row
 from pipeline.operations.queries.spend import spend
 from tests.factories.pipelines import Pipeline, asks
@@ -62,17 +63,22 @@ def test_an_input_leads_to_its_tasks_once_and_costs_nothing_itself(pipeline: Pip
 def test_what_is_rejected_is_sent_again_in_place_of_the_former_task(pipeline: Pipeline) -> None:
     pipeline.workflow({"label": {**LABEL, "copies": 1}})
     ((task_id, _),) = start(pipeline, {"image": "https://images.example/1.png"})
-    for attempt in (1, 2):
-        *_, child = pipeline.children("label")
-        pipeline.finish(child)
-        pipeline.sandbox.audit(child, "rejected", f"Comment {attempt}")
-        pipeline.tell(child)
-        pipeline.work()
+    (child,) = pipeline.children("label")
+    pipeline.finish(child)
+    pipeline.sandbox.audit(child, "rejected", "Too large")
+    pipeline.tell(child)
+    pipeline.work()
     first, second = pipeline.follow_ups().values()
     assert (second["unique_id"], second["source_task_id"], second["attempt"]) == (
         f"{first['unique_id']}.retry-1", task_id, 2,
     )  # fmt: skip
-    assert pipeline.sandbox.original_request(second["task_id"])["instruction"] == "Comment 1"
+    assert pipeline.sandbox.original_request(second["task_id"])["instruction"] == "Too large"
+    pipeline.sandbox.fail(second["task_id"])
+    pipeline.tell(second["task_id"])
+    pipeline.work()
+    with pipeline.service.reader.begin() as connection:
+        run = run_of(connection, task_id, pipeline.service.prices)
+    assert (run["state"], run["counts"]) == ("failed", {"completed": 1, "error": 1})
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

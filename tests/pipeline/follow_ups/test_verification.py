@@ -1,11 +1,15 @@
 """VERIFY_BEFORE_CREATE: a callback is confirmed by Scale before a task is created for it."""
 
+import json
 from collections.abc import Callable
 
 import pytest
 
-from pipeline.follow_ups import decisions
+from pipeline.follow_ups import decisions, inputs
+from pipeline.follow_ups.submit import Row
+from tests.factories.callbacks import receive_callback
 from tests.factories.pipelines import ROOT, Pipeline, asks
+from workflows.planning.inputs import input_task
 
 
 @pytest.fixture
@@ -53,3 +57,19 @@ def test_a_callback_of_a_task_that_scale_does_not_know_buys_nothing(careful: Pip
     assert row["state"] == "held"
     assert f"Scale does not confirm the source task {ROOT}" in row["reason"]
     assert careful.sandbox.tasks() == []
+
+
+def test_an_input_needs_no_word_of_scale_and_a_forged_one_gets_it(careful: Pipeline) -> None:
+    ask = {**asks(), "start": {"columns": ["text"]}}
+    del ask["after"]
+    careful.workflow({"ask": ask})
+    workflow = careful.service.workflows.workflow("w")
+    assert workflow is not None
+    given = inputs.read_inputs(careful.service, workflow, [Row(1, {"text": "tomato"})], "live")
+    inputs.start(careful.service, workflow, given, "live", "ana")
+    careful.work()
+    assert list(careful.states().values()) == ["created"]
+    forged = input_task("w", "input-forged", {"text": "potato"})
+    receive_callback(careful.service, json.dumps(forged).encode())
+    careful.work()
+    assert careful.states()["w.ask.input-forged"] == "held"
