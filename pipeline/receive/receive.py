@@ -33,6 +33,9 @@ TypeFilter = Callable[[str | None], bool]
 MAX_TASK_ID_LENGTH = 200
 """Characters. A task_id is part of keys, and PostgreSQL bounds the size of an index entry."""
 MAX_REASON_LENGTH = 1000
+MAX_INLINE_VALUES = 150_000
+"""Commas of a body that is parsed before it is answered. 1 MiB of Scale's own annotations has at most 110,000 of them; parsing
+more would keep the interpreter lock from other callbacks for too long."""
 
 
 class DatabaseBusy(Exception):
@@ -61,14 +64,13 @@ def receive(
     kind: str = "callback",
     may_create: bool = True,
 ) -> Receipt:
-    """Store `body` and, up to INLINE_CALLBACK_BYTES, apply it in the same transaction.
+    """Store `body` and, up to INLINE_CALLBACK_BYTES and MAX_INLINE_VALUES, apply it in the same transaction.
 
     `key_environment` is the environment of the key that it came with. Without `may_create` the follow-ups of the result
     are held. Raises only if the raw bytes cannot be stored.
     """
     delivery = DeliveryMeta(new_id(), kind, key_environment, utcnow(), may_create)
-    is_inline = len(body) <= service.settings.inline_callback_bytes
-    callback = parse_body(body, key_environment, delivery.id) if is_inline else None
+    callback = parse_body(body, key_environment, delivery.id) if _is_inline(service, body) else None
     receipt = None
     if fast_path.applies(callback, service.engine.dialect.name):
         job_ids = fast_path.insert_first_callback(service, delivery, body, headers or {}, callback)
@@ -78,6 +80,14 @@ def receive(
         fields = {**delivery.log_fields(callback), "delivery_id": str(receipt.delivery_id)}
         log.debug("delivery received", extra={**fields, "status": receipt.status, "kind": kind})
     return receipt
+
+
+def _is_inline(service: Service, body: bytes) -> bool:
+    """Return whether the body is parsed before it is answered."""
+    size = len(body)
+    return size <= service.settings.inline_callback_bytes and (
+        size <= MAX_INLINE_VALUES or body.count(b",") <= MAX_INLINE_VALUES
+    )
 
 
 def receive_in_steps(

@@ -13,12 +13,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, and_, case, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from models import Batch, Delivery, FollowUp, Response
 from pipeline.db.dialect import from_now, insert
-from pipeline.db.engine import close_on_return
 from pipeline.db.follow_up_states import transition
 from pipeline.db.ids import new_id
+from pipeline.db.postgresql import insert_large
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import CLOCK_WARNING, OrderKey, clock_of, is_implausible
 from scale.cancellation import only_says_canceled
@@ -54,15 +55,31 @@ def insert_delivery(
     connection: Connection, delivery: DeliveryMeta, body: bytes, headers: Mapping[str, str], parsed: Parsed
 ) -> UUID | None:
     """Insert the raw delivery. If the same bytes were received before, count the duplicate and return the first one's id."""
-    if parsed is None:
-        close_on_return(connection)
+    repeated = {"duplicates": Delivery.duplicates + 1, "last_received_at": delivery.received_at}
+    row = delivery_row(delivery, body, headers, parsed)
+    if parsed is None and connection.dialect.name == "postgresql":
+        return _insert_large_delivery(connection, row, body, repeated)
     statement = insert(connection, Delivery).on_conflict_do_update(
-        index_elements=["environment", "sha256"],
-        set_={"duplicates": Delivery.duplicates + 1, "last_received_at": delivery.received_at},
+        index_elements=["environment", "sha256"], set_=repeated
     )
-    row = {"body": body, **delivery_row(delivery, body, headers, parsed)}
-    stored_id = connection.scalars(statement.returning(Delivery.id), row).one()
+    stored_id = connection.scalars(statement.returning(Delivery.id), {"body": body, **row}).one()
     return None if stored_id == delivery.id else stored_id
+
+
+def _insert_large_delivery(
+    connection: Connection, row: Mapping[str, Any], body: bytes, repeated: Mapping[str, Any]
+) -> UUID | None:
+    """Insert a raw delivery with its body in pieces. Return the id of the first delivery of the same bytes, if there is one."""
+    same = and_(Delivery.environment == row["environment"], Delivery.sha256 == row["sha256"])
+    count = update(Delivery).where(same).values(**repeated).returning(Delivery.id)
+    if (first_id := connection.scalar(count)) is not None:
+        return first_id
+    try:
+        with connection.begin_nested():
+            insert_large(connection, Delivery.__tablename__, row, "body", body)
+    except IntegrityError:  # the same bytes were stored meanwhile
+        return connection.scalars(count).one()
+    return None
 
 
 def delivery_row(

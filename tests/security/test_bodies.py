@@ -9,12 +9,14 @@ import orjson
 import pytest
 
 from models import Artifact, Delivery, Job
+from pipeline.receive import receive
 from pipeline.service import Service
 from scale import envelope
 from scale.envelope import MAX_JSON_TOKENS, InvalidCallback, parse_callback, parse_json
 from scale.task_types import parse_response
 from tests.assertions import only, table
 from tests.factories.callbacks import callback, receive_callback
+from workers.runner import run_due_jobs
 
 MANY: dict[str, Callable[[], bytes]] = {
     "empty objects": lambda: b"[" + b"{}," * (MAX_JSON_TOKENS // 2) + b"{}]",
@@ -57,6 +59,18 @@ def test_a_body_of_too_many_values_is_quarantined_whole(
     delivery = only(service, Delivery)
     assert delivery["size_bytes"] == len(body)
     assert "at most 1,000 are parsed" in delivery["reason"]
+
+
+def test_a_small_body_of_many_values_is_parsed_by_the_worker(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = callback({"annotations": [{}] * 1_000})
+    monkeypatch.setattr(receive, "MAX_INLINE_VALUES", body.count(b",") - 1)
+    assert receive_callback(service, body).status == "stored"
+    run_due_jobs(service)
+    assert only(service, Delivery)["status"] == "processed"
+    monkeypatch.setattr(receive, "MAX_INLINE_VALUES", body.count(b","))
+    assert receive_callback(service, body + b" ").status == "processed"
 
 
 def test_a_response_that_names_too_many_files_is_quarantined_without_a_job(service: Service) -> None:

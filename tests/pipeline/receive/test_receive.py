@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -68,6 +69,23 @@ def test_the_same_body_50_times_at_once_is_one_response(known: bool, service: Se
     assert sum(row["duplicates"] for row in table(service, Delivery)) == 49
     assert len(table(service, Response)) == before + 1
     assert len(table(service, Annotation)) == before + 2
+
+
+def test_a_large_body_20_times_at_once_is_one_delivery(service: Service) -> None:
+    """PostgreSQL gets it in pieces, see pipeline/db/postgresql.py."""
+    body = bytes(range(256)) * 2_000
+    with ThreadPoolExecutor(20) as pool:
+        receipts = list(pool.map(lambda _: receive_callback(service, body, inline_bytes=0), range(20)))
+    receipts.append(receive_callback(service, body, "test", inline_bytes=0, headers={"User-Agent": "é"}))
+    assert sorted(receipt.status for receipt in receipts) == ["duplicate"] * 19 + ["stored"] * 2
+    live, test = sorted(table(service, Delivery), key=lambda row: row["environment"])
+    assert (live["body"], test["body"]) == (body, body)
+    assert (live["duplicates"], test["duplicates"]) == (19, 0)
+    assert (live["headers"], test["headers"]) == ({}, {"User-Agent": "é"})
+    assert live["size_bytes"] == len(body)
+    assert live["received_at"] < live["last_received_at"] < test["received_at"] == test["last_received_at"]
+    run_due_jobs(service)
+    assert {row["status"] for row in table(service, Delivery)} == {"quarantined"}
 
 
 def test_fifty_events_of_one_task_at_once_are_all_kept(service: Service) -> None:
