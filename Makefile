@@ -57,7 +57,7 @@ format: .venv/installed-dev ## Format the code and apply ruff's fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/installed-dev ## Measure the data path against bare Flask and against a plain version of this service
+bench: .venv/installed-dev ## Measure the data path next to the limit of its parts and a naive version of this service
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 pictures: .venv/installed-dev ## Take the pictures of README from the running demonstration (needs Chromium)

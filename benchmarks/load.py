@@ -1,6 +1,7 @@
 """Load generator: connections in another process that post distinct callbacks one after another."""
 
 import itertools
+import math
 import multiprocessing
 import socket
 import threading
@@ -15,11 +16,14 @@ KEY = "bench_callback_key"
 
 @dataclass(frozen=True)
 class Sent:
-    """Result of a load: answers with 200, other answers, and the seconds from the first request to the last answer."""
+    """Result of a load: answers with 200, other answers, the seconds from the first request to the last answer, and those
+    of the slowest hundredth at least.
+    """
 
     accepted: int
     refused: int
     seconds: float
+    p99: float
 
 
 class Connection:
@@ -58,27 +62,29 @@ def _send(
     port: int, body: Body, seconds: float, connections: int, first_id: int, report: Callable[[Sent], None]
 ) -> None:
     numbers = itertools.count(first_id)
-    counts = {True: 0, False: 0}
+    taken: list[float] = []
+    refused: list[int] = []
     lock = threading.Lock()
     start = time.monotonic()
 
     def one_connection() -> None:
-        connection, accepted, refused = Connection(port), 0, 0
+        connection, mine = Connection(port), []
         while time.monotonic() - start < seconds:
-            if connection.post(body.with_id(next(numbers))) == 200:
-                accepted += 1
-            else:
-                refused += 1
+            begun = time.perf_counter()
+            status = connection.post(body.with_id(next(numbers)))
+            mine.append(time.perf_counter() - begun)
+            if status != 200:
+                refused.append(status)
         with lock:
-            counts[True] += accepted
-            counts[False] += refused
+            taken.extend(mine)
 
     threads = [threading.Thread(target=one_connection) for _ in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    report(Sent(counts[True], counts[False], time.monotonic() - start))
+    p99 = sorted(taken)[math.ceil(len(taken) * 0.99) - 1]
+    report(Sent(len(taken) - len(refused), len(refused), time.monotonic() - start, p99))
 
 
 def send(port: int, body: Body, *, seconds: float, first_id: int, connections: int = 16) -> Sent:

@@ -1,5 +1,6 @@
-"""Stand-in for Scale that answers each creation at once and records its time."""
+"""Stand-in for Scale that answers each creation after `delay` seconds and records its time."""
 
+import itertools
 import json
 import threading
 import time
@@ -11,8 +12,9 @@ class Scale:
     """`created` holds (seconds of the monotonic clock, the attachment) of each creation."""
 
     def __init__(self) -> None:
+        self.delay = 0.0
         self.created: list[tuple[float, str]] = []
-        scale = self
+        scale, numbers = self, itertools.count(1)
 
         class Answer(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -21,8 +23,9 @@ class Scale:
             def do_POST(self) -> None:
                 body: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 scale.created.append((time.monotonic(), body["attachment"]))
+                time.sleep(scale.delay)
                 task = {
-                    "task_id": f"{len(scale.created):024x}"[::-1],
+                    "task_id": f"{next(numbers):024x}"[::-1],
                     "type": self.path.rpartition("/")[2],
                     "status": "pending",
                     "created_at": "2026-03-02T12:00:00.000Z",

@@ -1,6 +1,7 @@
-"""The contenders: bare Flask, the naive version and Weighbridge, as real processes on one PostgreSQL (fsync on) and one
-Redis."""
+"""The contenders: the raw receiver, the naive version and Weighbridge, as real processes on one PostgreSQL (fsync on) and
+one Redis."""
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg
 import requests
 
@@ -41,21 +43,41 @@ class Contender:
     name: str
     port: int
     database_url: str
-    tables: tuple[str, str] | None
+    tables: tuple[str, ...]
     processes: list[Process]
 
-    def stored(self) -> tuple[int, int]:
-        assert self.tables is not None
+    def stored(self) -> list[int]:
+        """Return the number of rows in each of its tables."""
         with psycopg.connect(self.database_url) as connection:
-            tasks, annotations = (
+            return [
                 connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # type: ignore[index,arg-type]
                 for table in self.tables
-            )
-        return tasks, annotations
+            ]
+
+    def memory(self) -> int:
+        """Return the bytes of memory that its last process, the worker, and the children of that use alone."""
+        worker = psutil.Process(self.processes[-1].pid)
+        return sum(one.memory_full_info().pss for one in (worker, *worker.children(recursive=True)))
+
+
+def cpu_seconds(servers: Servers, contender: Contender) -> float:
+    """Return the processor time of a contender and of both servers so far."""
+    roots = [
+        servers.postgres.process.pid,
+        servers.redis.process.pid,
+        *(one.pid for one in contender.processes),
+    ]
+    total = 0.0
+    for root in map(psutil.Process, roots):
+        for one in (root, *root.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = one.cpu_times()
+                total += times.user + times.system
+    return total
 
 
 def _contender(
-    servers: Servers, name: str, commands: list[list[str]], tables: tuple[str, str] | None, **env: str
+    servers: Servers, name: str, commands: list[list[str]], tables: tuple[str, ...], **env: str
 ) -> Contender:
     port = free_port()
     servers.redis.empty()
@@ -78,8 +100,20 @@ def _contender(
         "WORKFLOWS_DIR": "tests/workflows/files",
         **env,
     }
-    if name == "weighbridge":
-        migrate(url.replace("postgresql://", "postgresql+psycopg://"))
+    if name in ("weighbridge", "embedded"):
+        migrate(environment["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://"))
+    else:
+        module = {"naive": "benchmarks.naive.app", "raw": "benchmarks.raw"}[name]
+        made = Process(
+            [f"{BIN}/python", "-c", f"from {module} import create_tables; create_tables()"],
+            log=servers.folder / f"{name}.tables.log",
+            env=environment,
+            cwd=ROOT,
+        )
+        made.start()
+        assert made.popen is not None
+        if made.popen.wait():
+            raise RuntimeError(made.tail())
     processes = [
         Process(
             [part.replace("PORT", str(port)) for part in command],
@@ -89,17 +123,6 @@ def _contender(
         )
         for number, command in enumerate(commands)
     ]
-    if name == "naive":
-        made = Process(
-            [f"{BIN}/python", "-c", "from benchmarks.naive.app import create_tables; create_tables()"],
-            log=servers.folder / "naive.tables.log",
-            env=environment,
-            cwd=ROOT,
-        )
-        made.start()
-        assert made.popen is not None
-        if made.popen.wait():
-            raise RuntimeError(made.tail())
     for process in processes:
         process.start()
 
@@ -117,15 +140,16 @@ def _contender(
     return Contender(name, port, url, tables, processes)
 
 
-def _gunicorn(application: str) -> list[str]:
+def _gunicorn(application: str, *options: str) -> list[str]:
     """Return the command of a web process with two workers and gunicorn's defaults."""
-    options = ["-c", "/dev/null", "--no-control-socket", "-w", "2", "-b", "127.0.0.1:PORT"]
-    return [f"{BIN}/gunicorn", *options, application]
+    common = ["-c", "/dev/null", "--no-control-socket", "-w", "2", "-b", "127.0.0.1:PORT"]
+    return [f"{BIN}/gunicorn", *common, *options, application]
 
 
 @contextmanager
-def bare(servers: Servers) -> Iterator[Contender]:
-    yield from _run(_contender(servers, "bare", [_gunicorn("benchmarks.bare:app")], None))
+def raw(servers: Servers) -> Iterator[Contender]:
+    web = _gunicorn("benchmarks.raw:app", "-k", "gthread", "--threads", "8")
+    yield from _run(_contender(servers, "raw", [web], ("raw_deliveries",)))
 
 
 @contextmanager
@@ -151,6 +175,16 @@ def weighbridge(servers: Servers, **env: str) -> Iterator[Contender]:
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
     worker = [f"{BIN}/celery", "-A", "workers.celery_app", "worker", "-c", "2", *quiet]
     yield from _run(_contender(servers, "weighbridge", [web, worker], ("tasks", "annotations"), **env))
+
+
+@contextmanager
+def embedded(servers: Servers, **env: str) -> Iterator[Contender]:
+    """Run the default of `weighbridge up`: SQLite, no Redis, a worker with threads."""
+    web = [f"{BIN}/gunicorn", "wsgi:app"]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
+    worker = [f"{BIN}/celery", "-A", "workers.celery_app", "worker", "-P", "threads", "-c", "2", *quiet]
+    url = f"sqlite:///{servers.folder}/embedded.{free_port()}.db"
+    yield from _run(_contender(servers, "embedded", [web, worker], (), DATABASE_URL=url, REDIS_URL="", **env))
 
 
 def _run(contender: Contender) -> Iterator[Contender]:
