@@ -89,6 +89,7 @@ class Settings:
     web_concurrency: int = 2
     web_threads: int = 16
     worker_concurrency: int = 2
+    creation_concurrency: int = 8
     lease_seconds: int = 60
     sweep_seconds: float = 15.0
     log_format: str = "console"
@@ -129,6 +130,7 @@ ONLY_USED_BY = {
     "WEB_CONCURRENCY": "web",
     "WEB_THREADS": "web",
     "WORKER_CONCURRENCY": "worker",
+    "CREATION_CONCURRENCY": "worker",
     "WORKER_METRICS_PORT": "worker",
     "SANDBOX_PORT": "sandbox",
     "SANDBOX_API_KEYS": "sandbox",
@@ -207,6 +209,9 @@ def load_settings(environment: Mapping[str, str] | None = None, *, process: str 
         web_concurrency=env.int("WEB_CONCURRENCY", Settings.web_concurrency, validate=Range(min=1)),
         web_threads=env.int("WEB_THREADS", Settings.web_threads, validate=Range(min=1)),
         worker_concurrency=env.int("WORKER_CONCURRENCY", Settings.worker_concurrency, validate=Range(min=1)),
+        creation_concurrency=env.int(
+            "CREATION_CONCURRENCY", Settings.creation_concurrency, validate=Range(min=1)
+        ),
         lease_seconds=env.int("LEASE_SECONDS", Settings.lease_seconds, validate=Range(min=1)),
         sweep_seconds=env.float("SWEEP_SECONDS", 15.0 if redis_url else 0.2, validate=Range(0.01, 3600)),
         log_format=env.str("LOG_FORMAT", "json" if dyno else "console", validate=OneOf(("console", "json"))),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
@@ -44,6 +46,11 @@ class Service:
     """The workflow files whose steps are in `activations`."""
     verified: dict[object, float] = field(default_factory=dict)
     """Sources that Scale has confirmed, and until when that is cached: see pipeline/follow_ups/verification.py."""
+
+    @cached_property
+    def creation_threads(self) -> ThreadPoolExecutor:
+        """Return the threads that create tasks at Scale. Each keeps its connection to Scale."""
+        return ThreadPoolExecutor(self.settings.creation_concurrency, "creation")
 
     @property
     def worker_count(self) -> int:

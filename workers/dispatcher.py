@@ -31,8 +31,8 @@ DISPATCH_BATCH_SIZE = 16
 """Messages for jobs that are enqueued at once: a worker that has finished a job claims the next one itself."""
 MAX_PENDING = 1000
 """Job ids that the dispatching thread takes up at once."""
-MAX_QUEUE_LENGTH = 500
-"""Messages that wait in Redis. More would only fill it while no worker runs."""
+MAX_QUEUE_LENGTH = 16
+"""Messages that wait in Redis. A worker that receives one runs every due job, so that more would only wake workers in vain."""
 BREAKER_OPEN_SECONDS = 15.0
 RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_max": 0}
 EXPIRES_SECONDS = 60
@@ -104,6 +104,7 @@ class JobDispatcher:
         self._start_lock = threading.Lock()
         self._circuit_open_until = 0.0
         self._last_fault: Explanation | None = None
+        self._queue_length = MAX_QUEUE_LENGTH  # at most; see _has_room
         self.consumer_fault: Explanation | None = None
         """Why the worker of this process waits for the broker; None while it receives messages."""
 
@@ -159,20 +160,27 @@ class JobDispatcher:
         """Publish now, bounded by the broker's time-outs. Return False if the broker failed, which opens the circuit."""
         try:
             with self.celery.producer_pool.acquire(block=True, timeout=3) as producer:
-                queue_length = producer.connection.ensure(
-                    producer, lambda: producer.channel._size(CELERY_QUEUE), **RETRY_ONCE
-                )
-                if queue_length() >= MAX_QUEUE_LENGTH:
-                    return True
                 for job_id in job_ids:
+                    if not self._has_room(producer):
+                        break
                     self.celery.send_task(
                         RUN_TASK, (str(job_id),), producer=producer, expires=EXPIRES_SECONDS
                     )
+                    self._queue_length += 1
         except Exception as fault:
             self._open_circuit(explain(fault))
             return False
         self._last_fault = None
         return True
+
+    def _has_room(self, producer: Any) -> bool:
+        """Return whether fewer than MAX_QUEUE_LENGTH messages wait. Asks the broker only if all that were sent may wait."""
+        if self._queue_length >= MAX_QUEUE_LENGTH:
+            size = producer.connection.ensure(
+                producer, lambda: producer.channel._size(CELERY_QUEUE), **RETRY_ONCE
+            )
+            self._queue_length = size()
+        return self._queue_length < MAX_QUEUE_LENGTH
 
     def fault(self) -> Explanation | None:
         """Send a message to a queue of its own and receive it. Return why that fails, or None.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,6 +23,8 @@ WITHOUT_BOUND = tuple(name for name in queues.QUEUES if name != queues.FETCH)
 """Queues whose jobs may occupy every worker."""
 MAX_RUN_SECONDS = 5.0
 """How long one message occupies a worker process: afterwards a shutdown can come between two jobs."""
+LOOK_AGAIN_SECONDS = 0.05
+"""How often a process whose threads wait for Scale looks for a due job that no message announced to it."""
 UNKNOWN_KIND_RETRY_SECONDS = 60.0
 MAX_ERROR_LENGTH = 1000
 
@@ -33,18 +36,28 @@ def run_due_jobs(
 ) -> list[UUID]:
     """Run the job `job_id`, then whatever is due, for MAX_RUN_SECONDS. Return due jobs that are left to dispatch.
 
-    After a job that enqueued several others, `dispatch` is called at once, so that other workers share them.
+    After a job that enqueued several others, `dispatch` is called at once, so that other workers share them. Tasks are
+    created by other threads, because a creation mostly waits for Scale.
     """
     deadline = time.monotonic() + MAX_RUN_SECONDS
     lease = service.settings.lease_seconds
+    creations: set[Future[int]] = set()
     job = job_id and queue.claim(service.engine, lease, job_id=job_id, queues=WITHOUT_BOUND)
     job = job or next_job(service)
     while job is not None:
-        if run_job(service, job) > 1 and (others := service.settings.worker_concurrency - 1):
+        if job.queue in queues.CREATION:
+            creations.add(service.creation_threads.submit(run_job, service, job))
+            if len(creations) == service.settings.creation_concurrency:
+                creations = wait(creations, return_when=FIRST_COMPLETED).not_done
+        elif run_job(service, job) > 1 and (others := service.settings.worker_concurrency - 1):
             dispatch(_due(service, others))
         if time.monotonic() > deadline:
+            wait(creations)
             return _due(service, 1)
         job = next_job(service, after=job)
+        while job is None and creations:
+            creations = wait(creations, LOOK_AGAIN_SECONDS, FIRST_COMPLETED).not_done
+            job = next_job(service)
     return []
 
 

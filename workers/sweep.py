@@ -1,7 +1,7 @@
 """The sweep: a thread of the worker that dispatches due jobs whose message was lost, and stores the worker's heartbeat.
 
-In an embedded service it is the only dispatcher, five times a second. If the broker is unavailable it has the jobs run in
-this process.
+In an embedded service it is the only dispatcher: five times a second, and on SQLite soon after each commit of another
+process. If the broker is unavailable it has the jobs run in this process.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from datetime import timedelta
 from uuid import UUID
 
+from pipeline.db.commits import CommitCounter
 from pipeline.db.errors import safe_message
 from pipeline.follow_ups import pauses, recording
 from pipeline.follow_ups.activation import activations
@@ -29,6 +30,8 @@ from workers.dispatcher import JobDispatcher
 
 log = logging.getLogger(__name__)
 
+COMMIT_POLL_SECONDS = 0.01
+"""How often an embedded service on SQLite looks whether anything was committed."""
 REDISPATCH_SECONDS = 2.0
 """A dispatched job that still waits is not dispatched again before."""
 ABANDONED_AFTER = timedelta(days=1)
@@ -57,6 +60,7 @@ class Sweep(threading.Thread):
         self._recently_dispatched: dict[UUID, float] = {}
         # SQLite: no fork inside a transaction, see start(). PostgreSQL's connections of a parent are not used by its child.
         is_sqlite = service.engine.dialect.name == "sqlite"
+        self._commits = CommitCounter(service.engine, enabled=is_sqlite and service.settings.embedded)
         self._direct = DirectRunner(
             service,
             is_needed=lambda: self.dispatcher.is_unavailable,
@@ -78,12 +82,22 @@ class Sweep(threading.Thread):
     def run(self) -> None:
         """Sweep until stopped. A sweep that fails is logged, and the next one is tried in time."""
         while not self._stopped.is_set():
+            commits = self._commits.count()
             try:
                 with self._fork_lock:
                     self.sweep()
             except Exception as fault:
                 log.warning("sweep failed", extra={"error": safe_message(fault)})
-            self._stopped.wait(self.service.settings.sweep_seconds)
+            self._wait(commits)
+
+    def _wait(self, commits: int | None) -> None:
+        """Wait SWEEP_SECONDS, or until another connection has committed after `commits`, where that can be seen."""
+        seconds = self.service.settings.sweep_seconds
+        until = time.monotonic() + seconds
+        step = seconds if commits is None else COMMIT_POLL_SECONDS
+        while not self._stopped.wait(step) and time.monotonic() < until:
+            if self._commits.count() != commits:
+                return
 
     def stop(self) -> None:
         """End the thread after the current sweep."""
