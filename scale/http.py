@@ -9,7 +9,7 @@ machine itself never does.
 import contextlib
 import ipaddress
 import socket
-import threading
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,21 +19,29 @@ from requests.utils import get_environ_proxies, select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from scale.alarms import Alarms
+
+WATCHDOGS = Alarms("watchdogs of requests")
+
 
 class Session(requests.Session):
     """A session that sees no redirects: requests reads their bodies whole, also when it does not follow them."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._environment: dict[tuple[Any, ...], dict[str, Any]] = {}
         for scheme in ("https://", "http://"):
             self.mount(scheme, _Adapter())
 
     def merge_environment_settings(  # type: ignore[no-untyped-def]
         self, url, proxies, stream, verify, cert
     ) -> Any:
-        """Add the settings of the environment, such as the CA bundle; `proxies` as `proxies_for` decides."""
-        settings = super().merge_environment_settings(url, proxies, stream, verify, cert)
-        return {**settings, "proxies": proxies_for(url)}
+        """Add the settings of the environment at the first request to a host: the CA bundle, and `proxies_for` the URL."""
+        key = (*urlsplit(url)[:2], stream, verify, cert)
+        if key not in self._environment:  # reading it costs as much as the rest of a request
+            settings = super().merge_environment_settings(url, proxies, stream, verify, cert)
+            self._environment[key] = {**settings, "proxies": proxies_for(url)}
+        return {**self._environment[key]}
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Return None: redirects are followed by the caller, who checks each address."""
@@ -80,9 +88,7 @@ class _WatchedConnection:
     sock: Any
 
     def getresponse(self) -> Any:
-        watchdog = threading.Timer(self.seconds, _shut_down, (self.sock,))
-        watchdog.daemon = True
-        watchdog.start()
+        watchdog = WATCHDOGS.call_later(self.seconds, partial(_shut_down, self.sock))
         try:
             response = super().getresponse()  # type: ignore[misc]
         except BaseException:

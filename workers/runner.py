@@ -37,7 +37,7 @@ def run_due_jobs(
     """Run the job `job_id`, then whatever is due, for MAX_RUN_SECONDS. Return due jobs that are left to dispatch.
 
     After a job that enqueued several others, `dispatch` is called at once, so that other workers share them. Tasks are
-    created by other threads, because a creation mostly waits for Scale.
+    created by other threads, because a creation mostly waits for Scale; the first of an environment shows that its key works.
     """
     deadline = time.monotonic() + MAX_RUN_SECONDS
     lease = service.settings.lease_seconds
@@ -45,7 +45,7 @@ def run_due_jobs(
     job = job_id and queue.claim(service.engine, lease, job_id=job_id, queues=WITHOUT_BOUND)
     job = job or next_job(service)
     while job is not None:
-        if job.queue in queues.CREATION:
+        if job.queue in service.accepting:
             creations.add(service.creation_threads.submit(run_job, service, job))
             if len(creations) == service.settings.creation_concurrency:
                 creations = wait(creations, return_when=FIRST_COMPLETED).not_done
@@ -109,6 +109,7 @@ def _run(service: Service, job: Job, outcome: Outcome) -> int:
     except RetryLater as later:
         outcome.label = "postponed"
         service.paused_queues.pause(job.queue, later.delay)
+        service.accepting.discard(job.queue)
         _reschedule(service, job, str(later), delay=later.delay, count_attempt=False)
     except Exception as failure:
         outcome.label = "failed"

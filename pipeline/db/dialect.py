@@ -69,6 +69,11 @@ def insert(database: Connection | str, table: Any) -> Any:
     return (postgresql if name == "postgresql" else sqlite).insert(table)
 
 
+def one_or_all(rows: list[dict[str, Any]]) -> Any:
+    """Return the parameters of an INSERT: for one row the row itself, because a list costs SQLAlchemy several times as much."""
+    return rows[0] if len(rows) == 1 else rows
+
+
 def lock_exclusively(connection: Connection, number: int) -> None:
     """Let one transaction at a time pass here, until it ends. On SQLite every transaction that writes is alone anyway."""
     if connection.dialect.name == "postgresql":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,13 @@ def read_only(engine: Engine) -> Engine:
     round trips of a transaction are saved.
     """
     return engine.execution_options(**AUTOCOMMIT)
+
+
+@contextmanager
+def begin_autocommit(engine: Engine) -> Iterator[Connection]:
+    """Begin a block of statements that commit by themselves on PostgreSQL. Costs less than a new `read_only(engine)`."""
+    with engine.connect() as connection, connection.execution_options(**AUTOCOMMIT).begin():
+        yield connection
 
 
 def close_on_return(connection: Connection) -> None:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from more_itertools import chunked
-from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, or_, select, update
 
 from models import FollowUp, SpendCounter
 from pipeline.db.dialect import insert
@@ -210,9 +210,20 @@ def key_of(limit: AnyLimit, now: datetime) -> Key:
 
 def _reserve_all(connection: Connection, limit: Limit, requested: int) -> bool:
     """Count in one statement, if the counter exists and is far enough from its limit: the usual case."""
-    fits = and_(_is(key_of(limit, utcnow())), SpendCounter.granted + requested <= limit.most)
-    statement = update(SpendCounter).where(fits).values(granted=SpendCounter.granted + requested)
-    return bool(connection.execute(statement).rowcount)
+    counter, period = key_of(limit, utcnow())
+    values = {"counted": counter, "within": period, "requested": requested, "most": limit.most}
+    return bool(connection.execute(_RESERVE_ALL, values).rowcount)
+
+
+_RESERVE_ALL = (
+    update(SpendCounter)
+    .where(
+        SpendCounter.counter == bindparam("counted"),
+        SpendCounter.period == bindparam("within"),
+        SpendCounter.granted + bindparam("requested") <= bindparam("most"),
+    )
+    .values(granted=SpendCounter.granted + bindparam("requested"))
+)
 
 
 def _count(connection: Connection, taken: Mapping[Key, int]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, RowMapping, delete, select
+from sqlalchemy import Connection, RowMapping, bindparam, delete, select
 
 from models import CreationPause, MissedTask, WorkflowPause
 from pipeline.db.dialect import insert
@@ -40,7 +40,13 @@ def paused(connection: Connection) -> dict[str, RowMapping]:
 def paused_workflows(connection: Connection, service: Service) -> set[str]:
     """Return the names of the loaded workflows that are paused."""
     names = [workflow.name for workflow in service.workflows.loaded]
-    return set(connection.scalars(select(WorkflowPause.workflow).where(WorkflowPause.workflow.in_(names))))
+    return set(connection.scalars(_PAUSED, {"names": names}))
+
+
+_PAUSED = select(WorkflowPause.workflow).where(WorkflowPause.workflow.in_(bindparam("names", expanding=True)))
+_CREATION_PAUSE = select(CreationPause.paused_by, CreationPause.reason).where(
+    CreationPause.environment == bindparam("environment")
+)
 
 
 def pause_workflow(connection: Connection, workflow: str, actor: str) -> bool:
@@ -111,9 +117,7 @@ def check_creation_allowed(connection: Connection, service: Service, environment
 
     Return whether there is a rate limit that is over, and can be cleared once Scale accepts a request.
     """
-    pause = connection.execute(
-        select(CreationPause.paused_by, CreationPause.reason).where(CreationPause.environment == environment)
-    ).one_or_none()
+    pause = connection.execute(_CREATION_PAUSE, {"environment": environment}).one_or_none()
     if pause is not None:
         why = pause.reason or f"creation is paused by {pause.paused_by}"
         raise RetryLater(f"{why}; `weighbridge creation resume` resumes it", PAUSED_RETRY_SECONDS)

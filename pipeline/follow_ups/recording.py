@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from more_itertools import chunked
-from sqlalchemy import Connection, and_, or_, select, tuple_
+from sqlalchemy import Connection, and_, bindparam, or_, select, tuple_
 
 from models import FollowUp
 from models.follow_up import HELD_BY_LIMIT
-from pipeline.db.dialect import insert, lock_exclusively
+from pipeline.db.dialect import insert, lock_exclusively, one_or_all
 from pipeline.db.follow_up_states import CANCELED, CREATED, HELD, PLANNED, transition
 from pipeline.db.ids import new_id, utcnow
 from pipeline.follow_ups.limits import claims, count_without_limit, key_of, limits_of, read_used, reserve
@@ -64,7 +64,9 @@ def insert_follow_ups(
     inserted = Inserted([], {})
     for batch in chunked(planned, BATCH_SIZE):
         rows = {follow_up.unique_id: _row(snapshot, follow_up, missing) for follow_up in batch}
-        new = set(connection.scalars(_insert_statement(connection.dialect.name), list(rows.values())))
+        new = set(
+            connection.scalars(_insert_statement(connection.dialect.name), one_or_all([*rows.values()]))
+        )
         new |= _replan(connection, {key: row for key, row in rows.items() if key not in new})
         for unique_id, row in rows.items():
             if unique_id in new:
@@ -155,17 +157,20 @@ def close_incomplete(
 
     The held follow-up of a fan-out stands for elements that were unknown; with the file they are planned one by one.
     """
-    held = select(FOLLOW_UPS.unique_id).where(
-        FOLLOW_UPS.source_task_id == task_id,
-        FOLLOW_UPS.workflow == workflow,
-        FOLLOW_UPS.step.in_(steps),
-        FOLLOW_UPS.state == HELD,
-        FOLLOW_UPS.reason_code == ReasonCode.INCOMPLETE,
-    )
+    held = connection.scalars(_INCOMPLETE, {"task": task_id, "workflow": workflow, "steps": steps})
     kept = {follow_up.unique_id for follow_up in planned}
-    replaced = [unique_id for unique_id in connection.scalars(held) if unique_id not in kept]
+    replaced = [unique_id for unique_id in held if unique_id not in kept]
     reason = Reason(ReasonCode.REPLANNED, "the missing file has arrived, and the step was planned again")
     return transition(connection, replaced, CANCELED, reason, previous=(HELD,))
+
+
+_INCOMPLETE = select(FOLLOW_UPS.unique_id).where(
+    FOLLOW_UPS.source_task_id == bindparam("task"),
+    FOLLOW_UPS.workflow == bindparam("workflow"),
+    FOLLOW_UPS.step.in_(bindparam("steps", expanding=True)),
+    FOLLOW_UPS.state == HELD,
+    FOLLOW_UPS.reason_code == ReasonCode.INCOMPLETE,
+)
 
 
 def enqueue_within_limits(

@@ -74,7 +74,8 @@ def with_files(service: Service, job: Job, follow_up: RowMapping) -> dict[str, A
     """
     urls = []
     if needed := stored_files(follow_up["files"]):
-        with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as check_lease:
+        lease = queue.keep_lease(service.engine, job, service.settings.lease_seconds)
+        with lease as check_lease, service.file_lock:
             for file in needed:
                 urls.append((file.path, _url(service, follow_up["source_task_id"], file.recipe)))
                 check_lease()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from functools import cache
 from typing import Any, NamedTuple, NoReturn
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, select, update
 
 from models import FollowUp
 from pipeline.db.dialect import insert
@@ -78,6 +79,7 @@ def create_task(service: Service, job: Job) -> None:
         fail_or_hold(service, job, follow_up, FAILED, Reason(ReasonCode.REFUSED, why))
     else:
         check_environment(service, client, environment, creation.task)
+        service.accepting.add(environment)
         with service.engine.begin() as connection:
             record_created(connection, follow_up["unique_id"], environment, creation)
             outbox.publish_follow_ups(connection, service.subscriptions, [follow_up["unique_id"]])
@@ -168,19 +170,17 @@ def record_created(connection: Connection, unique_id: str, environment: str, cre
         "environment": environment,
         "follow_up_unique_id": unique_id,
     }
-    statement = insert(connection, TASKS).values(**key, **columns)
-    statement = statement.on_conflict_do_update(
-        index_elements=["task_id"], set_={"follow_up_unique_id": unique_id}
-    )
-    task_row = dict(connection.execute(statement.returning(TASKS)).mappings().one())
+    inserted = connection.execute(_insert_task(connection.dialect.name), {**key, **columns})
+    task_row = dict(inserted.mappings().one())
     if task_row["clock"] is None:  # a callback named the task without describing it
         connection.execute(update(TASKS).where(TASKS.c.task_id == described.task_id).values(columns))
         task_row |= columns
-    this = FollowUp.unique_id == unique_id
-    state = connection.scalar(select(FollowUp.state).where(this).with_for_update())
+    state = connection.scalar(_LOCK_STATE, {"this": unique_id})
     link_follow_up(connection, task_row)
     if creation.note:
-        connection.execute(update(FollowUp).where(this).values(reason=creation.note))
+        connection.execute(
+            update(FollowUp).where(FollowUp.unique_id == unique_id).values(reason=creation.note)
+        )
     if state == CANCELED:
         queue.enqueue(connection, kinds.CANCEL, [unique_id])
 
@@ -247,5 +247,16 @@ def _finish(service: Service, job: Job) -> None:
 
 
 def _read(connection: Connection, unique_id: str) -> RowMapping | None:
-    columns = FollowUp.__table__.c
-    return connection.execute(select(*columns).where(columns.unique_id == unique_id)).mappings().one_or_none()
+    return connection.execute(_READ, {"this": unique_id}).mappings().one_or_none()
+
+
+_READ = select(FollowUp.__table__).where(FollowUp.unique_id == bindparam("this"))
+_LOCK_STATE = select(FollowUp.state).where(FollowUp.unique_id == bindparam("this")).with_for_update()
+
+
+@cache
+def _insert_task(dialect: str) -> Any:
+    """Build the statement once: to build it costs more than to run it."""
+    statement = insert(dialect, TASKS)
+    set_ = {"follow_up_unique_id": statement.excluded.follow_up_unique_id}
+    return statement.on_conflict_do_update(index_elements=["task_id"], set_=set_).returning(TASKS)

@@ -45,10 +45,14 @@ class TaskSnapshot:
 
 def snapshot_key(connection: Connection, task_id: str) -> tuple[Any, ...]:
     """Lock the task's row and return the columns that planning depends on."""
-    columns = (TASKS.c.clock_delivery_id, TASKS.c.response_id, TASKS.c.status, TASKS.c.review_status)
-    return tuple(
-        connection.execute(select(*columns).where(TASKS.c.task_id == task_id).with_for_update()).one()
-    )
+    return tuple(connection.execute(_KEY, {"task": task_id}).one())
+
+
+_KEY = (
+    select(TASKS.c.clock_delivery_id, TASKS.c.response_id, TASKS.c.status, TASKS.c.review_status)
+    .where(TASKS.c.task_id == bindparam("task"))
+    .with_for_update()
+)
 
 
 def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True) -> TaskSnapshot | None:

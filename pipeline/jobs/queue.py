@@ -18,16 +18,18 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, Engine, and_, bindparam, case, delete, func, select, update
 
 from models import Job as Row
-from pipeline.db.dialect import from_now, insert, lock_exclusively
-from pipeline.db.engine import AUTOCOMMIT
+from pipeline.db.dialect import from_now, insert, lock_exclusively, one_or_all
+from pipeline.db.engine import begin_autocommit
 from pipeline.db.errors import safe_message
 from pipeline.db.ids import new_id, utcnow
 from pipeline.jobs.kinds import MAX_LOST_LEASES, QUEUE_OF_KIND, SUBJECT_FIELD, max_attempts
 from pipeline.jobs.queues import DEFAULT, FETCH, QUEUES
+from scale.alarms import Alarms
 
 log = logging.getLogger(__name__)
 
 MAX_BACKOFF_SECONDS = 3600.0
+RENEWALS = Alarms("renewals of leases")
 FETCH_LOCK = 0x7765_6967_6866  # "weighf", the number of an advisory lock
 
 # Phrased like the index ix_jobs_due, so that it is used: ready, or running with an expired lease.
@@ -88,7 +90,9 @@ def enqueue(
         {**new_job_row(kind, subject), "queue": queue, "delay": delay, "now": utcnow()}
         for subject in sorted(set(subjects))  # one lock order, so that two transactions cannot deadlock
     ]
-    return list(connection.scalars(_enqueue_statement(connection.dialect.name), rows)) if rows else []
+    if not rows:
+        return []
+    return list(connection.scalars(_enqueue_statement(connection.dialect.name), one_or_all(rows)))
 
 
 # Statements are cached: to build one takes several times as long as to run it.
@@ -171,10 +175,13 @@ def claim(
     after MAX_LOST_LEASES such workers in a row.
     """
     while True:
-        with engine.execution_options(**AUTOCOMMIT).begin() as connection:
+        with begin_autocommit(engine) as connection:
             claimed = _claim(connection, tuple(queues), lease_seconds, job_id)
         if claimed is None or claimed[1]:
             return claimed and claimed[0]
+
+
+_DUE_FETCH = select(Row.id).where(Row.queue == FETCH, is_due).limit(1)
 
 
 def claim_fetch(engine: Engine, lease_seconds: float, max_running: int) -> Job | None:
@@ -182,8 +189,8 @@ def claim_fetch(engine: Engine, lease_seconds: float, max_running: int) -> Job |
 
     Claims of fetch jobs are serialized, so that two workers never take the same last place.
     """
-    with engine.execution_options(**AUTOCOMMIT).begin() as connection:
-        if connection.scalar(select(Row.id).where(Row.queue == FETCH, is_due).limit(1)) is None:
+    with begin_autocommit(engine) as connection:
+        if connection.scalar(_DUE_FETCH) is None:
             return None
     while True:
         with engine.begin() as connection:
@@ -289,33 +296,34 @@ def check_lease(connection: Connection, job: Job) -> None:
 
 @contextmanager
 def keep_lease(engine: Engine, job: Job, lease_seconds: float) -> Iterator[Callable[[], None]]:
-    """Renew the lease from a heartbeat thread while the block runs, whatever it waits for.
+    """Renew the lease again and again while the block runs, whatever it waits for.
 
     Yields a check for the block to call: it raises LeaseLost as soon as another worker owns the job.
     """
     ended, lost = threading.Event(), threading.Event()
 
-    def renew_until_ended() -> None:
-        while not ended.wait(lease_seconds / 3):
-            try:
-                renew(engine, job, lease_seconds)
-            except LeaseLost:
-                lost.set()
-                return
-            except Exception as fault:  # the database is unavailable: the next renewal may be in time
-                log.warning("could not renew lease", extra={**job.log_fields, "error": safe_message(fault)})
+    def renew_unless_ended() -> None:
+        if ended.is_set():
+            return
+        try:
+            renew(engine, job, lease_seconds)
+        except LeaseLost:
+            lost.set()
+            return
+        except Exception as fault:  # the database is unavailable: the next renewal may be in time
+            log.warning("could not renew lease", extra={**job.log_fields, "error": safe_message(fault)})
+        RENEWALS.call_later(lease_seconds / 3, renew_unless_ended)
 
     def check() -> None:
         if lost.is_set():
             raise LeaseLost(f"{job.kind}:{job.subject}")
 
-    thread = threading.Thread(target=renew_until_ended, name=f"lease of {job.kind}", daemon=True)
-    thread.start()
+    first = RENEWALS.call_later(lease_seconds / 3, renew_unless_ended)
     try:
         yield check
     finally:
         ended.set()
-        thread.join()
+        first.cancel()
 
 
 def delete_pending(connection: Connection, kind: str, subjects: Iterable[str]) -> None:

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, select
+from sqlalchemy import Connection, RowMapping, bindparam, delete, select
 
 from models import RateLimit
 from pipeline.db.dialect import insert
 from pipeline.db.ids import utcnow
 from pipeline.jobs.queue import RetryLater
 
+_LIMIT = select(RateLimit.until, RateLimit.reason).where(RateLimit.scope == bindparam("scope"))
+
 
 def check_rate_limit(connection: Connection, scope: str) -> bool:
     """Raise RetryLater while `scope` is paused. Return whether it has a pause that is over and can be cleared."""
-    limit = connection.execute(
-        select(RateLimit.until, RateLimit.reason).where(RateLimit.scope == scope)
-    ).one_or_none()
+    limit = connection.execute(_LIMIT, {"scope": scope}).one_or_none()
     if limit is None:
         return False
     if (left := (limit.until - utcnow()).total_seconds()) > 0:

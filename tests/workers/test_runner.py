@@ -1,5 +1,6 @@
 """The job runner: what a job raises is mapped to its consequence."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -132,3 +133,26 @@ def test_a_job_that_enqueues_many_dispatches_them_to_other_workers(
     receive_callback(pipeline.service, callback(boxes(*["car"] * 30), task_id="5f1e9b000000000000000002"))
     run_due_jobs(pipeline.service, dispatch=lambda ids: dispatched.append(list(ids)))
     assert [len(ids) for ids in dispatched] == [3]
+
+
+def test_creations_wait_for_scale_together_once_the_key_has_worked(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone: list[str] = []
+    together = threading.Barrier(service.settings.creation_concurrency)
+
+    def create(service: Service, job: queue.Job) -> None:
+        if job.queue in service.accepting:
+            together.wait(60)  # breaks unless as many run at once
+        else:
+            alone.append(job.subject)
+            service.accepting.add(job.queue)
+        finish(service, job)
+
+    monkeypatch.setitem(runner.HANDLERS, kinds.CREATE, create)
+    with service.engine.begin() as connection:
+        subjects = [f"follow-up-{n}" for n in range(together.parties + 1)]
+        queue.enqueue(connection, kinds.CREATE, subjects, queue="live")
+    runner.run_due_jobs(service)
+    assert len(alone) == 1
+    assert table(service, Job) == []
