@@ -58,6 +58,8 @@ PAGES = (
     "/subscribers",
     "/audit",
     "/bulk-actions",
+    "/insights",
+    "/insights/tasks?number=late",
 )
 
 

@@ -10,6 +10,7 @@ from app.commands.artifacts import artifacts
 from app.commands.audit import audit
 from app.commands.backfills import backfills
 from app.commands.backup import backup, restore
+from app.commands.bulk_actions import bulk_actions
 from app.commands.creation import creation
 from app.commands.database import db
 from app.commands.datasets import datasets
@@ -40,7 +41,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (up, demo, doctor, db),
     "Look": (tasks, runs, stats, spend, deliveries, artifacts, jobs, audit),
     "Datasets": (datasets, export),
-    "Decide": (workflows, backfills, follow_ups, joins, creation),
+    "Decide": (workflows, backfills, bulk_actions, follow_ups, joins, creation),
     "Keep and forget": (purge, backup, restore),
     "Operate": (reconcile, import_files, subscribers, tokens, scale),
     "Develop": (sandbox, task_types),

@@ -21,12 +21,6 @@ from pipeline.operations.bulk_actions import RUNNING, Action
 
 INLINE_SECONDS = 2.0
 """How long the request itself decides; a worker continues what is left."""
-FILTERS = {
-    "follow-ups": ("state", "workflow", "step", "source_task_id", "environment"),
-    "deliveries": ("status", "task_id", "environment", "event", "kind", "reason"),
-    "jobs": ("kind",),
-}
-"""First part of an action's name → the filters that it takes from the address."""
 FIELDS = (
     "id",
     "action",
@@ -142,7 +136,7 @@ def stop_bulk_action(action_id: UUID) -> Response:
 
 def _filters(action: Action) -> dict[str, Any]:
     """Return the filters of the address that the action's list has. Aborts with 400 for text that no row holds."""
-    names = FILTERS[action.name.partition(".")[0]]
+    names = bulk_actions.filter_names(action)
     filters = {name: value for name in names if (value := request.args.get(name, "").strip())}
     if "\0" in "".join(filters.values()):
         abort(400, "A filter contains a NUL character; no stored value does.")

@@ -56,7 +56,10 @@ class Listing:
             found = self.read(connection, chosen, request.args.get("cursor") or None)
             if (answer := download(self.fields, found.rows)) is not None:
                 return answer
-            count = None if self.count is None else self.count(connection, chosen)
+            count = None
+            if self.count is not None:
+                is_whole = found.next_cursor is None and not request.args.get("cursor")
+                count = len(found.rows) if is_whole else self.count(connection, chosen)
         context |= {
             "filters": self.filters,
             "chosen": chosen,

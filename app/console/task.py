@@ -89,7 +89,8 @@ def task_rows(task_id: str) -> Response:
     """Send a table row for each annotation of a version and frame, for the page that shows the first of them."""
     _, number, frame = _selected(task_id)
     rows = list(every_annotation(task_id, number, frame))
-    return Response(render_template("_annotation_rows.html", rows=rows, undrawn=()))
+    has_frame = frame is not None
+    return Response(render_template("_annotation_rows.html", rows=rows, undrawn=(), has_frame=has_frame))
 
 
 def _selected(task_id: str) -> tuple[Record, int | None, int | None]:
@@ -115,7 +116,7 @@ def _annotations_listing(task_id: str) -> Listing:
 @blueprint.get("/tasks/<task_id>/annotations")
 def task_annotations(task_id: str) -> Response:
     """List the annotations of a version, page by page."""
-    return _annotations_listing(task_id).respond(task_id=task_id, undrawn=())
+    return _annotations_listing(task_id).respond(task_id=task_id, undrawn=(), has_frame=True)
 
 
 @blueprint.get("/tasks/<task_id>/raw")

@@ -261,7 +261,18 @@ ACTIONS = (
     ),
 )
 """Everything that can be decided about many rows."""
+FILTERS = {
+    "follow-ups": ("state", "workflow", "step", "source_task_id", "environment"),
+    "deliveries": ("status", "task_id", "environment", "event", "kind", "reason"),
+    "jobs": ("kind",),
+}
+"""First part of an action's name → the filters that it takes."""
 COLUMNS = tuple(BulkAction.__table__.c)
+
+
+def filter_names(action: Action) -> tuple[str, ...]:
+    """Return the filters that an action takes."""
+    return FILTERS[action.name.partition(".")[0]]
 
 
 def find_action(name: str) -> Action:

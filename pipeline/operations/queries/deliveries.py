@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, and_, func, literal, select, text
+from sqlalchemy import ColumnElement, Connection, LargeBinary, func, literal, select, text
 
 from models import Delivery
 from pipeline.db.dialect import byte_position
@@ -17,9 +17,9 @@ from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, count_up_to,
 
 STATUSES = ("stored", "processed", "quarantined")
 KINDS = ("callback", "reconciled", "imported", "input")
-MAX_SEARCHED = 2_000
+MAX_SEARCHED = 500
 MAX_SEARCHED_BYTES = 256 * 1024
-"""A search of bodies reads at most half a gigabyte, and a few megabytes of usual ones."""
+"""A search of bodies reads at most 128 MB, and a few megabytes of usual ones."""
 COLUMNS = (
     Delivery.id,
     Delivery.received_at,
@@ -43,6 +43,13 @@ COLUMNS = (
 def conditions(filters: Filters) -> Iterator[ColumnElement[bool]]:
     """Yield the conditions of `filters`: status, task_id, environment, event, kind, reason, since (received then or later),
     dismissed (False: without those), and search (bytes of the body, in the newest deliveries)."""
+    found = list(_filter_conditions(filters))
+    yield from found
+    if (search := filters.get("search")) is not None:
+        yield _body_contains(search, found)
+
+
+def _filter_conditions(filters: Filters) -> Iterator[ColumnElement[bool]]:
     yield from equal(Delivery, ("status", "task_id", "environment", "event", "kind", "reason"), filters)
     if filters.get("status") not in (None, "processed"):
         # The partial index has exactly this condition.
@@ -51,19 +58,20 @@ def conditions(filters: Filters) -> Iterator[ColumnElement[bool]]:
         yield Delivery.received_at >= since
     if filters.get("dismissed") is False:
         yield Delivery.dismissed_at.is_(None)
-    if (search := filters.get("search")) is not None:
-        yield _body_contains(search)
 
 
-def _body_contains(search: str) -> ColumnElement[bool]:
-    """Match the text in the bodies of the MAX_SEARCHED newest deliveries, without those over MAX_SEARCHED_BYTES."""
-    newest = select(Delivery.id).order_by(Delivery.id.desc()).limit(MAX_SEARCHED).scalar_subquery()
+def _body_contains(search: str, conditions: Sequence[ColumnElement[bool]]) -> ColumnElement[bool]:
+    """Match the text in the bodies of the MAX_SEARCHED newest deliveries of `conditions`, without those over MAX_SEARCHED_BYTES.
+
+    The limit is inside of the subquery: PostgreSQL would read every body of the table before it looks at a condition.
+    """
+    columns = (Delivery.id, Delivery.body, Delivery.size_bytes)
+    newest = select(*columns).where(*conditions).order_by(Delivery.id.desc()).limit(MAX_SEARCHED).subquery()
     wanted = literal(search.encode(errors="surrogateescape"), LargeBinary)
-    return and_(
-        Delivery.id.in_(newest),
-        Delivery.size_bytes <= MAX_SEARCHED_BYTES,
-        byte_position(Delivery.body, wanted) > 0,
+    found = select(newest.c.id).where(
+        newest.c.size_bytes <= MAX_SEARCHED_BYTES, byte_position(newest.c.body, wanted) > 0
     )
+    return Delivery.id.in_(found)
 
 
 def list_deliveries(

@@ -27,8 +27,8 @@ from pipeline.operations.queries.sizes import if_small, is_left_out, text_length
 
 MAX_FOLLOW_UPS = 1000
 REVIEWS = ("accepted", "rejected", "fixed", "commented")
-MAX_SEARCHED = 5_000
-"""Tasks whose text is searched, so that a search takes the same time in a table of any size."""
+MAX_SEARCHED = 1_000
+"""Tasks whose text is searched, of those that match the other filters: a search takes the same time in a table of any size."""
 LARGE = (Task.metadata_, Task.tags, Task.review_comments, Task.instruction, Task.unique_id)
 LISTED = tuple(column for column in Task.__table__.c if column.key not in ("params", "extra"))
 
@@ -130,7 +130,14 @@ def ids_changed_since(connection: Connection, moment: datetime) -> Sequence[str]
     return connection.scalars(select(Task.task_id).where(Task.clock >= moment).order_by(Task.clock)).all()
 
 
-def _conditions(connection: Connection, filters: Filters) -> Iterator[Any]:
+def _conditions(connection: Connection, filters: Filters) -> list[Any]:
+    found = list(_filter_conditions(connection, filters))
+    if (search := filters.get("search")) is not None:
+        found.append(_matches(connection, search, found))
+    return found
+
+
+def _filter_conditions(connection: Connection, filters: Filters) -> Iterator[Any]:
     for name in ("type", "project", "batch", "unique_id"):
         if (value := filters.get(name)) is not None:
             yield equals_indexed(getattr(Task, name), value)
@@ -148,22 +155,22 @@ def _conditions(connection: Connection, filters: Filters) -> Iterator[Any]:
     if (label := filters.get("label")) is not None:
         of_response = Annotation.response_id == Task.response_id
         yield select(Annotation.position).where(of_response, Annotation.label == label).exists()
-    if (search := filters.get("search")) is not None:
-        yield _matches(search)
     if (tag := filters.get("tag")) is not None:
         yield has_tag(connection, tag)
 
 
-def _matches(search: str) -> Any:
-    """Match a task_id or unique_id, or a part of the instruction, metadata or params of the MAX_SEARCHED newest tasks.
+def _matches(connection: Connection, search: str, conditions: Sequence[Any]) -> Any:
+    """Match a task_id or unique_id, or a part of the instruction, metadata or params of the MAX_SEARCHED newest tasks of `conditions`.
 
     Three searches instead of one condition with OR, which no index answers: it would read the whole table.
     """
     part = f"%{search.translate(_LIKE_ESCAPES)}%"
     columns = (Task.id, Task.instruction, Task.metadata_, Task.params)
-    newest = select(*columns).order_by(Task.id.desc()).limit(MAX_SEARCHED).subquery()
+    newest = select(*columns).where(*conditions).order_by(Task.id.desc()).limit(MAX_SEARCHED).subquery()
     texts = (newest.c.instruction, cast(newest.c.metadata_, String), cast(newest.c.params, String))
-    contains = or_(*(text.ilike(part, escape="\\") for text in texts))
+    # SQLite's LIKE ignores the case of ASCII by itself; ilike would lower every text first.
+    like = "ilike" if connection.dialect.name == "postgresql" else "like"
+    contains = or_(*(getattr(text, like)(part, escape="\\") for text in texts))
     found = union_all(
         select(Task.id).where(Task.task_id == search),
         select(Task.id).where(equals_indexed(Task.unique_id, search)),

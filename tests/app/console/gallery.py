@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ SIZE = (640, 480)
 PHOTO = (4000, 3000)
 TURNED = (480, 640)
 FRAMES = 3
+CLIP = Path(__file__).with_name("clip.mp4")
+"""A box that moves to the right for 1.6 seconds: 160 × 120 pixels, H.264."""
 LABELS = ("meadow", "sheep")
 SIGNED = "?X-Amz-Signature=secret-part"
 """What a presigned address ends with: it may be shown inside raw data only."""
@@ -185,6 +188,7 @@ def files() -> dict[str, tuple[str, bytes]]:
         "/turned.jpg": ("image/jpeg", turned()),
         "/photo.jpg": ("image/jpeg", photo()),
         "/chime.wav": ("audio/wav", sound()),
+        "/clip.mp4": ("video/mp4", CLIP.read_bytes()),
         "/mask.png": ("image/png", encoded(mask(), "PNG")),
         "/video.json": ("application/json", json.dumps(VIDEO).encode()),
         "/cuboids.json": ("application/json", json.dumps(CUBOIDS).encode()),
@@ -253,6 +257,12 @@ def fill(service: Service, deliver: Callable[..., object], address: str) -> None
             "attachments": [f"{address}/frame-{n}.png" for n in range(FRAMES)],
             "attachment_type": "image",
         },
+        response={"annotations": {"url": f"{address}/video.json"}},
+    )
+    deliver(
+        "videoannotation/file_of_frames",
+        task_id="clip",
+        params={"attachment": f"{address}/clip.mp4", "attachment_type": "video", "frame_rate": 2},
         response={"annotations": {"url": f"{address}/video.json"}},
     )
     deliver(

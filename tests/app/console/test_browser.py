@@ -17,6 +17,7 @@ SCREENS = (
     "tasks/drawn/raw",
     "tasks/drawn/annotations",
     "tasks/video?frame=1",
+    "tasks/clip?frame=2",
     "tasks/lidar",
     "tasks/masks",
     "tasks/document?page=1",

@@ -106,6 +106,18 @@ def test_the_slider_steps_through_frames_and_keeps_the_focus(opened: Window) -> 
         expect(slider).to_be_focused()
 
 
+def test_a_video_shows_the_moment_of_the_frame_under_its_shapes(opened: Window) -> None:
+    page = opened.open("tasks/clip?frame=1")
+    drawing, video = page.locator(".stack svg"), page.locator(".stack video")
+    expect(drawing).to_have_attribute("viewBox", "0 0 160 120", timeout=TIMEOUT_MS)
+    expect(video).to_have_js_property("currentTime", 0.5)
+    assert corners(opened, 1) == box(150, 40, 80, 60)
+    page.get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("svg [data-annotation]")).to_have_attribute("data-annotation", "2")
+    expect(page.locator(".stack video")).to_have_js_property("currentTime", 1)
+
+
 def test_lidar_cuboids_are_seen_from_above_turned_by_their_yaw(opened: Window) -> None:
     page = opened.open("tasks/lidar?frame=1")
     points = page.locator("svg g[data-annotation] :first-child").first.get_attribute("points") or ""

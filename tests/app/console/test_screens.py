@@ -3,9 +3,11 @@
 import csv
 import html
 import io
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import select, update
@@ -16,7 +18,9 @@ from tests.app.console.conftest import Person
 from tests.app.console.gallery import WORKFLOWS
 from workers.runner import run_due_jobs
 
-HOSTILE = "<script>alert(1)</script>\"'"
+HOSTILE = "=<script>alert(1)</script>\"'"
+NAME = "<img src=x onerror=alert(1)>"
+"""A name that a file may have."""
 SCREENS = (
     "/",
     "/tasks",
@@ -109,25 +113,63 @@ def test_a_list_is_downloaded_as_it_is_shown(admin: Person, deliver: Callable[..
     assert admin.get("/tasks", format="json").json["data"][0]["task_id"] == "=1+1"
 
 
-def test_text_of_others_is_text_on_every_page(admin: Person, deliver: Callable[..., object]) -> None:
-    box = {"type": "box", "label": HOSTILE, "uuid": HOSTILE, "left": 1, "top": 2, "width": 3, "height": 4}
-    deliver(
-        "annotation/accepted",
-        task_id="hostile",
-        project=HOSTILE,
-        batch=HOSTILE,
-        instruction=HOSTILE,
-        metadata={HOSTILE: HOSTILE},
-        params={"attachment": f"https://cdn.example/{HOSTILE}", "attachment_type": "image"},
-        response={"annotations": [box]},
-    )
+def test_text_of_others_is_text_on_every_page(
+    admin: Person, deliver: Callable[..., object], workflows_dir: Path, service: Service
+) -> None:
+    (workflows_dir / f"{NAME}.yaml").write_text(f"workflow: {json.dumps(HOSTILE)}\nsteps: []\n")
+    (workflows_dir / "second-look.yaml").write_text(WORKFLOWS["second-look.yaml"])
+    for number in range(2):
+        box = {
+            "type": "box",
+            "label": f"{HOSTILE}{number}",
+            "uuid": HOSTILE,
+            "left": 1,
+            "top": 2,
+            "width": 3,
+            "height": 4,
+        }
+        deliver(
+            "annotation/accepted",
+            task_id="hostile",
+            type="imageannotation",
+            project=HOSTILE,
+            batch=HOSTILE,
+            instruction=HOSTILE,
+            unique_id=HOSTILE,
+            metadata={HOSTILE: HOSTILE},
+            tags=[HOSTILE],
+            customer_review_status="fixed" if number else "accepted",
+            customer_review_comments=[HOSTILE],
+            params={"attachment": f"https://cdn.example/{HOSTILE}", "attachment_type": "image"},
+            response={"annotations": [box], HOSTILE: HOSTILE},
+            updated_at=f"203{number}-01-01T00:00:00Z",
+        )
     deliver(f"not json {HOSTILE}".encode())
-    for path in ("/", "/tasks", "/tasks/hostile", "/tasks/hostile/shapes", "/deliveries", "/quarantine"):
-        assert "<script>alert" not in admin.get(path).text
+    deliver(json.dumps({"name": HOSTILE, "project": HOSTILE, "status": HOSTILE}).encode())
+    run_due_jobs(service)
+    receipt = deliver(f'{{"task_id": "{NAME}", }}'.encode())
+    written = f"follow-ups.approve?workflow={quote(HOSTILE)}"
+    pages = (
+        "/", "/tasks", f"/tasks?q={quote(HOSTILE)}", "/tasks/hostile", "/tasks/hostile/shapes", "/tasks/hostile/raw",
+        "/tasks/hostile/annotations", "/tasks/hostile/compare", "/deliveries", f"/deliveries?q={quote(HOSTILE)}",
+        f"/deliveries/{receipt.delivery_id}", "/quarantine", "/jobs", "/follow-ups", "/workflows",  # type: ignore[attr-defined]
+        f"/workflows/{quote(NAME)}", "/workflows/second-look?task=hostile", "/batches", "/projects", "/insights",
+        "/insights/tasks?number=created", "/audit", f"/bulk-actions/new/{written}", f"/nothing/{quote(HOSTILE)}",
+    )  # fmt: skip
+    for path in pages:
+        answer = admin.client.get(f"/console{path}")
+        assert answer.status_code in (200, 404), path
+        for start in ("<script>alert", "<img src=x"):
+            assert start not in answer.text, path
+    shown = admin.get("/tasks/hostile").text
     assert (
-        f'data-label="{"&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;"}"'
-        in admin.get("/tasks/hostile").text
+        f'data-label="{html.escape(HOSTILE)}1"'.replace("&quot;", "&#34;").replace("&#x27;", "&#39;") in shown
     )
+    for path in ("/tasks", "/insights", "/insights/tasks?number=created", "/projects", "/workflows"):
+        joined = f"{path}{'&' if '?' in path else '?'}format=csv"
+        for row in csv.reader(io.StringIO(admin.client.get(f"/console{joined}").text)):
+            for cell in row:
+                assert not cell.startswith(("=", "+", "@", "\t")), (path, cell)
 
 
 def test_a_task_shows_its_shapes_in_pixels_of_the_image(
