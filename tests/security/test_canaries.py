@@ -258,7 +258,7 @@ def test_a_service_in_which_everything_fails_prints_no_part_of_a_secret(
     )  # the others fail at the same connection
     one.stop()
     read_logs(canaries, one)
-    # Sentry is told which project it is for.
+    # The DSN of Sentry names the project, which is no secret of ours.
     canaries.printed["errors"] = errors = collector.sent("/envelope/").replace(
         canaries.secrets["SENTRY_DSN"], ""
     )
