@@ -11,7 +11,7 @@ from app.api.blueprint import Blueprint
 from app.api.lists import OutputSchema, Timestamp
 from app.api.problems import ProblemError
 from app.extensions import service
-from pipeline.insights import DEFAULT_GROUPS, KEYS, TABLES, insights
+from pipeline.insights import DEFAULT_GROUPS, KEYS, MAX_TASKS, TABLES, insights
 from pipeline.insights.numbers import COUNTS
 from pipeline.insights.tasks import GROUPS, TooManyChanges
 from pipeline.operations.queries import Record
@@ -91,6 +91,12 @@ class Insights(OutputSchema):
     undated = fields.Integer(
         metadata={"description": "Number of tasks without a time of creation, which no number counts."}
     )
+    is_whole = fields.Boolean(
+        metadata={
+            "description": f"Whether all tasks were looked at: false where there are more than {MAX_TASKS:,}; "
+            "`weighbridge stats` looks at all of them."
+        }
+    )
     data = fields.List(fields.Nested(_row_schema("data", "Group")))
     agreement = fields.List(fields.Nested(_row_schema("agreement", "Agreement")))
     label_changes = fields.List(fields.Nested(_row_schema("label_changes", "LabelChange")))
@@ -106,14 +112,14 @@ def selection(query: Mapping[str, Any]) -> Record:
     return {"filters": filters, **{name: query.get(name) for name in ("since", "until", "as_of")}}
 
 
-def read_insights(query: Mapping[str, Any]) -> Record:
-    """Return the numbers for the parameters of an InsightsQuery. Large ones are some seconds old."""
+def read_insights(query: Mapping[str, Any], newest: int | None = MAX_TASKS) -> Record:
+    """Return the numbers for the parameters of an InsightsQuery, of the `newest` tasks. Large ones are some seconds old."""
     chosen = selection(query)
     groups = query["group_by"].split(",")
 
     def read() -> Record:
         with service().reader.begin() as connection:
-            return insights(connection, service(), groups, **chosen)
+            return insights(connection, service(), groups, newest=newest, **chosen)
 
     try:
         return service().totals.get(f"insights {groups} {chosen}", read)

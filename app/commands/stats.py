@@ -54,7 +54,7 @@ def stats(
     if unknown := [name for name in names if name not in GROUPS]:
         raise click.UsageError(f"No group is called {', '.join(unknown)}; known: {', '.join(GROUPS)}.")
     try:
-        found: dict[str, Any] = Insights().dump(read_insights({"group_by": ",".join(names), **query}))
+        found: dict[str, Any] = Insights().dump(read_insights({"group_by": ",".join(names), **query}, None))
     except ProblemError as error:
         raise click.ClickException(error.detail) from None
     if as_json:

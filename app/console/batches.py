@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from werkzeug.wrappers import Response
 from app.console.frame import blueprint
 from app.console.lists import PAGE_ROWS, Filter, Listing
 from app.extensions import service
-from pipeline.insights import late_by
+from pipeline.insights import late_tasks
 from pipeline.operations.queries import Page
 from pipeline.operations.queries import batches as queries
 from pipeline.operations.queries.tasks import counts_by_batch
@@ -23,8 +24,10 @@ def _read(connection: Connection, filters: Mapping[str, Any], cursor: str | None
     names = [row["name"] for row in found.rows]
     key = f"batches {names}"
     counts = service().totals.get(key, lambda: counts_by_batch(connection, names))
-    late = service().totals.get("late batches", lambda: late_by(connection, "batch"))
-    rows = [{**row, "tasks": counts[row["name"]], "late": late.get(row["name"], 0)} for row in found.rows]
+    late: Counter[str | None] = Counter()
+    for (_, batch), number in service().totals.get("late tasks", lambda: late_tasks(connection)).items():
+        late[batch] += number
+    rows = [{**row, "tasks": counts[row["name"]], "late": late[row["name"]]} for row in found.rows]
     return Page(rows, found.next_cursor)
 
 

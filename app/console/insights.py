@@ -14,7 +14,7 @@ from app.api.insights import CountedTasksQuery, InsightsQuery, read_insights, se
 from app.console.frame import blueprint, page
 from app.console.lists import Filter, download, read_filters
 from app.extensions import service
-from pipeline.insights import KEYS, TABLES, tasks_counted
+from pipeline.insights import KEYS, MAX_TASKS, TABLES, tasks_counted
 from pipeline.insights.numbers import COUNTS
 from pipeline.insights.numbers import DEFINITIONS as OF_GROUPS
 from pipeline.insights.tasks import GROUPS, TooManyChanges
@@ -76,6 +76,7 @@ def insights() -> Response:
         names=names,
         found=found,
         given=request.args,
+        max_tasks=MAX_TASKS,
         filters=FILTERS,
         chosen=read_filters(FILTERS),
         groups=GROUPS,
@@ -99,9 +100,14 @@ def insights_tasks() -> Response:
     if number not in COUNTS:
         abort(400, f"No count is called {number}; known: {', '.join(COUNTS)}.")
     chosen = selection(_load(CountedTasksQuery()))
-    try:
+    label = request.args.get("label")
+
+    def read() -> list[Record]:
         with service().reader.begin() as connection:
-            rows = tasks_counted(connection, number, label=request.args.get("label"), **chosen)
+            return tasks_counted(connection, number, label=label, newest=MAX_TASKS, **chosen)
+
+    try:
+        rows = service().totals.get(f"insights tasks {number} {label} {chosen}", read)
     except TooManyChanges as error:
         abort(400, str(error))
     if (answer := download(TASK_FIELDS, rows)) is not None:
@@ -115,7 +121,7 @@ def insights_tasks() -> Response:
         count=len(rows),
         rows=rows[:MAX_LISTED],
         filters=filters,
-        label=request.args.get("label"),
+        label=label,
         as_of=chosen["as_of"],
     )
 

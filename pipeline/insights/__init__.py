@@ -24,6 +24,8 @@ from pipeline.insights.tasks import GROUPS, Row, counted_tasks, read_tasks
 from pipeline.operations.queries.spend import limits_used
 from pipeline.service import Service
 
+MAX_TASKS = 20_000
+"""Tasks that a web process looks at, which also receives callbacks; the command looks at all of them."""
 DEFAULT_GROUPS = ("project", "workflow", "step", "week")
 BUDGET_DEFINITIONS: Mapping[str, str] = {
     "limit": "A limit in money of the installation, a workflow or a step.",
@@ -58,20 +60,22 @@ def insights(
     since: datetime | None = None,
     until: datetime | None = None,
     as_of: datetime | None = None,
+    newest: int | None = None,
 ) -> dict[str, Any]:
-    """Return {as_of, group_by, currency, definitions, undated} and the TABLES.
+    """Return {as_of, group_by, currency, definitions, undated, is_whole} and the TABLES.
 
     filters: group → its value; None: tasks without one. since, until: of the creation. as_of: callbacks that were received
-    later are not looked at; by default now. Raises TooManyChanges.
+    later are not looked at; by default now. newest: only so many tasks are looked at. Raises TooManyChanges.
     """
     moment = (as_of or utcnow()).astimezone(UTC)
-    tasks = read_tasks(connection, as_of and moment)
+    tasks = read_tasks(connection, as_of and moment, newest)
     counted = counted_tasks(tasks, filters or {}, since, until)
     return {
         "as_of": moment,
         "group_by": list(group_by),
         "currency": service.prices.currency,
         "undated": tasks.undated,
+        "is_whole": tasks.is_whole,
         "data": group_numbers(tasks, counted, group_by, service.prices, moment),
         "agreement": agreement(connection, counted),
         "label_changes": label_changes(connection, counted),
@@ -90,12 +94,13 @@ def tasks_counted(
     since: datetime | None = None,
     until: datetime | None = None,
     as_of: datetime | None = None,
+    newest: int | None = None,
 ) -> list[Row]:
     """Return the tasks that the count `number` of COUNTS counts, the newest first; with `label` only those with an annotation
     of it. Raises TooManyChanges.
     """
     moment = (as_of or utcnow()).astimezone(UTC)
-    tasks = read_tasks(connection, as_of and moment)
+    tasks = read_tasks(connection, as_of and moment, newest)
     mark_late(tasks, moment)
     found = [row for row in counted_tasks(tasks, filters or {}, since, until) if COUNTS[number](row)]
     if label is not None:
@@ -104,6 +109,7 @@ def tasks_counted(
     return sorted(found, key=lambda row: (row["created_at"], row["task_id"]), reverse=True)
 
 
-def late_by(connection: Connection, group: str) -> dict[str | None, int]:
-    """Return the number of late tasks of each project or batch that has some."""
-    return dict(Counter(row[group] for row in tasks_counted(connection, "late")))
+def late_tasks(connection: Connection) -> dict[tuple[str | None, str | None], int]:
+    """Return (project, batch) → number of its late tasks, of the MAX_TASKS newest tasks."""
+    rows = tasks_counted(connection, "late", newest=MAX_TASKS)
+    return dict(Counter((row["project"], row["batch"]) for row in rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -81,6 +81,7 @@ class Numbers:
     ages: list[float] = field(default_factory=list)
     accepted_annotations: int = 0
     lineages: set[str] = field(default_factory=set)
+    costs: Counter[tuple[Any, ...]] = field(default_factory=Counter)
 
     def add(self, row: Row, moment: datetime) -> None:
         """Count a task."""
@@ -92,18 +93,19 @@ class Numbers:
         if _is_completed(row):
             if row["seconds"] is not None:
                 self.durations.append(row["seconds"])
-            _add_cost(self.cost, row)
+            self.costs[_price_key(row)] += 1
         if COUNTS["accepted"](row):
             self.accepted_annotations += row["annotation_count"] or 0
 
-    def to_json(self, lineages: Mapping[str, Cost]) -> dict[str, Any]:
-        """Return every number of DEFINITIONS; null where it is undefined. lineages: first task → cost of all of it."""
+    def to_json(self, lineages: Mapping[str, Sequence[tuple[Any, ...]]]) -> dict[str, Any]:
+        """Return every number of DEFINITIONS; null where it is undefined. lineages: first task → what its tasks cost by."""
+        _add_costs(self.cost, self.costs)
         counts, cost = self.counts, _amount(self.cost)
         lineage = Cost(self.cost.prices)
+        of_lineages: Counter[tuple[Any, ...]] = Counter()
         for root in self.lineages & lineages.keys():
-            lineage.amount += lineages[root].amount
-            lineage.priced_tasks += lineages[root].priced_tasks
-            lineage.unpriced += lineages[root].unpriced
+            of_lineages.update(lineages[root])
+        _add_costs(lineage, of_lineages)
         whole = _amount(lineage)
         return {
             **counts,
@@ -128,7 +130,7 @@ def group_numbers(
 ) -> list[dict[str, Any]]:
     """Return the numbers of each group of the counted tasks. `tasks`: all of them, for usual times and lineages."""
     mark_late(tasks, moment)
-    lineages = _cost_of_lineages(tasks, prices)
+    lineages = _lineages(tasks)
     groups: dict[tuple[Any, ...], Numbers] = {}
     for row in counted:
         key = tuple(row[name] for name in group_by)
@@ -171,11 +173,11 @@ def _usual_times(rows: Iterable[Row]) -> dict[tuple[Any, ...], float]:
     }
 
 
-def _cost_of_lineages(tasks: Tasks, prices: Prices) -> dict[str, Cost]:
-    """Set `root` of each task, the first task of its lineage, and return the cost of each lineage."""
+def _lineages(tasks: Tasks) -> dict[str, list[tuple[Any, ...]]]:
+    """Set `root` of each task, the first task of its lineage. Return root → what each completed task costs by."""
     sources = {row["task_id"]: row["source_task_id"] for row in tasks.rows}
     roots: dict[str, str] = {}
-    costs: dict[str, Cost] = {}
+    costs: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
     for row in tasks.rows:
         path: list[str] = [row["task_id"]]
         while path[-1] not in roots and (above := sources.get(path[-1])) and above not in path:
@@ -184,15 +186,18 @@ def _cost_of_lineages(tasks: Tasks, prices: Prices) -> dict[str, Cost]:
         roots.update(dict.fromkeys(path, root))
         row["root"] = root
         if _is_completed(row):
-            if root not in costs:
-                costs[root] = Cost(prices)
-            _add_cost(costs[root], row)
+            costs[root].append(_price_key(row))
     return costs
 
 
-def _add_cost(cost: Cost, row: Row) -> None:
-    annotations = row["annotation_count"] or 0
-    cost.add(row["type"], row["project"], annotations=annotations, on=row["created_at"].date())
+def _price_key(row: Row) -> tuple[Any, ...]:
+    """Return what the cost of a task depends on."""
+    return row["type"], row["project"], row["annotation_count"] or 0, row["created_at"].date()
+
+
+def _add_costs(cost: Cost, tasks: Mapping[tuple[Any, ...], int]) -> None:
+    for (task_type, project, annotation_count, on), number in tasks.items():
+        cost.add(task_type, project, number, annotation_count * number, on)
 
 
 def _amount(cost: Cost) -> Decimal | None:

@@ -40,10 +40,12 @@ class Tasks:
     annotation_count, seconds (from creation to completion)."""
     undated: int
     """Tasks without created_at: no number counts them."""
+    is_whole: bool
+    """Whether older tasks were not left out."""
 
 
-def read_tasks(connection: Connection, as_of: datetime | None) -> Tasks:
-    """Return all tasks as they were known at `as_of`; None: now. Raises TooManyChanges."""
+def read_tasks(connection: Connection, as_of: datetime | None, newest: int | None = None) -> Tasks:
+    """Return the tasks as they were known at `as_of`; None: now. All of them, or the `newest`. Raises TooManyChanges."""
     columns = (
         Task.task_id,
         Task.type,
@@ -65,11 +67,15 @@ def read_tasks(connection: Connection, as_of: datetime | None) -> Tasks:
         .outerjoin(FollowUp, FollowUp.unique_id == Task.follow_up_unique_id)
         .outerjoin(Response, Response.id == Task.response_id)
     )
+    if newest is not None:
+        statement = statement.order_by(Task.id.desc()).limit(newest + 1)
+    names = [column.key for column in columns]
     changed = _changed_after(connection, as_of) if as_of is not None else frozenset()
     rows: list[Row] = []
     undated = 0
-    for found in connection.execute(statement).mappings().all():
-        row = dict(found)
+    found = connection.execute(statement).all()
+    for values in found[:newest]:
+        row = dict(zip(names, values, strict=True))
         if row["task_id"] in changed and (as_of is None or not _rebuild(connection, row, as_of)):
             continue
         created = row["created_at"]
@@ -79,7 +85,7 @@ def read_tasks(connection: Connection, as_of: datetime | None) -> Tasks:
         row["week"] = f"{created - timedelta(days=created.weekday()):%Y-%m-%d}"
         row["seconds"] = (row["completed_at"] - created).total_seconds() if row["completed_at"] else None
         rows.append(row)
-    return Tasks(rows, undated)
+    return Tasks(rows, undated, is_whole=newest is None or len(found) <= newest)
 
 
 def _changed_after(connection: Connection, as_of: datetime) -> frozenset[str]:

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select, update
 
 from models import FollowUp, Response, Task
 from pipeline.db.ids import new_id, utcnow
-from pipeline.insights import insights, late_by, tasks_counted
+from pipeline.insights import insights, late_tasks, tasks_counted
 from pipeline.insights.agreement import krippendorff_alpha, match_shapes
 from pipeline.insights.numbers import COUNTS, DEFINITIONS, percentile
 from pipeline.service import Service
@@ -118,7 +118,9 @@ def test_every_count_lists_the_tasks_that_it_counts(service: Service) -> None:
         assert [one["task_id"] for one in tasks_counted(connection, "late")] == ["waits"]
         without = tasks_counted(connection, "created", filters={"batch": None})
         assert {one["task_id"] for one in without} == {"fixed", "canceled"}
-        assert late_by(connection, "batch") == {"b": 1}
+        assert late_tasks(connection) == {("street", "b"): 1}
+        newest = insights(connection, service, ("project",), newest=3)
+    assert (newest["is_whole"], newest["data"][0]["created"]) == (False, 3)
 
 
 def test_a_lineage_costs_what_all_of_its_tasks_cost(
