@@ -39,9 +39,17 @@ dispatcher = JobDispatcher(settings, app)
 Consumer.dispatcher = dispatcher
 
 
+MAIN_PROCESS = os.getpid()
+CHILD_CONNECTIONS = 3
+"""Of each process of the pool: its threads mostly wait for Scale, and small database plans allow 20 connections in all."""
+
+
 @cache
-def _service_of_process(_pid: int) -> Service:
-    return build_service(settings, pool_size=settings.worker_concurrency + 4)
+def _service_of_process(pid: int) -> Service:
+    is_main = pid == MAIN_PROCESS
+    return build_service(
+        settings, pool_size=settings.worker_concurrency + 4 if is_main else CHILD_CONNECTIONS
+    )
 
 
 def service() -> Service:
