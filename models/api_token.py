@@ -20,6 +20,8 @@ class ApiToken(Base):
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     """sha256 of the token; the token itself is shown once and not kept."""
     scopes: Mapped[list[Any]]
+    projects: Mapped[list[Any] | None]
+    """What it may see and act on is limited to these projects; null: no limit."""
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     """Not valid from then on; null: valid until it is revoked."""

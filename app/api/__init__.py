@@ -58,7 +58,8 @@ RESOURCES = (
 DESCRIPTION = """
 Lists are `{"data": […], "next_cursor": null | "…"}`, newest first; annotations are ordered by position. Pass the
 `next_cursor` of a page as `?cursor=` to get the next one. Times are in UTC. Errors are `application/problem+json`.
-Terms are Scale's own where Scale has one.
+Terms are Scale's own where Scale has one. A token that is bound to projects passes `?project=` to lists, and sees nothing of
+other projects.
 """
 
 

@@ -11,9 +11,35 @@ from prometheus_client import Counter
 from app.api.problems import ProblemError
 from app.extensions import service, token_failures
 from app.failure_limiter import MAX_FAILURES, WINDOW_SECONDS
+from pipeline.access.projects import PROJECTS, project_of
 from pipeline.access.tokens import OPERATE, READ, SCOPES, Holder, holder
 
 log = logging.getLogger(__name__)
+PROJECT_LISTS = frozenset({"tasks.list_tasks", "batches.list_batches", "deliveries.list_deliveries"})
+"""Lists for a token that is bound to projects, with ?project= or ?task_id=."""
+PROJECT_CALLS = frozenset(
+    {
+        "tasks.get_task",
+        "responses.list_responses",
+        "responses.list_annotations",
+        "responses.get_response",
+        "responses.get_response_content",
+        "responses.diff_responses",
+        "deliveries.get_delivery",
+        "deliveries.get_delivery_body",
+        "deliveries.replay_delivery",
+        "deliveries.dismiss_delivery",
+        "artifacts.get_artifact",
+        "artifacts.get_artifact_content",
+        "artifacts.retry_artifact",
+        "follow-ups.get_follow_up",
+        "follow-ups.approve_follow_up",
+        "follow-ups.cancel_follow_up",
+        "follow-ups.replan_follow_up",
+        "follow-ups.retry_follow_up",
+    }
+)
+"""Calls about one task, delivery, file or follow-up, whose project is looked up by its id."""
 rejections = Counter("weighbridge_api_rejections", "Rejected API requests by reason", ["reason"])
 
 
@@ -39,7 +65,34 @@ def authenticate() -> None:
             f"{request.method} needs a token with the scope {needed}; this token's scopes: {scopes}.",
             WWW_Authenticate=f'Bearer realm="weighbridge", error="insufficient_scope", scope="{needed}"',
         )
+    if known.projects:
+        check_project(known.projects)
     g.actor, g.scopes = known.name, known.scopes
+
+
+def check_project(projects: frozenset[str]) -> None:
+    """Raise ProblemError unless this request concerns one of the projects that its token is bound to.
+
+    Everything that is not named in PROJECT_CALLS is refused, also what shows whole chains, which may cross projects.
+    """
+    values = dict(request.view_args or {})
+    if request.endpoint in PROJECT_LISTS:
+        given = {name: request.args.getlist(name) for name in ("project", "task_id") if name in request.args}
+        if len(given) != 1 or any(len(one) != 1 for one in given.values()):
+            names = ", ".join(sorted(projects))
+            raise ProblemError(403, f"This token is bound to projects; add one as ?project=: {names}.")
+        values = {name: one[0] for name, one in given.items()}
+    elif request.endpoint not in PROJECT_CALLS:
+        raise ProblemError(403, "This token is bound to projects, and this call is not limited to one.")
+    if "project" in values:
+        found: str | None = values["project"]
+    else:
+        name = next(name for name in PROJECTS if name in values)
+        with service().reader.begin() as connection:
+            found = project_of(connection, name, values[name])
+    if found not in projects:
+        rejections.labels("project").inc()
+        raise ProblemError(404, "This token sees nothing of that name: it is bound to other projects.")
 
 
 def require_scope(scope: str) -> None:

@@ -21,6 +21,7 @@ class Token(Schema):
 
     name = fields.String()
     scopes = fields.List(fields.String())
+    projects = fields.List(fields.String(), allow_none=True)
     created_at = Timestamp()
     expires_at = Timestamp(allow_none=True)
     revoked_at = Timestamp(allow_none=True)
@@ -42,12 +43,17 @@ def tokens() -> None:
     show_default=True,
     help="Grant this scope; can be given more than once.",
 )
+@click.option(
+    "--project", "projects", multiple=True, help="Bind it to this project; can be given more than once."
+)
 @click.option("--expires", type=FUTURE, help="When it expires: 90d, 2027-01-31. Default: never.")
 @as_json
-def create(name: str, scopes: tuple[str, ...], expires: datetime | None, as_json: bool) -> None:
+def create(
+    name: str, scopes: tuple[str, ...], projects: tuple[str, ...], expires: datetime | None, as_json: bool
+) -> None:
     """Create a token for NAME and print it. It is shown only once."""
     with service().engine.begin() as connection:
-        token = registry.issue(connection, name, scopes, actor=actor(), expires_at=expires)
+        token = registry.issue(connection, name, scopes, actor=actor(), expires_at=expires, projects=projects)
     if as_json:
         print_json({"name": name, "scopes": sorted(set(scopes)), "token": token})
     else:
@@ -61,7 +67,7 @@ def list_all(as_json: bool) -> None:
     with service().reader.begin() as connection:
         rows = Token(many=True).dump(list_tokens(connection))
     empty = "No tokens. `weighbridge tokens create NAME` creates one."
-    print_rows(rows, ("name", "scopes", "created_at", "expires_at", "revoked_at"), as_json, empty)
+    print_rows(rows, ("name", "scopes", "projects", "created_at", "expires_at", "revoked_at"), as_json, empty)
 
 
 @tokens.command()
@@ -76,7 +82,7 @@ def list_all(as_json: bool) -> None:
 @click.option("--expires", type=FUTURE, help="When the new token expires: 90d, 2027-01-31. Default: never.")
 @as_json
 def rotate(name: str, overlap_hours: int, expires: datetime | None, as_json: bool) -> None:
-    """Create another token for NAME with the same scopes, and let the present ones expire.
+    """Create another token for NAME with the same scopes and projects, and let the present ones expire.
 
     It is shown only once. Put it where the present one is used before that one expires.
     """

@@ -56,9 +56,12 @@ def digest(text: str) -> str:
 def start(token: str) -> Holder | None:
     """Start a session for the holder of a token; None if the token is unknown or revoked.
 
-    Raises ProblemError (429) after too many wrong tokens from one address.
+    A token that is bound to projects opens no session, because the screens show all of them. Raises ProblemError (429)
+    after too many wrong tokens from one address.
     """
     known = find_holder(token)
+    if known is not None and known.projects:
+        return None
     if known is None:
         reject_token()
         return None
@@ -83,7 +86,8 @@ def current() -> Holder | None:
     if api_token and stored == hashlib.sha256(api_token.encode()).hexdigest():
         return Holder("API_TOKEN", frozenset((READ, OPERATE, ADMIN)))
     with service().reader.begin() as connection:
-        return holder_of_digest(connection, stored)
+        known = holder_of_digest(connection, stored)
+    return None if known is not None and known.projects else known
 
 
 def require() -> Response | None:

@@ -26,7 +26,7 @@ def send_token() -> Response:
     """Start a session."""
     session.csrf.protect()
     if session.start(request.form.get("token", "").strip()) is None:
-        return _form("This token is unknown or revoked.", 401)
+        return _form("This token is unknown or revoked, or is bound to projects and opens the API only.", 401)
     return redirect(session.local_path(request.args.get("next", "")))
 
 

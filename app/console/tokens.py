@@ -27,12 +27,13 @@ def create_token() -> Response:
     """Create a token and show it, this once."""
     session.require_role(ADMIN)
     name = request.form.get("name", "").strip()
+    projects = [project for one in request.form.get("projects", "").split(",") if (project := one.strip())]
     scopes = request.form.getlist("scope") or list(registry.SCOPES)
     if not name or len(name) > MAX_NAME_LENGTH or "\0" in name:
         abort(400, f"A token needs a name of at most {MAX_NAME_LENGTH} characters.")
     try:
         with service().engine.begin() as connection:
-            token = registry.issue(connection, name, scopes, actor=session.actor())
+            token = registry.issue(connection, name, scopes, actor=session.actor(), projects=projects)
     except ValueError as error:
         abort(400, str(error))
     return _page(new=(name, token))
@@ -52,6 +53,9 @@ def revoke_token() -> Response:
 def _page(new: tuple[str, str] | None = None) -> Response:
     with service().reader.begin() as connection:
         rows = list_tokens(connection)
-    if new is None and (answer := download(("name", "scopes", "created_at", "revoked_at"), rows)) is not None:
+    if (
+        new is None
+        and (answer := download(("name", "scopes", "projects", "created_at", "revoked_at"), rows)) is not None
+    ):
         return answer
     return page("tokens.html", "Tokens", rows=rows, new=new, scopes=registry.SCOPES)

@@ -23,10 +23,11 @@ ALIASES = {"write": OPERATE}
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The name and the scopes of a token."""
+    """The name, the scopes and the projects of a token; without projects it is bound to none."""
 
     name: str
     scopes: frozenset[str]
+    projects: frozenset[str] = frozenset()
 
 
 def digest(token: str) -> str:
@@ -41,8 +42,12 @@ def issue(
     *,
     actor: str,
     expires_at: datetime | None = None,
+    projects: Sequence[str] = (),
 ) -> str:
-    """Store a new token for `name` and return it; it cannot be read again. Raises ValueError for an unknown scope."""
+    """Store a new token for `name` and return it; it cannot be read again. Raises ValueError for an unknown scope.
+
+    With `projects` it is bound to them.
+    """
     scopes = [ALIASES.get(scope, scope) for scope in scopes]
     if not scopes or (unknown := set(scopes) - set(SCOPES)):
         raise ValueError(
@@ -55,11 +60,16 @@ def issue(
             name=name,
             digest=digest(token),
             scopes=sorted(set(scopes)),
+            projects=sorted(set(projects)) or None,
             created_at=utcnow(),
             expires_at=expires_at,
         )
     )
-    details = {"scopes": sorted(set(scopes)), "expires_at": expires_at and format_timestamp(expires_at)}
+    details = {
+        "scopes": sorted(set(scopes)),
+        "projects": sorted(set(projects)),
+        "expires_at": expires_at and format_timestamp(expires_at),
+    }
     log_action(connection, actor, "token.create", name, details)
     return token
 
@@ -67,19 +77,21 @@ def issue(
 def rotate(
     connection: Connection, name: str, *, actor: str, overlap: timedelta, expires_at: datetime | None = None
 ) -> str:
-    """Issue another token for `name` with the scopes of its newest valid one, and let the others expire after `overlap`.
+    """Issue another token for `name` with the scopes and projects of its newest valid one, and let the others expire after `overlap`.
 
     Raises LookupError if no token of that name is valid.
     """
     valid = (ApiToken.name == name, *_valid())
-    newest = select(ApiToken.scopes).where(*valid).order_by(ApiToken.id.desc()).limit(1)
-    scopes = connection.scalar(newest)
-    if scopes is None:
+    newest = select(ApiToken.scopes, ApiToken.projects).where(*valid).order_by(ApiToken.id.desc()).limit(1)
+    found = connection.execute(newest).one_or_none()
+    if found is None:
         raise LookupError(f"no valid token is called {name}")
     end = utcnow() + overlap
     later = or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > end)
     connection.execute(update(ApiToken).where(*valid, later).values(expires_at=end))
-    token = issue(connection, name, scopes, actor=actor, expires_at=expires_at)
+    token = issue(
+        connection, name, found.scopes, actor=actor, expires_at=expires_at, projects=found.projects or ()
+    )
     log_action(connection, actor, "token.rotate", name, {"others_expire_at": format_timestamp(end)})
     return token
 
@@ -106,9 +118,13 @@ def holder(connection: Connection, token: str) -> Holder | None:
 
 def holder_of_digest(connection: Connection, token_digest: str) -> Holder | None:
     """Return the holder of the token with this digest, as `holder` does."""
-    statement = select(ApiToken.name, ApiToken.scopes).where(ApiToken.digest == token_digest, *_valid())
+    columns = (ApiToken.name, ApiToken.scopes, ApiToken.projects)
+    statement = select(*columns).where(ApiToken.digest == token_digest, *_valid())
     found = connection.execute(statement).one_or_none()
-    return Holder(found.name, frozenset(ALIASES.get(one, one) for one in found.scopes)) if found else None
+    if found is None:
+        return None
+    scopes = frozenset(ALIASES.get(one, one) for one in found.scopes)
+    return Holder(found.name, scopes, frozenset(found.projects or ()))
 
 
 LINK_NAME, LINK_SCOPE = "one-time link", "sign-in"

@@ -9,7 +9,14 @@ from sqlalchemy import Connection, select
 
 from models import ApiToken
 
-COLUMNS = (ApiToken.name, ApiToken.scopes, ApiToken.created_at, ApiToken.expires_at, ApiToken.revoked_at)
+COLUMNS = (
+    ApiToken.name,
+    ApiToken.scopes,
+    ApiToken.projects,
+    ApiToken.created_at,
+    ApiToken.expires_at,
+    ApiToken.revoked_at,
+)
 
 
 def list_tokens(connection: Connection) -> list[Mapping[str, Any]]:

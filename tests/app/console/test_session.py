@@ -58,6 +58,15 @@ def test_after_20_wrong_tokens_the_next_one_is_refused_for_a_while(
     assert earlier.get("/tasks").status_code == 200
 
 
+def test_a_token_that_is_bound_to_projects_opens_no_session(service: Service, stranger: Person) -> None:
+    with service.engine.begin() as connection:
+        bound = tokens.issue(connection, "team", actor="test", projects=["street"])
+    answer = stranger.sign_in(bound)
+    assert answer.status_code == 401
+    assert "bound to projects" in answer.text
+    assert stranger.get("/tasks").status_code == 302
+
+
 def test_a_revoked_token_ends_its_sessions(service: Service, signed_in: Callable[..., Person]) -> None:
     person = signed_in("read")
     assert person.get("/tasks").status_code == 200
