@@ -1,5 +1,6 @@
 """The callback endpoint: authentication, limits and answers, on SQLite and PostgreSQL."""
 
+import io
 import json
 import socket
 import sqlite3
@@ -387,8 +388,19 @@ def test_the_log_of_a_callback_that_could_not_be_kept_holds_nothing_of_its_body(
 # How much, and how fast.
 
 
-def test_a_declared_body_that_is_too_large_is_refused_unread(app: Flask, post: Post) -> None:
-    answer = post(b"x" * 200_001)
+class Unread(io.BytesIO):
+    """A body that must not be read."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise AssertionError("the body was read")
+
+
+def test_a_declared_body_that_is_too_large_is_refused_unread(app: Flask, client: FlaskClient) -> None:
+    answer = client.post(
+        "/callbacks/scale",
+        input_stream=Unread(b"x" * 200_001),
+        headers={"scale-callback-auth": LIVE},
+    )
     assert (answer.status_code, answer.headers["Connection"]) == (413, "close")
     assert "MAX_CALLBACK_BYTES" in answer.json["error"]
     assert count(app, Delivery) == 0
