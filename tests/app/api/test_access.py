@@ -118,7 +118,9 @@ def test_an_unknown_filter_is_refused_with_the_known_ones(client: FlaskClient) -
     answer = client.get("/api/v1/tasks?colour=red")
     assert "Allowed: batch, completed_before, completed_since, cursor, environment, " in answer.json["detail"]
     body = client.post("/api/v1/subscribers", json={"adress": "https://example.com"})
-    assert body.json["errors"]["adress"][-1] == "Allowed: events, headers, secret, url."
+    assert body.json["errors"]["adress"][-1] == (
+        "Allowed: events, headers, project, secret, step, url, with_result, workflow."
+    )
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "bnVsbA", "WzFd", "WyJ4Il0", "W10", "ÿ", "[]", "a" * 5000])
