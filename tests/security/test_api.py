@@ -118,7 +118,7 @@ def test_a_page_of_tasks_with_large_metadata_is_bounded(
 def test_a_large_response_is_left_out_of_json_and_can_be_downloaded(
     client: FlaskClient, deliver: Callable[..., None]
 ) -> None:
-    response = {"answer": [{}] * MAX_VALUE_CHARACTERS}
+    response = {"answer": ["a" * 20] * (MAX_VALUE_CHARACTERS // 20)}
     deliver("t", response)
     for path in ("/api/v1/tasks/t", "/api/v1/tasks/t/responses", "/api/v1/tasks/t/responses/1"):
         answer = client.get(path)
