@@ -49,13 +49,10 @@ def shape(
         "data-label": annotation["label"] or "",
         **attributes,
     }
-    written = Markup("").join(
-        Markup(' {}="{}"').format(Markup(key), value) for key, value in attributes.items()
-    )
-    title = Markup("<title>{}</title>").format(
-        " · ".join(filter(None, (annotation["label"], annotation["type"])))
-    )
-    return Markup("<{0}{1}>{3}{2}</{0}>").format(Markup(name), written, title, inside)
+    # Not with Markup.format, which takes four times as long: a page may have 50,000 shapes.
+    written = "".join(f' {key}="{escape(value)}"' for key, value in attributes.items())
+    title = escape(" · ".join(filter(None, (annotation["label"], annotation["type"]))))
+    return Markup(f"<{name}{written}>{inside}<title>{title}</title></{name}>")
 
 
 def _element(
