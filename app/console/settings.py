@@ -8,6 +8,7 @@ from typing import Any
 from werkzeug.wrappers import Response
 
 from app.console.frame import blueprint, page
+from app.console.lists import download
 from app.extensions import dispatcher, service
 from config import Settings
 from pipeline.operations.checks import Context, run_readiness_checks
@@ -38,7 +39,11 @@ ADDRESSES = (
 def settings() -> Response:
     """Show name and value of every setting."""
     current = service().settings
-    rows = [(field.name.upper(), _value_of(current, field.name)) for field in fields(current)]
+    rows = [
+        {"setting": field.name.upper(), "value": _value_of(current, field.name)} for field in fields(current)
+    ]
+    if (answer := download(("setting", "value"), rows)) is not None:
+        return answer
     checks = run_readiness_checks(Context(service(), dispatcher().fault))
     return page("settings.html", "Settings", rows=rows, checks=checks)
 

@@ -35,6 +35,9 @@ def subscriber(subscriber_id: UUID) -> Response:
         found = queries.list_notifications(
             connection, subscriber_id, {}, limit=50, cursor=request.args.get("cursor") or None
         )
+    fields = ("id", "event", "state", "attempts", "created_at", "delivered_at")
+    if (answer := download(fields, found.rows)) is not None:
+        return answer
     return page("subscriber.html", "Subscriber", row=row, rows=found.rows, next_cursor=found.next_cursor)
 
 
