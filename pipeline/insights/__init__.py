@@ -65,7 +65,8 @@ def insights(
     """Return {as_of, group_by, currency, definitions, undated, is_whole} and the TABLES.
 
     filters: group → its value; None: tasks without one. since, until: of the creation. as_of: callbacks that were received
-    later are not looked at; by default now. newest: only so many tasks are looked at. Raises TooManyChanges.
+    later are ignored; by default now. newest: the largest number of tasks to look at, the newest first. Raises
+    TooManyChanges.
     """
     moment = (as_of or utcnow()).astimezone(UTC)
     tasks = read_tasks(connection, as_of and moment, newest)
