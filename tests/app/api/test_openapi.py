@@ -127,7 +127,7 @@ def ask(requests: SearchStrategy[Case]) -> None:
     """A few of these requests, the same ones each time, and whether each answer is as described."""
 
     @settings(
-        max_examples=15,
+        max_examples=8,
         deadline=None,
         derandomize=True,
         database=None,
