@@ -18,6 +18,7 @@ from pipeline.db.follow_up_states import CANCELED, CREATED, FAILED, HELD, PLANNE
 from pipeline.db.ids import new_id
 from pipeline.db.tables import TASKS
 from pipeline.events import outbox
+from pipeline.events.subscriptions import Subscriptions
 from pipeline.follow_ups import joins, pauses
 from pipeline.follow_ups.recording import RECALLED, missing_setting
 from pipeline.follow_ups.request_files import MissingArtifact, RequestFileError, with_files
@@ -80,9 +81,10 @@ def create_task(service: Service, job: Job) -> None:
     else:
         check_environment(service, client, environment, creation.task)
         service.accepting.add(environment)
+        subscriptions = service.subscriptions
         with service.engine.begin() as connection:
             record_created(connection, follow_up["unique_id"], environment, creation)
-            outbox.publish_follow_ups(connection, service.subscriptions, [follow_up["unique_id"]])
+            outbox.publish_follow_ups(connection, subscriptions, [follow_up["unique_id"]])
             if was_throttled:
                 scale_limits.clear_limits(connection, [environment])
             queue.finish(connection, job)
@@ -187,10 +189,11 @@ def record_created(connection: Connection, unique_id: str, environment: str, cre
 
 def fail_or_hold(service: Service, job: Job, follow_up: RowMapping, state: str, reason: Reason) -> None:
     """End a follow-up that creates no task, or hold it until a person has looked at it."""
+    subscriptions = service.subscriptions
     with service.engine.begin() as connection:
         shortened = reason._replace(text=reason.text[:MAX_REASON_LENGTH])
         transition(connection, [follow_up["unique_id"]], state, shortened, previous=(PLANNED,))
-        _publish_change(connection, service, follow_up)
+        _publish_change(connection, subscriptions, follow_up)
         queue.finish(connection, job)
 
 
@@ -213,6 +216,7 @@ def cancel_task(service: Service, job: Job) -> None:
             client.cancel_task(follow_up["task_id"], clear_unique_id=recalled)
     except PermanentError as error:
         refusal = f"Scale refuses to cancel it: {error.message}"[:MAX_REASON_LENGTH]
+    subscriptions = service.subscriptions
     with service.engine.begin() as connection:
         if refusal is not None:
             transition(connection, [job.subject], CREATED, refusal, previous=(CREATED,))
@@ -220,7 +224,7 @@ def cancel_task(service: Service, job: Job) -> None:
             detach_task(connection, follow_up)
         else:
             transition(connection, [job.subject], CANCELED, previous=(CREATED,))
-        _publish_change(connection, service, follow_up)
+        _publish_change(connection, subscriptions, follow_up)
         queue.finish(connection, job)
 
 
@@ -234,11 +238,15 @@ def detach_task(connection: Connection, follow_up: RowMapping) -> None:
     transition(connection, [follow_up["unique_id"]], CANCELED, reason, previous=(CREATED,), task_id=None)
 
 
-def _publish_change(connection: Connection, service: Service, follow_up: RowMapping) -> None:
-    """Publish a follow-up that ended by itself, and enqueue the joins and the run that wait for it."""
-    outbox.publish_follow_ups(connection, service.subscriptions, [follow_up["unique_id"]])
+def _publish_change(connection: Connection, subscriptions: Subscriptions, follow_up: RowMapping) -> None:
+    """Publish a follow-up that ended by itself, and enqueue the joins and the run that wait for it.
+
+    `subscriptions` are read before the transaction: threads that each held a connection and waited for a second one would
+    wait for each other.
+    """
+    outbox.publish_follow_ups(connection, subscriptions, [follow_up["unique_id"]])
     joins.recheck_joins(connection, follow_up)
-    outbox.enqueue_run_check(connection, service.subscriptions, follow_up["source_task_id"])
+    outbox.enqueue_run_check(connection, subscriptions, follow_up["source_task_id"])
 
 
 def _finish(service: Service, job: Job) -> None:
