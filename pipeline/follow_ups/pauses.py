@@ -16,6 +16,7 @@ from pipeline.jobs import kinds, queue, scale_limits
 from pipeline.jobs.queue import RetryLater
 from pipeline.jobs.rate_limits import active_rate_limits, check_rate_limit
 from pipeline.service import Service
+from workflows.definition.model import Workflows
 
 ENVIRONMENTS = ("live", "test")
 PAUSED_RETRY_SECONDS = 60.0
@@ -59,9 +60,9 @@ def unpause_workflow(connection: Connection, workflow: str) -> None:
     connection.execute(delete(WorkflowPause).where(WorkflowPause.workflow == workflow))
 
 
-def invalid_files(service: Service) -> set[Planner]:
-    """Return the workflow files that are not loaded."""
-    return {Planner("file", file.path) for file in service.workflows.invalid}
+def invalid_files(workflows: Workflows) -> set[Planner]:
+    """Return the workflow files that are not loaded; while none is loaded yet, their folder."""
+    return {Planner("file", file.path) for file in workflows.invalid}
 
 
 def record_missed(connection: Connection, planners: Iterable[Planner], task_id: str) -> None:
@@ -82,7 +83,7 @@ def replay_missed(connection: Connection, planner: Planner) -> list[UUID]:
 def replay_missed_of_fixed_files(connection: Connection, service: Service) -> list[UUID]:
     """Enqueue planning of every task that was missed by a file which is valid now."""
     names = connection.scalars(select(MissedTask.name).where(MissedTask.source == "file").distinct())
-    fixed = {Planner("file", name) for name in names} - invalid_files(service)
+    fixed = {Planner("file", name) for name in names} - invalid_files(service.workflows)
     return [job_id for planner in sorted(fixed) for job_id in replay_missed(connection, planner)]
 
 

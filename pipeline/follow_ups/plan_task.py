@@ -50,7 +50,9 @@ class TaskPlan:
     snapshot: TaskSnapshot
     planned: list[Planned] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
-    missed: set[Planner] = field(default_factory=set)  # paused workflows that would have planned it
+    missed: set[Planner] = field(
+        default_factory=set
+    )  # paused workflows that would have planned it, and invalid files
 
     @property
     def follow_ups(self) -> list[PlannedFollowUp]:
@@ -152,7 +154,7 @@ def make_plan(service: Service, task_id: str) -> TaskPlan | None:
             workflow.name: applying_steps(connection, active_from, workflow, task_id, snapshot.received_at)
             for workflow in workflows.loaded
         }
-    plan = TaskPlan(snapshot)
+    plan = TaskPlan(snapshot, missed=invalid_files(workflows))
     for workflow in workflows.loaded:
         if not (steps := applying[workflow.name]):
             continue
@@ -196,7 +198,7 @@ def store_batch(
     outbox.publish_follow_ups(connection, service.subscriptions, [*new.unique_ids, *finalized.canceled])
     joins.enqueue_joins(connection, finalized.joins)
     if is_last:
-        record_missed(connection, plan.missed | invalid_files(service), snapshot.view.task_id)
+        record_missed(connection, plan.missed, snapshot.view.task_id)
         _recheck_joins(connection, snapshot)
         root = snapshot.view.source.task_id if snapshot.view.source else snapshot.view.task_id
         outbox.enqueue_run_check(connection, service.subscriptions, root)

@@ -1,9 +1,14 @@
 """What a paused workflow or an invalid file missed is planned once it can be."""
 
+from collections.abc import Iterator
+
+import pytest
+
 from pipeline.follow_ups import decisions, pauses
 from pipeline.follow_ups.pauses import replay_missed_of_fixed_files
-from tests.factories.callbacks import at, boxes
+from tests.factories.callbacks import at, boxes, callback, receive_callback
 from tests.factories.pipelines import EACH, ROOT, Pipeline, asks
+from workflows.definition.model import InvalidWorkflow, Workflows
 
 
 def test_a_paused_workflow_replays_what_it_missed(pipeline: Pipeline) -> None:
@@ -49,3 +54,32 @@ def test_an_invalid_file_replays_what_it_missed_once_it_is_fixed(pipeline: Pipel
         assert pauses.replay_missed_of_fixed_files(connection, pipeline.service) == []
     pipeline.work()
     assert sorted(pipeline.states()) == [f"broken.ask.{ROOT}", f"sound.ask.{ROOT}"]
+
+
+def test_files_that_are_loaded_while_a_task_is_planned_plan_it_afterwards(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has just started waits two seconds for its files, and then plans without them."""
+    pipeline.workflow({"ask": asks()})
+    receive_callback(pipeline.service, callback(boxes("car")))
+    loaded = pipeline.service.workflows
+
+    class LoadedAfterTheFirstRead:
+        def __init__(self) -> None:
+            self._reads = self._results()
+
+        def _results(self) -> Iterator[Workflows]:
+            yield Workflows((), (InvalidWorkflow("workflows", None, ()),))
+            while True:
+                yield loaded
+
+        def read(self) -> Workflows:
+            return next(self._reads)
+
+    monkeypatch.setattr(pipeline.service, "workflow_files", LoadedAfterTheFirstRead())
+    pipeline.work()
+    assert pipeline.states() == {}
+    with pipeline.service.engine.begin() as connection:
+        assert len(replay_missed_of_fixed_files(connection, pipeline.service)) == 1
+    pipeline.work()
+    assert list(pipeline.states()) == [f"w.ask.{ROOT}"]
