@@ -56,7 +56,7 @@ class Sweep(threading.Thread):
         self._stopped = threading.Event()
         self._fork_lock = threading.Lock()
         self._next_heartbeat = 0.0
-        self._broken_files: set[pauses.Planner] | None = None
+        self._is_first = True
         self._recently_dispatched: dict[UUID, float] = {}
         # SQLite: no fork inside a transaction, see start(). PostgreSQL's connections of a parent are not used by its child.
         is_sqlite = service.engine.dialect.name == "sqlite"
@@ -135,18 +135,18 @@ class Sweep(threading.Thread):
             self._direct.ensure_running()
 
     def replay_missed(self) -> None:
-        """Release what waited for a setting, once at the start; plan what invalid files missed, when one is fixed."""
-        broken = pauses.invalid_files(self.service)
-        if broken == self._broken_files:
-            return
+        """Release what waited for a setting, once at the start; plan what files missed that are valid now.
+
+        Any process may have missed a task, also one that had not loaded its files yet: the rows say so.
+        """
         with self.service.engine.begin() as connection:
-            if self._broken_files is None:
+            if self._is_first:
                 delete_stale_heartbeats(connection)
                 recording.release(connection, self.service)
             pauses.replay_missed_of_fixed_files(connection, self.service)
-        if self._broken_files is None:
+        if self._is_first:
             self._delete_abandoned_files()
-        self._broken_files = broken
+        self._is_first = False
 
     def _delete_abandoned_files(self) -> None:
         """Delete the incomplete files of workers that were killed, once at the start."""
