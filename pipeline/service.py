@@ -68,7 +68,8 @@ class Service:
 
     @property
     def subscriptions(self) -> Subscriptions:
-        """Return the enabled subscriptions, cached for some seconds."""
+        """Return the enabled subscriptions, cached for some seconds. Not inside of a transaction: reading them takes a connection
+        of its own, and threads that each held one and waited for a second one would wait for each other."""
         return self.subscription_cache.get()
 
     @property

@@ -19,7 +19,7 @@ from pipeline.db.dialect import from_now, insert
 from pipeline.db.follow_up_states import CANCELED
 from pipeline.db.ids import utcnow
 from pipeline.events import outbox
-from pipeline.events.subscriptions import JOIN, has_subscriber
+from pipeline.events.subscriptions import JOIN, Subscriptions, has_subscriber
 from pipeline.follow_ups.pauses import paused_workflows
 from pipeline.follow_ups.recording import close_incomplete, enqueue_within_limits, insert_follow_ups
 from pipeline.follow_ups.views import TaskSnapshot, load_parent, load_snapshot
@@ -166,6 +166,7 @@ def evaluate_join(service: Service, job: Job) -> int:
             raise RetryLater("the deadline was moved", _seconds_left(join))
         return _finish(service, job)
     snapshot, outcome = _plan(service, workflow, step, join, verdict)
+    subscriptions = service.subscriptions
     with service.engine.begin() as connection:
         locked = connection.execute(select(JOINS).where(JOINS.c.id == job.subject).with_for_update())
         current = locked.mappings().one_or_none()
@@ -176,14 +177,15 @@ def evaluate_join(service: Service, job: Job) -> int:
             queue.enqueue(connection, job.kind, [job.subject])  # something changed meanwhile: evaluate again
             queue.finish(connection, job)
             return 0
-        new = _store(connection, service, workflow, join, snapshot, verdict, outcome)
+        new = _store(connection, service, subscriptions, workflow, join, snapshot, verdict, outcome)
         queue.finish(connection, job)
-        outbox.enqueue_run_check(connection, service.subscriptions, join["source_task_id"])
+        outbox.enqueue_run_check(connection, subscriptions, join["source_task_id"])
     return new
 
 
 def _store(
-    connection: Connection, service: Service, workflow: Workflow, join: RowMapping, snapshot: TaskSnapshot, verdict: Verdict, outcome: JoinOutcome,
+    connection: Connection, service: Service, subscriptions: Subscriptions, workflow: Workflow, join: RowMapping,
+    snapshot: TaskSnapshot, verdict: Verdict, outcome: JoinOutcome,
 ) -> int:  # fmt: skip
     """Store what a join came to. Returns how many follow-ups are new."""
     follow_ups = outcome.follow_ups
@@ -194,20 +196,20 @@ def _store(
     due = joins_for(follow_ups, workflow, service.settings.unique_id_prefix)
     opened = open_joins(connection, workflow, due, snapshot.response_id)
     enqueue_within_limits(connection, service, snapshot.view.environment, new.to_create)
-    outbox.publish_follow_ups(connection, service.subscriptions, [*new.unique_ids, *obsolete])
-    if "fired_at" in columns and has_subscriber(service.subscriptions, JOIN):
-        _publish_finished(connection, service, {**join, **columns})
+    outbox.publish_follow_ups(connection, subscriptions, [*new.unique_ids, *obsolete])
+    if "fired_at" in columns and has_subscriber(subscriptions, JOIN):
+        _publish_finished(connection, subscriptions, {**join, **columns})
     enqueue_joins(connection, [opened])
     return len(new.unique_ids)
 
 
-def _publish_finished(connection: Connection, service: Service, join: Mapping[str, Any]) -> None:
+def _publish_finished(connection: Connection, subscriptions: Subscriptions, join: Mapping[str, Any]) -> None:
     """Publish join.finished, with the join as the API shows it."""
     data = {**described(join), "members": members_of(connection, join)}
     key = f"{join['id']}:{join['fired_at']:%Y-%m-%dT%H:%M:%S.%f}"
     project = connection.scalar(select(Task.project).where(Task.task_id == join["source_task_id"]))
     about = {"workflow": (join["workflow"],), "step": (join["step"],), "project": (project,)}
-    outbox.publish(connection, service.subscriptions, f"{JOIN}.finished", key, data, about=about)
+    outbox.publish(connection, subscriptions, f"{JOIN}.finished", key, data, about=about)
 
 
 DESCRIBED = (

@@ -11,6 +11,7 @@ from more_itertools import chunked, mark_ends
 from sqlalchemy import Connection
 
 from pipeline.events import outbox
+from pipeline.events.subscriptions import Subscriptions
 from pipeline.follow_ups import joins
 from pipeline.follow_ups.activation import activations, applying_steps
 from pipeline.follow_ups.pauses import Planner, invalid_files, paused_workflows, record_missed
@@ -105,6 +106,7 @@ def store_plan(
     rest is not stored.
     """
     created = 0
+    subscriptions = service.subscriptions
     batches = list(chunked(plan.follow_ups, FOLLOW_UP_BATCH_SIZE)) or [[]]
     for _, is_last, batch in mark_ends(batches):
         check_lease()
@@ -112,7 +114,7 @@ def store_plan(
             if plan.snapshot.key != snapshot_key(connection, plan.snapshot.view.task_id):
                 finish(connection, None)
                 break
-            created += store_batch(connection, service, plan, batch, is_last)
+            created += store_batch(connection, service, subscriptions, plan, batch, is_last)
             if is_last:
                 finish(connection, created)
     return created
@@ -185,8 +187,8 @@ def _would_plan(snapshot: TaskSnapshot, workflow: Workflow) -> bool:
 
 
 def store_batch(
-    connection: Connection, service: Service, plan: TaskPlan, batch: Sequence[PlannedFollowUp], is_last: bool
-) -> int:
+    connection: Connection, service: Service, subscriptions: Subscriptions, plan: TaskPlan, batch: Sequence[PlannedFollowUp], is_last: bool,
+) -> int:  # fmt: skip
     """Store one batch, and with the last one what depends on the whole plan. Returns how many follow-ups are new.
 
     Rows are locked in one order everywhere: follow-ups, joins, counters of limits, jobs.
@@ -195,13 +197,13 @@ def store_batch(
     new = insert_follow_ups(connection, service, snapshot, batch)
     finalized = _finalize(connection, service, plan) if is_last else Finalized([], [])
     enqueue_within_limits(connection, service, snapshot.view.environment, new.to_create)
-    outbox.publish_follow_ups(connection, service.subscriptions, [*new.unique_ids, *finalized.canceled])
+    outbox.publish_follow_ups(connection, subscriptions, [*new.unique_ids, *finalized.canceled])
     joins.enqueue_joins(connection, finalized.joins)
     if is_last:
         record_missed(connection, plan.missed, snapshot.view.task_id)
         _recheck_joins(connection, snapshot)
         root = snapshot.view.source.task_id if snapshot.view.source else snapshot.view.task_id
-        outbox.enqueue_run_check(connection, service.subscriptions, root)
+        outbox.enqueue_run_check(connection, subscriptions, root)
     return len(new.unique_ids)
 
 

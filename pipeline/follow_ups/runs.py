@@ -82,11 +82,12 @@ def finished_run(connection: Connection, root: str, prices: Prices) -> tuple[set
 
 def publish_run_finished(service: Service, job: Job) -> None:
     """Run a job of kind `check_run`: publish workflow.finished once the run has ended, and again if it was continued."""
+    subscriptions = service.subscriptions
     with service.reader.begin() as connection:
         root = root_of(connection, job.subject)
         finished = finished_run(connection, root, service.prices)
         joins = _joins(connection, root) if finished else []
-        projects = _projects(connection, root) if has_filter(service.subscriptions, "project") else set()
+        projects = _projects(connection, root) if has_filter(subscriptions, "project") else set()
     with service.engine.begin() as connection:
         if finished is not None:
             workflows, run = finished
@@ -94,7 +95,7 @@ def publish_run_finished(service: Service, job: Job) -> None:
             data = {"task_id": root, "workflows": sorted(workflows), **run, "joins": joins}
             key = f"{root}:{counts}"
             about: About = {"workflow": workflows, "project": projects}
-            publish(connection, service.subscriptions, f"{WORKFLOW}.finished", key, data, about=about)
+            publish(connection, subscriptions, f"{WORKFLOW}.finished", key, data, about=about)
         queue.finish(connection, job)
 
 

@@ -239,11 +239,7 @@ def detach_task(connection: Connection, follow_up: RowMapping) -> None:
 
 
 def _publish_change(connection: Connection, subscriptions: Subscriptions, follow_up: RowMapping) -> None:
-    """Publish a follow-up that ended by itself, and enqueue the joins and the run that wait for it.
-
-    `subscriptions` are read before the transaction: threads that each held a connection and waited for a second one would
-    wait for each other.
-    """
+    """Publish a follow-up that ended by itself, and enqueue the joins and the run that wait for it."""
     outbox.publish_follow_ups(connection, subscriptions, [follow_up["unique_id"]])
     joins.recheck_joins(connection, follow_up)
     outbox.enqueue_run_check(connection, subscriptions, follow_up["source_task_id"])

@@ -16,11 +16,12 @@ from tests.factories.pipelines import Pipeline
 
 @pytest.fixture
 def open_service(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """`open_service(**settings)` → a Service on this test's database, without workflows and without Scale."""
+    """`open_service(**settings)` → a Service on this test's database, without workflows and without Scale. `pool_size`: the number
+    of its connections on PostgreSQL."""
     opened: list[Service] = []
     (tmp_path / "workflows").mkdir()
 
-    def open_one(**settings: Any) -> Service:
+    def open_one(pool_size: int = 5, **settings: Any) -> Service:
         given = {
             "database_url": database_url,
             "workflows_dir": str(tmp_path / "workflows"),
@@ -29,7 +30,7 @@ def open_service(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Se
             "python_steps": ("our_functions",),
             **settings,
         }
-        opened.append(build_service(Settings(**given), cache_seconds=0))
+        opened.append(build_service(Settings(**given), pool_size=pool_size, cache_seconds=0))
         return opened[-1]
 
     yield open_one

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -184,6 +185,20 @@ def test_the_tasks_of_a_join_can_be_fanned_out_and_joined_again(pipeline: Pipeli
     for task_id in list(pipeline.children("all")):
         pipeline.finish(task_id, {"category": "no"})
     assert pipeline.joins()[f"w.last.{ROOT}"]["result"]["answer"] == {"category": "no"}
+
+
+def test_plans_creations_and_joins_use_one_connection_at_a_time(
+    open_pipeline: Callable[..., Pipeline],
+) -> None:
+    """A second one, asked for while the first is held, is refused after five seconds: several threads share few."""
+    pipeline = open_pipeline(pool_size=1)
+    last = {"after": {"step": "each"}, "join": {"wait": "all", "reduce": "majority"}}
+    pipeline.workflow({"each": EACH, "last": last})
+    pipeline.receive(boxes("car"))
+    (child,) = pipeline.children("each")
+    pipeline.finish(child, {"category": "yes"})
+    assert pipeline.joins()[f"w.last.{ROOT}"]["verdict"] == "fire"
+    assert [job for job in pipeline.jobs() if job["last_error"]] == []
 
 
 def test_a_wide_join_counts_its_children_before_it_loads_them(
