@@ -11,14 +11,13 @@ from marshmallow.validate import OneOf, Range
 
 from app.api.blueprint import Blueprint, actor
 from app.api.lists import CostSchema, ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
-from app.api.previews import PlannedFollowUp
+from app.api.previews import PlannedFollowUp, loaded_workflow
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from pipeline.follow_ups import backfill
 from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import backfills as queries
-from workflows.definition.model import Workflow
 
 blueprint = Blueprint("backfills", "Workflows over results that are already stored.")
 
@@ -111,8 +110,8 @@ class BackfillQuery(ListQuery):
 @blueprint.response(200, BackfillAnswer)
 def start_backfill(given: Mapping[str, Any], name: str) -> Record:
     """Run a workflow over stored results, or preview it with `dry_run`"""
-    workflow = _loaded(name)
-    filters = {key: given[key] for key in backfill.FILTERS if key in given}
+    workflow = loaded_workflow(name)
+    filters = filters_of(given)
     if given["dry_run"]:
         *_, found = backfill.preview(
             service(), workflow, filters, limit=given.get("limit"), max_evaluated=MAX_EVALUATED
@@ -173,6 +172,11 @@ def resume_backfill(backfill_id: UUID) -> Record:
     return row
 
 
+def filters_of(given: Mapping[str, Any]) -> Record:
+    """Return the filters of a BackfillRequest."""
+    return {name: given[name] for name in backfill.FILTERS if name in given}
+
+
 def preview_body(found: backfill.BackfillPreview) -> Record:
     """Return a preview as the API and the command show it."""
     return {
@@ -183,10 +187,3 @@ def preview_body(found: backfill.BackfillPreview) -> Record:
         "cost": found.cost.to_json(),
         "examples": found.examples,
     }
-
-
-def _loaded(name: str) -> Workflow:
-    workflow = service().workflows.workflow(name)
-    if workflow is None:
-        raise ProblemError(404, f"no workflow {name} is loaded; GET /api/v1/workflows lists the loaded ones.")
-    return workflow

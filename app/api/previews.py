@@ -127,8 +127,12 @@ def _view(task_id: str) -> View:
 def _selected(query: Mapping[str, Any]) -> list[Workflow]:
     if "workflow" not in query:
         return list(service().workflows.loaded)
-    if (workflow := service().workflows.workflow(query["workflow"])) is None:
-        raise ProblemError(
-            404, f"no workflow {query['workflow']} is loaded; GET /api/v1/workflows lists the loaded ones."
-        )
-    return [workflow]
+    return [loaded_workflow(query["workflow"])]
+
+
+def loaded_workflow(name: str) -> Workflow:
+    """Return a workflow by its name. Raises ProblemError (404) if none of that name is loaded."""
+    workflow = service().workflows.workflow(name)
+    if workflow is None:
+        raise ProblemError(404, f"no workflow {name} is loaded; GET /api/v1/workflows lists the loaded ones.")
+    return workflow

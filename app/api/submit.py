@@ -11,6 +11,7 @@ from marshmallow.validate import Length, OneOf, Regexp
 
 from app.api.blueprint import Blueprint, actor
 from app.api.lists import CostSchema, OutputSchema
+from app.api.previews import loaded_workflow
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from pipeline.follow_ups import inputs, submit
@@ -101,18 +102,15 @@ class Started(OutputSchema):
 @blueprint.response(200, Started)
 def start_workflow(given: Mapping[str, Any], name: str) -> Record:
     """Start a workflow with inputs: no first task is needed"""
-    workflow = service().workflows.workflow(name)
-    if workflow is None:
-        raise ProblemError(404, f"no workflow {name} is loaded; GET /api/v1/workflows lists the loaded ones.")
+    workflow = loaded_workflow(name)
     environment = given["environment"]
     rows = [submit.Row(number, row) for number, row in enumerate(given["inputs"], 1)]
     try:
         found = inputs.read_inputs(service(), workflow, rows, environment)
     except InvalidInput as refused:
         raise ProblemError(422, f"{refused}.") from None
-    preview = inputs.preview_inputs(service(), workflow, [one for one in found if not one.fault], environment)
-    faults = {one.line: one.fault for one in found if one.fault} | preview.faults
-    if faults:
+    preview = inputs.preview_inputs(service(), workflow, found, environment)
+    if faults := preview.faults:
         line, fault = min(faults.items())
         raise ProblemError(422, f"{len(faults)} invalid inputs; nothing was started. Input {line}: {fault}.")
     if given["dry_run"]:

@@ -32,10 +32,8 @@ def start_workflow(
         inputs = starting.read_inputs(service(), workflow, rows, environment)
     except InvalidInput as error:
         raise click.ClickException(str(error)) from None
-    valid = [one for one in inputs if one.fault is None]
-    preview = starting.preview_inputs(service(), workflow, valid, environment)
-    faults = {one.line: one.fault for one in inputs if one.fault} | preview.faults
-    if faults:
+    preview = starting.preview_inputs(service(), workflow, inputs, environment)
+    if faults := preview.faults:
         lines = [printable(f"line {line}: {fault}") for line, fault in sorted(faults.items())[:MAX_PRINTED]]
         more = [f"… and {len(faults) - MAX_PRINTED} more"] if len(faults) > MAX_PRINTED else []
         raise click.ClickException(

@@ -113,14 +113,16 @@ def submit(file: Path, **options: Any) -> None:
 
 def refuse_with_workflow(options: Options) -> None:
     """Raise UsageError for an option about requests, which a workflow has itself."""
-    given: dict[str, object] = {
+    refused: dict[str, object] = {
         "--type": options.type_name,
         "--request": options.request_file,
         "--name": options.name,
         "--per-minute": options.per_minute,
     }
-    for option in (option for option, value in given.items() if value is not None):
-        raise click.UsageError(f"{option} cannot be combined with --workflow: the workflow has the requests.")
+    if given := [option for option, value in refused.items() if value is not None]:
+        raise click.UsageError(
+            f"{given[0]} cannot be combined with --workflow: the workflow has the requests."
+        )
 
 
 def read_tasks(file: Path, options: Options) -> list[SubmittedTask]:

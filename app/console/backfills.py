@@ -8,13 +8,12 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from flask import abort, flash, redirect, request, url_for
-from marshmallow import ValidationError
 from werkzeug.wrappers import Response
 
-from app.api.backfills import MAX_EVALUATED, BackfillRequest
+from app.api.backfills import MAX_EVALUATED, BackfillRequest, filters_of
 from app.console import session
 from app.console.frame import blueprint, page
-from app.console.lists import Filter
+from app.console.lists import Filter, load_query, read_filters
 from app.console.workflows import find_workflow
 from app.extensions import dispatcher, service
 from pipeline.access.tokens import OPERATE
@@ -45,8 +44,8 @@ OPTIONS = {"per_minute": "rate"}
 def confirm_backfill(name: str) -> Response:
     """Show what a backfill with the filters of the address would create. Nothing is written."""
     session.require_role(OPERATE)
-    workflow, given, chosen = _loaded(name), _request(), _chosen()
-    found = _preview(workflow, given)
+    workflow, chosen = _loaded(name), read_filters(FILTERS)
+    found = _preview(workflow, load_query(BackfillRequest(), chosen))
     words = [
         word
         for key, value in chosen.items()
@@ -69,15 +68,16 @@ def start_backfill(name: str) -> Response:
     """Start a backfill; ask again if more results match than were shown."""
     session.require_role(OPERATE)
     _loaded(name)
-    given, shown = _request(), request.form.get("expected", type=int)
+    chosen, shown = read_filters(FILTERS), request.form.get("expected", type=int)
+    given = load_query(BackfillRequest(), chosen)
     if shown is None:
         abort(400, "The form names no number of results. Open the page of the backfill again.")
-    filters = _filters(given)
+    filters = filters_of(given)
     with service().engine.begin() as connection:
         matching = backfill.count(connection, filters)
         if matching > shown:
             flash(f"{matching:,} results match now, {shown:,} did before. Nothing was started yet.")
-            return redirect(f"{request.path}?{urlencode(_chosen())}")
+            return redirect(f"{request.path}?{urlencode(chosen)}")
         _, job_ids = backfill.start(
             connection,
             name,
@@ -114,31 +114,11 @@ def _loaded(name: str) -> Workflow:
     return found
 
 
-def _chosen() -> dict[str, str]:
-    return {one.name: value for one in FILTERS if (value := request.args.get(one.name, "").strip())}
-
-
-def _request() -> Record:
-    """Return the filters of the address as the API reads them. Aborts with 400."""
-    chosen = _chosen()
-    if "\0" in "".join(chosen.values()):
-        abort(400, "A filter contains a NUL character; no stored value does.")
-    try:
-        given: Record = BackfillRequest().load(chosen)
-    except ValidationError as error:
-        abort(400, f"The address cannot be read: {error}")
-    return given
-
-
-def _filters(given: Record) -> Record:
-    return {name: given[name] for name in backfill.FILTERS if name in given}
-
-
 def _preview(workflow: Workflow, given: Record) -> backfill.BackfillPreview:
     """Return the preview of as many results as the time allows."""
     deadline = time.monotonic() + MAX_PREVIEW_SECONDS
     growing = backfill.preview(
-        service(), workflow, _filters(given), limit=given.get("limit"), max_evaluated=MAX_EVALUATED
+        service(), workflow, filters_of(given), limit=given.get("limit"), max_evaluated=MAX_EVALUATED
     )
     found = next(growing)
     while time.monotonic() < deadline and next(growing, None) is not None:  # it is one object that grows

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flask import abort, request, url_for
-from marshmallow import Schema, ValidationError
+from marshmallow import Schema
 from werkzeug.wrappers import Response
 
 from app.api.insights import CountedTasksQuery, InsightsQuery, read_insights, selection
 from app.console.frame import blueprint, page
-from app.console.lists import Filter, download, read_filters
+from app.console.lists import Filter, download, load_query, read_filters, refuse_nul
 from app.extensions import service
 from pipeline.insights import KEYS, MAX_TASKS, TABLES, tasks_counted
 from pipeline.insights.numbers import COUNTS
@@ -128,14 +128,9 @@ def insights_tasks() -> Response:
 
 def _load(schema: Schema) -> Record:
     """Return the parameters of the address that the schema knows. Aborts with 400."""
-    if "\0" in "".join(request.args.values()):
-        abort(400, "A filter contains a NUL character; no stored value does.")
+    refuse_nul()
     given = {name: value for name, value in request.args.items() if value and name in schema.fields}
-    try:
-        loaded: Record = schema.load(given)
-    except ValidationError as error:
-        abort(400, f"The address cannot be read: {error}")
-    return loaded
+    return load_query(schema, given)
 
 
 def heading(name: str) -> str:

@@ -11,13 +11,14 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, abort, request
+from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection
 
 from app.console.frame import live_part, page
 from app.extensions import service
 from pipeline.db.ids import format_timestamp
 from pipeline.db.json import dumps
-from pipeline.operations.queries import Page
+from pipeline.operations.queries import Page, Record
 from pipeline.operations.queries.paging import MAX_COUNTED
 
 PAGE_ROWS = 50
@@ -89,12 +90,26 @@ def show_count(count: int) -> str:
 def read_filters(filters: tuple[Filter, ...]) -> dict[str, str]:
     """Return the filters of the address that are set. Aborts with 400 on a value that is not among the choices."""
     chosen = {one.name: value for one in filters if (value := request.args.get(one.name, "").strip())}
-    if "\0" in "".join(request.args.values()):
-        abort(400, "A filter contains a NUL character; no stored value does.")
+    refuse_nul()
     for one in filters:
         if one.choices and chosen.get(one.name, one.choices[0]) not in one.choices:
             abort(400, f"{one.label} is one of {', '.join(one.choices)}.")
     return chosen
+
+
+def refuse_nul() -> None:
+    """Abort with 400 if a parameter of the address contains a NUL character."""
+    if "\0" in "".join(request.args.values()):
+        abort(400, "A filter contains a NUL character; no stored value does.")
+
+
+def load_query(schema: Schema, given: Mapping[str, str]) -> Record:
+    """Return parameters of the address as a schema of the API reads them. Aborts with 400."""
+    try:
+        loaded: Record = schema.load(given)
+    except ValidationError as error:
+        abort(400, f"The address cannot be read: {error}")
+    return loaded
 
 
 def _as_csv(fields: tuple[str, ...], rows: list[dict[str, Any]]) -> Response:

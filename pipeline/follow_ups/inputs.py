@@ -47,7 +47,9 @@ class InputPreview(NamedTuple):
     states: Counter[str]  # number of follow-ups by what would become of them
     cost: Cost  # of those that would be created
     follow_ups: list[dict[str, Any]]  # the first ones, as Preview.of yields them
-    faults: dict[int, str]  # line → why a request of the input could not be sent
+    faults: dict[
+        int, str
+    ]  # line → why the workflow does not take the input, or a request of it could not be sent
 
 
 def read_inputs(service: Service, workflow: Workflow, rows: Iterable[Row], environment: str) -> list[Input]:
@@ -96,6 +98,9 @@ def preview_inputs(
     preview = Preview(service, [workflow])
     found = InputPreview(Counter(), Cost(service.prices), [], {})
     for one in inputs:
+        if one.fault is not None:
+            found.faults[one.line] = one.fault
+            continue
         task = input_task(workflow.name, one.task_id, one.row)
         for follow_up in preview.of(view(task, task["response"], environment=environment)):
             found.states[follow_up["state"]] += 1

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import Connection, RowMapping, select
 
 from models import Delivery, Response, Task
 from pipeline.receive.replay import receive_task
@@ -34,9 +34,11 @@ def verify(service: Service, client: Client, follow_up: RowMapping) -> None:
     """
     source, response_id = follow_up["source_task_id"], follow_up["source_response_id"]
     key = (source, response_id)
-    if service.verified.get(key, 0.0) > time.monotonic() or _is_input(service, source):
+    if service.verified.get(key, 0.0) > time.monotonic():
         return
     with service.reader.begin() as connection:
+        if _is_input(connection, source):
+            return
         type_name = connection.scalar(select(Task.type).where(Task.task_id == source))
         ours = connection.scalar(select(Response.response).where(Response.id == response_id))
     try:
@@ -58,11 +60,10 @@ def verify(service: Service, client: Client, follow_up: RowMapping) -> None:
     service.verified[key] = time.monotonic() + VERIFIED_SECONDS
 
 
-def _is_input(service: Service, task_id: str) -> bool:
+def _is_input(connection: Connection, task_id: str) -> bool:
     """Return whether a source is an input that this service stored itself: Scale does not know it."""
     stored = select(Delivery.id).where(Delivery.task_id == task_id, Delivery.kind == INPUT)
-    with service.reader.begin() as connection:
-        return connection.scalar(stored.limit(1)) is not None
+    return connection.scalar(stored.limit(1)) is not None
 
 
 def comparable(response: Any) -> str | None:
