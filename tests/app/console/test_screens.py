@@ -441,4 +441,4 @@ def test_a_backfill_is_previewed_started_and_stopped(
     assert "Backfill…" not in reader.get("/workflows/second-look").text
     assert reader.post(address, expected="3").status_code == 403
     assert admin.get("/workflows/second-look/backfill", since="soon").status_code == 400
-    assert admin.get("/workflows/nobody/backfill").status_code == 404
+    assert admin.get("/workflows/unknown/backfill").status_code == 404
