@@ -35,7 +35,7 @@ test-exports: .venv/installed-exports .venv-readers/installed .venv-labelstudio/
 	@REQUIRE_READERS=1 $(BIN)/pytest -n $(TEST_PROCESSES) tests/exports $(ARGS)
 
 faults: .venv/installed-dev ## Run the 40 cases of docs/reliability.md
-	@$(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal $$($(BIN)/python -m tests.reliability.cases) $(ARGS)
+	@FULL_AMOUNTS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal $$($(BIN)/python -m tests.reliability.cases) $(ARGS)
 
 soak: .venv/installed-dev ## Kill and freeze everything at random for MINUTES on each database, and account for every result
 	@$(BIN)/python -m tests.reliability.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

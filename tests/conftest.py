@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.db.migrations import migrate
 from tests import servers
+from tests.databases import MigratedDatabases, for_sqlalchemy
 from tests.process_use import starts_processes
 from tests.service import Service
 
@@ -149,11 +150,6 @@ def kubectl() -> Path:
     return _server(servers.kubectl)
 
 
-def _for_sqlalchemy(url: str) -> str:
-    """The form that Settings.database_url has and DATABASE_URL takes too: psycopg 3 is named."""
-    return url.replace("postgresql://", "postgresql+psycopg://", 1)
-
-
 @pytest.fixture(scope="session")
 def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with every migration applied and no row. Tests copy it."""
@@ -166,13 +162,11 @@ def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def migrated_postgres_template(postgres: servers.PostgresServer) -> Iterator[str]:
-    """The name of a PostgreSQL database with every migration applied and no row. Tests make copies of it."""
-    name = f"weighbridge_template_{uuid.uuid4().hex[:12]}"
-    migrate(_for_sqlalchemy(postgres.create_database(name)))
-    postgres.close_connections(name)
-    yield name
-    postgres.drop_database(name)
+def migrated_databases(postgres: servers.PostgresServer) -> Iterator[MigratedDatabases]:
+    """The migrated PostgreSQL databases of this run."""
+    databases = MigratedDatabases(postgres)
+    yield databases
+    databases.close()
 
 
 @pytest.fixture
@@ -184,11 +178,11 @@ def sqlite_url(migrated_sqlite_file: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgres_url(postgres: servers.PostgresServer, migrated_postgres_template: str) -> Iterator[str]:
+def postgres_url(migrated_databases: MigratedDatabases) -> Iterator[str]:
     """A migrated, empty PostgreSQL database."""
-    name = f"weighbridge_{uuid.uuid4().hex[:12]}"
-    yield _for_sqlalchemy(postgres.create_database(name, template=migrated_postgres_template))
-    postgres.drop_database(name)
+    name, uses = migrated_databases.take()
+    yield for_sqlalchemy(migrated_databases.server.url(name))
+    migrated_databases.give_back(name, uses)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -205,7 +199,7 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
         return
     server = request.getfixturevalue("postgres")
     name = f"weighbridge_{uuid.uuid4().hex[:12]}"
-    yield _for_sqlalchemy(server.create_database(name))
+    yield for_sqlalchemy(server.create_database(name))
     server.drop_database(name)
 
 

@@ -114,9 +114,12 @@ class Process:
         """Send SIGKILL to the whole tree, as if the machine lost power."""
         # Stopped first, so that nothing is born or noticed between two of the kills.
         self.send(signal.SIGSTOP)
+        children = self.children()
         self.send(signal.SIGKILL)
         if self.popen:
             self.popen.wait()
+        # A backend that still ends holds PostgreSQL's shared memory, and a new server would refuse to start.
+        wait_until(lambda: all(map(_has_ended, children)), 10, "the killed processes are gone")
 
     def freeze(self) -> None:
         """Send SIGSTOP to the whole tree: connections stay open without answers."""
@@ -141,6 +144,14 @@ class Process:
         return (
             "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
         )
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Return whether a process is gone, or only waits for a parent that asks for its exit status."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _as_user(user: str | None) -> dict[str, Any]:

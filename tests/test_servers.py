@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from tests import servers
+from tests.databases import MigratedDatabases
 
 
 def test_a_postgres_keeps_its_rows_through_a_kill(own_postgres: servers.OwnPostgres) -> None:
@@ -149,3 +150,27 @@ def test_a_run_without_a_server_says_so_in_its_last_line(tmp_path: Path, require
     else:
         assert done.returncode == 0
         assert "1 passed, 1 skipped: no Redis in" in last, done.stdout
+
+
+def test_a_database_is_used_again_without_its_rows_and_not_after_its_schema_changed(
+    postgres: servers.PostgresServer,
+) -> None:
+    databases = MigratedDatabases(postgres)
+    try:
+        first, uses = databases.take()
+        with psycopg.connect(postgres.url(first)) as connection:
+            connection.execute("INSERT INTO workflow_pauses VALUES ('w', 'someone', now())")
+        databases.give_back(first, uses)
+        second, uses = databases.take()
+        assert (second != first, uses) == (True, 1)
+        with pytest.raises(psycopg.OperationalError, match="does not exist"):
+            psycopg.connect(postgres.url(first))
+        with psycopg.connect(postgres.url(second)) as connection:
+            assert connection.execute("SELECT count(*) FROM workflow_pauses").fetchone() == (0,)
+            connection.execute("ALTER TABLE workflow_pauses ADD COLUMN more text")
+        databases.give_back(second, uses)
+        third, uses = databases.take()
+        assert uses == 0
+        databases.give_back(third, uses)
+    finally:
+        databases.close()

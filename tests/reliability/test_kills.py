@@ -10,11 +10,12 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.amounts import amount
 from tests.reliability.load import Sender, rows, sandbox_tasks
 from tests.servers import OwnRedis, wait_until
 from tests.service import Service
 
-KILLS = 20
+KILLS = amount(10, 50)
 
 
 @pytest.mark.slow

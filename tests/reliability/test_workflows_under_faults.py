@@ -17,6 +17,7 @@ import requests
 from PIL import Image, ImageDraw
 
 from sandbox.pytest_plugin import SandboxError, ScaleSandbox, running_sandbox
+from tests.amounts import amount
 from tests.reliability.load import rows
 from tests.servers import OwnRedis, wait_until
 from tests.service import ROOT, Service
@@ -27,7 +28,7 @@ Task = dict[str, Any]
 Start = Callable[..., Service]
 
 EXAMPLES = ROOT / "examples"
-ROOTS, SAMPLED, KILLS = 6, 4, 12
+ROOTS, SAMPLED, KILLS = amount(2, 6), amount(1, 4), amount(4, 12)
 FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("error_after", {"share": 0.2}),
     ("reset_after", {"share": 0.05}),

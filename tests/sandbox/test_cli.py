@@ -18,10 +18,12 @@ from sandbox.annotators import AnnotatorContext
 from sandbox.examples import EXAMPLES, example
 from sandbox.pytest_plugin import ScaleSandbox, running_sandbox
 from scale.envelope import parse_callback
+from tests.amounts import amount
 from tests.sandbox.callback_receiver import CallbackReceiver
 from tests.sandbox.conftest import HOME
 
 RUN = [sys.executable, "-c", "from sandbox.cli import sandbox; sandbox()"]
+TASKS = amount(200, 1_000)
 Flask = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -292,11 +294,11 @@ def test_a_rejected_trigger_fails(command: Flask, receiver: CallbackReceiver):
     assert "must be one of" in command("trigger", "paintannotation", "--to", receiver.url).stderr
 
 
-def test_a_thousand_tasks_are_stored_and_call_back(sandbox: ScaleSandbox, receiver: CallbackReceiver):
+def test_many_tasks_are_stored_and_call_back(sandbox: ScaleSandbox, receiver: CallbackReceiver):
     session = requests.Session()
     session.trust_env = False
     request = {**example("polygonannotation"), "callback_url": receiver.url}
-    for number in range(1000):
+    for number in range(TASKS):
         answer = session.post(
             f"{sandbox.api_url}/task/polygonannotation",
             json={**request, "unique_id": f"u{number}"},
@@ -304,8 +306,8 @@ def test_a_thousand_tasks_are_stored_and_call_back(sandbox: ScaleSandbox, receiv
             timeout=10,
         )
         assert answer.status_code == 200
-    receiver.wait_for(1000, seconds=60)
-    assert len({arrived.json["task_id"] for arrived in receiver.arrived}) == 1000
+    receiver.wait_for(TASKS, seconds=60)
+    assert len({arrived.json["task_id"] for arrived in receiver.arrived}) == TASKS
 
 
 def test_every_example_can_be_triggered(sandbox: ScaleSandbox, receiver: CallbackReceiver):

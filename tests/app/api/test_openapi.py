@@ -15,6 +15,7 @@ from schemathesis.checks import negative_data_rejection, positive_data_acceptanc
 
 from app.extensions import TOKEN_FAILURES
 from app.failure_limiter import WINDOW_SECONDS, FailureLimiter
+from tests.amounts import amount
 from tests.app.api.conftest import TOKEN, Deliver
 
 ENDPOINTS = {
@@ -127,7 +128,7 @@ def ask(requests: SearchStrategy[Case]) -> None:
     """A few of these requests, the same ones each time, and whether each answer is as described."""
 
     @settings(
-        max_examples=8,
+        max_examples=amount(3, 15),
         deadline=None,
         derandomize=True,
         database=None,

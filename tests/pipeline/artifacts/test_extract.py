@@ -24,6 +24,7 @@ from pipeline.receive import replay
 from pipeline.service import Service
 from scale.annotations import Annotation as Value
 from scale.masks import INDEX_IMAGE_ROLES
+from tests.amounts import amount
 from tests.assertions import only, table
 from tests.factories.callbacks import callback, receive_callback
 from tests.factories.files import BOX, Files, claim, video, work_without_planning
@@ -394,7 +395,7 @@ def test_a_large_file_becomes_rows_within_300_mb_over_the_idle_worker(
     vertices = ",".join(f'{{"x":{n}.5,"y":{n}}}' for n in range(300))
     shape = f'{{"type":"polygon","label":"road","uuid":"u","vertices":[{vertices}]}}'
     frame = ('{"annotations":[' + ",".join([shape] * 20) + "]}").encode()
-    frames = 80_000_000 // len(frame)  # as Python objects: more than 800 MB
+    frames = amount(40_000_000, 200_000_000) // len(frame)  # as Python objects: more than 400 MB
 
     def large(_: ReceivedRequest) -> Iterator[bytes]:
         yield b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n["

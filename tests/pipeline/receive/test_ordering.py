@@ -12,6 +12,7 @@ from sqlalchemy import delete, insert
 from models import Delivery, FollowUp, Response, Task
 from pipeline.jobs import kinds, queue
 from pipeline.service import Service
+from tests.amounts import amount
 from tests.assertions import empty, only, stored_rows, table
 from tests.factories.callbacks import RECORDED, at, boxes, callback, receive_by_general_path, receive_callback
 
@@ -103,7 +104,7 @@ def test_any_part_of_the_life_in_any_order_ends_in_identical_rows(service: Servi
 def test_doubled_and_late_events_change_nothing_but_the_count(service: Service) -> None:
     expected = after(service, [*LIFE, *LIFE])
     assert [row["duplicates"] for row in expected["deliveries"]] == [1] * 5
-    for number, order in enumerate(itertools.permutations(LIFE)):
+    for number, order in enumerate(itertools.islice(itertools.permutations(LIFE), 0, None, amount(7, 1))):
         late = number % 5
         doubled = [*order[:late], *order, *order[late:]]
         assert after(service, doubled) == expected
