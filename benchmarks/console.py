@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection, event, text
 
-from app import create_app
+from app.application import create_app
 from benchmarks import stack
 from config import load_settings
 from models import Annotation, Delivery, Response, Task

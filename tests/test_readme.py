@@ -14,7 +14,7 @@ from typing import Any
 import click
 import pytest
 
-from app.commands import COMMANDS
+from app.commands import make_commands
 from config import Settings, load_settings
 from config.development import development_environment
 from scale.task_types import GENERIC, TASK_TYPES, TaskType
@@ -103,7 +103,7 @@ def test_every_command_that_is_mentioned_exists() -> None:
     }
     assert len(mentioned) > 20
     for words in mentioned:
-        known: Any = {command.name: command for command in COMMANDS}
+        known: Any = make_commands().commands
         for word in words.split():
             assert word in known, f"weighbridge {words}"
             command = known[word]

@@ -2,51 +2,60 @@
 
 from __future__ import annotations
 
+import gc
+
 import click
-from flask import Flask
 
-from app.commands import scale_projects, workflow_previews  # noqa: F401  # add commands to their groups
-from app.commands.artifacts import artifacts
-from app.commands.audit import audit
-from app.commands.backfills import backfills
-from app.commands.backup import backup, restore
-from app.commands.bulk_actions import bulk_actions
-from app.commands.creation import creation
-from app.commands.database import db
-from app.commands.datasets import datasets
-from app.commands.deliveries import deliveries
-from app.commands.demo import demo
-from app.commands.doctor import doctor
-from app.commands.export import export
-from app.commands.follow_ups import follow_ups
-from app.commands.group import Group
-from app.commands.jobs import jobs
-from app.commands.joins import joins
-from app.commands.purge import purge
-from app.commands.reconcile import import_files, reconcile
-from app.commands.runs import runs
-from app.commands.scale import scale
-from app.commands.spend import spend
-from app.commands.stats import stats
-from app.commands.subscribers import subscribers
-from app.commands.task_types import task_types
-from app.commands.tasks import tasks
-from app.commands.tokens import tokens
-from app.commands.up import up
-from app.commands.workflows import workflows
+from app.commands.group import Group, LazyCommands
 from config.logging import log_to_standard_error
-from sandbox.cli import sandbox
 
-SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "Run": (up, demo, doctor, db),
-    "Look": (tasks, runs, stats, spend, deliveries, artifacts, jobs, audit),
-    "Datasets": (datasets, export),
-    "Decide": (workflows, backfills, bulk_actions, follow_ups, joins, creation),
-    "Keep and forget": (purge, backup, restore),
-    "Operate": (reconcile, import_files, subscribers, tokens, scale),
-    "Develop": (sandbox, task_types),
+SECTIONS: dict[str, dict[str, str]] = {
+    "Run": {
+        "up": "app.commands.up:up",
+        "demo": "app.commands.demo:demo",
+        "doctor": "app.commands.doctor:doctor",
+        "db": "app.commands.database:db",
+    },
+    "Look": {
+        "tasks": "app.commands.tasks:tasks",
+        "runs": "app.commands.runs:runs",
+        "stats": "app.commands.stats:stats",
+        "spend": "app.commands.spend:spend",
+        "deliveries": "app.commands.deliveries:deliveries",
+        "artifacts": "app.commands.artifacts:artifacts",
+        "jobs": "app.commands.jobs:jobs",
+        "audit": "app.commands.audit:audit",
+    },
+    "Datasets": {
+        "datasets": "app.commands.datasets:datasets",
+        "export": "app.commands.export:export",
+    },
+    "Decide": {
+        "workflows": "app.commands.workflows:workflows",
+        "backfills": "app.commands.backfills:backfills",
+        "bulk-actions": "app.commands.bulk_actions:bulk_actions",
+        "follow-ups": "app.commands.follow_ups:follow_ups",
+        "joins": "app.commands.joins:joins",
+        "creation": "app.commands.creation:creation",
+    },
+    "Keep and forget": {
+        "purge": "app.commands.purge:purge",
+        "backup": "app.commands.backup:backup",
+        "restore": "app.commands.backup:restore",
+    },
+    "Operate": {
+        "reconcile": "app.commands.reconcile:reconcile",
+        "import": "app.commands.reconcile:import_files",
+        "subscribers": "app.commands.subscribers:subscribers",
+        "tokens": "app.commands.tokens:tokens",
+        "scale": "app.commands.scale:scale",
+    },
+    "Develop": {
+        "sandbox": "sandbox.cli:sandbox",
+        "task-types": "app.commands.task_types:task_types",
+    },
 }
-COMMANDS: tuple[click.Command, ...] = tuple(command for section in SECTIONS.values() for command in section)
+"""Title of a section of the help → its commands and where each is."""
 
 
 class Commands(Group):
@@ -57,6 +66,16 @@ class Commands(Group):
         log_to_standard_error()
         return super().get_command(ctx, cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command to run. Whatever it needs is imported: see `main` for the collection."""
+        found = super().resolve_command(ctx, args)
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
+        return found
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order in which the commands were added."""
         return list(self.commands)
@@ -64,26 +83,22 @@ class Commands(Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands of each section of the help."""
         width = max(len(name) for name in self.commands)
-        for title, commands in SECTIONS.items():
+        for title, names in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl(
                     [
                         (
-                            str(command.name).ljust(width),
-                            command.get_short_help_str(formatter.width - width - 6),
+                            name.ljust(width),
+                            self.commands[name].get_short_help_str(formatter.width - width - 6),
                         )
-                        for command in commands
+                        for name in names
                     ]
                 )
 
 
 def make_commands(name: str | None = None, help_text: str | None = None) -> Commands:
     """Return a group with every command and the hidden former names."""
-    group = Commands(name, help=help_text, commands={str(command.name): command for command in COMMANDS})
+    places = {name: place for section in SECTIONS.values() for name, place in section.items()}
+    group = Commands(name, help=help_text, commands=LazyCommands(places))
     group.alias("creating", "creation")
     return group
-
-
-def register(app: Flask) -> None:
-    """Give the application its commands, for `flask …`."""
-    app.cli = make_commands()

@@ -8,10 +8,11 @@ from typing import Any
 from uuid import UUID
 
 import click
+from flask.cli import with_appcontext
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from app.api.backfills import BackfillSchema, preview_body
-from app.commands.group import Group, actor, dispatch_now
+from app.commands.group import Command, Group, actor, dispatch_now
 from app.commands.output import (
     add_options,
     as_json,
@@ -24,7 +25,7 @@ from app.commands.output import (
     printable,
 )
 from app.commands.timestamps import EXAMPLES, TIMESTAMP
-from app.commands.workflows import find, workflows
+from app.commands.workflows import find
 from app.extensions import service
 from pipeline.follow_ups import backfill as backfilling
 from pipeline.follow_ups.backfill import BackfillPreview
@@ -53,7 +54,7 @@ selection = add_options(
 """Adds the options that select results."""
 
 
-@workflows.command("backfill")
+@click.command("backfill", cls=Command)
 @click.argument("name")
 @selection
 @click.option("--limit", type=click.IntRange(1), help="End after N results with new follow-ups.")
@@ -62,6 +63,7 @@ selection = add_options(
 @click.option("--wait", is_flag=True, help="Wait until the backfill has ended, and show its progress.")
 @click.option("--yes", is_flag=True, help="Skip the preview and the confirmation.")
 @as_json
+@with_appcontext
 def start_backfill(
     name: str,
     limit: int | None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
+import pkgutil
+from collections import UserDict
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +13,7 @@ import click
 from flask.cli import AppGroup
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.extensions import dispatcher
+from app.extensions import dispatcher, service
 from config import SettingsError
 from pipeline.operations.database_errors import explain
 from pipeline.operations.queries import NotFound
@@ -33,7 +35,7 @@ COLLECTIONS = {
 
 def dispatch_now(job_ids: Sequence[UUID]) -> None:
     """Publish the ids of committed jobs before returning: this process may end before a thread would."""
-    if job_ids and not dispatcher().embedded:
+    if job_ids and not service().settings.embedded:
         dispatcher().publish(job_ids)
 
 
@@ -43,6 +45,23 @@ def actor() -> str:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):  # containers run under ids without a name
         return "cli"
+
+
+class LazyCommands(UserDict[str, click.Command]):
+    """The commands of a group by name. The module of one is imported when it is asked for, so that no command waits for the others.
+
+    places: where each command is, as "module:attribute".
+    """
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        super().__init__()
+        self.data |= places  # type: ignore[arg-type]  # __getitem__ replaces each by the command
+
+    def __getitem__(self, name: str) -> click.Command:
+        found = self.data[name]
+        if isinstance(found, str):
+            found = self.data[name] = pkgutil.resolve_name(found)
+        return found
 
 
 class FriendlyErrors:

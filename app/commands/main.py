@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 from typing import Any
 
@@ -21,13 +22,15 @@ Run `weighbridge up` to start everything on this machine, and `weighbridge docto
 
 def create_application(*_: Any) -> Flask:
     """Return the application for the settings of the environment. Called by the first command that needs it."""
-    from app import create_app
+    from app.extensions import (
+        create_bare_app,
+    )  # with the whole pipeline, which `weighbridge sandbox` does not need
 
     try:
         settings = load_settings(process="command")
     except SettingsError:
         settings = load_settings()  # raises it with the invalid settings of other processes, too
-    return create_app(settings)
+    return create_bare_app(settings)
 
 
 def make_main() -> Commands:
@@ -42,8 +45,5 @@ def make_main() -> Commands:
 
 def main() -> None:
     """Run a command."""
+    gc.disable()  # importing makes objects that stay; Commands switches collection on again
     make_main()(prog_name="weighbridge")
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from app.commands.group import Group, actor
+from app.commands.group import Group, LazyCommands, actor
 from app.commands.output import as_json, print_json, print_rows
 from app.commands.timestamps import TIMESTAMP
 from app.extensions import service
@@ -30,7 +30,15 @@ limit = click.option(
 )
 
 
-@click.group(cls=Group)
+@click.group(
+    cls=Group,
+    commands=LazyCommands(
+        {
+            "projects": "app.commands.scale_projects:projects",
+            "batches": "app.commands.scale_projects:batches",
+        }
+    ),
+)
 def scale() -> None:
     """Call Scale's API and print the answer."""
 

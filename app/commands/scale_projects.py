@@ -10,14 +10,14 @@ import click
 
 from app.commands.group import Group
 from app.commands.output import as_json, print_json
-from app.commands.scale import JSON, call, change, limit, print_objects, scale
+from app.commands.scale import JSON, call, change, limit, print_objects
 from scale.client import Client
 
 BATCH_COLUMNS = ("name", "project", "status", "created_at")
 PROJECT_COLUMNS = ("name", "type", "versions", "created_at")
 
 
-@scale.group(cls=Group)
+@click.group(cls=Group)
 def projects() -> None:
     """List, show and create projects and versions of their parameters."""
 
@@ -72,7 +72,7 @@ def set_project_params(client: Client, name: str, params: Any, patch: bool) -> N
     change("projects.set-params", name, partial(client.set_project_params, name, params, patch), patch=patch)
 
 
-@scale.group(cls=Group)
+@click.group(cls=Group)
 def batches() -> None:
     """List, show, create and finalize batches."""
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from app.api.tasks import Lineage, TaskDetail, TaskSummary
-from app.commands.group import Group
+from app.commands.group import Group, LazyCommands
 from app.commands.output import (
     as_json,
     console,
@@ -24,7 +24,6 @@ from app.commands.output import (
     warn_about_unknown_filters,
 )
 from app.commands.stats import stats
-from app.commands.submit import submit
 from app.commands.timestamps import EXAMPLES, TIMESTAMP
 from app.extensions import service
 from pipeline.follow_ups.lineage import lineage
@@ -47,12 +46,9 @@ LISTED = (
 )
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, commands=LazyCommands({"submit": "app.commands.submit:submit"}))
 def tasks() -> None:
     """List, show and submit tasks."""
-
-
-tasks.add_command(submit)
 
 
 @tasks.command("list")

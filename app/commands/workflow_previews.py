@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from flask.cli import with_appcontext
 from rich.syntax import Syntax
 
+from app.commands.group import Command
 from app.commands.output import as_json, console, print_json, print_rows, printable
 from app.commands.timestamps import EXAMPLES, TIMESTAMP
-from app.commands.workflows import FILE, find, workflows
+from app.commands.workflows import FILE, find
 from app.extensions import service
 from pipeline.follow_ups.preview import Preview, explanations
 from pipeline.follow_ups.prices import Cost, project_of
@@ -27,12 +29,13 @@ from workflows.planning.view import View, view
 MARKS = {True: "yes", False: "no", None: "unknown"}
 
 
-@workflows.command()
+@click.command(cls=Command)
 @click.option("--task", "task_id", metavar="TASK_ID", help="Plan a known task.")
 @click.option("--payload", type=FILE, help="Plan the callback body in this file.")
 @click.option("--since", type=TIMESTAMP, help=f"Plan every task that changed at or after TIME: {EXAMPLES}.")
 @click.option("--workflow", "name", metavar="NAME", help="Evaluate only this workflow or file.")
 @as_json
+@with_appcontext
 def plan(
     task_id: str | None, payload: str | None, since: datetime | None, name: str | None, as_json: bool
 ) -> None:
@@ -107,10 +110,11 @@ def payload_view(file: Path) -> View:
     return view(callback.task.raw, callback.response, environment=callback.environment)
 
 
-@workflows.command()
+@click.command(cls=Command)
 @click.argument("task_id")
 @click.option("--workflow", "name", metavar="NAME", help="Evaluate only this workflow.")
 @as_json
+@with_appcontext
 def explain(task_id: str, name: str | None, as_json: bool) -> None:
     """Explain which steps apply to a task, and why."""
     seen = task_view(task_id)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.commands.group import Group, actor, dispatch_now
+from app.commands.group import Group, LazyCommands, actor, dispatch_now
 from app.commands.output import as_json, print_json, print_rows, printable
 from app.extensions import service
 from pipeline.follow_ups import decisions, pauses
@@ -26,7 +26,16 @@ from workflows.docs.reference import reference as language_reference
 FILE = click.Path(exists=True, dir_okay=False)
 
 
-@click.group(cls=Group)
+@click.group(
+    cls=Group,
+    commands=LazyCommands(
+        {
+            "backfill": "app.commands.backfills:start_backfill",
+            "plan": "app.commands.workflow_previews:plan",
+            "explain": "app.commands.workflow_previews:explain",
+        }
+    ),
+)
 def workflows() -> None:
     """Check, preview, explain and pause workflows."""
 

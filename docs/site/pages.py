@@ -15,8 +15,8 @@ from typing import Any
 import click
 import yaml
 
-from app import create_app
-from app.commands import SECTIONS
+from app.application import create_app
+from app.commands import SECTIONS, make_commands
 from config import load_settings
 from sandbox.examples import EXAMPLES
 from scale.task_types import TASK_TYPES, TaskType
@@ -95,11 +95,12 @@ def commands() -> Iterator[str]:
     """Describe each command by its own help."""
     yield "# Commands\n"
     yield "What `weighbridge COMMAND --help` prints. Every command that shows something takes `--json`.\n"
-    root = click.Context(click.Group("weighbridge"), info_name="weighbridge")
+    every = make_commands()
+    root = click.Context(every, info_name="weighbridge")
     for title, section in SECTIONS.items():
         yield f"## {title}\n"
-        for command in section:
-            yield from _command(root, command)
+        for name in section:
+            yield from _command(root, every.commands[name])
 
 
 def _command(parent: click.Context, command: click.Command) -> Iterator[str]:

@@ -21,7 +21,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import TimeoutError as QueuePoolTimeout
 
-from app import create_app
+from app.application import create_app
 from config import load_settings
 from models import Annotation, Delivery, Response, Task
 from scale import task_types

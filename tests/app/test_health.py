@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text, update
 
-from app import create_app
+from app.application import create_app
 from config import load_settings
 from models import Job
 from pipeline.jobs import kinds, queue

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert
 
-from app import create_app
+from app.application import create_app
 from config import load_settings
 from config.version import VERSION
 from models import Artifact

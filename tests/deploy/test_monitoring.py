@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import create_app
+from app.application import create_app
 from config import load_settings
 from tests.service import ROOT
 

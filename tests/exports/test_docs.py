@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app import create_app
+from app.application import create_app
 from config import load_settings
 from tests.exports.labeled import Labeled
 

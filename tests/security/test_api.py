@@ -10,8 +10,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import create_app
 from app.api.blueprint import MAX_BODY_BYTES
+from app.application import create_app
 from config import load_settings
 from pipeline.operations.diff import MAX_COMPARISONS, TooDense, diff
 from pipeline.operations.queries.paging import MAX_PAGE_CHARACTERS

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import insert
 
-from app import create_app
+from app.application import create_app
 from config import load_settings
 from models import FollowUp
 from pipeline.db.ids import new_id, utcnow

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 from PIL import Image
 
-from app import create_app
+from app.application import create_app
 from app.extensions import SERVICE
 from config import load_settings
 from exports.engine import write_export

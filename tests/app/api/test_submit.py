@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import create_app
+from app.application import create_app
 from config import load_settings
 from pipeline.follow_ups import decisions
 from sandbox.pytest_plugin import ScaleSandbox, running_sandbox

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import create_app
+from app.application import create_app
 from config import load_settings
 from tests.app.api.conftest import TOKEN
 from tests.fake_server import FakeServer, reply

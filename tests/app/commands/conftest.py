@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from app import create_app
+from app.application import create_app
 from config import load_settings
 from pipeline.receive.receive import Receipt, receive
 from pipeline.service import Service

@@ -12,7 +12,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page
 from werkzeug.serving import make_server
 
-from app import create_app
+from app.application import create_app
 from config import load_settings
 from pipeline.access import tokens
 from pipeline.receive.receive import Receipt, receive

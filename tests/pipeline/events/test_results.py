@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app import create_app
+from app.application import create_app
 from pipeline.events import results
 from pipeline.events.subscriptions import Subscription
 from tests.factories.callbacks import boxes, callback

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import create_app
+from app.application import create_app
 from tests.factories.pictures import PUBLIC, Pictures
 from tests.factories.pipelines import Pipeline
 

@@ -1,0 +1,29 @@
+"""The Flask application of the web process, and the one without routes that commands run in."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from app import callbacks, console, extensions, files, health, metrics, security_headers
+from app.api import resources
+from app.commands import make_commands
+from config import Settings, load_settings
+from workers.dispatcher import JobDispatcher
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Return the application for `settings`, by default those of the environment. Opens no connection."""
+    settings = settings or load_settings()
+    app = extensions.create_bare_app(settings)
+    app.extensions[extensions.DISPATCHER] = JobDispatcher(settings)
+    security_headers.install(app)
+    # No redirect corrects a path: it would name the host that the sender chose.
+    app.url_map.merge_slashes = app.url_map.strict_slashes = False
+    app.register_blueprint(callbacks.blueprint)
+    app.register_blueprint(files.blueprint)
+    app.register_blueprint(health.blueprint)
+    app.register_blueprint(metrics.blueprint)
+    resources.register(app, settings.public_url)
+    console.register(app)
+    app.cli = make_commands()
+    return app
