@@ -75,7 +75,7 @@ def next_job(service: Service, after: Job | None = None) -> Job | None:
     def claim_fetch() -> Job | None:
         return queue.claim_fetch(service.engine, lease, max_fetches(service))
 
-    if after is not None and after.queue in queues.CREATION:
+    if after is not None and after.queue in queues.CREATION and after.fetch_is_due:
         return claim_fetch() or claim_other()
     return claim_other() or claim_fetch()
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, RowMapping, bindparam, delete, select
+from sqlalchemy import Connection, RowMapping, String, bindparam, delete, literal, select
 
-from models import CreationPause, MissedTask, WorkflowPause
+from models import CreationPause, MissedTask, RateLimit, WorkflowPause
+from pipeline.db.compiled import fetch_one
 from pipeline.db.dialect import insert
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.follow_ups.recording import settings_reason
 from pipeline.jobs import kinds, queue, scale_limits
 from pipeline.jobs.queue import RetryLater
-from pipeline.jobs.rate_limits import active_rate_limits, check_rate_limit
+from pipeline.jobs.rate_limits import active_rate_limits, wait_until
 from pipeline.service import Service
 from workflows.definition.model import Workflows
 
@@ -45,9 +46,6 @@ def paused_workflows(connection: Connection, service: Service) -> set[str]:
 
 
 _PAUSED = select(WorkflowPause.workflow).where(WorkflowPause.workflow.in_(bindparam("names", expanding=True)))
-_CREATION_PAUSE = select(CreationPause.paused_by, CreationPause.reason).where(
-    CreationPause.environment == bindparam("environment")
-)
 
 
 def pause_workflow(connection: Connection, workflow: str, actor: str) -> bool:
@@ -118,13 +116,38 @@ def check_creation_allowed(connection: Connection, service: Service, environment
 
     Return whether there is a rate limit that is over, and can be cleared once Scale accepts a request.
     """
-    pause = connection.execute(_CREATION_PAUSE, {"environment": environment}).one_or_none()
-    if pause is not None:
-        why = pause.reason or f"creation is paused by {pause.paused_by}"
+    stops = fetch_one(connection, _STOPS, {"environment": environment})
+    assert stops is not None  # one row, with or without anything that stops
+    return check_stops(service, environment, stops)
+
+
+def with_stops(statement: Any, environment: Any) -> Any:
+    """Add to a query what stops creation in the environment of each of its rows: the columns that `check_stops` reads."""
+    of_scale = RateLimit.scope == literal(scale_limits.scope("")) + environment
+    return (
+        statement.outerjoin(CreationPause, CreationPause.environment == environment)
+        .outerjoin(RateLimit, of_scale)
+        .add_columns(
+            CreationPause.paused_by,
+            CreationPause.reason.label("pause_reason"),
+            RateLimit.until.label("limited_until"),
+            RateLimit.reason.label("limit_reason"),
+        )
+    )
+
+
+_ENVIRONMENT = select(bindparam("environment", type_=String).label("name")).subquery()
+_STOPS = with_stops(select(_ENVIRONMENT.c.name), _ENVIRONMENT.c.name)
+
+
+def check_stops(service: Service, environment: str, stops: Mapping[str, Any]) -> bool:
+    """Do what `check_creation_allowed` does, with the columns of `with_stops`."""
+    if stops["paused_by"] is not None:
+        why = stops["pause_reason"] or f"creation is paused by {stops['paused_by']}"
         raise RetryLater(f"{why}; `weighbridge creation resume` resumes it", PAUSED_RETRY_SECONDS)
     if missing := settings_reason(service, environment):
         raise RetryLater(missing.text, PAUSED_RETRY_SECONDS)
-    return check_rate_limit(connection, scale_limits.scope(environment))
+    return stops["limited_until"] is not None and wait_until(stops["limited_until"], stops["limit_reason"])
 
 
 def active_throttles(connection: Connection) -> list[dict[str, Any]]:

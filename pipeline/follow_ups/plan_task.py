@@ -149,9 +149,9 @@ def make_plan(service: Service, task_id: str) -> TaskPlan | None:
         except ContentPurged as purged:
             log.warning("nothing is planned", extra={"task_id": task_id, "reason": str(purged)})
             return None
-        paused = paused_workflows(connection, service)
         if snapshot is None:
             return None
+        paused = paused_workflows(connection, service) if snapshot.workflow_is_paused else set()
         applying = {
             workflow.name: applying_steps(connection, active_from, workflow, task_id, snapshot.received_at)
             for workflow in workflows.loaded

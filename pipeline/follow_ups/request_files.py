@@ -14,10 +14,11 @@ from datetime import timedelta
 from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image, ImageOps
-from sqlalchemy import Connection, RowMapping, case, literal, or_, select
+from sqlalchemy import Connection, case, literal, or_, select
 
 from models import Artifact, FollowUp, RequestFile, Response, Task
 from pipeline.artifacts.references import hold_contents
+from pipeline.db.compiled import Record
 from pipeline.db.dialect import insert
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups.signed_urls import parse_own_url, signed_url
@@ -67,7 +68,7 @@ class BuiltFile(NamedTuple):
     media_type: str
 
 
-def with_files(service: Service, job: Job, follow_up: RowMapping) -> dict[str, Any]:
+def with_files(service: Service, job: Job, follow_up: Record) -> dict[str, Any]:
     """Return the request as Scale gets it, with a new signed URL for each file.
 
     Raises MissingArtifact, RequestFileError, DownloadRefused or Unavailable.

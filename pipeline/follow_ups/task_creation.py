@@ -10,9 +10,10 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple, NoReturn
 
-from sqlalchemy import Connection, RowMapping, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from models import FollowUp
+from pipeline.db.compiled import Record, fetch_one
 from pipeline.db.dialect import insert
 from pipeline.db.follow_up_states import CANCELED, CREATED, FAILED, HELD, PLANNED, transition
 from pipeline.db.ids import new_id
@@ -51,7 +52,7 @@ def create_task(service: Service, job: Job) -> None:
     with service.reader.begin() as connection:
         follow_up = _read(connection, job.subject)
         if follow_up is not None and follow_up["state"] == PLANNED:
-            was_throttled = pauses.check_creation_allowed(connection, service, follow_up["environment"])
+            was_throttled = pauses.check_stops(service, follow_up["environment"], follow_up)
     if follow_up is None or follow_up["state"] != PLANNED:
         return _finish(service, job)
     environment = follow_up["environment"]
@@ -187,7 +188,7 @@ def record_created(connection: Connection, unique_id: str, environment: str, cre
         queue.enqueue(connection, kinds.CANCEL, [unique_id])
 
 
-def fail_or_hold(service: Service, job: Job, follow_up: RowMapping, state: str, reason: Reason) -> None:
+def fail_or_hold(service: Service, job: Job, follow_up: Record, state: str, reason: Reason) -> None:
     """End a follow-up that creates no task, or hold it until a person has looked at it."""
     subscriptions = service.subscriptions
     with service.engine.begin() as connection:
@@ -228,7 +229,7 @@ def cancel_task(service: Service, job: Job) -> None:
         queue.finish(connection, job)
 
 
-def detach_task(connection: Connection, follow_up: RowMapping) -> None:
+def detach_task(connection: Connection, follow_up: Record) -> None:
     """Detach a follow-up from its canceled task, so that a new response of the source can plan it again."""
     task = lock_task(connection, follow_up["task_id"], follow_up["environment"])
     columns = {"follow_up_unique_id": None, "unique_id": None, "status": "canceled"}
@@ -238,7 +239,7 @@ def detach_task(connection: Connection, follow_up: RowMapping) -> None:
     transition(connection, [follow_up["unique_id"]], CANCELED, reason, previous=(CREATED,), task_id=None)
 
 
-def _publish_change(connection: Connection, subscriptions: Subscriptions, follow_up: RowMapping) -> None:
+def _publish_change(connection: Connection, subscriptions: Subscriptions, follow_up: Record) -> None:
     """Publish a follow-up that ended by itself, and enqueue the joins and the run that wait for it."""
     outbox.publish_follow_ups(connection, subscriptions, [follow_up["unique_id"]])
     joins.recheck_joins(connection, follow_up)
@@ -250,11 +251,14 @@ def _finish(service: Service, job: Job) -> None:
         queue.finish(connection, job)
 
 
-def _read(connection: Connection, unique_id: str) -> RowMapping | None:
-    return connection.execute(_READ, {"this": unique_id}).mappings().one_or_none()
+def _read(connection: Connection, unique_id: str) -> Record | None:
+    """Return a follow-up, and what stops creation in its environment."""
+    return fetch_one(connection, _READ, {"this": unique_id})
 
 
-_READ = select(FollowUp.__table__).where(FollowUp.unique_id == bindparam("this"))
+_READ = pauses.with_stops(
+    select(FollowUp.__table__).where(FollowUp.unique_id == bindparam("this")), FollowUp.environment
+)
 _LOCK_STATE = select(FollowUp.state).where(FollowUp.unique_id == bindparam("this")).with_for_update()
 
 

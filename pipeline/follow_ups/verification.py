@@ -9,9 +9,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, select
 
 from models import Delivery, Response, Task
+from pipeline.db.compiled import Record
 from pipeline.receive.replay import receive_task
 from pipeline.service import Service
 from scale.client import Client, PermanentError
@@ -27,7 +28,7 @@ class SourceMismatch(Exception):
     """Raised when Scale's task differs from the one that the follow-up was planned from. args[0] is the reason."""
 
 
-def verify(service: Service, client: Client, follow_up: RowMapping) -> None:
+def verify(service: Service, client: Client, follow_up: Record) -> None:
     """Fetch the source of a follow-up from Scale. Raises SourceMismatch, or what the client raises.
 
     A task that differs is received as a delivery of its own.

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, RowMapping, bindparam, or_, select
+from sqlalchemy import Connection, Engine, bindparam, or_, select
 
-from models import Annotation, Artifact, Delivery, FollowUp, Response
+from models import Annotation, Artifact, Delivery, FollowUp, Response, WorkflowPause
 from pipeline.artifacts.extract import ROW_ROLES
+from pipeline.db.compiled import Record, fetch_one
 from pipeline.db.ids import created_at, format_timestamp, utcnow
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import TYPED_KEYS
@@ -41,6 +42,7 @@ class TaskSnapshot:
     delivery_id: UUID | None = None  # that brought the newest response
     source_response_id: UUID | None = None  # of the follow-up that created this task
     received_at: datetime | None = None  # of the newest delivery, or of a replay after it
+    workflow_is_paused: bool = False  # whether any workflow is
 
 
 def snapshot_key(connection: Connection, task_id: str) -> tuple[Any, ...]:
@@ -60,7 +62,7 @@ def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True)
 
     `parents` says whether the view gets its `parent`: see Workflows.needs_parents. Raises ContentPurged.
     """
-    task = connection.execute(_CURRENT, {"task": task_id}).mappings().one_or_none()
+    task = fetch_one(connection, _CURRENT, {"task": task_id})
     if task is None or task["has_pending_files"]:
         return None
     _refuse_purged(task)
@@ -83,16 +85,17 @@ def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True)
         task["latest_response_delivery_id"],
         planned_from,
         _last_received(task),
+        task["workflow_is_paused"],
     )
 
 
 def last_received(connection: Connection, task_id: str) -> datetime | None:
     """Return when a task changed last; None if it is not known."""
     row = connection.execute(select(TASKS).where(TASKS.c.task_id == task_id)).mappings().one_or_none()
-    return None if row is None else _last_received(row)
+    return None if row is None else _last_received(dict(row))
 
 
-def _last_received(task: RowMapping) -> datetime | None:
+def _last_received(task: Record) -> datetime | None:
     """Return when the task changed last: the receipt of the newest delivery that changed it, or a replay."""
     deliveries = (task[name] for name in _DELIVERY_COLUMNS if task[name] is not None)
     times = [*map(created_at, deliveries), *([task["replayed_at"]] if task["replayed_at"] else [])]
@@ -106,9 +109,7 @@ _DELIVERY_COLUMNS = (
 
 def load_parent(connection: Connection, task_id: str, response_id: UUID | None) -> View | None:
     """Load a task with the response that its follow-ups were planned from, whatever came later. Raises ContentPurged."""
-    task = (
-        connection.execute(_AT_RESPONSE, {"task": task_id, "response": response_id}).mappings().one_or_none()
-    )
+    task = fetch_one(connection, _AT_RESPONSE, {"task": task_id, "response": response_id})
     if task is None:
         return None
     _refuse_purged(task)
@@ -130,13 +131,13 @@ def _load_previous(connection: Connection, source: Source) -> View | None:
     return snapshot.view if snapshot else None
 
 
-def _refuse_purged(task: RowMapping) -> None:
+def _refuse_purged(task: Record) -> None:
     if task["purged_at"] is not None:
         raise ContentPurged(f"task {task['task_id']} was purged on {task['purged_at']:%Y-%m-%d}")
 
 
 def _task_query(response_id: Any) -> Any:
-    """Build the query of a task with one response, its delivery and the states of its files. The statement is cached."""
+    """Build the query of a task with one response, its delivery and the states of its files."""
     files = select(Artifact.id).where(Artifact.response_id == response_id)
     return (
         select(
@@ -148,6 +149,7 @@ def _task_query(response_id: Any) -> Any:
             Delivery.kind.label("how"),
             Delivery.may_create,
             Delivery.received_at,
+            select(WorkflowPause.workflow).exists().label("workflow_is_paused"),
         )
         .select_from(TASKS)
         .outerjoin(Response, Response.id == response_id)
@@ -160,7 +162,7 @@ _CURRENT = _task_query(TASKS.c.response_id)
 _AT_RESPONSE = _task_query(bindparam("response", type_=TASKS.c.response_id.type))
 
 
-def _view(connection: Connection, task: RowMapping, response_id: UUID | None, **around: Any) -> View:
+def _view(connection: Connection, task: Record, response_id: UUID | None, **around: Any) -> View:
     annotations = missing_files = None
     if response_id and task["has_annotation_files"]:
         annotations = lazy_annotations(connection.engine, response_id)
@@ -206,7 +208,7 @@ def describe_missing_files(connection: Connection, response_id: UUID) -> str | N
     return f"{'; '.join(reasons)}{more}"
 
 
-def task_object(task: RowMapping) -> dict[str, Any]:
+def task_object(task: Record) -> dict[str, Any]:
     """Return Scale's own task object, rebuilt from the row."""
     found = {name: task[name] for name in TYPED_KEYS if name in TASKS.c and task[name] is not None}
     if task["review_status"] is not None:
@@ -250,47 +252,36 @@ def annotations_of_files(connection: Connection, response_id: UUID) -> list[dict
     ]
 
 
-def _source(connection: Connection, task: RowMapping) -> tuple[Source | None, int, UUID | None]:
+def _source(connection: Connection, task: Record) -> tuple[Source | None, int, UUID | None]:
     """Return the follow-up that created this task, the task's depth, and the response that it followed."""
     if task["follow_up_unique_id"] is None:
         return None, 0, None
-    columns = (
-        FollowUp.workflow,
-        FollowUp.step,
-        FollowUp.unique_id,
-        FollowUp.source_task_id,
-        FollowUp.source_annotation,
-        FollowUp.source_response_id,
-        FollowUp.request,
-        FollowUp.files,
-        FollowUp.depth,
-        FollowUp.first_unique_id,
-        FollowUp.attempt,
-        Response.digest,
-    )
-    created_by = connection.execute(
-        select(*columns)
-        .outerjoin(Response, Response.id == FollowUp.source_response_id)
-        .where(FollowUp.unique_id == task["follow_up_unique_id"])
-    ).one_or_none()
+    created_by = fetch_one(connection, _CREATED_BY, {"follow_up": task["follow_up_unique_id"]})
     if created_by is None:
         return None, 0, None
     source = Source(
-        created_by.workflow,
-        created_by.step,
-        created_by.unique_id,
-        created_by.source_task_id,
-        created_by.source_annotation,
-        created_by.digest,
-        created_by.request,
-        stored_files(created_by.files),
-        created_by.first_unique_id,
-        created_by.attempt,
+        created_by["workflow"],
+        created_by["step"],
+        created_by["unique_id"],
+        created_by["source_task_id"],
+        created_by["source_annotation"],
+        created_by["digest"],
+        created_by["request"],
+        stored_files(created_by["files"]),
+        created_by["first_unique_id"],
+        created_by["attempt"],
     )
-    return source, created_by.depth, created_by.source_response_id
+    return source, created_by["depth"], created_by["source_response_id"]
 
 
-def _held(task: RowMapping) -> Reason | None:
+_CREATED_BY = (
+    select(FollowUp.__table__, Response.digest)
+    .outerjoin(Response, Response.id == FollowUp.source_response_id)
+    .where(FollowUp.unique_id == bindparam("follow_up"))
+)
+
+
+def _held(task: Record) -> Reason | None:
     """Return why a result that was imported or reconciled, or an old one that is replayed, creates nothing by itself."""
     if task["how"] is None:
         return None

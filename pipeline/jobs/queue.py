@@ -15,9 +15,23 @@ from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, and_, bindparam, case, delete, func, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import aliased
 
 from models import Job as Row
+from pipeline.db.compiled import fetch_one
 from pipeline.db.dialect import from_now, insert, lock_exclusively, one_or_all
 from pipeline.db.engine import begin_autocommit
 from pipeline.db.errors import safe_message
@@ -32,8 +46,13 @@ MAX_BACKOFF_SECONDS = 3600.0
 RENEWALS = Alarms("renewals of leases")
 FETCH_LOCK = 0x7765_6967_6866  # "weighf", the number of an advisory lock
 
-# Phrased like the index ix_jobs_due, so that it is used: ready, or running with an expired lease.
-is_due = and_(Row.state != "dead", Row.run_at <= from_now())
+
+def _is_due(row: Any) -> Any:
+    """Return the condition that a job may be claimed: it is ready, or runs with an expired lease.
+
+    Phrased like the index ix_jobs_due, which PostgreSQL could not use for a parameter in place of the literal.
+    """
+    return and_(row.state != literal_column("'dead'"), row.run_at <= from_now())
 
 
 class LeaseLost(Exception):
@@ -60,6 +79,7 @@ class Job:
     enqueue_count: int  # when it was claimed
     owner: str  # fencing token: new for each claim, checked by every later change
     queue: str = DEFAULT
+    fetch_is_due: bool = False  # whether a fetch job was due when this one was claimed
 
     @property
     def log_fields(self) -> dict[str, object]:
@@ -124,16 +144,26 @@ def _enqueue_statement(dialect: str) -> Any:
     ).returning(Row.id)
 
 
+# Another name for the table: within RETURNING its own one is the row that was claimed.
+_FETCH_JOB = aliased(Row)
+_DUE_FETCH = (
+    select(_FETCH_JOB.id)
+    .where(_FETCH_JOB.queue == FETCH, _is_due(_FETCH_JOB))
+    .order_by(_FETCH_JOB.run_at)  # by the index, however many are due
+    .limit(1)
+)
+
+
 @cache
 def claim_statement(queues: Sequence[str], *, named: bool = False) -> Any:
     """Build the claim of the oldest due job of the first queue that has one, or if `named` of the job `job` in any of them."""
     if named:
-        chosen = [and_(Row.id == bindparam("job"), Row.queue.in_(queues))]
+        chosen = [and_(Row.id == bindparam("job"), or_(*(Row.queue == queue for queue in queues)))]
     else:
         chosen = [Row.queue == queue for queue in queues]
     candidates = [
         select(Row.id)
-        .where(one, is_due)
+        .where(one, _is_due(Row))
         .order_by(Row.run_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -150,7 +180,16 @@ def claim_statement(queues: Sequence[str], *, named: bool = False) -> Any:
             lease_owner=bindparam("owner"),
             run_at=from_now(bindparam("lease")),
         )
-        .returning(Row.id, Row.kind, Row.subject, Row.attempts, Row.enqueue_count, Row.queue, Row.lost_leases)
+        .returning(
+            Row.id,
+            Row.kind,
+            Row.subject,
+            Row.attempts,
+            Row.enqueue_count,
+            Row.queue,
+            Row.lost_leases,
+            _DUE_FETCH.scalar_subquery().is_not(None).label("fetch_is_due"),
+        )
     )
 
 
@@ -179,9 +218,6 @@ def claim(
             claimed = _claim(connection, tuple(queues), lease_seconds, job_id)
         if claimed is None or claimed[1]:
             return claimed and claimed[0]
-
-
-_DUE_FETCH = select(Row.id).where(Row.queue == FETCH, is_due).limit(1)
 
 
 def claim_fetch(engine: Engine, lease_seconds: float, max_running: int) -> Job | None:
@@ -213,12 +249,12 @@ def _claim(
     """Return the claimed job, and whether it may run; None if none is due."""
     owner = uuid4().hex
     parameters = {"owner": owner, "lease": float(lease_seconds), "job": job_id}
-    statement = claim_statement(queues, named=job_id is not None)
-    row = connection.execute(statement, parameters).one_or_none()
+    row = fetch_one(connection, claim_statement(queues, named=job_id is not None), parameters)
     if row is None:
         return None
-    job = Job(row.id, row.kind, row.subject, row.attempts, row.enqueue_count, owner, row.queue)
-    if (why := _exhausted(job, row.lost_leases)) is not None:
+    lost_leases = row.pop("lost_leases")
+    job = Job(**row, owner=owner)
+    if (why := _exhausted(job, lost_leases)) is not None:
         mark_dead(connection, job, why)
     return job, why is None
 
@@ -336,7 +372,7 @@ def due(connection: Connection, limit: int, queues: Sequence[str] = QUEUES) -> l
     """Return the ids of at most `limit` due jobs, queue by queue, the oldest first."""
     found: list[UUID] = []
     for queue in queues:
-        waiting = select(Row.id).where(Row.queue == queue, is_due).order_by(Row.run_at)
+        waiting = select(Row.id).where(Row.queue == queue, _is_due(Row)).order_by(Row.run_at)
         found += connection.scalars(waiting.limit(limit - len(found)))
         if len(found) >= limit:
             break

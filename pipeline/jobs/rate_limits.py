@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, bindparam, delete, select
@@ -20,10 +20,13 @@ _LIMIT = select(RateLimit.until, RateLimit.reason).where(RateLimit.scope == bind
 def check_rate_limit(connection: Connection, scope: str) -> bool:
     """Raise RetryLater while `scope` is paused. Return whether it has a pause that is over and can be cleared."""
     limit = connection.execute(_LIMIT, {"scope": scope}).one_or_none()
-    if limit is None:
-        return False
-    if (left := (limit.until - utcnow()).total_seconds()) > 0:
-        raise RetryLater(limit.reason, left * random.uniform(1.0, 1.2))
+    return limit is not None and wait_until(limit.until, limit.reason)
+
+
+def wait_until(until: datetime, reason: str) -> bool:
+    """Raise RetryLater before `until`. Return True afterwards: the pause is over and can be cleared."""
+    if (left := (until - utcnow()).total_seconds()) > 0:
+        raise RetryLater(reason, left * random.uniform(1.0, 1.2))
     return True
 
 

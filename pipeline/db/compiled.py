@@ -1,0 +1,43 @@
+"""Statements that run for every follow-up: built with SQLAlchemy, compiled once, and executed by the driver where it can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+from pipeline.db import postgresql
+
+Record = dict[str, Any]
+"""A row by the names of its columns."""
+
+
+class _Compiled(NamedTuple):
+    text: str
+    constants: Mapping[str, Any]
+    names: tuple[str, ...]
+
+
+def fetch_one(connection: Connection, statement: Any, parameters: Mapping[str, Any]) -> Record | None:
+    """Execute a statement that returns at most one row, and return that row.
+
+    `statement` is kept for good: it must be built once. No parameter is JSON, and none of them expands to several.
+    """
+    if connection.dialect.name != "postgresql":
+        found = connection.execute(statement, parameters).mappings().one_or_none()
+        return None if found is None else dict(found)
+    compiled = _compile(statement)
+    rows = postgresql.fetch(connection, compiled.text, {**compiled.constants, **parameters})
+    if not rows:
+        return None
+    (row,) = rows
+    return dict(zip(compiled.names, row, strict=True))
+
+
+@cache
+def _compile(statement: Any) -> _Compiled:
+    compiled = statement.compile(dialect=PGDialect_psycopg())  # type: ignore[no-untyped-call]
+    return _Compiled(str(compiled), compiled.params, tuple(statement.exported_columns.keys()))
