@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from models import AuditEntry, FollowUp, Job
 from pipeline.access.tokens import holder
 from pipeline.jobs import kinds, queue
+from pipeline.operations import bulk_actions
 from pipeline.service import Service
 from tests.app.commands.conftest import Deliver, Run
 from workers.runner import run_due_jobs
@@ -248,3 +249,24 @@ def test_a_workflow_is_run_over_stored_results_after_a_preview(
     (row,) = json.loads(weighbridge("backfills", "list", "--json").stdout)
     assert (row["state"], row["evaluated"]) == ("completed", 1)
     assert weighbridge("workflows", "backfill", "nosuch", "--yes").exit_code == 1
+
+
+def test_a_bulk_action_is_listed_shown_and_stopped(
+    weighbridge: Run, deliver: Deliver, service: Service
+) -> None:
+    assert weighbridge("bulk-actions", "list").stdout == "No bulk actions.\n"
+    deliver(b"no JSON")
+    with service.engine.begin() as connection:
+        action = bulk_actions.find_action("deliveries.dismiss")
+        bulk_actions.request_action(connection, action, {}, "ana", 1, None)
+    (row,) = json.loads(weighbridge("bulk-actions", "list", "--json").stdout)
+    assert (row["action"], row["actor"], row["state"]) == ("deliveries.dismiss", "ana", "running")
+    stopped = json.loads(weighbridge("bulk-actions", "stop", row["id"], "--json").stdout)
+    assert stopped["state"] == "stopped"
+    assert json.loads(weighbridge("bulk-actions", "show", row["id"], "--json").stdout) == stopped
+    run_due_jobs(service)
+    (delivery,) = json.loads(weighbridge("deliveries", "list", "--json").stdout)
+    assert delivery["dismissed_at"] is None
+    again = weighbridge("bulk-actions", "stop", row["id"])
+    assert again.exit_code == 1
+    assert "stopped" in again.stderr
