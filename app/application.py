@@ -1,4 +1,4 @@
-"""The Flask application of the web process, and the one without routes that commands run in."""
+"""The application of the web process: every route."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from flask import Flask
 
 from app import callbacks, console, extensions, files, health, metrics, security_headers
 from app.api import resources
+from app.bare_app import create_bare_app
 from app.commands import make_commands
 from config import Settings, load_settings
 from workers.dispatcher import JobDispatcher
@@ -14,7 +15,7 @@ from workers.dispatcher import JobDispatcher
 def create_app(settings: Settings | None = None) -> Flask:
     """Return the application for `settings`, by default those of the environment. Opens no connection."""
     settings = settings or load_settings()
-    app = extensions.create_bare_app(settings)
+    app = create_bare_app(settings)
     app.extensions[extensions.DISPATCHER] = JobDispatcher(settings)
     security_headers.install(app)
     # No redirect corrects a path: it would name the host that the sender chose.

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask import Flask, current_app
-
-from app.failure_limiter import FailureLimiter
-from config import Settings
-from config.logging import set_up_logging
-from pipeline.bootstrap import build_service
-from pipeline.service import Service
+from flask import current_app
 
 if TYPE_CHECKING:
+    from app.failure_limiter import FailureLimiter
+    from pipeline.service import Service
     from workers.dispatcher import JobDispatcher
 
 SERVICE = "weighbridge"
 DISPATCHER = "dispatcher"
 TOKEN_FAILURES = "token_failures"
-
-
-def create_bare_app(settings: Settings) -> Flask:
-    """Return an application with a service and without routes: what commands run in. Opens no connection."""
-    set_up_logging(settings)
-    app = Flask("weighbridge", root_path=str(Path(__file__).parent))
-    app.secret_key = settings.secret_key
-    app.extensions[SERVICE] = build_service(settings, pool_size=settings.connections_per_web_process)
-    app.extensions[TOKEN_FAILURES] = FailureLimiter()
-    return app
 
 
 def service() -> Service:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
+from config.log_handler import StdoutHandler
 from config.settings import Settings
 
 QUIET_LIBRARIES = (
@@ -26,17 +27,6 @@ QUIET_LIBRARIES = (
     "fsspec",
     "s3fs",
 )
-
-
-class StdoutHandler(logging.StreamHandler[TextIO]):
-    """The handler that this module installs."""
-
-
-def log_to_standard_error() -> None:
-    """Send logs to standard error: a command's standard output may be read by a program."""
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, StdoutHandler):
-            handler.stream = sys.stderr
 
 
 def set_up_logging(settings: Settings) -> None:

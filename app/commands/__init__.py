@@ -7,7 +7,7 @@ import gc
 import click
 
 from app.commands.group import Group, LazyCommands
-from config.logging import log_to_standard_error
+from config.log_handler import log_to_standard_error
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Run": {

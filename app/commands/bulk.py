@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import click
 from sqlalchemy import Connection
 
-from app.commands.group import actor, not_found_message
+from app.commands.errors import not_found_message
+from app.commands.group import actor
 from app.commands.output import print_json, printable
 from pipeline.artifacts.jobs import ArtifactPurged
 from pipeline.follow_ups.decisions import InvalidTransition

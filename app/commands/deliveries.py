@@ -16,7 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.api.deliveries import Delivery, DeliveryDetail
 from app.commands.bulk import act_on_each, print_outcome
 from app.commands.bulk import reason as reason_option
-from app.commands.group import Group, actor, database_message, dispatch_now
+from app.commands.errors import database_message
+from app.commands.group import Group, actor, dispatch_now
 from app.commands.output import (
     add_options,
     as_json,

@@ -11,26 +11,8 @@ from uuid import UUID
 
 import click
 from flask.cli import AppGroup
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.extensions import dispatcher, service
-from config import SettingsError
-from pipeline.operations.database_errors import explain
-from pipeline.operations.queries import NotFound
-from scale.client import ScaleError
-
-COLLECTIONS = {
-    "artifact": "artifacts",
-    "backfill": "backfills",
-    "delivery": "deliveries",
-    "follow-up": "follow-ups",
-    "job": "jobs",
-    "join": "joins",
-    "notification": "subscribers",
-    "subscriber": "subscribers",
-    "task": "tasks",
-}
-"""Noun in the message of NotFound → the group of commands whose `list` names the known ones."""
 
 
 def dispatch_now(job_ids: Sequence[UUID]) -> None:
@@ -68,17 +50,18 @@ class FriendlyErrors:
     """Print expected errors as one sentence instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Raises ClickException with one sentence for settings, unknown ids, the database and Scale."""
+        """Run the command. Raises ClickException with one sentence for errors that are foreseen."""
         try:
             return super().invoke(ctx)  # type: ignore[misc]
-        except SettingsError as error:
-            raise click.UsageError(str(error)) from None
-        except NotFound as error:
-            raise click.ClickException(not_found_message(error)) from None
-        except SQLAlchemyError as error:
-            raise click.ClickException(database_message(error)) from error
-        except ScaleError as error:
-            raise click.ClickException(f"Scale API error: {error.message}") from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            # Their classes come with the database and the client of Scale, which not every command needs.
+            from app.commands.errors import friendly_error
+
+            if (friendly := friendly_error(error)) is None:
+                raise
+            raise friendly from error
 
 
 class Command(FriendlyErrors, click.Command):
@@ -99,17 +82,3 @@ class Group(FriendlyErrors, AppGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of this name or former name."""
         return super().get_command(ctx, self.aliases.get(cmd_name, cmd_name))
-
-
-def not_found_message(error: NotFound) -> str:
-    """Return the message of a NotFound with the command that lists the known ids."""
-    text = str(error)
-    nouns = [noun for noun in COLLECTIONS if f"no {noun} " in text]
-    listing = f" `weighbridge {COLLECTIONS[nouns[0]]} list` shows the known ones." if nouns else ""
-    return f"{text[:1].upper()}{text[1:]}.{listing}"
-
-
-def database_message(error: SQLAlchemyError) -> str:
-    """Return what is wrong with the database and the next step."""
-    explanation = explain(error)
-    return f"{explanation.message[:1].upper()}{explanation.message[1:]}. {explanation.fix}"

@@ -12,6 +12,7 @@ from flask.cli import ScriptInfo
 
 from app.commands import Commands, make_commands
 from config import SettingsError, load_settings
+from config.log_handler import log_to_standard_error
 from config.version import VERSION
 
 HELP = """Receive Scale's callbacks, store every result and create the next labeling task.
@@ -22,15 +23,16 @@ Run `weighbridge up` to start everything on this machine, and `weighbridge docto
 
 def create_application(*_: Any) -> Flask:
     """Return the application for the settings of the environment. Called by the first command that needs it."""
-    from app.extensions import (
-        create_bare_app,
-    )  # with the whole pipeline, which `weighbridge sandbox` does not need
+    # It comes with the pipeline, which `weighbridge sandbox` does not need.
+    from app.bare_app import create_bare_app
 
     try:
         settings = load_settings(process="command")
     except SettingsError:
         settings = load_settings()  # raises it with the invalid settings of other processes, too
-    return create_bare_app(settings)
+    app = create_bare_app(settings)
+    log_to_standard_error()
+    return app
 
 
 def make_main() -> Commands:

@@ -48,3 +48,8 @@ def test_a_command_imports_neither_other_commands_nor_the_web_application(tmp_pa
     found = modules_after(command("tasks", "list", "--help"), tmp_path)
     assert found & COMMANDS_ALONE == {"app.commands.tasks", "app.commands.stats", "app.commands.timestamps"}
     assert not found & {"app.application", "app.api.resources", "app.console", "celery", "alembic"}
+
+
+def test_the_sandbox_imports_nothing_of_the_service(tmp_path: Path) -> None:
+    found = modules_after(command("sandbox", "serve", "--help"), tmp_path)
+    assert not {name for name in found if name.startswith(("pipeline", "models", "workflows"))}

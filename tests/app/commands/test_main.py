@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -108,3 +109,14 @@ def test_settings_of_flask_and_of_other_projects_have_no_effect(
     done = run("jobs", "list", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == []
+
+
+def test_logs_do_not_mix_with_the_output(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.yaml").write_text("nonsense: 1")
+    monkeypatch.setenv("DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("WORKFLOWS_DIR", str(tmp_path))
+    done = run("tasks", "list", "--type", "unknown", "--json")
+    assert json.loads(done.stdout) == []
+    assert "workflow file not loaded" in done.stderr
