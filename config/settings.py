@@ -15,8 +15,6 @@ from urllib.parse import unquote, urlsplit
 from environs import Env, EnvValidationError
 from marshmallow import ValidationError
 from marshmallow.validate import OneOf, Range, Regexp
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
 
 from config.environment import (
     EnvFileError,
@@ -450,6 +448,9 @@ def _validate_database_url(url: str) -> None:
     user, at, hosts = authority.rpartition("@")
     for host in hosts.split(","):
         _validate_port(f"{scheme}://{user}{at}{host}{slash}{path}")
+    from psycopg import ProgrammingError  # SQLite needs no driver of PostgreSQL
+    from psycopg.conninfo import conninfo_to_dict
+
     try:
         conninfo_to_dict(_POSTGRESQL.sub("postgresql://", url))
     except ProgrammingError as error:  # whose text may contain a part of the password

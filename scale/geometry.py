@@ -1,14 +1,16 @@
 """Bounding boxes and their overlap. Pixels, origin top left."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scale.fields import is_number
 
-Boxes = NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 BOX_KEYS = ("left", "top", "width", "height")
 
 
@@ -56,17 +58,25 @@ def _corners(geometry: Mapping[str, Any]) -> Iterator[tuple[float, float]]:
         yield left + width, top + height
 
 
-def iou_matrix(one: Boxes, other: Boxes, *, pixels: bool = False) -> Boxes:
-    """Return the intersection over union of each box with each other one: shape (n, m) for shapes (n, 4) and (m, 4).
+def iou_matrix(
+    one: Sequence[Sequence[float]] | NDArray[np.float64],
+    other: Sequence[Sequence[float]] | NDArray[np.float64],
+    *,
+    pixels: bool = False,
+) -> NDArray[np.float64]:
+    """Return the intersection over union of each of n boxes with each of m other ones: shape (n, m).
 
     A box is left, top, right, bottom. pixels: count the pixels with both edges included, so that a line along an axis has
     an area too. Two boxes without an area do not overlap.
     """
+    import numpy as np  # a tenth of what a command needs to start, and few compare boxes
+
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     edge = 1 if pixels else 0
     low = np.maximum(one[:, None, :2], other[None, :, :2])
     high = np.minimum(one[:, None, 2:], other[None, :, 2:])
     shared = np.prod(np.clip(high - low + edge, 0, None), axis=2)
     areas = [np.prod(np.clip(sides[:, 2:] - sides[:, :2] + edge, 0, None), axis=1) for sides in (one, other)]
     union = areas[0][:, None] + areas[1][None, :] - shared
-    overlaps: Boxes = np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
+    overlaps: NDArray[np.float64] = np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
     return overlaps

@@ -25,10 +25,6 @@ Index = NDArray[np.uint32]
 Size = NDArray[np.int64]
 
 
-INDEX_IMAGE_ROLES = ("indexedImage", "extendedIndexedImage")
-"""Artifacts whose pixels complete the mask rows; the extended one has 24-bit indexes and wins."""
-
-
 class UnreadableMask(Exception):
     """Raised when an image cannot be read as indexes; the text says why."""
 

@@ -15,7 +15,7 @@ from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_sc
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from app.responses import send_content
-from pipeline.artifacts import jobs
+from pipeline.artifacts.retry import ArtifactPurged, retry
 from pipeline.operations.queries import Gone, Record
 from pipeline.operations.queries import artifacts as queries
 
@@ -113,8 +113,8 @@ def retry_artifact(artifact_id: UUID) -> Mapping[str, Any]:
     with service().engine.begin() as connection:
         queries.get_artifact(connection, artifact_id)
         try:
-            job_ids = jobs.retry(connection, artifact_id, actor())
-        except jobs.ArtifactPurged as error:
+            job_ids = retry(connection, artifact_id, actor())
+        except ArtifactPurged as error:
             raise ProblemError(409, f"{error}.") from None
         row = queries.get_artifact(connection, artifact_id)
     dispatcher().dispatch(job_ids)

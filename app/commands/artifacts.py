@@ -14,7 +14,7 @@ from app.commands.bulk import act_on_each, print_outcome
 from app.commands.group import Group, dispatch_now
 from app.commands.output import as_json, filters_from, limit, print_rows
 from app.extensions import service
-from pipeline.artifacts.jobs import retry
+from pipeline.artifacts.retry import retry
 from pipeline.operations.queries import artifacts as queries
 
 LISTED = ("id", "task_id", "role", "state", "attempts", "size_bytes", "annotation_count", "reason")

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from app.commands.errors import not_found_message
 from app.commands.group import actor
 from app.commands.output import print_json, printable
-from pipeline.artifacts.jobs import ArtifactPurged
+from pipeline.artifacts.retry import ArtifactPurged
 from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.operations.queries import NotFound
 

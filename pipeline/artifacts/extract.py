@@ -20,7 +20,6 @@ from pipeline.service import Service
 from scale.annotations import Annotation
 from scale.envelope import storable
 from scale.masks import (
-    INDEX_IMAGE_ROLES,
     IndexImage,
     UnreadableMask,
     artifact_indexes,
@@ -31,6 +30,7 @@ from scale.masks import (
     unmapped_masks,
 )
 from scale.result_files import ResultFileReader, UnreadableFile
+from scale.task_types.base import INDEX_IMAGE_ROLES, ROW_ROLES
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,6 @@ MAX_EXPANSION = 10
 
 MAX_UNMAPPED_MASKS = 10_000
 """Masks of an index image whose indexes no labelMapping names."""
-
-ROW_ROLES = frozenset(("annotations", "events", "point_segmentations"))
-"""Roles of files that are read into rows; any other file is only stored."""
 
 
 class Extracted(NamedTuple):

@@ -15,8 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from models import Annotation as AnnotationRow
-from models import Artifact, Response, Task
-from pipeline.access.audit import log_action
+from models import Artifact, Response
 from pipeline.artifacts import hosts
 from pipeline.artifacts.extract import (
     Extracted,
@@ -46,12 +45,13 @@ from pipeline.artifacts.waiting import (
 from pipeline.db.ids import utcnow
 from pipeline.http.client import DownloadRefused, Unavailable, Unreachable
 from pipeline.http.download import fetch
-from pipeline.jobs import kinds, queue
+from pipeline.jobs import queue
 from pipeline.jobs.queue import Job
 from pipeline.metrics import ARTIFACT_FETCH_SECONDS, measure
 from pipeline.service import Service
-from scale.masks import INDEX_IMAGE_ROLES, UnreadableMask
+from scale.masks import UnreadableMask
 from scale.result_files import UnreadableFile
+from scale.task_types.base import INDEX_IMAGE_ROLES
 
 RETRY_PERIOD = timedelta(hours=25)
 """How long an unavailable file is retried before it fails."""
@@ -161,10 +161,6 @@ def _stored_at_same_url(service: Service, file: File) -> dict[str, Any] | None:
     return dict(row) if row is not None and service.store.exists(row["sha256"]) else None
 
 
-class ArtifactPurged(Exception):
-    """Raised when a file that was purged, or whose task was, would be fetched again."""
-
-
 class _LeasedSink(NamedTuple):
     """A sink that stops when another worker has the job."""
 
@@ -257,33 +253,3 @@ def fail(service: Service, job: Job, file: File, reason: str) -> None:
         queue.mark_dead(connection, job, reason[:MAX_REASON_LENGTH])
     if file.is_segmentation:
         compare_label_images(service, file.response_id)
-
-
-def retry(connection: Connection, artifact_id: UUID, actor: str) -> list[UUID]:
-    """Fetch a failed file again, or read a stored one again, and audit it. Returns the ids of the jobs to dispatch.
-
-    Raises LookupError for an unknown artifact, and ArtifactPurged.
-    """
-    columns = (Artifact.state, Artifact.purged_at, Task.purged_at.label("task_purged_at"))
-    known = connection.execute(
-        select(*columns)
-        .join(Task, Task.task_id == Artifact.task_id)
-        .where(Artifact.id == artifact_id)
-        .with_for_update(of=Artifact)
-    ).one_or_none()
-    if known is None:
-        raise LookupError(f"there is no artifact {artifact_id}")
-    if (purged_at := known.purged_at or known.task_purged_at) is not None:
-        raise ArtifactPurged(
-            f"artifact {artifact_id} was purged on {purged_at:%Y-%m-%d}; it is not fetched again"
-        )
-    state = known.state
-    values: dict[str, Any] = {"state": "pending", "attempts": 0, "first_attempt_at": None, "reason": None}
-    if state == "failed":
-        values["sha256"] = None
-    connection.execute(update(Artifact).where(Artifact.id == artifact_id).values(**values))
-    job_ids = queue.enqueue(connection, kinds.FETCH, [str(artifact_id)])
-    for job_id in job_ids:  # also a job that is in back-off
-        queue.retry(connection, job_id)
-    log_action(connection, actor, "artifact.retry", str(artifact_id))
-    return job_ids

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
-from psycopg.adapt import PyFormat, Transformer
-from psycopg.conninfo import conninfo_to_dict
-from psycopg.types.json import Jsonb
-from psycopg.types.numeric import Int4
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pipeline.db.errors import is_disconnect
+
+if TYPE_CHECKING:
+    import psycopg
 
 TIMEOUTS = {
     "lock_timeout": 3_000,
@@ -58,7 +56,11 @@ def create(database_url: str, *, timeouts: Mapping[str, int], **options: Any) ->
 
     libpq reads the URI, so that every one of its parameters works, several hosts included.
     """
-    conninfo = conninfo_to_dict(database_url.replace("postgresql+psycopg://", "postgresql://", 1))
+    import psycopg.conninfo  # a process that uses SQLite needs no driver of PostgreSQL
+
+    conninfo = psycopg.conninfo.conninfo_to_dict(
+        database_url.replace("postgresql+psycopg://", "postgresql://", 1)
+    )
     parameters = connection_parameters(conninfo, timeouts)
     engine = create_engine(
         _display_url(database_url),
@@ -128,6 +130,10 @@ def fetch(connection: Connection, statement: str, parameters: Mapping[str, Any])
 
 def _binary_row(connection: Any, values: list[Any], large: bytes) -> Iterator[bytes | memoryview]:
     """Yield one row in the binary form of COPY, `large` as its last value."""
+    from psycopg.adapt import PyFormat, Transformer
+    from psycopg.types.json import Jsonb
+    from psycopg.types.numeric import Int4
+
     wrappers = {int: Int4, dict: Jsonb}
     typed = [wrappers[type(value)](value) if type(value) in wrappers else value for value in values]
     dumped = Transformer(connection).dump_sequence(typed, [PyFormat.BINARY] * len(typed))

@@ -11,14 +11,13 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, bindparam, or_, select
 
 from models import Annotation, Artifact, Delivery, FollowUp, Response, WorkflowPause
-from pipeline.artifacts.extract import ROW_ROLES
 from pipeline.db.compiled import Record, fetch_one
 from pipeline.db.ids import created_at, format_timestamp, utcnow
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import TYPED_KEYS
 from scale.annotations import Annotation as Value
 from scale.annotations import flat_object
-from scale.masks import INDEX_IMAGE_ROLES
+from scale.task_types.base import INDEX_IMAGE_ROLES, ROW_ROLES
 from workflows.definition.recipes import stored_files
 from workflows.planning.reasons import Reason, ReasonCode
 from workflows.planning.view import Source, View, view

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 from more_itertools import chunked
 from sqlalchemy import Connection, func, select
 
@@ -176,9 +175,7 @@ def match_shapes(one: Sequence[Shape], other: Sequence[Shape]) -> Iterator[float
     """Yield the IoU of each pair of shapes that match, the best first. Each shape matches once."""
     if not one or not other:
         return
-    overlaps = iou_matrix(
-        np.array([place for _, place in one], float), np.array([place for _, place in other], float)
-    )
+    overlaps = iou_matrix([place for _, place in one], [place for _, place in other])
     for row, (kind, _) in enumerate(one):
         for column, (kind_of_other, _) in enumerate(other):
             if kind != kind_of_other:

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, exists, func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -122,6 +121,8 @@ def _writable(service: Service, name: str) -> Checks:
 def _database_name(database_url: str) -> str:
     if database_url.startswith("sqlite"):
         return f"SQLite, {make_url(database_url).database}"
+    from psycopg.conninfo import conninfo_to_dict  # SQLite needs no driver of PostgreSQL
+
     where = conninfo_to_dict(database_url.replace("postgresql+psycopg://", "postgresql://", 1))
     return f"PostgreSQL, {where.get('dbname')} at {where.get('host') or 'the local socket'}"
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scale.annotations import Annotation
 from scale.geometry import bounds, iou_matrix
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Scores = NDArray[np.float64]
 
 MIN_OVERLAP = 0.5
 """IoU of two bounding boxes from which on they may be one annotation that was moved."""
@@ -30,7 +33,6 @@ MAX_CANDIDATES = 32
 
 Place = tuple[float, ...]
 """left, top, right, bottom of an area (pixels; a span or an event has no height), or x, y or x, y, z of a spot."""
-Scores = npt.NDArray[np.float64]
 
 
 class TooDense(ValueError):
@@ -136,7 +138,7 @@ class _Kind(NamedTuple):
 
     matched_by: str
     centre_x: Callable[[Scores], Scores]
-    reach: Callable[[Scores], Scores]  # how far along x the centre of a match can be
+    reach: Callable[[Scores], Scores | float]  # how far along x the centre of a match can be
     score: Callable[[Scores, Scores], Scores]  # of one place against many; greater is better
     least: float
 
@@ -148,14 +150,12 @@ def _overlap(one: Scores, many: Scores) -> Scores:
 
 
 def _nearness(one: Scores, many: Scores) -> Scores:
-    distance: Scores = np.sqrt(((many - one) ** 2).sum(axis=1))
+    distance: Scores = ((many - one) ** 2).sum(axis=1) ** 0.5
     return -distance
 
 
 def _spots(near: float) -> _Kind:
-    return _Kind(
-        "distance", lambda places: places[:, 0], lambda places: np.full(len(places), near), _nearness, -near
-    )
+    return _Kind("distance", lambda places: places[:, 0], lambda places: near, _nearness, -near)
 
 
 # Half of the area is shared only while the centres are less than a width apart.
@@ -200,6 +200,8 @@ def _best(olds: list[Annotation], news: list[Annotation], budget: int) -> tuple[
     """
     if not olds or not news:
         return {}, 0
+    import numpy as np  # most processes that can compare never do
+
     old, new = (np.array([_place(row) for row in rows], np.float64) for rows in (olds, news))
     kind = _KINDS[old.shape[1]]
     order = np.argsort(kind.centre_x(new), kind="stable")

@@ -17,9 +17,8 @@ from pipeline.jobs import kinds, queue
 from pipeline.receive.ordering import OrderKey
 from pipeline.receive.rows import DeliveryMeta
 from scale.envelope import ABSENT, Callback, response_digest
-from scale.masks import INDEX_IMAGE_ROLES
 from scale.task_types import parse_response
-from scale.task_types.base import ParsedResponse
+from scale.task_types.base import INDEX_IMAGE_ROLES, ParsedResponse
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,11 @@ from scale.envelope import InvalidCallback
 from scale.fields import json_object, json_type_name, load, schema
 from scale.task_types.request import UNDOCUMENTED, Parameters
 
+ROW_ROLES = frozenset(("annotations", "events", "point_segmentations"))
+"""Roles of files that are read into rows; any other file is only stored."""
+INDEX_IMAGE_ROLES = ("indexedImage", "extendedIndexedImage")
+"""Roles of images whose pixels complete the mask rows; the extended one has 24-bit indexes and wins."""
+
 
 class ArtifactRef(NamedTuple):
     """A file that a response points to."""

@@ -6,9 +6,6 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from scale.canonical import digest
 from scale.fields import is_number
 from scale.geometry import BOX_KEYS, iou_matrix
@@ -161,12 +158,11 @@ def _one_of(boxes: Sequence[Mapping[str, Any]], voters: int) -> tuple[dict[str, 
     return {**box, **_vote(_voted_keys(boxes), voters)[0]}, score
 
 
-def _sides(boxes: Iterable[Mapping[str, Any]]) -> NDArray[np.float64]:
-    """Return left, top, right, bottom of n boxes: shape (n, 4)."""
-    return np.array(
-        [(box["left"], box["top"], box["left"] + box["width"], box["top"] + box["height"]) for box in boxes],
-        dtype=np.float64,
-    )
+def _sides(boxes: Iterable[Mapping[str, Any]]) -> list[tuple[float, float, float, float]]:
+    """Return left, top, right, bottom of each box."""
+    return [
+        (box["left"], box["top"], box["left"] + box["width"], box["top"] + box["height"]) for box in boxes
+    ]
 
 
 def _matched(drawn: Sequence[Sequence[dict[str, Any]]], iou: float) -> list[list[dict[str, Any]]]:
@@ -178,7 +174,7 @@ def _matched(drawn: Sequence[Sequence[dict[str, Any]]], iou: float) -> list[list
                 overlaps = iou_matrix(_sides(drawn[first]), _sides(drawn[second]))
                 pairs += [
                     (-float(overlaps[a, b]), (first, int(a)), (second, int(b)))
-                    for a, b in np.argwhere(overlaps >= iou)
+                    for a, b in zip(*(overlaps >= iou).nonzero(), strict=True)
                 ]
     groups = {
         (result, position): [(result, position)]

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from models import Artifact, Delivery
-from pipeline.artifacts import jobs
+from pipeline.artifacts.retry import retry
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups import decisions
 from pipeline.follow_ups.decisions import InvalidTransition
@@ -88,7 +88,7 @@ def arrive(pipeline: Pipeline, files: FileServer, *boxes: Any) -> None:
     files.body = [{"annotations": list(boxes or (BOX,))}]
     with pipeline.service.engine.begin() as connection:
         connection.execute(update(Artifact).values(url=files.url))
-        jobs.retry(connection, only(pipeline.service, Artifact)["id"], "ana")
+        retry(connection, only(pipeline.service, Artifact)["id"], "ana")
     pipeline.work()
 
 
@@ -252,7 +252,7 @@ def test_a_copy_of_a_file_that_is_missing_is_made_once_the_file_arrives(
     assert only(pipeline.service, Artifact)["reason"] in held["reason"]
     assert pipeline.at_scale() == {}
     with pipeline.service.engine.begin() as connection:
-        jobs.retry(connection, only(pipeline.service, Artifact)["id"], "ana")
+        retry(connection, only(pipeline.service, Artifact)["id"], "ana")
     files.body = b"<still no JSON>" if how != "host not allowed" else None
     pipeline.work()
     assert row(pipeline)["state"] == "held"

@@ -21,8 +21,8 @@ from models import (
     RetentionRun,
     Task,
 )
-from pipeline.artifacts.jobs import ArtifactPurged
-from pipeline.artifacts.jobs import retry as retry_artifact
+from pipeline.artifacts.retry import ArtifactPurged
+from pipeline.artifacts.retry import retry as retry_artifact
 from pipeline.datasets import versions
 from pipeline.datasets.records import read_tasks
 from pipeline.datasets.verify import verify
