@@ -16,6 +16,7 @@ from app.extensions import service
 from app.responses import json_response
 from config.version import VERSION
 from pipeline.db.probe import write_fault
+from pipeline.insights import MAX_TASKS, late_tasks
 from pipeline.metrics import process_registry
 from pipeline.operations.queries.metrics import WorkCounts, work_counts
 from pipeline.service import Service
@@ -62,6 +63,7 @@ class DatabaseCollector:
         try:
             with self.service.reader.begin() as connection:
                 counts = work_counts(connection)
+                late = self.service.totals.get("late tasks", lambda: sum(late_tasks(connection).values()))
         except SQLAlchemyError:
             up.add_metric((), 0)
             return (up,)
@@ -82,7 +84,12 @@ class DatabaseCollector:
             "Seconds since the last complete comparison with Scale began; absent if none is scheduled or none was made",
             counts.reconcile_age if self.service.settings.reconcile_every_seconds else None,
         )
-        return (up, writable, space, reconciled, *gauges(counts))
+        late_family = _single(
+            "weighbridge_late_tasks",
+            f"Open tasks that take longer than nine of ten of their kind took, of the {MAX_TASKS:,} newest tasks",
+            late,
+        )
+        return (up, writable, space, reconciled, late_family, *gauges(counts))
 
 
 def gauges(counts: WorkCounts) -> Iterable[GaugeMetricFamily]:

@@ -1,7 +1,9 @@
 """`/metrics`: what Prometheus reads, from one process and from several."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,7 +15,7 @@ from sqlalchemy import insert
 from app.application import create_app
 from config import load_settings
 from config.version import VERSION
-from models import Artifact
+from models import Artifact, Task
 from pipeline.jobs import kinds, queue
 from pipeline.operations.health import record_heartbeat
 from tests.servers import free_port, wait_until
@@ -53,14 +55,32 @@ def test_the_gauges_say_how_much_work_there_is(database_url: str, tmp_path: Path
     assert before["weighbridge_deliveries", "stored"] == 0
     assert ("weighbridge_worker_heartbeat_age_seconds",) not in before
     assert before["weighbridge_callbacks_total", "quarantined"] >= 1
+    assert before["weighbridge_late_tasks",] == 0
     with service.engine.begin() as connection:
         queue.enqueue(connection, kinds.PLAN, ["a", "b"])
         record_heartbeat(connection, "here", 1)
+        connection.execute(insert(Task), list(map(_task, range(11))))
     after = samples(web.get("/metrics").text)
     assert after["weighbridge_jobs", "plan", "ready"] == 2
+    assert after["weighbridge_late_tasks",] == 1
     assert after["weighbridge_worker_heartbeat_age_seconds",] >= 0
     assert after["weighbridge_oldest_due_job_age_seconds",] >= 0
     service.engine.dispose()
+
+
+def _task(number: int) -> dict[str, Any]:
+    """Ten tasks that took an hour, and one that is open since."""
+    created = datetime(2026, 3, 2, tzinfo=UTC)
+    return {
+        "task_id": f"t{number}",
+        "id": uuid4(),
+        "environment": "live",
+        "type": "annotation",
+        "status": "completed" if number else "pending",
+        "created_at": created,
+        "completed_at": created + timedelta(hours=1) if number else None,
+        "response_count": 1,
+    }
 
 
 def test_metrics_are_answered_when_the_database_is_away(tmp_path: Path) -> None:
