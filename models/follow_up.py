@@ -11,6 +11,7 @@ from models.columns import Base
 
 HELD_BY_LIMIT = text("state = 'held' AND reason_code = 'limit'")
 """The condition of a partial index: queries repeat it literally."""
+HELD_FOR_A_FILE = "state = 'held' AND reason_code = 'incomplete'"
 
 
 class FollowUp(Base):

@@ -108,6 +108,18 @@ def limits_of(workflows: Workflows, workflow_name: str, step_name: str) -> tuple
     return (*own, *workflows.limits.counters)
 
 
+def only_limit(workflows: Workflows, steps: Iterable[tuple[str, str]]) -> tuple[bool, Limit | None]:
+    """Return whether at most one limit counts the tasks of all these (workflow, step), and which; it counts no money."""
+    found = {limits_of(workflows, *step) for step in steps}
+    if workflows.limits.problems or len(found) != 1:
+        return False, None
+    (limits,) = found
+    if not limits:
+        return True, None
+    (first, *others) = limits
+    return (True, first) if isinstance(first, Limit) and not others else (False, None)
+
+
 def reserve(connection: Connection, workflows: Workflows, asked: Sequence[Claim]) -> list[Reason | None]:
     """Count each task under all of its limits, in order. Return why each is held; None where it may be created.
 

@@ -14,6 +14,7 @@ from pipeline.events import outbox
 from pipeline.events.subscriptions import Subscriptions
 from pipeline.follow_ups import joins
 from pipeline.follow_ups.activation import activations, applying_steps
+from pipeline.follow_ups.fast_plan import store_usual_plan
 from pipeline.follow_ups.pauses import Planner, invalid_files, paused_workflows, record_missed
 from pipeline.follow_ups.recording import (
     cancel_for_recall,
@@ -84,8 +85,10 @@ def plan_task(service: Service, job: Job) -> int:
         if not plan.failures:
             queue.finish(connection, job)
 
-    with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as check_lease:
-        created = store_plan(service, plan, check_lease, finish)
+    created = store_usual_plan(service, job, plan)
+    if created is None:
+        with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as check_lease:
+            created = store_plan(service, plan, check_lease, finish)
     if created:
         fields = {**job.log_fields, "delivery_id": str(plan.snapshot.delivery_id), "follow_ups": created}
         log.info("follow-ups planned", extra=fields)

@@ -63,7 +63,7 @@ def insert_follow_ups(
     missing = settings_reason(service, snapshot.view.environment)
     inserted = Inserted([], {})
     for batch in chunked(planned, BATCH_SIZE):
-        rows = {follow_up.unique_id: _row(snapshot, follow_up, missing) for follow_up in batch}
+        rows = {follow_up.unique_id: follow_up_row(snapshot, follow_up, missing) for follow_up in batch}
         new = set(
             connection.scalars(_insert_statement(connection.dialect.name), one_or_all([*rows.values()]))
         )
@@ -83,7 +83,10 @@ def _insert_statement(dialect: str) -> Any:
     return statement.returning(FollowUp.unique_id)
 
 
-def _row(snapshot: TaskSnapshot, follow_up: PlannedFollowUp, missing: Reason | None) -> dict[str, Any]:
+def follow_up_row(
+    snapshot: TaskSnapshot, follow_up: PlannedFollowUp, missing: Reason | None
+) -> dict[str, Any]:
+    """Return the row of a planned follow-up; it is held if a setting is `missing`."""
     state, code, text = follow_up.state, follow_up.reason_code, follow_up.reason
     if missing is not None and state == PLANNED:
         state, code, text = HELD, missing.code, missing.text
@@ -131,7 +134,7 @@ def rewrite(
     connection: Connection, service: Service, snapshot: TaskSnapshot, follow_up: PlannedFollowUp
 ) -> str:
     """Write a follow-up without a task as it is planned now, in place of its row. Returns its state."""
-    row = _row(snapshot, follow_up, settings_reason(service, snapshot.view.environment))
+    row = follow_up_row(snapshot, follow_up, settings_reason(service, snapshot.view.environment))
     _write_again(connection, row)
     state: str = row["state"]
     return state

@@ -21,6 +21,7 @@ from pipeline.db.tables import TASKS
 from pipeline.events import outbox
 from pipeline.events.subscriptions import Subscriptions
 from pipeline.follow_ups import joins, pauses
+from pipeline.follow_ups.fast_creation import record_usual_creation
 from pipeline.follow_ups.recording import RECALLED, missing_setting
 from pipeline.follow_ups.request_files import MissingArtifact, RequestFileError, with_files
 from pipeline.follow_ups.verification import SourceMismatch, verify
@@ -82,13 +83,16 @@ def create_task(service: Service, job: Job) -> None:
     else:
         check_environment(service, client, environment, creation.task)
         service.accepting.add(environment)
-        subscriptions = service.subscriptions
-        with service.engine.begin() as connection:
-            record_created(connection, follow_up["unique_id"], environment, creation)
-            outbox.publish_follow_ups(connection, subscriptions, [follow_up["unique_id"]])
-            if was_throttled:
-                scale_limits.clear_limits(connection, [environment])
-            queue.finish(connection, job)
+        task_row = created_task_row(follow_up["unique_id"], environment, creation.task)
+        is_usual = creation.note is None and not was_throttled
+        if not (is_usual and record_usual_creation(service, job, task_row)):
+            subscriptions = service.subscriptions
+            with service.engine.begin() as connection:
+                record_created(connection, task_row, creation.note)
+                outbox.publish_follow_ups(connection, subscriptions, [follow_up["unique_id"]])
+                if was_throttled:
+                    scale_limits.clear_limits(connection, [environment])
+                queue.finish(connection, job)
         source, created = follow_up["source_task_id"], creation.task["task_id"]
         log.info("task created", extra={**job.log_fields, "task_id": source, "created_task_id": created})
 
@@ -151,39 +155,44 @@ def _pause_for_wrong_key(service: Service, environment: str, task_id: str) -> No
     raise RetryLater(reason, pauses.PAUSED_RETRY_SECONDS)
 
 
-def record_created(connection: Connection, unique_id: str, environment: str, creation: Creation) -> None:
-    """Link the follow-up to its task, in the state that the task has by now: its callback may have come first.
-
-    A follow-up that was canceled during the call is canceled at Scale too.
-    """
-    described, clock, _ = parse_task(storable(creation.task))
+def created_task_row(unique_id: str, environment: str, task: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a task as Scale's answer describes it."""
+    described, clock, _ = parse_task(storable(task))
     if not described.task_id:
         raise ValueError(f"Scale's answer to {unique_id} has no task_id")
     moment = clock or described.created_at
-    columns = {
+    return {
+        "task_id": described.task_id,
+        "id": new_id(),
+        "environment": environment,
+        "follow_up_unique_id": unique_id,
         **task_columns(described),
         "status": described.status,
         "clock": moment,
         "described_clock": moment,
         **dict.fromkeys(("clock_delivery_id", "described_delivery_id"), new_id() if moment else None),
     }
-    key = {
-        "task_id": described.task_id,
-        "id": new_id(),
-        "environment": environment,
-        "follow_up_unique_id": unique_id,
-    }
-    inserted = connection.execute(_insert_task(connection.dialect.name), {**key, **columns})
-    task_row = dict(inserted.mappings().one())
-    if task_row["clock"] is None:  # a callback named the task without describing it
-        connection.execute(update(TASKS).where(TASKS.c.task_id == described.task_id).values(columns))
-        task_row |= columns
+
+
+IDENTITY = ("task_id", "id", "environment", "follow_up_unique_id")
+
+
+def record_created(connection: Connection, task_row: dict[str, Any], note: str | None) -> None:
+    """Link the follow-up to its task, in the state that the task has by now: its callback may have come first.
+
+    A follow-up that was canceled during the call is canceled at Scale too.
+    """
+    unique_id = task_row["follow_up_unique_id"]
+    inserted = connection.execute(_insert_task(connection.dialect.name), task_row)
+    stored = dict(inserted.mappings().one())
+    if stored["clock"] is None:  # a callback named the task without describing it
+        columns = {name: value for name, value in task_row.items() if name not in IDENTITY}
+        connection.execute(update(TASKS).where(TASKS.c.task_id == stored["task_id"]).values(columns))
+        stored |= columns
     state = connection.scalar(_LOCK_STATE, {"this": unique_id})
-    link_follow_up(connection, task_row)
-    if creation.note:
-        connection.execute(
-            update(FollowUp).where(FollowUp.unique_id == unique_id).values(reason=creation.note)
-        )
+    link_follow_up(connection, stored)
+    if note:
+        connection.execute(update(FollowUp).where(FollowUp.unique_id == unique_id).values(reason=note))
     if state == CANCELED:
         queue.enqueue(connection, kinds.CANCEL, [unique_id])
 
