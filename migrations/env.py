@@ -8,20 +8,20 @@ from __future__ import annotations
 import logging
 
 from alembic import context
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from config import load_settings
 from models import Base
 from pipeline.db.engine import connect_for_migrations
-from pipeline.db.migrations import is_newer_than_code, lock_migrations
+from pipeline.db.migrations import lock_migrations
+from pipeline.db.revisions import is_newer_than_code
 
 log = logging.getLogger("alembic.migrations")
 
 
 def run(connection: Connection) -> None:
     """Run the migrations that Alembic was called for, unless the database belongs to a newer version."""
-    if is_newer_than_code(connection, ScriptDirectory.from_config(context.config)):
+    if is_newer_than_code(connection):
         log.warning("the database belongs to a newer version of Weighbridge; nothing to migrate")
         return
     context.configure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from http import HTTPStatus
 from typing import Any
 
@@ -64,10 +65,35 @@ def problem_response(
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest with problem+json errors, also in the OpenAPI document."""
+    """flask-smorest with problem+json errors, also in the OpenAPI document.
+
+    The document describes the blueprints when it is first asked for: that takes as long as everything else that the
+    application does at its start, and few processes are asked.
+    """
 
     ERROR_SCHEMA = ProblemDetails
     spec: APISpec
+
+    def __init__(self, app: Flask) -> None:
+        self._undescribed: list[flask_smorest.Blueprint] = []
+        self._lock = threading.Lock()
+        super().__init__(app)
+
+    def register_blueprint(self, blueprint: flask_smorest.Blueprint) -> None:
+        """Add the routes of a blueprint to the application."""
+        self._app.register_blueprint(blueprint)
+        self._undescribed.append(blueprint)
+
+    def _openapi_json(self) -> AnyResponse:
+        with self._lock:
+            for blueprint in self._undescribed:
+                blueprint.register_views_in_doc(
+                    self, self._app, self.spec, name=blueprint.name, parameters=None
+                )
+                self.spec.tag({"name": blueprint.name, "description": blueprint.description})
+            self._undescribed.clear()
+        answer: AnyResponse = super()._openapi_json()
+        return answer
 
     def _register_error_handlers(self) -> None:
         app: Flask = self._app

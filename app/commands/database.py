@@ -7,7 +7,7 @@ import click
 from app.commands.group import Group
 from app.commands.output import as_json, print_json
 from app.extensions import service
-from pipeline.db.migrations import revisions
+from pipeline.db.revisions import revisions
 from pipeline.operations.upgrade import RowsLost, upgrade_database
 
 

@@ -21,7 +21,7 @@ from pipeline.backup.folder import Folder, UnusableBackup
 from pipeline.backup.rows import read_rows, tables
 from pipeline.db.engine import connect_for_migrations, read_only
 from pipeline.db.ids import format_timestamp, new_id, utcnow
-from pipeline.db.migrations import revisions
+from pipeline.db.revisions import revisions
 from pipeline.service import Service
 
 Report = Callable[[str, int], None]

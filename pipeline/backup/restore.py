@@ -17,7 +17,8 @@ from pipeline.backup.folder import Folder, UnusableBackup
 from pipeline.backup.rows import insert_rows, tables
 from pipeline.db.engine import connect_for_migrations
 from pipeline.db.ids import utcnow
-from pipeline.db.migrations import migrate, revisions
+from pipeline.db.migrations import migrate
+from pipeline.db.revisions import revisions
 from pipeline.service import Service
 
 

@@ -1,4 +1,4 @@
-"""Alembic without an ini file: migrate a database, and compare its revision with the one that this code needs."""
+"""Alembic without an ini file: migrate a database."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -28,20 +26,6 @@ def migrate(database_url: str, revision: str = "head") -> None:
     A database that belongs to a newer version is left as it is, with a warning in the log.
     """
     command.upgrade(alembic_config(database_url), revision)
-
-
-def revisions(connection: Connection) -> tuple[str | None, str | None]:
-    """Return the revision that the database has, and the one that this code needs."""
-    script = ScriptDirectory.from_config(alembic_config(""))
-    return MigrationContext.configure(connection).get_current_revision(), script.get_current_head()
-
-
-def is_newer_than_code(connection: Connection, script: ScriptDirectory | None = None) -> bool:
-    """Return whether the database has a revision that this code does not know, as after a rollback of the code."""
-    script = script or ScriptDirectory.from_config(alembic_config(""))
-    current = MigrationContext.configure(connection).get_current_heads()
-    known = {revision.revision for revision in script.walk_revisions()}
-    return not known.issuperset(current)
 
 
 def lock_migrations(connection: Connection) -> None:

@@ -20,8 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.deployment import deployment_problems, weak_secrets
 from models import ApiToken, Delivery, FollowUp, Job
-from pipeline.db.migrations import is_newer_than_code, revisions
 from pipeline.db.probe import write_fault
+from pipeline.db.revisions import is_newer_than_code, revisions
 from pipeline.jobs.rate_limits import clear_rate_limit, set_rate_limit
 from pipeline.operations.database_errors import Explanation, explain
 from pipeline.operations.expression_faults import expression_faults

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, inspect, select, table
 
-from pipeline.db.migrations import migrate, revisions
+from pipeline.db.revisions import revisions
 from pipeline.service import Service
 
 
@@ -41,6 +41,8 @@ def upgrade_database(service: Service) -> Upgrade:
     service.engine.dispose()
     if previous == required:
         return Upgrade(required, previous, None)
+    from pipeline.db.migrations import migrate  # with Alembic, which most starts do not need
+
     migrate(service.settings.database_url)
     if not before:
         return Upgrade(required, previous, None)

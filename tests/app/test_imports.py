@@ -40,8 +40,8 @@ def command(*args: str) -> str:
 
 
 @pytest.mark.parametrize("code", ["import wsgi", "import workers.celery_app"], ids=["web", "worker"])
-def test_a_server_imports_no_command(code: str, tmp_path: Path) -> None:
-    assert not modules_after(code, tmp_path) & COMMANDS_ALONE
+def test_a_server_imports_no_command_and_nothing_of_migrations(code: str, tmp_path: Path) -> None:
+    assert not modules_after(code, tmp_path) & {*COMMANDS_ALONE, "alembic", "psycopg"}
 
 
 def test_a_command_imports_neither_other_commands_nor_the_web_application(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
 
 from models import Base
-from pipeline.db.migrations import PROJECT, alembic_config, is_newer_than_code, migrate, revisions
+from pipeline.db.migrations import PROJECT, alembic_config, migrate
+from pipeline.db.revisions import is_newer_than_code, known_revisions, revisions
 
 # Indexes of expressions are not read back from SQLite.
 pytestmark = pytest.mark.filterwarnings(
@@ -46,6 +48,11 @@ def test_the_migrations_make_the_tables_that_the_code_expects(empty_database_url
     assert differences(empty_database_url) == []
     migrate(empty_database_url)  # a second release changes nothing
     assert differences(empty_database_url) == []
+
+
+def test_the_files_of_the_migrations_are_named_after_their_revisions() -> None:
+    script = ScriptDirectory.from_config(alembic_config(""))
+    assert list(known_revisions()) == [one.revision for one in script.walk_revisions()][::-1]
 
 
 def test_the_migrations_can_be_taken_back(empty_database_url: str) -> None:

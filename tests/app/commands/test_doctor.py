@@ -168,7 +168,7 @@ def test_rows_that_a_migration_loses_are_missed(
     """As SQLite does where a table is rebuilt with foreign keys on: the children go."""
     import sqlite3
 
-    from pipeline.operations import upgrade
+    from pipeline.db import migrations
 
     url = f"sqlite:///{tmp_path / 'old.db'}"
     migrate(url)
@@ -182,7 +182,7 @@ def test_rows_that_a_migration_loses_are_missed(
         with sqlite3.connect(tmp_path / "old.db") as connection:
             connection.execute("DELETE FROM workflow_pauses")
 
-    monkeypatch.setattr(upgrade, "migrate", losing)
+    monkeypatch.setattr(migrations, "migrate", losing)
     done = commands_of(make_app(DATABASE_URL=url))("db", "upgrade")
     assert done.exit_code == 1
     assert "workflow_pauses: 0 of 1" in done.stderr
