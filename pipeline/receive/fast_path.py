@@ -1,7 +1,8 @@
 """Fast path: insert the first callback of a task with one PostgreSQL statement.
 
-The statement writes nothing if the task's row exists already; the caller then takes the general path of receive.py. A
-property test holds both to the same rows.
+The statement writes nothing if the task's row exists already; the caller then takes the general path of receive.py. It
+commits by itself, and goes straight to the driver, unless subscribers are to be notified in the same transaction. A
+property test holds both paths to the same rows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from sqlalchemy import Connection
 
 from models import Annotation, Delivery, Job, Response, Task
 from pipeline.db.annotation_rows import COLUMNS, FROM_ARRAYS, arrays
-from pipeline.db.engine import AUTOCOMMIT
 from pipeline.db.errors import safe_message
 from pipeline.db.ids import new_id
 from pipeline.db.json import dumps
@@ -46,7 +46,7 @@ WITH task AS (
     INSERT INTO {Task.__tablename__} SELECT new.* FROM {_one(Task, "new")} ON CONFLICT (task_id) DO NOTHING RETURNING 1
 ), delivery AS (
     INSERT INTO {Delivery.__tablename__} ({_delivery_columns}, body)
-    SELECT {_delivery_columns}, %s FROM task, {_one(Delivery, "new")}
+    SELECT {_delivery_columns}, %s::bytea FROM task, {_one(Delivery, "new")}
 ), response AS (
     INSERT INTO {Response.__tablename__} SELECT new.* FROM task, {_one(Response, "new")} WHERE new.id IS NOT NULL
 ), annotations AS (
@@ -59,12 +59,13 @@ WITH task AS (
 )
 SELECT count(*) FROM task
 """
+PREPARED_NAME = b"weighbridge_first_callback"
 
 
 class FirstCallback(NamedTuple):
     """What the statement inserts."""
 
-    parameters: tuple[Any, ...]
+    parameters: tuple[str | bytes | None, ...]
     job_ids: list[UUID]
 
 
@@ -93,6 +94,8 @@ def insert_first_callback(
     general path knows what to do then. Raises if the pool has no free connection, because the general path would only wait for
     one a second time.
     """
+    from pipeline.db.driver import execute_alone, pooled_connection  # psycopg, which SQLite does not need
+
     events = DeliveryEvents(service.subscriptions)
     try:
         first = _rows(service, delivery, body, headers, callback)
@@ -101,14 +104,13 @@ def insert_first_callback(
         return None
     if first is None:
         return None
-    with service.engine.connect() as connection:
-        if not events.has_subscribers:  # one statement, which commits by itself
-            connection = connection.execution_options(**AUTOCOMMIT)
+    engine = service.engine
+    with engine.connect() if events.has_subscribers else pooled_connection(engine) as connection:
         try:
-            with connection.begin():
-                if not _execute(connection, first):
-                    return None
-                return first.job_ids + events.publish(connection, delivery, callback)
+            if isinstance(connection, Connection):
+                return _insert_and_publish(connection, first, events, delivery, callback)
+            inserted = execute_alone(engine, connection, PREPARED_NAME, STATEMENT, first.parameters)
+            return first.job_ids if inserted == b"1" else None
         except Exception as fault:
             _log_fallback(delivery, callback, fault)
             return None
@@ -121,7 +123,9 @@ def _rows(
     task = callback.task
     assert task is not None  # see applies()
     assert callback.task_id is not None
-    version_id, response, annotations = None, {}, "[]"
+    version_id: UUID | None = None
+    response: dict[str, Any] = {}
+    annotations = "[]"
     if callback.response is not ABSENT:
         parsed = parse_response(task.type, callback.response, task.params)
         if parsed.artifacts:
@@ -142,16 +146,25 @@ def _rows(
         body,
         dumps(delivery_row(delivery, body, headers, callback)),
         dumps(response),
-        version_id,
+        str(version_id) if version_id else None,
         annotations,
         dumps(job),
     )
     return FirstCallback(parameters, [job["id"]] if job else [])
 
 
-def _execute(connection: Connection, first: FirstCallback) -> bool:
-    """Run the statement. Return False if the task exists already."""
-    return bool(connection.exec_driver_sql(STATEMENT, first.parameters).scalar())
+def _insert_and_publish(
+    connection: Connection,
+    first: FirstCallback,
+    events: DeliveryEvents,
+    delivery: DeliveryMeta,
+    callback: Callback,
+) -> list[UUID] | None:
+    """Run the statement and publish the events of the delivery in one transaction."""
+    with connection.begin():
+        if not connection.exec_driver_sql(STATEMENT, first.parameters).scalar():
+            return None
+        return first.job_ids + events.publish(connection, delivery, callback)
 
 
 def _log_fallback(delivery: DeliveryMeta, callback: Callback, fault: Exception) -> None:
