@@ -7,9 +7,9 @@ import time
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from flask import Flask, abort, g, redirect, request, url_for
+from flask import Flask, Request, abort, g, redirect, request, url_for
 from flask import session as cookie
-from flask.sessions import SecureCookieSessionInterface
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.wrappers import Response
 
@@ -24,7 +24,12 @@ csrf = CSRFProtect()
 
 
 class SessionInterface(SecureCookieSessionInterface):
-    """Flask's signed cookie, sent over https only where the request came over https."""
+    """Flask's signed cookie, sent over https only where the request came over https. Other paths have no session."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """Return the session of a request to the console; None elsewhere, where reading one would delay callbacks."""
+        is_console = request.path.startswith(app.config["SESSION_COOKIE_PATH"])
+        return super().open_session(app, request) if is_console else None
 
     def get_cookie_secure(self, app: Flask) -> bool:
         """Return whether the request came by HTTPS."""
