@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from pipeline.db import postgresql
+from pipeline.db.engine import begin_autocommit
 
 Record = dict[str, Any]
 """A row by the names of its columns."""
@@ -21,16 +23,21 @@ class _Compiled(NamedTuple):
     names: tuple[str, ...]
 
 
-def fetch_one(connection: Connection, statement: Any, parameters: Mapping[str, Any]) -> Record | None:
-    """Execute a statement that returns at most one row, and return that row.
+def fetch_one(database: Connection | Engine, statement: Any, parameters: Mapping[str, Any]) -> Record | None:
+    """Execute a statement that returns at most one row, and return that row. Given an engine, it commits by itself.
 
     `statement` is kept for good: it must be built once. No parameter is JSON, and none of them expands to several.
     """
-    if connection.dialect.name != "postgresql":
-        found = connection.execute(statement, parameters).mappings().one_or_none()
+    if database.dialect.name != "postgresql":
+        with (
+            begin_autocommit(database)
+            if isinstance(database, Engine)
+            else nullcontext(database) as connection
+        ):
+            found = connection.execute(statement, parameters).mappings().one_or_none()
         return None if found is None else dict(found)
     compiled = _compile(statement)
-    rows = postgresql.fetch(connection, compiled.text, {**compiled.constants, **parameters})
+    rows = postgresql.fetch(database, compiled.text, {**compiled.constants, **parameters})
     if not rows:
         return None
     (row,) = rows

@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from models import FollowUp, Job, Task
-from pipeline.db.engine import begin_autocommit
 from pipeline.db.errors import safe_message
 from pipeline.db.follow_up_states import CANCELED, CREATED, ERROR, PLANNED
 from pipeline.db.json import dumps
@@ -66,8 +65,7 @@ def record_usual_creation(service: Service, job: queue.Job, task_row: Mapping[st
             "owner": job.owner,
             "enqueue_count": job.enqueue_count,
         }
-        with begin_autocommit(service.engine) as connection:
-            ((is_recorded,),) = fetch(connection, STATEMENT, parameters)
+        ((is_recorded,),) = fetch(service.engine, STATEMENT, parameters)
     except (DBAPIError, TypeError) as fault:  # TypeError: JSON that only the general path can write
         fields = {**job.log_fields, "error": safe_message(fault)}
         log.info("fast path failed, using the general path", extra=fields)

@@ -14,7 +14,6 @@ from sqlalchemy.exc import DBAPIError
 
 from models import FollowUp, Job, Join, SpendCounter, Task
 from models.follow_up import HELD_FOR_A_FILE
-from pipeline.db.engine import begin_autocommit
 from pipeline.db.errors import safe_message
 from pipeline.db.follow_up_states import PLANNED
 from pipeline.db.ids import utcnow
@@ -95,8 +94,7 @@ def store_usual_plan(service: Service, job: queue.Job, plan: TaskPlan) -> int | 
         parameters = _parameters(service, job, plan)
         if parameters is None:
             return None
-        with begin_autocommit(service.engine) as connection:
-            ((is_stored,),) = fetch(connection, STATEMENT, parameters)
+        ((is_stored,),) = fetch(service.engine, STATEMENT, parameters)
     except (DBAPIError, TypeError) as fault:  # TypeError: JSON that only the general path can write
         fields = {**job.log_fields, "error": safe_message(fault)}
         log.info("fast path failed, using the general path", extra=fields)

@@ -28,7 +28,7 @@ from pipeline.follow_ups.verification import SourceMismatch, verify
 from pipeline.http.client import DownloadRefused
 from pipeline.jobs import kinds, queue, scale_limits
 from pipeline.jobs.queue import Job, RetryLater
-from pipeline.jobs.rate_limits import check_rate_limit
+from pipeline.jobs.rate_limits import wait_until
 from pipeline.receive.ordering import task_columns
 from pipeline.receive.rows import link_follow_up, lock_task
 from pipeline.service import Service
@@ -50,13 +50,11 @@ class Creation(NamedTuple):
 
 def create_task(service: Service, job: Job) -> None:
     """Create the follow-up's task at Scale, or adopt the one that exists. A refused request ends the follow-up."""
-    with service.reader.begin() as connection:
-        follow_up = _read(connection, job.subject)
-        if follow_up is not None and follow_up["state"] == PLANNED:
-            was_throttled = pauses.check_stops(service, follow_up["environment"], follow_up)
+    follow_up = _read(service, job.subject)
     if follow_up is None or follow_up["state"] != PLANNED:
         return _finish(service, job)
     environment = follow_up["environment"]
+    was_throttled = pauses.check_stops(service, environment, follow_up)
     client = service.client(environment)
     assert client is not None  # checked by check_creation_allowed
     try:
@@ -209,12 +207,11 @@ def fail_or_hold(service: Service, job: Job, follow_up: Record, state: str, reas
 
 def cancel_task(service: Service, job: Job) -> None:
     """Cancel the pending task of a follow-up at Scale. A finished one stays as it is."""
-    with service.reader.begin() as connection:
-        follow_up = _read(connection, job.subject)
-        if follow_up is not None:
-            check_rate_limit(connection, scale_limits.scope(follow_up["environment"]))
+    follow_up = _read(service, job.subject)
     if follow_up is None or follow_up["state"] != CREATED or follow_up["task_id"] is None:
         return _finish(service, job)
+    if follow_up["limited_until"] is not None:
+        wait_until(follow_up["limited_until"], follow_up["limit_reason"])
     client = service.client(follow_up["environment"])
     if client is None:
         why = missing_setting(service, follow_up["environment"])
@@ -260,9 +257,9 @@ def _finish(service: Service, job: Job) -> None:
         queue.finish(connection, job)
 
 
-def _read(connection: Connection, unique_id: str) -> Record | None:
+def _read(service: Service, unique_id: str) -> Record | None:
     """Return a follow-up, and what stops creation in its environment."""
-    return fetch_one(connection, _READ, {"this": unique_id})
+    return fetch_one(service.reader, _READ, {"this": unique_id})
 
 
 _READ = pauses.with_stops(

@@ -213,11 +213,13 @@ def claim(
     The claim is one statement that commits by itself. It counts the attempt, so that a job that kills its worker is dead
     after MAX_LOST_LEASES such workers in a row.
     """
-    while True:
-        with begin_autocommit(engine) as connection:
-            claimed = _claim(connection, tuple(queues), lease_seconds, job_id)
-        if claimed is None or claimed[1]:
-            return claimed and claimed[0]
+    while (claimed := _claim(engine, tuple(queues), lease_seconds, job_id)) is not None:
+        job, why_dead = claimed
+        if why_dead is None:
+            return job
+        with engine.begin() as connection:
+            mark_dead(connection, job, why_dead)
+    return None
 
 
 def claim_fetch(engine: Engine, lease_seconds: float, max_running: int) -> Job | None:
@@ -239,24 +241,26 @@ def claim_fetch(engine: Engine, lease_seconds: float, max_running: int) -> Job |
             if (connection.scalar(running) or 0) >= max_running:
                 return None
             claimed = _claim(connection, (FETCH,), lease_seconds, None)
-        if claimed is None or claimed[1]:
-            return claimed and claimed[0]
+            if claimed is None:
+                return None
+            job, why_dead = claimed
+            if why_dead is None:
+                return job
+            mark_dead(connection, job, why_dead)
 
 
 def _claim(
-    connection: Connection, queues: tuple[str, ...], lease_seconds: float, job_id: UUID | None
-) -> tuple[Job, bool] | None:
-    """Return the claimed job, and whether it may run; None if none is due."""
+    database: Connection | Engine, queues: tuple[str, ...], lease_seconds: float, job_id: UUID | None
+) -> tuple[Job, str | None] | None:
+    """Return the claimed job, and why it must not run any more, if so; None if none is due."""
     owner = uuid4().hex
     parameters = {"owner": owner, "lease": float(lease_seconds), "job": job_id}
-    row = fetch_one(connection, claim_statement(queues, named=job_id is not None), parameters)
+    row = fetch_one(database, claim_statement(queues, named=job_id is not None), parameters)
     if row is None:
         return None
     lost_leases = row.pop("lost_leases")
     job = Job(**row, owner=owner)
-    if (why := _exhausted(job, lost_leases)) is not None:
-        mark_dead(connection, job, why)
-    return job, why is None
+    return job, _exhausted(job, lost_leases)
 
 
 def _exhausted(job: Job, lost_leases: int) -> str | None:

@@ -10,14 +10,14 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 
 from config import Settings, load_settings
 from models import Delivery, Job, Task
 from pipeline.bootstrap import build_service
 from pipeline.db.engine import connect_for_migrations
 from pipeline.db.migrations import PROJECT, migrate
-from pipeline.db.postgresql import UnsuitableDatabase
+from pipeline.db.postgresql import UnsuitableDatabase, fetch
 from pipeline.db.probe import write_fault
 from pipeline.jobs import kinds, queue
 from pipeline.service import Service
@@ -186,6 +186,54 @@ def test_a_statement_that_was_prepared_before_a_migration_is_not_used_again(
         connection.execute(read)
     with service.engine.begin() as connection:
         connection.execute(read)
+    service.engine.dispose()
+
+
+# Statements by the driver alone.
+
+TIMEOUT_OF_STATEMENTS = "SELECT current_setting('statement_timeout')"
+
+
+@pytest.mark.parametrize("pooled", [False, True], ids=["directly", "behind a pooler"])
+def test_a_statement_alone_has_the_time_outs_and_commits_by_itself(
+    own_postgres: OwnPostgres, start_pgbouncer: PgBouncers, pooled: bool
+) -> None:
+    url = own_postgres.create_database("weighbridge")
+    service = service_on(start_pgbouncer().url("weighbridge") if pooled else url)
+    for _ in range(10):  # psycopg prepares a statement that it has executed five times
+        assert fetch(service.engine, TIMEOUT_OF_STATEMENTS, {}) == [("15s",)]
+    with service.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE kept (value integer)"))
+    assert fetch(service.engine, "INSERT INTO kept VALUES (%(value)s) RETURNING value", {"value": 7}) == [
+        (7,)
+    ]
+    with psycopg.connect(url) as other:
+        assert other.execute("SELECT value FROM kept").fetchall() == [(7,)]
+    service.engine.dispose()
+
+
+def test_an_error_of_a_statement_alone_is_sqlalchemys_and_the_connection_is_used_again(
+    own_postgres: OwnPostgres,
+) -> None:
+    service = service_on(own_postgres.create_database("weighbridge"))
+    (pid,) = fetch(service.engine, "SELECT pg_backend_pid()", {})
+    with pytest.raises(DataError, match="division by zero") as raised:
+        fetch(service.engine, "SELECT 1 / %(zero)s::int", {"zero": 0})
+    assert not raised.value.connection_invalidated
+    assert fetch(service.engine, "SELECT pg_backend_pid()", {}) == [pid]
+    service.engine.dispose()
+
+
+def test_after_a_statement_alone_has_lost_its_server_the_next_one_has_another(
+    own_postgres: OwnPostgres,
+) -> None:
+    service = service_on(own_postgres.create_database("weighbridge"))
+    (pid,) = fetch(service.engine, "SELECT pg_backend_pid()", {})
+    own_postgres.execute(f"SELECT pg_terminate_backend({pid[0]})")
+    with pytest.raises(DBAPIError) as raised:
+        fetch(service.engine, "SELECT 1", {})
+    assert raised.value.connection_invalidated
+    assert fetch(service.engine, "SELECT pg_backend_pid()", {}) != [pid]
     service.engine.dispose()
 
 
