@@ -1,5 +1,6 @@
 """`weighbridge sandbox …`: run a simulation of Scale and act on its tasks from the command line."""
 
+import gc
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,10 +86,13 @@ def serve(
     **options: Any,
 ) -> None:
     """Serve until stopped. The first line of the output names the URL."""
+    gc.disable()  # importing makes objects that stay: no collection has to look at them, now or later
     from sandbox.storage.store import UnusableDatabase
     from sandbox.web.server import PortUnavailable
     from sandbox.web.server import serve as serve_until_stopped
 
+    gc.freeze()
+    gc.enable()
     settings = load_settings()
     sandbox_settings = SandboxSettings(
         api_keys=settings.sandbox_api_keys,

@@ -39,7 +39,6 @@ from sandbox.annotators.lidar import (
     make_point_label_response,
     make_topdown_response,
 )
-from sandbox.annotators.segmentation import fix_segmentation_response, make_segmentation_response
 from sandbox.annotators.texts import (
     document_pages,
     fix_document_response,
@@ -77,6 +76,21 @@ class Annotator(NamedTuple):
 
 DOCUMENTS = ("documenttranscription", "documentmodel")
 CHATS = ("chat", "chatlite", "chatexperimental", "multichat")
+
+
+def make_segmentation_response(assignment: Assignment) -> dict[str, Any]:
+    """Make a response for segmentannotation."""
+    from sandbox.annotators import segmentation  # with numpy, which few sandboxes need
+
+    return segmentation.make_segmentation_response(assignment)
+
+
+def fix_segmentation_response(assignment: Assignment, response: dict[str, Any]) -> dict[str, Any]:
+    """Fix a response for segmentannotation."""
+    from sandbox.annotators import segmentation
+
+    return segmentation.fix_segmentation_response(assignment, response)
+
 
 GENERIC = Annotator((), make_generic_response, fix_generic_response)
 
