@@ -17,13 +17,14 @@ from pycocotools import mask as coco
 from sqlalchemy import update
 
 from models import Annotation, Artifact, Job, Response
-from pipeline.artifacts import extract, jobs
+from pipeline.artifacts import extract
+from pipeline.artifacts.retry import retry
 from pipeline.db.ids import utcnow
 from pipeline.jobs import queue
 from pipeline.receive import replay
 from pipeline.service import Service
 from scale.annotations import Annotation as Value
-from scale.masks import INDEX_IMAGE_ROLES
+from scale.task_types.base import INDEX_IMAGE_ROLES
 from tests.amounts import amount
 from tests.assertions import only, table
 from tests.factories.callbacks import callback, receive_callback
@@ -55,7 +56,7 @@ def test_a_file_that_cannot_be_read_has_failed_and_leaves_no_row(
     assert service.store.exists(artifact["sha256"])
     files.has["/a"] = [{"annotations": [BOX]}]
     with service.engine.begin() as connection:
-        jobs.retry(connection, artifact["id"], "ana")
+        retry(connection, artifact["id"], "ana")
     work_without_planning(service)
     assert (only(service, Artifact)["state"], len(table(service, Annotation))) == ("stored", 1)
 
@@ -284,7 +285,7 @@ def test_without_a_mapping_the_plain_image_gives_the_rows_where_the_extended_one
     files.has["/extendedIndexedImage"] = extended(np.where(SCENE == 3, 300, SCENE))
     failed = next(row["id"] for row in table(service, Artifact) if row["state"] == "failed")
     with service.engine.begin() as connection:
-        jobs.retry(connection, failed, "ana")
+        retry(connection, failed, "ana")
     run_due_jobs(service)
     assert {row["geometry"]["index"] for row in table(service, Annotation)} == {1, 2, 300}
     assert len(table(service, Annotation)) == only(service, Response)["annotation_count"] == 3

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from models import Annotation, Artifact, Job, RateLimit, Response
-from pipeline.artifacts import jobs
+from pipeline.artifacts.retry import retry
 from pipeline.db.ids import utcnow
 from pipeline.follow_ups.views import load_snapshot
 from pipeline.jobs import kinds, queue
@@ -223,7 +223,7 @@ def test_a_file_is_given_up_after_more_than_a_day_and_not_before(service: Servic
     assert only(service, Artifact)["reason"] == f"{files.host} answered 404; retried for 25 hours"
     files.has["/never"] = []
     with service.engine.begin() as connection:
-        jobs.retry(connection, only(service, Artifact)["id"], "ana")
+        retry(connection, only(service, Artifact)["id"], "ana")
     run_job(service, claim(service))
     assert only(service, Artifact)["state"] == "stored"
 
@@ -277,7 +277,7 @@ def test_content_that_was_lost_from_the_store_is_fetched_again(service: Service,
     files.has = {}
     with service.engine.begin() as connection:
         connection.execute(update(Artifact).values(first_attempt_at=None))
-        jobs.retry(connection, only(service, Artifact)["id"], "ana")
+        retry(connection, only(service, Artifact)["id"], "ana")
     run_job(service, claim(service))
     assert (only(service, Artifact)["state"], len(table(service, Annotation))) == ("pending", 1)
     files.has["/a"] = [{"annotations": [BOX] * 2}]
@@ -316,7 +316,7 @@ def test_a_stored_file_can_be_read_again_without_being_fetched(service: Service,
     run_job(service, claim(service))
     with service.engine.begin() as connection:
         connection.execute(Annotation.__table__.delete())
-        jobs.retry(connection, only(service, Artifact)["id"], "ana")
+        retry(connection, only(service, Artifact)["id"], "ana")
     run_job(service, claim(service))
     assert len(table(service, Annotation)) == only(service, Response)["annotation_count"] == 3
     assert files.requests == ["/a"]
@@ -324,7 +324,7 @@ def test_a_stored_file_can_be_read_again_without_being_fetched(service: Service,
 
 def test_retrying_a_file_that_is_not_known_is_an_error(service: Service) -> None:
     with service.engine.begin() as connection, pytest.raises(LookupError):
-        jobs.retry(connection, UUID(int=1), "ana")
+        retry(connection, UUID(int=1), "ana")
 
 
 def test_two_workers_that_end_with_the_last_two_files_plan_once_and_count_all(
@@ -388,7 +388,7 @@ def test_files_with_one_address_fail_together_and_arrive_together(service: Servi
     assert files.requests == ["/both"]
     files.has["/both"] = reply(BOTH)
     with service.engine.begin() as connection:
-        jobs.retry(connection, failed[0]["id"], "ana")
+        retry(connection, failed[0]["id"], "ana")
     run_due_jobs(service)
     assert [row["state"] for row in table(service, Artifact)] == ["stored", "stored"]
     assert files.requests == ["/both", "/both"]
