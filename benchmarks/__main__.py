@@ -10,6 +10,7 @@ from benchmarks.chain import chain
 
 
 def main() -> None:
+    """Measure the parts that were asked for, and print a table of each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)

@@ -71,6 +71,7 @@ def latencies(port: int, seconds: float) -> list[float]:
 
 
 def p99(taken: list[float]) -> float:
+    """Return the 99th percentile of latencies."""
     return sorted(taken)[math.ceil(len(taken) * 0.99) - 1]
 
 
@@ -143,6 +144,7 @@ KEY_HOLDER_ATTACKS = tuple(key_holder_attacks(0))
 
 
 def add_row(table: Table, name: str, undisturbed: list[float], found: list[float]) -> None:
+    """Add the latencies of one attack next to the undisturbed ones."""
     floor, worst = p99(undisturbed), p99(found)
     table.add_row(
         name, f"{len(found):,}", f"{floor * 1000:.1f} ms", f"{statistics.median(found) * 1000:.1f} ms",

@@ -15,14 +15,17 @@ class Body:
     parts: tuple[bytes, ...]
 
     def with_id(self, number: int) -> bytes:
+        """Return the body of the task with this number."""
         return (b"%024x" % number).join(self.parts)
 
     @property
     def size(self) -> int:
+        """Return the bytes of one body."""
         return len(self.with_id(0))
 
 
 def make(name: str, type_name: str, annotations: list[dict], instruction: str) -> Body:
+    """Return a callback of a completed task whose id can be replaced."""
     response = {"annotations": annotations, "global_attributes": {}, "is_customer_fix": False}
     task = {
         "task_id": ID.decode(),
@@ -52,6 +55,7 @@ def make(name: str, type_name: str, annotations: list[dict], instruction: str) -
 
 
 def box(number: int) -> dict:
+    """Return a box as Scale sends it."""
     return {
         "uuid": f"6f1d2c3b-5a49-4e78-8c9d-{number:012x}",
         "geometry": "box",
@@ -64,6 +68,7 @@ def box(number: int) -> dict:
 
 
 def polygon(number: int) -> dict:
+    """Return a triangle as Scale sends it."""
     corners = [{"x": 10 + number, "y": 10}, {"x": 80 + number, "y": 14}, {"x": 44 + number, "y": 60}]
     return {"label": "sheep", "uuid": f"7f1d2c3b-5a49-4e78-8c9d-{number:012x}", "vertices": corners}
 

@@ -87,6 +87,7 @@ def run(what: str, url: str, name: str) -> dict[str, float]:
 
 
 def child(what: str, url: str, name: str) -> None:
+    """Write one export in a process of its own, and print its seconds and its memory."""
     from config import Settings
     from exports.engine import write_export
     from exports.export import Options
@@ -129,11 +130,13 @@ def plain(url: str, name: str, path: Path) -> None:
 
 
 def resident_mb() -> float:
+    """Return the resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1024 / 1024
 
 
 def main() -> None:
+    """Compare each export with a plain reader of the same rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=20_000, help="of 50 boxes each")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)

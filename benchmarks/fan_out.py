@@ -84,6 +84,7 @@ COLUMNS = ("", "follow-ups", "/s", "first quarter", "last quarter", "worker MB",
 
 
 def paces(name: str, looks: list[Seen], what: str, total: int) -> list[str]:
+    """Return a row of the table: how fast the work went in each quarter."""
     quarters = [at(looks, what, total * share // 4) for share in range(5)]
     pace = [total / 4 / (end - start) for start, end in itertools.pairwise(quarters)]
     first = next(look for look in looks if getattr(look, what) >= total // 4)
@@ -138,16 +139,19 @@ def claim_milliseconds(one: stack.Contender) -> float:
 
 
 def memory(one: stack.Contender) -> int:
+    """Return the resident bytes of the largest process of a worker."""
     worker = one.processes[-1]
     return max(process.memory_info().rss for process in (psutil.Process(worker.pid), *worker.children()))
 
 
 def write_workflow(folder: str) -> None:
+    """Write the workflow file into a folder."""
     (Path(folder) / "each.yaml").write_text(json.dumps(WORKFLOW))
 
 
 @contextmanager
 def quick_scale() -> Iterator[str]:
+    """Start a Scale that answers at once. Yields its URL."""
     scale = Scale()
     yield scale.url
     scale.close()

@@ -36,6 +36,7 @@ def seconds(work: Callable[[], object], times: int = 3) -> float:
 
 
 def large_body() -> Body:
+    """Return a callback with BOXES boxes."""
     return make("50,000 boxes", "annotation", [box(n) for n in range(BOXES)], "Box every **sheep**.")
 
 

@@ -15,6 +15,7 @@ local = threading.local()
 
 @app.post("/callbacks/scale")
 def callback() -> tuple[dict[str, str], int]:
+    """Authenticate, parse and store the bytes durably."""
     key = request.headers.get("scale-callback-auth", "")
     if not hmac.compare_digest(key.encode(), os.environ["SCALE_LIVE_CALLBACK_KEYS"].encode()):
         return {"error": "unauthorized"}, 401
@@ -30,6 +31,7 @@ def callback() -> tuple[dict[str, str], int]:
 
 
 def create_tables() -> None:
+    """Create the only table."""
     with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
         connection.execute(
             "CREATE TABLE raw_deliveries (id bigserial PRIMARY KEY, task_id text, sha256 text UNIQUE, body bytea)"

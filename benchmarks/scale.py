@@ -48,5 +48,6 @@ class Scale:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
+        """Stop answering."""
         self.server.shutdown()
         self.server.server_close()

@@ -25,6 +25,8 @@ DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", 
 
 @dataclass
 class Servers:
+    """The database server, the broker and the folder that all contenders share."""
+
     postgres: OwnPostgres
     redis: OwnRedis
     folder: Path
@@ -32,6 +34,7 @@ class Servers:
 
 @contextmanager
 def servers() -> Iterator[Servers]:
+    """Start what all contenders share."""
     with start_postgres(DURABLE) as postgres, start_redis() as redis, tempfile.TemporaryDirectory() as folder:
         yield Servers(postgres, redis, Path(folder))
 
@@ -148,12 +151,14 @@ def _gunicorn(application: str, *options: str) -> list[str]:
 
 @contextmanager
 def raw(servers: Servers) -> Iterator[Contender]:
+    """Start the limit: a web process that only stores."""
     web = _gunicorn("benchmarks.raw:app", "-k", "gthread", "--threads", "8")
     yield from _run(_contender(servers, "raw", [web], ("raw_deliveries",)))
 
 
 @contextmanager
 def naive(servers: Servers, **env: str) -> Iterator[Contender]:
+    """Start the service that an engineer writes in an afternoon."""
     web = _gunicorn("benchmarks.naive.app:app")
     worker = [
         f"{BIN}/celery",
@@ -171,6 +176,7 @@ def naive(servers: Servers, **env: str) -> Iterator[Contender]:
 
 @contextmanager
 def weighbridge(servers: Servers, **env: str) -> Iterator[Contender]:
+    """Start this service on PostgreSQL and Redis."""
     web = [f"{BIN}/gunicorn", "wsgi:app"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
     worker = [f"{BIN}/celery", "-A", "workers.celery_app", "worker", "-c", "2", *quiet]
