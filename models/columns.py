@@ -12,6 +12,10 @@ Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresq
 """Any JSON value; JSONB on PostgreSQL. Python's None is SQL's NULL."""
 
 
+OpaqueJson = JSON(none_as_null=True)
+"""A JSON value that no statement looks into, kept as text: JSONB costs PostgreSQL more than twice as much to write."""
+
+
 class UtcDateTime(types.TypeDecorator[datetime]):
     """An instant, always aware and in UTC. SQLite keeps no offset, so it is taken off there and put back."""
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.columns import Base, Json
+from models.columns import Base, Json, OpaqueJson
 
 
 class Response(Base):
@@ -29,7 +29,7 @@ class Response(Base):
     error: Mapped[dict[str, Any] | None]
     answer: Mapped[Any | None] = mapped_column(Json)
     """The response without its annotations, under Scale's keys."""
-    response: Mapped[Any | None] = mapped_column(Json)
+    response: Mapped[Any | None] = mapped_column(OpaqueJson)
     warnings: Mapped[list[Any] | None]
     """Parts that could not be parsed, as sentences."""
     annotation_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))

@@ -368,7 +368,7 @@ def upgrade() -> None:
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("error", json(), nullable=True),
         sa.Column("answer", json(), nullable=True),
-        sa.Column("response", json(), nullable=True),
+        sa.Column("response", sa.JSON(), nullable=True),
         sa.Column("warnings", json(), nullable=True),
         sa.Column("annotation_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("artifact_count", sa.Integer(), server_default=sa.text("0"), nullable=False),

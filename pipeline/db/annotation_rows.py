@@ -15,7 +15,7 @@ ANNOTATION_BATCH_SIZE = 5_000
 
 COLUMNS = "response_id, file, position, type, label, uuid, frame, attributes, geometry, warning"
 FROM_ARRAYS = """
-    (row->>0)::int, row->>1, row->>2, row->>3, (row->>4)::bigint, nullif(row->5, 'null'), row->6, row->>7
+    (row->>0)::int, row->>1, row->>2, row->>3, (row->>5)::bigint, nullif(row->6, 'null'), row->4, row->>7
 """
 """The columns from `position` on, out of one of the arrays that `arrays` gives."""
 
@@ -40,8 +40,26 @@ def write_annotations(
 
 
 def arrays(annotations: Iterable[Annotation]) -> str:
-    """Return the rows as one JSON array of arrays: half of what PostgreSQL needs to read objects with named members."""
-    return dumps([(*row,) for row in annotations])
+    """Return the rows as one JSON array of arrays: half of what PostgreSQL needs to read objects with named members.
+
+    Frame, attributes and warning, which most rows do not have, come last and are left out where all are null.
+    """
+    return dumps([_array(*row) for row in annotations])
+
+
+def _array(
+    position: int,
+    type_name: str,
+    label: str | None,
+    uuid: str | None,
+    frame: int | None,
+    attributes: object,
+    geometry: object,
+    warning: str | None,
+) -> tuple[object, ...]:
+    if frame is None and attributes is None and warning is None:
+        return position, type_name, label, uuid, geometry
+    return position, type_name, label, uuid, geometry, frame, attributes, warning
 
 
 def _values(response_id: str, file: int, row: Annotation) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ property test holds both paths to the same rows.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeGuard
@@ -26,7 +27,8 @@ from pipeline.receive.ordering import task_changes
 from pipeline.receive.rows import DeliveryMeta, Parsed, delivery_row
 from pipeline.receive.versions import Version, version_row
 from pipeline.service import Service
-from scale.envelope import ABSENT, Callback, response_digest
+from scale.canonical import canonical_json
+from scale.envelope import ABSENT, Callback
 from scale.task_types import parse_response
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,15 @@ log = logging.getLogger(__name__)
 EMPTY_TASK: Mapping[str, Any] = dict.fromkeys(TASKS.c.keys())
 """The row of a task without any delivery."""
 
-_delivery_columns = ", ".join(column.name for column in Delivery.__table__.columns if column.name != "body")
+
+def _columns(table: type, *, but: str) -> str:
+    """Return the names of a table's columns without the one that has a parameter of its own."""
+    names: list[str] = table.__table__.columns.keys()  # type: ignore[attr-defined]
+    return ", ".join(name for name in names if name != but)
+
+
+_delivery_columns = _columns(Delivery, but="body")
+_response_columns = _columns(Response, but="response")
 
 
 def _one(table: type, alias: str) -> str:
@@ -48,7 +58,8 @@ WITH task AS (
     INSERT INTO {Delivery.__tablename__} ({_delivery_columns}, body)
     SELECT {_delivery_columns}, %s::bytea FROM task, {_one(Delivery, "new")}
 ), response AS (
-    INSERT INTO {Response.__tablename__} SELECT new.* FROM task, {_one(Response, "new")} WHERE new.id IS NOT NULL
+    INSERT INTO {Response.__tablename__} ({_response_columns}, response)
+    SELECT {_response_columns}, %s::json FROM task, {_one(Response, "new")} WHERE id IS NOT NULL
 ), annotations AS (
     INSERT INTO {Annotation.__tablename__} ({COLUMNS})
     SELECT %s::uuid, 0, {FROM_ARRAYS} FROM task, jsonb_array_elements(%s::jsonb) AS row
@@ -125,12 +136,15 @@ def _rows(
     assert callback.task_id is not None
     version_id: UUID | None = None
     response: dict[str, Any] = {}
+    content: str | None = None
     annotations = "[]"
     if callback.response is not ABSENT:
         parsed = parse_response(task.type, callback.response, task.params)
         if parsed.artifacts:
             return None
-        version = Version(new_id(), response_digest(callback.response), is_new=True)
+        canonical = canonical_json(callback.response)
+        content = canonical.decode()
+        version = Version(new_id(), hashlib.sha256(canonical).hexdigest(), is_new=True)
         version_id, response = version.id, version_row(version, 1, delivery, callback, parsed)
         annotations = arrays(parsed.annotations)
     row = {
@@ -145,6 +159,7 @@ def _rows(
         dumps(row),
         body,
         dumps(delivery_row(delivery, body, headers, callback)),
+        content,
         dumps(response),
         str(version_id) if version_id else None,
         annotations,

@@ -79,7 +79,7 @@ def insert_version(
     parsed = parse_response(task["type"], callback.response, task["params"])
     number = task["response_count"]
     row = version_row(version, number, delivery, callback, parsed)
-    connection.execute(insert(connection, Response), row)
+    connection.execute(insert(connection, Response), {**row, "response": callback.response})
     write_annotations(connection, version.id, 0, parsed.annotations)
     job_ids = insert_artifacts(connection, version.id, task["task_id"], parsed)
     if number > 1:
@@ -90,7 +90,7 @@ def insert_version(
 def version_row(
     version: Version, number: int, delivery: DeliveryMeta, callback: Callback, parsed: ParsedResponse
 ) -> dict[str, Any]:
-    """Return the columns of a response version."""
+    """Return the columns of a response version without the response itself."""
     key = delivery.order_key(callback)
     return {
         "id": version.id,
@@ -101,7 +101,6 @@ def version_row(
         "delivery_id": key.delivery_id,
         "clock": key.clock,
         "received_at": delivery.received_at,
-        "response": callback.response,
         **result_columns(parsed),
     }
 
