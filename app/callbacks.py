@@ -31,14 +31,15 @@ CHUNK_BYTES = 64 * 1024
 BODY_TIMEOUT_SECONDS = 30.0
 """From the first byte of the body to the last."""
 RETRY_AFTER = "15"
-STORED_HEADERS = (
-    "User-Agent",
-    "Content-Type",
-    "Content-Length",
-    "Content-Encoding",
-    "X-Request-Id",
-    "X-Forwarded-For",
-)
+STORED_HEADERS = {
+    "User-Agent": "HTTP_USER_AGENT",
+    "Content-Type": "CONTENT_TYPE",
+    "Content-Length": "CONTENT_LENGTH",
+    "Content-Encoding": "HTTP_CONTENT_ENCODING",
+    "X-Request-Id": "HTTP_X_REQUEST_ID",
+    "X-Forwarded-For": "HTTP_X_FORWARDED_FOR",
+}
+"""Names of headers, and of the variables of WSGI that hold them."""
 
 responses = Counter("weighbridge_callbacks", "Callbacks by status", ["status"])
 large_body_lock = threading.Lock()
@@ -59,8 +60,8 @@ def scale_callback() -> Response:
 
 def receive_callback() -> Response:
     """Authenticate, read, store and answer the callback of this request, then dispatch its jobs."""
-    settings = service().settings
-    environment = authenticate(request.headers.get("scale-callback-auth"), settings)
+    settings, environ = service().settings, request.environ
+    environment = authenticate(environ.get("HTTP_SCALE_CALLBACK_AUTH"), settings)
     if environment is None:
         return reject(401, "Missing or unknown scale-callback-auth.")
     try:
@@ -69,7 +70,11 @@ def receive_callback() -> Response:
                 service(),
                 body,
                 environment,
-                headers={name: value for name in STORED_HEADERS if (value := request.headers.get(name))},
+                headers={
+                    name: value
+                    for name, variable in STORED_HEADERS.items()
+                    if (value := environ.get(variable))
+                },
             )
     except BodyRejected as error:
         status, message = error.args
@@ -105,8 +110,16 @@ def authenticate(key: str | None, settings: Settings) -> str | None:
 def read_body(settings: Settings) -> Iterator[bytes]:
     """Read the whole body: at most MAX_CALLBACK_BYTES within BODY_TIMEOUT_SECONDS. Raises BodyRejected.
 
-    A body larger than INLINE_CALLBACK_BYTES stays on disk until it is the only such body in this process's memory.
+    A small one comes in one piece. A body larger than INLINE_CALLBACK_BYTES stays on disk until it is the only such body in
+    this process's memory.
     """
+    declared = request.content_length
+    if declared is not None and declared <= min(CHUNK_BYTES, settings.max_callback_bytes):
+        body = read_some(request.environ["wsgi.input"])
+        if len(body) == declared:
+            yield body
+            return
+        raise BodyRejected(400, f"The body ended after {len(body)} of {declared} bytes.")
     with tempfile.SpooledTemporaryFile(max_size=settings.inline_callback_bytes + 1) as spool:
         size = receive_into(spool, settings.max_callback_bytes)
         large = size > settings.inline_callback_bytes
