@@ -1,6 +1,6 @@
-"""Run one statement by libpq, on a connection of the engine's pool: for the first callback of a task, on PostgreSQL.
+"""Run single statements by the driver of PostgreSQL, on connections of the engine's pool.
 
-SQLAlchemy's and psycopg's parts of a statement cost more than reading a small callback. The pool is the same, and so is what
+SQLAlchemy's part of a statement, and psycopg's, cost more than reading a small callback. The pool is the same, and so is what
 its events do: connections are checked after idleness, replaced when old or lost, and given their time-outs.
 """
 
@@ -38,7 +38,31 @@ def pooled_connection(engine: Engine) -> Iterator[PoolProxiedConnection]:
         pooled.close()
 
 
-def execute_alone(
+@contextmanager
+def single_statement(engine: Engine, pooled: PoolProxiedConnection) -> Iterator[psycopg.Connection[Any]]:
+    """Lend the driver's connection for one statement that commits by itself. Raises DBAPIError.
+
+    Behind a pooler the statement has a transaction, for its time-outs. As with a Connection of SQLAlchemy a lost server has
+    every older connection of the pool replaced.
+    """
+    connection: Any = pooled.driver_connection
+    try:
+        if begin := pooled.info.get(BEGIN):
+            connection.execute(begin)
+        yield connection
+        if begin:
+            connection.commit()
+    except psycopg.Error as fault:
+        is_lost = connection.closed or is_disconnect(fault)
+        if is_lost:
+            engine.pool._invalidate(pooled, fault)
+        raise _translated(engine, fault, is_lost) from fault
+    except BaseException:  # the process must end while the server still works
+        pooled.invalidate()
+        raise
+
+
+def execute_prepared(
     engine: Engine,
     pooled: PoolProxiedConnection,
     name: bytes,
@@ -49,24 +73,13 @@ def execute_alone(
 
     name: under which it is prepared, once on each direct connection. Each of its placeholders, %s, has a cast.
     """
-    connection: Any = pooled.driver_connection
     text = _numbered(statement)
-    values = [value.encode() if type(value) is str else value for value in parameters]
-    formats = [int(type(value) is bytes) for value in parameters]
-    try:
-        if (begin := pooled.info.get(BEGIN)) is None:
-            return _execute_prepared(pooled, name, text, values, formats)
-        connection.execute(
-            begin
-        )  # behind a pooler: with the time-outs of this transaction, and nothing prepared
-        value = _first_value(connection.pgconn.exec_params(text, values, None, formats))
-        connection.commit()
-        return value
-    except psycopg.Error as fault:
-        is_lost = connection.closed or is_disconnect(fault)
-        if is_lost:  # as SQLAlchemy's Connection does: every older connection of the pool is replaced
-            engine.pool._invalidate(pooled, fault)
-        raise _translated(engine, fault, is_lost) from fault
+    values = [value.encode() if isinstance(value, str) else value for value in parameters]
+    formats = [int(isinstance(value, bytes)) for value in parameters]
+    with single_statement(engine, pooled) as connection:
+        if BEGIN in pooled.info:  # behind a pooler nothing is prepared
+            return _first_value(connection.pgconn.exec_params(text, values, None, formats))
+        return _execute_prepared(connection.pgconn, pooled.info, name, text, values, formats)
 
 
 @cache
@@ -77,10 +90,9 @@ def _numbered(statement: str) -> bytes:
 
 
 def _execute_prepared(
-    pooled: PoolProxiedConnection, name: bytes, text: bytes, values: list[Any], formats: list[int]
+    server: PGconn, info: dict[Any, Any], name: bytes, text: bytes, values: list[Any], formats: list[int]
 ) -> bytes | None:
-    server: PGconn = pooled.driver_connection.pgconn  # type: ignore[union-attr]
-    prepared = pooled.info.setdefault(PREPARED, set())
+    prepared = info.setdefault(PREPARED, set())
     if name not in prepared:
         _check(server.prepare(name, text), ExecStatus.COMMAND_OK)
         prepared.add(name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import Dialect, ExceptionContext
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pipeline.db.errors import is_disconnect
 
@@ -134,27 +134,11 @@ def fetch(
 
 def _fetch_alone(engine: Engine, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Execute a statement on a pooled connection as it is: SQLAlchemy's Connection around it costs as much as the statement."""
-    pooled = engine.raw_connection()
-    driver: Any = pooled.driver_connection
-    try:
-        if begin := pooled.info.get(BEGIN):
-            driver.execute(begin)
-        rows: list[tuple[Any, ...]] = driver.execute(statement, parameters).fetchall()
-        driver.commit()  # behind a pooler; elsewhere the statement has committed by itself
-    except engine.dialect.loaded_dbapi.Error as error:
-        gone = driver.closed or is_disconnect(error)
-        if gone:  # as _mark_disconnect
-            pooled.invalidate(error)
-            engine.dispose()
-        raise DBAPIError.instance(
-            statement, None, error, type(error), hide_parameters=True, connection_invalidated=gone
-        ) from error
-    except BaseException:  # the process must end while the server still works
-        pooled.invalidate()
-        raise
-    finally:
-        pooled.close()
-    return rows
+    from pipeline.db.driver import pooled_connection, single_statement  # psycopg, which SQLite does not need
+
+    with pooled_connection(engine) as pooled, single_statement(engine, pooled) as connection:
+        rows: list[tuple[Any, ...]] = connection.execute(statement, parameters).fetchall()
+        return rows
 
 
 def _binary_row(connection: Any, values: list[Any], large: bytes) -> Iterator[bytes | memoryview]:

@@ -105,7 +105,7 @@ def insert_first_callback(
     general path knows what to do then. Raises if the pool has no free connection, because the general path would only wait for
     one a second time.
     """
-    from pipeline.db.driver import execute_alone, pooled_connection  # psycopg, which SQLite does not need
+    from pipeline.db.driver import execute_prepared, pooled_connection  # psycopg, which SQLite does not need
 
     events = DeliveryEvents(service.subscriptions)
     try:
@@ -120,7 +120,7 @@ def insert_first_callback(
         try:
             if isinstance(connection, Connection):
                 return _insert_and_publish(connection, first, events, delivery, callback)
-            inserted = execute_alone(engine, connection, PREPARED_NAME, STATEMENT, first.parameters)
+            inserted = execute_prepared(engine, connection, PREPARED_NAME, STATEMENT, first.parameters)
             return first.job_ids if inserted == b"1" else None
         except Exception as fault:
             _log_fallback(delivery, callback, fault)

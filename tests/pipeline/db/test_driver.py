@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from pipeline.db.driver import execute_alone, pooled_connection
+from pipeline.db.driver import execute_prepared, pooled_connection
 from tests.factories.services import open_on
 from tests.servers import OwnPostgres
 
@@ -15,7 +15,7 @@ ADD = "SELECT %s::int + length(%s::bytea) + coalesce(length(%s::text), 0)"
 
 def add(engine: Engine, number: str) -> bytes | None:
     with pooled_connection(engine) as connection:
-        return execute_alone(engine, connection, b"add", ADD, (number, b"\0\xff", None))
+        return execute_prepared(engine, connection, b"add", ADD, (number, b"\0\xff", None))
 
 
 def test_texts_bytes_and_null_are_passed_as_they_are(postgres_url: str) -> None:
@@ -65,7 +65,7 @@ def test_a_lost_connection_has_the_others_of_the_pool_replaced(own_postgres: Own
     with ExitStack() as held:
         for _ in range(3):
             connection = held.enter_context(pooled_connection(engine))
-            assert execute_alone(engine, connection, b"add", ADD, ("1", b"", None)) == b"1"
+            assert execute_prepared(engine, connection, b"add", ADD, ("1", b"", None)) == b"1"
     own_postgres.kill()
     engine.dispose()
     with pytest.raises(SQLAlchemyError):
