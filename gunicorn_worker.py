@@ -13,6 +13,7 @@ import contextlib
 import errno
 import logging
 import math
+import mmap
 import re
 import select
 import socket
@@ -21,13 +22,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
 from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
-from gunicorn.http.message import Request
+from gunicorn.http.message import Request, _ip_in_allow_list
 from gunicorn.http.unreader import Unreader
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
@@ -79,6 +80,12 @@ PARSER_CHUNK_BYTES = 8 * 1024
 
 SERVER_HEADER = "Weighbridge"
 REPORT_SECONDS = 60
+
+MAX_PROCESSES = 16
+"""How many web processes may share their counts of connections."""
+
+HOUSEKEEPING_SECONDS = 0.5
+"""How often a busy worker looks at its waits and touches gunicorn's heartbeat file. An idle one does once a second."""
 
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 _PLAIN_CHUNK_SIZE = re.compile(rb"([1-9a-fA-F][0-9a-fA-F]{,6})\r\n")
@@ -295,6 +302,20 @@ class RequestReader(Unreader):  # type: ignore[misc]  # gunicorn is not typed
             self.sock.settimeout(0)
 
 
+class HeadParser(Request):  # type: ignore[misc]  # gunicorn is not typed
+    """gunicorn's parser, which looks up once for each address whether it is a trusted proxy."""
+
+    def _peer_is_trusted_proxy(self) -> bool:
+        address = self.peer_addr
+        return not isinstance(address, tuple) or _is_trusted_proxy(self.cfg, address[0])
+
+
+@lru_cache(1024)
+def _is_trusted_proxy(cfg: Any, address: str) -> bool:
+    allowed: bool = _ip_in_allow_list(address, cfg.forwarded_allow_ips, cfg.forwarded_allow_networks())
+    return allowed
+
+
 # Connections
 
 
@@ -404,6 +425,31 @@ def _since(wait: tuple[float, Connection | None]) -> float:
     return wait[0]
 
 
+class SharedCounts:
+    """The connections of each web process, in memory that they share, so that a process with more leaves new ones to the others.
+
+    A kept-alive connection stays with its process: the one that wakes first would take all of them, and the others would idle.
+    """
+
+    FRESH_SECONDS = 2.0
+    """How long a count is believed: an idle process reports each second, a frozen or dead one no more."""
+
+    def __init__(self, processes: int) -> None:
+        self._counts = memoryview(mmap.mmap(-1, 8 * processes)).cast("d")
+        self._reported = memoryview(mmap.mmap(-1, 8 * processes)).cast("d")
+
+    def report(self, place: int, connections: float, now: float) -> None:
+        """Store the connections of a process; infinity if it accepts none now."""
+        self._counts[place], self._reported[place] = connections, now
+
+    def is_more_than_another(self, connections: int, now: float) -> bool:
+        """Return whether another process that accepts has at least two connections fewer."""
+        return any(
+            count < connections - 1 and now < reported + self.FRESH_SECONDS
+            for count, reported in zip(self._counts, self._reported, strict=True)
+        )
+
+
 class InvalidRequestFilter(logging.Filter):
     """Lets ten of gunicorn's lines about invalid requests through a minute, each cut to 300 characters."""
 
@@ -436,13 +482,18 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
     is_authentic_key: Callable[[str | None], bool] = staticmethod(lambda key: True)
     """Tells the event loop whether a callback key is valid. The application checks it again."""
 
+    counts = SharedCounts(MAX_PROCESSES)
+    """Made before the processes are forked."""
+    place: int | None = None
+    """Where this process has its number in `counts`; None: it accepts whatever the others have."""
+
     # Set-up
 
     def init_process(self) -> None:
         """Build the thread pools and the queues of waiting connections, then run the worker."""
-        quarter = max(1, self.cfg.threads // 4)
-        self.slow_pool = ThreadPoolExecutor(quarter, "slow")
-        self.body_pool = ThreadPoolExecutor(quarter, "body")
+        third = max(1, self.cfg.threads // 3)
+        self.slow_pool = ThreadPoolExecutor(third, "slow")
+        self.body_pool = ThreadPoolExecutor(third, "body")
         self.fresh = WaitingQueue(HEADER_TIMEOUT_SECONDS)
         self.receiving = WaitingQueue(HEADER_TIMEOUT_SECONDS)
         self.buffering = WaitingQueue(BODY_TIMEOUT_SECONDS)
@@ -460,7 +511,7 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         )
         self.request_bytes = self.slow_bytes = self.response_bytes = 0
         self.rejections: Counter[str] = Counter()
-        self.next_report = 0.0
+        self.next_report = self.next_housekeeping = 0.0
         wsgi.SERVER = SERVER_HEADER
         self.log.error_log.addFilter(InvalidRequestFilter())
         for listener in self.sockets:  # inherited by the connections it accepts
@@ -468,8 +519,11 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         super().init_process()
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
-        """Return the pool for short requests: what the pools of slow requests and of bodies leave, at least one thread."""
-        return ThreadPoolExecutor(max(1, self.cfg.threads - 2 * (self.cfg.threads // 4)), "priority")
+        """Return the pool for short requests: what the pools of slow requests and of bodies leave, at least one thread.
+
+        Few are enough, because they wait for the database alone; more of them would fight for the interpreter lock.
+        """
+        return ThreadPoolExecutor(max(1, self.cfg.threads - 2 * (self.cfg.threads // 3)), "priority")
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -483,10 +537,13 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
     def run(self) -> None:
         """Run the event loop until a signal stops the worker, then finish the requests that have arrived."""
         self.poller.register(self.method_queue.fileno(), EVENT_READ, self.method_queue.run_callbacks)
-        while self.alive and self.is_parent_alive():
-            self.set_accept_enabled(self.nr_conns < self.worker_connections or self._has_evictable())
-            self._run_once(1.0)
+        while self.alive:
+            accepts = self._accepts_now()
+            self.set_accept_enabled(accepts)
+            self._run_once(1.0 if accepts else 0.1)  # soon: the others may have taken enough
         self.set_accept_enabled(False)
+        if self.place is not None:
+            self.counts.report(self.place, math.inf, 0.0)
         self._drain()
         for pool in (self.tpool, self.body_pool, self.slow_pool):
             pool.shutdown(wait=False)
@@ -496,10 +553,15 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
             listener.close()
 
     def _run_once(self, timeout: float) -> None:
-        """Wait for events, handle them, and end the waits that took too long."""
-        self.notify()
+        """Wait for events and handle them. Then, if it is time, show that the worker lives and end waits that took too long."""
         self.wait_for_and_dispatch_events(timeout)
-        self._expire(time.monotonic())
+        now = time.monotonic()
+        if now >= self.next_housekeeping:
+            self.next_housekeeping = now + HOUSEKEEPING_SECONDS
+            self.notify()
+            if not self.is_parent_alive():
+                self.alive = False
+            self._expire(now)
 
     def _drain(self) -> None:
         """Answer what has arrived, then stop. Slow clients get STOP_KEEPALIVE_LINGER seconds."""
@@ -534,6 +596,16 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         self.await_request(conn)
         if self.nr_conns > self.worker_connections:
             self._evict()
+
+    def _accepts_now(self) -> bool:
+        """Return whether to accept a connection: below the limit, and unless another process has fewer."""
+        is_below_limit = self.nr_conns < self.worker_connections or self._has_evictable()
+        if self.place is None:
+            return is_below_limit
+        now = time.monotonic()
+        accepts = is_below_limit and not self.counts.is_more_than_another(self.nr_conns, now)
+        self.counts.report(self.place, self.nr_conns if accepts else math.inf, now)
+        return accepts
 
     def _has_evictable(self) -> bool:
         return any(len(queue) for queue in self.evictable)
@@ -640,7 +712,7 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         deadline = time.monotonic() + BODY_TIMEOUT_SECONDS if conn.waits_for_body else 0.0
         conn.sock.holds_headers = True
         try:
-            parsed = Request(self.cfg, RequestReader(conn.sock, conn.request, deadline), conn.client)
+            parsed = HeadParser(self.cfg, RequestReader(conn.sock, conn.request, deadline), conn.client)
             parsed._expected_100_continue = False  # gunicorn would send it before the application decides
             if not conn.request.is_exact:
                 parsed.force_close()

@@ -85,7 +85,7 @@ class Settings:
     max_artifact_bytes: int = 2048 * MIB
     port: int = 8000
     web_concurrency: int = 2
-    web_threads: int = 16
+    web_threads: int = 12
     worker_concurrency: int = 2
     creation_concurrency: int = 8
     lease_seconds: int = 60

@@ -10,7 +10,7 @@ from gunicorn.config import Config
 from gunicorn.http.message import Request
 
 import gunicorn_worker
-from gunicorn_worker import MAX_HEAD_BYTES, BufferedRequest, ClientSocket, RequestReader
+from gunicorn_worker import MAX_HEAD_BYTES, BufferedRequest, ClientSocket, RequestReader, SharedCounts
 
 HEAD = b"POST /callbacks/scale HTTP/1.1\r\nHost: w\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -238,3 +238,23 @@ def test_headers_are_sent_with_the_first_bytes_of_the_body(
     server.sendall(b"headers")
     server.sendall(b"body")
     assert client.recv(100) == b"headersbody"
+
+
+def test_a_process_with_more_connections_leaves_new_ones_to_a_process_that_can_take_them() -> None:
+    counts = SharedCounts(3)
+    counts.report(0, 5, now=10.0)
+    counts.report(1, 4, now=10.0)
+    assert not counts.is_more_than_another(5, 10.0)  # a difference of one stays
+    counts.report(1, 3, now=10.0)
+    assert counts.is_more_than_another(5, 10.0)
+    assert not counts.is_more_than_another(3, 10.0)
+    counts.report(1, float("inf"), now=10.0)  # it accepts nothing
+    assert not counts.is_more_than_another(5, 10.0)
+
+
+def test_a_process_that_is_frozen_or_gone_is_left_nothing() -> None:
+    counts = SharedCounts(2)
+    counts.report(0, 9, now=10.0)
+    counts.report(1, 0, now=10.0)
+    assert counts.is_more_than_another(9, 11.9)
+    assert not counts.is_more_than_another(9, 12.1)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 
+import psutil
 import pytest
 
-from tests.servers import Process
+from tests.servers import Process, wait_until
 from tests.service import KEYS, ROOT, Service
 
 HEAD = b"POST /callbacks/scale HTTP/1.1\r\nHost: weighbridge\r\n"
@@ -221,6 +222,31 @@ def test_a_kept_connection_carries_many_requests(web_process: Service) -> None:
         assert answer.status == 200
         assert client.sock is connection
     client.close()
+
+
+def test_kept_connections_are_shared_among_the_web_processes(
+    sqlite_url: str, service: Callable[..., Service]
+) -> None:
+    web = service(sqlite_url, processes=("web",), env={"WEB_CONCURRENCY": "2"})
+    main = psutil.Process(web.processes["web"].pid)
+
+    def shares() -> list[int]:
+        """Open 16 connections while those that are open send requests. Return how many each process has."""
+        with contextlib.ExitStack() as opened:
+            clients: list[HTTPConnection] = []
+            for _ in range(16):
+                clients.append(opened.enter_context(contextlib.closing(HTTPConnection(*address, timeout=10))))
+                for client in clients:
+                    client.request("GET", "/livez")
+                    assert client.getresponse().read()
+            ports = {client.sock.getsockname()[1] for client in clients}
+            return [
+                sum(bool(one.raddr) and one.raddr.port in ports for one in child.net_connections())
+                for child in main.children()
+            ]
+
+    address = ("127.0.0.1", web.web_port)
+    wait_until(lambda: min(shares()) >= 5, 30, "both processes, once they have started, have connections")
 
 
 def test_a_request_that_is_cut_off_stores_nothing(web_process: Service) -> None:
