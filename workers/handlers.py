@@ -1,7 +1,7 @@
 """The registry of jobs: one function for each kind, called with the service and the claimed job.
 
-A handler commits its result together with queue.finish(). It returns how many jobs it enqueued, or None if few. It raises
-RetryLater if the job cannot run yet; every other exception is a failed attempt.
+A handler commits its result together with queue.finish(). It returns how many jobs it enqueued, or None if few; if the job
+`goes_on`, it may return one that it has leased. It raises RetryLater if the job cannot run yet; every other exception is a failed attempt.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.retention.schedule import run_purge
 from pipeline.service import Service
 from pipeline.sync.reconcile import run_job as reconcile
 
-HANDLERS: dict[str, Callable[[Service, Job], int | None]] = {
+HANDLERS: dict[str, Callable[[Service, Job], int | Job | None]] = {
     kinds.PARSE: parse_delivery,
     kinds.COMPLETE: complete_task,
     kinds.FETCH: fetch_artifact,

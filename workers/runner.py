@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
 from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -36,12 +37,12 @@ def run_due_jobs(
 ) -> list[UUID]:
     """Run the job `job_id`, then whatever is due, for MAX_RUN_SECONDS. Return due jobs that are left to dispatch.
 
-    After a job that enqueued several others, `dispatch` is called at once, so that other workers share them. Tasks are
+    A job may lease the one that it enqueues to this worker, which runs it next. After a job that enqueued several others, `dispatch` is called at once, so that other workers share them. Tasks are
     created by other threads, because a creation mostly waits for Scale; the first of an environment shows that its key works.
     """
     deadline = time.monotonic() + MAX_RUN_SECONDS
     lease = service.settings.lease_seconds
-    creations: set[Future[int]] = set()
+    creations: set[Future[int | Job]] = set()
     job = job_id and queue.claim(service.engine, lease, job_id=job_id, queues=WITHOUT_BOUND)
     job = job or next_job(service)
     while job is not None:
@@ -49,7 +50,10 @@ def run_due_jobs(
             creations.add(service.creation_threads.submit(run_job, service, job))
             if len(creations) == service.settings.creation_concurrency:
                 creations = wait(creations, return_when=FIRST_COMPLETED).not_done
-        elif run_job(service, job) > 1 and (others := service.settings.worker_concurrency - 1):
+        elif isinstance(enqueued := run_job(service, replace(job, goes_on=True)), Job):
+            job = enqueued
+            continue
+        elif enqueued > 1 and (others := service.settings.worker_concurrency - 1):
             dispatch(_due(service, others))
         if time.monotonic() > deadline:
             wait(creations)
@@ -91,14 +95,14 @@ def _due(service: Service, limit: int) -> list[UUID]:
         return queue.due(connection, limit, service.paused_queues.runnable())
 
 
-def run_job(service: Service, job: Job) -> int:
-    """Run one claimed job. Return how many jobs it enqueued, as far as its handler reports it."""
+def run_job(service: Service, job: Job) -> int | Job:
+    """Run one claimed job. Return how many jobs it enqueued, as far as its handler reports it, or the one that it has leased."""
     kind = job.kind if job.kind in HANDLERS else "unknown"
     with measure(JOB_SECONDS, kind, outcome="finished") as outcome:
         return _run(service, job, outcome)
 
 
-def _run(service: Service, job: Job, outcome: Outcome) -> int:
+def _run(service: Service, job: Job, outcome: Outcome) -> int | Job:
     try:
         enqueued = _handle(service, job)
         log.debug("job finished", extra=job.log_fields)
@@ -120,7 +124,7 @@ def _run(service: Service, job: Job, outcome: Outcome) -> int:
     return 0
 
 
-def _handle(service: Service, job: Job) -> int:
+def _handle(service: Service, job: Job) -> int | Job:
     handler = HANDLERS.get(job.kind)
     if handler is None:  # enqueued by a newer version that runs at the same time or was rolled back
         raise RetryLater(f"this version has no jobs of kind {job.kind}", UNKNOWN_KIND_RETRY_SECONDS)

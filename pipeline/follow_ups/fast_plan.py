@@ -7,8 +7,9 @@ writes nothing, and the caller takes the general path of plan_task.py. A propert
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
@@ -17,12 +18,13 @@ from models.follow_up import HELD_FOR_A_FILE
 from pipeline.db.errors import safe_message
 from pipeline.db.follow_up_states import PLANNED
 from pipeline.db.ids import utcnow
-from pipeline.db.json import dumps
+from pipeline.db.json import dumps, loads
 from pipeline.db.postgresql import fetch
 from pipeline.events.subscriptions import FOLLOW_UP, WORKFLOW, has_subscriber
 from pipeline.follow_ups.limits import key_of, only_limit
 from pipeline.follow_ups.recording import follow_up_row, settings_reason
 from pipeline.jobs import kinds, queue
+from pipeline.jobs.queues import DEFAULT, FETCH
 from pipeline.service import Service
 from workflows.planning.joins import joins_for
 
@@ -38,7 +40,11 @@ MAX_FOLLOW_UPS = 500
 # rolls everything back.
 STATEMENT = f"""
 WITH usual AS (
-    SELECT 1 FROM {Task.__tablename__}
+    SELECT %(next_owner)s::text IS NOT NULL AND NOT EXISTS (
+        SELECT FROM {Job.__tablename__}
+        WHERE queue = ANY(%(queues)s::text[]) AND state <> 'dead' AND run_at <= statement_timestamp()
+    ) AS goes_on
+    FROM {Task.__tablename__}
     WHERE task_id = %(task)s
     AND (clock_delivery_id, response_id, status, review_status) IS NOT DISTINCT FROM (
         %(clock_delivery_id)s::uuid, %(response_id)s::uuid, %(status)s::text, %(review_status)s::text
@@ -65,9 +71,14 @@ WITH usual AS (
     AND (SELECT count(*) FROM planned) = %(new)s::int
     RETURNING 1
 ), enqueued AS (
-    INSERT INTO {Job.__tablename__} (id, kind, key, subject, queue, state, run_at, created_at)
-    SELECT new.id, new.kind, new.key, new.subject, new.queue, 'ready', statement_timestamp(), statement_timestamp()
-    FROM jsonb_populate_recordset(NULL::{Job.__tablename__}, %(jobs)s::jsonb) AS new
+    INSERT INTO {Job.__tablename__}
+    (id, kind, key, subject, queue, created_at, state, attempts, lease_owner, run_at)
+    SELECT new.id, new.kind, new.key, new.subject, new.queue, statement_timestamp(),
+        CASE WHEN goes_on THEN 'running' ELSE 'ready' END,
+        CASE WHEN goes_on THEN 1 ELSE 0 END,
+        CASE WHEN goes_on THEN %(next_owner)s::text END,
+        statement_timestamp() + CASE WHEN goes_on THEN make_interval(secs => %(lease)s::float) ELSE '0' END
+    FROM usual, jsonb_populate_recordset(NULL::{Job.__tablename__}, %(jobs)s::jsonb) AS new
     WHERE (SELECT count(*) FROM planned) = %(new)s::int
     AND (%(counter)s::text IS NULL OR EXISTS (SELECT FROM counted))
     ON CONFLICT (key) DO NOTHING RETURNING 1
@@ -78,12 +89,19 @@ WITH usual AS (
     AND (SELECT count(*) FROM enqueued) = %(asked)s::int
     RETURNING 1
 )
-SELECT CASE WHEN EXISTS (SELECT FROM usual) THEN 1 / (SELECT count(*) FROM finished) ELSE 0 END
+SELECT 1 / (SELECT count(*) FROM finished), goes_on FROM usual
 """
 
 
-def store_usual_plan(service: Service, job: queue.Job, plan: TaskPlan) -> int | None:
-    """Store the plan and finish its job. Return how many follow-ups are new.
+class Stored(NamedTuple):
+    """What a plan came to."""
+
+    created: int  # follow-ups that are new
+    next_job: queue.Job | None  # the creation of the only one, leased to this worker
+
+
+def store_usual_plan(service: Service, job: queue.Job, plan: TaskPlan) -> Stored | None:
+    """Store the plan and finish its job. If the worker goes on and nothing else is due, lease the only creation to it.
 
     Returns None, with nothing written, if the plan is not the usual one, or if anything fails: the general path knows what to
     do then.
@@ -94,12 +112,28 @@ def store_usual_plan(service: Service, job: queue.Job, plan: TaskPlan) -> int | 
         parameters = _parameters(service, job, plan)
         if parameters is None:
             return None
-        ((is_stored,),) = fetch(service.engine, STATEMENT, parameters)
+        stored = fetch(service.engine, STATEMENT, parameters)
     except (DBAPIError, TypeError) as fault:  # TypeError: JSON that only the general path can write
         fields = {**job.log_fields, "error": safe_message(fault)}
         log.info("fast path failed, using the general path", extra=fields)
         return None
-    return len(plan.follow_ups) if is_stored else None
+    if not stored:
+        return None
+    ((_, goes_on),) = stored
+    return Stored(len(plan.follow_ups), _leased(parameters) if goes_on else None)
+
+
+def _leased(parameters: Mapping[str, Any]) -> queue.Job:
+    (row,) = loads(parameters["jobs"])
+    return queue.Job(
+        id=UUID(row["id"]),
+        kind=row["kind"],
+        subject=row["subject"],
+        attempts=1,
+        enqueue_count=1,
+        owner=parameters["next_owner"],
+        queue=row["queue"],
+    )
 
 
 def _is_usual(service: Service, plan: TaskPlan) -> bool:
@@ -131,6 +165,7 @@ def _parameters(service: Service, job: queue.Job, plan: TaskPlan) -> dict[str, A
         if not is_usual:
             return None
     counter, period = (None, None) if limit is None else key_of(limit, utcnow())
+    goes_on = job.goes_on and len(to_create) == 1
     names = ("clock_delivery_id", "response_id", "status", "review_status")
     return {
         "task": view.task_id,
@@ -144,6 +179,9 @@ def _parameters(service: Service, job: queue.Job, plan: TaskPlan) -> dict[str, A
         "most": limit and limit.most,
         "asked": len(to_create),
         "jobs": dumps(_jobs([row["unique_id"] for row in to_create], view.environment)),
+        "next_owner": queue.new_owner() if goes_on else None,
+        "lease": service.settings.lease_seconds,
+        "queues": [DEFAULT, FETCH, view.environment],
         "job": job.id,
         "owner": job.owner,
         "enqueue_count": job.enqueue_count,

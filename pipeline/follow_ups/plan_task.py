@@ -14,7 +14,7 @@ from pipeline.events import outbox
 from pipeline.events.subscriptions import Subscriptions
 from pipeline.follow_ups import joins
 from pipeline.follow_ups.activation import activations, applying_steps
-from pipeline.follow_ups.fast_plan import store_usual_plan
+from pipeline.follow_ups.fast_plan import Stored, store_usual_plan
 from pipeline.follow_ups.pauses import Planner, invalid_files, paused_workflows, record_missed
 from pipeline.follow_ups.recording import (
     cancel_for_recall,
@@ -69,8 +69,8 @@ class Finalized(NamedTuple):
     canceled: list[str]  # unique_ids
 
 
-def plan_task(service: Service, job: Job) -> int:
-    """Store what follows from a task as it is now. Returns how many follow-ups are new.
+def plan_task(service: Service, job: Job) -> int | Job:
+    """Store what follows from a task as it is now. Returns how many follow-ups are new, or the creation of the only one, leased.
 
     Planning again is free, because unique_ids are inserted once. If the task changes meanwhile, its job was enqueued
     again, and the rest is left to that run.
@@ -85,16 +85,17 @@ def plan_task(service: Service, job: Job) -> int:
         if not plan.failures:
             queue.finish(connection, job)
 
-    created = store_usual_plan(service, job, plan)
-    if created is None:
+    stored = store_usual_plan(service, job, plan)
+    if stored is None:
         with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as check_lease:
-            created = store_plan(service, plan, check_lease, finish)
+            stored = Stored(store_plan(service, plan, check_lease, finish), None)
+    created, next_job = stored
     if created:
         fields = {**job.log_fields, "delivery_id": str(plan.snapshot.delivery_id), "follow_ups": created}
         log.info("follow-ups planned", extra=fields)
     if plan.failures:
         raise plan.failures[0]
-    return created
+    return next_job or created
 
 
 def store_plan(

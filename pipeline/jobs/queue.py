@@ -80,6 +80,7 @@ class Job:
     owner: str  # fencing token: new for each claim, checked by every later change
     queue: str = DEFAULT
     fetch_is_due: bool = False  # whether a fetch job was due when this one was claimed
+    goes_on: bool = False  # whether the worker runs a job next that this one leases to it
 
     @property
     def log_fields(self) -> dict[str, object]:
@@ -205,6 +206,11 @@ def new_job_row(kind: str, subject: str) -> dict[str, Any]:
     return {"id": new_id(), "kind": kind, "key": f"{kind}:{subject}", "subject": subject}
 
 
+def new_owner() -> str:
+    """Return a fencing token for a claim."""
+    return uuid4().hex
+
+
 def claim(
     engine: Engine, lease_seconds: float, *, job_id: UUID | None = None, queues: Sequence[str] = QUEUES
 ) -> Job | None:
@@ -253,7 +259,7 @@ def _claim(
     database: Connection | Engine, queues: tuple[str, ...], lease_seconds: float, job_id: UUID | None
 ) -> tuple[Job, str | None] | None:
     """Return the claimed job, and why it must not run any more, if so; None if none is due."""
-    owner = uuid4().hex
+    owner = new_owner()
     parameters = {"owner": owner, "lease": float(lease_seconds), "job": job_id}
     row = fetch_one(database, claim_statement(queues, named=job_id is not None), parameters)
     if row is None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,9 +24,9 @@ from pipeline.follow_ups.pauses import Planner
 from pipeline.follow_ups.plan_task import Planned, TaskPlan, make_plan, plan_task, store_plan
 from pipeline.jobs import queue
 from pipeline.service import Service
-from tests.assertions import empty, table
+from tests.assertions import TimeSpan, empty, only, table
 from tests.factories.callbacks import boxes, callback, receive_callback
-from tests.factories.jobs import claim, expire
+from tests.factories.jobs import claim, expire, finish
 from tests.factories.pipelines import ROOT, asks
 from tests.servers import wait_until
 from workflows.definition.model import Limit
@@ -152,7 +153,7 @@ def test_the_fast_path_writes_what_the_general_path_writes(service: Service) -> 
             return
         fast = rows(service)
         assert (store_generally(service, *planned(service, found, grant(granted))), rows(service)) == (
-            stored,
+            stored.created,
             fast,
         )
 
@@ -188,7 +189,7 @@ def follow_up(step: str = "few", number: int = 1, **fields: Any) -> PlannedFollo
 )
 def test_the_usual_plan_takes_the_fast_path(service: Service, found: list[PlannedFollowUp]) -> None:
     job, plan = planned(service, found, grant(LIMITED))
-    assert fast_plan.store_usual_plan(service, job, plan) == len(found)
+    assert fast_plan.store_usual_plan(service, job, plan) == (len(found), None)
     assert len(table(service, FollowUp)) == len(found)
     created = sum(one.state == "planned" for one in found)
     assert [row["kind"] for row in table(service, Job)] == ["create"] * created
@@ -256,7 +257,7 @@ def test_a_plan_with_failures_or_paused_workflows_takes_the_general_path(service
     plan.missed.add(Planner("workflow", "v"))
     assert fast_plan.store_usual_plan(service, job, plan) is None
     plan.missed.clear()
-    assert fast_plan.store_usual_plan(service, job, plan) == 1
+    assert fast_plan.store_usual_plan(service, job, plan) == (1, None)
 
 
 def test_what_somebody_subscribes_to_takes_the_general_path(service: Service) -> None:
@@ -279,7 +280,7 @@ def test_a_task_that_has_changed_and_a_lost_lease_store_nothing(service: Service
     other = claim(service)
     assert fast_plan.store_usual_plan(service, job, plan) is None
     assert table(service, FollowUp) == []
-    assert fast_plan.store_usual_plan(service, other, plan) == 1
+    assert fast_plan.store_usual_plan(service, other, plan) == (1, None)
 
 
 def test_a_job_that_was_enqueued_while_it_ran_runs_once_more(service: Service) -> None:
@@ -315,3 +316,34 @@ def waits_for_a_lock(service: Service) -> bool:
     waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with service.reader.begin() as connection:
         return connection.scalar(text(waiting)) is not None
+
+
+def test_the_only_creation_is_leased_to_a_worker_that_goes_on(service: Service) -> None:
+    job, plan = planned(service, [follow_up()], grant(LIMITED))
+    with TimeSpan() as then:
+        stored = fast_plan.store_usual_plan(service, replace(job, goes_on=True), plan)
+    assert stored is not None
+    assert stored.next_job is not None
+    row = only(service, Job)
+    assert (row["kind"], row["state"], row["attempts"]) == ("create", "running", 1)
+    assert row["run_at"] in then.shift(service.settings.lease_seconds)
+    next_job = stored.next_job
+    assert (next_job.id, next_job.owner, next_job.queue) == (row["id"], row["lease_owner"], "live")
+    assert queue.claim(service.engine, 60) is None
+    finish(service, next_job)
+    assert table(service, Job) == []
+
+
+@pytest.mark.parametrize("waiting", ["plan", "fetch", "create"])
+def test_a_creation_waits_its_turn_while_another_job_is_due(service: Service, waiting: str) -> None:
+    job, plan = planned(service, [follow_up()], grant(LIMITED))
+    with service.engine.begin() as connection:
+        queue.enqueue(connection, waiting, ["other"], queue="live" if waiting == "create" else None)
+    assert fast_plan.store_usual_plan(service, replace(job, goes_on=True), plan) == (1, None)
+    assert {row["state"] for row in table(service, Job)} == {"ready"}
+
+
+def test_of_two_creations_none_is_leased(service: Service) -> None:
+    job, plan = planned(service, [follow_up(), follow_up(number=2)], grant(LIMITED))
+    assert fast_plan.store_usual_plan(service, replace(job, goes_on=True), plan) == (2, None)
+    assert {row["state"] for row in table(service, Job)} == {"ready"}
