@@ -7,6 +7,7 @@ from rich.console import Console
 from benchmarks import attacks, fan_out, growth, stack
 from benchmarks.callbacks import callbacks
 from benchmarks.chain import chain
+from benchmarks.processes import processes
 
 
 def main() -> None:
@@ -15,7 +16,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--only", choices=("callbacks", "chain", "growth", "fan-out", "attacks"), help="measure one part"
+        "--only",
+        choices=("callbacks", "chain", "growth", "fan-out", "attacks", "processes"),
+        help="measure one part",
     )
     options = parser.parse_args()
     console = Console(width=140)
@@ -35,6 +38,9 @@ def main() -> None:
             console.print(growth.in_process(servers, body))
             console.print(growth.through_the_service(servers, body))
             console.print(growth.full_tables(servers, options.seconds))
+        if "processes" in wanted:
+            console.print("More processes on one PostgreSQL")
+            console.print(processes(servers, options.seconds))
         if "attacks" in wanted:
             console.print("Honest callbacks during denial-of-service attacks, against undisturbed ones")
             console.print(attacks.attacks(servers, options.seconds))

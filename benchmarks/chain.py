@@ -1,6 +1,5 @@
 """From a callback to the task that follows at Scale: one alone, many at once, and many at a Scale that takes its time."""
 
-import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +10,11 @@ from rich.table import Table
 
 from benchmarks import stack
 from benchmarks.bodies import POLYGONS
+from benchmarks.callbacks import ids
 from benchmarks.load import Connection
 from benchmarks.scale import Scale
 from tests.servers import wait_until
 
-ids = itertools.count(1, 10_000_000)
 SINGLES = 30
 DRAINED = 500
 SLOW = 100

@@ -179,7 +179,8 @@ def weighbridge(servers: Servers, **env: str) -> Iterator[Contender]:
     """Start this service on PostgreSQL and Redis."""
     web = [f"{BIN}/gunicorn", "wsgi:app"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
-    worker = [f"{BIN}/celery", "-A", "workers.celery_app", "worker", "-c", "2", *quiet]
+    concurrency = env.get("WORKER_CONCURRENCY", "2")
+    worker = [f"{BIN}/celery", "-A", "workers.celery_app", "worker", "-c", concurrency, *quiet]
     yield from _run(_contender(servers, "weighbridge", [web, worker], ("tasks", "annotations"), **env))
 
 

@@ -1,0 +1,70 @@
+"""The cost of more processes: callbacks and follow-ups with 1, 2, 4 and 8 web and worker processes on one PostgreSQL."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from rich.table import Table
+
+from benchmarks import stack
+from benchmarks.bodies import ONE_BOX
+from benchmarks.callbacks import measure
+from benchmarks.chain import Chain
+from benchmarks.scale import Scale
+
+COUNTS = (1, 2, 4, 8)
+FOLLOW_UPS = 500
+MAX_MORE_CPU = 1.10
+LOOK_SECONDS = 0.01
+WAITING = """
+SELECT coalesce(wait_event_type, 'CPU') FROM pg_stat_activity
+WHERE datname = %s AND state = 'active' AND pid != pg_backend_pid()
+"""
+
+
+@contextmanager
+def waits(contender: stack.Contender) -> Iterator[Counter[str]]:
+    """Sample what the active backends wait for while the block runs. Yields the samples by the type of wait."""
+    found: Counter[str] = Counter()
+    ended = threading.Event()
+
+    def look() -> None:
+        with psycopg.connect(contender.database_url, autocommit=True) as connection:
+            while not ended.wait(LOOK_SECONDS):
+                found.update(kind for (kind,) in connection.execute(WAITING, [connection.info.dbname]))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
+def processes(servers: stack.Servers, seconds: float) -> Table:
+    """Measure each number of processes once, on a database of its own."""
+    columns = ("callback, CPU ms", "÷ 1", "follow-up, CPU ms", "÷ 1", "drain s", "waits for locks", "goal")
+    table = Table("web × worker", *columns)
+    first: list[float] = []
+    for count in COUNTS:
+        scale = Scale()
+        env = {"WEB_CONCURRENCY": str(count), "WORKER_CONCURRENCY": str(count), "SCALE_API_URL": scale.url}
+        with stack.weighbridge(servers, **env) as ours:
+            chain = Chain(ours, scale)
+            chain.follow(10)  # warm
+            before = stack.cpu_seconds(servers, ours)
+            with waits(ours) as waited:
+                drained = chain.follow(FOLLOW_UPS)
+            follow_up = (stack.cpu_seconds(servers, ours) - before) * 1000 / FOLLOW_UPS
+            callback = measure(servers, ours, ONE_BOX, seconds).cpu
+        scale.close()
+        first = first or [callback, follow_up]
+        table.add_row(
+            f"{count} × {count}", f"{callback:.2f}", f"{callback / first[0]:.2f}", f"{follow_up:.2f}",
+            f"{follow_up / first[1]:.2f}", f"{drained:.2f}", f"{waited['Lock'] / max(1, waited.total()):.0%}",
+            f"≤ {MAX_MORE_CPU:.2f}",
+        )  # fmt: skip
+    return table
