@@ -37,8 +37,9 @@ def run_due_jobs(
 ) -> list[UUID]:
     """Run the job `job_id`, then whatever is due, for MAX_RUN_SECONDS. Return due jobs that are left to dispatch.
 
-    A job may lease the one that it enqueues to this worker, which runs it next. After a job that enqueued several others, `dispatch` is called at once, so that other workers share them. Tasks are
-    created by other threads, because a creation mostly waits for Scale; the first of an environment shows that its key works.
+    A job may lease the one that it enqueues to this worker, which runs it next. After a job that enqueued several others,
+    `dispatch` is called at once, so that other workers share them. Tasks are created by other threads, because a creation
+    mostly waits for Scale; the first of an environment shows that its key works.
     """
     deadline = time.monotonic() + MAX_RUN_SECONDS
     lease = service.settings.lease_seconds
