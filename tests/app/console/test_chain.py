@@ -78,7 +78,7 @@ def test_a_chain_is_followed_from_the_first_image_to_the_export(
     expect(page.get_by_role("heading", level=1)).to_have_text(re.compile(rf"Dataset {name}@1"))
     act(page, page.get_by_role("link", name="Request an export"))
     act(page, page.get_by_role("button", name="Request export"))
-    expect(page.get_by_text("Requested ")).to_be_visible()
+    expect(page.get_by_role("status")).to_contain_text("Requested")
     run_due_jobs(console.service)
     page.reload()
     with page.expect_download() as download:
