@@ -177,7 +177,11 @@ def test_an_annotation_is_the_same_in_each_view(
 
 
 def attributes_of(ones: list[dict[str, Any]]) -> Counter[str]:
-    return Counter(json.dumps(one["attributes"]) for one in ones if isinstance(one.get("attributes"), dict))
+    return Counter(
+        json.dumps(one["attributes"], sort_keys=True)
+        for one in ones
+        if isinstance(one.get("attributes"), dict)
+    )
 
 
 def test_every_task_type_that_has_annotations_is_among_them() -> None:

@@ -26,6 +26,9 @@ from workflows.planning.reasons import ReasonCode
 THIS = f"w.ask.{ROOT}"
 
 texts = st.text(max_size=20)
+reasons = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0"), max_size=20
+)  # what a text column holds
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**66), 2**66) | st.floats() | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -52,7 +55,7 @@ answers = st.fixed_dictionaries(
 columns = st.fixed_dictionaries(
     {"state": st.sampled_from(["planned", "planned", "planned", "canceled", "held"])},
     optional={
-        "reason": texts,
+        "reason": reasons,
         "reason_code": st.sampled_from([None, ReasonCode.HOLD]),
         "environment": st.sampled_from(["live", "live", "test"]),
     },
