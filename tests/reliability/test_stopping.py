@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.amounts import amount
 from tests.reliability.load import PAYLOAD, Customer, Sender, rows
 from tests.servers import wait_until
 from tests.service import KEYS, Service
+
+WEB_PROCESSES = amount(2, 4)
 
 
 @pytest.mark.slow
@@ -17,10 +20,10 @@ from tests.service import KEYS, Service
 def test_sigterm_to_everything_under_load_loses_nothing(
     database: str, service: Callable[..., Service], request: pytest.FixtureRequest
 ) -> None:
-    """On SQLite with four web processes that write at once, and the worker."""
+    """On SQLite with several web processes that write at once, and the worker."""
     redis_url = request.getfixturevalue("redis_url") if database == "postgresql" else None
     database_url = request.getfixturevalue("sqlite_url" if database == "sqlite" else "postgres_url")
-    one = service(database_url, redis_url, env={"WEB_CONCURRENCY": "4", "LEASE_SECONDS": "5"})
+    one = service(database_url, redis_url, env={"WEB_CONCURRENCY": str(WEB_PROCESSES), "LEASE_SECONDS": "5"})
     senders = [Sender(one, pause=0.1, first=1 + n * 100_000) for n in range(4)]
     for sender in senders:
         sender.start()
