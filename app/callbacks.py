@@ -116,10 +116,9 @@ def read_body(settings: Settings) -> Iterator[bytes]:
     declared = request.content_length
     if declared is not None and declared <= min(CHUNK_BYTES, settings.max_callback_bytes):
         body = read_some(request.environ["wsgi.input"])
-        if len(body) == declared:
-            yield body
-            return
-        raise BodyRejected(400, f"The body ended after {len(body)} of {declared} bytes.")
+        check_complete(len(body), declared)
+        yield body
+        return
     with tempfile.SpooledTemporaryFile(max_size=settings.inline_callback_bytes + 1) as spool:
         size = receive_into(spool, settings.max_callback_bytes)
         large = size > settings.inline_callback_bytes
@@ -147,9 +146,14 @@ def receive_into(spool: IO[bytes], limit: int) -> int:
         if time.monotonic() > until:
             raise BodyRejected(408, f"The body took longer than {BODY_TIMEOUT_SECONDS:.0f} s.")
         spool.write(chunk)
+    check_complete(size, declared)
+    return size
+
+
+def check_complete(size: int, declared: int | None) -> None:
+    """Raise BodyRejected if the body is shorter than its declared length."""
     if declared is not None and size < declared:
         raise BodyRejected(400, f"The body ended after {size} of {declared} bytes.")
-    return size
 
 
 def read_some(stream: IO[bytes]) -> bytes:

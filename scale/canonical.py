@@ -17,4 +17,9 @@ def canonical_json(value: Any) -> bytes:
 
 def digest(value: Any) -> str:
     """Return the SHA-256 (hex) of the value's canonical form."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
+    return digest_of(canonical_json(value))
+
+
+def digest_of(canonical: bytes) -> str:
+    """Return the digest of a value whose canonical form is known already."""
+    return hashlib.sha256(canonical).hexdigest()

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import sqlite3
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType
@@ -14,7 +13,7 @@ import pytest
 
 from pipeline.db.migrations import migrate
 from tests import servers
-from tests.databases import MigratedDatabases, for_sqlalchemy
+from tests.databases import MigratedDatabases, for_sqlalchemy, new_name
 from tests.process_use import starts_processes
 from tests.service import Service
 
@@ -198,7 +197,7 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
         yield f"sqlite:///{tmp_path / 'empty.db'}"
         return
     server = request.getfixturevalue("postgres")
-    name = f"weighbridge_{uuid.uuid4().hex[:12]}"
+    name = new_name()
     yield for_sqlalchemy(server.create_database(name))
     server.drop_database(name)
 

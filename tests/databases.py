@@ -28,12 +28,17 @@ def for_sqlalchemy(url: str) -> str:
     return url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
+def new_name() -> str:
+    """Return a name that no other database of the server has."""
+    return f"weighbridge_{uuid.uuid4().hex[:12]}"
+
+
 class MigratedDatabases:
     """The databases of one run on one server. Each test gets another name: what is left of a test finds no database."""
 
     def __init__(self, server: PostgresServer) -> None:
         self.server = server
-        self.template = self._new_name()
+        self.template = new_name()
         migrate(for_sqlalchemy(server.create_database(self.template)))
         server.close_connections(self.template)
         with psycopg.connect(server.url(self.template)) as connection:
@@ -44,7 +49,7 @@ class MigratedDatabases:
 
     def take(self) -> tuple[str, int]:
         """Return the name of an empty database, and how many tests have used it."""
-        name = self._new_name()
+        name = new_name()
         if not self._emptied:
             self.server.create_database(name, template=self.template)
             return name, 0
@@ -82,7 +87,3 @@ class MigratedDatabases:
         one = sql.SQL("SELECT {} WHERE EXISTS (SELECT FROM {})")
         each = [one.format(sql.Literal(table), sql.Identifier(table)) for table in self.tables]
         return [name for (name,) in connection.execute(sql.SQL(" UNION ALL ").join(each))]
-
-    @staticmethod
-    def _new_name() -> str:
-        return f"weighbridge_{uuid.uuid4().hex[:12]}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
@@ -18,7 +17,7 @@ from models.follow_up import HELD_FOR_A_FILE
 from pipeline.db.errors import safe_message
 from pipeline.db.follow_up_states import PLANNED
 from pipeline.db.ids import utcnow
-from pipeline.db.json import dumps, loads
+from pipeline.db.json import dumps
 from pipeline.db.postgresql import fetch
 from pipeline.events.subscriptions import FOLLOW_UP, WORKFLOW, has_subscriber
 from pipeline.follow_ups.limits import key_of, only_limit
@@ -109,9 +108,10 @@ def store_usual_plan(service: Service, job: queue.Job, plan: TaskPlan) -> Stored
     if service.engine.dialect.name != "postgresql" or not _is_usual(service, plan):
         return None
     try:
-        parameters = _parameters(service, job, plan)
-        if parameters is None:
+        prepared = _prepare(service, job, plan)
+        if prepared is None:
             return None
+        parameters, jobs = prepared
         stored = fetch(service.engine, STATEMENT, parameters)
     except (DBAPIError, TypeError) as fault:  # TypeError: JSON that only the general path can write
         fields = {**job.log_fields, "error": safe_message(fault)}
@@ -120,18 +120,17 @@ def store_usual_plan(service: Service, job: queue.Job, plan: TaskPlan) -> Stored
     if not stored:
         return None
     ((_, goes_on),) = stored
-    return Stored(len(plan.follow_ups), _leased(parameters) if goes_on else None)
+    return Stored(len(plan.follow_ups), _leased(*jobs, owner=parameters["next_owner"]) if goes_on else None)
 
 
-def _leased(parameters: Mapping[str, Any]) -> queue.Job:
-    (row,) = loads(parameters["jobs"])
+def _leased(row: Mapping[str, Any], *, owner: str) -> queue.Job:
     return queue.Job(
-        id=UUID(row["id"]),
+        id=row["id"],
         kind=row["kind"],
         subject=row["subject"],
         attempts=1,
         enqueue_count=1,
-        owner=parameters["next_owner"],
+        owner=owner,
         queue=row["queue"],
     )
 
@@ -152,8 +151,12 @@ def _is_usual(service: Service, plan: TaskPlan) -> bool:
     )
 
 
-def _parameters(service: Service, job: queue.Job, plan: TaskPlan) -> dict[str, Any] | None:
-    """Return the parameters of the statement; None if one limit does not decide about all that is to be created."""
+def _prepare(
+    service: Service, job: queue.Job, plan: TaskPlan
+) -> tuple[dict[str, Any], Sequence[dict[str, Any]]] | None:
+    """Return the parameters of the statement and the jobs among them; None if one limit does not decide about all that is to
+    be created.
+    """
     view = plan.snapshot.view
     missing = settings_reason(service, view.environment)
     rows = {one.unique_id: follow_up_row(plan.snapshot, one, missing) for one in plan.follow_ups}
@@ -166,8 +169,9 @@ def _parameters(service: Service, job: queue.Job, plan: TaskPlan) -> dict[str, A
             return None
     counter, period = (None, None) if limit is None else key_of(limit, utcnow())
     goes_on = job.goes_on and len(to_create) == 1
+    jobs = _jobs([row["unique_id"] for row in to_create], view.environment)
     names = ("clock_delivery_id", "response_id", "status", "review_status")
-    return {
+    parameters = {
         "task": view.task_id,
         **dict(zip(names, plan.snapshot.key, strict=True)),
         "parent": view.source and view.source.task_id,
@@ -178,7 +182,7 @@ def _parameters(service: Service, job: queue.Job, plan: TaskPlan) -> dict[str, A
         "period": period,
         "most": limit and limit.most,
         "asked": len(to_create),
-        "jobs": dumps(_jobs([row["unique_id"] for row in to_create], view.environment)),
+        "jobs": dumps(jobs),
         "next_owner": queue.new_owner() if goes_on else None,
         "lease": service.settings.lease_seconds,
         "queues": [DEFAULT, FETCH, view.environment],
@@ -186,6 +190,7 @@ def _parameters(service: Service, job: queue.Job, plan: TaskPlan) -> dict[str, A
         "owner": job.owner,
         "enqueue_count": job.enqueue_count,
     }
+    return parameters, jobs
 
 
 def _jobs(unique_ids: Collection[str], environment: str) -> Sequence[dict[str, Any]]:

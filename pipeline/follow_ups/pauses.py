@@ -147,7 +147,7 @@ def check_stops(service: Service, environment: str, stops: Mapping[str, Any]) ->
         raise RetryLater(f"{why}; `weighbridge creation resume` resumes it", PAUSED_RETRY_SECONDS)
     if missing := settings_reason(service, environment):
         raise RetryLater(missing.text, PAUSED_RETRY_SECONDS)
-    return stops["limited_until"] is not None and wait_until(stops["limited_until"], stops["limit_reason"])
+    return wait_until(stops["limited_until"], stops["limit_reason"])
 
 
 def active_throttles(connection: Connection) -> list[dict[str, Any]]:

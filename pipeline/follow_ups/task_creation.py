@@ -56,7 +56,7 @@ def create_task(service: Service, job: Job) -> None:
     environment = follow_up["environment"]
     was_throttled = pauses.check_stops(service, environment, follow_up)
     client = service.client(environment)
-    assert client is not None  # checked by check_creation_allowed
+    assert client is not None  # checked by check_stops
     try:
         with scale_limits.respect_limits(service.engine, environment):
             if service.settings.verify_before_create and follow_up["decided_by"] is None:
@@ -210,8 +210,7 @@ def cancel_task(service: Service, job: Job) -> None:
     follow_up = _read(service, job.subject)
     if follow_up is None or follow_up["state"] != CREATED or follow_up["task_id"] is None:
         return _finish(service, job)
-    if follow_up["limited_until"] is not None:
-        wait_until(follow_up["limited_until"], follow_up["limit_reason"])
+    wait_until(follow_up["limited_until"], follow_up["limit_reason"])
     client = service.client(follow_up["environment"])
     if client is None:
         why = missing_setting(service, follow_up["environment"])

@@ -23,8 +23,10 @@ def check_rate_limit(connection: Connection, scope: str) -> bool:
     return limit is not None and wait_until(limit.until, limit.reason)
 
 
-def wait_until(until: datetime, reason: str) -> bool:
-    """Raise RetryLater before `until`. Return True afterwards: the pause is over and can be cleared."""
+def wait_until(until: datetime | None, reason: str) -> bool:
+    """Raise RetryLater before `until`. Return whether there was a pause, which is over and can be cleared."""
+    if until is None:
+        return False
     if (left := (until - utcnow()).total_seconds()) > 0:
         raise RetryLater(reason, left * random.uniform(1.0, 1.2))
     return True

@@ -7,7 +7,6 @@ property test holds both paths to the same rows.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeGuard
@@ -27,7 +26,7 @@ from pipeline.receive.ordering import task_changes
 from pipeline.receive.rows import DeliveryMeta, Parsed, delivery_row
 from pipeline.receive.versions import Version, version_row
 from pipeline.service import Service
-from scale.canonical import canonical_json
+from scale.canonical import canonical_json, digest_of
 from scale.envelope import ABSENT, Callback
 from scale.task_types import parse_response
 
@@ -144,7 +143,7 @@ def _rows(
             return None
         canonical = canonical_json(callback.response)
         content = canonical.decode()
-        version = Version(new_id(), hashlib.sha256(canonical).hexdigest(), is_new=True)
+        version = Version(new_id(), digest_of(canonical), is_new=True)
         version_id, response = version.id, version_row(version, 1, delivery, callback, parsed)
         annotations = arrays(parsed.annotations)
     row = {
