@@ -47,6 +47,9 @@ SEND_TIMEOUT_SECONDS = 60
 LINGER_TIMEOUT_SECONDS = 2
 """How long an answered client may take to hang up. Closing at once could cut off the answer (RFC 9112, section 9.6)."""
 
+EVICTION_SECONDS = 0.1
+"""How long a connection has waited for its client before a full process closes it for a new one. Until then new ones wait."""
+
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEAD_LINES = 102
 """The request line, gunicorn's limit of 100 fields, and the empty line. More bytes or lines: 431."""
@@ -599,23 +602,31 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
 
     def _accepts_now(self) -> bool:
         """Return whether to accept a connection: below the limit, and unless another process has fewer."""
-        is_below_limit = self.nr_conns < self.worker_connections or self._has_evictable()
-        if self.place is None:
-            return is_below_limit
         now = time.monotonic()
-        accepts = is_below_limit and not self.counts.is_more_than_another(self.nr_conns, now)
+        has_room = self.nr_conns < self.worker_connections or self._has_evictable(now)
+        if self.place is None:
+            return has_room
+        accepts = has_room and not self.counts.is_more_than_another(self.nr_conns, now)
         self.counts.report(self.place, self.nr_conns if accepts else math.inf, now)
         return accepts
 
-    def _has_evictable(self) -> bool:
-        return any(len(queue) for queue in self.evictable)
+    def _has_evictable(self, now: float) -> bool:
+        return any(queue.oldest()[0] + EVICTION_SECONDS < now for queue in self.evictable)
 
     def _evict(self) -> None:
-        """Close the connection that has waited longest for its client."""
-        _, conn = min((queue.oldest() for queue in self.evictable), key=_since)
-        if conn is not None:
-            self.rejections["evicted"] += 1
-            self._close(conn)
+        """Close the connection that has waited longest for its client. One whose request has arrived is read instead."""
+        while True:
+            _, conn = min((queue.oldest() for queue in self.evictable), key=_since)
+            if conn is None:
+                return
+            queue = conn.queue
+            if queue in (self.fresh, self.keepalived_conns):
+                self.read_available(conn)
+            if conn.queue is queue:
+                self.rejections["evicted"] += 1
+                self._close(conn)
+            if conn.queue is None:
+                return
 
     # Receiving
 

@@ -5,6 +5,7 @@ Each attack goes on until every honest request is answered. An honest client tha
 
 import contextlib
 import socket
+import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -88,12 +89,12 @@ CROWDS = {
 }
 
 
-@pytest.mark.parametrize("first", CROWDS.values(), ids=CROWDS)
-def test_a_full_process_closes_the_connection_that_waited_longest(
-    start_service: Callable[..., Service], sqlite_url: str, first: bytes
-) -> None:
-    """Twice as many connections as the process takes: all are accepted, and the newest are those that remain."""
-    web = start_service(sqlite_url, processes=())
+SMALL_LIMIT = 200
+"""How many connections a process with 300 file descriptors takes."""
+
+
+def start_small_web_process(start_service: Callable[..., Service], url: str) -> Service:
+    web = start_service(url, processes=())
     web.processes["web"] = Process(
         ["sh", "-c", "ulimit -n 300; exec gunicorn wsgi:app"],
         log=web.folder / "web.log",
@@ -101,10 +102,18 @@ def test_a_full_process_closes_the_connection_that_waited_longest(
         cwd=ROOT,
     )
     web.start()
-    limit = 200  # of connections, at 300 files
+    return web
+
+
+@pytest.mark.parametrize("first", CROWDS.values(), ids=CROWDS)
+def test_a_full_process_closes_the_connection_that_waited_longest(
+    start_service: Callable[..., Service], sqlite_url: str, first: bytes
+) -> None:
+    """Twice as many connections as the process takes: all are accepted, and the newest are those that remain."""
+    web = start_small_web_process(start_service, sqlite_url)
     with contextlib.ExitStack() as crowd:
         clients = []
-        for _ in range(2 * limit):
+        for _ in range(2 * SMALL_LIMIT):
             client = crowd.enter_context(connect(web.web_port))
             client.sendall(first)
             clients.append(client)
@@ -117,6 +126,34 @@ def test_a_full_process_closes_the_connection_that_waited_longest(
         if first in (CROWDS["that send nothing"], CROWDS["that began a request"]):
             with pytest.raises(BlockingIOError):
                 clients[-1].recv(1)
+
+
+def test_a_process_full_of_requests_closes_no_client_that_has_just_connected(
+    start_service: Callable[..., Service], sqlite_url: str
+) -> None:
+    """While the database is locked, all connections wait for threads. New ones wait to be accepted; all are answered."""
+    web = start_small_web_process(start_service, sqlite_url)
+    body = b'{"task_id": "waits", "task": {"task_id": "waits"}}'
+    head = b"POST /callbacks/scale HTTP/1.1\r\nHost: w\r\nConnection: close\r\nscale-callback-auth: %s\r\nContent-Length: %d\r\n\r\n"
+    request = head % (KEYS["SCALE_LIVE_CALLBACK_KEYS"].encode(), len(body)) + body
+    with (
+        contextlib.ExitStack() as crowd,
+        contextlib.closing(
+            sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+        ) as lock,
+    ):
+        lock.execute("BEGIN EXCLUSIVE")
+        clients = [crowd.enter_context(connect(web.web_port)) for _ in range(SMALL_LIMIT + 50)]
+        for client in clients[:SMALL_LIMIT]:
+            client.sendall(request)
+        time.sleep(0.3)
+        for client in clients[SMALL_LIMIT:]:
+            client.sendall(request)
+        time.sleep(0.3)
+        lock.rollback()
+        for client in clients:
+            client.settimeout(HONEST_SECONDS)
+            assert client.recv(12) == b"HTTP/1.1 200"
 
 
 # Bounds
