@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
+import billiard.pool
 from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 from celery.signals import celeryd_after_setup, setup_logging, worker_shutting_down
@@ -38,6 +39,10 @@ app = make_celery(settings, timeout=3.0)
 dispatcher = JobDispatcher(settings, app)
 Consumer.dispatcher = dispatcher
 
+
+# At its end a process of the pool waits 30 s until all its results were read. Celery reads none of a message that it has forgotten,
+# as it does when it loses the broker, and platforms kill after 30 s. Our results are in the database.
+billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10  # times 0.1 s
 
 MAIN_PROCESS = os.getpid()
 CHILD_CONNECTIONS = 3

@@ -1,15 +1,19 @@
 """SIGTERM to everything under load, and keys that change under load: nothing is lost, and no request with a valid key is refused."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 
 import pytest
+import redis
 
 from tests.amounts import amount
 from tests.reliability.load import PAYLOAD, Customer, Sender, rows
 from tests.servers import wait_until
 from tests.service import KEYS, Service
+from workers.dispatcher import CELERY_QUEUE
 
 WEB_PROCESSES = amount(2, 4)
 
@@ -37,6 +41,30 @@ def test_sigterm_to_everything_under_load_loses_nothing(
     customer.answer_for(senders)
     assert len(customer.kept) > 20
     customer.check()
+
+
+@pytest.mark.slow
+def test_a_worker_stops_soon_whose_results_are_not_read_any_more(
+    postgres_url: str, redis_url: str, service: Callable[..., Service]
+) -> None:
+    """Celery loses its connection while a message is on its way to a process, forgets the message, and is told to stop."""
+    one = service(postgres_url, redis_url, env={"WORKER_CONCURRENCY": "1"})
+    worker, customer, broker = one.processes["worker"], Customer(one), redis.from_url(redis_url)
+    customer.send(3)
+    customer.check()
+    time.sleep(0.5)  # the process waits for a message
+    (child,) = worker.children()
+    child.suspend()
+    customer.send(1)
+    wait_until(lambda: broker.llen(CELERY_QUEUE) == 0, 10, "the message is taken")
+    time.sleep(0.5)  # and written to the frozen process
+    broker.client_kill_filter(_type="normal")
+    os.kill(worker.pid, signal.SIGTERM)
+    time.sleep(3)
+    child.resume()
+    assert worker.popen is not None
+    assert worker.popen.wait(20) == 0
+    customer.check()  # which starts the worker again
 
 
 @pytest.mark.slow
