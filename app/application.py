@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app import callbacks, console, extensions, files, health, metrics, security_headers
+from app import callbacks, console, extensions, health, metrics, security_headers, signed_files
 from app.api import resources
 from app.bare_app import create_bare_app
 from app.commands import make_commands
@@ -21,7 +21,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # No redirect corrects a path: it would name the host that the sender chose.
     app.url_map.merge_slashes = app.url_map.strict_slashes = False
     app.register_blueprint(callbacks.blueprint)
-    app.register_blueprint(files.blueprint)
+    app.register_blueprint(signed_files.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
     resources.register(app, settings.public_url)

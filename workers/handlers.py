@@ -19,14 +19,14 @@ from pipeline.follow_ups.task_creation import cancel_task, create_task
 from pipeline.jobs import kinds
 from pipeline.jobs.queue import Job
 from pipeline.operations.bulk_actions import continue_action
-from pipeline.receive.replay import complete_task, parse_delivery
+from pipeline.receive.replay import describe_task, parse_delivery
 from pipeline.retention.schedule import run_purge
 from pipeline.service import Service
 from pipeline.sync.reconcile import run_job as reconcile
 
 HANDLERS: dict[str, Callable[[Service, Job], int | Job | None]] = {
     kinds.PARSE: parse_delivery,
-    kinds.COMPLETE: complete_task,
+    kinds.DESCRIBE: describe_task,
     kinds.FETCH: fetch_artifact,
     kinds.PLAN: plan_task,
     kinds.CREATE: create_task,

@@ -115,7 +115,7 @@ def pause(connection: Connection, workflow: str, actor: str) -> None:
 def resume(connection: Connection, workflow: str, actor: str) -> list[UUID]:
     """Plan again, beginning with the tasks that changed during the pause."""
     pauses.unpause_workflow(connection, workflow)
-    job_ids = pauses.replay_missed(connection, pauses.Planner("workflow", workflow))
+    job_ids = pauses.replay_missed(connection, pauses.MissedBy("workflow", workflow))
     log_action(connection, actor, "workflow.resume", workflow, {"tasks": len(job_ids)})
     return job_ids + joins.recheck_workflow_joins(connection, workflow)
 

@@ -23,7 +23,7 @@ ENVIRONMENTS = ("live", "test")
 PAUSED_RETRY_SECONDS = 60.0
 
 
-class Planner(NamedTuple):
+class MissedBy(NamedTuple):
     """What did not plan a task: a paused workflow by its name, or an invalid file by its path."""
 
     source: str  # workflow | file
@@ -58,22 +58,22 @@ def unpause_workflow(connection: Connection, workflow: str) -> None:
     connection.execute(delete(WorkflowPause).where(WorkflowPause.workflow == workflow))
 
 
-def invalid_files(workflows: Workflows) -> set[Planner]:
+def invalid_files(workflows: Workflows) -> set[MissedBy]:
     """Return the workflow files that are not loaded; while none is loaded yet, their folder."""
-    return {Planner("file", file.path) for file in workflows.invalid}
+    return {MissedBy("file", file.path) for file in workflows.invalid}
 
 
-def record_missed(connection: Connection, planners: Iterable[Planner], task_id: str) -> None:
+def record_missed(connection: Connection, causes: Iterable[MissedBy], task_id: str) -> None:
     """Record that paused workflows or invalid files did not plan this task."""
-    for source, name in sorted(planners):
+    for source, name in sorted(causes):
         row = {"source": source, "name": name, "task_id": task_id, "missed_at": utcnow()}
         statement = insert(connection, MissedTask).values(row)
         connection.execute(statement.on_conflict_do_nothing(index_elements=["source", "name", "task_id"]))
 
 
-def replay_missed(connection: Connection, planner: Planner) -> list[UUID]:
+def replay_missed(connection: Connection, cause: MissedBy) -> list[UUID]:
     """Enqueue planning of every task that this workflow or file missed. Returns the ids of the jobs to dispatch."""
-    missed = delete(MissedTask).where(MissedTask.source == planner.source, MissedTask.name == planner.name)
+    missed = delete(MissedTask).where(MissedTask.source == cause.source, MissedTask.name == cause.name)
     task_ids = connection.scalars(missed.returning(MissedTask.task_id)).all()
     return queue.enqueue(connection, kinds.PLAN, task_ids)
 
@@ -81,8 +81,8 @@ def replay_missed(connection: Connection, planner: Planner) -> list[UUID]:
 def replay_missed_of_fixed_files(connection: Connection, service: Service) -> list[UUID]:
     """Enqueue planning of every task that was missed by a file which is valid now."""
     names = connection.scalars(select(MissedTask.name).where(MissedTask.source == "file").distinct())
-    fixed = {Planner("file", name) for name in names} - invalid_files(service.workflows)
-    return [job_id for planner in sorted(fixed) for job_id in replay_missed(connection, planner)]
+    fixed = {MissedBy("file", name) for name in names} - invalid_files(service.workflows)
+    return [job_id for cause in sorted(fixed) for job_id in replay_missed(connection, cause)]
 
 
 # Creation of tasks: pauses by a person, or by a fault that only a person can fix, and the rate limits of Scale.

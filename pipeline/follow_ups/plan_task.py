@@ -15,7 +15,7 @@ from pipeline.events.subscriptions import Subscriptions
 from pipeline.follow_ups import joins
 from pipeline.follow_ups.activation import activations, applying_steps
 from pipeline.follow_ups.fast_plan import Stored, store_usual_plan
-from pipeline.follow_ups.pauses import Planner, invalid_files, paused_workflows, record_missed
+from pipeline.follow_ups.pauses import MissedBy, invalid_files, paused_workflows, record_missed
 from pipeline.follow_ups.recording import (
     cancel_for_recall,
     close_incomplete,
@@ -52,7 +52,7 @@ class TaskPlan:
     snapshot: TaskSnapshot
     planned: list[Planned] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
-    missed: set[Planner] = field(
+    missed: set[MissedBy] = field(
         default_factory=set
     )  # paused workflows that would have planned it, and invalid files
 
@@ -170,7 +170,7 @@ def make_plan(service: Service, task_id: str) -> TaskPlan | None:
             except Exception as failure:  # one workflow must not stop the others
                 plan.failures.append(failure)
         elif _would_plan(snapshot, workflow):
-            plan.missed.add(Planner("workflow", workflow.name))
+            plan.missed.add(MissedBy("workflow", workflow.name))
     return plan
 
 

@@ -1,6 +1,6 @@
 """Signed, expiring URLs of this service: `{PUBLIC_URL}/files/{signed}` lets Scale read one stored file for LIFETIME.
 
-Files that a request refers to are given to Scale this way; app/files.py answers.
+Files that a request refers to are given to Scale this way; app/signed_files.py answers.
 """
 
 from __future__ import annotations

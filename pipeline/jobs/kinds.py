@@ -9,7 +9,7 @@ from pipeline.jobs import queues
 
 PARSE = "parse"
 """Parse a delivery that was only stored. Subject: id of the delivery."""
-COMPLETE = "complete"
+DESCRIBE = "describe"
 """Request a task from Scale that a delivery names without describing it. Subject: task_id."""
 FETCH = "fetch"
 """Download and read a result file. Subject: id of the artifact."""
@@ -40,7 +40,7 @@ PURGE = "purge"
 
 SUBJECT_FIELD = {
     PARSE: "delivery_id",
-    COMPLETE: "task_id",
+    DESCRIBE: "task_id",
     FETCH: "artifact_id",
     PLAN: "task_id",
     CREATE: "follow_up",
@@ -63,7 +63,7 @@ QUEUE_OF_KIND = {FETCH: queues.FETCH}
 MAX_ATTEMPTS = {
     PARSE: 20,
     PLAN: 20,
-    COMPLETE: 40,
+    DESCRIBE: 40,
     FETCH: 40,
     CREATE: 40,
     CANCEL: 20,

@@ -224,7 +224,7 @@ def _enqueue_next(
     """Enqueue what a changed task needs next: its description from Scale, and planning."""
     job_ids = []
     if task["type"] is None and task["described_clock"] is None:
-        job_ids += queue.enqueue(connection, kinds.COMPLETE, [task["task_id"]])
+        job_ids += queue.enqueue(connection, kinds.DESCRIBE, [task["task_id"]])
     if task["follow_up_unique_id"] or has_workflow_for(task["type"]):
         job_ids += queue.enqueue(connection, kinds.PLAN, [task["task_id"]])
     return job_ids

@@ -143,8 +143,8 @@ def iter_ids(service: Service, *conditions: ColumnElement[bool], after: UUID | N
         after = page[-1]
 
 
-def complete_task(service: Service, job: Job) -> None:
-    """Run a job of kind `complete`: request a task without a description from Scale, and receive it as a delivery."""
+def describe_task(service: Service, job: Job) -> None:
+    """Run a job of kind `describe`: request a task without a description from Scale, and receive it as a delivery."""
     with service.reader.begin() as connection:
         task = connection.execute(
             select(Task.environment, Task.type).where(Task.task_id == job.subject)

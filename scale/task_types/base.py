@@ -167,7 +167,7 @@ def answer_only(response: dict[str, Any], params: dict[str, Any]) -> ParsedRespo
 
 def is_url(value: Any) -> bool:
     """Return whether a value is the URL of a file that can be fetched. Any other text is kept in the answer."""
-    return type(value) is str and value.lower().startswith(("https://", "http://"))
+    return type(value) is str and value[:8].lower().startswith(("https://", "http://"))
 
 
 MAX_FILES = 10_000

@@ -47,7 +47,7 @@ def test_sigterm_to_everything_under_load_loses_nothing(
 def test_a_worker_stops_soon_whose_results_are_not_read_any_more(
     postgres_url: str, redis_url: str, service: Callable[..., Service]
 ) -> None:
-    """Celery loses its connection while a message is on its way to a process, forgets the message, and is told to stop."""
+    """Celery loses its connection while a message is on its way to a process, forgets the message, and gets SIGTERM."""
     one = service(postgres_url, redis_url, env={"WORKER_CONCURRENCY": "1"})
     worker, customer, broker = one.processes["worker"], Customer(one), redis.from_url(redis_url)
     customer.send(3)

@@ -46,7 +46,7 @@ def test_a_test_key_never_claims_the_id_of_a_live_task(service: Service, forged:
     assert receive_callback(service, honest).status == "processed"
     found = without_test_deliveries(service)
     found["jobs"] = [
-        kind for kind in found["jobs"] if kind not in ("complete", "plan")
+        kind for kind in found["jobs"] if kind not in ("describe", "plan")
     ]  # they find nothing to do
     assert found == expected
     (test_delivery,) = [row for row in table(service, Delivery) if row["environment"] == "test"]

@@ -20,7 +20,7 @@ from pipeline.db.ids import new_id, utcnow
 from pipeline.events import subscriptions
 from pipeline.follow_ups import fast_plan
 from pipeline.follow_ups.limits import key_of
-from pipeline.follow_ups.pauses import Planner
+from pipeline.follow_ups.pauses import MissedBy
 from pipeline.follow_ups.plan_task import Planned, TaskPlan, make_plan, plan_task, store_plan
 from pipeline.jobs import queue
 from pipeline.service import Service
@@ -254,7 +254,7 @@ def test_a_plan_with_failures_or_paused_workflows_takes_the_general_path(service
     plan.failures.append(ValueError())
     assert fast_plan.store_usual_plan(service, job, plan) is None
     plan.failures.clear()
-    plan.missed.add(Planner("workflow", "v"))
+    plan.missed.add(MissedBy("workflow", "v"))
     assert fast_plan.store_usual_plan(service, job, plan) is None
     plan.missed.clear()
     assert fast_plan.store_usual_plan(service, job, plan) == (1, None)

@@ -36,14 +36,14 @@ def start_cancel(pipeline: Pipeline) -> None:
     pipeline.work()
 
 
-def start_complete(pipeline: Pipeline) -> None:
+def start_describe(pipeline: Pipeline) -> None:
     receive_callback(pipeline.service, json.dumps({"task_id": ROOT, "status": "completed"}).encode())
     pipeline.work()
 
 
 @pytest.mark.parametrize(
     ("start", "kind"),
-    [(start_create, kinds.CREATE), (start_cancel, kinds.CANCEL), (start_complete, kinds.COMPLETE)],
+    [(start_create, kinds.CREATE), (start_cancel, kinds.CANCEL), (start_describe, kinds.DESCRIBE)],
 )
 def test_every_job_that_scale_slows_down_waits_as_long_as_scale_asks(
     pipeline: Pipeline, start: Any, kind: str
@@ -61,7 +61,7 @@ def test_every_job_that_scale_slows_down_waits_as_long_as_scale_asks(
     assert job["run_at"] > utcnow()
 
 
-@pytest.mark.parametrize("start", [start_create, start_complete])
+@pytest.mark.parametrize("start", [start_create, start_describe])
 def test_a_refused_key_is_tried_again_every_minute(pipeline: Pipeline, start: Any) -> None:
     pipeline.sandbox.add_fault("refused", status=401, on="any")
     start(pipeline)
