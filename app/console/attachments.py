@@ -17,6 +17,7 @@ from app.responses import CONTENT_HEADERS, SAFE_MEDIA_TYPES
 from pipeline.datasets.attachment_cache import cached, derived
 from pipeline.datasets.attachments import numbered
 from pipeline.datasets.images import NoImage, size_of_file
+from pipeline.datasets.points import camera_image
 from pipeline.operations.queries.tasks import get_task
 from scale.images import open_image
 
@@ -31,6 +32,7 @@ NO_PICTURE = (
 UNREADABLE = (OSError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that it cannot draw."""
 MAX_AGE_SECONDS = 3600
+MAX_POINT_FILE_BYTES = 64 * 1024 * 1024
 MEDIA_BY_SUFFIX = {
     ".mp3": "audio/mpeg",
     ".wav": "audio/wav",
@@ -44,7 +46,24 @@ MEDIA_BY_SUFFIX = {
 @blueprint.get("/attachments/<task_id>/<int:number>")
 def attachment(task_id: str, number: int) -> Response:
     """Send an attachment of a task, counted from 0; a large image as a smaller preview."""
-    path, address = copy_of(task_id, number)
+    return _send(*copy_of(task_id, number))
+
+
+@blueprint.get("/cameras/<task_id>/<int:frame>/<int:camera>")
+def camera_picture(task_id: str, frame: int, camera: int) -> Response:
+    """Send the image of a camera that the file of a lidar frame names."""
+    with service().reader.begin() as connection:
+        found = get_task(connection, task_id)
+    try:
+        address = camera_address(found, frame, camera)
+        if address is None:
+            abort(404, f"Frame {frame} of task {task_id} has no image of camera {camera}.")
+        return _send(cached(service(), address), address)
+    except NoImage as reason:
+        abort(502, f"The image cannot be fetched: {reason}. Its address may have expired.")
+
+
+def _send(path: Path, address: str) -> Response:
     size = size_of_file(path)
     suffix = Path(address.partition("?")[0]).suffix.lower()
     media_type = size.media_type if size else MEDIA_BY_SUFFIX.get(suffix)
@@ -102,3 +121,15 @@ def _shrunk(path: Path, side: int) -> Path:
 def addresses_of(task: Mapping[str, Any]) -> list[str | None]:
     """Return the attachments of a task by their numbers."""
     return numbered(task["params"] or {})
+
+
+def camera_address(task: Mapping[str, Any], frame: int, camera: int) -> str | None:
+    """Return the address of a camera's image, which the file of the frame names. Raises NoImage."""
+    addresses = addresses_of(task)
+    address = addresses[frame] if frame < len(addresses) else None
+    if address is None:
+        return None
+    path = cached(service(), address)
+    if path.stat().st_size > MAX_POINT_FILE_BYTES:
+        raise NoImage("the file of this frame is too large")
+    return camera_image(path.read_bytes(), camera)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response
 
 from app.console.frame import blueprint, page
-from app.console.scene import Scene, page_of, read_scene, shape_of
+from app.console.scene import Scene, read_scene, shape_of
 from app.extensions import service
 from pipeline.operations.diff import Diff, TooDense, diff
 from pipeline.operations.queries import NotFound
@@ -75,14 +75,6 @@ def _drawn(task_id: str, old: int, new: int, scene: Scene, changes: Diff) -> lis
         shape_of(task_id, number, scene, one._asdict(), kind)
         for number, kind, annotations in groups
         for one in annotations
-        if _is_shown(scene, one._asdict())
+        if scene.shows(one._asdict())
     ]
     return [one for one in drawn if one is not None][:MAX_DRAWN]
-
-
-def _is_shown(scene: Scene, annotation: dict[str, Any]) -> bool:
-    """Return whether an annotation is on the frame or page that is shown."""
-    if scene.place_name is None:
-        return True
-    place = page_of(annotation) if scene.place_name == "page" else annotation["frame"]
-    return place in (None, scene.place)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from flask import request, url_for
 from markupsafe import Markup
 
 from app.console import shapes
-from app.console.attachments import addresses_of
+from app.console.attachments import addresses_of, camera_address
+from app.console.colors import PALETTE, color_of, label_places
 from app.extensions import service
 from pipeline.datasets.attachment_cache import cached
 from pipeline.datasets.attachments import frames, given_size
@@ -21,7 +21,7 @@ from pipeline.operations.queries import Record
 from pipeline.operations.queries import responses as queries
 from scale.frame_sources import frame_source
 
-PICTURE, VIDEO, ABOVE, PAGE, TEXT = "picture", "video", "above", "page", "text"
+PICTURE, VIDEO, ABOVE, CAMERA, PAGE, TEXT = "picture", "video", "above", "camera", "page", "text"
 MAX_READ = 1000
 """Annotations that are read for the page itself; the rest comes with a second request."""
 MAX_ROWS = 200
@@ -30,6 +30,7 @@ MAX_DRAWN = 50_000
 MAX_PLACE = 2**31 - 1
 MAX_TEXT_BYTES = 60_000
 FROM_ABOVE = ("lidar", "sensorfusion")
+ON_CAMERAS = "lidarlinking"
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -39,7 +40,7 @@ class Scene:
     """One frame, page or picture with its annotations."""
 
     kind: str | None
-    """PICTURE, VIDEO, ABOVE, PAGE or TEXT; None where only a table is shown."""
+    """PICTURE, VIDEO, ABOVE, CAMERA, PAGE or TEXT; None where only a table is shown."""
     place_name: str | None = None
     """frame or page; None where there is just one."""
     place: int | None = None
@@ -47,6 +48,9 @@ class Scene:
     annotations: Rows = ()
     has_more: bool = False
     """Whether there are annotations that were not read."""
+    cameras: Sequence[int] = ()
+    """Those of the frame whose images have annotations."""
+    camera: int | None = None
     number: int | None = None
     """The attachment to show; None for none."""
     width: float = 0
@@ -65,6 +69,28 @@ class Scene:
     """Lidar cuboids of the frame for the drawing in 3D: {position, dimensions, yaw}; None where it is no lidar scene."""
     is_cut: bool = False
     """Whether shapes are left to the second request."""
+    label_places: Mapping[str, int] = field(default_factory=dict)
+    """The place of each label in the request."""
+
+    palette: ClassVar = PALETTE
+
+    def color_of(self, label: str | None) -> int:
+        """Return the color of a label: the number of its class in the style sheet."""
+        return color_of(label, self.label_places)
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether there is neither an attachment that can be shown nor a shape."""
+        is_attachment_shown = self.kind != ABOVE and self.number is not None and self.problem is None
+        return not (is_attachment_shown or self.drawn or self.is_cut)
+
+    def shows(self, annotation: Mapping[str, Any]) -> bool:
+        """Return whether an annotation is on the frame, the page or the camera's image that is shown."""
+        if self.kind == PAGE:
+            return page_of(annotation) in (None, self.place)
+        if self.kind == CAMERA and camera_of(annotation) not in (None, self.camera):
+            return False
+        return self.place_name is None or annotation["frame"] in (None, self.place)
 
     @property
     def view_box(self) -> str:
@@ -75,6 +101,7 @@ class Scene:
 def read_scene(found: Record, number: int | None) -> Scene:
     """Return the scene that the address asks for, of version `number`."""
     scene = _begin(found, number)
+    scene.label_places = label_places(found["params"] or {})
     if number is not None and found["purged_at"] is None:
         _read(found, number, scene)
     _place(found, scene)
@@ -84,6 +111,8 @@ def read_scene(found: Record, number: int | None) -> Scene:
 
 def _begin(found: Record, number: int | None) -> Scene:
     kind, params = found["type"] or "", found["params"] or {}
+    if kind == ON_CAMERAS:
+        return _at(Scene(CAMERA), "frame")
     if kind.startswith(FROM_ABOVE):
         return _at(Scene(ABOVE), "frame")
     if _is_document(found):
@@ -95,7 +124,7 @@ def _begin(found: Record, number: int | None) -> Scene:
     if params.get("attachment_type") == "text" or text_of(params) is not None:
         return Scene(TEXT)
     is_image = params.get("attachment_type") == "image" or (
-        params.get("attachment_type") is None and bool(addresses_of(found))
+        params.get("attachment_type") is None and any(addresses_of(found))
     )
     return Scene(PICTURE if is_image else None)
 
@@ -119,18 +148,28 @@ def page_of(annotation: Mapping[str, Any]) -> int | None:
     return page if type(page) is int else annotation["frame"]
 
 
+def camera_of(annotation: Mapping[str, Any]) -> int | None:
+    """Return the camera whose image an annotation is on. Source: docs, "LiDAR Linking", callback format."""
+    camera = annotation["geometry"].get("camera_used") if isinstance(annotation["geometry"], dict) else None
+    return camera if type(camera) is int else None
+
+
 def _read(found: Record, number: int, scene: Scene) -> None:
     frame = scene.place if scene.place_name == "frame" else None
     with service().reader.begin() as connection:
         read = queries.list_annotations(
-            connection, found["task_id"], {"response": number, "frame": frame}, limit=MAX_READ
+            connection, found["task_id"], {"response": number, "on_frame": frame}, limit=MAX_READ
         )
         last = queries.last_frame(connection, found["task_id"], number) if scene.place_name == "frame" else 0
     scene.annotations, scene.has_more = read.rows, read.next_cursor is not None
     scene.places = max(1, (last or 0) + 1)
     if scene.place_name == "page":
         scene.places = max(1, max((page_of(one) or 0 for one in read.rows), default=0) + 1)
-        scene.annotations = [one for one in read.rows if page_of(one) in (None, scene.place)]
+    if scene.kind == CAMERA:
+        scene.cameras = sorted({camera for one in read.rows if (camera := camera_of(one)) is not None})
+        asked = request.args.get("camera", type=int)
+        scene.camera = asked if asked in scene.cameras else next(iter(scene.cameras), None)
+    scene.annotations = [one for one in read.rows if scene.shows(one)]
 
 
 def _place(found: Record, scene: Scene) -> None:
@@ -142,7 +181,9 @@ def _place(found: Record, scene: Scene) -> None:
     if scene.kind == ABOVE:
         scene.left, scene.top, scene.width, scene.height = shapes.view_from_above(scene.annotations)
         scene.number = scene.place if (scene.place or 0) < len(addresses) else None
-        scene.cuboids = shapes.cuboids(scene.annotations)
+        scene.cuboids = shapes.cuboids(scene.annotations, scene.color_of)
+    elif scene.kind == CAMERA:
+        _place_camera(found, scene)
     elif scene.kind == VIDEO:
         _place_video(found, scene, addresses)
     elif scene.kind in (PICTURE, PAGE):
@@ -170,6 +211,18 @@ def _place_picture(found: Record, scene: Scene, addresses: Sequence[str | None])
         scene.number = number
         measured, scene.problem = _size(found, address)
         size = measured or size
+    scene.width, scene.height = size or shapes.size_of_shapes(scene.annotations)
+
+
+def _place_camera(found: Record, scene: Scene) -> None:
+    size = None
+    if scene.camera is not None and scene.place is not None:
+        try:
+            if (address := camera_address(found, scene.place, scene.camera)) is not None:
+                scene.number = scene.camera
+                size, scene.problem = _size(found, address)
+        except NoImage as reason:
+            scene.problem = str(reason)
     scene.width, scene.height = size or shapes.size_of_shapes(scene.annotations)
 
 
@@ -210,7 +263,7 @@ def _place_text(params: Mapping[str, Any], scene: Scene, addresses: Sequence[str
             scene.problem = str(reason)
     if text is not None:
         spans = [one for one in scene.annotations if one["type"] == "span"]
-        scene.text, scene.undrawn = shapes.text_parts(text[:MAX_TEXT_BYTES], spans)
+        scene.text, scene.undrawn = shapes.text_parts(text[:MAX_TEXT_BYTES], spans, scene.color_of)
 
 
 def draw(
@@ -242,12 +295,13 @@ def shape_of(
     task_id: str, number: int | None, scene: Scene, one: Mapping[str, Any], kind: str = ""
 ) -> Markup | None:
     """Return the SVG element of an annotation in a scene; None if it has no place in it."""
-    color = zlib.crc32((one["label"] or "").encode("utf-8", "surrogateescape"))
+    color = scene.color_of(one["label"])
     if scene.kind == ABOVE:
         return shapes.from_above(one, color, kind)
     url = None
     if one["type"] == "mask" and number is not None:
-        url = url_for("console.task_mask", task_id=task_id, number=number, position=one["position"])
+        place = {"task_id": task_id, "number": number, "position": one["position"]}
+        url = url_for("console.task_mask", **place, color=color)
     radius = shapes.POINT_RADIUS * max(1.0, scene.width / 1000)
     return shapes.shape(one, color, kind, url, radius)
 
@@ -258,7 +312,11 @@ def every_annotation(task_id: str, number: int | None, frame: int | None) -> Ite
     while number is not None and count < MAX_DRAWN:
         with service().reader.begin() as connection:
             found = queries.list_annotations(
-                connection, task_id, {"response": number, "frame": frame}, limit=MAX_READ * 5, cursor=cursor
+                connection,
+                task_id,
+                {"response": number, "on_frame": frame},
+                limit=MAX_READ * 5,
+                cursor=cursor,
             )
         yield from found.rows
         count, cursor = count + len(found.rows), found.next_cursor

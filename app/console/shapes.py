@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -15,8 +15,6 @@ POINT_RADIUS = 4
 MAX_PIXELS = 100_000.0
 """Width and height that are assumed for an image of unknown size, in pixels."""
 POINT_METRES = 0.3
-COLORS = 6
-"""Classes alt0 … alt5 of the style sheet."""
 CUBOID_EDGES = (
     ("face-topleft", "face-topright"),
     ("face-topright", "face-bottomright"),
@@ -24,7 +22,12 @@ CUBOID_EDGES = (
     ("face-bottomleft", "face-topleft"),
     ("side-topcorner", "side-bottomcorner"),
 )
-"""Edges between the vertices that Scale names, for a cuboid that lists none. Source: docs, "Cuboid Annotation"."""
+"""Edges between the vertices that Scale names, for a cuboid that lists none; the side lies to the right of the face, or
+to the left. Source: docs, "Cuboid Annotation"."""
+SIDE_EDGES = {
+    side: ((f"face-top{side}", "side-topcorner"), (f"face-bottom{side}", "side-bottomcorner"))
+    for side in ("left", "right")
+}
 
 
 def shape(
@@ -40,11 +43,11 @@ def shape(
         name, attributes, inside = _element(annotation["type"], geometry, mask_url, radius)
     except (KeyError, TypeError, ValueError, IndexError):
         return None
-    area = " area" if annotation["type"] in ("box", "polygon", "ellipse") else ""
-    classes = f"shape{area} alt{color % COLORS}{f' {kind}' if kind else ''}"
+    area = " area" if annotation["type"] in ("box", "polygon", "ellipse", "point") else ""
+    classes = f"shape{area} alt{color}{f' {kind}' if kind else ''}"
     attributes = {
         "class": classes,
-        "data-annotation": annotation["position"],
+        "data-annotation": key_of(annotation),
         "data-type": annotation["type"],
         "data-label": annotation["label"] or "",
         **attributes,
@@ -53,6 +56,12 @@ def shape(
     written = "".join(f' {key}="{escape(value)}"' for key, value in attributes.items())
     title = escape(" · ".join(filter(None, (annotation["label"], annotation["type"]))))
     return Markup(f"<{name}{written}>{inside}<title>{title}</title></{name}>")
+
+
+def key_of(annotation: Mapping[str, Any]) -> str:
+    """Return what links the shape and the row of an annotation: its position, which counts within a file."""
+    file, position = annotation.get("file") or 0, annotation["position"]
+    return f"{file}-{position}" if file > 1 else f"{position}"
 
 
 def _element(
@@ -106,7 +115,11 @@ def _cuboid(geometry: Mapping[str, Any]) -> Markup:
         lines = [((edge["x1"], edge["y1"]), (edge["x2"], edge["y2"])) for edge in edges]
     else:
         named = {one.get("description"): (one["x"], one["y"]) for one in geometry["vertices"]}
-        lines = [(named[start], named[end]) for start, end in CUBOID_EDGES if start in named and end in named]
+        side = (
+            "left" if named.get("side-topcorner", (0,))[0] < named.get("face-topleft", (0,))[0] else "right"
+        )
+        pairs = (*CUBOID_EDGES, *SIDE_EDGES[side])
+        lines = [(named[start], named[end]) for start, end in pairs if start in named and end in named]
         if not lines:
             points = vertices(geometry)
             lines = list(zip(points, [*points[1:], points[0]], strict=True))
@@ -142,9 +155,9 @@ def from_above(annotation: Mapping[str, Any], color: int = 0, kind: str = "") ->
         '<g class="shape area alt{}{}" data-annotation="{}" data-type="{}" data-label="{}">'
         '<polygon points="{}"/><polyline class="front" points="{}"/><title>{}</title></g>'
     ).format(
-        color % COLORS,
+        color,
         f" {kind}" if kind else "",
-        annotation["position"],
+        key_of(annotation),
         annotation["type"],
         annotation["label"] or "",
         _points(corners),
@@ -170,8 +183,10 @@ def cuboid_corners(geometry: Mapping[str, Any]) -> list[tuple[float, float]] | N
         return None
 
 
-def cuboids(annotations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return {position, dimensions, yaw} of lidar cuboids: metres and radians, z up."""
+def cuboids(
+    annotations: Sequence[Mapping[str, Any]], color_of: Callable[[str | None], int]
+) -> list[dict[str, Any]]:
+    """Return {position, dimensions, yaw, color} of lidar cuboids: metres and radians, z up."""
     found = []
     for one in annotations:
         if one["type"] != "cuboid3d" or cuboid_corners(one["geometry"]) is None:
@@ -181,7 +196,7 @@ def cuboids(annotations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             key: {axis: float(geometry[key].get(axis) or 0) for axis in "xyz"}
             for key in ("position", "dimensions")
         }
-        found.append({**spans, "yaw": float(geometry.get("yaw") or 0)})
+        found.append({**spans, "yaw": float(geometry.get("yaw") or 0), "color": color_of(one["label"])})
     return found
 
 
@@ -238,7 +253,9 @@ def size_of_shapes(annotations: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     return math.ceil(right), math.ceil(bottom)
 
 
-def text_parts(text: str, spans: Sequence[Mapping[str, Any]]) -> tuple[Markup, list[Mapping[str, Any]]]:
+def text_parts(
+    text: str, spans: Sequence[Mapping[str, Any]], color_of: Callable[[str | None], int]
+) -> tuple[Markup, list[Mapping[str, Any]]]:
     """Return the text as HTML with a `mark` for each span, and the spans that have no mark.
 
     A span within another one is a mark within its mark. One that crosses the end of another has none.
@@ -256,8 +273,14 @@ def text_parts(text: str, spans: Sequence[Mapping[str, Any]]) -> tuple[Markup, l
             continue
         written.append(escape(text[at:start]))
         written.append(
-            Markup('<mark data-annotation="{}" data-type="{}" data-label="{}" title="{}">').format(
-                span["position"], span["type"], span["label"] or "", span["label"] or ""
+            Markup(
+                '<mark class="alt{}" data-annotation="{}" data-type="{}" data-label="{}" title="{}">'
+            ).format(
+                color_of(span["label"]),
+                span["position"],
+                span["type"],
+                span["label"] or "",
+                span["label"] or "",
             )
         )
         open_ends.append(end)

@@ -8,28 +8,32 @@ from typing import Any
 
 import numpy as np
 from flask import Response, abort, render_template, request
-from PIL import Image
+from PIL import Image, ImageColor
 
-from app.console.attachments import copy_of
+from app.console.attachments import MAX_POINT_FILE_BYTES, copy_of
+from app.console.colors import PALETTE, color_of, label_places
+from app.console.conversations import threads_of
 from app.console.frame import blueprint, page
 from app.console.lists import Filter, Listing
-from app.console.scene import MAX_ROWS, draw, every_annotation, page_of, read_scene
+from app.console.scene import MAX_ROWS, draw, every_annotation, read_scene
+from app.console.shapes import key_of
 from app.extensions import service
 from exports.pixels import decode
-from pipeline.datasets.points import points_of
+from pipeline.datasets.points import points_of, segments_of
 from pipeline.db.json import dumps
 from pipeline.follow_ups.lineage import lineage
 from pipeline.operations.queries import NotFound, Page, Record
 from pipeline.operations.queries import responses as responses_queries
 from pipeline.operations.queries.deliveries import list_deliveries
 from pipeline.operations.queries.tasks import get_task
+from scale.task_types import task_type
 
 MAX_INLINE_CHARACTERS = 8_000
 """Raw data up to this size is on the page; more of it is one click away."""
 MAX_RAW_CHARACTERS = 100_000
 MAX_LINEAGE_ROWS = 100
-MAX_POINT_FILE_BYTES = 64 * 1024 * 1024
-MASK_COLOR = (255, 43, 214, 110)
+MAX_SEGMENTS = 5000
+MASK_OPACITY = 110
 
 
 @blueprint.get("/tasks/<task_id>")
@@ -42,6 +46,7 @@ def task(task_id: str) -> Response:
         tree = lineage(connection, task_id, service().prices)
         deliveries = list_deliveries(connection, {"task_id": task_id}, limit=20).rows
     scene = read_scene(found, number)
+    threads = threads_of(found["answer"])
     response = next((one for one in versions if one["number"] == number), None)
     raw = {"request": dumps(found["params"]), "response": dumps(response and response["response"])}
     return page(
@@ -53,15 +58,23 @@ def task(task_id: str) -> Response:
         response=response,
         scene=scene,
         rows=scene.annotations[:MAX_ROWS],
-        undrawn={one["position"] for one in scene.undrawn},
+        undrawn={key_of(one) for one in scene.undrawn},
         labels=_distinct(scene.annotations, "label"),
         types=_distinct(scene.annotations, "type"),
         has_more_rows=scene.has_more or len(scene.annotations) > MAX_ROWS,
         is_raw_small=all(len(text) <= MAX_INLINE_CHARACTERS for text in raw.values()),
         media=_media(found),
+        is_answer=task_type(found["type"]).result_form == "answer",
+        threads=threads,
+        rest={key: one for key, one in found["answer"].items() if key != "threads"}
+        if threads
+        else found["answer"],
         tree=_tree(tree, task_id) if tree else [],
         deliveries=deliveries,
     )
+
+
+blueprint.add_app_template_filter(key_of, "annotation_key")
 
 
 def _distinct(annotations: Sequence[Mapping[str, Any]], name: str) -> list[str]:
@@ -74,11 +87,7 @@ def task_shapes(task_id: str) -> Response:
     found, number, frame = _selected(task_id)
     scene = read_scene(found, number)
     scene.drawn = []
-    annotations = [
-        one
-        for one in every_annotation(task_id, number, frame)
-        if scene.place_name != "page" or page_of(one) in (None, scene.place)
-    ]
+    annotations = [one for one in every_annotation(task_id, number, frame) if scene.shows(one)]
     draw(task_id, number, scene, annotations, is_bounded=False)
     content = f'<svg xmlns="http://www.w3.org/2000/svg">{"".join(scene.drawn)}</svg>'
     return Response(content, mimetype="image/svg+xml")
@@ -87,8 +96,9 @@ def task_shapes(task_id: str) -> Response:
 @blueprint.get("/tasks/<task_id>/rows")
 def task_rows(task_id: str) -> Response:
     """Send a table row for each annotation of a version and frame, for the page that shows the first of them."""
-    _, number, frame = _selected(task_id)
-    rows = list(every_annotation(task_id, number, frame))
+    found, number, frame = _selected(task_id)
+    scene = read_scene(found, number)
+    rows = [one for one in every_annotation(task_id, number, frame) if scene.shows(one)]
     has_frame = frame is not None
     return Response(render_template("_annotation_rows.html", rows=rows, undrawn=(), has_frame=has_frame))
 
@@ -152,9 +162,12 @@ def task_mask(task_id: str, number: int, position: int) -> Response:
     if pixels is None:
         abort(404, "No such mask.")
     left, top, width, height = (rows[0]["geometry"][key] for key in ("left", "top", "width", "height"))
+    color = PALETTE[request.args.get("color", 0, type=int) % len(PALETTE)]
     inside = pixels[top : top + height, left : left + width, None].astype(np.uint8)
     content = io.BytesIO()
-    Image.fromarray(inside * np.array(MASK_COLOR, np.uint8)).save(content, "PNG")
+    Image.fromarray(inside * np.array([*ImageColor.getrgb(color), MASK_OPACITY], np.uint8)).save(
+        content, "PNG"
+    )
     response = Response(content.getvalue(), mimetype="image/png")
     response.headers["Cache-Control"] = "private, max-age=3600"
     return response
@@ -162,11 +175,33 @@ def task_mask(task_id: str, number: int, position: int) -> Response:
 
 @blueprint.get("/tasks/<task_id>/points/<int:number>")
 def task_points(task_id: str, number: int) -> Response:
-    """Send the points of a lidar frame: x, y and z of each as 32-bit floats, metres, at most MAX_POINTS of them."""
+    """Send the points of a lidar frame, at most MAX_POINTS of them.
+
+    32-bit floats: x, y and z of each in metres, and the color of its object by a point segmentation, -1 for none.
+    """
     path, _ = copy_of(task_id, number)
     if path.stat().st_size > MAX_POINT_FILE_BYTES:
         abort(413, "The file of this frame is too large to be drawn.")
-    return Response(points_of(path.read_bytes()), mimetype="application/octet-stream")
+    found, response, _ = _selected(task_id)
+    colors = _point_colors(found, response, number)
+    return Response(points_of(path.read_bytes(), colors), mimetype="application/octet-stream")
+
+
+def _point_colors(found: Record, number: int | None, frame: int) -> list[int]:
+    """Return the color of each point of a frame by the point segmentation of the current version, or an empty list."""
+    file = next((one for one in found["artifacts"] if one["role"] == "point_segmentations"), None)
+    if file is None or number != found["response_number"] or file["state"] != "stored":
+        return []
+    if file["size_bytes"] > MAX_POINT_FILE_BYTES:
+        return []
+    with service().reader.begin() as connection:
+        segments = responses_queries.list_annotations(
+            connection, found["task_id"], {"response": number, "type": "segment3d"}, limit=MAX_SEGMENTS
+        ).rows
+    places = label_places(found["params"] or {})
+    color_by_index = {one["geometry"].get("index"): color_of(one["label"], places) for one in segments}
+    with service().store.open(file["sha256"]) as content:
+        return [color_by_index.get(index, -1) for index in segments_of(content.read(), frame)]
 
 
 def _chosen_response(found: Record, versions: Sequence[Mapping[str, Any]]) -> int | None:

@@ -93,5 +93,6 @@ def _pixels(value: Any) -> int | None:
 
 def _address(item: Any) -> str | None:
     if isinstance(item, dict):
-        item = item.get("attachment") or item.get("url")
+        content = None if item.get("type") == "text" else item.get("content")  # of a text collection
+        item = item.get("attachment") or item.get("url") or content
     return item if isinstance(item, str) and item else None

@@ -1,8 +1,9 @@
-"""The points of a lidar frame, as Scale takes them: `{"points": [{"x", "y", "z", …}], …}`."""
+"""The points and the camera images of a lidar frame, as Scale takes them: `{"points": [{"x", "y", "z", …}], "images": […], …}`."""
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -10,21 +11,48 @@ import orjson
 MAX_POINTS = 500_000
 
 
-def points_of(content: bytes) -> bytes:
-    """Return x, y and z of each point as 32-bit floats, at most MAX_POINTS; no bytes if the file is of another form."""
-    try:
-        frame = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return b""
+def points_of(content: bytes, colors: Sequence[int] = ()) -> bytes:
+    """Return x, y, z and color of each point as 32-bit floats, at most MAX_POINTS; no bytes if the file is of another form.
+
+    A point that has none of `colors` gets -1.
+    """
+    frame = _read(content)
     points = frame.get("points") if isinstance(frame, dict) else frame
     if not isinstance(points, list):
         return b""
     every = max(1, -(-len(points) // MAX_POINTS))
     values = array("f")
-    for point in points[::every]:
-        if (place := _place(point)) is not None:
-            values.extend(place)
+    for number in range(0, len(points), every):
+        if (place := _place(points[number])) is not None:
+            values.extend((*place, colors[number] if number < len(colors) else -1))
     return values.tobytes()
+
+
+def segments_of(content: bytes, frame: int) -> list[int]:
+    """Return the index of the object that each point of a frame belongs to, from the file of a point segmentation.
+
+    Source: docs, "LiDAR Segmentation", response.
+    """
+    read = _read(content)
+    frames = read.get("point_objects", read.get("point_labels")) if isinstance(read, dict) else None
+    found = frames[frame] if isinstance(frames, list) and 0 <= frame < len(frames) else None
+    return found if isinstance(found, list) else []
+
+
+def camera_image(content: bytes, camera: int) -> str | None:
+    """Return the address of a camera's image. Source: docs, "Sensor Fusion", images."""
+    frame = _read(content)
+    images = frame.get("images") if isinstance(frame, dict) else None
+    image = images[camera] if isinstance(images, list) and 0 <= camera < len(images) else None
+    address = image.get("image_url") if isinstance(image, dict) else None
+    return address if isinstance(address, str) else None
+
+
+def _read(content: bytes) -> Any:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _place(point: Any) -> tuple[float, float, float] | None:

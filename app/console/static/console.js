@@ -38,8 +38,20 @@ document.addEventListener("change", ({ target }) => {
   hideUnchecked();
 });
 
+// Without zoom, the whole picture is seen: a high one is not as wide as its place.
+
 let zoom = 1;
-const applyZoom = () => every("[data-stack]").forEach((stack) => { stack.style.width = `${zoom * 100}%`; });
+const MAX_HEIGHT = 0.8; // of the window, as in the style sheet
+
+function applyZoom() {
+  every("[data-stack]").forEach((stack) => {
+    const { width, height } = stack.querySelector("svg").viewBox.baseVal;
+    const fitting = Math.min(1, MAX_HEIGHT * innerHeight * width / height / stack.parentElement.clientWidth);
+    stack.style.width = `${zoom * fitting * 100}%`;
+  });
+}
+
+window.addEventListener("resize", applyZoom);
 
 document.addEventListener("click", ({ target }) => {
   const factor = Number(target.closest?.("[data-zoom]")?.dataset.zoom);
@@ -89,6 +101,7 @@ function seek(video) {
   const at = () => { if (video.dataset.time) video.currentTime = Number(video.dataset.time); };
   const measure = () => {
     video.nextElementSibling.setAttribute("viewBox", `0 0 ${video.videoWidth} ${video.videoHeight}`);
+    applyZoom();
     at();
   };
   if (video.readyState) measure(); else video.addEventListener("loadedmetadata", measure, { once: true });

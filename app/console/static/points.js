@@ -3,14 +3,15 @@
 "use strict";
 
 const STEP = Math.PI / 36;
+const SIZE = 4; // numbers of a point: x, y, z, and the place of its color in the palette, -1 for one by its height
 const SHADER = `#version 300 es
-uniform mat4 view; uniform float size; in vec3 place; out float height;
-void main() { gl_Position = view * vec4(place, 1.0); gl_PointSize = size; height = place.z; }`;
+uniform mat4 view; uniform float size; in vec4 place; out float height; flat out int chosen;
+void main() { gl_Position = view * vec4(place.xyz, 1.0); gl_PointSize = size; height = place.z; chosen = int(place.w); }`;
 const COLOR = `#version 300 es
-precision mediump float; uniform vec4 color; uniform bool byHeight; in float height; out vec4 shown;
+precision mediump float; uniform vec3 palette[16]; in float height; flat in int chosen; out vec4 shown;
 void main() {
   float share = clamp((height + 3.0) / 8.0, 0.0, 1.0);
-  shown = byHeight ? vec4(0.3 + 0.7 * share, 0.65, 1.0 - 0.8 * share, 1.0) : color;
+  shown = vec4(chosen < 0 ? vec3(0.3 + 0.7 * share, 0.65, 1.0 - 0.8 * share) : palette[chosen], 1.0);
 }`;
 const EDGES = [0, 1, 1, 2, 2, 3, 3, 0, 4, 5, 5, 6, 6, 7, 7, 4, 0, 4, 1, 5, 2, 6, 3, 7];
 
@@ -33,16 +34,17 @@ function buffer(gl, program, values) {
   gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
   const place = gl.getAttribLocation(program, "place");
   gl.enableVertexAttribArray(place);
-  gl.vertexAttribPointer(place, 3, gl.FLOAT, false, 0, 0);
-  return { array, count: values.length / 3 };
+  gl.vertexAttribPointer(place, SIZE, gl.FLOAT, false, 0, 0);
+  return { array, count: values.length / SIZE };
 }
 
 // The corners of a cuboid: turned by its yaw about its centre, then its edges as pairs of points.
-function edges({ position, dimensions, yaw }) {
+function edges({ position, dimensions, yaw, color }) {
   const [cosine, sine] = [Math.cos(yaw), Math.sin(yaw)];
   const corners = [-1, 1].flatMap((up) => [[-1, -1], [1, -1], [1, 1], [-1, 1]].map(([right, ahead]) => {
     const [x, y] = [right * dimensions.x / 2, ahead * dimensions.y / 2];
-    return [position.x + x * cosine - y * sine, position.y + x * sine + y * cosine, position.z + up * dimensions.z / 2];
+    return [position.x + x * cosine - y * sine, position.y + x * sine + y * cosine, position.z + up * dimensions.z / 2,
+      color];
   }));
   return EDGES.flatMap((corner) => corners[corner]);
 }
@@ -65,9 +67,16 @@ function viewMatrix({ turn, tilt, distance, at }, ratio) {
 }
 
 function middle(values) {
-  const sums = [0, 0, 0];
-  values.forEach((value, number) => { sums[number % 3] += value; });
-  return sums.map((sum) => sum / Math.max(1, values.length / 3));
+  const sums = [0, 0, 0, 0];
+  values.forEach((value, number) => { sums[number % SIZE] += value; });
+  return sums.slice(0, 3).map((sum) => sum / Math.max(1, values.length / SIZE));
+}
+
+// How far the farthest of the points is from a place, on the ground.
+function reach(values, [x, y]) {
+  let most = 0;
+  for (let at = 0; at < values.length; at += SIZE) most = Math.max(most, Math.hypot(values[at] - x, values[at + 1] - y));
+  return most;
 }
 
 async function points(address) {
@@ -90,7 +99,10 @@ async function start(canvas) {
   gl.useProgram(program);
   const [drawnPoints, drawnLines] = [buffer(gl, program, cloud), buffer(gl, program, lines)];
   const uniform = (name) => gl.getUniformLocation(program, name);
-  const eye = { turn: 0, tilt: 0.6, distance: 60, at: middle(lines.length ? lines : cloud) };
+  const what = lines.length ? lines : cloud;
+  const at = middle(what);
+  const eye = { turn: 0, tilt: 0.6, distance: Math.min(10 + reach(what, at), 60), at };
+  const palette = canvas.dataset.palette.split(" ").flatMap((color) => [1, 3, 5].map((digit) => parseInt(color.slice(digit, digit + 2), 16) / 255));
 
   function draw() {
     const scale = window.devicePixelRatio || 1;
@@ -102,10 +114,9 @@ async function start(canvas) {
     gl.enable(gl.DEPTH_TEST);
     gl.uniformMatrix4fv(uniform("view"), false, viewMatrix(eye, canvas.width / Math.max(1, canvas.height)));
     gl.uniform1f(uniform("size"), 2 * scale);
-    for (const [shape, kind, byHeight] of [[drawnPoints, gl.POINTS, 1], [drawnLines, gl.LINES, 0]]) {
+    gl.uniform3fv(uniform("palette"), palette);
+    for (const [shape, kind] of [[drawnPoints, gl.POINTS], [drawnLines, gl.LINES]]) {
       if (!shape.count) continue;
-      gl.uniform1i(uniform("byHeight"), byHeight);
-      gl.uniform4f(uniform("color"), 1, 0.17, 0.84, 1);
       gl.bindVertexArray(shape.array);
       gl.drawArrays(kind, 0, shape.count);
     }
@@ -128,7 +139,7 @@ async function start(canvas) {
   canvas.addEventListener("pointermove", (event) => { if (event.buttons === 1) turn(event.movementX / -200, event.movementY / 200); });
   new ResizeObserver(draw).observe(canvas);
   draw();
-  state.textContent = `${cloud.length / 3} points, ${cuboids.length} cuboids. Arrow keys turn the scene, + and - come closer.`;
+  state.textContent = `${cloud.length / SIZE} points, ${cuboids.length} cuboids. Arrow keys turn the scene, + and - come closer.`;
 }
 
 const startAll = (root) => root.querySelectorAll("canvas[data-cuboids]").forEach(start);

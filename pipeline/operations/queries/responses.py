@@ -87,8 +87,8 @@ def list_annotations(
 ) -> Page:
     """Return the annotations of one version by position, those of the response itself before those of its files.
 
-    Filters: response (a version's number; the current one by default), type, label, uuid, frame, position. Raises NotFound,
-    and Gone if the task was purged.
+    Filters: response (a version's number; the current one by default), type, label, uuid, frame, position; on_frame, which
+    includes those that belong to no frame. Raises NotFound, and Gone if the task was purged.
     """
     refuse_purged(connection, task_id)
     response_id = _current_id(connection, task_id)
@@ -99,6 +99,8 @@ def list_annotations(
     statement = _complete_annotations(connection, response_id, *VALUE, Annotation.file).where(
         *equal(Annotation, ("type", "label", "uuid", "frame", "position"), filters)
     )
+    if (frame := filters.get("on_frame")) is not None:
+        statement = statement.where((Annotation.frame == frame) | Annotation.frame.is_(None))
     key = [Annotation.file, Annotation.position]
     page = paginate(connection, statement, key, limit=limit, cursor=cursor, ascending=True, large=LARGE)
     task = connection.execute(select(Task.type, if_small(Task.params)).where(Task.task_id == task_id)).one()

@@ -78,7 +78,9 @@ def running(database: Path, folder: Path) -> Iterator[Console]:
         body = case if isinstance(case, bytes) else json.dumps(changed(case, changes)).encode()
         return receive(service, body, environment, headers={"User-Agent": "recorded"})
 
-    with gallery.serving(gallery.files()) as files:
+    content = gallery.files()
+    with gallery.serving(content) as files:
+        content["/rig.json"] = gallery.rig(files)
         gallery.allow(service, files)
         gallery.fill(service, deliver, files)
         with service.engine.begin() as connection:

@@ -125,6 +125,27 @@ CUBOIDS = [
     for frame in range(2)
 ]
 
+SEGMENTS = {
+    "objects": [{"label": "tractor", "index": 1}, {"label": "ground", "index": 2}],
+    "point_objects": [[1] * 1000 + [2] * 2000 + [0] * 1000, [2] * 4000],
+}
+EVENTS = [{"label": "turns", "type": "range", "start": 1, "end": 2}]
+
+
+def seen(camera: int, left: float) -> dict[str, Any]:
+    """What a camera saw of the car."""
+    box = {key: value for key, value in BOX.items() if key != "uuid"}
+    return {"camera_used": camera, "annotations": [{**box, "cuboid_uuid": "l1", "left": left}]}
+
+
+CAMERAS = [{"camera_responses": [seen(0, 100), seen(1, 300)]}]
+
+
+def rig(address: str) -> tuple[str, bytes]:
+    """A lidar frame with the images of two cameras."""
+    images = [{"image_url": f"{address}/{name}.png"} for name in ("street", "frame-1")]
+    return "application/json", json.dumps({"points": [], "images": images}).encode()
+
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     """The bytes of an image file."""
@@ -190,8 +211,16 @@ def files() -> dict[str, tuple[str, bytes]]:
         "/chime.wav": ("audio/wav", sound()),
         "/clip.mp4": ("video/mp4", CLIP.read_bytes()),
         "/mask.png": ("image/png", encoded(mask(), "PNG")),
-        "/video.json": ("application/json", json.dumps(VIDEO).encode()),
-        "/cuboids.json": ("application/json", json.dumps(CUBOIDS).encode()),
+        **{
+            f"/{name}.json": ("application/json", json.dumps(content).encode())
+            for name, content in (
+                ("video", VIDEO),
+                ("cuboids", CUBOIDS),
+                ("segments", SEGMENTS),
+                ("events", EVENTS),
+                ("cameras", CAMERAS),
+            )
+        },
         **{f"/frame-{number}.png": ("image/png", encoded(street(), "PNG")) for number in range(FRAMES)},
         **{f"/points-{number}.json": ("application/json", points(number)) for number in range(2)},
     }
@@ -257,7 +286,10 @@ def fill(service: Service, deliver: Callable[..., object], address: str) -> None
             "attachments": [f"{address}/frame-{n}.png" for n in range(FRAMES)],
             "attachment_type": "image",
         },
-        response={"annotations": {"url": f"{address}/video.json"}},
+        response={
+            "annotations": {"url": f"{address}/video.json"},
+            "events": {"url": f"{address}/events.json"},
+        },
     )
     deliver(
         "videoannotation/file_of_frames",
@@ -265,11 +297,27 @@ def fill(service: Service, deliver: Callable[..., object], address: str) -> None
         params={"attachment": f"{address}/clip.mp4", "attachment_type": "video", "frame_rate": 2},
         response={"annotations": {"url": f"{address}/video.json"}},
     )
+    clouds = {"attachments": [f"{address}/points-{n}.json" for n in range(2)], "attachment_type": "json"}
     deliver(
         "lidarannotation/file_of_cuboids",
         task_id="lidar",
-        params={"attachments": [f"{address}/points-{n}.json" for n in range(2)], "attachment_type": "json"},
+        params=clouds,
         response={"annotations": {"url": f"{address}/cuboids.json"}},
+    )
+    deliver(
+        "lidarsegmentation/file_of_points",
+        task_id="segments",
+        params={**clouds, "labels": ["tractor", "ground"]},
+        response={
+            "annotations": {"url": f"{address}/cuboids.json"},
+            "point_segmentations": {"url": f"{address}/segments.json"},
+        },
+    )
+    deliver(
+        "lidarlinking/file_of_cameras",
+        task_id="cameras",
+        params={"attachments": [f"{address}/rig.json"], "attachment_type": "json", "labels": ["car"]},
+        response={"annotations": {"url": f"{address}/cameras.json"}},
     )
     masks = {
         "annotations": {"combined": {"indexedImage": f"{address}/mask.png"}},
@@ -285,7 +333,11 @@ def fill(service: Service, deliver: Callable[..., object], address: str) -> None
     deliver("namedentityrecognition/spans_and_relationships", task_id="text")
     for name in ("categorization/several", "comparison/choice_and_fields", "transcription/repeatable_fields"):
         deliver(name, task_id=name.partition("/")[0])
+    for name, attachments in (("collected", [f"{address}/street.png"]), ("asked", [])):
+        given = {"attachments": [{"type": "image", "content": one} for one in attachments]}
+        deliver("textcollection/as_documented", task_id=name, params=given)
     deliver("chat/responses", task_id="chat")
+    deliver("multichat/threads_of_turns", task_id="talk")
     deliver(b"not json")
     deliver(b'{"task_id": [1]}')
     run_due_jobs(service)

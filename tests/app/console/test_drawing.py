@@ -1,9 +1,13 @@
 """What the browser draws lies where the result says, within half a pixel of the original picture."""
 
+import io
+from array import array
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from tests.app.console import gallery
@@ -93,6 +97,61 @@ def test_a_mask_fills_its_bounding_box(opened: Window) -> None:
     assert corners(opened, 1) == box(100, 60, 50, 40)
 
 
+def test_each_label_of_a_request_has_its_color_in_the_drawing_and_in_the_list(opened: Window) -> None:
+    labels = ["car", "van", "pedestrian"]  # by their names alone, two of them had the same
+    opened.console.deliver(
+        "annotation/accepted",
+        task_id="colors",
+        params={"attachment_type": "image", "objects_to_annotate": labels},
+        response={"annotations": [{**gallery.BOX, "label": label, "uuid": label} for label in labels]},
+    )
+    page = opened.open("tasks/colors")
+    drawn, listed = (
+        [
+            page.locator(selector.format(label)).evaluate(f"one => getComputedStyle(one).{style}")
+            for label in labels
+        ]
+        for selector, style in (
+            ("svg [data-label={}]", "stroke"),
+            ("label:has([value={}]) .key", "backgroundColor"),
+        )
+    )
+    assert drawn == listed
+    assert len(set(drawn)) == len(labels)
+
+
+def test_the_pixels_of_a_mask_have_the_color_of_its_outline(opened: Window) -> None:
+    page = opened.open("tasks/masks")
+    colors = []
+    for position in (0, 1):
+        mask = page.locator(f'svg [data-annotation="{position}"]')
+        stroke = mask.evaluate("one => getComputedStyle(one).stroke")
+        sent = page.request.get(f"{opened.console.address}..{mask.locator('image').get_attribute('href')}")
+        pixels = Image.open(io.BytesIO(sent.body()))
+        center = pixels.getpixel((pixels.width // 2, pixels.height // 2))
+        assert stroke == "rgb({}, {}, {})".format(*center[:3])
+        colors.append(stroke)
+    assert colors[0] != colors[1]
+
+
+def test_a_high_picture_is_seen_whole_until_it_is_zoomed(opened: Window) -> None:
+    page = opened.open("tasks/turned")
+    place = page.locator(".picture")
+    expect(place).to_have_js_property("scrollHeight", place.evaluate("one => one.clientHeight"))
+    assert picture_lies_under_the_drawing(opened)
+    page.get_by_role("button", name="Zoom in").click()
+    assert place.evaluate("one => one.scrollHeight > one.clientHeight")
+
+
+def test_events_and_segments_are_listed_on_every_frame(opened: Window) -> None:
+    for frame in (0, 2):
+        page = opened.open(f"tasks/video?frame={frame}")
+        expect(page.get_by_role("row", name="turns event")).to_be_visible()
+        expect(page.get_by_role("row", name=f"car box {frame}")).to_be_visible()
+    page = opened.open("tasks/segments?frame=1")
+    expect(page.get_by_role("row", name="ground segment3d")).to_be_visible()
+
+
 def test_the_slider_steps_through_frames_and_keeps_the_focus(opened: Window) -> None:
     page = opened.open("tasks/video")
     slider = page.get_by_role("slider")
@@ -138,13 +197,61 @@ def test_a_lidar_scene_is_drawn_in_3d_and_turned_by_the_keyboard(opened: Window)
     assert scene.screenshot() != before
     page.get_by_role("slider").focus()
     page.keyboard.press("ArrowRight")
-    expect(page.locator("canvas.points")).to_have_attribute("data-points", "/console/tasks/lidar/points/1")
+    expect(page.locator("canvas.points")).to_have_attribute(
+        "data-points", "/console/tasks/lidar/points/1?response=1"
+    )
     expect(page.locator("canvas.points")).to_have_attribute("data-drawn", "4000 points, 1 cuboids")
+
+
+def test_points_have_the_color_of_their_segment(opened: Window) -> None:
+    page = opened.open("tasks/segments")
+    expect(page.locator("canvas.points")).to_have_attribute("data-drawn", "4000 points, 1 cuboids")
+    sent = page.request.get(f"{opened.console.address}tasks/segments/points/0?response=1").body()
+    colors = Counter(array("f", sent)[3::4])
+    assert colors == {0: 1000, 1: 2000, -1: 1000}
+
+
+def test_a_row_of_another_file_marks_no_shape(opened: Window) -> None:
+    page = opened.open("tasks/segments")
+    page.get_by_role("row", name="tractor segment3d").hover()
+    expect(page.locator(".marked")).to_have_count(1)
+    page.get_by_role("row", name="tractor cuboid3d").hover()
+    expect(page.locator("svg .marked")).to_have_count(1)
+
+
+def test_linked_shapes_lie_on_the_image_of_their_camera(opened: Window) -> None:
+    for camera, left in ((0, 100), (1, 300)):
+        page = opened.open(f"tasks/cameras?camera={camera}")
+        page.wait_for_load_state("networkidle")
+        assert page.locator(".stack svg").get_attribute("viewBox") == "0 0 640 480"
+        assert page.locator(".stack img").evaluate("image => image.naturalWidth") == 640
+        assert picture_lies_under_the_drawing(opened)
+        expect(page.locator("svg [data-annotation]")).to_have_count(1)
+        assert corners(opened, camera) == box(left, 50, 200, 100)
+    page.get_by_role("link", name="Camera 0").click()
+    expect(page.locator('svg [data-annotation="0"]')).to_have_count(1)
+
+
+def test_the_attachment_of_a_text_collection_is_shown_and_nothing_where_there_is_none(opened: Window) -> None:
+    page = opened.open("tasks/collected")
+    expect(page.locator(".stack img")).to_have_js_property("naturalWidth", 640)
+    for name in ("asked", "chat"):
+        page = opened.open(f"tasks/{name}")
+        expect(page.get_by_role("heading", name="Answer")).to_be_visible()
+        expect(page.locator(".picture")).to_have_count(0)
+        expect(page.get_by_text("No annotations")).to_have_count(0)
+
+
+def test_a_conversation_reads_as_one(opened: Window) -> None:
+    page = opened.open("tasks/talk")
+    conversation = page.locator(".conversation")
+    assert conversation.inner_text().split() == ["user", "Is", "it", "open?", "tone", "calm"]
 
 
 def test_a_document_has_pages(opened: Window) -> None:
     page = opened.open("tasks/document")
     expect(page.locator("svg [data-annotation]")).to_have_count(1)
+    expect(page.locator('tr[data-row="0"] q')).to_have_text("12.50")
     page.get_by_role("link", name="Next page").click()
     expect(page.locator('svg [data-annotation="1"]')).to_have_count(1)
     expect(page.locator('[data-annotation="2"]')).to_have_count(1)
