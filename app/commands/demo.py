@@ -7,8 +7,9 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import click
 import requests
@@ -104,20 +105,20 @@ def await_start(service: Service, client: Client) -> None:
 
 
 def create_polygon_task(service: Service, client: Client, marker: str) -> str:
-    """Create a polygon task on a picture that the sandbox stores, and return its task_id."""
-    uploaded = requests.post(
-        f"{service.settings.scale_api_url}/files/upload",
-        auth=(service.settings.scale_key(ENVIRONMENT) or "", ""),
-        files={"file": ("street.png", street(), "image/png")},
-        timeout=15,
+    """Create a polygon task on a picture that the sandbox stores, with a response that fits it, and return its task_id."""
+    uploaded = post_to_sandbox(
+        service, "v1/files/upload", files={"file": ("street.png", street(), "image/png")}
     )
-    uploaded.raise_for_status()
+    response = {"annotations": outlines()}
+    post_to_sandbox(
+        service, "sandbox/api/responses", json={"unique_id": marker, "response": response, "times": 1}
+    )
     request = {
         "callback_url": service.settings.callback_url,
         "unique_id": marker,
         "instruction": "Outline every **car** and **pedestrian**",
         "attachment_type": "image",
-        "attachment": f"{service.settings.scale_api_url.removesuffix('/v1')}/files/{uploaded.json()['id']}",
+        "attachment": f"{sandbox_url(service)}/files/{uploaded['id']}",
         "objects_to_annotate": ["car", "pedestrian"],
         "with_labels": True,
         "metadata": {"made_by": "weighbridge demo"},
@@ -126,12 +127,47 @@ def create_polygon_task(service: Service, client: Client, marker: str) -> str:
     return str(client.create_task("polygonannotation", request)["task_id"])
 
 
+def sandbox_url(service: Service) -> str:
+    """Return the URL of the sandbox, without a slash at its end."""
+    return service.settings.scale_api_url.removesuffix("/v1")
+
+
+def post_to_sandbox(service: Service, path: str, **content: Any) -> dict[str, Any]:
+    """Send a request that the client of Scale's API does not have."""
+    key = service.settings.scale_key(ENVIRONMENT) or ""
+    answer = requests.post(f"{sandbox_url(service)}/{path}", auth=(key, ""), timeout=15, **content)
+    answer.raise_for_status()
+    return dict(answer.json())
+
+
+CARS = ((70, "#b3261e"), (350, "#1e5fb3"))
+"""Where each car of the picture begins, in pixels, and its color."""
+CAR = ((0, 215), (30, 215), (55, 185), (120, 185), (145, 215), (170, 215), (170, 265), (0, 265))
+"""The outline of a car, relative to where it begins."""
+PEDESTRIAN = ((572, 170), (592, 170), (598, 190), (598, 260), (566, 260), (566, 190))
+
+
+def outlines() -> list[dict[str, Any]]:
+    """Return the polygons around the objects of street()."""
+    found = [("car", [(left + x, y) for x, y in CAR]) for left, _ in CARS]
+    found.append(("pedestrian", list(PEDESTRIAN)))
+    return [
+        {
+            "type": "polygon",
+            "uuid": str(uuid4()),
+            "label": label,
+            "vertices": [{"x": x, "y": y} for x, y in points],
+        }
+        for label, points in found
+    ]
+
+
 def street() -> bytes:
     """Return a small picture with objects to outline, as PNG."""
     picture = Image.new("RGB", (640, 360), "#9ec5e8")
     draw = ImageDraw.Draw(picture)
     draw.rectangle((0, 220, 640, 360), fill="#6b6b6b")
-    for left, colour in ((70, "#b3261e"), (350, "#1e5fb3")):
+    for left, colour in CARS:
         draw.rectangle((left, 215, left + 170, 265), fill=colour)
         draw.polygon(
             [(left + 30, 215), (left + 55, 185), (left + 120, 185), (left + 145, 215)], fill="#2b2b2b"
