@@ -60,7 +60,7 @@ format: .venv/installed-dev ## Format the code and apply ruff's fixes
 bench: .venv/installed-dev ## Measure the data path next to the limit of its parts and a naive version of this service
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-pictures: .venv/installed-dev ## Take the pictures of README from the running demonstration (needs Chromium)
+pictures: .venv/installed-dev ## Take the pictures of README and of each task type from the running service (needs Chromium)
 	@$(BIN)/python docs/pictures/take.py
 
 docs: .venv-docs/installed ## Build the documentation site into var/site/html, and check every link

@@ -10,15 +10,21 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from PIL import Image
 
 from app.commands.main import make_main
 from docs.site.pages import collect, configuration
+from scale.task_types import TASK_TYPES
 from workflows.definition.loader import parse
 from workflows.definition.model import Workflow
 
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+PICTURE = re.compile(r"!\[([^\]]*)\]\(pictures/task-types/([^)]*)\.webp\)")
+NOT_PICTURED = {"phonecall", "videopolygonannotation"}
+"""Task types that Scale's API no longer creates: the sandbox has no example of them."""
+MAX_PICTURES_BYTES = 600_000
 MIN_COMMANDS, MIN_WORKFLOWS, MIN_LINKS = 150, 35, 150
 
 
@@ -123,3 +129,20 @@ def test_every_command_has_the_options_that_are_shown(pages: Path) -> None:
                 raise AssertionError(f"{name}: {line}\n{error.format_message()}") from None
             found += 1
     assert found > MIN_COMMANDS
+
+
+def test_every_task_type_has_a_picture_that_its_page_shows(pages: Path) -> None:
+    shown = PICTURE.findall((pages / "docs/task-types.md").read_text())
+    names = [name for _, name in shown]
+    assert sorted(names) == sorted({known.name for known in TASK_TYPES} - NOT_PICTURED)
+    assert len({alternative for alternative, _ in shown}) == len(shown)
+    assert all(len(alternative.split()) > 2 for alternative, _ in shown), "say what is seen"
+    files = sorted((pages / "docs/pictures/task-types").iterdir())
+    assert [file.name for file in files] == sorted(f"{name}.webp" for name in names)
+    assert sum(file.stat().st_size for file in files) < MAX_PICTURES_BYTES
+    for file in files:
+        with Image.open(file) as picture:
+            width, height = picture.size
+            assert (700 < width < 800, 100 < height < 1600) == (True, True), file.name
+            assert len(picture.convert("RGB").getcolors(width * height)) > 50, f"{file.name} shows nothing"
+        assert f"pictures/task-types/{file.name}" in (pages / f"docs/task-types/{file.stem}.md").read_text()

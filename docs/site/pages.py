@@ -172,6 +172,8 @@ def task_type(one: TaskType) -> Iterator[str]:
     """Describe a task type: its request, a recorded callback, and what is stored of it."""
     layers = "yes" if one.request and one.request.takes_layers else "no"
     yield f"# `{one.name}`\n\n{one.description}.\n"
+    if (ROOT / "docs/pictures/task-types" / f"{one.name}.webp").exists():
+        yield f"![{one.description}](../pictures/task-types/{one.name}.webp)\n"
     yield f"- **Result**: {one.result_form}\n- **Rows**: {', '.join(one.yields) or 'none'}\n- **Takes layers**: {layers}\n"
     if example := EXAMPLES.get(one.name):
         yield "## Request\n\nThe sandbox takes this request:\n"
