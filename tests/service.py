@@ -1,6 +1,7 @@
 """The whole service as real processes (web, worker, sandbox) on free ports, for tests that kill, freeze and count."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -132,6 +133,21 @@ class Service:
         self.processes[name].stop()
         self.processes[name].env = self.env = {**self.env, **(env or {})}
         self.start(name)
+
+    def start_second(self, name: str, code: Path) -> Process:
+        """Start a process of other code next to the one that runs. Return the former, which goes on until it is stopped.
+
+        Web processes share their port if GUNICORN_CMD_ARGS says --reuse-port.
+        """
+        former = self.processes[name]
+        log = self.folder / f"{name}-{len(list(self.folder.glob(f'{name}*.log')))}.log"
+        env = {**self.env, "PYTHONPATH": str(code)}
+        newer = self.processes[name] = Process(former.command, log=log, env=env, cwd=code)
+        newer.start()
+        has_started = re.compile(r"Booting worker|\[queues\]|worker waits")
+        wait_until(lambda: has_started.search(log.read_text()) or not newer.running, 60, f"another {name}")
+        assert newer.running, newer.tail()
+        return former
 
     def stop(self, *names: str, seconds: float = 30) -> None:
         """Send SIGTERM to the named processes, or all, and wait until they have ended."""

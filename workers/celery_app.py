@@ -8,7 +8,9 @@ from workers.process import settings  # first: see its docstring
 import gc
 import logging
 import os
+import time
 import warnings
+from contextlib import suppress
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -17,11 +19,13 @@ import billiard.pool
 from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 from celery.signals import celeryd_after_setup, setup_logging, worker_shutting_down
+from sqlalchemy.exc import SQLAlchemyError
 
 from config.deployment import deployment_problems
 from config.logging import set_up_logging
 from config.telemetry import set_up_telemetry
 from pipeline.bootstrap import build_service
+from pipeline.db.revisions import is_older_than_code
 from pipeline.metrics import serve_metrics
 from pipeline.service import Service
 from workers.consumer import Consumer, is_ours_to_say
@@ -47,6 +51,8 @@ billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10  # times 0.1 s
 MAIN_PROCESS = os.getpid()
 CHILD_CONNECTIONS = 3
 """Of each process of the pool: its threads mostly wait for Scale, and small database plans allow 20 connections in all."""
+
+MIGRATION_POLL_SECONDS = 1.0
 
 
 @cache
@@ -84,9 +90,23 @@ def _start_sweeping(**_: Any) -> None:
             serve_metrics(settings.worker_metrics_port)
         except OSError as error:
             raise SystemExit(f"Weighbridge cannot start:\nWORKER_METRICS_PORT: {error.strerror}") from None
+    _wait_for_migration()
     sweep = Sweep(service(), dispatcher)
     worker_shutting_down.connect(lambda **_: sweep.stop(), weak=False)
     sweep.start()
+
+
+def _wait_for_migration() -> None:
+    """Wait while the database has an older schema: jobs that fail because of it would use up their attempts."""
+    with suppress(SQLAlchemyError):  # the sweep says so
+        while _needs_migration():
+            log.warning("worker waits until the database is migrated: weighbridge db upgrade")
+            time.sleep(MIGRATION_POLL_SECONDS)
+
+
+def _needs_migration() -> bool:
+    with service().reader.begin() as connection:
+        return is_older_than_code(connection)
 
 
 # What was imported stays: no collection has to look at it, and no fork copies it for that.

@@ -110,7 +110,9 @@ def _connect_postgresql(database_url: str, pool_size: int) -> Engine:
 
 
 def _is_autocommit(connection: Connection) -> bool:
-    return AUTOCOMMIT.items() <= connection.get_execution_options().items()
+    """Return whether no transaction is wanted: by `read_only`, or in a migration by Alembic's `autocommit_block`."""
+    options = connection.get_execution_options()
+    return AUTOCOMMIT.items() <= options.items() or options.get("isolation_level") == "AUTOCOMMIT"
 
 
 def _roll_back_if_open(connection: Any, _record: Any, _state: Any) -> None:

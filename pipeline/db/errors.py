@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from typing import Any
 
@@ -27,6 +28,9 @@ DISCONNECT_SQLSTATES = frozenset(
 DISCONNECT_SQLSTATE_CLASSES = ("08",)
 """States after which this connection, or its server, cannot do the work. Source: PostgreSQL, "Error Codes"."""
 
+MISSING_IN_SQLITE = re.compile(r"no such (table|column)|has no column")
+"""SQLite has one code for these and for what it refuses of the data."""
+
 
 def rolled_back(connection: Connection) -> bool:
     """Return whether the database has rolled back the whole transaction, as SQLite does when its disk is full.
@@ -48,7 +52,7 @@ def is_disconnect(error: BaseException) -> bool:
 
 
 def is_transient(error: DBAPIError) -> bool:
-    """Return whether the same statement may succeed later: a lock, a time-out, a connection or server that fails.
+    """Return whether the same statement may succeed later: a lock, a time-out, a connection that fails, a missing migration.
 
     Only what the data is refused for is permanent: a fault of the database must never be stored as one of the body.
     """
@@ -58,7 +62,9 @@ def is_transient(error: DBAPIError) -> bool:
     if isinstance(error, InterfaceError):
         return True
     sqlite_code: int = getattr(error.orig, "sqlite_errorcode", 0)
-    return isinstance(error, OperationalError) and sqlite_code != sqlite3.SQLITE_ERROR
+    return isinstance(error, OperationalError) and (
+        sqlite_code != sqlite3.SQLITE_ERROR or MISSING_IN_SQLITE.search(str(error.orig)) is not None
+    )
 
 
 def safe_message(error: BaseException) -> str:

@@ -34,3 +34,8 @@ def revisions(connection: Connection) -> tuple[str | None, str]:
 def is_newer_than_code(connection: Connection) -> bool:
     """Return whether the database has a revision that this code does not know, as after a rollback of the code."""
     return current_revision(connection) not in (None, *known_revisions())
+
+
+def is_older_than_code(connection: Connection) -> bool:
+    """Return whether the database still has to be migrated for this code."""
+    return current_revision(connection) in (None, *known_revisions()[:-1])

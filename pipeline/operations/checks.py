@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.deployment import deployment_problems, weak_secrets
 from models import ApiToken, Delivery, FollowUp, Job
 from pipeline.db.probe import write_fault
-from pipeline.db.revisions import is_newer_than_code, revisions
+from pipeline.db.revisions import is_newer_than_code, is_older_than_code, revisions
 from pipeline.jobs.rate_limits import clear_rate_limit, set_rate_limit
 from pipeline.operations.database_errors import Explanation, explain
 from pipeline.operations.expression_faults import expression_faults
@@ -88,8 +88,7 @@ def database(context: Context) -> Checks:
         with service.reader.begin() as connection:
             connection.execute(text("SELECT 1"))
             revision, required = revisions(connection)
-            is_newer = is_newer_than_code(connection)
-            if revision != required and not is_newer:
+            if is_older_than_code(connection):
                 yield Check("database", OK, name)
                 message = f"revision {revision or 'none'}; this version needs {required}"
                 yield Check("migrations", PROBLEM, message, "weighbridge db upgrade")
@@ -97,7 +96,7 @@ def database(context: Context) -> Checks:
                 return
             connection.execute(text("SELECT 1 FROM deliveries LIMIT 1"))
             yield from _writable(service, name)
-            if is_newer:
+            if is_newer_than_code(connection):
                 message = f"revision {revision} belongs to a newer version; this one needs {required}"
                 yield Check("database version", WARNING, message, "Deploy the newer version again.")
             else:

@@ -36,12 +36,13 @@ EMPTY_TASK: Mapping[str, Any] = dict.fromkeys(TASKS.c.keys())
 """The row of a task without any delivery."""
 
 
-def _columns(table: type, *, but: str) -> str:
-    """Return the names of a table's columns without the one that has a parameter of its own."""
+def _columns(table: type, *, but: str = "") -> str:
+    """Return the names of a table's columns that this code knows, without the one that has a parameter of its own."""
     names: list[str] = table.__table__.columns.keys()  # type: ignore[attr-defined]
     return ", ".join(name for name in names if name != but)
 
 
+_task_columns = _columns(Task)
 _delivery_columns = _columns(Delivery, but="body")
 _response_columns = _columns(Response, but="response")
 
@@ -52,7 +53,8 @@ def _one(table: type, alias: str) -> str:
 
 STATEMENT = f"""
 WITH task AS (
-    INSERT INTO {Task.__tablename__} SELECT new.* FROM {_one(Task, "new")} ON CONFLICT (task_id) DO NOTHING RETURNING 1
+    INSERT INTO {Task.__tablename__} ({_task_columns})
+    SELECT {_task_columns} FROM {_one(Task, "new")} ON CONFLICT (task_id) DO NOTHING RETURNING 1
 ), delivery AS (
     INSERT INTO {Delivery.__tablename__} ({_delivery_columns}, body)
     SELECT {_delivery_columns}, %s::bytea FROM task, {_one(Delivery, "new")}

@@ -100,7 +100,7 @@ POOLERS: dict[str, dict[str, str]] = {
     "ignores options": {"ignore_startup_parameters": "options"},
     "keeps no prepared statements": {"max_prepared_statements": "0"},
     "keeps prepared statements": {"max_prepared_statements": "200", "ignore_startup_parameters": "options"},
-    "one server connection": {"default_pool_size": "1"},
+    "two server connections": {"default_pool_size": "2"},
     "session mode": {"pool_mode": "session", "default_pool_size": "20"},
 }
 in_each_pooler = pytest.mark.parametrize("settings", POOLERS.values(), ids=POOLERS)
