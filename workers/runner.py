@@ -20,7 +20,7 @@ from workers.handlers import HANDLERS
 
 log = logging.getLogger(__name__)
 
-WITHOUT_BOUND = tuple(name for name in queues.QUEUES if name != queues.FETCH)
+WITHOUT_BOUND = tuple(name for name in queues.QUEUES if name not in queues.BOUNDED)
 """Queues whose jobs may occupy every worker."""
 MAX_RUN_SECONDS = 5.0
 """How long one message occupies a worker process: afterwards a shutdown can come between two jobs."""
@@ -67,26 +67,24 @@ def run_due_jobs(
 
 
 def next_job(service: Service, after: Job | None = None) -> Job | None:
-    """Claim the next job. Fetch jobs have their turn when nothing else is due, and `after` each creation of a task.
-
-    They never occupy all workers, because a slow host keeps one busy for minutes.
-    """
+    """Claim the next job. Large bodies and fetches have their turn when nothing else is due, fetches also `after` each
+    creation of a task."""
     lease = service.settings.lease_seconds
 
     def claim_other() -> Job | None:
         runnable = service.paused_queues.runnable()
         return queue.claim(service.engine, lease, queues=[name for name in WITHOUT_BOUND if name in runnable])
 
-    def claim_fetch() -> Job | None:
-        return queue.claim_fetch(service.engine, lease, max_fetches(service))
+    def claim_bounded(name: str) -> Job | None:
+        return queue.claim_bounded(service.engine, lease, name, max_running(service))
 
     if after is not None and after.queue in queues.CREATION and after.fetch_is_due:
-        return claim_fetch() or claim_other()
-    return claim_other() or claim_fetch()
+        return claim_bounded(queues.FETCH) or claim_other()
+    return claim_other() or claim_bounded(queues.PARSE) or claim_bounded(queues.FETCH)
 
 
-def max_fetches(service: Service) -> int:
-    """Return how many fetch jobs may run at the same time: three quarters of the worker places, at least one."""
+def max_running(service: Service) -> int:
+    """Return how many jobs of one bounded queue may run at the same time: three quarters of the worker places, at least one."""
     places = service.worker_count * service.settings.worker_concurrency
     return max(1, places - max(1, places // 4))
 

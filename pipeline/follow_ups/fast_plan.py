@@ -23,7 +23,7 @@ from pipeline.events.subscriptions import FOLLOW_UP, WORKFLOW, has_subscriber
 from pipeline.follow_ups.limits import key_of, only_limit
 from pipeline.follow_ups.recording import follow_up_row, settings_reason
 from pipeline.jobs import kinds, queue
-from pipeline.jobs.queues import DEFAULT, FETCH
+from pipeline.jobs.queues import BOUNDED, DEFAULT
 from pipeline.service import Service
 from workflows.planning.joins import joins_for
 
@@ -185,7 +185,7 @@ def _prepare(
         "jobs": dumps(jobs),
         "next_owner": queue.new_owner() if goes_on else None,
         "lease": service.settings.lease_seconds,
-        "queues": [DEFAULT, FETCH, view.environment],
+        "queues": [DEFAULT, *BOUNDED, view.environment],
         "job": job.id,
         "owner": job.owner,
         "enqueue_count": job.enqueue_count,

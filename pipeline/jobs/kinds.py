@@ -57,7 +57,7 @@ SUBJECT_FIELD = {
 }
 """Kind → name of its subject in log lines: the same as in lines about deliveries, tasks and follow-ups."""
 
-QUEUE_OF_KIND = {FETCH: queues.FETCH}
+QUEUE_OF_KIND = {PARSE: queues.PARSE, FETCH: queues.FETCH}
 """Kinds with a queue of their own; creations name the environment's queue, all others wait in the default one."""
 
 MAX_ATTEMPTS = {

@@ -37,14 +37,14 @@ from pipeline.db.engine import begin_autocommit
 from pipeline.db.errors import safe_message
 from pipeline.db.ids import new_id, utcnow
 from pipeline.jobs.kinds import MAX_LOST_LEASES, QUEUE_OF_KIND, SUBJECT_FIELD, max_attempts
-from pipeline.jobs.queues import DEFAULT, FETCH, QUEUES
+from pipeline.jobs.queues import BOUNDED, DEFAULT, FETCH, QUEUES
 from scale.alarms import Alarms
 
 log = logging.getLogger(__name__)
 
 MAX_BACKOFF_SECONDS = 3600.0
 RENEWALS = Alarms("renewals of leases")
-FETCH_LOCK = 0x7765_6967_6866  # "weighf", the number of an advisory lock
+LOCKS = {name: 0x7765_6967_6866 + number for number, name in enumerate(BOUNDED)}  # numbers of advisory locks
 
 
 def _is_due(row: Any) -> Any:
@@ -146,13 +146,14 @@ def _enqueue_statement(dialect: str) -> Any:
 
 
 # Another name for the table: within RETURNING its own one is the row that was claimed.
-_FETCH_JOB = aliased(Row)
-_DUE_FETCH = (
-    select(_FETCH_JOB.id)
-    .where(_FETCH_JOB.queue == FETCH, _is_due(_FETCH_JOB))
-    .order_by(_FETCH_JOB.run_at)  # by the index, however many are due
+_OTHER_JOB = aliased(Row)
+_FIRST_DUE = {
+    name: select(_OTHER_JOB.id)
+    .where(_OTHER_JOB.queue == name, _is_due(_OTHER_JOB))
+    .order_by(_OTHER_JOB.run_at)  # by the index, however many are due
     .limit(1)
-)
+    for name in BOUNDED
+}
 
 
 @cache
@@ -189,7 +190,7 @@ def claim_statement(queues: Sequence[str], *, named: bool = False) -> Any:
             Row.enqueue_count,
             Row.queue,
             Row.lost_leases,
-            _DUE_FETCH.scalar_subquery().is_not(None).label("fetch_is_due"),
+            _FIRST_DUE[FETCH].scalar_subquery().is_not(None).label("fetch_is_due"),
         )
     )
 
@@ -228,25 +229,25 @@ def claim(
     return None
 
 
-def claim_fetch(engine: Engine, lease_seconds: float, max_running: int) -> Job | None:
-    """Lease the next fetch job, unless `max_running` of them run already in all processes. Return None if there is none.
+def claim_bounded(engine: Engine, lease_seconds: float, name: str, max_running: int) -> Job | None:
+    """Lease the next job of a bounded queue, unless `max_running` of its jobs run already in all processes, or none is due.
 
-    Claims of fetch jobs are serialized, so that two workers never take the same last place.
+    Claims of the queue are serialized, so that two workers never take the same last place.
     """
     with begin_autocommit(engine) as connection:
-        if connection.scalar(_DUE_FETCH) is None:
+        if connection.scalar(_FIRST_DUE[name]) is None:
             return None
     while True:
         with engine.begin() as connection:
-            lock_exclusively(connection, FETCH_LOCK)
+            lock_exclusively(connection, LOCKS[name])
             running = select(func.count()).where(
-                Row.queue == FETCH,
+                Row.queue == name,
                 Row.state == "running",
                 Row.run_at.between(from_now(), from_now(lease_seconds + 1)),
             )
             if (connection.scalar(running) or 0) >= max_running:
                 return None
-            claimed = _claim(connection, (FETCH,), lease_seconds, None)
+            claimed = _claim(connection, (name,), lease_seconds, None)
             if claimed is None:
                 return None
             job, why_dead = claimed

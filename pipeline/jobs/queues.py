@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 
 DEFAULT = ""
+PARSE = "parse"
 FETCH = "fetch"
+BOUNDED = (PARSE, FETCH)
+"""Queues whose jobs never occupy every worker: a large body takes seconds of processor time, a slow host minutes."""
 CREATION = ("live", "test")
-QUEUES = (DEFAULT, FETCH, *CREATION)
-"""In order of priority. Task creation has one queue for each environment, so that a large fan-out cannot delay callbacks.
-Result files have a queue of their own, because a slow host may occupy a worker for minutes: see `runner.next_job`."""
+QUEUES = (DEFAULT, *BOUNDED, *CREATION)
+"""In order of priority. Task creation has one queue for each environment, so that a large fan-out cannot delay callbacks."""
 
 
 class PausedQueues:

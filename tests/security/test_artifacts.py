@@ -18,13 +18,13 @@ from pipeline.artifacts import extract
 from pipeline.follow_ups.request_files import RequestFileError, crop_image
 from pipeline.http import download
 from pipeline.http.client import Unreachable
-from pipeline.jobs import kinds, queue
+from pipeline.jobs import kinds, queue, queues
 from pipeline.service import Service
 from scale.task_types import parse_response
 from tests.assertions import table
 from tests.factories.callbacks import callback, receive_callback
 from tests.fake_server import FakeServer, ReceivedRequest, reply
-from workers.runner import max_fetches, next_job, run_due_jobs, run_job
+from workers.runner import max_running, next_job, run_due_jobs, run_job
 
 BOX = {"type": "box", "label": "car", "left": 1, "top": 2, "width": 3, "height": 4}
 
@@ -135,23 +135,24 @@ def test_a_file_slower_than_the_minimum_rate_is_given_up(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("places", "most"), [(1, 1), (2, 1), (3, 2), (4, 3), (8, 6), (16, 12)])
-def test_fetches_leave_places_to_other_jobs(
+def test_long_jobs_leave_places_to_other_jobs(
     open_service: Callable[..., Service], places: int, most: int
 ) -> None:
-    assert max_fetches(open_service(worker_concurrency=places)) == most
+    assert max_running(open_service(worker_concurrency=places)) == most
 
 
-def test_no_more_fetches_run_than_their_bound_however_many_workers_claim(
-    open_service: Callable[..., Service],
+@pytest.mark.parametrize(("kind", "name"), [(kinds.FETCH, queues.FETCH), (kinds.PARSE, queues.PARSE)])
+def test_no_more_long_jobs_run_than_their_bound_however_many_workers_claim(
+    open_service: Callable[..., Service], kind: str, name: str
 ) -> None:
     service = open_service(worker_concurrency=4)
     with service.engine.begin() as connection:
-        queue.enqueue(connection, kinds.FETCH, [str(number) for number in range(50)])
+        queue.enqueue(connection, kind, [str(number) for number in range(50)])
     claimed: list[Any] = []
 
     def claim() -> None:
         for _ in range(5):
-            if (job := queue.claim_fetch(service.engine, 60, max_fetches(service))) is not None:
+            if (job := queue.claim_bounded(service.engine, 60, name, max_running(service))) is not None:
                 claimed.append(job)
 
     threads = [threading.Thread(target=claim) for _ in range(6)]
@@ -162,8 +163,8 @@ def test_no_more_fetches_run_than_their_bound_however_many_workers_claim(
     assert len(claimed) == 3
     with service.engine.begin() as connection:
         queue.finish(connection, claimed[0])
-    assert queue.claim_fetch(service.engine, 60, 3) is not None
-    assert queue.claim_fetch(service.engine, 60, 3) is None
+    assert queue.claim_bounded(service.engine, 60, name, 3) is not None
+    assert queue.claim_bounded(service.engine, 60, name, 3) is None
 
 
 def test_a_message_that_names_a_fetch_runs_another_job_while_fetches_are_at_their_bound(
@@ -173,7 +174,7 @@ def test_a_message_that_names_a_fetch_runs_another_job_while_fetches_are_at_thei
     with service.engine.begin() as connection:
         fetches = queue.enqueue(connection, kinds.FETCH, ["00000000-0000-0000-0000-000000000001", "b"])
         queue.enqueue(connection, kinds.PLAN, ["unknown"])
-    assert queue.claim_fetch(service.engine, 60, 1) is not None
+    assert queue.claim_bounded(service.engine, 60, queues.FETCH, 1) is not None
     run_due_jobs(service, fetches[1])
     left = [(row["kind"], row["state"]) for row in table(service, Job)]
     assert sorted(left) == [("fetch", "ready"), ("fetch", "running")]

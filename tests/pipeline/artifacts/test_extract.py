@@ -369,7 +369,7 @@ from uuid import UUID
 import psutil
 from config import Settings
 from pipeline.bootstrap import build_service
-from pipeline.jobs import queue
+from pipeline.jobs import queue, queues
 from sqlalchemy import select
 from models import Artifact, Response
 from workers.runner import run_job
@@ -382,7 +382,7 @@ with service.reader.begin() as connection:
     connection.execute(select(Artifact)).all()
 idle = psutil.Process().memory_info().vms
 resource.setrlimit(resource.RLIMIT_AS, (idle + int(megabytes) * 2**20,) * 2)
-run_job(service, queue.claim_fetch(service.engine, 60, 1))
+run_job(service, queue.claim_bounded(service.engine, 60, queues.FETCH, 1))
 with service.reader.begin() as connection:
     print(*connection.execute(select(Artifact.state, Artifact.reason, Response.annotation_count)).one(), sep="|")
 """

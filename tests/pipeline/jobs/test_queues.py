@@ -42,7 +42,7 @@ def test_while_scale_asks_to_wait_jobs_are_not_woken_in_vain_and_planning_goes_o
     assert len([job for job in pipeline.jobs() if job["run_at"] <= utcnow()]) == 40
 
 
-@pytest.mark.parametrize("name", ["", "fetch", "live"])
+@pytest.mark.parametrize("name", ["", "parse", "fetch", "live"])
 def test_claiming_takes_one_step_into_the_index_however_many_wait(pipeline: Pipeline, name: str) -> None:
     numbers = "WITH RECURSIVE n(g) AS (SELECT 1 UNION ALL SELECT g + 1 FROM n WHERE g < :many)"
     columns = "id, kind, key, subject, queue, state, run_at, created_at"

@@ -426,7 +426,7 @@ def test_without_a_task_object_what_is_stored_of_the_task_counts(service: Servic
 def test_a_task_without_a_description_is_requested_once(service: Service) -> None:
     for n in range(3):
         receive_callback(service, json.dumps({"task_id": TASK_ID, "response": {"n": n}}).encode())
-    assert [row["key"] for row in table(service, Job) if row["kind"] != kinds.PLAN] == [f"complete:{TASK_ID}"]
+    assert [row["key"] for row in table(service, Job) if row["kind"] != kinds.PLAN] == [f"describe:{TASK_ID}"]
 
 
 def test_both_kinds_of_database_hold_the_same_rows_of_every_recorded_body(
