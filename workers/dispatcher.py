@@ -169,6 +169,9 @@ class JobDispatcher:
             },
         )
 
+    def _close_circuit(self) -> None:
+        self._circuit_open_until, self._last_fault = 0.0, None
+
     def _run(self) -> None:
         while True:
             job_ids = [self._pending.get()]
@@ -188,7 +191,7 @@ class JobDispatcher:
         except Exception as fault:
             self._open_circuit(explain(fault))
             return False
-        self._last_fault = None
+        self._close_circuit()
         return True
 
     def _send(self, producer: Any, job_id: UUID) -> None:
@@ -229,5 +232,5 @@ class JobDispatcher:
         if (fault := try_broker(self.celery)) is not None:
             self._open_circuit(fault)
         else:
-            self._last_fault = None
+            self._close_circuit()
         return fault

@@ -48,6 +48,19 @@ def test_after_a_restart_of_redis_the_next_message_is_sent(own_redis: OwnRedis) 
     dispatcher.celery.close()
 
 
+def test_a_message_that_is_sent_ends_the_suspension(own_redis: OwnRedis) -> None:
+    """Otherwise /readyz would say for a while that a broker works, whatever became of it."""
+    dispatcher = JobDispatcher(Settings(redis_url=own_redis.url, secret_key="s"))
+    own_redis.kill()
+    assert not dispatcher.publish([new_id()])
+    own_redis.start()
+    assert dispatcher.publish([new_id()])
+    assert not dispatcher.is_suspended
+    own_redis.kill()
+    assert dispatcher.fault() is not None
+    dispatcher.celery.close()
+
+
 def test_a_broker_that_does_not_answer_is_asked_once_and_not_by_each_who_wants_to_know() -> None:
     """/readyz has the threads of callbacks: many who ask must not hold them all."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
