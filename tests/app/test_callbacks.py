@@ -515,12 +515,16 @@ def test_a_chunked_body_that_is_too_large_is_refused(web: Service) -> None:
     assert answer.startswith(b"HTTP/1.1 413")
 
 
-def test_a_body_that_is_cut_short_is_not_kept(web: Service) -> None:
+@pytest.mark.parametrize("size", [500, 150_000])
+def test_a_body_that_is_cut_short_is_not_kept(web: Service, size: int) -> None:
+    """The event loop collects a small body; a thread reads a large one."""
+    whole = b'{"task_id": "cut"}'.ljust(size)
     with socket.create_connection(("127.0.0.1", web.web_port), timeout=30) as sock:
-        sock.sendall(HEAD + b'Content-Length: 500\r\n\r\n{"task_id": "cut"')
+        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % size + whole[:-1])
         sock.shutdown(socket.SHUT_WR)
         answer = sock.recv(65536)
     assert not answer or answer.startswith(b"HTTP/1.1 400")
+    assert web.post_callback(whole[:-1]).json()["status"] != "duplicate"
 
 
 def test_a_client_that_resets_after_sending_finds_its_delivery_once_when_it_sends_again(web: Service) -> None:

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,11 @@ class Customer:
             assert answer.status_code == 200, answer.text
             self.kept[task_id] = answer.json()["delivery_id"]
 
-    def answer_for(self, senders: Iterable[Sender]) -> None:
-        """The senders end; every answer was 200 or 503, and what they sent is this customer's."""
+    def answer_for(self, senders: Sequence[Sender], least: int = 1) -> None:
+        """The senders end once they have sent enough; every answer was 200 or 503, and what they sent is this customer's."""
+        wait_until(
+            lambda: sum(len(sender.acknowledged) for sender in senders) >= least, 60, "they sent enough"
+        )
         for sender in senders:
             sender.ending.set()
         for sender in senders:
@@ -112,6 +115,12 @@ class Customer:
             state for (state,) in rows(self.service.env["DATABASE_URL"], "SELECT state FROM follow_ups")
         )
         return states == {"completed": len(self.kept)}
+
+    def is_creating(self) -> bool:
+        """Whether a worker has begun to create the follow-up of the last result, and has not recorded it."""
+        key = f"create:polygons-to-boxes.boxes.{list(self.kept)[-1]}"
+        state = f"SELECT state FROM jobs WHERE key = '{key}'"
+        return rows(self.service.env["DATABASE_URL"], state) == [("running",)]
 
     def wait(self, seconds: float = 60) -> None:
         wait_until(self.is_served, seconds, "every follow-up is completed")

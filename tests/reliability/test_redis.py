@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from tests.reliability.load import Customer
-from tests.servers import OwnRedis
+from tests.servers import OwnRedis, wait_until
 from tests.service import KEYS, Service
 
 
@@ -50,7 +50,8 @@ def test_whatever_redis_does_callbacks_are_answered_and_every_follow_up_is_made(
     customer = Customer(one)
     customer.send(2)
     customer.wait()
-    for trouble in (refusing, frozen, out_of_memory, emptied):
+    # Frozen first: after a refusal nothing is sent for a while.
+    for trouble in (frozen, refusing, out_of_memory, emptied):
         with trouble(one, own_redis):
             customer.send(4)
             ready = requests.get(f"{one.web_url}/readyz", timeout=10)
@@ -58,9 +59,12 @@ def test_whatever_redis_does_callbacks_are_answered_and_every_follow_up_is_made(
             assert ready.json()["status"] == "degraded" or trouble not in (refusing, frozen), ready.text
         customer.wait()
     # The worker with all its children and Redis at once, with work under way.
+    one.freeze("sandbox")
     customer.send(4)
+    wait_until(customer.is_creating, 30, "the worker waits for Scale")
     one.kill("worker")
     own_redis.kill()
+    one.thaw("sandbox")
     customer.send(2)
     own_redis.start()
     customer.check()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 
@@ -38,9 +39,50 @@ def test_sigterm_to_everything_under_load_loses_nothing(
     one.start("web", "worker")
     time.sleep(0.5)
     customer = Customer(one)
-    customer.answer_for(senders)
-    assert len(customer.kept) > 20
+    customer.answer_for(senders, 20)
     customer.check()
+
+
+@pytest.mark.slow
+def test_a_request_that_has_begun_to_arrive_is_answered_before_the_web_ends(
+    sqlite_url: str, service: Callable[..., Service]
+) -> None:
+    one = service(sqlite_url, processes=("web",))
+    web, body = one.processes["web"], json.dumps(PAYLOAD).encode()
+    head = f"POST /callbacks/scale HTTP/1.1\r\nHost: w\r\nContent-Length: {len(body)}\r\n"
+    key = f"scale-callback-auth: {KEYS['SCALE_LIVE_CALLBACK_KEYS']}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", one.web_port), timeout=30) as client:
+        client.sendall(f"{head}{key}".encode() + body[:100])
+        time.sleep(0.2)
+        os.kill(web.pid, signal.SIGTERM)
+        time.sleep(0.5)  # a client has two seconds to send the rest
+        client.sendall(body[100:])
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+    assert web.popen is not None
+    assert web.popen.wait(20) == 0
+    assert rows(sqlite_url, "SELECT status FROM deliveries") == [("processed",)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_job_that_has_begun_is_finished_before_the_worker_ends(
+    database: str, service: Callable[..., Service], request: pytest.FixtureRequest
+) -> None:
+    """With threads, and with processes as REMAP_SIGTERM lets Celery end on platforms that signal all of them."""
+    redis_url = request.getfixturevalue("redis_url") if database == "postgresql" else None
+    database_url = request.getfixturevalue("sqlite_url" if database == "sqlite" else "postgres_url")
+    one = service(database_url, redis_url, env={"REMAP_SIGTERM": "SIGQUIT"} if redis_url else {})
+    worker, customer = one.processes["worker"], Customer(one)
+    one.freeze("sandbox")
+    customer.send(1)
+    wait_until(customer.is_creating, 30, "the worker waits for Scale")
+    os.kill(worker.pid, signal.SIGTERM)
+    time.sleep(1)
+    one.thaw("sandbox")
+    assert worker.popen is not None
+    assert worker.popen.wait(25) == 0
+    assert rows(database_url, "SELECT state FROM follow_ups") in ([("created",)], [("completed",)])
+    assert rows(database_url, "SELECT key FROM jobs WHERE kind = 'create'") == []
 
 
 @pytest.mark.slow

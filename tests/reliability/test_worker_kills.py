@@ -80,11 +80,13 @@ def test_a_worker_killed_before_during_or_after_its_call_of_scale_leaves_one_tas
     kill_who_works(one)
     # The answer is here and is about to be recorded.
     scale.clear_faults()
-    scale.add_fault("hang_after", seconds=1, times=1)
+    one.freeze("sandbox")
     customer.send(1)
-    wait_until(created, 30, "the task is created")
+    wait_until(customer.is_creating, 30, "Scale is asked")
     with nothing_can_be_recorded(database_url):
-        time.sleep(1.5)
+        one.thaw("sandbox")
+        wait_until(created, 30, "the task is created")
+        time.sleep(1)
         kill_who_works(one)
     # The task is done, and its callback is here before the answer to its creation.
     scale.clear_faults()

@@ -224,6 +224,16 @@ def test_a_kept_connection_carries_many_requests(web_process: Service) -> None:
     client.close()
 
 
+def test_no_request_follows_one_that_came_with_more_bytes_than_its_own(web_process: Service) -> None:
+    """A proxy in front may have read those bytes as a part of the first request."""
+    first = HEAD + KEY + b"Content-Length: 46\r\n\r\n" + BODY
+    smuggled = b"GET /livez HTTP/1.1\r\nHost: w\r\n\r\n"
+    for more in (smuggled, smuggled[:10]):
+        answers = ask(web_process, first + more, smuggled)
+        assert answers.count(b"HTTP/1.1 ") == 1
+        assert b"\r\nconnection: close\r\n" in answers.lower()
+
+
 def test_kept_connections_are_shared_among_the_web_processes(
     sqlite_url: str, service: Callable[..., Service]
 ) -> None:

@@ -145,6 +145,7 @@ def printed_once(log: str, text: str) -> bool:
         "wrong password",
         "replica",
         "cannot save",
+        "full",
     ],
 )
 def test_each_process_says_so_in_one_line_and_the_worker_goes_on(

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models import Delivery, Job
 from pipeline.service import Service
-from tests.assertions import table
+from tests.assertions import only, table
 from tests.factories.callbacks import boxes, callback, receive_callback
 from tests.factories.services import open_on
 
@@ -48,13 +49,34 @@ def test_on_a_full_disk_what_was_acknowledged_is_there(migrated_sqlite_file: Pat
     assert (outcomes[0], outcomes[-1]) == ("503", "processed")
 
 
-def test_who_reads_never_waits_for_a_writer(sqlite_url: str) -> None:
+def test_readers_and_writers_never_wait_for_each_other(sqlite_url: str) -> None:
     service = open_on(sqlite_url)
     receive_callback(service, callback(boxes("car")))
     with service.engine.begin() as writer:
         writer.execute(text("UPDATE deliveries SET duplicates = 7"))
         assert [row["duplicates"] for row in table(service, Delivery)] == [0]
+    with service.reader.begin() as reader:
+        reader.execute(text("SELECT * FROM deliveries")).all()
+        assert receive_callback(service, callback(boxes("bus"))).status == "processed"
     service.engine.dispose()
+
+
+def test_transactions_that_read_and_then_write_wait_for_each_other(sqlite_url: str) -> None:
+    """SQLite refuses at once, without a wait, to write after another connection has written what was read."""
+
+    def count_up(service: Service) -> None:
+        for _ in range(50):
+            with service.engine.begin() as connection:
+                seen = connection.scalar(text("SELECT duplicates FROM deliveries"))
+                connection.execute(text("UPDATE deliveries SET duplicates = :next"), {"next": seen + 1})
+
+    services = [open_on(sqlite_url) for _ in range(4)]
+    receive_callback(services[0], b"[]")
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(count_up, services))
+    assert only(services[0], Delivery)["duplicates"] == 200
+    for service in services:
+        service.engine.dispose()
 
 
 def test_no_wait_for_the_server_is_without_an_end(postgres_url: str) -> None:

@@ -257,6 +257,16 @@ def test_a_file_that_does_not_say_how_large_it_is_ends_at_the_bound(chunked: boo
     assert sent < 20_000_000
 
 
+def test_packed_bytes_that_unpack_to_nothing_end_at_the_bound_too() -> None:
+    def answer(asked: ReceivedRequest) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"
+        while True:
+            yield gzip.compress(b"") * 1000
+
+    with FakeServer(answer) as peer, pytest.raises(DownloadRefused, match="larger"):
+        get(peer, max_bytes=100_000)
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_packed_file_is_written_unpacked(encoding: str) -> None:
     content = os.urandom(400_000) + bytes(3_000_000)
