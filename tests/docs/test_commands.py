@@ -132,7 +132,7 @@ def commands(block: str) -> Iterator[str]:
     is_console = lines[0].startswith("$ ")
     command = ""
     for line in lines:
-        # The page shows no output: whoever adds some compares it here.
+        # The page shows no output. Once it does, compare it here.
         assert command or not is_console or line.startswith("$ "), line
         command += f"\n{line}" if command else line.removeprefix("$ ")
         if is_whole(command):
