@@ -66,7 +66,7 @@ pictures: .venv/installed-dev ## Take the pictures of README and of each task ty
 docs: .venv-docs/installed ## Build the documentation site into var/site/html, and check every link
 	@$(BIN)/python -m docs.site.pages var/site
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q --strict -f var/site/mkdocs.yml
-	@echo "var/site/html/README.html"
+	@echo "var/site/html/index.html"
 
 lock: .venv/installed-dev ## Write requirements*.txt from requirements*.in, for every platform and Python (ARGS=--upgrade)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes $(ARGS) requirements.in -o requirements.txt

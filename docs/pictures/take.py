@@ -34,9 +34,6 @@ PORT, SANDBOX_PORT = "8731", "8732"
 START_TIMEOUT_SECONDS = 120.0
 RESULT_TIMEOUT_SECONDS = 30.0
 SIZE = {"width": 1200, "height": 760}
-LOW = {"width": 1200, "height": 700}
-TALL = {"width": 1200, "height": 1090}
-"""What shows the whole picture of a task and its list."""
 NARROW = {"width": 752, "height": 640}
 """With it, what shows a result is 720 pixels wide."""
 QUALITY = 75
@@ -133,13 +130,11 @@ def take_screens(page: Page, running: Demonstration) -> None:
     """Take the pictures of README."""
     store(page, "overview")
     page.goto(f"{running.address}/console/tasks/{running.task_id}")
-    page.set_viewport_size(TALL)  # type: ignore[arg-type]
-    store(page, "task")
+    store(page, "task", "header, [data-place]")
     page.get_by_role("row", name="polygons-to-boxes").get_by_role("link").last.click()
-    store(page, "follow-up")
-    page.set_viewport_size(LOW)  # type: ignore[arg-type]
+    store(page, "follow-up", "header, [data-place]")
     page.goto(f"{running.address}/console/workflows/polygons-to-boxes")
-    store(page, "workflow")
+    store(page, "workflow", "header, h2:has-text('Limits') + *")
 
 
 def take_task_types(page: Page, running: Demonstration) -> None:
@@ -221,7 +216,8 @@ def area_of(page: Page, selector: str) -> dict[str, float]:
     """Return the rectangle around what a selector finds, in pixels of the page, with a margin at both sides."""
     boxes = [box for one in page.locator(selector).all() if (box := one.bounding_box()) is not None]
     top, bottom = min(box["y"] for box in boxes), max(box["y"] + box["height"] for box in boxes)
-    return {"x": 8, "y": top - 8, "width": NARROW["width"] - 16, "height": bottom - top + 16}
+    width = page.evaluate("document.documentElement.clientWidth")
+    return {"x": 8, "y": max(0, top - 8), "width": width - 16, "height": bottom + 8 - max(0, top - 8)}
 
 
 if __name__ == "__main__":

@@ -81,7 +81,9 @@ function reach(values, [x, y]) {
 
 async function points(address) {
   const answer = address ? await fetch(address) : null;
-  return answer?.ok ? new Float32Array(await answer.arrayBuffer()) : new Float32Array();
+  if (answer?.ok) return new Float32Array(await answer.arrayBuffer());
+  await answer?.body?.cancel();
+  return new Float32Array();
 }
 
 async function start(canvas) {
@@ -139,7 +141,8 @@ async function start(canvas) {
   canvas.addEventListener("pointermove", (event) => { if (event.buttons === 1) turn(event.movementX / -200, event.movementY / 200); });
   new ResizeObserver(draw).observe(canvas);
   draw();
-  state.textContent = `${cloud.length / SIZE} points, ${cuboids.length} cuboids. Arrow keys turn the scene, + and - come closer.`;
+  state.textContent = `${cloud.length / SIZE} points, ${cuboids.length} cuboids. Arrow keys turn the scene, + and - come closer.`
+    + (canvas.dataset.points && !cloud.length ? " The points of this frame cannot be shown." : "");
 }
 
 const startAll = (root) => root.querySelectorAll("canvas[data-cuboids]").forEach(start);

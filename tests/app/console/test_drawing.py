@@ -203,6 +203,17 @@ def test_a_lidar_scene_is_drawn_in_3d_and_turned_by_the_keyboard(opened: Window)
     expect(page.locator("canvas.points")).to_have_attribute("data-drawn", "4000 points, 1 cuboids")
 
 
+def test_a_lidar_scene_without_its_points_says_so(opened: Window) -> None:
+    opened.console.deliver(
+        "lidarannotation/file_of_cuboids",
+        task_id="pointless",
+        params={"attachments": [f"{opened.console.files}/cuboids.json"], "attachment_type": "json"},
+        response={"annotations": {"url": f"{opened.console.files}/cuboids.json"}},
+    )
+    page = opened.open("tasks/pointless")
+    expect(page.get_by_text("The points of this frame cannot be shown.")).to_be_visible()
+
+
 def test_points_have_the_color_of_their_segment(opened: Window) -> None:
     page = opened.open("tasks/segments")
     expect(page.locator("canvas.points")).to_have_attribute("data-drawn", "4000 points, 1 cuboids")
