@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from models import Delivery, Job
+from pipeline.db import engine
 from pipeline.service import Service
 from tests.assertions import only, table
 from tests.factories.callbacks import boxes, callback, receive_callback
@@ -95,3 +97,18 @@ def test_no_wait_for_the_server_is_without_an_end(postgres_url: str) -> None:
         "tcp_user_timeout": 20_000,
     }
     service.engine.dispose()
+
+
+def test_a_connection_that_ended_while_it_was_idle_is_replaced_before_it_is_used(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PING_AFTER_IDLE_SECONDS", 0.0)
+    service, administrator = open_on(postgres_url), open_on(postgres_url)
+    assert table(service, Delivery) == []
+    with administrator.engine.begin() as connection:
+        others = "datname = current_database() AND pid <> pg_backend_pid()"
+        end = f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}"
+        assert connection.scalars(text(end)).all() == [True]
+    assert table(service, Delivery) == []
+    for one in (service, administrator):
+        one.engine.dispose()
