@@ -22,7 +22,7 @@ from sqlalchemy import Connection, event, text
 from app.application import create_app
 from benchmarks import stack
 from config import load_settings
-from models import Annotation, Delivery, Response, Task
+from models import Annotation, Delivery, DeliveryBody, Response, Task
 from pipeline.db.engine import AUTOCOMMIT
 from pipeline.db.migrations import migrate
 from pipeline.receive.receive import receive
@@ -99,6 +99,7 @@ def fill(service: Service, tasks: int, deliveries: int) -> None:
         digest = "lpad(to_hex(n), 64, '0')" if postgres else "printf('%064x', n)"
         task_id = f"'task-' || (n % {tasks} + 1)"
         copies(connection, Delivery, deliveries, id=uuid_of(connection, "n"), sha256=digest, task_id=task_id)
+        copies(connection, DeliveryBody, deliveries, delivery_id=uuid_of(connection, "n"))
         own = {"task_id": "'task-' || n", "id": uuid_of(connection, "n"), "unique_id": "'unique-' || n"}
         response_id = uuid_of(connection, "n")
         copies(connection, Task, tasks, **own, response_id=response_id)

@@ -8,7 +8,9 @@ from sqlalchemy import Connection
 from config import load_settings
 from models import Base
 from pipeline.db.engine import connect_for_migrations
+from pipeline.db.ids import utcnow
 from pipeline.db.migrations import run_alone
+from pipeline.db.months import is_of_models, make_months
 
 
 def run(connection: Connection) -> None:
@@ -18,10 +20,14 @@ def run(connection: Connection) -> None:
         target_metadata=Base.metadata,
         render_as_batch=connection.dialect.name == "sqlite",
         compare_type=True,
+        include_name=is_of_models,
         transactional_ddl=True,
         transaction_per_migration=True,
     )
     context.run_migrations()
+    if connection.dialect.name == "postgresql":
+        make_months(connection, utcnow())
+        connection.commit()
 
 
 # pipeline.db.migrations.migrate names the database; `alembic upgrade head` on the command line takes that of the settings.

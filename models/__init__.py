@@ -9,7 +9,7 @@ from models.batch import Batch
 from models.bulk_action import BulkAction
 from models.columns import Base
 from models.dataset import Dataset, DatasetItem, DatasetVersion
-from models.delivery import Delivery
+from models.delivery import Delivery, DeliveryBody
 from models.export import Export
 from models.follow_up import FollowUp, Join
 from models.image_size import ImageSize
@@ -44,6 +44,7 @@ __all__ = [
     "DatasetItem",
     "DatasetVersion",
     "Delivery",
+    "DeliveryBody",
     "Export",
     "FollowUp",
     "ImageSize",

@@ -1,4 +1,4 @@
-"""One POST as it was received, or one object from reconciliation or an import: the source of all other rows."""
+"""One POST as it was received, or one object from reconciliation or an import, and its bytes: the source of all other rows."""
 
 from datetime import datetime
 from typing import Any
@@ -24,7 +24,6 @@ class Delivery(Base):
     environment: Mapped[str] = mapped_column(String(8))
     """live | test"""
     sha256: Mapped[str] = mapped_column(String(64))
-    body: Mapped[bytes] = mapped_column(LargeBinary)
     size_bytes: Mapped[int]
     headers: Mapped[dict[str, Any]]
     """Request headers that help to find faults; never the key."""
@@ -59,3 +58,15 @@ class Delivery(Base):
             postgresql_where=text("status != 'processed'"),
         ),
     )
+
+
+class DeliveryBody(Base):
+    """The bytes of a delivery that was not purged. On PostgreSQL a partition holds those of a month: pipeline/db/months.py."""
+
+    __tablename__ = "delivery_bodies"
+
+    delivery_id: Mapped[UUID] = mapped_column(primary_key=True)
+    """No foreign key: both rows are written together, and a month of bodies is dropped at once."""
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+
+    __table_args__ = ({"postgresql_partition_by": "RANGE (delivery_id)"},)

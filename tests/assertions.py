@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import delete, select
 
-from models import Annotation, Artifact, Base, Batch, Delivery, Job, Response, Task
+from models import Annotation, Artifact, Base, Batch, Delivery, DeliveryBody, Job, Response, Task
 from pipeline.db.ids import utcnow
 from pipeline.service import Service
 
@@ -24,8 +24,13 @@ def table(service: Service, model: type[Base]) -> list[dict[str, Any]]:
 def empty(service: Service) -> None:
     """Delete every row that receiving writes."""
     with service.engine.begin() as connection:
-        for model in (Delivery, Task, Response, Annotation, Artifact, Batch, Job):
+        for model in (Delivery, DeliveryBody, Task, Response, Annotation, Artifact, Batch, Job):
             connection.execute(delete(model))
+
+
+def bodies(service: Service) -> dict[UUID, bytes]:
+    """Return id of the delivery → its bytes, of those that have them."""
+    return {row["delivery_id"]: row["body"] for row in table(service, DeliveryBody)}
 
 
 def only(service: Service, model: type[Base]) -> dict[str, Any]:
@@ -60,7 +65,8 @@ def stored_rows(service: Service, *, receipt: bool = False) -> dict[str, list[di
     """Return every row that receiving writes, by table. Ids are replaced by names, times of receipt left out. With `receipt`
     clocks are left out too: without a date in the body they are times of receipt."""
     names: dict[UUID, str] = {}
-    deliveries = table(service, Delivery)
+    contents = bodies(service)
+    deliveries = [{**row, "body": contents.get(row["id"])} for row in table(service, Delivery)]
     for row in deliveries:
         names[row["id"]] = f"delivery {row['sha256'][:12]}"
     responses = table(service, Response)

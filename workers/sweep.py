@@ -16,8 +16,12 @@ from contextlib import nullcontext
 from datetime import timedelta
 from uuid import UUID
 
+from sqlalchemy.exc import DBAPIError
+
 from pipeline.db.commits import CommitCounter
 from pipeline.db.errors import safe_message
+from pipeline.db.ids import utcnow
+from pipeline.db.months import limit_lock_waits, make_months
 from pipeline.follow_ups import pauses, recording
 from pipeline.follow_ups.activation import activations
 from pipeline.jobs import queue
@@ -114,6 +118,7 @@ class Sweep(threading.Thread):
             with self.service.engine.begin() as connection:
                 reconcile.enqueue_due_runs(connection, self.service)
                 enqueue_due_purge(connection, self.service)
+            self._make_months()
             activations(self.service)
             with self.service.engine.begin() as connection:
                 recording.release_limited(connection, self.service)
@@ -147,6 +152,15 @@ class Sweep(threading.Thread):
         if self._is_first:
             self._delete_abandoned_files()
         self._is_first = False
+
+    def _make_months(self) -> None:
+        """Make the next months of bodies before they begin. Until it succeeds, bodies go into the default partition."""
+        try:
+            with self.service.engine.begin() as connection:
+                limit_lock_waits(connection)
+                make_months(connection, utcnow())
+        except DBAPIError as fault:
+            log.warning("could not make the next months", extra={"error": safe_message(fault)})
 
     def _delete_abandoned_files(self) -> None:
         """Delete the incomplete files of workers that were killed, once at the start."""

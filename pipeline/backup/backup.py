@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, func, select, union
 
 from config.version import VERSION
-from models import Artifact, Export, RequestFile
+from models import Artifact, DeliveryBody, Export, RequestFile
 from pipeline.access.audit import log_action
 from pipeline.artifacts.references import is_unused
 from pipeline.backup.folder import Folder, UnusableBackup
@@ -82,6 +82,8 @@ def _snapshot(service: Service) -> Iterator[Connection]:
         else:
             with engine.begin() as connection:
                 connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                # Before the snapshot: no month of bodies is dropped of which it says that nothing was purged.
+                connection.exec_driver_sql(f"LOCK TABLE {DeliveryBody.__tablename__} IN ACCESS SHARE MODE")
                 yield connection
     finally:
         engine.dispose()

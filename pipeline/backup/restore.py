@@ -9,15 +9,16 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from models import Artifact
+from models import Artifact, Delivery, DeliveryBody
 from pipeline.access.audit import log_action
 from pipeline.artifacts.store import CHUNK_BYTES
 from pipeline.backup.backup import Report
 from pipeline.backup.folder import Folder, UnusableBackup
 from pipeline.backup.rows import insert_rows, tables
 from pipeline.db.engine import connect_for_migrations
-from pipeline.db.ids import utcnow
+from pipeline.db.ids import created_at, utcnow
 from pipeline.db.migrations import migrate
+from pipeline.db.months import make_months
 from pipeline.db.revisions import revisions
 from pipeline.service import Service
 
@@ -127,6 +128,10 @@ def _replace_rows(connection: Connection, folder: Folder, manifest: dict[str, An
     for table in reversed(tables()):
         connection.execute(delete(table))
     for table in tables():
+        if table is DeliveryBody.__table__ and (
+            oldest := connection.scalar(select(Delivery.id).order_by(Delivery.id).limit(1))
+        ):
+            make_months(connection, utcnow(), since=created_at(oldest))
         lines = folder.read_lines(f"{manifest['rows']}/{table.name}.jsonl.gz")
         count = insert_rows(connection, table, lines)
         if count != manifest["tables"][table.name]["rows"]:

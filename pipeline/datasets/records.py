@@ -13,8 +13,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, RowMapping, func, select
 
-from models import Artifact, DatasetItem, Delivery, Response
+from models import Artifact, DatasetItem, Response
 from models import Task as TaskRow
+from pipeline.db.bodies import read_body
 from pipeline.db.json import loads
 from pipeline.receive.ordering import task_columns
 from scale.annotations import Annotation
@@ -118,7 +119,7 @@ def _described(connection: Connection, rows: Sequence[RowMapping]) -> dict[int, 
         if row["delivery_id"] == row["described_delivery_id"]:
             continue
         values: dict[str, Any] = dict.fromkeys(DESCRIBED)
-        body = connection.scalar(select(Delivery.body).where(Delivery.id == row["delivery_id"]))
+        body = read_body(connection, row["delivery_id"])
         if body and (task := parse_callback(body, "live").task) is not None:
             values |= {name: value for name, value in task_columns(task).items() if name in DESCRIBED}
         found[row["position"]] = values
@@ -225,7 +226,7 @@ def _raw_task(connection: Connection, delivery_id: UUID | None) -> dict[str, Any
     """Return Scale's task object in a delivery, with the delivery's response in it; {} if there is neither."""
     if delivery_id is None:
         return {}
-    body = connection.scalar(select(Delivery.body).where(Delivery.id == delivery_id))
+    body = read_body(connection, delivery_id)
     return task_object(body) if body else {}
 
 

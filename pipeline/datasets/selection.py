@@ -20,6 +20,7 @@ from pipeline.datasets.attachments import attachments
 from pipeline.datasets.filters import Filters, Unusable, matches
 from pipeline.datasets.images import batches
 from pipeline.datasets.splits import METADATA, Member
+from pipeline.db.bodies import read_body
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import OrderKey, clock_of, task_changes
 from scale.envelope import ABSENT, InvalidCallback, parse_callback, response_digest
@@ -133,7 +134,7 @@ def task_at(connection: Connection, task_id: str, as_of: datetime) -> dict[str, 
     if connection.scalar(select(Task.purged_at).where(Task.task_id == task_id)) is not None:
         return None
     deliveries = connection.execute(
-        select(Delivery.id, Delivery.body, Delivery.environment, Delivery.received_at, Delivery.purged_at)
+        select(Delivery.id, Delivery.environment, Delivery.received_at)
         .where(Delivery.task_id == task_id, Delivery.status == "processed", Delivery.received_at <= as_of)
         .order_by(Delivery.id)
     ).all()
@@ -141,13 +142,14 @@ def task_at(connection: Connection, task_id: str, as_of: datetime) -> dict[str, 
         return None
     task: dict[str, Any] = dict.fromkeys(TASKS.c.keys())
     for delivery in deliveries:
-        if delivery.purged_at is not None:
+        body = read_body(connection, delivery.id)
+        if body is None:
             raise Unusable(
-                f"Task {task_id} has changed since, and the body that says how it was before was purged on"
-                f" {delivery.purged_at:%Y-%m-%d}. Choose a later moment, or leave --as-of out."
+                f"Task {task_id} has changed since, and the body that says how it was before was purged."
+                " Choose a later moment, or leave --as-of out."
             )
         try:
-            callback = parse_callback(delivery.body, delivery.environment)
+            callback = parse_callback(body, delivery.environment)
         except InvalidCallback:
             continue
         version_id = None

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select
 
-from models import Artifact, DatasetItem, Delivery, Response, Task
+from models import Artifact, DatasetItem, Delivery, DeliveryBody, Response, Task
 from pipeline.datasets.records import annotations_of
 from pipeline.datasets.selection import split_members
 from pipeline.datasets.splits import leaks
@@ -160,7 +160,7 @@ def _page(version_id: UUID, after: int) -> Any:
             DatasetItem.split,
             Response.digest,
             Response.delivery_id,
-            Delivery.body,
+            DeliveryBody.body,
             Delivery.sha256,
             Delivery.environment,
             Task.type,
@@ -172,6 +172,7 @@ def _page(version_id: UUID, after: int) -> Any:
         )
         .outerjoin(Response, Response.id == DatasetItem.response_id)
         .outerjoin(Delivery, Delivery.id == Response.delivery_id)
+        .outerjoin(DeliveryBody, DeliveryBody.delivery_id == Response.delivery_id)
         .outerjoin(Task, Task.task_id == DatasetItem.task_id)
         .where(DatasetItem.version_id == version_id, DatasetItem.position > after)
         .order_by(DatasetItem.position)

@@ -7,8 +7,9 @@ them, and gives every transaction another server; then each transaction sets the
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import Dialect, ExceptionContext
@@ -96,18 +97,18 @@ def create(database_url: str, *, timeouts: Mapping[str, int], **options: Any) ->
 
 
 def insert_large(
-    connection: Connection, table: str, row: Mapping[str, Any], column: str, value: bytes
+    connection: Connection, table: str, key: Mapping[str, UUID], column: str, value: bytes
 ) -> None:
-    """Insert one row of integers, texts, times and JSON objects, and send `value`, which may be large, in pieces.
+    """Insert one row of ids, and send `value`, which may be large, in pieces.
 
     As a parameter it would be one message, and libpq moves what is left of a message after each part that the kernel takes:
     30 MB cost four times as much processor time, most of it in calls that hold the interpreter lock.
     """
-    statement = f"COPY {table} ({', '.join([*row, column])}) FROM STDIN (FORMAT binary)"
+    statement = f"COPY {table} ({', '.join([*key, column])}) FROM STDIN (FORMAT binary)"
 
     def copy(cursor: psycopg.Cursor[Any]) -> None:
         with cursor.copy(statement) as sent:
-            for piece in _binary_row(cursor.connection, [*row.values()], value):
+            for piece in _binary_row([*key.values()], value):
                 sent.write(piece)
 
     connection.exec_driver_sql(statement, execution_options={EXECUTE: copy})
@@ -141,18 +142,9 @@ def _fetch_alone(engine: Engine, statement: str, parameters: Mapping[str, Any]) 
         return rows
 
 
-def _binary_row(connection: Any, values: list[Any], large: bytes) -> Iterator[bytes | memoryview]:
+def _binary_row(ids: Sequence[UUID], large: bytes) -> Iterator[bytes | memoryview]:
     """Yield one row in the binary form of COPY, `large` as its last value."""
-    from psycopg.adapt import PyFormat, Transformer
-    from psycopg.types.json import Jsonb
-    from psycopg.types.numeric import Int4
-
-    wrappers = {int: Int4, dict: Jsonb}
-    typed = [wrappers[type(value)](value) if type(value) in wrappers else value for value in values]
-    dumped = Transformer(connection).dump_sequence(typed, [PyFormat.BINARY] * len(typed))
-    fields = [
-        b"\xff\xff\xff\xff" if one is None else struct.pack("!i", len(one)) + bytes(one) for one in dumped
-    ]
+    fields = [struct.pack("!i", len(one.bytes)) + one.bytes for one in ids]
     start = b"PGCOPY\n\xff\r\n\0" + bytes(8) + struct.pack("!h", len(fields) + 1)
     yield b"".join([start, *fields, struct.pack("!i", len(large))])
     view = memoryview(large)

@@ -11,7 +11,8 @@ from uuid import UUID
 from sqlalchemy import Connection, RowMapping, select, update
 from standardwebhooks.webhooks import Webhook
 
-from models import Delivery, Notification, Subscriber
+from models import Notification, Subscriber
+from pipeline.db.bodies import read_body
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.db.json import dumps
 from pipeline.events.results import with_result
@@ -53,11 +54,12 @@ def send_notification(service: Service, job: Job) -> None:
     """
     with service.reader.begin() as connection:
         row = _read(connection, UUID(job.subject))
+        received = read_body(connection, row["delivery_id"]) if row and row["delivery_id"] else None
     if row is None or row["state"] != "pending":
         with service.engine.begin() as connection:
             return queue.finish(connection, job)
     payload = with_result(service, row["event"], row["payload"]) if row["with_result"] else row["payload"]
-    outcome = _send(service, row, payload)
+    outcome = _send(service, row, dumps(payload).encode() if row["delivery_id"] is None else received)
     attempt = outcome.attempt
     state = _next_state(outcome, is_last=job.attempts >= kinds.MAX_ATTEMPTS[kinds.NOTIFY])
     with service.engine.begin() as connection:
@@ -91,15 +93,14 @@ def _read(connection: Connection, notification_id: UUID) -> RowMapping | None:
         Subscriber.url, Subscriber.secret, Subscriber.headers, Subscriber.enabled, Subscriber.with_result,
     )  # fmt: skip
     statement = (
-        select(*Notification.__table__.c, *of_subscriber, Delivery.body)
+        select(*Notification.__table__.c, *of_subscriber)
         .join(Subscriber, Subscriber.id == Notification.subscriber_id)
-        .outerjoin(Delivery, Delivery.id == Notification.delivery_id)
         .where(Notification.id == notification_id)
     )
     return connection.execute(statement).mappings().one_or_none()
 
 
-def _send(service: Service, row: RowMapping, payload: Mapping[str, Any] | None) -> Outcome:
+def _send(service: Service, row: RowMapping, body: bytes | None) -> Outcome:
     """Send the notification once. Return what the receiver answered, or why it was not reached."""
     started, timestamp = time.monotonic(), utcnow()
 
@@ -108,9 +109,8 @@ def _send(service: Service, row: RowMapping, payload: Mapping[str, Any] | None) 
 
     if not row["enabled"]:
         return Outcome(attempt(None, "the subscriber is disabled"), is_final=True)
-    if row["delivery_id"] is not None and not row["body"]:
+    if body is None:
         return Outcome(attempt(None, "the body of the delivery was purged"), is_final=True)
-    body = dumps(payload).encode() if row["delivery_id"] is None else bytes(row["body"])
     try:
         headers = {
             **(row["headers"] or {}),

@@ -14,12 +14,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from models import Annotation, Delivery, Job, Response, Task
+from models import Annotation, Delivery, DeliveryBody, Job, Response, Task
 from pipeline.db.annotation_rows import COLUMNS, FROM_ARRAYS, arrays
 from pipeline.db.errors import safe_message
 from pipeline.db.ids import new_id
 from pipeline.db.json import dumps
-from pipeline.db.tables import TASKS
+from pipeline.db.tables import TASKS, column_names, record
 from pipeline.jobs import kinds, queue
 from pipeline.receive.events import DeliveryEvents
 from pipeline.receive.ordering import task_changes
@@ -36,38 +36,29 @@ EMPTY_TASK: Mapping[str, Any] = dict.fromkeys(TASKS.c.keys())
 """The row of a task without any delivery."""
 
 
-def _columns(table: type, *, but: str = "") -> str:
-    """Return the names of a table's columns that this code knows, without the one that has a parameter of its own."""
-    names: list[str] = table.__table__.columns.keys()  # type: ignore[attr-defined]
-    return ", ".join(name for name in names if name != but)
-
-
-_task_columns = _columns(Task)
-_delivery_columns = _columns(Delivery, but="body")
-_response_columns = _columns(Response, but="response")
-
-
-def _one(table: type, alias: str) -> str:
-    return f"jsonb_populate_record(NULL::{table.__tablename__}, %s::jsonb) AS {alias}"  # type: ignore[attr-defined]
-
+_task_columns = column_names(Task)
+_delivery_columns = column_names(Delivery)
+_response_columns = column_names(Response, but="response")
 
 STATEMENT = f"""
 WITH task AS (
     INSERT INTO {Task.__tablename__} ({_task_columns})
-    SELECT {_task_columns} FROM {_one(Task, "new")} ON CONFLICT (task_id) DO NOTHING RETURNING 1
+    SELECT {_task_columns} FROM {record(Task, "new")} ON CONFLICT (task_id) DO NOTHING RETURNING 1
 ), delivery AS (
-    INSERT INTO {Delivery.__tablename__} ({_delivery_columns}, body)
-    SELECT {_delivery_columns}, %s::bytea FROM task, {_one(Delivery, "new")}
+    INSERT INTO {Delivery.__tablename__} ({_delivery_columns})
+    SELECT {_delivery_columns} FROM task, {record(Delivery, "new")} RETURNING id
+), body AS (
+    INSERT INTO {DeliveryBody.__tablename__} (delivery_id, body) SELECT id, %s::bytea FROM delivery
 ), response AS (
     INSERT INTO {Response.__tablename__} ({_response_columns}, response)
-    SELECT {_response_columns}, %s::json FROM task, {_one(Response, "new")} WHERE id IS NOT NULL
+    SELECT {_response_columns}, %s::json FROM task, {record(Response, "new")} WHERE id IS NOT NULL
 ), annotations AS (
     INSERT INTO {Annotation.__tablename__} ({COLUMNS})
     SELECT %s::uuid, 0, {FROM_ARRAYS} FROM task, jsonb_array_elements(%s::jsonb) AS row
 ), job AS (
     INSERT INTO {Job.__tablename__} (id, kind, key, subject, state, run_at, created_at)
     SELECT new.id, new.kind, new.key, new.subject, 'ready', clock_timestamp(), clock_timestamp()
-    FROM task, {_one(Job, "new")} WHERE new.id IS NOT NULL
+    FROM task, {record(Job, "new")} WHERE new.id IS NOT NULL
 )
 SELECT count(*) FROM task
 """
@@ -158,8 +149,8 @@ def _rows(
     job = queue.new_job_row(kinds.PLAN, callback.task_id) if service.has_workflow_for(task.type) else {}
     parameters = (
         dumps(row),
-        body,
         dumps(delivery_row(delivery, body, headers, callback)),
+        body,
         content,
         dumps(response),
         str(version_id) if version_id else None,

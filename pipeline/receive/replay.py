@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, exists, select, update
 
 from models import Delivery, Response, Task
 from pipeline.access.audit import log_action
+from pipeline.db.bodies import read_body
 from pipeline.db.engine import close_on_return
 from pipeline.db.errors import safe_message
 from pipeline.db.ids import new_id, utcnow
@@ -39,7 +40,6 @@ class BodyPurged(LookupError):
 
 MISSING_KEY_RETRY_SECONDS = 900.0
 IDS_BATCH_SIZE = 500
-CHUNK_BYTES = 1024 * 1024
 LARGE_BODY_RETRY_SECONDS = 0.5
 _large_body = threading.Lock()
 
@@ -190,37 +190,18 @@ def _read_delivery(connection: Connection, delivery_id: UUID) -> Any:
 
 def _parse_stored(service: Service, delivery_id: UUID) -> tuple[DeliveryMeta, Callback | InvalidCallback]:
     """Parse a stored delivery with the current code, before the transaction that applies it: bodies may be large."""
-    columns = (
-        Delivery.id,
-        Delivery.kind,
-        Delivery.environment,
-        Delivery.received_at,
-        Delivery.size_bytes,
-        Delivery.purged_at,
-    )
+    columns = (Delivery.id, Delivery.kind, Delivery.environment, Delivery.received_at, Delivery.purged_at)
     with service.reader.begin() as connection:
+        body = read_body(connection, delivery_id)
         row = connection.execute(select(*columns).where(Delivery.id == delivery_id)).one_or_none()
-        if row is None:
-            raise LookupError(f"there is no delivery {delivery_id}")
-        if row.purged_at is not None:
-            raise BodyPurged(
-                f"the body of delivery {delivery_id} was purged on {row.purged_at:%Y-%m-%d}; nothing is left to replay"
-            )
-        body = _read_body(connection, delivery_id, row.size_bytes)
+    if row is None:
+        raise LookupError(f"there is no delivery {delivery_id}")
+    if body is None:
+        raise BodyPurged(
+            f"the body of delivery {delivery_id} was purged on {row.purged_at:%Y-%m-%d}; nothing is left to replay"
+        )
     delivery = DeliveryMeta(row.id, row.kind, row.environment, row.received_at)
     return delivery, parse_body(body, row.environment, row.id)
-
-
-def _read_body(connection: Connection, delivery_id: UUID, size: int) -> bytes:
-    """Return the bytes of a delivery, read in chunks: as one value they would be in memory six times."""
-    body = bytearray()
-    while len(body) < size:
-        chunk = func.substr(Delivery.body, len(body) + 1, CHUNK_BYTES, type_=LargeBinary)
-        piece = connection.scalars(select(chunk).where(Delivery.id == delivery_id)).one()
-        if not piece:
-            raise BodyPurged(f"the body of delivery {delivery_id} was purged while it was read")
-        body += piece
-    return bytes(body)
 
 
 def _refuse_purged_task(connection: Connection, delivery_id: UUID) -> None:

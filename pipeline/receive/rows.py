@@ -13,14 +13,14 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, and_, case, func, or_, select, update
-from sqlalchemy.exc import IntegrityError
 
-from models import Batch, Delivery, FollowUp, Response
+from models import Batch, Delivery, DeliveryBody, FollowUp, Response
 from pipeline.db.dialect import from_now, insert
 from pipeline.db.follow_up_states import transition
 from pipeline.db.ids import new_id
-from pipeline.db.postgresql import insert_large
-from pipeline.db.tables import TASKS
+from pipeline.db.json import dumps
+from pipeline.db.postgresql import fetch, insert_large
+from pipeline.db.tables import TASKS, column_names, record
 from pipeline.receive.ordering import CLOCK_WARNING, OrderKey, clock_of, is_implausible
 from scale.cancellation import only_says_canceled
 from scale.envelope import Callback, InvalidCallback
@@ -51,41 +51,51 @@ class DeliveryMeta:
         return fields
 
 
+INSERT_SMALL = f"""
+WITH delivery AS (
+    INSERT INTO {Delivery.__tablename__} ({column_names(Delivery)})
+    SELECT {column_names(Delivery)} FROM {record(Delivery, "new", "%(row)s")}
+    ON CONFLICT (environment, sha256) DO UPDATE
+    SET duplicates = {Delivery.__tablename__}.duplicates + 1, last_received_at = excluded.last_received_at
+    RETURNING id
+), body AS (
+    INSERT INTO {DeliveryBody.__tablename__} (delivery_id, body)
+    SELECT id, %(body)b::bytea FROM delivery WHERE id = %(id)s
+)
+SELECT id FROM delivery
+"""
+"""What insert_delivery() does, in one round trip to PostgreSQL."""
+
+
 def insert_delivery(
     connection: Connection, delivery: DeliveryMeta, body: bytes, headers: Mapping[str, str], parsed: Parsed
 ) -> UUID | None:
     """Insert the raw delivery. If the same bytes were received before, count the duplicate and return the first one's id."""
-    repeated = {"duplicates": Delivery.duplicates + 1, "last_received_at": delivery.received_at}
     row = delivery_row(delivery, body, headers, parsed)
-    if parsed is None and connection.dialect.name == "postgresql":
-        return _insert_large_delivery(connection, row, body, repeated)
+    is_postgresql = connection.dialect.name == "postgresql"
+    if is_postgresql and parsed is not None:
+        parameters = {"row": dumps(row), "body": body, "id": delivery.id}
+        ((first_id,),) = fetch(connection, INSERT_SMALL, parameters)
+        return None if first_id == delivery.id else first_id
+    repeated = {"duplicates": Delivery.duplicates + 1, "last_received_at": delivery.received_at}
     statement = insert(connection, Delivery).on_conflict_do_update(
         index_elements=["environment", "sha256"], set_=repeated
     )
-    stored_id = connection.scalars(statement.returning(Delivery.id), {"body": body, **row}).one()
-    return None if stored_id == delivery.id else stored_id
-
-
-def _insert_large_delivery(
-    connection: Connection, row: Mapping[str, Any], body: bytes, repeated: Mapping[str, Any]
-) -> UUID | None:
-    """Insert a raw delivery with its body in pieces. Return the id of the first delivery of the same bytes, if there is one."""
-    same = and_(Delivery.environment == row["environment"], Delivery.sha256 == row["sha256"])
-    count = update(Delivery).where(same).values(**repeated).returning(Delivery.id)
-    if (first_id := connection.scalar(count)) is not None:
-        return first_id
-    try:
-        with connection.begin_nested():
-            insert_large(connection, Delivery.__tablename__, row, "body", body)
-    except IntegrityError:  # the same bytes were stored meanwhile
-        return connection.scalars(count).one()
+    stored_id: UUID = connection.scalars(statement.returning(Delivery.id), row).one()
+    if stored_id != delivery.id:
+        return stored_id
+    key = {"delivery_id": delivery.id}
+    if is_postgresql:
+        insert_large(connection, DeliveryBody.__tablename__, key, "body", body)
+    else:
+        connection.execute(insert(connection, DeliveryBody), {**key, "body": body})
     return None
 
 
 def delivery_row(
     delivery: DeliveryMeta, body: bytes, headers: Mapping[str, str], parsed: Parsed
 ) -> dict[str, Any]:
-    """Return the delivery's columns without the body."""
+    """Return the delivery's columns."""
     return {
         "id": delivery.id,
         "kind": delivery.kind,

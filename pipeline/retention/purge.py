@@ -6,7 +6,7 @@ moment, next to callbacks and workers. A purged task keeps its identity: see rem
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -14,13 +14,14 @@ from uuid import UUID
 from more_itertools import chunked
 from sqlalchemy import Connection, func, select
 
-from models import Response, Task
+from models import Delivery, Response, Task
 from pipeline.access.audit import log_action
 from pipeline.datasets.holds import record_damage
 from pipeline.db.ids import utcnow
+from pipeline.db.months import Month
 from pipeline.follow_ups.runs import root_of, walk
 from pipeline.operations.queries.tasks import task_not_found
-from pipeline.retention import leftovers, removal
+from pipeline.retention import leftovers, old_months, removal
 from pipeline.retention.guards import OpenRuns, members
 from pipeline.retention.leftovers import Leftovers
 from pipeline.retention.selection import ARTIFACTS, BODIES, CLASSES, ROWS, Candidate, Selection, page
@@ -131,6 +132,7 @@ class _Run:
     ) -> None:
         self._service, self._selection, self._dry_run = service, selection, dry_run
         self._open_runs = OpenRuns()
+        self._months: Collection[Month] = ()
         self.counts = counts or {name: Count() for name in selection.classes}
 
     def finish_leftovers(self) -> None:
@@ -144,6 +146,9 @@ class _Run:
         """Empty one class page by page, and yield the last id of each page but the last."""
         if name == ROWS and after is None:
             self.counts[ROWS].open += self._count_pending()
+        if name == BODIES and not self._dry_run:
+            with self._service.reader.begin() as connection:
+                self._months = old_months.whole_months(connection, self._selection)
         while True:
             with self._service.reader.begin() as connection:
                 found = page(connection, name, self._selection, after)
@@ -151,8 +156,17 @@ class _Run:
             for batch in chunked(candidates, BATCH_SIZE[name]):
                 self._empty(name, batch)
             if (after := found.last_id) is None:
-                return
+                break
             yield after
+        if name == BODIES and not self._dry_run:
+            self._finish_bodies()
+
+    def _finish_bodies(self) -> None:
+        """Delete what was only marked, also by a purge by age that was killed before it came to the end of the month."""
+        for month in sorted(self._months):
+            old_months.finish(self._service, month)
+        if tasks := self._selection.task_ids:
+            old_months.delete_purged(self._service, Delivery.task_id.in_(tasks))
 
     def _count_pending(self) -> int:
         """Return how many of the named tasks wait for their result."""
@@ -180,7 +194,7 @@ class _Run:
             batch = self._without_changed(connection, name, batch)
             batch = self._without_members(connection, name, batch)
             self._count(connection, name, batch)
-            marked = Leftovers() if self._dry_run or not batch else _mark(connection, name, batch)
+            marked = Leftovers() if self._dry_run or not batch else self._mark(connection, name, batch)
             leftover_id = marked.save(connection)
         if leftover_id is not None:
             leftovers.finish(self._service, leftover_id)
@@ -222,10 +236,11 @@ class _Run:
             count.responses += responses
             count.annotations += int(annotations)
 
-
-def _mark(connection: Connection, name: str, batch: Sequence[Candidate]) -> Leftovers:
-    now = utcnow()
-    if name == ROWS:
-        return removal.purge_tasks(connection, [one.task_id for one in batch if one.task_id], now)
-    empty = removal.purge_bodies if name == BODIES else removal.purge_artifacts
-    return empty(connection, [one.id for one in batch], now)
+    def _mark(self, connection: Connection, name: str, batch: Sequence[Candidate]) -> Leftovers:
+        now = utcnow()
+        if name == ROWS:
+            return removal.purge_tasks(connection, [one.task_id for one in batch if one.task_id], now)
+        ids = [one.id for one in batch]
+        if name == BODIES:
+            return removal.purge_bodies(connection, ids, now, self._months)
+        return removal.purge_artifacts(connection, ids, now)

@@ -6,15 +6,28 @@ responses; digest and size of its deliveries and files; unique_id, state and tas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, case, delete, func, literal, null, select, update
 
-from models import Artifact, Delivery, FollowUp, Job, Join, Notification, Response, Subscriber, Task
+from models import (
+    Artifact,
+    Delivery,
+    DeliveryBody,
+    FollowUp,
+    Job,
+    Join,
+    Notification,
+    Response,
+    Subscriber,
+    Task,
+)
 from models.columns import Json
+from pipeline.db.ids import created_at
+from pipeline.db.months import Month
 from pipeline.db.tables import TASKS
 from pipeline.jobs import kinds
 from pipeline.receive.purged import PURGED_ERROR, RESPONSE_CONTENT, TASK_CONTENT
@@ -57,19 +70,25 @@ def unchanged_tasks(connection: Connection, candidates: Sequence[Candidate]) -> 
     }
 
 
-def purge_bodies(connection: Connection, ids: Sequence[UUID], now: datetime) -> Leftovers:
-    """Empty the bodies of these deliveries. One in quarantine is dismissed: nothing is left to look at."""
+def purge_bodies(
+    connection: Connection, ids: Sequence[UUID], now: datetime, later: Collection[Month]
+) -> Leftovers:
+    """Mark these deliveries as purged, and delete their bodies but those of the months `later`: see old_months.py.
+
+    One in quarantine is dismissed: nothing is left to look at.
+    """
     in_quarantine = Delivery.status == "quarantined"
     statement = update(Delivery).where(Delivery.id.in_(ids), Delivery.purged_at.is_(None))
     connection.execute(
         statement.values(
-            body=b"",
             purged_at=now,
             dismissed_at=case(
                 (in_quarantine, func.coalesce(Delivery.dismissed_at, now)), else_=Delivery.dismissed_at
             ),
         )
     )
+    by_row = [one for one in ids if Month.of(created_at(one)) not in later]
+    connection.execute(delete(DeliveryBody).where(DeliveryBody.delivery_id.in_(by_row)))
     return Leftovers()
 
 

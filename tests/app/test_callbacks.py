@@ -23,7 +23,7 @@ from sqlalchemy.exc import TimeoutError as QueuePoolTimeout
 
 from app.application import create_app
 from config import load_settings
-from models import Annotation, Delivery, Response, Task
+from models import Annotation, Delivery, DeliveryBody, Response, Task
 from scale import task_types
 from scale.task_types import task_type
 from tests.servers import OwnPostgres, wait_until
@@ -82,7 +82,9 @@ def count(app: Flask, table: Any) -> int:
 
 def delivery(app: Flask, delivery_id: str) -> Any:
     with app.extensions["weighbridge"].reader.begin() as connection:
-        return connection.execute(select(Delivery.__table__).where(Delivery.id == UUID(delivery_id))).one()
+        of_body = DeliveryBody.delivery_id == Delivery.id
+        statement = select(Delivery.__table__, DeliveryBody.body).join(DeliveryBody, of_body)
+        return connection.execute(statement.where(Delivery.id == UUID(delivery_id))).one()
 
 
 # Who gets in.

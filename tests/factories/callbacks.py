@@ -1,11 +1,18 @@
 """Callbacks to receive, valid but for what a test names."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
+from uuid import UUID
 
-from pipeline.db.ids import new_id, utcnow
+import time_machine
+
+from pipeline.db.ids import first_id_at, new_id, utcnow
 from pipeline.receive.receive import Receipt, parse_body, receive, receive_in_steps
 from pipeline.receive.rows import DeliveryMeta
 from pipeline.service import Service
@@ -63,3 +70,17 @@ def receive_callback(service: Service, body: bytes, environment: str = "live", *
     if (inline_bytes := options.pop("inline_bytes", None)) is not None:
         service = replace(service, settings=replace(service.settings, inline_callback_bytes=inline_bytes))
     return receive(service, body, environment, **options)
+
+
+@contextmanager
+def received_at(moment: datetime) -> Iterator[None]:
+    """Let it be `moment` while the block runs, also for the ids of deliveries, which are made outside of Python."""
+
+    def travelled_id() -> UUID:
+        return UUID(int=first_id_at(moment).int | new_id().int % (1 << 80))
+
+    with (
+        time_machine.travel(moment, tick=False),
+        mock.patch("pipeline.receive.receive.new_id", travelled_id),
+    ):
+        yield

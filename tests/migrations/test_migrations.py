@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, inspect
 
 from models import Base
 from pipeline.db.migrations import PROJECT, alembic_config, migrate
+from pipeline.db.months import is_of_models
 from pipeline.db.revisions import is_newer_than_code, known_revisions, revisions
 
 # Indexes of expressions are not read back from SQLite.
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 def tables(database_url: str) -> set[str]:
     engine = create_engine(database_url)
     try:
-        return set(inspect(engine).get_table_names())
+        return {name for name in inspect(engine).get_table_names() if is_of_models(name, "table", {})}
     finally:
         engine.dispose()
 
@@ -35,7 +36,9 @@ def differences(database_url: str) -> list[Any]:
     engine = create_engine(database_url)
     try:
         with engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            context = MigrationContext.configure(
+                connection, opts={"compare_type": True, "include_name": is_of_models}
+            )
             has, needed = revisions(connection)
             assert has == needed
             return list(compare_metadata(context, Base.metadata))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from models import Annotation, Artifact, AuditEntry, Delivery, FollowUp, Job, Response, Task
+from models import Annotation, Artifact, AuditEntry, Delivery, DeliveryBody, FollowUp, Job, Response, Task
 from pipeline.db.ids import new_id, utcnow
 from pipeline.receive.ordering import CLOCK_WARNING
 from pipeline.service import Service
@@ -39,7 +39,7 @@ def test_a_test_key_never_claims_the_id_of_a_live_task(service: Service, forged:
     honest = callback(boxes("car"))
     receive_by_general_path(service, honest)
     expected = without_test_deliveries(service)
-    for model in (Delivery, Task, Response, Annotation, Artifact, Job):
+    for model in (Delivery, DeliveryBody, Task, Response, Annotation, Artifact, Job):
         with service.engine.begin() as connection:
             connection.execute(model.__table__.delete())  # type: ignore[attr-defined]
     receive_callback(service, forged, "test")

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import redis
 import time_machine
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from config import Settings
 from models import WorkerHeartbeat
 from pipeline.bootstrap import build_service
 from pipeline.db.ids import utcnow
+from pipeline.db.months import Month, existing
 from pipeline.jobs import kinds, queue
 from pipeline.operations import checks
 from pipeline.operations.health import record_heartbeat
@@ -75,6 +76,27 @@ def test_each_worker_dispatches_twice_what_it_can_take_and_not_again_at_once(
     assert queue_length(redis_url) == 4
     other.sweep()
     assert queue_length(redis_url) == 8
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_the_next_months_of_bodies_are_made(new_sweep: Start) -> None:
+    sweep = new_sweep()
+    with time_machine.travel("2031-01-31T12:00:00Z"):
+        sweep.sweep()
+    with sweep.service.reader.begin() as connection:
+        assert existing(connection)[-3:] == [Month(2031, 1), Month(2031, 2), Month(2031, 3)]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_sweep_goes_on_when_the_months_cannot_be_made(
+    new_sweep: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    sweep = new_sweep()
+    with sweep.service.engine.begin() as reading, time_machine.travel("2031-01-31T12:00:00Z"):
+        reading.execute(text("LOCK TABLE delivery_bodies IN ACCESS SHARE MODE"))
+        sweep.sweep()
+    assert "could not make the next months" in caplog.text
+    assert "sweep failed" not in caplog.text
 
 
 def test_nothing_is_dispatched_when_nothing_is_due(new_sweep: Start, redis_url: str) -> None:

@@ -9,7 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, LargeBinary, func, literal, select, text
 
-from models import Delivery
+from models import Delivery, DeliveryBody
+from pipeline.db.bodies import read_body
 from pipeline.db.dialect import byte_position
 from pipeline.db.ids import first_id_at, utcnow
 from pipeline.operations.queries.filters import Filters, Gone, NotFound, equal
@@ -65,11 +66,13 @@ def _body_contains(search: str, conditions: Sequence[ColumnElement[bool]]) -> Co
 
     The limit is inside of the subquery: PostgreSQL would read every body of the table before it looks at a condition.
     """
-    columns = (Delivery.id, Delivery.body, Delivery.size_bytes)
+    columns = (Delivery.id, Delivery.size_bytes)
     newest = select(*columns).where(*conditions).order_by(Delivery.id.desc()).limit(MAX_SEARCHED).subquery()
     wanted = literal(search.encode(errors="surrogateescape"), LargeBinary)
-    found = select(newest.c.id).where(
-        newest.c.size_bytes <= MAX_SEARCHED_BYTES, byte_position(newest.c.body, wanted) > 0
+    found = (
+        select(newest.c.id)
+        .join(DeliveryBody, DeliveryBody.delivery_id == newest.c.id)
+        .where(newest.c.size_bytes <= MAX_SEARCHED_BYTES, byte_position(DeliveryBody.body, wanted) > 0)
     )
     return Delivery.id.in_(found)
 
@@ -111,11 +114,11 @@ def get_delivery(connection: Connection, delivery_id: UUID) -> Mapping[str, Any]
 
 
 def get_body(connection: Connection, delivery_id: UUID) -> bytes:
-    """Return the bytes of a delivery as they were received. Raises NotFound, and Gone if they were purged."""
-    row = _get(connection, delivery_id, Delivery.body, Delivery.purged_at)
-    if row["purged_at"] is not None:
+    """Return the bytes of a delivery as they were received. Raises NotFound, Gone if they were purged, and BodyMissing."""
+    body = read_body(connection, delivery_id)
+    if body is None:
+        row = _get(connection, delivery_id, Delivery.purged_at)
         raise Gone(f"the body of delivery {delivery_id} was purged on {row['purged_at']:%Y-%m-%d}")
-    body: bytes = row["body"]
     return body
 
 

@@ -4,7 +4,7 @@ import json
 
 from sqlalchemy import select
 
-from models import AuditEntry, Delivery, Task
+from models import AuditEntry, DeliveryBody, Task
 from pipeline.datasets import versions
 from pipeline.service import Service
 from tests.app.commands.conftest import Deliver, Run
@@ -23,7 +23,7 @@ def test_it_counts_first_and_purges_with_yes(weighbridge: Run, deliver: Deliver,
     assert (counts["bodies"]["count"], counts["rows"]["count"], counts["dry_run"]) == (1, 1, False)
     with service.reader.begin() as connection:
         assert connection.scalar(select(Task.purged_at)) is not None
-        assert connection.scalar(select(Delivery.body)) == b""
+        assert connection.scalar(select(DeliveryBody.body)) is None
         actions = connection.scalars(select(AuditEntry.action).order_by(AuditEntry.id)).all()
     assert actions == ["purge.start", "purge.finish"]
 

@@ -3,11 +3,12 @@
 import io
 import json
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from config import Settings
 from models import Annotation, Artifact, AuditEntry, Base, Delivery, Response, Task
@@ -20,8 +21,8 @@ from pipeline.db.ids import new_id
 from pipeline.retention.purge import purge
 from pipeline.retention.selection import ARTIFACTS, Selection
 from pipeline.service import Service
-from tests.assertions import table
-from tests.factories.callbacks import RECORDED, boxes, callback, receive_callback
+from tests.assertions import bodies, table
+from tests.factories.callbacks import RECORDED, boxes, callback, receive_callback, received_at
 from tests.servers import wait_until
 
 Rows = dict[str, list[str]]
@@ -95,6 +96,19 @@ def test_every_row_and_content_comes_back_on_the_other_database(
             assert one.read() == two.read()
     with other.reader.begin() as connection:
         assert "backup.restore" in connection.scalars(select(AuditEntry.action)).all()
+
+
+def test_bodies_of_the_past_come_back_in_their_month(
+    service: Service, other: Service, tmp_path: Path
+) -> None:
+    with received_at(datetime(2025, 3, 15, tzinfo=UTC)):
+        receive_callback(service, callback(boxes("car")))
+    back_up(service, tmp_path / "backup", "ana")
+    restore(other, tmp_path / "backup", "ana")
+    assert bodies(other) == bodies(service)
+    if other.engine.dialect.name == "postgresql":
+        with other.reader.begin() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM delivery_bodies_2025_03")) == 1
 
 
 def test_a_used_database_is_refused_until_it_is_forced(service: Service, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 import json
 
-from sqlalchemy import func, select, update
+import pytest
+from sqlalchemy import delete, func, select, update
 from standardwebhooks.webhooks import Webhook
 
-from models import AuditEntry, Job, Notification, Subscriber
+from models import AuditEntry, Delivery, DeliveryBody, Job, Notification, Subscriber
 from pipeline.db.dialect import from_now
+from pipeline.db.ids import utcnow
 from pipeline.events import subscriptions
 from pipeline.jobs import kinds
 from tests.assertions import only, table
@@ -45,6 +47,31 @@ def test_what_is_not_accepted_is_sent_again_with_the_same_id_and_its_history_kep
     )
     assert len({asked.headers["webhook-id"] for asked in receiver.peer.requests}) == 1
     assert chain.jobs() == []
+
+
+@pytest.mark.parametrize("purged", [True, False])
+def test_a_body_that_is_not_there_is_not_sent_and_says_why(
+    chain: Pipeline, receiver: Receiver, purged: bool
+) -> None:
+    subscribe(chain, receiver, "delivery")
+    receiver.status = 500
+    receive(chain, callback(boxes("car")))
+    with chain.service.engine.begin() as connection:
+        connection.execute(delete(DeliveryBody))
+        if purged:
+            connection.execute(update(Delivery).values(purged_at=utcnow()))
+    receiver.status = 204
+    chain.skip_waiting()
+    row = only(chain.service, Notification)
+    if purged:
+        assert (row["state"], row["attempts"][-1]["error"]) == (
+            "failed",
+            "the body of the delivery was purged",
+        )
+    else:
+        assert row["state"] == "pending"
+        assert "was not purged" in only(chain.service, Job)["last_error"]
+    assert len(receiver.peer.requests) == 1
 
 
 def test_after_the_last_attempt_a_notification_has_failed_and_can_be_replayed(

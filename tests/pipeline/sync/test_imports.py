@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models import Annotation, Delivery, SyncRun, Task
+from models import Annotation, Delivery, DeliveryBody, SyncRun, Task
 from pipeline.service import Service
 from pipeline.sync import imports
 from pipeline.sync.imports import Import, UnreadableImport, import_file
@@ -52,7 +52,7 @@ def test_one_task_object_and_the_json_of_an_email_callback_are_taken_alike(servi
         name: rows for name, rows in stored_rows(service).items() if name in ("tasks", "annotations")
     }
     with service.engine.begin() as connection:
-        for model in (Task, Delivery, Annotation):
+        for model in (Task, Delivery, DeliveryBody, Annotation):
             connection.execute(model.__table__.delete())
         connection.exec_driver_sql("DELETE FROM responses")
     whole(service, callback(boxes("car")))
