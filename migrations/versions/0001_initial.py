@@ -445,6 +445,8 @@ def upgrade() -> None:
         op.execute("ALTER TABLE delivery_bodies ALTER COLUMN body SET STORAGE EXTERNAL")
         # A body is stored also where its month is missing. env.py makes the months.
         op.execute("CREATE TABLE delivery_bodies_default PARTITION OF delivery_bodies DEFAULT")
+        # A later callback of an old task finds room next to its row: without it, it would write to every index of the table.
+        op.execute("ALTER TABLE tasks SET (fillfactor = 85)")
         # A third of the time that PostgreSQL's own compression takes. Older servers, and some builds, lack it.
         op.execute("""
             DO $$ BEGIN
