@@ -8,7 +8,8 @@ from sqlalchemy import Connection, LargeBinary, func, select
 
 from models import Delivery, DeliveryBody
 
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 4 * 1024 * 1024
+"""PostgreSQL unpacks a compressed body from its beginning for each chunk."""
 
 
 class BodyMissing(RuntimeError):

@@ -129,14 +129,25 @@ def test_every_constraint_has_a_name_so_that_sqlite_can_change_its_table(empty_d
     assert nameless == []
 
 
-def test_a_response_is_compressed_by_what_the_server_does_fastest(postgres_url: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "column", "otherwise"),
+    [
+        ("responses", "response", ("", "x")),
+        ("delivery_bodies", "body", ("", "e")),
+        ("delivery_bodies_default", "body", ("", "e")),
+    ],
+)
+def test_what_is_large_is_compressed_by_lz4_where_the_server_has_it(
+    postgres_url: str, table: str, column: str, otherwise: tuple[str, str]
+) -> None:
     engine = create_engine(postgres_url)
     with engine.connect() as connection:
         known = connection.exec_driver_sql(
             "SELECT 'lz4' = ANY(enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
         ).scalar()
-        method = connection.exec_driver_sql(
-            "SELECT attcompression FROM pg_attribute WHERE attrelid = 'responses'::regclass AND attname = 'response'"
-        ).scalar()
+        found = connection.exec_driver_sql(
+            "SELECT attcompression, attstorage FROM pg_attribute"
+            f" WHERE attrelid = '{table}'::regclass AND attname = '{column}'"
+        ).one()
     engine.dispose()
-    assert method == ("l" if known else "")
+    assert tuple(found) == (("l", "x") if known else otherwise)
