@@ -1,4 +1,5 @@
-"""The cost of more processes: callbacks and follow-ups with 1, 2, 4 and 8 web and worker processes on one PostgreSQL."""
+"""The cost of more processes: callbacks and follow-ups with 1, 2, 4 and 8 web and worker processes on one PostgreSQL, and
+with 1 and 8 through PgBouncer."""
 
 import threading
 from collections import Counter
@@ -13,8 +14,10 @@ from benchmarks.bodies import ONE_BOX
 from benchmarks.callbacks import measure
 from benchmarks.chain import Chain
 from benchmarks.scale import Scale
+from tests.servers import OwnPgBouncer, pgbouncer_binaries, start_pgbouncer
 
-COUNTS = (1, 2, 4, 8)
+COUNTS = ((1, False), (2, False), (4, False), (8, False), (1, True), (8, True))
+"""Web and worker processes, and whether they reach PostgreSQL through PgBouncer, in transaction mode with 20 connections."""
 FOLLOW_UPS = 500
 MAX_MORE_CPU = 1.10
 LOOK_SECONDS = 0.01
@@ -44,15 +47,20 @@ def waits(contender: stack.Contender) -> Iterator[Counter[str]]:
         thread.join()
 
 
+def _start_pgbouncer(servers: stack.Servers) -> OwnPgBouncer:
+    return start_pgbouncer(servers.postgres, pgbouncer_binaries()[0], {"default_pool_size": "20"})
+
+
 def processes(servers: stack.Servers, seconds: float) -> Table:
     """Measure each number of processes once, on a database of its own."""
     columns = ("callback, CPU ms", "÷ 1", "follow-up, CPU ms", "÷ 1", "drain s", "waits for locks", "goal")
     table = Table("web × worker", *columns)
     first: list[float] = []
-    for count in COUNTS:
+    for count, is_pooled in COUNTS:
         scale = Scale()
+        pooler = _start_pgbouncer(servers) if is_pooled else None
         env = {"WEB_CONCURRENCY": str(count), "WORKER_CONCURRENCY": str(count), "SCALE_API_URL": scale.url}
-        with stack.weighbridge(servers, **env) as ours:
+        with stack.weighbridge(servers, pooler, **env) as ours:
             chain = Chain(ours, scale)
             chain.follow(10)  # warm
             before = stack.cpu_seconds(servers, ours)
@@ -61,9 +69,11 @@ def processes(servers: stack.Servers, seconds: float) -> Table:
             follow_up = (stack.cpu_seconds(servers, ours) - before) * 1000 / FOLLOW_UPS
             callback = measure(servers, ours, ONE_BOX, seconds).cpu
         scale.close()
+        if pooler:
+            pooler.close()
         first = first or [callback, follow_up]
         table.add_row(
-            f"{count} × {count}", f"{callback:.2f}", f"{callback / first[0]:.2f}", f"{follow_up:.2f}",
+            f"{count} × {count}{', PgBouncer' if pooler else ''}", f"{callback:.2f}", f"{callback / first[0]:.2f}", f"{follow_up:.2f}",
             f"{follow_up / first[1]:.2f}", f"{drained:.2f}", f"{waited['Lock'] / max(1, waited.total()):.0%}",
             f"≤ {MAX_MORE_CPU:.2f}",
         )  # fmt: skip

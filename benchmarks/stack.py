@@ -16,7 +16,16 @@ import requests
 
 from benchmarks.load import KEY
 from pipeline.db.migrations import migrate
-from tests.servers import OwnPostgres, OwnRedis, Process, free_port, start_postgres, start_redis, wait_until
+from tests.servers import (
+    OwnPgBouncer,
+    OwnPostgres,
+    OwnRedis,
+    Process,
+    free_port,
+    start_postgres,
+    start_redis,
+    wait_until,
+)
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -80,7 +89,12 @@ def cpu_seconds(servers: Servers, contender: Contender) -> float:
 
 
 def _contender(
-    servers: Servers, name: str, commands: list[list[str]], tables: tuple[str, ...], **env: str
+    servers: Servers,
+    name: str,
+    commands: list[list[str]],
+    tables: tuple[str, ...],
+    pooler: OwnPgBouncer | None = None,
+    **env: str,
 ) -> Contender:
     port = free_port()
     servers.redis.empty()
@@ -90,7 +104,7 @@ def _contender(
         "PATH": os.environ["PATH"],
         "HOME": str(servers.folder),
         "LANG": "C.UTF-8",
-        "DATABASE_URL": url,
+        "DATABASE_URL": pooler.url(database) if pooler else url,
         "REDIS_URL": servers.redis.url,
         "PORT": str(port),
         "SCALE_LIVE_CALLBACK_KEYS": KEY,
@@ -140,7 +154,7 @@ def _contender(
         return True
 
     wait_until(answers, 60, f"{name} answers")
-    return Contender(name, port, url, tables, processes)
+    return Contender(name, port, url, tables, [*([pooler.process] if pooler else []), *processes])
 
 
 def _gunicorn(application: str, *options: str) -> list[str]:
@@ -175,13 +189,14 @@ def naive(servers: Servers, **env: str) -> Iterator[Contender]:
 
 
 @contextmanager
-def weighbridge(servers: Servers, **env: str) -> Iterator[Contender]:
-    """Start this service on PostgreSQL and Redis."""
+def weighbridge(servers: Servers, pooler: OwnPgBouncer | None = None, **env: str) -> Iterator[Contender]:
+    """Start this service on PostgreSQL and Redis, if given behind a pooler, which ends with it."""
     web = [f"{BIN}/gunicorn", "wsgi:app"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
     concurrency = env.get("WORKER_CONCURRENCY", "2")
     worker = [f"{BIN}/celery", "-A", "workers.celery_app", "worker", "-c", concurrency, *quiet]
-    yield from _run(_contender(servers, "weighbridge", [web, worker], ("tasks", "annotations"), **env))
+    tables = ("tasks", "annotations")
+    yield from _run(_contender(servers, "weighbridge", [web, worker], tables, pooler, **env))
 
 
 @contextmanager

@@ -83,7 +83,9 @@ def test_a_large_body_20_times_at_once_is_one_delivery(service: Service) -> None
     assert (live["duplicates"], test["duplicates"]) == (19, 0)
     assert (live["headers"], test["headers"]) == ({}, {"User-Agent": "é"})
     assert live["size_bytes"] == len(body)
-    assert live["received_at"] < live["last_received_at"] < test["received_at"] == test["last_received_at"]
+    times = {live["received_at"], live["last_received_at"]}  # in any order, as all came at once
+    assert len(times) == 2
+    assert max(times) < test["received_at"] == test["last_received_at"]
     run_due_jobs(service)
     assert {row["status"] for row in table(service, Delivery)} == {"quarantined"}
 
