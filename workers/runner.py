@@ -67,20 +67,24 @@ def run_due_jobs(
 
 
 def next_job(service: Service, after: Job | None = None) -> Job | None:
-    """Claim the next job. Large bodies and fetches have their turn when nothing else is due, fetches also `after` each
-    creation of a task."""
+    """Claim the next job.
+
+    Large bodies and fetches have their turn when nothing else is due, fetches also `after` each creation of a task.
+    """
     lease = service.settings.lease_seconds
 
     def claim_other() -> Job | None:
         runnable = service.paused_queues.runnable()
         return queue.claim(service.engine, lease, queues=[name for name in WITHOUT_BOUND if name in runnable])
 
-    def claim_bounded(name: str) -> Job | None:
-        return queue.claim_bounded(service.engine, lease, name, max_running(service))
+    def claim_bounded(names: Iterable[str]) -> Job | None:
+        most = max_running(service)
+        claims = (queue.claim_bounded(service.engine, lease, name, most) for name in names)
+        return next(filter(None, claims), None)
 
     if after is not None and after.queue in queues.CREATION and after.fetch_is_due:
-        return claim_bounded(queues.FETCH) or claim_other()
-    return claim_other() or claim_bounded(queues.PARSE) or claim_bounded(queues.FETCH)
+        return claim_bounded([queues.FETCH]) or claim_other()
+    return claim_other() or claim_bounded(queue.due_bounded(service.engine))
 
 
 def max_running(service: Service) -> int:

@@ -154,6 +154,7 @@ _FIRST_DUE = {
     .limit(1)
     for name in BOUNDED
 }
+_DUE_BOUNDED = select(*(first.scalar_subquery().is_not(None) for first in _FIRST_DUE.values()))
 
 
 @cache
@@ -229,14 +230,18 @@ def claim(
     return None
 
 
+def due_bounded(engine: Engine) -> list[str]:
+    """Return the bounded queues in which a job is due, in order of priority."""
+    with begin_autocommit(engine) as connection:
+        found = connection.execute(_DUE_BOUNDED).one()
+    return [name for name, is_due in zip(_FIRST_DUE, found, strict=True) if is_due]
+
+
 def claim_bounded(engine: Engine, lease_seconds: float, name: str, max_running: int) -> Job | None:
     """Lease the next job of a bounded queue, unless `max_running` of its jobs run already in all processes, or none is due.
 
     Claims of the queue are serialized, so that two workers never take the same last place.
     """
-    with begin_autocommit(engine) as connection:
-        if connection.scalar(_FIRST_DUE[name]) is None:
-            return None
     while True:
         with engine.begin() as connection:
             lock_exclusively(connection, LOCKS[name])
