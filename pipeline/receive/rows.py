@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, case, func, or_, select, update
+from sqlalchemy import Connection, and_, case, func, or_, select, text, update
 
 from models import Batch, Delivery, DeliveryBody, FollowUp, Response
 from pipeline.db.dialect import from_now, insert
@@ -51,12 +51,21 @@ class DeliveryMeta:
         return fields
 
 
+_STORED = Delivery.__tablename__
+ON_REPETITION = {
+    "duplicates": f"{_STORED}.duplicates + 1",
+    # Two that arrive together may be stored in the other order.
+    "last_received_at": f"""CASE WHEN excluded.last_received_at > {_STORED}.last_received_at
+        THEN excluded.last_received_at ELSE {_STORED}.last_received_at END""",
+}
+"""What a repetition of the same bytes changes in their delivery: SQL of each column, for both databases."""
+
 INSERT_SMALL = f"""
 WITH delivery AS (
-    INSERT INTO {Delivery.__tablename__} ({column_names(Delivery)})
+    INSERT INTO {_STORED} ({column_names(Delivery)})
     SELECT {column_names(Delivery)} FROM {record(Delivery, "new", "%(row)s")}
     ON CONFLICT (environment, sha256) DO UPDATE
-    SET duplicates = {Delivery.__tablename__}.duplicates + 1, last_received_at = excluded.last_received_at
+    SET {", ".join(f"{column} = {sql}" for column, sql in ON_REPETITION.items())}
     RETURNING id
 ), body AS (
     INSERT INTO {DeliveryBody.__tablename__} (delivery_id, body)
@@ -77,9 +86,9 @@ def insert_delivery(
         parameters = {"row": dumps(row), "body": body, "id": delivery.id}
         ((first_id,),) = fetch(connection, INSERT_SMALL, parameters)
         return None if first_id == delivery.id else first_id
-    repeated = {"duplicates": Delivery.duplicates + 1, "last_received_at": delivery.received_at}
     statement = insert(connection, Delivery).on_conflict_do_update(
-        index_elements=["environment", "sha256"], set_=repeated
+        index_elements=["environment", "sha256"],
+        set_={column: text(sql) for column, sql in ON_REPETITION.items()},
     )
     stored_id: UUID = connection.scalars(statement.returning(Delivery.id), row).one()
     if stored_id != delivery.id:
