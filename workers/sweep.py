@@ -19,9 +19,10 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.db.commits import CommitCounter
+from pipeline.db.dialect import limit_lock_waits
 from pipeline.db.errors import safe_message
 from pipeline.db.ids import utcnow
-from pipeline.db.months import limit_lock_waits, make_months
+from pipeline.db.months import make_months
 from pipeline.follow_ups import pauses, recording
 from pipeline.follow_ups.activation import activations
 from pipeline.jobs import queue

@@ -22,6 +22,9 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from models.columns import UtcDateTime
 
+LOCK_TIMEOUT_MILLISECONDS = 200
+"""How long maintenance waits for a lock that callbacks queue behind."""
+
 
 class from_now(FunctionElement[datetime]):  # noqa: N801  (a function of SQL)
     """The database's present time plus some seconds, so that the leases of all machines are measured by one clock."""
@@ -78,6 +81,12 @@ def lock_exclusively(connection: Connection, number: int) -> None:
     """Let one transaction at a time pass here, until it ends. On SQLite every transaction that writes is alone anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(number)))
+
+
+def limit_lock_waits(connection: Connection, milliseconds: int = LOCK_TIMEOUT_MILLISECONDS) -> None:
+    """Let this transaction fail, and be tried again later, where it would wait longer for a lock: callbacks queue behind it."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds}")
 
 
 class byte_position(FunctionElement[int]):  # noqa: N801  (a function of SQL)

@@ -15,13 +15,14 @@ from alembic.operations import Operations
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import OperationalError
 
+from pipeline.db.dialect import limit_lock_waits
 from pipeline.db.engine import read_only
 from pipeline.db.revisions import is_newer_than_code
 
 log = logging.getLogger("alembic.migrations")
 
 PROJECT = Path(__file__).resolve().parents[2]
-MIGRATE_LOCK_TIMEOUT_SECONDS = 1
+MIGRATE_LOCK_TIMEOUT_MILLISECONDS = 1_000
 """How long a statement waits for a lock. Callbacks queue behind it, and give up after three seconds."""
 LOCK_PAUSE_SECONDS = 2.0
 MAX_LOCK_ATTEMPTS = 200
@@ -69,7 +70,9 @@ def run_alone(engine: Engine, run: Callable[[Connection], None]) -> None:
         elif is_sqlite:
             run(connection)
         else:
-            event.listen(engine, "begin", _wait_briefly_for_locks)
+            event.listen(
+                engine, "begin", lambda begun: limit_lock_waits(begun, MIGRATE_LOCK_TIMEOUT_MILLISECONDS)
+            )
             _run_until_unlocked(engine, run)
 
 
@@ -99,10 +102,6 @@ def _lock_postgresql(engine: Engine) -> Iterator[Connection]:
             connection.rollback()
             time.sleep(LOCK_PAUSE_SECONDS / 10)
         yield connection
-
-
-def _wait_briefly_for_locks(connection: Connection) -> None:
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{MIGRATE_LOCK_TIMEOUT_SECONDS}s'")
 
 
 def _run_until_unlocked(engine: Engine, run: Callable[[Connection], None]) -> None:

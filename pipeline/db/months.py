@@ -22,7 +22,6 @@ MONTHS_AHEAD = 2
 """Months that are made before they begin: as long no process that makes them has to run."""
 MAX_MONTHS = 240
 """Months that are made for bodies of the past."""
-LOCK_TIMEOUT_MILLISECONDS = 200
 _LOCK_KEY = 0x4D6F6E74_68735F5F  # "Months__"
 _PARTITION = re.compile(rf"{TABLE}_(\d{{4}})_(\d\d)")
 
@@ -43,6 +42,9 @@ class Month(NamedTuple):
         """Return the month that is this number of months later."""
         count = self.year * 12 + self.number - 1 + months
         return Month(count // 12, count % 12 + 1)
+
+    def __str__(self) -> str:
+        return f"{self.year:04}-{self.number:02}"
 
     @property
     def start(self) -> datetime:
@@ -77,20 +79,30 @@ def existing(connection: Connection) -> list[Month]:
     return sorted(_partitions(connection) or ())
 
 
+def missing(connection: Connection, now: datetime, since: datetime | None = None) -> list[Month]:
+    """Return the months of which make_months() would find no partition, in order."""
+    found = _partitions(connection)
+    return [] if found is None else sorted(set(_wanted(now, since)) - found)
+
+
+def is_in_default(connection: Connection, month: Month) -> bool:
+    """Return whether the default partition holds bodies of the month, because it had no partition when they came."""
+    of_month = f"delivery_id >= '{first_id_at(month.start)}' AND delivery_id < '{first_id_at(month.end)}'"
+    return bool(connection.scalar(text(f"SELECT EXISTS (SELECT FROM {TABLE}_default WHERE {of_month})")))
+
+
 def make_months(connection: Connection, now: datetime, since: datetime | None = None) -> None:
     """Make the partitions of the present and the next months that are missing, and of those from `since` on.
 
     A month with bodies in the default partition is left out: they stay there, and a purge deletes them row by row.
     """
-    found = _partitions(connection)
-    if found is None or found.issuperset(wanted := set(_wanted(now, since))):
+    if not missing(connection, now, since):
         return
     lock_exclusively(connection, _LOCK_KEY)
-    for month in sorted(wanted - set(existing(connection))):
-        start, end = first_id_at(month.start), first_id_at(month.end)
-        outside = f"SELECT FROM {TABLE}_default WHERE delivery_id >= '{start}' AND delivery_id < '{end}'"
-        if connection.scalar(text(f"SELECT EXISTS ({outside})")):
+    for month in missing(connection, now, since):
+        if is_in_default(connection, month):
             continue
+        start, end = first_id_at(month.start), first_id_at(month.end)
         # CREATE TABLE … PARTITION OF would lock the whole table.
         connection.execute(text(f"CREATE TABLE {month.partition} (LIKE {TABLE} INCLUDING ALL)"))
         connection.execute(
@@ -103,12 +115,6 @@ def make_months(connection: Connection, now: datetime, since: datetime | None = 
 def drop_month(connection: Connection, month: Month) -> None:
     """Drop a month with its bodies."""
     connection.execute(text(f"DROP TABLE IF EXISTS {month.partition}"))
-
-
-def limit_lock_waits(connection: Connection) -> None:
-    """Let this transaction fail, and be tried again later, where it would wait for a lock: callbacks wait behind it."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}"))
 
 
 def _wanted(now: datetime, since: datetime | None) -> Iterator[Month]:

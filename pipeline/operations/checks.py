@@ -20,6 +20,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.deployment import deployment_problems, weak_secrets
 from models import ApiToken, Delivery, FollowUp, Job
+from pipeline.db import months
+from pipeline.db.ids import utcnow
+from pipeline.db.months import Month
 from pipeline.db.probe import write_fault
 from pipeline.db.revisions import is_newer_than_code, is_older_than_code, revisions
 from pipeline.jobs.rate_limits import clear_rate_limit, set_rate_limit
@@ -232,6 +235,23 @@ def creation(service: Service, connection: Connection) -> Checks:
         yield Check("creation", WARNING, message)
 
 
+def months_of_bodies(service: Service, connection: Connection) -> Checks:
+    """Check that this and the next month of bodies have a partition. Bodies without one are stored all the same."""
+    now = utcnow()
+    for month in months.missing(connection, now):
+        if month > Month.of(now).later(1):
+            continue  # at the turn of a month it is missing until the next sweep
+        if months.is_in_default(connection, month):
+            message = f"{month} had no partition in time: its bodies are in the default one, and are purged row by row"
+            yield Check("months of bodies", OK, message)
+        else:
+            message = f"{month} has no partition: its bodies will be purged row by row"
+            fix = (
+                "`weighbridge db upgrade` makes it, or says why it cannot. So does every worker, in its log."
+            )
+            yield Check("months of bodies", WARNING, message, fix)
+
+
 def _count(connection: Connection, model: Any, condition: Any) -> int:
     return connection.scalar(select(func.count()).select_from(model).where(condition)) or 0
 
@@ -412,7 +432,7 @@ def prices(context: Context) -> Checks:
         yield Check("prices", OK, f"{len(found.prices)} in {found.currency}")
 
 
-DATABASE_CHECKS = (worker, tokens, jobs, quarantine, follow_ups, creation)
+DATABASE_CHECKS = (worker, tokens, jobs, quarantine, follow_ups, creation, months_of_bodies)
 READINESS_CHECKS: tuple[Callable[[Context], Checks], ...] = (database, broker, workflow_files, prices)
 CHECKS: tuple[Callable[[Context], Checks], ...] = (
     settings,

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, inspect, select, table
 
+from pipeline.db import months
+from pipeline.db.ids import utcnow
 from pipeline.db.revisions import revisions
 from pipeline.service import Service
 
@@ -30,16 +32,17 @@ class Upgrade(NamedTuple):
 
 
 def upgrade_database(service: Service) -> Upgrade:
-    """Migrate to the revision that this code needs. Raises RowsLost.
+    """Migrate to the revision that this code needs, and make the months of bodies that are missing. Raises RowsLost.
 
     Rows are counted on SQLite only: it rebuilds a table in order to change it.
     """
     with service.reader.begin() as connection:
         previous, required = revisions(connection)
+        is_current = previous == required and not months.missing(connection, utcnow())
         rebuilds = connection.dialect.name == "sqlite" and previous != required
         before = _count_rows(connection) if rebuilds else {}
     service.engine.dispose()
-    if previous == required:
+    if is_current:
         return Upgrade(required, previous, None)
     from pipeline.db.migrations import migrate  # with Alembic, which most starts do not need
 

@@ -12,8 +12,9 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, select, text
 from sqlalchemy.exc import DBAPIError
 
 from models import Delivery, DeliveryBody
+from pipeline.db.dialect import limit_lock_waits
 from pipeline.db.errors import is_transient, safe_message
-from pipeline.db.months import Month, drop_month, existing, limit_lock_waits
+from pipeline.db.months import Month, drop_month, existing
 from pipeline.retention.selection import Selection
 from pipeline.service import Service
 

@@ -12,7 +12,9 @@ from sqlalchemy import update
 from config import load_settings
 from config.deployment import deployment_problems
 from models import Job
+from pipeline.db.ids import utcnow
 from pipeline.db.migrations import migrate
+from pipeline.db.months import Month, drop_month
 from pipeline.follow_ups.decisions import pause_creation
 from pipeline.jobs import kinds, queue
 from pipeline.operations.health import record_heartbeat
@@ -151,6 +153,37 @@ def test_a_database_without_tables_is_a_problem_that_one_command_fixes(
     assert "already" in commands_of(app)("db", "upgrade").stdout
     assert commands_of(app)("db", "current").exit_code == 0
     assert looked_at(app)[1]["migrations"]["state"] == "ok"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_month_of_bodies_without_a_partition_is_named_until_it_is_made(
+    make_app: Callable[..., Flask], working: dict[str, str], service: Service, deliver: Deliver
+) -> None:
+    app = make_app(**working)
+    this, following = Month.of(utcnow()), Month.of(utcnow()).later(1)
+
+    def found() -> list[tuple[str, str]]:
+        checks = json.loads(commands_of(app)("doctor", "--json").stdout)["checks"]
+        return [
+            (one["message"].split()[0], one["state"]) for one in checks if one["name"] == "months of bodies"
+        ]
+
+    def problems() -> list[str]:
+        answer = app.test_client().get("/readyz", headers={"Authorization": f"Bearer {working['API_TOKEN']}"})
+        assert answer.json is not None
+        return [one for one in answer.json["problems"] if "months of bodies" in one]
+
+    assert found() == []
+    with service.engine.begin() as connection:
+        for month in (this, following, following.later(1)):
+            drop_month(connection, month)
+    assert found() == [(str(this), "warning"), (str(following), "warning")]
+    assert len(problems()) == 2
+    deliver(b"no JSON")
+    assert found() == [(str(this), "ok"), (str(following), "warning")]
+    assert commands_of(app)("db", "upgrade").exit_code == 0
+    assert found() == [(str(this), "ok")]
+    assert problems() == []
 
 
 def test_a_database_that_is_away_is_a_problem_without_a_traceback(make_app: Callable[..., Flask]) -> None:

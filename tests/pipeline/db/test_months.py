@@ -9,8 +9,9 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 
 from models import DeliveryBody
+from pipeline.db.dialect import limit_lock_waits
 from pipeline.db.ids import utcnow
-from pipeline.db.months import Month, drop_month, existing, limit_lock_waits, make_months
+from pipeline.db.months import Month, drop_month, existing, make_months
 from pipeline.service import Service
 from tests.assertions import bodies
 from tests.factories.callbacks import boxes, callback, receive_callback, received_at
