@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+log = logging.getLogger(__name__)
 
 DATA_SQLSTATE_CLASSES = ("22", "23", "54")
 """Data exceptions, integrity violations, exceeded program limits: what the row itself is refused for."""
@@ -71,3 +75,8 @@ def safe_message(error: BaseException) -> str:
     """Return the type and the first line of the error; other lines may contain row values, such as signed URLs."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+
+
+def log_fallback(fault: Exception, fields: Mapping[str, object]) -> None:
+    """Log that a fast path failed, for what `fields` name: the general path knows what to do then."""
+    log.info("fast path failed, using the general path", extra={**fields, "error": safe_message(fault)})

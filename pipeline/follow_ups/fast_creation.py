@@ -6,22 +6,19 @@ general path of task_creation.py. A property test holds both to the same rows.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
 from models import FollowUp, Job, Task
-from pipeline.db.errors import safe_message
+from pipeline.db.errors import log_fallback
 from pipeline.db.follow_up_states import CANCELED, CREATED, ERROR, PLANNED
 from pipeline.db.json import dumps
 from pipeline.db.postgresql import fetch
 from pipeline.events.subscriptions import FOLLOW_UP, has_subscriber
 from pipeline.jobs import queue
 from pipeline.service import Service
-
-log = logging.getLogger(__name__)
 
 # A follow-up that was canceled during the call, or a lost lease, ends in the division by zero, which rolls the task back.
 STATEMENT = f"""
@@ -67,7 +64,6 @@ def record_usual_creation(service: Service, job: queue.Job, task_row: Mapping[st
         }
         ((is_recorded,),) = fetch(service.engine, STATEMENT, parameters)
     except (DBAPIError, TypeError) as fault:  # TypeError: JSON that only the general path can write
-        fields = {**job.log_fields, "error": safe_message(fault)}
-        log.info("fast path failed, using the general path", extra=fields)
+        log_fallback(fault, job.log_fields)
         return False
     return bool(is_recorded)

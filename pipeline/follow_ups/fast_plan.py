@@ -6,7 +6,6 @@ writes nothing, and the caller takes the general path of plan_task.py. A propert
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models import FollowUp, Job, Join, SpendCounter, Task
 from models.follow_up import HELD_FOR_A_FILE
-from pipeline.db.errors import safe_message
+from pipeline.db.errors import log_fallback
 from pipeline.db.follow_up_states import PLANNED
 from pipeline.db.ids import utcnow
 from pipeline.db.json import dumps
@@ -29,8 +28,6 @@ from workflows.planning.joins import joins_for
 
 if TYPE_CHECKING:
     from pipeline.follow_ups.plan_task import TaskPlan
-
-log = logging.getLogger(__name__)
 
 MAX_FOLLOW_UPS = 500
 
@@ -114,8 +111,7 @@ def store_usual_plan(service: Service, job: queue.Job, plan: TaskPlan) -> Stored
         parameters, jobs = prepared
         stored = fetch(service.engine, STATEMENT, parameters)
     except (DBAPIError, TypeError) as fault:  # TypeError: JSON that only the general path can write
-        fields = {**job.log_fields, "error": safe_message(fault)}
-        log.info("fast path failed, using the general path", extra=fields)
+        log_fallback(fault, job.log_fields)
         return None
     if not stored:
         return None

@@ -7,7 +7,6 @@ property test holds both paths to the same rows.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeGuard
 from uuid import UUID
@@ -16,7 +15,7 @@ from sqlalchemy import Connection
 
 from models import Annotation, Delivery, DeliveryBody, Job, Response, Task
 from pipeline.db.annotation_rows import COLUMNS, FROM_ARRAYS, arrays
-from pipeline.db.errors import safe_message
+from pipeline.db.errors import log_fallback
 from pipeline.db.ids import new_id
 from pipeline.db.json import dumps
 from pipeline.db.tables import TASKS, column_names, record
@@ -29,8 +28,6 @@ from pipeline.service import Service
 from scale.canonical import canonical_json, digest_of
 from scale.envelope import ABSENT, Callback
 from scale.task_types import parse_response
-
-log = logging.getLogger(__name__)
 
 EMPTY_TASK: Mapping[str, Any] = dict.fromkeys(TASKS.c.keys())
 """The row of a task without any delivery."""
@@ -103,7 +100,7 @@ def insert_first_callback(
     try:
         first = _rows(service, delivery, body, headers, callback)
     except Exception as failure:
-        _log_fallback(delivery, callback, failure)
+        log_fallback(failure, delivery.log_fields(callback))
         return None
     if first is None:
         return None
@@ -115,7 +112,7 @@ def insert_first_callback(
             inserted = execute_prepared(engine, connection, PREPARED_NAME, STATEMENT, first.parameters)
             return first.job_ids if inserted == b"1" else None
         except Exception as fault:
-            _log_fallback(delivery, callback, fault)
+            log_fallback(fault, delivery.log_fields(callback))
             return None
 
 
@@ -172,10 +169,3 @@ def _insert_and_publish(
         if not connection.exec_driver_sql(STATEMENT, first.parameters).scalar():
             return None
         return first.job_ids + events.publish(connection, delivery, callback)
-
-
-def _log_fallback(delivery: DeliveryMeta, callback: Callback, fault: Exception) -> None:
-    log.info(
-        "fast path failed, using the general path",
-        extra={**delivery.log_fields(callback), "error": safe_message(fault)},
-    )
