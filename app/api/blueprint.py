@@ -41,7 +41,7 @@ class ArgumentsParser(FlaskParser):
             parsed = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise ProblemError(400, f"The body is not valid JSON: {error}.") from None
-        _check_text(parsed)
+        check_text(parsed)
         return parsed
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:
@@ -52,7 +52,7 @@ class ArgumentsParser(FlaskParser):
         return self._makeproxy(given, schema)
 
 
-def _check_text(value: Any) -> None:
+def check_text(value: Any) -> None:
     """Raise ProblemError for a NUL character anywhere in a parsed body: PostgreSQL cannot store it."""
     pending = [value]
     while pending:

@@ -29,6 +29,7 @@ from app.console import (  # noqa: F401  each screen adds its routes to the blue
     session,
     settings,
     sign_in,
+    start,
     subscribers,
     task,
     task_actions,

@@ -14,11 +14,11 @@ from app.api.backfills import MAX_EVALUATED, BackfillRequest, filters_of
 from app.console import session
 from app.console.frame import blueprint, page
 from app.console.lists import Filter, load_query, read_filters
-from app.console.workflows import find_workflow
+from app.console.workflows import loaded_workflow
 from app.extensions import dispatcher, service
 from pipeline.access.tokens import OPERATE
 from pipeline.follow_ups import backfill
-from pipeline.operations.queries import NotFound, Record
+from pipeline.operations.queries import Record
 from pipeline.operations.queries import backfills as queries
 from workflows.definition.model import Workflow
 
@@ -44,7 +44,7 @@ OPTIONS = {"per_minute": "rate"}
 def confirm_backfill(name: str) -> Response:
     """Show what a backfill with the filters of the address would create. Nothing is written."""
     session.require_role(OPERATE)
-    workflow, chosen = _loaded(name), read_filters(FILTERS)
+    workflow, chosen = loaded_workflow(name), read_filters(FILTERS)
     found = _preview(workflow, load_query(BackfillRequest(), chosen))
     words = [
         word
@@ -67,7 +67,7 @@ def confirm_backfill(name: str) -> Response:
 def start_backfill(name: str) -> Response:
     """Start a backfill; ask again if more results match than were shown."""
     session.require_role(OPERATE)
-    _loaded(name)
+    loaded_workflow(name)
     chosen, shown = read_filters(FILTERS), request.form.get("expected", type=int)
     given = load_query(BackfillRequest(), chosen)
     if shown is None:
@@ -105,13 +105,6 @@ def switch_backfill(backfill_id: UUID, verb: str) -> Response:
     dispatcher().dispatch(job_ids)
     flash(f"{'Stopped' if verb == 'stop' else 'Resumed'} the backfill.")
     return redirect(url_for("console.workflow", name=row["workflow"]))
-
-
-def _loaded(name: str) -> Workflow:
-    found = find_workflow(name)
-    if not isinstance(found, Workflow):
-        raise NotFound(f"the file of the workflow {name} is not loaded")
-    return found
 
 
 def _preview(workflow: Workflow, given: Record) -> backfill.BackfillPreview:

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 
 from app.bulk_decisions import cost_of
 from app.console import session
-from app.console.frame import blueprint, live_part, page
+from app.console.frame import blueprint, live_part, page, sentence
 from app.console.lists import PAGE_ROWS, download, refuse_nul
 from app.extensions import dispatcher, service
 from pipeline.access.tokens import OPERATE
@@ -66,7 +66,7 @@ def confirm_bulk_action(name: str) -> Response:
         action=action,
         filters=filters,
         count=count,
-        cost=None if keys is None else _sentence(cost_of(keys).summary),
+        cost=None if keys is None else sentence(cost_of(keys).summary),
         command=action.shell_line(filters),
         back=url_for(BACK[list_name], **filters),
         here=f"{request.path}?{urlencode(filters)}",
@@ -139,7 +139,3 @@ def _filters(action: Action) -> dict[str, Any]:
     refuse_nul()
     names = bulk_actions.filter_names(action)
     return {name: value for name in names if (value := request.args.get(name, "").strip())}
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}"

@@ -99,12 +99,12 @@ def error_page(status: int, title: str, message: str) -> Response:
 
 @blueprint.errorhandler(NotFound)
 def _not_found(error: NotFound) -> Response:
-    return error_page(404, "Not found", f"{str(error)[:1].upper()}{str(error)[1:]}.")
+    return error_page(404, "Not found", f"{sentence(str(error))}.")
 
 
 @blueprint.errorhandler(Gone)
 def _gone(error: Gone) -> Response:
-    return error_page(410, "Purged", f"{str(error)[:1].upper()}{str(error)[1:]}. Its digest and counts stay.")
+    return error_page(410, "Purged", f"{sentence(str(error))}. Its digest and counts stay.")
 
 
 @blueprint.errorhandler(InvalidCursor)
@@ -207,6 +207,12 @@ def without(chosen: Mapping[str, str], *names: str) -> dict[str, str]:
 def show_stem(path: str) -> str:
     """Return the name of a file without its folder and suffix."""
     return PurePath(path).stem
+
+
+@blueprint.app_template_filter("sentence")
+def sentence(text: str) -> str:
+    """Return a text with its first letter as that of a sentence."""
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 @blueprint.app_template_filter("short")

@@ -28,6 +28,7 @@ from pipeline.operations.queries.views import MAX_CHARACTERS, FilesPending, TooL
 from workflows.definition.model import InvalidWorkflow, Limit, Workflow, limits_for
 from workflows.definition.money import format_amount, from_micros
 from workflows.docs.graph import svg
+from workflows.planning.inputs import takes_inputs
 
 MAX_FILE_BYTES = 64 * 1024
 DRY_RUN_DAYS = 7
@@ -50,6 +51,7 @@ def workflow(name: str) -> Response:
         f"Workflow {name}",
         **context,
         limits=_limits(found),
+        takes_inputs=isinstance(found, Workflow) and takes_inputs(found),
         task_id=task_id,
         dry_run=_dry_run(found, task_id) if task_id and isinstance(found, Workflow) else None,
         week=_dry_week(found) if "days" in request.args and isinstance(found, Workflow) else None,

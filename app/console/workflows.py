@@ -89,3 +89,11 @@ def find_workflow(name: str) -> Workflow | InvalidWorkflow:
         if name == (found.name or Path(found.path).stem):
             return found
     raise NotFound(f"no workflow is called {name}")
+
+
+def loaded_workflow(name: str) -> Workflow:
+    """Return a workflow whose file is valid. Raises NotFound."""
+    found = find_workflow(name)
+    if not isinstance(found, Workflow):
+        raise NotFound(f"the file of the workflow {name} is not loaded")
+    return found

@@ -33,7 +33,11 @@ def takes_inputs(workflow: Workflow) -> bool:
     return any(step.start is not None for step in workflow.steps)
 
 
+def required_columns(workflow: Workflow) -> list[str]:
+    """Return the columns that the workflow requires of an input."""
+    return [*dict.fromkeys(column for step in workflow.steps if step.start for column in step.start.columns)]
+
+
 def missing_columns(workflow: Workflow, row: Mapping[str, Any]) -> list[str]:
     """Return the columns that the workflow requires of an input and that this one does not have."""
-    needed = {column: None for step in workflow.steps if step.start for column in step.start.columns}
-    return [column for column in needed if row.get(column) is None]
+    return [column for column in required_columns(workflow) if row.get(column) is None]

@@ -44,10 +44,23 @@ steps:
         objects_to_annotate: [car]
         with_labels: true
 """,
+    "from-images.yaml": """workflow: from-images
+steps:
+  boxes:
+    start: {columns: [image, objects]}
+    copies: 2
+    create:
+      type: annotation
+      params:
+        instruction: Draw a box around each object
+        attachment_type: image
+        attachment: ${{ row.image }}
+        objects_to_annotate: ${{ row.objects }}
+""",
     "broken.yaml": "workflow: broken\nsteps:\n  one:\n    after: {type: annotation}\n    wrong: <b>1</b>\n",
     "nameless.yaml": "steps: [",
 }
-"""Files of workflows: one that plans, one with errors, and one that is no YAML."""
+"""Files of workflows: one that plans, one that begins with inputs, one with errors, and one that is no YAML."""
 
 BOX = {"type": "box", "label": "car", "uuid": "a", "left": 100, "top": 50, "width": 200, "height": 100}
 SHAPES: list[dict[str, Any]] = [

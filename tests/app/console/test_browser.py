@@ -39,6 +39,7 @@ SCREENS = (
     "workflows",
     "workflows/second-look?task=drawn&days=7",
     "workflows/second-look/backfill?project=meadow",
+    "workflows/from-images/start",
     "workflows/broken",
     "workflows/nameless",
     "datasets",

@@ -87,6 +87,7 @@ def test_signing_out_ends_the_session(admin: Person) -> None:
         "/tokens/revoke",
         "/bulk-actions/new/deliveries.replay",
         "/workflows/creation/pause",
+        "/workflows/any/start",
         "/bulk-actions/new/follow-ups.approve",
     ],
 )
