@@ -60,14 +60,9 @@ def _names(description: str) -> fields.List[str]:
     )
 
 
-class Registration(Schema):
-    """The body of a registration."""
+class SubscribedEvents(Schema):
+    """Which events a subscriber receives."""
 
-    url = fields.String(
-        required=True,
-        validate=Length(1, 2000),
-        metadata={"description": "URL of the receiver. SUBSCRIBER_HOSTS must name its host."},
-    )
     events = fields.List(
         fields.String(validate=Length(1, 64)),
         required=True,
@@ -79,6 +74,16 @@ class Registration(Schema):
     )
     step = _names("Only events of tasks that these steps created, of their follow-ups and joins.")
     project = _names("Only events of these projects of Scale.")
+
+
+class Registration(SubscribedEvents):
+    """The body of a registration."""
+
+    url = fields.String(
+        required=True,
+        validate=Length(1, 2000),
+        metadata={"description": "URL of the receiver. SUBSCRIBER_HOSTS must name its host."},
+    )
     with_result = fields.Boolean(
         load_default=False,
         metadata={
@@ -150,11 +155,11 @@ def add_subscriber(registration: Mapping[str, Any]) -> Record:
     """Register a subscriber"""
     given = dict(registration)
     filters = {name: given.pop(name) for name in FILTERS}
-    try:
-        with service().engine.begin() as connection:
-            row = subscriptions.add(connection, service().settings, actor(), filters=filters, **given)
-    except InvalidSubscriber as error:
-        raise ProblemError(422, str(error)) from None
+    row = _change(
+        lambda connection: subscriptions.add(
+            connection, service().settings, actor(), filters=filters, **given
+        )
+    )
     return queries.without_secrets(row) | {"secret": row["secret"]}
 
 
@@ -173,18 +178,27 @@ def remove_subscriber(subscriber_id: UUID) -> None:
     _change(lambda connection: subscriptions.remove(connection, actor(), subscriber_id))
 
 
+@blueprint.put("/subscribers/<uuid:subscriber_id>/events")
+@blueprint.arguments(SubscribedEvents)
+@blueprint.response(200, Subscriber)
+def select_events(selection: Mapping[str, Any], subscriber_id: UUID) -> Record:
+    """Replace the events of a subscriber, with their filters"""
+    filters = {name: selection[name] for name in FILTERS}
+    return _changed(subscriber_id, subscriptions.select_events, selection["events"], filters)
+
+
 @blueprint.post("/subscribers/<uuid:subscriber_id>/enable")
 @blueprint.response(200, Subscriber)
 def enable_subscriber(subscriber_id: UUID) -> Record:
     """Enable a subscriber"""
-    return _set_enabled(subscriber_id, True)
+    return _changed(subscriber_id, subscriptions.enable, True)
 
 
 @blueprint.post("/subscribers/<uuid:subscriber_id>/disable")
 @blueprint.response(200, Subscriber)
 def disable_subscriber(subscriber_id: UUID) -> Record:
     """Disable a subscriber"""
-    return _set_enabled(subscriber_id, False)
+    return _changed(subscriber_id, subscriptions.enable, False)
 
 
 @blueprint.post("/subscribers/<uuid:subscriber_id>/test")
@@ -219,8 +233,8 @@ def replay_notification(notification_id: UUID) -> Record:
         return queries.get_notification(connection, notification_id)
 
 
-def _set_enabled(subscriber_id: UUID, is_enabled: bool) -> Record:
-    _change(lambda connection: subscriptions.enable(connection, actor(), subscriber_id, is_enabled))
+def _changed(subscriber_id: UUID, change: Callable[..., Any], *arguments: Any) -> Record:
+    _change(lambda connection: change(connection, actor(), subscriber_id, *arguments))
     with service().reader.begin() as connection:
         return queries.get_subscriber(connection, subscriber_id)
 
@@ -231,3 +245,5 @@ def _change(change: Callable[[Connection], Any]) -> Any:
             return change(connection)
     except LookupError as error:
         raise ProblemError(404, str(error.args[0])) from None
+    except InvalidSubscriber as error:
+        raise ProblemError(422, str(error)) from None

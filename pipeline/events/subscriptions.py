@@ -104,7 +104,7 @@ def add(
     headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Register a subscriber. Return its row, the only time that its secret is shown. Raises InvalidSubscriber."""
-    _check_events(events)
+    selection = _selection(events, filters or {})
     try:
         check_allowed(url, settings.subscriber_hosts)
     except DownloadRefused as refused:
@@ -114,8 +114,7 @@ def add(
     row = {
         "id": new_id(),
         "url": url,
-        "events": list(dict.fromkeys(events)),
-        "filters": {name: list(names) for name, names in (filters or {}).items() if names} or None,
+        **selection,
         "with_result": with_result,
         "secret": secret or f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
         "headers": dict(headers or {}) or None,
@@ -128,11 +127,31 @@ def add(
     return {**row, "reason": None}
 
 
-def _check_events(events: Sequence[str]) -> None:
+def select_events(
+    connection: Connection,
+    actor: str,
+    subscriber_id: UUID,
+    events: Sequence[str],
+    filters: Mapping[str, Sequence[str]],
+) -> None:
+    """Replace the events and the filters of a subscriber. Raises InvalidSubscriber and LookupError."""
+    selection = _selection(events, filters)
+    statement = update(Subscriber).where(Subscriber.id == subscriber_id).values(**selection)
+    if not connection.execute(statement).rowcount:
+        raise LookupError(f"there is no subscriber {subscriber_id}")
+    log_action(connection, actor, "subscriber.select", str(subscriber_id), selection)
+
+
+def _selection(events: Sequence[str], filters: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return the columns that say which events a subscriber receives. Raises InvalidSubscriber."""
     unknown = [event for event in events if event.partition(".")[0] not in EVENTS]
     if unknown or not events:
         problem = f"no event is called {', '.join(unknown)}" if unknown else "no event is named"
         raise InvalidSubscriber(f"{problem}; the groups are {', '.join(EVENTS)}, and single events of them")
+    return {
+        "events": list(dict.fromkeys(events)),
+        "filters": {name: list(names) for name, names in filters.items() if names} or None,
+    }
 
 
 RESERVED_HEADERS = frozenset(

@@ -58,6 +58,10 @@ def test_a_subscriber_is_registered_notified_and_removed(
     assert client.post(f"/api/v1/notifications/{notification['id']}/replay").json["state"] == "pending"
     run_due_jobs(app.extensions["weighbridge"])
     assert [one.headers["webhook-id"] for one in receiver.requests] == [asked.headers["webhook-id"]] * 2
+    selected = client.put(f"{address}/events", json={"events": ["join"], "workflow": ["chain"]}).json
+    assert (selected["events"], selected["workflow"], selected["project"]) == (["join"], ["chain"], [])
+    refused = client.put(f"{address}/events", json={"events": ["joins"]})
+    assert (refused.status_code, client.get(address).json["events"]) == (422, ["join"])
     assert client.post(f"{address}/disable").json["enabled"] is False
     assert client.post(f"{address}/test").status_code == 409
     assert client.post(f"{address}/enable").json["enabled"] is True
@@ -90,5 +94,6 @@ def test_one_that_is_not_known_is_404(client: FlaskClient) -> None:
         f"notifications/{nobody}/replay",
     ):
         assert client.post(f"/api/v1/{path}").status_code == 404
+    assert client.put(f"/api/v1/subscribers/{nobody}/events", json={"events": ["task"]}).status_code == 404
     assert client.delete(f"/api/v1/subscribers/{nobody}").status_code == 404
     assert client.get(f"/api/v1/subscribers/{nobody}/notifications").status_code == 404

@@ -33,6 +33,11 @@ def test_a_subscriber_is_added_tested_and_removed(make_app: Callable[..., Flask]
         assert weighbridge("subscribers", "replay", row["id"]).exit_code == 0
         run_due_jobs(app.extensions["weighbridge"])
         assert len(receiver.requests) == 2
+        select = ("subscribers", "select", added["id"])
+        assert weighbridge(*select, "join", "--step", "vote").exit_code == 0
+        (row,) = json.loads(weighbridge("subscribers", "list", "--json").stdout)
+        assert (row["events"], row["step"]) == (["join"], ["vote"])
+        assert "no event is called joins" in weighbridge(*select, "joins").stderr
         assert weighbridge("subscribers", "disable", added["id"]).exit_code == 0
         assert weighbridge("subscribers", "test", added["id"]).exit_code == 1
         assert weighbridge("subscribers", "enable", added["id"]).exit_code == 0

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from models import Notification, Subscriber
+from pipeline.db.ids import new_id
 from pipeline.events import subscriptions
 from pipeline.events.subscriptions import InvalidSubscriber
-from tests.assertions import table
+from tests.assertions import only, table
 from tests.factories.callbacks import boxes, callback
 from tests.factories.pipelines import Pipeline
 from tests.factories.receivers import Receiver, receive, subscribe
@@ -46,3 +47,17 @@ def test_what_cannot_be_a_subscriber_is_refused_in_words(
     with pytest.raises(InvalidSubscriber, match=why), chain.service.engine.begin() as connection:
         subscriptions.add(connection, chain.service.settings, "ana", url or receiver.url, events, **given)
     assert table(chain.service, Subscriber) == []
+
+
+def test_other_events_can_be_selected_for_a_subscriber(chain: Pipeline, receiver: Receiver) -> None:
+    secret = subscribe(chain, receiver, "task", filters={"project": ["elsewhere"]})
+    receive(chain, callback(boxes("car")))
+    subscriber_id = only(chain.service, Subscriber)["id"]
+    with chain.service.engine.begin() as connection:
+        subscriptions.select_events(connection, "ana", subscriber_id, ["response"], {})
+        with pytest.raises(InvalidSubscriber, match="no event is named"):
+            subscriptions.select_events(connection, "ana", subscriber_id, [], {})
+        with pytest.raises(LookupError):
+            subscriptions.select_events(connection, "ana", new_id(), ["task"], {})
+    receive(chain, callback(boxes("car", "bus"), updated_at="2026-01-01T11:00:00.000Z"))
+    assert [event["type"] for event in receiver.heard(secret)] == ["response.received"]
