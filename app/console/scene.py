@@ -99,13 +99,12 @@ class Scene:
 
 
 def read_scene(found: Record, number: int | None) -> Scene:
-    """Return the scene that the address asks for, of version `number`."""
+    """Return the scene that the address asks for, of version `number`, with nothing drawn yet."""
     scene = _begin(found, number)
     scene.label_places = label_places(found["params"] or {})
     if number is not None and found["purged_at"] is None:
         _read(found, number, scene)
     _place(found, scene)
-    draw(found["task_id"], number, scene, scene.annotations)
     return scene
 
 

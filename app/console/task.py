@@ -46,6 +46,7 @@ def task(task_id: str) -> Response:
         tree = lineage(connection, task_id, service().prices)
         deliveries = list_deliveries(connection, {"task_id": task_id}, limit=20).rows
     scene = read_scene(found, number)
+    draw(task_id, number, scene, scene.annotations)
     threads = threads_of(found["answer"])
     response = next((one for one in versions if one["number"] == number), None)
     raw = {"request": dumps(found["params"]), "response": dumps(response and response["response"])}
@@ -86,7 +87,6 @@ def task_shapes(task_id: str) -> Response:
     """Send every shape of a version and frame as one SVG document, for the page that shows the first of them."""
     found, number, frame = _selected(task_id)
     scene = read_scene(found, number)
-    scene.drawn = []
     annotations = [one for one in every_annotation(task_id, number, frame) if scene.shows(one)]
     draw(task_id, number, scene, annotations, is_bounded=False)
     content = f'<svg xmlns="http://www.w3.org/2000/svg">{"".join(scene.drawn)}</svg>'
