@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from operator import ge
 from pathlib import Path
 
@@ -99,6 +100,28 @@ def test_newer_code_waits_for_the_migration(
     assert set(rows(sqlite_url, "SELECT status FROM deliveries")) == {("stored",)}
     assert set(rows(sqlite_url, "SELECT kind, attempts FROM jobs")) == {("parse", 0)}
     migrate_with(newer, one)
+    customer.check()
+
+
+@pytest.mark.slow
+def test_the_old_code_works_on_while_the_newer_waits_for_the_migration(
+    postgres_url: str, redis_url: str, service: Callable[..., Service], tmp_path: Path
+) -> None:
+    """Both web processes are sent callbacks. What the newer one cannot apply is left to a worker, and the older one takes it."""
+    newer = next_release(tmp_path / "newer")
+    one = service(postgres_url, redis_url, env={"GUNICORN_CMD_ARGS": "--reuse-port"})
+    with ExitStack() as formers:
+        for name in ("web", "worker"):
+            formers.callback(one.start_second(name, newer).stop)
+        customer = Customer(one)
+        customer.send(20)
+        customer.check()
+        assert "callback left to the worker" in one.processes["web"].log.read_text()
+        assert "[queues]" not in one.processes["worker"].log.read_text()
+        migrate_with(newer, one)
+        customer.send(5)
+        customer.check()
+    customer.send(1)
     customer.check()
 
 
