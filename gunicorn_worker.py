@@ -597,6 +597,7 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         conn = Connection(ClientSocket(accepted), address, listener.getsockname())
         self.fresh.add(conn)
         self.await_request(conn)
+        self.read_available(conn)  # most requests arrive with their connection
         if self.nr_conns > self.worker_connections:
             self._evict()
 
