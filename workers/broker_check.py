@@ -24,8 +24,6 @@ def try_broker(celery: Celery) -> Explanation | None:
             try:
                 queue.put({"probe": True}, expiration=TIMEOUT_SECONDS)
                 queue.get(timeout=TIMEOUT_SECONDS).ack()
-                # A consumer also restores unacknowledged messages, which needs further commands.
-                queue.channel.qos.restore_visible(num=1)
             finally:
                 queue.queue.delete()
                 queue.close()

@@ -16,10 +16,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from celery import Celery
-from kombu.transport import TRANSPORT_ALIASES, memory
 
 from config import Settings
 from pipeline.operations.database_errors import Explanation
+from workers import transports
 from workers.broker_check import try_broker
 from workers.broker_errors import explain
 
@@ -33,12 +33,11 @@ MAX_PENDING = 1000
 """Job ids that the dispatching thread takes up at once."""
 MAX_QUEUE_LENGTH = 16
 """Messages that wait in Redis. A worker that receives one runs every due job, so that more would only wake workers in vain."""
+FULL_PAUSE_SECONDS = 0.02
+"""How long nothing is sent after MAX_QUEUE_LENGTH messages waited: asking for each job would cost as much as sending one."""
 BREAKER_OPEN_SECONDS = 15.0
 RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_max": 0}
 EXPIRES_SECONDS = 60
-POLL_INTERVAL_SECONDS = 0.02
-"""How often the embedded worker looks for a message that it could not take before, because it had enough of them."""
-DRAIN_TIMEOUT_SECONDS = 0.2
 
 
 def make_celery(settings: Settings, *, timeout: float) -> Celery:
@@ -47,7 +46,7 @@ def make_celery(settings: Settings, *, timeout: float) -> Celery:
     Messages are acknowledged early (with late acknowledgement the worker exits when Redis goes away), have no result and
     no eta, and expire: the row in the jobs table is the queue of record.
     """
-    TRANSPORT_ALIASES["embedded"] = f"{__name__}:Embedded"
+    transports.register()
     celery = Celery("weighbridge", set_as_current=False)
     celery.conf.update(
         broker_url=broker_url(settings),
@@ -56,7 +55,11 @@ def make_celery(settings: Settings, *, timeout: float) -> Celery:
         broker_channel_error_retry=True,  # READONLY, MISCONF, LOADING: the worker waits instead of exiting
         broker_transport_options={}
         if settings.embedded
-        else {"socket_connect_timeout": timeout, "socket_timeout": timeout},
+        else {
+            "socket_connect_timeout": timeout,
+            "socket_timeout": timeout,
+            "ack_emulation": False,  # a message that a dead worker held is not wanted back: its job is in the database
+        },
         task_acks_late=False,
         task_ignore_result=True,
         task_default_queue=CELERY_QUEUE,
@@ -84,35 +87,6 @@ def broker_url(settings: Settings) -> str:
     return (settings.redis_url or "embedded://localhost").replace("unix://", "redis+socket://", 1)
 
 
-POSTED = threading.Event()
-"""Set when the embedded service has sent a message to itself."""
-
-
-class _Channel(memory.Channel):
-    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        super()._put(queue, message, **kwargs)  # type: ignore[no-untyped-call]
-        POSTED.set()
-
-
-class Embedded(memory.Transport):
-    """kombu's in-memory transport, which takes a message as soon as it is there, in place of polling. Celery waits twice for it
-    before it stops, 2 s each by default."""
-
-    Channel = _Channel
-
-    def drain_events(self, connection: Any, timeout: Any = None, **kwargs: Any) -> Any:
-        """Wait for a message, at most DRAIN_TIMEOUT_SECONDS."""
-        until = time.monotonic() + DRAIN_TIMEOUT_SECONDS
-        while True:
-            POSTED.clear()
-            try:
-                return super().drain_events(connection, timeout=0)  # type: ignore[no-untyped-call]
-            except TimeoutError:
-                if time.monotonic() > until:
-                    raise
-            POSTED.wait(POLL_INTERVAL_SECONDS)
-
-
 class JobDispatcher:
     """Publishes the ids of committed jobs from a thread of its own."""
 
@@ -125,6 +99,7 @@ class JobDispatcher:
         self._circuit_open_until = 0.0
         self._last_fault: Explanation | None = None
         self._queue_length = MAX_QUEUE_LENGTH  # at most; see _has_room
+        self._is_full = False
         self.consumer_fault: Explanation | None = None
         """Why the worker of this process waits for the broker; None while it receives messages."""
 
@@ -178,6 +153,8 @@ class JobDispatcher:
             while len(job_ids) < MAX_PENDING and not self._pending.empty():
                 job_ids.append(self._pending.get())
             self.publish(job_ids[:DISPATCH_BATCH_SIZE])
+            if self._is_full:
+                time.sleep(FULL_PAUSE_SECONDS)
 
     def publish(self, job_ids: Iterable[UUID]) -> bool:
         """Publish now, bounded by the broker's time-outs. Return False if the broker failed, which opens the circuit."""
@@ -217,7 +194,8 @@ class JobDispatcher:
                 producer, lambda: producer.channel._size(CELERY_QUEUE), **RETRY_ONCE
             )
             self._queue_length = size()
-        return self._queue_length < MAX_QUEUE_LENGTH
+        self._is_full = self._queue_length >= MAX_QUEUE_LENGTH
+        return not self._is_full
 
     def fault(self) -> Explanation | None:
         """Send a message to a queue of its own and receive it. Return why that fails, or None.

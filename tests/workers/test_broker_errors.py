@@ -90,7 +90,6 @@ BROKEN: dict[str, tuple[Broken, str, str]] = {
     "user who may only read": (limited("~*", "+@read", "+ping"), "no permission", "ACL SETUSER"),
     "user without the keys": (limited("~other*", "&*", "+@all"), "no permission", "ACL SETUSER"),
     "user who may not receive": (limited("~*", "&*", "+@all", "-brpop"), "no permission", "ACL SETUSER"),
-    "user who may not lock": (limited("~*", "&*", "+@all", "-set"), "no permission", "ACL SETUSER"),
     "wrong password": (
         lambda: redis_with("ACL SETUSER default resetpass >right", user="default"),
         "refuses the user or password",
@@ -141,7 +140,7 @@ def printed_once(log: str, text: str) -> bool:
     [
         "cluster",
         "user who may only read",
-        "user who may not lock",
+        "user who may not receive",
         "wrong password",
         "replica",
         "cannot save",

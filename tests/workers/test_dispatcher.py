@@ -9,7 +9,7 @@ import redis
 
 from config import Settings
 from pipeline.db.ids import new_id
-from tests.servers import OwnRedis
+from tests.servers import OwnRedis, wait_until
 from workers.dispatcher import DISPATCH_BATCH_SIZE, MAX_QUEUE_LENGTH, JobDispatcher
 
 
@@ -36,6 +36,29 @@ def test_while_no_worker_listens_messages_do_not_pile_up(dispatcher: JobDispatch
     for _ in range(MAX_QUEUE_LENGTH // DISPATCH_BATCH_SIZE + 20):
         dispatcher.publish([new_id() for _ in range(DISPATCH_BATCH_SIZE)])
     assert MAX_QUEUE_LENGTH <= published(redis_url) < MAX_QUEUE_LENGTH + DISPATCH_BATCH_SIZE
+
+
+def test_a_job_after_the_messages_that_waited_has_one_of_its_own(
+    dispatcher: JobDispatcher, redis_url: str
+) -> None:
+    dispatcher.dispatch([new_id() for _ in range(3 * MAX_QUEUE_LENGTH)])
+    wait_until(lambda: published(redis_url) >= MAX_QUEUE_LENGTH)
+    dispatcher.dispatch([new_id()])  # finds them waiting
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete("weighbridge")
+    dispatcher.dispatch([new_id()])
+    wait_until(lambda: published(redis_url) > 0)
+
+
+def test_a_message_that_was_received_leaves_nothing_in_redis(
+    dispatcher: JobDispatcher, redis_url: str
+) -> None:
+    dispatcher.publish([new_id()])
+    with dispatcher.celery.connection_for_read() as connection:
+        message = connection.SimpleQueue("weighbridge").get(timeout=10)
+        with redis.Redis.from_url(redis_url) as client:
+            assert not [key for key in client.scan_iter() if not key.startswith(b"_kombu")]
+        message.ack()
 
 
 def test_after_a_restart_of_redis_the_next_message_is_sent(own_redis: OwnRedis) -> None:
