@@ -57,6 +57,10 @@ class Service:
         """Return the threads that create tasks at Scale. Each keeps its connection to Scale."""
         return ThreadPoolExecutor(self.settings.creation_concurrency, "creation")
 
+    def creates_in_threads(self, environment: str) -> bool:
+        """Return whether threads of this process create the tasks of an environment, so that no other job waits for Scale."""
+        return environment in self.accepting and self.settings.creation_concurrency > 1
+
     @property
     def worker_count(self) -> int:
         """Return the number of workers that are alive, cached for some seconds."""

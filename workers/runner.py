@@ -44,14 +44,16 @@ def run_due_jobs(
     deadline = time.monotonic() + MAX_RUN_SECONDS
     lease = service.settings.lease_seconds
     creations: set[Future[int | Job]] = set()
+    most = service.settings.creation_concurrency
     job = job_id and queue.claim(service.engine, lease, job_id=job_id, queues=WITHOUT_BOUND)
     job = job or next_job(service)
     while job is not None:
-        if job.queue in service.accepting:
+        creations = {creation for creation in creations if not creation.done()}
+        if service.creates_in_threads(job.queue):
             creations.add(service.creation_threads.submit(run_job, service, job))
-            if len(creations) == service.settings.creation_concurrency:
+            if len(creations) == most:
                 creations = wait(creations, return_when=FIRST_COMPLETED).not_done
-        elif isinstance(enqueued := run_job(service, replace(job, goes_on=True)), Job):
+        elif isinstance(enqueued := run_job(service, replace(job, goes_on=len(creations) < most - 1)), Job):
             job = enqueued
             continue
         elif enqueued > 1 and (others := service.settings.worker_concurrency - 1):
@@ -59,6 +61,8 @@ def run_due_jobs(
         if time.monotonic() > deadline:
             wait(creations)
             return _due(service, 1)
+        if job.is_last_due:
+            creations = wait(creations, LOOK_AGAIN_SECONDS, FIRST_COMPLETED).not_done
         job = next_job(service, after=job)
         while job is None and creations:
             creations = wait(creations, LOOK_AGAIN_SECONDS, FIRST_COMPLETED).not_done

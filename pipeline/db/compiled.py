@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -29,11 +29,7 @@ def fetch_one(database: Connection | Engine, statement: Any, parameters: Mapping
     `statement` is kept for good: it must be built once. No parameter is JSON, and none of them expands to several.
     """
     if database.dialect.name != "postgresql":
-        with (
-            begin_autocommit(database)
-            if isinstance(database, Engine)
-            else nullcontext(database) as connection
-        ):
+        with connected(database) as connection:
             found = connection.execute(statement, parameters).mappings().one_or_none()
         return None if found is None else dict(found)
     compiled = _compile(statement)
@@ -42,6 +38,11 @@ def fetch_one(database: Connection | Engine, statement: Any, parameters: Mapping
         return None
     (row,) = rows
     return dict(zip(compiled.names, row, strict=True))
+
+
+def connected(database: Connection | Engine) -> AbstractContextManager[Connection]:
+    """Return a context of a connection for statements that only read: the given one, or one of the engine."""
+    return begin_autocommit(database) if isinstance(database, Engine) else nullcontext(database)
 
 
 @cache

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from models import FollowUp, WorkflowSeen
+from pipeline.db.compiled import connected
 from pipeline.db.dialect import insert
 from pipeline.db.errors import safe_message
 from pipeline.db.ids import utcnow
@@ -67,7 +68,7 @@ def stored_activations(connection: Connection) -> dict[StepKey, datetime]:
 
 
 def applying_steps(
-    connection: Connection,
+    database: Connection | Engine,
     active_from: Mapping[StepKey, datetime],
     workflow: Workflow,
     task_id: str,
@@ -86,7 +87,8 @@ def applying_steps(
     following = select(FollowUp.step).where(
         FollowUp.source_task_id == task_id, FollowUp.workflow == workflow.name, FollowUp.step.in_(late)
     )
-    return (steps - late) | set(connection.scalars(following.distinct()))
+    with connected(database) as connection:
+        return (steps - late) | set(connection.scalars(following.distinct()))
 
 
 def late_steps(connection: Connection, workflow: Workflow, task_id: str) -> dict[str, datetime]:

@@ -6,12 +6,12 @@ writes nothing, and the caller takes the general path of plan_task.py. A propert
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 
-from models import FollowUp, Job, Join, SpendCounter, Task
+from models import CreationPause, FollowUp, Job, Join, RateLimit, SpendCounter, Task
 from models.follow_up import HELD_FOR_A_FILE
 from pipeline.db.errors import log_fallback
 from pipeline.db.follow_up_states import PLANNED
@@ -21,8 +21,8 @@ from pipeline.db.postgresql import fetch
 from pipeline.events.subscriptions import FOLLOW_UP, WORKFLOW, has_subscriber
 from pipeline.follow_ups.limits import key_of, only_limit
 from pipeline.follow_ups.recording import follow_up_row, settings_reason
-from pipeline.jobs import kinds, queue
-from pipeline.jobs.queues import BOUNDED, DEFAULT
+from pipeline.jobs import kinds, queue, scale_limits
+from pipeline.jobs.queues import BOUNDED, DEFAULT, FETCH
 from pipeline.service import Service
 from workflows.planning.joins import joins_for
 
@@ -35,11 +35,16 @@ MAX_FOLLOW_UPS = 500
 # transaction has changed since the statement began breaks the chain: then the job is not deleted, and the division by zero
 # rolls everything back.
 STATEMENT = f"""
-WITH usual AS (
-    SELECT %(next_owner)s::text IS NOT NULL AND NOT EXISTS (
+WITH due AS (
+    SELECT name FROM unnest(%(queues)s::text[]) AS name WHERE EXISTS (
         SELECT FROM {Job.__tablename__}
-        WHERE queue = ANY(%(queues)s::text[]) AND state <> 'dead' AND run_at <= statement_timestamp()
-    ) AS goes_on
+        WHERE queue = name AND state <> 'dead' AND run_at <= statement_timestamp()
+    )
+), usual AS (
+    SELECT %(next_owner)s::text IS NOT NULL
+    AND NOT EXISTS (SELECT FROM due WHERE name = %(environment)s::text OR NOT %(in_thread)s::bool)
+    AND NOT EXISTS (SELECT FROM {CreationPause.__tablename__} WHERE environment = %(environment)s::text)
+    AND NOT EXISTS (SELECT FROM {RateLimit.__tablename__} WHERE scope = %(scope)s::text) AS goes_on
     FROM {Task.__tablename__}
     WHERE task_id = %(task)s
     AND (clock_delivery_id, response_id, status, review_status) IS NOT DISTINCT FROM (
@@ -85,7 +90,7 @@ WITH usual AS (
     AND (SELECT count(*) FROM enqueued) = %(asked)s::int
     RETURNING 1
 )
-SELECT 1 / (SELECT count(*) FROM finished), goes_on FROM usual
+SELECT 1 / (SELECT count(*) FROM finished), goes_on, ARRAY(SELECT name FROM due) FROM usual
 """
 
 
@@ -97,7 +102,8 @@ class Stored(NamedTuple):
 
 
 def store_usual_plan(service: Service, job: queue.Job, plan: TaskPlan) -> Stored | None:
-    """Store the plan and finish its job. If the worker goes on and nothing else is due, lease the only creation to it.
+    """Store the plan and finish its job. If the worker goes on, lease the only creation to it, unless another one of the environment
+    is due or must wait, or the worker would create it before any other job that is due.
 
     Returns None, with nothing written, if the plan is not the usual one, or if anything fails: the general path knows what to
     do then.
@@ -108,26 +114,29 @@ def store_usual_plan(service: Service, job: queue.Job, plan: TaskPlan) -> Stored
         prepared = _prepare(service, job, plan)
         if prepared is None:
             return None
-        parameters, jobs = prepared
-        stored = fetch(service.engine, STATEMENT, parameters)
+        stored = fetch(service.engine, STATEMENT, prepared.parameters)
     except (DBAPIError, TypeError) as fault:  # TypeError: JSON that only the general path can write
         log_fallback(fault, job.log_fields)
         return None
     if not stored:
         return None
-    ((_, goes_on),) = stored
-    return Stored(len(plan.follow_ups), _leased(*jobs, owner=parameters["next_owner"]) if goes_on else None)
+    ((_, goes_on, due),) = stored
+    return Stored(len(plan.follow_ups), _leased(prepared, due) if goes_on else None)
 
 
-def _leased(row: Mapping[str, Any], *, owner: str) -> queue.Job:
+def _leased(prepared: Prepared, due: Collection[str]) -> queue.Job:
+    (row,), (follow_up,) = prepared.jobs, prepared.to_create
     return queue.Job(
         id=row["id"],
         kind=row["kind"],
         subject=row["subject"],
         attempts=1,
         enqueue_count=1,
-        owner=owner,
+        owner=prepared.parameters["next_owner"],
         queue=row["queue"],
+        fetch_is_due=FETCH in due,
+        is_last_due=not due,
+        follow_up=follow_up,
     )
 
 
@@ -147,12 +156,16 @@ def _is_usual(service: Service, plan: TaskPlan) -> bool:
     )
 
 
-def _prepare(
-    service: Service, job: queue.Job, plan: TaskPlan
-) -> tuple[dict[str, Any], Sequence[dict[str, Any]]] | None:
-    """Return the parameters of the statement and the jobs among them; None if one limit does not decide about all that is to
-    be created.
-    """
+class Prepared(NamedTuple):
+    """The parameters of the statement, and the rows of what is to be created among them."""
+
+    parameters: dict[str, Any]
+    to_create: Sequence[dict[str, Any]]
+    jobs: Sequence[dict[str, Any]]
+
+
+def _prepare(service: Service, job: queue.Job, plan: TaskPlan) -> Prepared | None:
+    """Return what the statement needs; None if one limit does not decide about all that is to be created."""
     view = plan.snapshot.view
     missing = settings_reason(service, view.environment)
     rows = {one.unique_id: follow_up_row(plan.snapshot, one, missing) for one in plan.follow_ups}
@@ -182,11 +195,14 @@ def _prepare(
         "next_owner": queue.new_owner() if goes_on else None,
         "lease": service.settings.lease_seconds,
         "queues": [DEFAULT, *BOUNDED, view.environment],
+        "environment": view.environment,
+        "in_thread": service.creates_in_threads(view.environment),
+        "scope": scale_limits.scope(view.environment),
         "job": job.id,
         "owner": job.owner,
         "enqueue_count": job.enqueue_count,
     }
-    return parameters, jobs
+    return Prepared(parameters, to_create, jobs)
 
 
 def _jobs(unique_ids: Collection[str], environment: str) -> Sequence[dict[str, Any]]:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, RowMapping, String, bindparam, delete, literal, select
+from sqlalchemy import Connection, Engine, RowMapping, String, bindparam, delete, literal, select
 
 from models import CreationPause, MissedTask, RateLimit, WorkflowPause
-from pipeline.db.compiled import fetch_one
+from pipeline.db.compiled import connected, fetch_one
 from pipeline.db.dialect import insert
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.follow_ups.recording import settings_reason
@@ -39,10 +39,11 @@ def paused(connection: Connection) -> dict[str, RowMapping]:
     return {row["workflow"]: row for row in connection.execute(select(*columns)).mappings()}
 
 
-def paused_workflows(connection: Connection, service: Service) -> set[str]:
+def paused_workflows(database: Connection | Engine, service: Service) -> set[str]:
     """Return the names of the loaded workflows that are paused."""
     names = [workflow.name for workflow in service.workflows.loaded]
-    return set(connection.scalars(_PAUSED, {"names": names}))
+    with connected(database) as connection:
+        return set(connection.scalars(_PAUSED, {"names": names}))
 
 
 _PAUSED = select(WorkflowPause.workflow).where(WorkflowPause.workflow.in_(bindparam("names", expanding=True)))

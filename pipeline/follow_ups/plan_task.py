@@ -147,19 +147,18 @@ def make_plan(service: Service, task_id: str) -> TaskPlan | None:
     None while a file of the task's response is pending, and if it or a parent was purged.
     """
     workflows, active_from = service.workflows, activations(service)
-    with service.reader.begin() as connection:
-        try:
-            snapshot = load_snapshot(connection, task_id, parents=workflows.needs_parents)
-        except ContentPurged as purged:
-            log.warning("nothing is planned", extra={"task_id": task_id, "reason": str(purged)})
-            return None
-        if snapshot is None:
-            return None
-        paused = paused_workflows(connection, service) if snapshot.workflow_is_paused else set()
-        applying = {
-            workflow.name: applying_steps(connection, active_from, workflow, task_id, snapshot.received_at)
-            for workflow in workflows.loaded
-        }
+    try:
+        snapshot = load_snapshot(service.reader, task_id, parents=workflows.needs_parents)
+    except ContentPurged as purged:
+        log.warning("nothing is planned", extra={"task_id": task_id, "reason": str(purged)})
+        return None
+    if snapshot is None:
+        return None
+    paused = paused_workflows(service.reader, service) if snapshot.workflow_is_paused else set()
+    applying = {
+        workflow.name: applying_steps(service.reader, active_from, workflow, task_id, snapshot.received_at)
+        for workflow in workflows.loaded
+    }
     plan = TaskPlan(snapshot, missed=invalid_files(workflows))
     for workflow in workflows.loaded:
         if not (steps := applying[workflow.name]):

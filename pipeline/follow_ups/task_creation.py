@@ -50,7 +50,7 @@ class Creation(NamedTuple):
 
 def create_task(service: Service, job: Job) -> None:
     """Create the follow-up's task at Scale, or adopt the one that exists. A refused request ends the follow-up."""
-    follow_up = _read(service, job.subject)
+    follow_up = _as_planned(job) or _read(service, job.subject)
     if follow_up is None or follow_up["state"] != PLANNED:
         return _finish(service, job)
     environment = follow_up["environment"]
@@ -259,6 +259,13 @@ def _finish(service: Service, job: Job) -> None:
 def _read(service: Service, unique_id: str) -> Record | None:
     """Return a follow-up, and what stops creation in its environment."""
     return fetch_one(service.reader, _READ, {"this": unique_id})
+
+
+def _as_planned(job: Job) -> Record | None:
+    """Return what `_read` would, if the job was leased to its planner: nothing stops the creation then."""
+    if job.follow_up is None:
+        return None
+    return {**dict.fromkeys(_READ.exported_columns.keys()), **job.follow_up}
 
 
 _READ = pauses.with_stops(

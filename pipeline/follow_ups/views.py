@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, bindparam, or_, select
 
 from models import Annotation, Artifact, Delivery, FollowUp, Response, WorkflowPause
-from pipeline.db.compiled import Record, fetch_one
+from pipeline.db.compiled import Record, connected, fetch_one
 from pipeline.db.ids import created_at, format_timestamp, utcnow
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import TYPED_KEYS
@@ -56,24 +56,26 @@ _KEY = (
 )
 
 
-def load_snapshot(connection: Connection, task_id: str, *, parents: bool = True) -> TaskSnapshot | None:
+def load_snapshot(
+    database: Connection | Engine, task_id: str, *, parents: bool = True
+) -> TaskSnapshot | None:
     """Load a task as it is now; None while a file of its current response is pending.
 
     `parents` says whether the view gets its `parent`: see Workflows.needs_parents. Raises ContentPurged.
     """
-    task = fetch_one(connection, _CURRENT, {"task": task_id})
+    task = fetch_one(database, _CURRENT, {"task": task_id})
     if task is None or task["has_pending_files"]:
         return None
     _refuse_purged(task)
-    source, depth, planned_from = _source(connection, task)
+    source, depth, planned_from = _source(database, task)
     loaded = _view(
-        connection,
+        database,
         task,
         task["response_id"],
         source=source,
         depth=depth,
-        parent=load_parent(connection, source.task_id, planned_from) if parents and source else None,
-        previous=_load_previous(connection, source) if source else None,
+        parent=load_parent(database, source.task_id, planned_from) if parents and source else None,
+        previous=_load_previous(database, source) if source else None,
         held=_held(task),
     )
     key = (task["clock_delivery_id"], task["response_id"], task["status"], task["review_status"])
@@ -106,28 +108,34 @@ _DELIVERY_COLUMNS = (
 )  # fmt: skip
 
 
-def load_parent(connection: Connection, task_id: str, response_id: UUID | None) -> View | None:
+def load_parent(database: Connection | Engine, task_id: str, response_id: UUID | None) -> View | None:
     """Load a task with the response that its follow-ups were planned from, whatever came later. Raises ContentPurged."""
-    task = fetch_one(connection, _AT_RESPONSE, {"task": task_id, "response": response_id})
+    task = fetch_one(database, _AT_RESPONSE, {"task": task_id, "response": response_id})
     if task is None:
         return None
     _refuse_purged(task)
-    source, depth, planned_from = _source(connection, task)
-    parent = load_parent(connection, source.task_id, planned_from) if source else None
-    return _view(connection, task, response_id, source=source, depth=depth, parent=parent)
+    source, depth, planned_from = _source(database, task)
+    parent = load_parent(database, source.task_id, planned_from) if source else None
+    return _view(database, task, response_id, source=source, depth=depth, parent=parent)
 
 
-def _load_previous(connection: Connection, source: Source) -> View | None:
+def _load_previous(database: Connection | Engine, source: Source) -> View | None:
     """Load the attempt that a retry replaces, with the one before it and so on. Raises ContentPurged."""
     if source.attempt == 1:
         return None
-    replaced = select(FollowUp.task_id).where(
-        or_(FollowUp.unique_id == source.first_unique_id, FollowUp.first_unique_id == source.first_unique_id),
-        FollowUp.attempt == source.attempt - 1,
+    replaced = fetch_one(
+        database, _REPLACED, {"first": source.first_unique_id, "attempt": source.attempt - 1}
     )
-    task_id = connection.scalar(replaced)
-    snapshot = load_snapshot(connection, task_id, parents=False) if task_id else None
+    if replaced is None or replaced["task_id"] is None:
+        return None
+    snapshot = load_snapshot(database, replaced["task_id"], parents=False)
     return snapshot.view if snapshot else None
+
+
+_REPLACED = select(FollowUp.task_id).where(
+    or_(FollowUp.unique_id == bindparam("first"), FollowUp.first_unique_id == bindparam("first")),
+    FollowUp.attempt == bindparam("attempt"),
+)
 
 
 def _refuse_purged(task: Record) -> None:
@@ -161,12 +169,13 @@ _CURRENT = _task_query(TASKS.c.response_id)
 _AT_RESPONSE = _task_query(bindparam("response", type_=TASKS.c.response_id.type))
 
 
-def _view(connection: Connection, task: Record, response_id: UUID | None, **around: Any) -> View:
+def _view(database: Connection | Engine, task: Record, response_id: UUID | None, **around: Any) -> View:
     annotations = missing_files = None
     if response_id and task["has_annotation_files"]:
-        annotations = lazy_annotations(connection.engine, response_id)
+        annotations = lazy_annotations(database.engine, response_id)
     if response_id and (task["has_pending_files"] or task["has_failed_files"]):
-        missing_files = describe_missing_files(connection, response_id)
+        with connected(database) as connection:
+            missing_files = describe_missing_files(connection, response_id)
     return view(
         task_object(task),
         task["response"],
@@ -251,11 +260,11 @@ def annotations_of_files(connection: Connection, response_id: UUID) -> list[dict
     ]
 
 
-def _source(connection: Connection, task: Record) -> tuple[Source | None, int, UUID | None]:
+def _source(database: Connection | Engine, task: Record) -> tuple[Source | None, int, UUID | None]:
     """Return the follow-up that created this task, the task's depth, and the response that it followed."""
     if task["follow_up_unique_id"] is None:
         return None, 0, None
-    created_by = fetch_one(connection, _CREATED_BY, {"follow_up": task["follow_up_unique_id"]})
+    created_by = fetch_one(database, _CREATED_BY, {"follow_up": task["follow_up_unique_id"]})
     if created_by is None:
         return None, 0, None
     source = Source(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import (
     Connection,
@@ -81,6 +81,8 @@ class Job:
     queue: str = DEFAULT
     fetch_is_due: bool = False  # whether a fetch job was due when this one was claimed
     goes_on: bool = False  # whether the worker runs a job next that this one leases to it
+    is_last_due: bool = False  # of a leased one: whether no other job was due
+    follow_up: Mapping[str, Any] | None = None  # of a leased creation: what it would read
 
     @property
     def log_fields(self) -> dict[str, object]:
@@ -210,7 +212,7 @@ def new_job_row(kind: str, subject: str) -> dict[str, Any]:
 
 def new_owner() -> str:
     """Return a fencing token for a claim."""
-    return uuid4().hex
+    return new_id().hex
 
 
 def claim(

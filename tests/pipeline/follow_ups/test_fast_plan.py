@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, insert, text, update
 
 from config import Settings
-from models import FollowUp, Job, Join, SpendCounter, Subscriber, Task
+from models import CreationPause, FollowUp, Job, Join, RateLimit, SpendCounter, Subscriber, Task
 from pipeline.bootstrap import build_service
 from pipeline.db.ids import new_id, utcnow
 from pipeline.events import subscriptions
-from pipeline.follow_ups import fast_plan
+from pipeline.follow_ups import fast_plan, task_creation
 from pipeline.follow_ups.limits import key_of
-from pipeline.follow_ups.pauses import MissedBy
+from pipeline.follow_ups.pauses import MissedBy, insert_creation_pauses
 from pipeline.follow_ups.plan_task import Planned, TaskPlan, make_plan, plan_task, store_plan
 from pipeline.jobs import queue
+from pipeline.jobs.rate_limits import set_rate_limit
+from pipeline.jobs.scale_limits import scope
 from pipeline.service import Service
 from tests.assertions import TimeSpan, empty, only, table
 from tests.factories.callbacks import boxes, callback, receive_callback
@@ -96,7 +98,7 @@ def planned(
     """A task whose result has just come, the claimed job that plans it, and its plan: `found`, or what the workflow says."""
     empty(service)
     with service.engine.begin() as connection:
-        for model in (FollowUp, SpendCounter, Join):
+        for model in (FollowUp, SpendCounter, Join, CreationPause, RateLimit):
             connection.execute(delete(model))
     receive_callback(service, callback(boxes("car")))
     job = claim(service)
@@ -328,19 +330,61 @@ def test_the_only_creation_is_leased_to_a_worker_that_goes_on(service: Service) 
     assert (row["kind"], row["state"], row["attempts"]) == ("create", "running", 1)
     assert row["run_at"] in then.shift(service.settings.lease_seconds)
     next_job = stored.next_job
+    assert next_job.is_last_due
     assert (next_job.id, next_job.owner, next_job.queue) == (row["id"], row["lease_owner"], "live")
     assert queue.claim(service.engine, 60) is None
     finish(service, next_job)
     assert table(service, Job) == []
 
 
-@pytest.mark.parametrize("waiting", ["plan", "fetch", "create"])
-def test_a_creation_waits_its_turn_while_another_job_is_due(service: Service, waiting: str) -> None:
+def test_a_leased_creation_has_what_it_would_read(service: Service) -> None:
+    request = {"layers": {"boxes": [{"label": "ü", "left": 1.5, "attributes": None}]}, "priority": 3}
+    job, plan = planned(service, [follow_up(request=request, source_annotation="a")], grant(LIMITED))
+    stored = fast_plan.store_usual_plan(service, replace(job, goes_on=True), plan)
+    assert stored is not None
+    assert stored.next_job is not None
+    assert task_creation._as_planned(stored.next_job) == task_creation._read(service, stored.next_job.subject)
+
+
+def enqueue_other(kind: str) -> Before:
+    return lambda connection: queue.enqueue(
+        connection, kind, ["other"], queue="live" if kind == "create" else None
+    )
+
+
+def pause_creation(connection: Connection) -> None:
+    insert_creation_pauses(connection, "ana")
+
+
+def limit_rate(connection: Connection) -> None:
+    set_rate_limit(connection, scope("live"), "Scale asks to slow down", 0)
+
+
+@pytest.mark.parametrize(
+    "before", [*map(enqueue_other, ["plan", "fetch", "create"]), pause_creation, limit_rate]
+)
+def test_a_creation_waits_its_turn(service: Service, before: Before) -> None:
     job, plan = planned(service, [follow_up()], grant(LIMITED))
     with service.engine.begin() as connection:
-        queue.enqueue(connection, waiting, ["other"], queue="live" if waiting == "create" else None)
+        before(connection)
     assert fast_plan.store_usual_plan(service, replace(job, goes_on=True), plan) == (1, None)
     assert {row["state"] for row in table(service, Job)} == {"ready"}
+
+
+@pytest.mark.parametrize(("kind", "is_leased"), [("plan", True), ("fetch", True), ("create", False)])
+def test_a_creation_in_another_thread_waits_for_older_creations_alone(
+    service: Service, kind: str, is_leased: bool
+) -> None:
+    service.accepting.add("live")
+    job, plan = planned(service, [follow_up()], grant(LIMITED))
+    with service.engine.begin() as connection:
+        enqueue_other(kind)(connection)
+    stored = fast_plan.store_usual_plan(service, replace(job, goes_on=True), plan)
+    assert stored is not None
+    assert (stored.next_job is not None) == is_leased
+    if stored.next_job is not None:
+        assert not stored.next_job.is_last_due
+        assert stored.next_job.fetch_is_due == (kind == "fetch")
 
 
 def test_of_two_creations_none_is_leased(service: Service) -> None:
