@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import Connection, LargeBinary, func, select
+from sqlalchemy import Connection, Integer, LargeBinary, Uuid, bindparam, func, select
 
 from models import Delivery, DeliveryBody
+from pipeline.db.compiled import fetch_one
 
-CHUNK_BYTES = 4 * 1024 * 1024
+CHUNK_BYTES = 8 * 1024 * 1024
 """PostgreSQL unpacks a compressed body from its beginning for each chunk."""
+
+_CHUNK = (
+    select(
+        Delivery.purged_at,
+        Delivery.size_bytes,
+        DeliveryBody.delivery_id,
+        func.substr(
+            DeliveryBody.body, bindparam("start", type_=Integer), CHUNK_BYTES, type_=LargeBinary
+        ).label("chunk"),
+    )
+    .outerjoin(DeliveryBody, DeliveryBody.delivery_id == Delivery.id)
+    .where(Delivery.id == bindparam("id", type_=Uuid))
+)
 
 
 class BodyMissing(RuntimeError):
@@ -28,16 +42,11 @@ def read_body(connection: Connection, delivery_id: UUID) -> bytes | None:
     """
     body = bytearray()
     while True:
-        chunk = func.substr(DeliveryBody.body, len(body) + 1, CHUNK_BYTES, type_=LargeBinary).label("chunk")
-        found = connection.execute(
-            select(Delivery.purged_at, Delivery.size_bytes, DeliveryBody.delivery_id, chunk)
-            .outerjoin(DeliveryBody, DeliveryBody.delivery_id == Delivery.id)
-            .where(Delivery.id == delivery_id)
-        ).one_or_none()
-        if found is None or found.purged_at is not None:
+        found = fetch_one(connection, _CHUNK, {"id": delivery_id, "start": len(body) + 1}, binary=True)
+        if found is None or found["purged_at"] is not None:
             return None
-        body += found.chunk or b""  # SQLite's substr() of an empty value is NULL
-        if found.delivery_id is not None and len(body) >= found.size_bytes:
+        body += found["chunk"] or b""  # SQLite's substr() of an empty value is NULL
+        if found["delivery_id"] is not None and len(body) >= found["size_bytes"]:
             return bytes(body)
-        if not found.chunk:
+        if not found["chunk"]:
             raise BodyMissing(delivery_id)

@@ -23,17 +23,20 @@ class _Compiled(NamedTuple):
     names: tuple[str, ...]
 
 
-def fetch_one(database: Connection | Engine, statement: Any, parameters: Mapping[str, Any]) -> Record | None:
+def fetch_one(
+    database: Connection | Engine, statement: Any, parameters: Mapping[str, Any], *, binary: bool = False
+) -> Record | None:
     """Execute a statement that returns at most one row, and return that row. Given an engine, it commits by itself.
 
-    `statement` is kept for good: it must be built once. No parameter is JSON, and none of them expands to several.
+    `statement` is kept for good: it must be built once. No parameter is JSON, and none of them expands to several. `binary` is that
+    of postgresql.fetch().
     """
     if database.dialect.name != "postgresql":
         with connected(database) as connection:
             found = connection.execute(statement, parameters).mappings().one_or_none()
         return None if found is None else dict(found)
     compiled = _compile(statement)
-    rows = postgresql.fetch(database, compiled.text, {**compiled.constants, **parameters})
+    rows = postgresql.fetch(database, compiled.text, {**compiled.constants, **parameters}, binary=binary)
     if not rows:
         return None
     (row,) = rows

@@ -115,30 +115,33 @@ def insert_large(
 
 
 def fetch(
-    database: Connection | Engine, statement: str, parameters: Mapping[str, Any]
+    database: Connection | Engine, statement: str, parameters: Mapping[str, Any], *, binary: bool = False
 ) -> list[tuple[Any, ...]]:
     """Execute a statement and return its rows as the driver gives them. Given an engine, it commits by itself.
 
     Costs half the processor time of SQLAlchemy's own way. Every parameter and value is of a type that the driver knows.
+    `binary`: let the server send bytes as they are and not as text, which has twice the size.
     """
     if isinstance(database, Engine):
-        return _fetch_alone(database, statement, parameters)
+        return _fetch_alone(database, statement, parameters, binary)
     rows: list[tuple[Any, ...]] = []
 
     def execute(cursor: psycopg.Cursor[Any]) -> None:
         # By another cursor: of this one SQLAlchemy would describe every column.
-        rows.extend(cursor.connection.execute(statement, parameters).fetchall())
+        rows.extend(cursor.connection.execute(statement, parameters, binary=binary).fetchall())
 
     database.exec_driver_sql(statement, execution_options={EXECUTE: execute})
     return rows
 
 
-def _fetch_alone(engine: Engine, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def _fetch_alone(
+    engine: Engine, statement: str, parameters: Mapping[str, Any], binary: bool
+) -> list[tuple[Any, ...]]:
     """Execute a statement on a pooled connection as it is: SQLAlchemy's Connection around it costs as much as the statement."""
     from pipeline.db.driver import pooled_connection, single_statement  # psycopg, which SQLite does not need
 
     with pooled_connection(engine) as pooled, single_statement(engine, pooled) as connection:
-        rows: list[tuple[Any, ...]] = connection.execute(statement, parameters).fetchall()
+        rows: list[tuple[Any, ...]] = connection.execute(statement, parameters, binary=binary).fetchall()
         return rows
 
 
