@@ -47,6 +47,10 @@ SEND_TIMEOUT_SECONDS = 60
 LINGER_TIMEOUT_SECONDS = 2
 """How long an answered client may take to hang up. Closing at once could cut off the answer (RFC 9112, section 9.6)."""
 
+REST_RATIO = 2.0
+"""While small callbacks arrive, the thread of a large one rests this many times as long as it worked, so that its sender
+keeps the processors busy for a third of the time at most."""
+
 EVICTION_SECONDS = 0.1
 """How long a connection has waited for its client before a full process closes it for a new one. Until then new ones wait."""
 
@@ -266,12 +270,23 @@ class BufferedRequest:
 
 
 class RequestReader(Unreader):  # type: ignore[misc]  # gunicorn is not typed
-    """Gives gunicorn's parser the buffered request, then what the socket still receives until `deadline`."""
+    """Gives gunicorn's parser the buffered request, then what the socket still receives until `deadline`.
 
-    def __init__(self, sock: "ClientSocket", request: BufferedRequest, deadline: float) -> None:
+    A large body is received in pieces. While callbacks arrive, as `must_rest` says, it rests between two of them.
+    """
+
+    def __init__(
+        self,
+        sock: "ClientSocket",
+        request: BufferedRequest,
+        deadline: float,
+        must_rest: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__()
         assert request.head is not None
-        self.sock, self.deadline = sock, deadline
+        self.sock, self.deadline, self.must_rest = sock, deadline, must_rest
+        self.received_at = math.inf
+        """When the last piece was received, and the application began to work on it."""
         self.buffered = memoryview(request.buffer)
         self.position, self.head_size = 0, request.head.size
         # Sent when the application reads the body: it may refuse the request by its head alone.
@@ -292,6 +307,7 @@ class RequestReader(Unreader):  # type: ignore[misc]  # gunicorn is not typed
         return bytes(piece)
 
     def _receive(self, size_hint: int | None) -> bytes:
+        self.rest()
         seconds = self.deadline - time.monotonic()
         if seconds <= 0:
             raise TimeoutError("the request did not arrive in time")
@@ -300,9 +316,17 @@ class RequestReader(Unreader):  # type: ignore[misc]  # gunicorn is not typed
             if self.continue_expected:
                 self.continue_expected = False
                 self.sock.send(_CONTINUE)
-            return self.sock.recv(max(PARSER_CHUNK_BYTES, min(size_hint or 0, 1024 * 1024)))
+            return self.sock.recv(max(PARSER_CHUNK_BYTES, min(size_hint or 0, RECEIVE_BYTES)))
         finally:
             self.sock.settimeout(0)
+            self.received_at = time.monotonic()
+
+    def rest(self) -> None:
+        """Leave the processors to others for REST_RATIO times as long as the last piece took, within half of the body's time."""
+        now = time.monotonic()
+        seconds = min(REST_RATIO * (now - self.received_at), self.deadline - BODY_TIMEOUT_SECONDS / 2 - now)
+        if seconds > 0 and self.must_rest():
+            time.sleep(seconds)
 
 
 class HeadParser(Request):  # type: ignore[misc]  # gunicorn is not typed
@@ -325,7 +349,7 @@ def _is_trusted_proxy(cfg: Any, address: str) -> bool:
 class ClientSocket(socket.socket):
     """A non-blocking socket that buffers what the client does not read at once."""
 
-    __slots__ = ("holds_headers", "outgoing")
+    __slots__ = ("holds_answer", "holds_headers", "outgoing")
 
     def __init__(self, accepted: socket.socket) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
@@ -333,11 +357,13 @@ class ClientSocket(socket.socket):
         self.outgoing = bytearray()
         self.holds_headers = False
         """Whether the next bytes are headers: they are sent with the first bytes of the body."""
+        self.holds_answer = False
+        """Whether the answer, a small one, waits for flush()."""
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         """Send or buffer `data`. Waits only if more than RESPONSE_BUFFER_BYTES are unread. Raises OSError."""
         self.outgoing += data
-        if self.holds_headers:
+        if self.holds_headers or self.holds_answer:
             self.holds_headers = False
             return
         self.flush()
@@ -429,17 +455,21 @@ def _since(wait: tuple[float, Connection | None]) -> float:
 
 
 class SharedCounts:
-    """The connections of each web process, in memory that they share, so that a process with more leaves new ones to the others.
+    """What the web processes tell each other, in memory that they share: their connections, and that callbacks arrive.
 
-    A kept-alive connection stays with its process: the one that wakes first would take all of them, and the others would idle.
+    A process with more connections leaves new ones to the others. A kept-alive connection stays with its process: the one that
+    wakes first would take all of them, and the others would idle.
     """
 
     FRESH_SECONDS = 2.0
     """How long a count is believed: an idle process reports each second, a frozen or dead one no more."""
+    ARRIVAL_SECONDS = 0.5
+    """How long after a small callback others are expected."""
 
     def __init__(self, processes: int) -> None:
         self._counts = memoryview(mmap.mmap(-1, 8 * processes)).cast("d")
         self._reported = memoryview(mmap.mmap(-1, 8 * processes)).cast("d")
+        self._last_callback = memoryview(mmap.mmap(-1, 8)).cast("d")
 
     def report(self, place: int, connections: float, now: float) -> None:
         """Store the connections of a process; infinity if it accepts none now."""
@@ -451,6 +481,14 @@ class SharedCounts:
             count < connections - 1 and now < reported + self.FRESH_SECONDS
             for count, reported in zip(self._counts, self._reported, strict=True)
         )
+
+    def report_callback(self, now: float) -> None:
+        """Store that a small callback has arrived."""
+        self._last_callback[0] = now
+
+    def callbacks_arrive(self, now: float) -> bool:
+        """Return whether a small callback has arrived in any process within ARRIVAL_SECONDS."""
+        return now < self._last_callback[0] + self.ARRIVAL_SECONDS
 
 
 class InvalidRequestFilter(logging.Filter):
@@ -681,8 +719,11 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
     def _advance_callback(self, conn: Connection, head: RequestHead) -> None:
         if conn.is_authentic is None:
             conn.is_authentic = self.is_authentic_key(head.key)
-        if conn.request.is_complete_request or not conn.is_authentic:
+        if not conn.is_authentic:
             self.dispatch(conn, self.tpool)  # a wrong key is refused without its body
+        elif conn.request.is_complete_request:
+            self.counts.report_callback(time.monotonic())
+            self.dispatch(conn, self.tpool)
         elif head.expects_continue or len(conn.request.buffer) >= REQUEST_BUFFER_BYTES:
             conn.waits_for_body = True
             self.dispatch(conn, self.body_pool)
@@ -722,13 +763,15 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         """Answer the request, in a thread. Return whether the connection may carry another one."""
         parsed = None
         deadline = time.monotonic() + BODY_TIMEOUT_SECONDS if conn.waits_for_body else 0.0
-        conn.sock.holds_headers = True
+        conn.sock.holds_headers, conn.sock.holds_answer = True, conn.waits_for_body
         try:
-            parsed = HeadParser(self.cfg, RequestReader(conn.sock, conn.request, deadline), conn.client)
+            reader = RequestReader(conn.sock, conn.request, deadline, self._callbacks_arrive)
+            parsed = HeadParser(self.cfg, reader, conn.client)
             parsed._expected_100_continue = False  # gunicorn would send it before the application decides
             if not conn.request.is_exact:
                 parsed.force_close()
             keep_alive = bool(self.handle_request(parsed, conn))
+            reader.rest()
             conn.sock.flush()
             return keep_alive
         except (NoMoreData, StopIteration, OSError) as error:
@@ -736,6 +779,9 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         except Exception as error:
             self.handle_error(parsed, conn.sock, conn.client, error)
         return False
+
+    def _callbacks_arrive(self) -> bool:
+        return self.counts.callbacks_arrive(time.monotonic())
 
     def finish_request(self, conn: Connection, future: Future[bool]) -> None:
         """Go on with `conn` after its thread has ended, in the event loop."""

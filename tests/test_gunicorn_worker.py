@@ -258,3 +258,75 @@ def test_a_process_that_is_frozen_or_gone_is_left_nothing() -> None:
     counts.report(1, 0, now=10.0)
     assert counts.is_more_than_another(9, 11.9)
     assert not counts.is_more_than_another(9, 12.1)
+
+
+class Clock:
+    """Stands in for the module `time`: a sleep passes at once, and is noted."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def rests(
+    pair: tuple[ClientSocket, socket.socket], clock: Clock, *, must_rest: bool, seconds_left: float
+) -> list[float]:
+    """How long a thread rests that works for 1 s on each of three pieces of a body."""
+    server, client = pair
+    request = BufferedRequest()
+    request.feed(HEAD + b"Content-Length: 9\r\n\r\n")
+    reader = RequestReader(server, request, clock.now + seconds_left, lambda: must_rest)
+    reader.chunk()
+    for piece in (b"one", b"two", b"six"):
+        client.sendall(piece)
+        assert reader.chunk() == piece
+        clock.now += 1.0
+    reader.rest()
+    return clock.slept
+
+
+@pytest.mark.parametrize(
+    ("must_rest", "seconds_left", "expected"),
+    [
+        (True, 30.0, [2.0, 2.0, 2.0]),
+        (False, 30.0, []),
+        (True, 19.5, [2.0, 0.5]),  # the sender has a right to half of the time
+        (True, 10.0, []),
+    ],
+)
+def test_a_thread_rests_between_the_pieces_of_a_large_body_and_after_the_last(
+    pair: tuple[ClientSocket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    must_rest: bool,
+    seconds_left: float,
+    expected: list[float],
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(gunicorn_worker, "time", clock)
+    assert rests(pair, clock, must_rest=must_rest, seconds_left=seconds_left) == expected
+
+
+def test_an_answer_that_is_held_is_sent_after_the_rest(pair: tuple[ClientSocket, socket.socket]) -> None:
+    server, client = pair
+    client.setblocking(False)
+    server.holds_answer = True
+    server.sendall(b"answer")
+    with pytest.raises(BlockingIOError):
+        client.recv(100)
+    server.flush()
+    assert client.recv(100) == b"answer"
+
+
+def test_callbacks_arrive_until_there_was_none_for_a_while() -> None:
+    counts = SharedCounts(2)
+    assert not counts.callbacks_arrive(10.0)
+    counts.report_callback(10.0)
+    assert counts.callbacks_arrive(10.4)
+    assert not counts.callbacks_arrive(10.6)

@@ -79,6 +79,25 @@ def test_clients_with_a_key_whose_large_bodies_stall_delay_only_large_callbacks(
         assert web_process.api("/tasks")["data"]
 
 
+SHOW_RESTS = (
+    "gunicorn_worker.SharedCounts.ARRIVAL_SECONDS = 1000; "
+    'gunicorn_worker.RequestReader.rest = lambda reader: reader.must_rest() and print("rests", flush=True)'
+)
+
+
+@pytest.mark.parametrize("has_small_one", [True, False])
+def test_a_large_callback_rests_for_small_ones_and_for_no_large_one(
+    start_service: Callable[..., Service], sqlite_url: str, has_small_one: bool
+) -> None:
+    web = start_small_web_process(start_service, sqlite_url, SHOW_RESTS)
+    if has_small_one:
+        assert web.post_callback(b'{"task_id": "small", "task": {}}').status_code == 200
+    for number in range(2):
+        large = b'{"task_id": "large-%d", "task": {}}' % number + b" " * 300_000
+        assert web.post_callback(large).status_code == 200
+    assert ("rests" in web.processes["web"].log.read_text().splitlines()) == has_small_one
+
+
 # Connections
 
 
