@@ -1,5 +1,5 @@
 """The cost of more processes: callbacks and follow-ups with 1, 2, 4 and 8 web and worker processes on one PostgreSQL, and
-with 1 and 8 through PgBouncer."""
+with 1 and 8 through PgBouncer; and what as many processes cost that only store the bytes of a callback."""
 
 import threading
 from collections import Counter
@@ -51,30 +51,52 @@ def _start_pgbouncer(servers: stack.Servers) -> OwnPgBouncer:
     return start_pgbouncer(servers.postgres, pgbouncer_binaries()[0], {"default_pool_size": "20"})
 
 
+def _callback(servers: stack.Servers, contender: stack.Contender, seconds: float) -> float:
+    """Return the processor time of a callback in milliseconds, after as many that warm up."""
+    measure(servers, contender, ONE_BOX, seconds)
+    return measure(servers, contender, ONE_BOX, seconds).cpu
+
+
 def processes(servers: stack.Servers, seconds: float) -> Table:
-    """Measure each number of processes once, on a database of its own."""
-    columns = ("callback, CPU ms", "÷ 1", "follow-up, CPU ms", "÷ 1", "drain s", "waits for locks", "goal")
+    """Measure each number of processes once, on a database of its own, when all of them have worked for a while."""
+    columns = (
+        "raw callback, CPU ms",
+        "÷ 1",
+        "callback, CPU ms",
+        "÷ 1",
+        "follow-up, CPU ms",
+        "÷ 1",
+        "drain s",
+        "waits for locks",
+        "goal",
+    )
     table = Table("web × worker", *columns)
     first: list[float] = []
     for count, is_pooled in COUNTS:
+        with stack.raw(servers, count) as limit:
+            floor = _callback(servers, limit, seconds)
         scale = Scale()
         pooler = _start_pgbouncer(servers) if is_pooled else None
         env = {"WEB_CONCURRENCY": str(count), "WORKER_CONCURRENCY": str(count), "SCALE_API_URL": scale.url}
         with stack.weighbridge(servers, pooler, **env) as ours:
             chain = Chain(ours, scale)
-            chain.follow(10)  # warm
+            chain.follow(
+                FOLLOW_UPS * count
+            )  # until every process has opened its connections and PostgreSQL has its plans
             before = stack.cpu_seconds(servers, ours)
             with waits(ours) as waited:
                 drained = chain.follow(FOLLOW_UPS)
             follow_up = (stack.cpu_seconds(servers, ours) - before) * 1000 / FOLLOW_UPS
-            callback = measure(servers, ours, ONE_BOX, seconds).cpu
+            callback = _callback(servers, ours, seconds)
         scale.close()
         if pooler:
             pooler.close()
-        first = first or [callback, follow_up]
+        costs = [floor, callback, follow_up]
+        first = first or costs
         table.add_row(
-            f"{count} × {count}{', PgBouncer' if pooler else ''}", f"{callback:.2f}", f"{callback / first[0]:.2f}", f"{follow_up:.2f}",
-            f"{follow_up / first[1]:.2f}", f"{drained:.2f}", f"{waited['Lock'] / max(1, waited.total()):.0%}",
+            f"{count} × {count}{', PgBouncer' if pooler else ''}",
+            *(text for cost, alone in zip(costs, first, strict=True) for text in (f"{cost:.2f}", f"{cost / alone:.2f}")),
+            f"{drained:.2f}", f"{waited['Lock'] / max(1, waited.total()):.0%}",
             f"≤ {MAX_MORE_CPU:.2f}",
         )  # fmt: skip
     return table

@@ -157,16 +157,16 @@ def _contender(
     return Contender(name, port, url, tables, [*([pooler.process] if pooler else []), *processes])
 
 
-def _gunicorn(application: str, *options: str) -> list[str]:
-    """Return the command of a web process with two workers and gunicorn's defaults."""
-    common = ["-c", "/dev/null", "--no-control-socket", "-w", "2", "-b", "127.0.0.1:PORT"]
+def _gunicorn(application: str, *options: str, processes: int = 2) -> list[str]:
+    """Return the command of web processes with gunicorn's defaults."""
+    common = ["-c", "/dev/null", "--no-control-socket", "-w", str(processes), "-b", "127.0.0.1:PORT"]
     return [f"{BIN}/gunicorn", *common, *options, application]
 
 
 @contextmanager
-def raw(servers: Servers) -> Iterator[Contender]:
-    """Start the limit: a web process that only stores."""
-    web = _gunicorn("benchmarks.raw:app", "-k", "gthread", "--threads", "8")
+def raw(servers: Servers, processes: int = 2) -> Iterator[Contender]:
+    """Start the limit: web processes that only store."""
+    web = _gunicorn("benchmarks.raw:app", "-k", "gthread", "--threads", "8", processes=processes)
     yield from _run(_contender(servers, "raw", [web], ("raw_deliveries",)))
 
 

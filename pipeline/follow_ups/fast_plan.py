@@ -33,12 +33,13 @@ MAX_FOLLOW_UPS = 500
 
 # Each part reads the one before it, so that rows are locked in the one order: task, follow-ups, counters, jobs. What another
 # transaction has changed since the statement began breaks the chain: then the job is not deleted, and the division by zero
-# rolls everything back.
+# rolls everything back. Subqueries of one value are looked up by index: PostgreSQL keeps the plan of this statement, and joined to tables
+# that were almost empty when it was made, they would be read whole until the tables are analyzed.
 STATEMENT = f"""
 WITH due AS (
-    SELECT name FROM unnest(%(queues)s::text[]) AS name WHERE EXISTS (
-        SELECT FROM {Job.__tablename__}
-        WHERE queue = name AND state <> 'dead' AND run_at <= statement_timestamp()
+    SELECT name FROM unnest(%(queues)s::text[]) AS name WHERE (
+        SELECT true FROM {Job.__tablename__}
+        WHERE queue = name AND state <> 'dead' AND run_at <= statement_timestamp() ORDER BY run_at LIMIT 1
     )
 ), usual AS (
     SELECT %(next_owner)s::text IS NOT NULL
@@ -50,7 +51,10 @@ WITH due AS (
     AND (clock_delivery_id, response_id, status, review_status) IS NOT DISTINCT FROM (
         %(clock_delivery_id)s::uuid, %(response_id)s::uuid, %(status)s::text, %(review_status)s::text
     )
-    AND NOT EXISTS (SELECT FROM {FollowUp.__tablename__} WHERE unique_id = ANY(%(unique_ids)s::text[]))
+    AND NOT EXISTS (
+        SELECT FROM unnest(%(unique_ids)s::text[]) AS planned_id
+        WHERE (SELECT true FROM {FollowUp.__tablename__} WHERE unique_id = planned_id)
+    )
     AND NOT EXISTS (SELECT FROM {FollowUp.__tablename__} WHERE source_task_id = %(task)s AND {HELD_FOR_A_FILE})
     AND NOT EXISTS (SELECT FROM {Join.__tablename__} WHERE source_task_id = %(parent)s::text AND fired_at IS NULL)
     AND (%(counter)s::text IS NULL OR EXISTS (
