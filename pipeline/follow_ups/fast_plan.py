@@ -106,8 +106,8 @@ class Stored(NamedTuple):
 
 
 def store_usual_plan(service: Service, job: queue.Job, plan: TaskPlan) -> Stored | None:
-    """Store the plan and finish its job. If the worker goes on, lease the only creation to it, unless another one of the environment
-    is due or must wait, or the worker would create it before any other job that is due.
+    """Store the plan and finish its job. If the worker goes on, lease the only creation to it, unless an older one of the environment
+    is due, something stops them there, or another due job would wait for it.
 
     Returns None, with nothing written, if the plan is not the usual one, or if anything fails: the general path knows what to
     do then.
