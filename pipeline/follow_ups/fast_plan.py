@@ -33,8 +33,8 @@ MAX_FOLLOW_UPS = 500
 
 # Each part reads the one before it, so that rows are locked in the one order: task, follow-ups, counters, jobs. What another
 # transaction has changed since the statement began breaks the chain: then the job is not deleted, and the division by zero
-# rolls everything back. Subqueries of one value are looked up by index: PostgreSQL keeps the plan of this statement, and joined to tables
-# that were almost empty when it was made, they would be read whole until the tables are analyzed.
+# rolls everything back. Subqueries of one value are looked up by index also in tables that were never analyzed. Joined to them, PostgreSQL
+# would read them whole, and keep that plan while they grow.
 STATEMENT = f"""
 WITH due AS (
     SELECT name FROM unnest(%(queues)s::text[]) AS name WHERE (

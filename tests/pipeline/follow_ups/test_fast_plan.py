@@ -337,18 +337,6 @@ def test_the_only_creation_is_leased_to_a_worker_that_goes_on(service: Service) 
     assert table(service, Job) == []
 
 
-def test_what_a_plan_needs_is_looked_up_by_index(service: Service) -> None:
-    """Also while the tables are almost empty: PostgreSQL keeps the plan of the statement when they have grown."""
-    job, plan = planned(service, [follow_up()], grant(LIMITED))
-    prepared = fast_plan._prepare(service, job, plan)
-    assert prepared is not None
-    with service.engine.begin() as connection:
-        steps = (
-            connection.exec_driver_sql(f"EXPLAIN {fast_plan.STATEMENT}", prepared.parameters).scalars().all()
-        )
-    assert not [step for step in steps if "Seq Scan" in step]
-
-
 def test_a_leased_creation_has_what_it_would_read(service: Service) -> None:
     request = {"layers": {"boxes": [{"label": "ü", "left": 1.5, "attributes": None}]}, "priority": 3}
     job, plan = planned(service, [follow_up(request=request, source_annotation="a")], grant(LIMITED))
