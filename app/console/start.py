@@ -20,8 +20,6 @@ from pipeline.operations.queries import NotFound, Record
 from workflows.definition.model import Workflow
 from workflows.planning.inputs import missing_columns, required_columns, takes_inputs
 
-ENVIRONMENTS = ("live", "test")
-
 
 @blueprint.get("/workflows/<name>/start")
 def new_input(name: str) -> Response:
@@ -35,8 +33,8 @@ def start_workflow(name: str) -> Response:
     """Show what would follow from the input in the form; start the workflow with it if just that was shown before."""
     session.require_role(OPERATE)
     workflow, environment = _startable(name), request.form.get("environment")
-    if environment not in ENVIRONMENTS:
-        abort(400, f"The environment is one of {', '.join(ENVIRONMENTS)}.")
+    if environment not in pauses.ENVIRONMENTS:
+        abort(400, f"The environment is one of {', '.join(pauses.ENVIRONMENTS)}.")
     row, problems = _read_form(workflow)
     if problems:
         return _page(workflow, problems)
@@ -75,7 +73,7 @@ def _page(workflow: Workflow, problems: dict[str, str] | None = None, **shown: A
         status=422 if problems else 200,
         name=workflow.name,
         columns=required_columns(workflow),
-        environments=ENVIRONMENTS,
+        environments=pauses.ENVIRONMENTS,
         is_paused=is_paused,
         problems=problems or {},
         **shown,

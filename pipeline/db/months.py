@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, text
+from sqlalchemy import ColumnElement, Connection, Uuid, column, exists, select, table, text
 
 from models import DeliveryBody
 from pipeline.db.dialect import lock_exclusively
@@ -22,6 +22,7 @@ MONTHS_AHEAD = 2
 """Months that are made before they begin: as long no process that makes them has to run."""
 MAX_MONTHS = 240
 """Months that are made for bodies of the past."""
+_DEFAULT = table(f"{TABLE}_default", column("delivery_id", Uuid))
 _LOCK_KEY = 0x4D6F6E74_68735F5F  # "Months__"
 _PARTITION = re.compile(rf"{TABLE}_(\d{{4}})_(\d\d)")
 
@@ -87,8 +88,7 @@ def missing(connection: Connection, now: datetime, since: datetime | None = None
 
 def is_in_default(connection: Connection, month: Month) -> bool:
     """Return whether the default partition holds bodies of the month, because it had no partition when they came."""
-    of_month = f"delivery_id >= '{first_id_at(month.start)}' AND delivery_id < '{first_id_at(month.end)}'"
-    return bool(connection.scalar(text(f"SELECT EXISTS (SELECT FROM {TABLE}_default WHERE {of_month})")))
+    return bool(connection.scalar(select(exists().where(month.has(_DEFAULT.c.delivery_id)))))
 
 
 def make_months(connection: Connection, now: datetime, since: datetime | None = None) -> None:

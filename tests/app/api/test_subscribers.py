@@ -87,13 +87,15 @@ def test_what_cannot_be_registered_is_refused_in_words(client: FlaskClient, want
 
 
 def test_one_that_is_not_known_is_404(client: FlaskClient) -> None:
-    nobody = "01a21079-e38a-74aa-afab-9e22924afae5"
+    unknown_id = "01a21079-e38a-74aa-afab-9e22924afae5"
     for path in (
-        f"subscribers/{nobody}/enable",
-        f"subscribers/{nobody}/test",
-        f"notifications/{nobody}/replay",
+        f"subscribers/{unknown_id}/enable",
+        f"subscribers/{unknown_id}/test",
+        f"notifications/{unknown_id}/replay",
     ):
         assert client.post(f"/api/v1/{path}").status_code == 404
-    assert client.put(f"/api/v1/subscribers/{nobody}/events", json={"events": ["task"]}).status_code == 404
-    assert client.delete(f"/api/v1/subscribers/{nobody}").status_code == 404
-    assert client.get(f"/api/v1/subscribers/{nobody}/notifications").status_code == 404
+    assert (
+        client.put(f"/api/v1/subscribers/{unknown_id}/events", json={"events": ["task"]}).status_code == 404
+    )
+    assert client.delete(f"/api/v1/subscribers/{unknown_id}").status_code == 404
+    assert client.get(f"/api/v1/subscribers/{unknown_id}/notifications").status_code == 404

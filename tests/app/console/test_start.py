@@ -128,7 +128,7 @@ def test_only_operators_start_what_takes_inputs(
     (workflows_dir / "second-look.yaml").write_text(WORKFLOWS["second-look.yaml"])
     (workflows_dir / "broken.yaml").write_text(WORKFLOWS["broken.yaml"])
     assert "Start with an input" not in admin.get("/workflows/second-look").text
-    for name in ("second-look", "broken", "nobody"):
+    for name in ("second-look", "broken", "unknown"):
         assert admin.get(f"/workflows/{name}/start").status_code == 404
     admin.post("/workflows/from-images/pause")
     assert "created after it is resumed" in admin.get(ADDRESS).text

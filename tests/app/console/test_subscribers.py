@@ -57,15 +57,15 @@ def test_what_selects_no_event_is_refused(admin: Person, service: Service, form:
     assert only(service, Subscriber) == before
 
 
-def test_a_reader_selects_nothing_and_one_that_is_not_known_is_404(
+def test_a_reader_may_not_select_events_and_an_unknown_subscriber_is_404(
     admin: Person, signed_in: Callable[..., Person], service: Service
 ) -> None:
     subscriber_id = subscribe(service)
     reader = signed_in("read")
     assert "Save" not in reader.get(f"/subscribers/{subscriber_id}").text
     assert reader.post(f"/subscribers/{subscriber_id}/events", group="task").status_code == 403
-    nobody = UUID(int=subscriber_id.int ^ 1)
-    assert admin.post(f"/subscribers/{nobody}/events", group="task").status_code == 404
+    unknown_id = UUID(int=subscriber_id.int ^ 1)
+    assert admin.post(f"/subscribers/{unknown_id}/events", group="task").status_code == 404
 
 
 def test_events_are_selected_in_a_browser(browser: Browser, console: Console) -> None:
