@@ -119,7 +119,7 @@ class Process:
         if self.popen:
             self.popen.wait()
         # A backend that still ends holds PostgreSQL's shared memory, and a new server would refuse to start.
-        wait_until(lambda: all(map(_has_ended, children)), 10, "the killed processes are gone")
+        wait_until(lambda: all(map(has_ended, children)), 10, "the killed processes are gone")
 
     def freeze(self) -> None:
         """Send SIGSTOP to the whole tree: connections stay open without answers."""
@@ -146,10 +146,18 @@ class Process:
         )
 
 
-def _has_ended(process: psutil.Process) -> bool:
+def command_line(process: psutil.Process) -> list[str]:
+    """Return the words of the command of a process; none of one that has ended."""
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie is one as well
+        return []
+
+
+def has_ended(process: psutil.Process) -> bool:
     """Return whether a process is gone, or only waits for a parent that asks for its exit status."""
     try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
+        return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 

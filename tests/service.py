@@ -1,5 +1,6 @@
 """The whole service as real processes (web, worker, sandbox) on free ports, for tests that kill, freeze and count."""
 
+import contextlib
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import requests
 
 from tests.servers import Process, free_port, wait_until
@@ -117,8 +119,10 @@ class Service:
             assert process.running, f"{name} has ended:\n{process.tail()}"
             children = process.children()
             if len(children) > number:
-                children[number].kill()
-            return len(children) > number
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    children[number].kill()
+                    return True
+            return False
 
         wait_until(killed, 60, f"{name} has children")
 

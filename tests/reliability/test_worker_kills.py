@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 import requests
@@ -39,7 +40,8 @@ def kill_who_works(one: Service) -> None:
     """The process that runs the job: a child of the worker, or embedded the worker itself."""
     if one.env["REDIS_URL"]:
         for child in one.processes["worker"].children():
-            child.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # with threads it lives only for moments
+                child.kill()
     else:
         one.kill("worker")
         one.start("worker")

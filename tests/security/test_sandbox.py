@@ -22,7 +22,7 @@ from sandbox.settings import account_of
 from tests.app.commands.folder import Folder, Terminal
 from tests.fake_server import FakeServer, reply
 from tests.sandbox.callback_receiver import CallbackReceiver
-from tests.servers import Process, wait_until
+from tests.servers import Process, command_line, wait_until
 from tests.service import BIN, ROOT
 
 REAL_API_KEY = "live_REALKEYabcdefghijklmnop"
@@ -276,7 +276,7 @@ def test_make_run_keeps_real_keys_from_the_sandbox(
     (sandbox,) = [
         process
         for process in psutil.Process(terminal.pid).children(recursive=True)
-        if {"sandbox", "serve"} <= set(process.cmdline())
+        if {"sandbox", "serve"} <= set(command_line(process))
     ]
     assert not [value for value in sandbox.environ().values() if "REAL" in value]
     assert "REAL" not in terminal.text
@@ -293,7 +293,7 @@ def test_make_run_keeps_real_keys_from_the_sandbox(
 def test_no_sandbox_runs_while_real_scale_is_used(folder: Folder, up: Callable[..., Terminal]) -> None:
     terminal = up(SCALE_API_URL="https://127.0.0.1:9/v1", SCALE_API_KEY=REAL_API_KEY)
     terminal.says("Booting worker")
-    commands = [set(child.cmdline()) for child in psutil.Process(terminal.pid).children(recursive=True)]
+    commands = [set(command_line(child)) for child in psutil.Process(terminal.pid).children(recursive=True)]
     assert not [command for command in commands if {"sandbox", "serve"} <= command]
     assert REAL_API_KEY not in (folder.path / "var" / "running.json").read_text()
     assert REAL_API_KEY not in terminal.text

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.servers import Process, free_port, wait_until
+from tests.servers import Process, free_port, has_ended, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 NETWORK = re.compile(r"(PIP|UV|SSL|REQUESTS)_\w+|https?_proxy|no_proxy", re.IGNORECASE)
@@ -86,7 +86,7 @@ def test_make_run_shows_a_follow_up_by_itself(terminal: Terminal) -> None:
     assert child["status"] == parent["status"] == "completed"
     children = terminal.children()
     terminal.ctrl_c()
-    wait_until(lambda: not any(child.is_running() for child in children), 10, "everything ends with Ctrl-C")
+    wait_until(lambda: all(map(has_ended, children)), 10, "everything ends with Ctrl-C")
 
 
 def test_make_run_starts_again_with_what_it_had(terminal: Terminal) -> None:

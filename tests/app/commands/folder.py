@@ -6,7 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.servers import Process, free_port, wait_until
+from tests.servers import Process, free_port, has_ended, wait_until
 from tests.service import BIN, ROOT
 
 OWN = {"var", ".git", ".env", ".venv"}
@@ -78,7 +78,7 @@ class Terminal(Process):
             code = self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running {seconds} s after signal {number}:\n{self.tail()}") from None
-        left = [child for child in children if child.is_running() and child.status() != "zombie"]
+        left = [child for child in children if not has_ended(child)]
         assert not left, f"{left} outlived it:\n{self.tail()}"
         return code
 

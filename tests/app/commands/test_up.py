@@ -11,7 +11,7 @@ import requests
 from config import load_settings
 from config.development import development_environment, sandbox_environment
 from tests.app.commands.folder import Folder, Terminal
-from tests.servers import wait_until
+from tests.servers import command_line, has_ended, wait_until
 
 Start = Callable[..., Terminal]
 STOPS_WITHIN = 30.0
@@ -111,13 +111,15 @@ def test_a_terminal_that_is_closed_leaves_nothing_running(start: Start) -> None:
 def test_a_process_that_dies_stops_the_others_and_is_named(start: Start) -> None:
     up = start("weighbridge", "up")
     up.says("Finished in")
-    (worker,) = [child for child in up.children() if any("celery" in word for word in child.cmdline()[:2])]
+    (worker,) = [
+        child for child in up.children() if any("celery" in word for word in command_line(child)[:2])
+    ]
     children = up.children()
     worker.kill()
     assert up.popen is not None
     assert up.popen.wait(10) == 1
     assert "worker exited with 137" in up.text
-    assert not [child for child in children if child.is_running() and child.status() != "zombie"]
+    assert not [child for child in children if not has_ended(child)]
 
 
 def test_what_is_wrong_with_a_setting_is_said_without_a_traceback(folder: Folder) -> None:
