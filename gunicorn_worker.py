@@ -61,6 +61,9 @@ MAX_HEAD_LINES = 102
 MAX_BODY_BYTES = 1024 * 1024
 """Largest body of a request that is not a callback. More: 413."""
 
+MAX_CHUNKS = 512
+"""How many chunks of a body the event loop looks at. More: 400, and the body of a callback is read by a thread."""
+
 REQUEST_BUFFER_BYTES = 64 * 1024
 """Largest callback that is buffered whole. A larger one with a valid key is read by a thread."""
 
@@ -112,6 +115,11 @@ def _error_response(status: int, title: str, detail: str, headers: str = "") -> 
 REQUEST_TIMEOUT = _error_response(408, "Request Timeout", "The request did not arrive in time.")
 CONTENT_TOO_LARGE = _error_response(
     413, "Content Too Large", f"The body is larger than {MAX_BODY_BYTES} bytes."
+)
+TOO_MANY_CHUNKS = _error_response(
+    400,
+    "Bad Request",
+    f"The body has more than {MAX_CHUNKS} chunks. Send larger chunks, or a Content-Length.",
 )
 HEAD_TOO_LARGE = _error_response(
     431,
@@ -174,20 +182,23 @@ def parse_head(head: bytes) -> RequestHead | None:
 
 
 class ChunkScanner:
-    """Finds the end of a chunked body in a growing buffer. Examines each byte once."""
+    """Finds the end of a chunked body in a growing buffer. Examines each byte once, and at most MAX_CHUNKS chunks."""
 
     def __init__(self, start: int) -> None:
         self.position = start
         """Where the next chunk-size line begins."""
         self.searched = start
         """No line end is before this position."""
+        self.count = 0
+        """How many chunks have begun, the last one included."""
         self.is_last = False
 
     def end(self, buffer: bytearray) -> int | None:
         """Return where the body ends, None while it is incomplete. Raises ValueError if it is malformed."""
-        while not self.is_last:
+        while not self.is_last and self.count <= MAX_CHUNKS:
             if line := _PLAIN_CHUNK_SIZE.match(buffer, self.position):
                 self.position = self.searched = line.end() + int(line[1], 16) + 2
+                self.count += 1
                 continue
             line_end = self._find(buffer, b"\r\n")
             if line_end < 0:
@@ -199,6 +210,9 @@ class ChunkScanner:
             self.is_last = length == 0
             # The trailer section ends with an empty line; the end of the size line may be the first half of it.
             self.position = self.searched = line_end if self.is_last else line_end + length + 4
+            self.count += 1
+        if not self.is_last:
+            return None
         trailer_end = self._find(buffer, _HEAD_END)
         return None if trailer_end < 0 else trailer_end + len(_HEAD_END)
 
@@ -250,6 +264,11 @@ class BufferedRequest:
             self.end = self._chunks.end(self.buffer)
         except ValueError:
             self.is_malformed = True
+
+    @property
+    def has_too_many_chunks(self) -> bool:
+        """Return whether the end of the body is not looked for any more."""
+        return self._chunks is not None and self._chunks.count > MAX_CHUNKS
 
     @property
     def body_size(self) -> int:
@@ -709,6 +728,8 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
             self._advance_callback(conn, head)
         elif request.body_size > MAX_BODY_BYTES:
             self._reject(conn, CONTENT_TOO_LARGE, "body_too_large")
+        elif request.has_too_many_chunks:
+            self._reject(conn, TOO_MANY_CHUNKS, "too_many_chunks")
         elif request.is_complete_request and head.has_priority:
             self.dispatch(conn, self.tpool)
         elif request.is_complete_request:
@@ -724,7 +745,11 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         elif conn.request.is_complete_request:
             self.counts.report_callback(time.monotonic())
             self.dispatch(conn, self.tpool)
-        elif head.expects_continue or len(conn.request.buffer) >= REQUEST_BUFFER_BYTES:
+        elif (
+            head.expects_continue
+            or conn.request.has_too_many_chunks
+            or len(conn.request.buffer) >= REQUEST_BUFFER_BYTES
+        ):
             conn.waits_for_body = True
             self.dispatch(conn, self.body_pool)
         else:

@@ -9,14 +9,22 @@ from app.api import resources
 from app.bare_app import create_bare_app
 from app.commands import make_commands
 from config import Settings, load_settings
+from pipeline.operations.checks import Context, run_readiness_checks
+from pipeline.timed_cache import TimedCache
 from workers.dispatcher import JobDispatcher
+
+READINESS_SECONDS = 1.0
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """Return the application for `settings`, by default those of the environment. Opens no connection."""
     settings = settings or load_settings()
     app = create_bare_app(settings)
-    app.extensions[extensions.DISPATCHER] = JobDispatcher(settings)
+    app.extensions[extensions.DISPATCHER] = dispatcher = JobDispatcher(settings)
+    context = Context(app.extensions[extensions.SERVICE], dispatcher.fault)
+    app.extensions[extensions.READINESS] = TimedCache(
+        lambda: run_readiness_checks(context), READINESS_SECONDS
+    )
     security_headers.install(app)
     # No redirect corrects a path: it would name the host that the sender chose.
     app.url_map.merge_slashes = app.url_map.strict_slashes = False

@@ -8,12 +8,15 @@ from flask import current_app
 
 if TYPE_CHECKING:
     from app.failure_limiter import FailureLimiter
+    from pipeline.operations.checks import Check
     from pipeline.service import Service
+    from pipeline.timed_cache import TimedCache
     from workers.dispatcher import JobDispatcher
 
 SERVICE = "weighbridge"
 DISPATCHER = "dispatcher"
 TOKEN_FAILURES = "token_failures"
+READINESS = "readiness"
 
 
 def service() -> Service:
@@ -35,4 +38,10 @@ def dispatcher() -> JobDispatcher:
 def token_failures() -> FailureLimiter:
     """Return the count of failed tokens by address, of the API and the console together."""
     found: FailureLimiter = current_app.extensions[TOKEN_FAILURES]
+    return found
+
+
+def readiness() -> TimedCache[list[Check]]:
+    """Return the health checks of this process, which run at most once a second: anybody may ask for them."""
+    found: TimedCache[list[Check]] = current_app.extensions[READINESS]
     return found

@@ -6,9 +6,9 @@ import hmac
 
 from flask import Blueprint, Response, request
 
-from app.extensions import dispatcher, service
+from app.extensions import readiness, service
 from app.responses import json_response
-from pipeline.operations.checks import OK, SKIPPED, Check, Context, run_readiness_checks
+from pipeline.operations.checks import OK, SKIPPED, Check
 
 blueprint = Blueprint("health", __name__)
 
@@ -28,10 +28,9 @@ def readyz() -> Response:
 
     Only requests with API_TOKEN or METRICS_TOKEN see the messages: they may name files, people and Scale's answers.
     """
-    checks = run_readiness_checks(Context(service(), dispatcher().fault))
     problems = [
         check
-        for check in checks
+        for check in readiness().get()
         if check.state not in (OK, SKIPPED) and check.name not in HARMLESS and not is_file_warning(check)
     ]
     described = [describe(check) for check in problems]

@@ -10,7 +10,14 @@ from gunicorn.config import Config
 from gunicorn.http.message import Request
 
 import gunicorn_worker
-from gunicorn_worker import MAX_HEAD_BYTES, BufferedRequest, ClientSocket, RequestReader, SharedCounts
+from gunicorn_worker import (
+    MAX_CHUNKS,
+    MAX_HEAD_BYTES,
+    BufferedRequest,
+    ClientSocket,
+    RequestReader,
+    SharedCounts,
+)
 
 HEAD = b"POST /callbacks/scale HTTP/1.1\r\nHost: w\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -176,6 +183,27 @@ def test_a_chunked_request_is_complete_at_its_last_byte(body: bytes, piece: int)
     request.feed(data[-1:])
     assert request.is_complete_request
     assert request.is_exact
+
+
+def receive_chunks(count: int, piece: int = 1_000_000) -> BufferedRequest:
+    """A body of `count` chunks of one byte and the last chunk, as it arrives in pieces of `piece` bytes."""
+    request, data = BufferedRequest(), CHUNKED + b"1\r\nx\r\n" * count + b"0\r\n\r\n"
+    for start in range(0, len(data), piece):
+        request.feed(data[start : start + piece])
+    return request
+
+
+@pytest.mark.parametrize("piece", [1, 1000, 1_000_000])
+def test_a_body_of_too_many_chunks_is_known_as_one(piece: int) -> None:
+    allowed = receive_chunks(MAX_CHUNKS - 1, piece)
+    assert allowed.is_exact
+    assert not allowed.has_too_many_chunks
+    assert receive_chunks(MAX_CHUNKS, piece).has_too_many_chunks
+    assert not receive_chunks(2 * MAX_CHUNKS, piece).is_complete_request
+
+
+def test_chunks_beyond_the_limit_cost_nothing() -> None:
+    assert calls(lambda: receive_chunks(10_000)) == calls(lambda: receive_chunks(2 * MAX_CHUNKS))
 
 
 @pytest.mark.parametrize("size", [b"xyz", b"-5", b"+5", b"1_0", b"", b" 5", b"0x5"])

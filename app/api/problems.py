@@ -67,8 +67,8 @@ def problem_response(
 class Api(flask_smorest.Api):
     """flask-smorest with problem+json errors, also in the OpenAPI document.
 
-    The document describes the blueprints when it is first asked for: that takes as long as everything else that the
-    application does at its start, and few processes are asked.
+    The document is written when it is first asked for: that takes as long as everything else that the application does at
+    its start, and few processes are asked.
     """
 
     ERROR_SCHEMA = ProblemDetails
@@ -77,6 +77,7 @@ class Api(flask_smorest.Api):
     def __init__(self, app: Flask) -> None:
         self._undescribed: list[flask_smorest.Blueprint] = []
         self._lock = threading.Lock()
+        self._document: bytes | None = None
         super().__init__(app)
 
     def register_blueprint(self, blueprint: flask_smorest.Blueprint) -> None:
@@ -84,16 +85,17 @@ class Api(flask_smorest.Api):
         self._app.register_blueprint(blueprint)
         self._undescribed.append(blueprint)
 
-    def _openapi_json(self) -> AnyResponse:
+    def _openapi_json(self) -> Response:
         with self._lock:
-            for blueprint in self._undescribed:
-                blueprint.register_views_in_doc(
-                    self, self._app, self.spec, name=blueprint.name, parameters=None
-                )
-                self.spec.tag({"name": blueprint.name, "description": blueprint.description})
-            self._undescribed.clear()
-        answer: AnyResponse = super()._openapi_json()
-        return answer
+            if self._document is None:
+                self._document = self._describe()
+        return Response(self._document, content_type="application/json")
+
+    def _describe(self) -> bytes:
+        for blueprint in self._undescribed:
+            blueprint.register_views_in_doc(self, self._app, self.spec, name=blueprint.name, parameters=None)
+            self.spec.tag({"name": blueprint.name, "description": blueprint.description})
+        return orjson.dumps(self.spec.to_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
 
     def _register_error_handlers(self) -> None:
         app: Flask = self._app

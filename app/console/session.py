@@ -18,6 +18,10 @@ from app.extensions import service
 from pipeline.access.tokens import ADMIN, OPERATE, READ, Holder, consume_link, holder_of_digest
 
 LIFETIME = timedelta(hours=12)
+MAX_COOKIES = 200
+"""More than a browser keeps for a site. Parsing them costs time, and who sends them is not known yet."""
+MAX_OPEN_FORM_BYTES = 4096
+"""Largest form of someone who is not signed in: a token and a CSRF token."""
 OPEN_ENDPOINTS = ("console.static", "console.sign_in", "console.send_token", "console.sign_out")
 
 csrf = CSRFProtect()
@@ -27,9 +31,15 @@ class SessionInterface(SecureCookieSessionInterface):
     """Flask's signed cookie, sent over https only where the request came over https. Other paths have no session."""
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        """Return the session of a request to the console; None elsewhere, where reading one would delay callbacks."""
-        is_console = request.path.startswith(app.config["SESSION_COOKIE_PATH"])
-        return super().open_session(app, request) if is_console else None
+        """Return the session of a request to the console; None elsewhere, where reading one would delay callbacks.
+
+        It is empty for a request with more than MAX_COOKIES cookies.
+        """
+        if not request.path.startswith(app.config["SESSION_COOKIE_PATH"]):
+            return None
+        if request.headers.get("Cookie", "").count(";") > MAX_COOKIES:
+            return self.session_class()
+        return super().open_session(app, request)
 
     def get_cookie_secure(self, app: Flask) -> bool:
         """Return whether the request came by HTTPS."""
@@ -98,6 +108,7 @@ def current() -> Holder | None:
 def require() -> Response | None:
     """Lead requests without a session to the sign-in page, and check role and CSRF token of the others."""
     if request.endpoint in OPEN_ENDPOINTS:
+        request.max_content_length = MAX_OPEN_FORM_BYTES
         return None
     g.user = current()
     if g.user is None or READ not in g.user.scopes:

@@ -1,17 +1,19 @@
 """`/livez` and `/readyz`: what a platform asks before it sends callbacks here."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from flask import Flask
-from sqlalchemy import text, update
+from sqlalchemy import event, text, update
 
-from app.application import create_app
+from app.application import READINESS_SECONDS, create_app
 from config import load_settings
 from models import Job
 from pipeline.jobs import kinds, queue
 from pipeline.operations.health import record_heartbeat
+from tests.servers import wait_until
 
 Make = Callable[..., Flask]
 
@@ -55,6 +57,22 @@ def test_without_the_tables_no_callback_could_be_kept(make_app: Make) -> None:
     assert (status, word) == (503, "unavailable")
     assert "database" in problems[0]
     assert app.test_client().get("/livez").status_code == 200
+
+
+def test_the_checks_run_at_most_once_a_second_whoever_asks(make_app: Make) -> None:
+    app = make_app()
+    engine = app.extensions["weighbridge"].engine
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    assert ready(app) == (200, "ok", [])
+    count = len(statements)
+    assert count > 0
+    start = time.monotonic()
+    assert [ready(app, "nobody") for _ in range(20)] == [(200, "ok", [])] * 20
+    assert len(statements) == count or time.monotonic() - start >= READINESS_SECONDS
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM worker_heartbeats"))
+    wait_until(lambda: ready(app)[1] == "degraded")
 
 
 def test_a_broker_that_is_away_degrades_and_no_more(make_app: Make) -> None:

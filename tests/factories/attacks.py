@@ -12,6 +12,7 @@ from tests.service import KEYS
 POST = b"POST /callbacks/scale HTTP/1.1\r\nHost: w\r\n"
 KEY = b"scale-callback-auth: " + KEYS["SCALE_LIVE_CALLBACK_KEYS"].encode() + b"\r\n"
 API = b"POST /api/v1/tasks HTTP/1.1\r\nHost: w\r\nContent-Type: application/json\r\n"
+CLOSE = b"Connection: close\r\n"
 LOGIN = b"POST /console/sign-in HTTP/1.1\r\nHost: w\r\nContent-Type: application/x-www-form-urlencoded\r\n"
 EXPECT_LINES = (b"expect: 100-continue\r\na: b\r\n" * 2400)[:65_000]
 
@@ -39,6 +40,15 @@ ATTACKS = {
         LOGIN + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\n",
         b"",
     ),
+    "a form of many fields": (LOGIN + CLOSE + b"Content-Length: 150000\r\n\r\n" + b"a=&" * 50_000, b""),
+    "many cookies": (
+        b"GET /console/ HTTP/1.1\r\nHost: w\r\n"
+        + CLOSE
+        + (b"Cookie: " + b"a;" * 4000 + b"\r\n") * 3
+        + b"\r\n",
+        b"",
+    ),
+    "questions whether it is ready": (b"GET /readyz HTTP/1.1\r\nHost: w\r\n" + CLOSE + b"\r\n", b""),
     "an expectation without a body": (API + b"Expect: 100-continue\r\nContent-Length: 90000\r\n\r\n", b""),
     "an answer that is not read": (
         b"GET /api/docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: w\r\n\r\n",

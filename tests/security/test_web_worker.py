@@ -16,7 +16,7 @@ import psutil
 import pytest
 import requests
 
-from gunicorn_worker import MAX_BODY_BYTES, SEND_BUFFER_BYTES
+from gunicorn_worker import MAX_BODY_BYTES, MAX_CHUNKS, SEND_BUFFER_BYTES
 from tests.factories.attacks import API, ATTACKS, EXPECT_LINES, KEY, LOGIN, POST, attackers, connect
 from tests.servers import Process, wait_until
 from tests.service import KEYS, ROOT, Service
@@ -220,6 +220,23 @@ def test_a_large_body_elsewhere_is_answered_with_413(web_process: Service, start
     chunked = start + b"Transfer-Encoding: chunked\r\n\r\n200000\r\n" + b"x" * (MAX_BODY_BYTES + 1)
     for request in (declared, chunked):
         assert exchange(web_process, request).startswith(b"HTTP/1.1 413 Content Too Large\r\n")
+
+
+SMALL_CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * (MAX_CHUNKS + 1)
+
+
+@pytest.mark.parametrize("start", [API, LOGIN, b"POST /nowhere HTTP/1.1\r\nHost: w\r\n"])
+def test_a_body_of_too_many_chunks_is_answered_with_400(web_process: Service, start: bytes) -> None:
+    answer = exchange(web_process, start + SMALL_CHUNKS)
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"more than 512 chunks" in answer
+
+
+def test_a_callback_of_many_chunks_is_read_by_a_thread(web_process: Service) -> None:
+    body = b'{"task_id": "many-chunks", "task": {}}'
+    last = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    assert exchange(web_process, POST + KEY + SMALL_CHUNKS + last).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert exchange(web_process, POST + SMALL_CHUNKS + last).startswith(b"HTTP/1.1 401 ")
 
 
 EXPECT = b"Expect: 100-continue\r\n"

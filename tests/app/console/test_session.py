@@ -1,5 +1,6 @@
 """Signing in: tokens, roles, CSRF, throttling and one-time links."""
 
+import io
 from collections.abc import Callable
 
 import pytest
@@ -46,6 +47,28 @@ def test_a_wrong_token_is_refused_and_not_repeated(stranger: Person) -> None:
     assert answer.status_code == 401
     assert "unknown or revoked" in answer.text
     assert "wb_wrong-token" not in answer.text
+
+
+def test_a_form_of_somebody_unknown_is_small(stranger: Person) -> None:
+    """Reading many fields costs time."""
+    answer = stranger.client.post("/console/sign-in", data={"token": "x" * 5000})
+    assert answer.status_code == 413
+    chunked = stranger.client.post(
+        "/console/sign-out",
+        input_stream=io.BytesIO(b"a=&" * 2000),
+        content_type="application/x-www-form-urlencoded",
+        environ_overrides={"wsgi.input_terminated": True},
+    )
+    assert chunked.status_code == 413
+
+
+def test_more_cookies_than_a_browser_keeps_are_not_read(admin: Person) -> None:
+    session = admin.client.get_cookie("weighbridge_console", path="/console")
+    assert session is not None
+    fresh = admin.client.application.test_client(use_cookies=False)
+    for others, status in ((100, 200), (201, 302)):
+        header = "a=b; " * others + f"weighbridge_console={session.value}"
+        assert fresh.get("/console/tasks", headers={"Cookie": header}).status_code == status
 
 
 def test_after_20_wrong_tokens_the_next_one_is_refused_for_a_while(
