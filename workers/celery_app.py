@@ -29,7 +29,8 @@ from pipeline.db.revisions import is_older_than_code
 from pipeline.metrics import serve_metrics
 from pipeline.service import Service
 from workers.consumer import Consumer, is_ours_to_say
-from workers.dispatcher import RUN_TASK, JobDispatcher, make_celery
+from workers.dispatcher import JobDispatcher, make_celery
+from workers.messages import RUN_TASK
 from workers.runner import run_due_jobs
 from workers.sweep import Sweep
 

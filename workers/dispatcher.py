@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from queue import SimpleQueue
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from celery import Celery
 
@@ -22,11 +22,10 @@ from pipeline.operations.database_errors import Explanation
 from workers import transports
 from workers.broker_check import try_broker
 from workers.broker_errors import explain
+from workers.messages import CELERY_QUEUE, MessageLine, expiry, make_message, new_message_id
 
 log = logging.getLogger(__name__)
 
-RUN_TASK = "weighbridge.run"
-CELERY_QUEUE = "weighbridge"
 DISPATCH_BATCH_SIZE = 16
 """Messages for jobs that are enqueued at once: a worker that has finished a job claims the next one itself."""
 MAX_PENDING = 1000
@@ -37,7 +36,6 @@ FULL_PAUSE_SECONDS = 0.02
 """How long nothing is sent after MAX_QUEUE_LENGTH messages waited: asking for each job would cost as much as sending one."""
 BREAKER_OPEN_SECONDS = 15.0
 RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_max": 0}
-EXPIRES_SECONDS = 60
 
 
 def make_celery(settings: Settings, *, timeout: float) -> Celery:
@@ -88,12 +86,14 @@ def broker_url(settings: Settings) -> str:
 
 
 class JobDispatcher:
-    """Publishes the ids of committed jobs from a thread of its own."""
+    """Publishes the ids of committed jobs. A thread of its own connects, waits for answers, and sends what could not be sent at once."""
 
     def __init__(self, settings: Settings, celery: Celery | None = None) -> None:
         self.embedded = settings.embedded
         self.celery = celery or make_celery(settings, timeout=1.0)
-        self._pending: SimpleQueue[UUID] = SimpleQueue()
+        self._line = MessageLine(self.celery)
+        self._pending: SimpleQueue[tuple[UUID, bool]] = SimpleQueue()
+        """Ids of jobs, and whether their message is on the line."""
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
         self._circuit_open_until = 0.0
@@ -104,11 +104,12 @@ class JobDispatcher:
         """Why the worker of this process waits for the broker; None while it receives messages."""
 
     def dispatch(self, job_ids: Iterable[UUID]) -> None:
-        """Publish these jobs in the background. Does nothing in an embedded service, whose sweep is quick enough."""
+        """Publish these jobs without waiting. Does nothing in an embedded service, whose sweep is quick enough."""
         if self.embedded or self.is_suspended:
             return
         for job_id in job_ids:
-            self._pending.put(job_id)
+            is_sent = not self._is_full and self._line.send(job_id)
+            self._pending.put((job_id, is_sent))
         if self._thread is None or not self._thread.is_alive():
             with self._start_lock:
                 if self._thread is None or not self._thread.is_alive():
@@ -149,12 +150,29 @@ class JobDispatcher:
 
     def _run(self) -> None:
         while True:
-            job_ids = [self._pending.get()]
-            while len(job_ids) < MAX_PENDING and not self._pending.empty():
-                job_ids.append(self._pending.get())
-            self.publish(job_ids[:DISPATCH_BATCH_SIZE])
+            pending = [self._pending.get()]
+            while len(pending) < MAX_PENDING and not self._pending.empty():
+                pending.append(self._pending.get())
+            job_ids = [job_id for job_id, is_sent in pending if not (is_sent and self._is_received())]
+            if job_ids and self.publish(job_ids[:DISPATCH_BATCH_SIZE]):
+                self._open_line()
             if self._is_full:
                 time.sleep(FULL_PAUSE_SECONDS)
+
+    def _is_received(self) -> bool:
+        """Wait for the answer to the message on the line. Return False if it must be sent again."""
+        try:
+            self._note_length(self._line.answer())
+        except Exception:
+            return False
+        self._close_circuit()
+        return True
+
+    def _open_line(self) -> None:
+        try:
+            self._line.open()
+        except Exception as fault:
+            self._open_circuit(explain(fault))
 
     def publish(self, job_ids: Iterable[UUID]) -> bool:
         """Publish now, bounded by the broker's time-outs. Return False if the broker failed, which opens the circuit."""
@@ -173,9 +191,7 @@ class JobDispatcher:
 
     def _send(self, producer: Any, job_id: UUID) -> None:
         """Send one message. What `send_task` does besides, routes, signals and declarations, costs as much again."""
-        message = self.celery.amqp.as_task_v2(
-            str(uuid4()), RUN_TASK, (str(job_id),), {}, expires=EXPIRES_SECONDS
-        )
+        message = make_message(self.celery, str(job_id), new_message_id(), expiry())
         producer.publish(
             message.body,
             exchange="",
@@ -193,9 +209,12 @@ class JobDispatcher:
             size = producer.connection.ensure(
                 producer, lambda: producer.channel._size(CELERY_QUEUE), **RETRY_ONCE
             )
-            self._queue_length = size()
+            self._note_length(size())
         self._is_full = self._queue_length >= MAX_QUEUE_LENGTH
         return not self._is_full
+
+    def _note_length(self, messages: int) -> None:
+        self._queue_length, self._is_full = messages, messages >= MAX_QUEUE_LENGTH
 
     def fault(self) -> Explanation | None:
         """Send a message to a queue of its own and receive it. Return why that fails, or None.

@@ -14,7 +14,7 @@ from tests.amounts import amount
 from tests.reliability.load import PAYLOAD, Customer, Sender, rows
 from tests.servers import wait_until
 from tests.service import KEYS, Service
-from workers.dispatcher import CELERY_QUEUE
+from workers.messages import CELERY_QUEUE
 
 WEB_PROCESSES = amount(2, 4)
 
