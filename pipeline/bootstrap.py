@@ -18,6 +18,7 @@ from pipeline.service import Service
 from pipeline.timed_cache import TimedCache
 from pipeline.workflow_files import WorkflowFiles
 from scale.client import Client
+from scale.environments import ENVIRONMENTS
 
 LARGE_BLOCK_BYTES = 1024 * 1024
 _M_MMAP_THRESHOLD = -3  # malloc.h of glibc
@@ -38,7 +39,7 @@ def build_service(
     configure_malloc()
     engine = engine or connect(settings, pool_size=pool_size)
     reader = read_only(engine)
-    keys = {environment: settings.scale_key(environment) for environment in ("live", "test")}
+    keys = {environment: settings.scale_key(environment) for environment in ENVIRONMENTS}
     files_seconds = workflow_files.CACHE_SECONDS if cache_seconds is None else cache_seconds
     subscription_seconds = subscriptions.CACHE_SECONDS if cache_seconds is None else cache_seconds
     return Service(

@@ -30,7 +30,7 @@ def new_message_id() -> str:
 
 
 def expiry() -> str:
-    """Return when a message that is sent now is worth nothing any more."""
+    """Return when a message that is sent now is worth nothing any more, in ISO 8601."""
     return (datetime.now(UTC) + timedelta(seconds=EXPIRES_SECONDS)).isoformat()
 
 
@@ -70,15 +70,20 @@ class MessageLine:
 
     def send(self, job_id: UUID) -> bool:
         """Send the message of a job. Return False if the line is closed or in use, else answer() must be called."""
-        if self._broker is None or not self._in_use.acquire(blocking=False):
+        if not self._in_use.acquire(blocking=False):
             return False
+        is_sent = self._broker is not None and self._send(job_id)
+        if not is_sent:
+            self._in_use.release()
+        return is_sent
+
+    def _send(self, job_id: UUID) -> bool:
         body = b64encode(self._body.substitute(job=job_id).encode()).decode()
         text = self._text.substitute(job=job_id, id=new_message_id(), expires=expiry(), body=body)
         try:
             self._connection.send_command("LPUSH", CELERY_QUEUE, text, check_health=False)
         except Exception:
             self._close()
-            self._in_use.release()
             return False
         return True
 

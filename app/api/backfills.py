@@ -10,7 +10,16 @@ from marshmallow import Schema, fields
 from marshmallow.validate import OneOf, Range
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import CostSchema, ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.lists import (
+    CostSchema,
+    ListQuery,
+    OutputSchema,
+    Timestamp,
+    environment_field,
+    list_body,
+    list_schema,
+    paging,
+)
 from app.api.previews import PlannedFollowUp, loaded_workflow
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
@@ -35,7 +44,7 @@ class BackfillRequest(Schema):
     label = fields.String(metadata={"description": "Label of at least one annotation."})
     batch = fields.String()
     tag = fields.String()
-    environment = fields.String(validate=OneOf(("live", "test")))
+    environment = environment_field()
     limit = fields.Integer(
         validate=Range(1),
         metadata={"description": "Number of results with new follow-ups after which the backfill ends."},

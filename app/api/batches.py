@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from marshmallow import fields
-from marshmallow.validate import OneOf
 
 from app.api.blueprint import Blueprint
-from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.lists import (
+    ListQuery,
+    OutputSchema,
+    Timestamp,
+    environment_field,
+    list_body,
+    list_schema,
+    paging,
+)
 from app.extensions import service
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import batches as queries
@@ -21,7 +28,7 @@ class Batch(OutputSchema):
     """A batch at Scale, in its newest known state."""
 
     name = fields.String()
-    environment = fields.String(validate=OneOf(("live", "test")))
+    environment = environment_field()
     project = fields.String(allow_none=True)
     status = fields.String(allow_none=True)
     clock = Timestamp(
@@ -33,7 +40,7 @@ class Batch(OutputSchema):
 class BatchQuery(ListQuery):
     """Filters of the list of batches."""
 
-    environment = fields.String(validate=OneOf(("live", "test")))
+    environment = environment_field()
     project = fields.String()
     status = fields.String()
     name = fields.String()

@@ -12,7 +12,15 @@ from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.lists import (
+    ListQuery,
+    OutputSchema,
+    Timestamp,
+    environment_field,
+    list_body,
+    list_schema,
+    paging,
+)
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from app.responses import CONTENT_HEADERS
@@ -35,7 +43,7 @@ class Delivery(OutputSchema):
     reason = fields.String(allow_none=True, metadata={"description": "Why the delivery is quarantined."})
     event = fields.String(allow_none=True)
     task_id = fields.String(allow_none=True)
-    environment = fields.String(validate=OneOf(("live", "test")))
+    environment = environment_field()
     size_bytes = fields.Integer()
     duplicates = fields.Integer(
         metadata={"description": "Number of later deliveries with exactly the same bytes."}
@@ -78,7 +86,7 @@ class DeliveryQuery(ListQuery):
 
     status = fields.String(validate=OneOf(queries.STATUSES))
     task_id = fields.String()
-    environment = fields.String(validate=OneOf(("live", "test")))
+    environment = environment_field()
     event = fields.String()
     kind = fields.String(validate=OneOf(queries.KINDS))
 

@@ -11,7 +11,16 @@ from marshmallow.validate import Length, OneOf, Range
 from sqlalchemy import Connection
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import CostSchema, ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.lists import (
+    CostSchema,
+    ListQuery,
+    OutputSchema,
+    Timestamp,
+    environment_field,
+    list_body,
+    list_schema,
+    paging,
+)
 from app.api.problems import ProblemError
 from app.bulk_decisions import (
     DECISIONS,
@@ -48,7 +57,7 @@ class FollowUp(OutputSchema):
     reason = fields.String(
         allow_none=True, metadata={"description": "Why the follow-up is held, failed or skipped."}
     )
-    environment = fields.String(validate=OneOf(("live", "test")))
+    environment = environment_field()
     source_task_id = fields.String()
     source_annotation = fields.String(allow_none=True)
     task_type = fields.String()
@@ -89,7 +98,7 @@ class FollowUpQuery(ListQuery):
     step = fields.String()
     source_task_id = fields.String()
     task_id = fields.String()
-    environment = fields.String(validate=OneOf(("live", "test")))
+    environment = environment_field()
 
 
 @blueprint.get("/follow-ups")
@@ -135,7 +144,7 @@ class Selection(Schema):
     workflow = fields.String()
     step = fields.String()
     source_task_id = fields.String()
-    environment = fields.String(validate=OneOf(("live", "test")))
+    environment = environment_field()
     since = Timestamp(metadata={"description": "Earliest time of planning."})
     limit = _limit_field(MAX_SELECTED)
     sample = _sample_field(MAX_SELECTED)

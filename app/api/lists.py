@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
-from marshmallow.validate import Range
+from marshmallow.validate import OneOf, Range
 
 from pipeline.db.ids import format_timestamp, parse_timestamp
 from pipeline.operations.queries import Page, Record
+from scale.environments import ENVIRONMENTS
 
 
 class Timestamp(fields.DateTime):
@@ -24,6 +25,11 @@ class Timestamp(fields.DateTime):
             return parse_timestamp(value)
         except (TypeError, ValueError, OverflowError):
             raise ValidationError("Takes a time such as 2026-01-31T09:30:00Z.") from None
+
+
+def environment_field(**options: Any) -> fields.String:
+    """Return a field that takes `live` or `test`."""
+    return fields.String(validate=OneOf(ENVIRONMENTS), **options)
 
 
 class OutputSchema(Schema):

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from marshmallow import fields
-from marshmallow.validate import OneOf, Range
+from marshmallow.validate import Range
 
 from app.api.blueprint import Blueprint
-from app.api.lists import ListQuery, list_body, list_schema, paging
+from app.api.lists import ListQuery, environment_field, list_body, list_schema, paging
 from app.api.tasks import Run
 from app.extensions import service
 from pipeline.operations.queries import Record
@@ -26,7 +26,7 @@ class ListedRun(Run):
 
     task_id = fields.String(metadata={"description": "The first task of the run."})
     type = fields.String(allow_none=True)
-    environment = fields.String(validate=OneOf(("live", "test")))
+    environment = environment_field()
     project = fields.String(allow_none=True)
     status = fields.String(allow_none=True, metadata={"description": "Status of the first task at Scale."})
     workflows = fields.List(fields.String(), metadata={"description": "Workflows that planned follow-ups."})
@@ -37,7 +37,7 @@ class RunQuery(ListQuery):
     """Filters of the list of runs."""
 
     workflow = fields.String(metadata={"description": "Workflow of a follow-up of the first task."})
-    environment = fields.String(validate=OneOf(("live", "test")))
+    environment = environment_field()
     project = fields.String()
     limit = fields.Integer(
         load_default=50, validate=Range(1, MAX_RUNS), metadata={"description": "Maximum number of items."}

@@ -10,7 +10,7 @@ from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf, Regexp
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import CostSchema, OutputSchema
+from app.api.lists import CostSchema, OutputSchema, environment_field
 from app.api.previews import loaded_workflow
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
@@ -44,7 +44,7 @@ class Submission(Schema):
             "description": "Id of the task. By default it is derived from the request, so that sending the same request again creates nothing."
         },
     )
-    environment = fields.String(load_default="live", validate=OneOf(("live", "test")))
+    environment = environment_field(load_default="live")
 
 
 class Submitted(OutputSchema):
@@ -67,7 +67,7 @@ class Inputs(Schema):
             " by default the id is derived from its content, so that sending the same input again starts nothing."
         },
     )
-    environment = fields.String(load_default="live", validate=OneOf(("live", "test")))
+    environment = environment_field(load_default="live")
     dry_run = fields.Boolean(
         load_default=False, metadata={"description": "Only return what would follow; nothing is written."}
     )

@@ -10,7 +10,16 @@ from marshmallow.validate import OneOf
 
 from app.api.artifacts import Artifact as ArtifactSchema
 from app.api.blueprint import Blueprint
-from app.api.lists import CostSchema, ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.lists import (
+    CostSchema,
+    ListQuery,
+    OutputSchema,
+    Timestamp,
+    environment_field,
+    list_body,
+    list_schema,
+    paging,
+)
 from app.extensions import service
 from pipeline.follow_ups.lineage import MAX_ANSWER_LENGTH, lineage
 from pipeline.operations.queries import Record
@@ -27,7 +36,7 @@ class TaskQuery(ListQuery):
     status = fields.String(metadata={"description": "Status in Scale's own words."})
     project = fields.String()
     batch = fields.String()
-    environment = fields.String(validate=OneOf(("live", "test")))
+    environment = environment_field()
     unique_id = fields.String()
     tag = fields.String(metadata={"description": "A tag that the task has."})
     updated_since = Timestamp(metadata={"description": "Earliest `updated_at`."})

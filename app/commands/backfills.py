@@ -32,6 +32,7 @@ from pipeline.follow_ups.backfill import BackfillPreview
 from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import backfills as queries
+from scale.environments import ENVIRONMENTS
 from workflows.definition.model import Workflow
 
 POLL_SECONDS = 0.5
@@ -49,7 +50,7 @@ selection = add_options(
     click.option("--label", help="Results with an annotation of this label."),
     click.option("--batch", help="Results of this batch."),
     click.option("--tag", help="Results whose task has this tag."),
-    click.option("--environment", type=click.Choice(("live", "test")), help="Results of this environment."),
+    click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Results of this environment."),
 )
 """Adds the options that select results."""
 

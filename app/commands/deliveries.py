@@ -35,6 +35,7 @@ from pipeline.operations.queries import Record
 from pipeline.operations.queries import deliveries as queries
 from pipeline.receive.receive import DatabaseBusy
 from pipeline.receive.replay import BodyPurged, iter_ids, replay
+from scale.environments import ENVIRONMENTS
 
 POLL_SECONDS = 0.5
 TAIL_BATCH_SIZE = 1000
@@ -60,7 +61,7 @@ filters = add_options(
     click.option("--status", type=click.Choice(queries.STATUSES), help="Select by status."),
     click.option("--task", "task_id", metavar="TASK_ID", help="Select the deliveries of this task."),
     click.option("--event", help="completed, accepted, rejected, fixed, recalled, error …"),
-    click.option("--environment", type=click.Choice(("live", "test")), help="Select by environment."),
+    click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Select by environment."),
     click.option("--kind", type=click.Choice(queries.KINDS), help="Select by origin."),
     click.option("--reason", help="Select the quarantined deliveries with exactly this reason."),
     click.option("--since", type=TIMESTAMP, help=f"Received at or after TIME: {EXAMPLES}."),

@@ -38,6 +38,7 @@ from app.extensions import service
 from pipeline.follow_ups.prices import Cost, cost_of_task
 from pipeline.follow_ups.replan import STATES as REPLANNED_STATES
 from pipeline.operations.queries import follow_ups as queries
+from scale.environments import ENVIRONMENTS
 
 MAX_SHOWN_CHANGES = 5
 LISTED = ("unique_id", "state", "task_type", "task_id", "environment", "planned_at", "reason")
@@ -52,7 +53,7 @@ filters = add_options(
     click.option("--workflow", help="Select by workflow."),
     click.option("--step", help="Select by step."),
     click.option("--source", "source_task_id", metavar="TASK_ID", help="Select by source task."),
-    click.option("--environment", type=click.Choice(("live", "test")), help="Select by environment."),
+    click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Select by environment."),
 )
 """Adds the options that select follow-ups."""
 

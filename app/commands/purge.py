@@ -16,6 +16,7 @@ from app.extensions import service
 from pipeline.retention.purge import Count, Progress, expand
 from pipeline.retention.purge import purge as run
 from pipeline.retention.selection import ARTIFACTS, BODIES, CLASSES, ROWS, Selection
+from scale.environments import ENVIRONMENTS
 
 NOUNS = {BODIES: "deliveries", ARTIFACTS: "files", ROWS: "tasks"}
 
@@ -31,7 +32,7 @@ NOUNS = {BODIES: "deliveries", ARTIFACTS: "files", ROWS: "tasks"}
     help="Only what was received and last changed before TIME: 90d, 12w, 2026-01-31.",
 )
 @click.option("--project", help="Only tasks of this project.")
-@click.option("--environment", type=click.Choice(("live", "test")), help="Only this environment.")
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Only this environment.")
 @click.option(
     "--task",
     "task_ids",

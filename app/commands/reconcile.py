@@ -24,6 +24,7 @@ from pipeline.sync import reconcile as reconciliation
 from pipeline.sync.imports import Import, UnreadableImport, import_file
 from pipeline.sync.reconcile import ReconcileRun
 from scale.client import THROTTLED_SECONDS, Throttled, TransientError
+from scale.environments import ENVIRONMENTS
 
 MAX_FAILURES = 8
 """Failures of Scale in a row before the command gives up; the pause doubles after each."""
@@ -35,7 +36,7 @@ MAX_FAILURES = 8
 )
 @click.option("--project", help="Only tasks of this project.")
 @click.option(
-    "--environment", type=click.Choice(("live", "test")), help="Default: each environment with an API key."
+    "--environment", type=click.Choice(ENVIRONMENTS), help="Default: each environment with an API key."
 )
 @click.option("--create", is_flag=True, help="Create the follow-ups of these results. Default: hold them.")
 @click.option("--dry-run", is_flag=True, help="Dry run: list differences, change nothing.")
@@ -54,7 +55,7 @@ def reconcile(
     Compares Scale's list of tasks with the database.
     An interrupted run continues where it stopped. Follow-ups of these results are held unless --create is passed.
     """
-    with_key = [name for name in ("live", "test") if service().client(name) is not None]
+    with_key = [name for name in ENVIRONMENTS if service().client(name) is not None]
     chosen = with_key if environment is None else [environment]
     if not chosen or environment not in (None, *with_key):
         raise click.ClickException(
@@ -104,7 +105,7 @@ def pages_with_retries(run: ReconcileRun, *, dry_run: bool, create: bool) -> Ite
 )
 @click.option(
     "--environment",
-    type=click.Choice(("live", "test")),
+    type=click.Choice(ENVIRONMENTS),
     default="live",
     show_default=True,
     help="Environment of objects without is_test.",

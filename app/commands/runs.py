@@ -17,6 +17,7 @@ from app.commands.output import (
 )
 from app.extensions import service
 from pipeline.operations.queries import runs as queries
+from scale.environments import ENVIRONMENTS
 
 LISTED = (
     "task_id",
@@ -40,7 +41,7 @@ def runs() -> None:
 
 @runs.command("list")
 @click.option("--workflow", help="Select by a workflow that continues the first task.")
-@click.option("--environment", type=click.Choice(("live", "test")), help="Select by environment.")
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Select by environment.")
 @click.option("--project", help="Select by project of the first task.")
 @click.option(
     "--limit",

@@ -18,6 +18,7 @@ from app.commands.timestamps import TIMESTAMP
 from app.extensions import service
 from pipeline.operations.scale_calls import change_at_scale
 from scale.client import Client
+from scale.environments import ENVIRONMENTS
 
 TASK_COLUMNS = ("task_id", "type", "status", "project", "batch", "unique_id", "created_at", "completed_at")
 
@@ -48,12 +49,12 @@ def call(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option(
         "--environment",
-        type=click.Choice(("live", "test")),
+        type=click.Choice(ENVIRONMENTS),
         help="Environment to call. Default: live, or test if only SCALE_TEST_API_KEY is set.",
     )
     @wraps(command)
     def with_client(environment: str | None, **given: Any) -> Any:
-        names = ("live", "test") if environment is None else (environment,)
+        names = ENVIRONMENTS if environment is None else (environment,)
         client = next((found for name in names if (found := service().client(name)) is not None), None)
         if client is None:
             settings = {"live": "SCALE_API_KEY", "test": "SCALE_TEST_API_KEY"}

@@ -24,6 +24,7 @@ from pipeline.follow_ups.recording import missing_setting
 from pipeline.follow_ups.submit import REFUSED, InvalidInput, Outcome, SubmittedTask
 from pipeline.jobs.queue import RetryLater
 from scale.client import Unauthorized
+from scale.environments import ENVIRONMENTS
 from workflows.definition.templates import Template, compile_template, expressions_in
 
 MAX_PRINTED = 20
@@ -60,7 +61,7 @@ class Options:
 @click.option("--name", help="Prefix of the unique_ids. Default: the file's name.")
 @click.option(
     "--environment",
-    type=click.Choice(("live", "test")),
+    type=click.Choice(ENVIRONMENTS),
     default="live",
     show_default=True,
     help="Environment of the tasks.",

@@ -30,6 +30,7 @@ from pipeline.follow_ups.lineage import lineage
 from pipeline.insights.tasks import GROUPS
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import tasks as queries
+from scale.environments import ENVIRONMENTS
 
 LISTED = (
     "task_id",
@@ -56,7 +57,7 @@ def tasks() -> None:
 @click.option("--status", help="Select by Scale's status: pending, completed, canceled, error.")
 @click.option("--project", help="Select by project.")
 @click.option("--batch", help="Select by batch.")
-@click.option("--environment", type=click.Choice(("live", "test")), help="Select by environment.")
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Select by environment.")
 @click.option("--unique-id", help="Select by unique_id.")
 @click.option("--tag", help="Select by tag.")
 @click.option("--review", type=click.Choice(queries.REVIEWS), help="Select by the status of the review.")

@@ -20,6 +20,7 @@ from pipeline.access.tokens import OPERATE
 from pipeline.follow_ups import backfill
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import backfills as queries
+from scale.environments import ENVIRONMENTS
 from workflows.definition.model import Workflow
 
 MAX_PREVIEW_SECONDS = 5.0
@@ -32,7 +33,7 @@ FILTERS = (
     Filter("label", "Label"),
     Filter("batch", "Batch"),
     Filter("tag", "Tag"),
-    Filter("environment", "Environment", ("live", "test")),
+    Filter("environment", "Environment", ENVIRONMENTS),
     Filter("limit", "End after results"),
     Filter("per_minute", "Results a minute"),
 )

@@ -16,6 +16,7 @@ from pipeline.insights import late_tasks
 from pipeline.operations.queries import Page
 from pipeline.operations.queries import batches as queries
 from pipeline.operations.queries.tasks import counts_by_batch
+from scale.environments import ENVIRONMENTS
 
 
 def _read(connection: Connection, filters: Mapping[str, Any], cursor: str | None) -> Page:
@@ -37,7 +38,7 @@ LISTING = Listing(
     (
         Filter("project", "Project"),
         Filter("status", "Status"),
-        Filter("environment", "Environment", ("live", "test")),
+        Filter("environment", "Environment", ENVIRONMENTS),
         Filter("name", "Name"),
     ),
     ("name", "project", "status", "environment", "clock", "tasks", "late"),

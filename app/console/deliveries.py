@@ -24,6 +24,7 @@ from pipeline.operations.queries.responses import versions_of_delivery
 from pipeline.receive import replay
 from pipeline.receive.receive import DatabaseBusy
 from pipeline.receive.replay import BodyPurged
+from scale.environments import ENVIRONMENTS
 
 MAX_SHOWN_BYTES = 80_000
 PLACE = re.compile(r"line (\d+),? column (\d+)")
@@ -60,7 +61,7 @@ LISTING = Listing(
     (
         Filter("status", "Status", queries.STATUSES),
         Filter("task_id", "Task"),
-        Filter("environment", "Environment", ("live", "test")),
+        Filter("environment", "Environment", ENVIRONMENTS),
         Filter("event", "Event"),
         Filter("kind", "Kind", queries.KINDS),
     ),

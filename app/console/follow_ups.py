@@ -19,6 +19,7 @@ from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.follow_ups.replan import STATES
 from pipeline.operations.queries import Page
 from pipeline.operations.queries import follow_ups as queries
+from scale.environments import ENVIRONMENTS
 
 FIELDS = (
     "unique_id",
@@ -45,7 +46,7 @@ FILTERS = (
     Filter("workflow", "Workflow"),
     Filter("step", "Step"),
     Filter("source_task_id", "Source task"),
-    Filter("environment", "Environment", ("live", "test")),
+    Filter("environment", "Environment", ENVIRONMENTS),
 )
 
 

@@ -17,6 +17,7 @@ from pipeline.access.tokens import OPERATE
 from pipeline.follow_ups import inputs, pauses
 from pipeline.follow_ups.submit import CREATED, Row
 from pipeline.operations.queries import NotFound, Record
+from scale.environments import ENVIRONMENTS
 from workflows.definition.model import Workflow
 from workflows.planning.inputs import missing_columns, required_columns, takes_inputs
 
@@ -33,8 +34,8 @@ def start_workflow(name: str) -> Response:
     """Show what would follow from the input in the form; start the workflow with it if just that was shown before."""
     session.require_role(OPERATE)
     workflow, environment = _startable(name), request.form.get("environment")
-    if environment not in pauses.ENVIRONMENTS:
-        abort(400, f"The environment is one of {', '.join(pauses.ENVIRONMENTS)}.")
+    if environment not in ENVIRONMENTS:
+        abort(400, f"The environment is one of {', '.join(ENVIRONMENTS)}.")
     row, problems = _read_form(workflow)
     if problems:
         return _page(workflow, problems)
@@ -73,7 +74,7 @@ def _page(workflow: Workflow, problems: dict[str, str] | None = None, **shown: A
         status=422 if problems else 200,
         name=workflow.name,
         columns=required_columns(workflow),
-        environments=pauses.ENVIRONMENTS,
+        environments=ENVIRONMENTS,
         is_paused=is_paused,
         problems=problems or {},
         **shown,

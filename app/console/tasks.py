@@ -14,6 +14,7 @@ from app.console.lists import PAGE_ROWS, Filter, Listing
 from app.extensions import service
 from pipeline.operations.queries import Page
 from pipeline.operations.queries import tasks as queries
+from scale.environments import ENVIRONMENTS
 
 FIELDS = (
     "task_id",
@@ -52,7 +53,7 @@ LISTING = Listing(
         Filter("project", "Project"),
         Filter("batch", "Batch"),
         Filter("status", "Status"),
-        Filter("environment", "Environment", ("live", "test")),
+        Filter("environment", "Environment", ENVIRONMENTS),
         Filter("unique_id", "Unique id"),
         Filter("review", "Review", queries.REVIEWS),
         Filter("workflow", "Workflow"),

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.db.ids import format_timestamp, parse_timestamp
+from scale.environments import ENVIRONMENTS
 
 
 class Unusable(Exception):
@@ -54,7 +55,7 @@ class Filters:
 
 WORDS = frozenset(("type", "status", "review", "environment"))
 """Fields whose values never hold a comma: `a,b` means two of them."""
-CHOICES = {"environment": ("live", "test")}
+CHOICES = {"environment": ENVIRONMENTS}
 
 
 def parse_filters(given: Mapping[str, Any]) -> Filters:

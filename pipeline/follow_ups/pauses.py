@@ -17,9 +17,9 @@ from pipeline.jobs import kinds, queue, scale_limits
 from pipeline.jobs.queue import RetryLater
 from pipeline.jobs.rate_limits import active_rate_limits, wait_until
 from pipeline.service import Service
+from scale.environments import ENVIRONMENTS
 from workflows.definition.model import Workflows
 
-ENVIRONMENTS = ("live", "test")
 PAUSED_RETRY_SECONDS = 60.0
 
 

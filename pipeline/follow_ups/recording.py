@@ -19,6 +19,7 @@ from pipeline.follow_ups.limits import claims, count_without_limit, key_of, limi
 from pipeline.follow_ups.views import TaskSnapshot
 from pipeline.jobs import kinds, queue
 from pipeline.service import Service
+from scale.environments import ENVIRONMENTS
 from workflows.definition.model import Limit, Workflows
 from workflows.definition.money import to_micros
 from workflows.planning.plan import PlannedFollowUp
@@ -237,7 +238,7 @@ def missing_setting(service: Service, environment: str) -> str | None:
 def release(connection: Connection, service: Service) -> int:
     """Enqueue the follow-ups that were held for a setting which is set now. Returns how many."""
     released = 0
-    for environment in ("live", "test"):
+    for environment in ENVIRONMENTS:
         if settings_reason(service, environment) is not None:
             continue
         held = (

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from scale.environments import ENVIRONMENTS
+
 DEFAULT = ""
 PARSE = "parse"
 FETCH = "fetch"
 BOUNDED = (PARSE, FETCH)
 """Queues whose jobs never occupy every worker: a large body takes seconds of processor time, a slow host minutes."""
-CREATION = ("live", "test")
+CREATION = ENVIRONMENTS
 QUEUES = (DEFAULT, *BOUNDED, *CREATION)
 """In order of priority. Task creation has one queue for each environment, so that a large fan-out cannot delay callbacks."""
 

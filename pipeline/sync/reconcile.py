@@ -26,6 +26,7 @@ from pipeline.service import Service
 from scale.canonical import canonical_json
 from scale.client import PermanentError, Throttled, Unauthorized
 from scale.envelope import ABSENT, Callback, InvalidCallback, response_digest
+from scale.environments import ENVIRONMENTS
 
 OVERLAP = timedelta(hours=1)
 """A scheduled run starts this long before the previous one: lists and callbacks may lag."""
@@ -289,7 +290,7 @@ def enqueue_due_runs(connection: Connection, service: Service) -> None:
     if not service.settings.reconcile_every_seconds:
         return
     interval = timedelta(seconds=service.settings.reconcile_every_seconds)
-    for environment in ("live", "test"):
+    for environment in ENVIRONMENTS:
         if service.client(environment) is None:
             continue
         unfinished = _newest_run(connection, SCHEDULE, environment, None, finished=False)

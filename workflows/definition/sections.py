@@ -7,6 +7,7 @@ from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, post_load, validate, validates_schema
 
+from scale.environments import ENVIRONMENTS
 from workflows.definition.crops import Padding
 from workflows.definition.expressions import suggestion
 from workflows.definition.fields import (
@@ -124,7 +125,7 @@ class AfterSchema(Section):
             {"city": "Bern"},
         ),
     )
-    environment = choice("live", "test", metadata=doc("Environment of the task: `live` or `test`.", "live"))
+    environment = choice(*ENVIRONMENTS, metadata=doc("Environment of the task: `live` or `test`.", "live"))
     state = StringOrList(
         choices=STATES,
         load_default=("completed",),
