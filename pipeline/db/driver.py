@@ -6,7 +6,7 @@ its events do: connections are checked after idleness, replaced when old or lost
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -19,7 +19,7 @@ from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.db.errors import is_disconnect
-from pipeline.db.postgresql import BEGIN
+from pipeline.db.postgresql import SET_TIMEOUTS
 
 PREPARED = "weighbridge_prepared"
 """Key in a connection's `info`: the names of the statements that were prepared on it."""
@@ -39,19 +39,14 @@ def pooled_connection(engine: Engine) -> Iterator[PoolProxiedConnection]:
 
 
 @contextmanager
-def single_statement(engine: Engine, pooled: PoolProxiedConnection) -> Iterator[psycopg.Connection[Any]]:
+def _driver_connection(engine: Engine, pooled: PoolProxiedConnection) -> Iterator[psycopg.Connection[Any]]:
     """Lend the driver's connection for one statement that commits by itself. Raises DBAPIError.
 
-    Behind a pooler the statement has a transaction, for its time-outs. As with a Connection of SQLAlchemy a lost server has
-    every older connection of the pool replaced.
+    As with a Connection of SQLAlchemy a lost server has every older connection of the pool replaced.
     """
     connection: Any = pooled.driver_connection
     try:
-        if begin := pooled.info.get(BEGIN):
-            connection.execute(begin)
         yield connection
-        if begin:
-            connection.commit()
     except psycopg.Error as fault:
         is_lost = connection.closed or is_disconnect(fault)
         if is_lost:
@@ -60,6 +55,35 @@ def single_statement(engine: Engine, pooled: PoolProxiedConnection) -> Iterator[
     except BaseException:  # the process must end while the server still works
         pooled.invalidate()
         raise
+
+
+def execute_alone(
+    engine: Engine, statement: str, parameters: Mapping[str, Any], binary: bool
+) -> list[tuple[Any, ...]]:
+    """Run a statement that commits by itself, and return its rows. Raises DBAPIError.
+
+    SQLAlchemy's Connection around it would cost as much as the statement.
+    """
+    with pooled_connection(engine) as pooled, _driver_connection(engine, pooled) as connection:
+        return _execute(connection, pooled.info, statement, parameters, binary).fetchall()
+
+
+def _execute(
+    connection: psycopg.Connection[Any],
+    info: Mapping[Any, Any],
+    statement: str,
+    parameters: Any,
+    binary: bool,
+) -> psycopg.Cursor[Any]:
+    """Execute a statement with the time-outs in force.
+
+    Behind a pooler what sets them goes before it: both are one transaction and one round trip, as is all that is sent at once.
+    """
+    if SET_TIMEOUTS not in info:
+        return connection.execute(statement, parameters, binary=binary)
+    with connection.pipeline():
+        connection.execute(info[SET_TIMEOUTS])
+        return connection.execute(statement, parameters, binary=binary)
 
 
 def execute_prepared(
@@ -73,12 +97,14 @@ def execute_prepared(
 
     name: under which it is prepared, once on each direct connection. Each of its placeholders, %s, has a cast.
     """
-    text = _numbered(statement)
-    values = [value.encode() if isinstance(value, str) else value for value in parameters]
-    formats = [int(isinstance(value, bytes)) for value in parameters]
-    with single_statement(engine, pooled) as connection:
-        if BEGIN in pooled.info:  # behind a pooler nothing is prepared
-            return _first_value(connection.pgconn.exec_params(text, values, None, formats))
+    with _driver_connection(engine, pooled) as connection:
+        if SET_TIMEOUTS in pooled.info:  # behind a pooler nothing is prepared
+            cursor = _execute(connection, pooled.info, statement, parameters, binary=False)
+            assert cursor.pgresult is not None
+            return cursor.pgresult.get_value(0, 0)
+        text = _numbered(statement)
+        values = [value.encode() if isinstance(value, str) else value for value in parameters]
+        formats = [int(isinstance(value, bytes)) for value in parameters]
         return _execute_prepared(connection.pgconn, pooled.info, name, text, values, formats)
 
 

@@ -42,6 +42,8 @@ DEFAULTS: Mapping[str, Any] = {
 
 BEGIN = "weighbridge_begin"
 """Key in a connection's `info`: the statement that begins a transaction behind a pooler. Absent on a direct connection."""
+SET_TIMEOUTS = "weighbridge_set_timeouts"
+"""Key in a connection's `info`: the statement that sets the time-outs of its transaction. Absent like BEGIN."""
 
 EXECUTE = "weighbridge_execute"
 """Execution option: a function that executes the statement with the driver's cursor, in place of SQLAlchemy."""
@@ -88,6 +90,7 @@ def create(database_url: str, *, timeouts: Mapping[str, int], **options: Any) ->
         if not _is_direct(connection, timeouts):
             connection.prepare_threshold = None
             record.info[BEGIN] = begin_statement(timeouts)
+            record.info[SET_TIMEOUTS] = timeouts_statement(timeouts)
 
     event.listen(engine, "do_connect", open_connection)
     event.listen(engine, "connect", set_up)
@@ -123,7 +126,9 @@ def fetch(
     `binary`: let the server send bytes as they are and not as text, which has twice the size.
     """
     if isinstance(database, Engine):
-        return _fetch_alone(database, statement, parameters, binary)
+        from pipeline.db.driver import execute_alone  # psycopg, which SQLite does not need
+
+        return execute_alone(database, statement, parameters, binary)
     rows: list[tuple[Any, ...]] = []
 
     def execute(cursor: psycopg.Cursor[Any]) -> None:
@@ -132,17 +137,6 @@ def fetch(
 
     database.exec_driver_sql(statement, execution_options={EXECUTE: execute})
     return rows
-
-
-def _fetch_alone(
-    engine: Engine, statement: str, parameters: Mapping[str, Any], binary: bool
-) -> list[tuple[Any, ...]]:
-    """Execute a statement on a pooled connection as it is: SQLAlchemy's Connection around it costs as much as the statement."""
-    from pipeline.db.driver import pooled_connection, single_statement  # psycopg, which SQLite does not need
-
-    with pooled_connection(engine) as pooled, single_statement(engine, pooled) as connection:
-        rows: list[tuple[Any, ...]] = connection.execute(statement, parameters, binary=binary).fetchall()
-        return rows
 
 
 def _binary_row(ids: Sequence[UUID], large: bytes) -> Iterator[bytes | memoryview]:
@@ -181,6 +175,12 @@ def begin_statement(timeouts: Mapping[str, int]) -> str:
     """Return the statements that begin a transaction with `timeouts` in force until it ends, for one round trip."""
     settings = {**timeouts, "timezone": "'UTC'"}
     return "; ".join(["BEGIN", *(f"SET LOCAL {name} = {value}" for name, value in settings.items())])
+
+
+def timeouts_statement(timeouts: Mapping[str, int]) -> str:
+    """Return one statement with the same effect within a transaction that has begun."""
+    settings = {**timeouts, "timezone": "UTC"}
+    return "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
 
 
 def _display_url(database_url: str) -> URL:

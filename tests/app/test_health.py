@@ -59,7 +59,7 @@ def test_without_the_tables_no_callback_could_be_kept(make_app: Make) -> None:
     assert app.test_client().get("/livez").status_code == 200
 
 
-def test_the_checks_run_at_most_once_a_second_whoever_asks(make_app: Make) -> None:
+def test_the_checks_run_at_most_once_a_second(make_app: Make) -> None:
     app = make_app()
     engine = app.extensions["weighbridge"].engine
     statements: list[str] = []

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -15,6 +15,7 @@ from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from config import Settings, load_settings
 from models import Delivery, Job, Task
 from pipeline.bootstrap import build_service
+from pipeline.db import postgresql
 from pipeline.db.engine import connect_for_migrations
 from pipeline.db.migrations import PROJECT, migrate
 from pipeline.db.postgresql import UnsuitableDatabase, fetch
@@ -194,47 +195,70 @@ def test_a_statement_that_was_prepared_before_a_migration_is_not_used_again(
 TIMEOUT_OF_STATEMENTS = "SELECT current_setting('statement_timeout')"
 
 
-@pytest.mark.parametrize("pooled", [False, True], ids=["directly", "behind a pooler"])
-def test_a_statement_alone_has_the_time_outs_and_commits_by_itself(
-    own_postgres: OwnPostgres, start_pgbouncer: PgBouncers, pooled: bool
-) -> None:
+@pytest.fixture(params=["directly", "behind a pooler"])
+def reached(
+    request: pytest.FixtureRequest, own_postgres: OwnPostgres, start_pgbouncer: PgBouncers
+) -> Iterator[Service]:
+    """A service on a database with an empty table, `kept`."""
     url = own_postgres.create_database("weighbridge")
-    service = service_on(start_pgbouncer().url("weighbridge") if pooled else url)
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE kept (value integer)")
+    service = service_on(url if request.param == "directly" else start_pgbouncer().url("weighbridge"))
+    yield service
+    service.engine.dispose()
+
+
+def test_a_statement_alone_has_the_time_outs_and_commits_by_itself(
+    reached: Service, own_postgres: OwnPostgres
+) -> None:
     for _ in range(10):  # psycopg prepares a statement that it has executed five times
-        assert fetch(service.engine, TIMEOUT_OF_STATEMENTS, {}) == [("15s",)]
-    with service.engine.begin() as connection:
-        connection.execute(text("CREATE TABLE kept (value integer)"))
-    assert fetch(service.engine, "INSERT INTO kept VALUES (%(value)s) RETURNING value", {"value": 7}) == [
+        assert fetch(reached.engine, TIMEOUT_OF_STATEMENTS, {}) == [("15s",)]
+    assert fetch(reached.engine, "INSERT INTO kept VALUES (%(value)s) RETURNING value", {"value": 7}) == [
         (7,)
     ]
-    with psycopg.connect(url) as other:
+    with psycopg.connect(own_postgres.url("weighbridge")) as other:
         assert other.execute("SELECT value FROM kept").fetchall() == [(7,)]
-    service.engine.dispose()
 
 
-def test_an_error_of_a_statement_alone_is_sqlalchemys_and_the_connection_is_used_again(
-    own_postgres: OwnPostgres,
+@pytest.mark.parametrize(
+    ("timeout", "statement"),
+    [
+        ("statement_timeout", "SELECT pg_sleep(60)::text"),
+        ("lock_timeout", "DELETE FROM kept RETURNING value"),
+    ],
+)
+def test_the_time_outs_end_a_statement_alone(
+    reached: Service, own_postgres: OwnPostgres, timeout: str, statement: str
 ) -> None:
-    service = service_on(own_postgres.create_database("weighbridge"))
-    (pid,) = fetch(service.engine, "SELECT pg_backend_pid()", {})
+    timeouts = {**postgresql.TIMEOUTS, timeout: 100}
+    engine = postgresql.create(reached.settings.database_url, timeouts=timeouts)
+    with psycopg.connect(own_postgres.url("weighbridge")) as holder:
+        holder.execute("LOCK kept")
+        with pytest.raises(DBAPIError, match=timeout.replace("_", " ")):
+            fetch(engine, statement, {})
+    engine.dispose()
+
+
+def test_an_error_of_a_statement_alone_is_sqlalchemys_and_undoes_it(reached: Service) -> None:
+    add = """
+        WITH added AS (INSERT INTO kept VALUES (%(value)s) RETURNING value)
+        SELECT 1 / (SELECT value FROM added), pg_backend_pid()
+    """
+    ((_, pid),) = fetch(reached.engine, add, {"value": 1})
     with pytest.raises(DataError, match="division by zero") as raised:
-        fetch(service.engine, "SELECT 1 / %(zero)s::int", {"zero": 0})
+        fetch(reached.engine, add, {"value": 0})
     assert not raised.value.connection_invalidated
-    assert fetch(service.engine, "SELECT pg_backend_pid()", {}) == [pid]
-    service.engine.dispose()
+    assert raised.value.params is None
+    assert fetch(reached.engine, "SELECT value, pg_backend_pid() FROM kept", {}) == [(1, pid)]
 
 
-def test_after_a_statement_alone_has_lost_its_server_the_next_one_has_another(
-    own_postgres: OwnPostgres,
-) -> None:
-    service = service_on(own_postgres.create_database("weighbridge"))
-    (pid,) = fetch(service.engine, "SELECT pg_backend_pid()", {})
-    own_postgres.execute(f"SELECT pg_terminate_backend({pid[0]})")
+def test_after_a_statement_alone_has_lost_its_server_the_next_one_has_another(reached: Service) -> None:
+    ((pid,),) = fetch(reached.engine, "SELECT pg_backend_pid()", {})
     with pytest.raises(DBAPIError) as raised:
-        fetch(service.engine, "SELECT 1", {})
+        fetch(reached.engine, "SELECT pg_terminate_backend(pg_backend_pid())", {})
     assert raised.value.connection_invalidated
-    assert fetch(service.engine, "SELECT pg_backend_pid()", {}) != [pid]
-    service.engine.dispose()
+    ((other,),) = fetch(reached.engine, "SELECT pg_backend_pid()", {})
+    assert other != pid
 
 
 # A server that accepts no writes any more.
