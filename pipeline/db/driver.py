@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 from psycopg.errors import InvalidSqlStatementName, error_from_result
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, PipelineStatus
 from psycopg.pq.abc import PGconn, PGresult
 from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError
@@ -48,13 +48,18 @@ def _driver_connection(engine: Engine, pooled: PoolProxiedConnection) -> Iterato
     try:
         yield connection
     except psycopg.Error as fault:
-        is_lost = connection.closed or is_disconnect(fault)
+        is_lost = connection.closed or is_disconnect(fault) or _is_in_pipeline(connection)
         if is_lost:
             engine.pool._invalidate(pooled, fault)
         raise _translated(engine, fault, is_lost) from fault
     except BaseException:  # the process must end while the server still works
         pooled.invalidate()
         raise
+
+
+def _is_in_pipeline(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether a pipeline could not be ended: its server went away halfway."""
+    return connection.pgconn.pipeline_status != PipelineStatus.OFF
 
 
 def execute_alone(
