@@ -11,7 +11,8 @@ from marshmallow import fields
 from marshmallow.validate import OneOf
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.fields import Timestamp
+from app.api.lists import ListQuery, OutputSchema, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from app.responses import send_content

@@ -8,7 +8,8 @@ from typing import Any
 from marshmallow import fields
 
 from app.api.blueprint import Blueprint
-from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.fields import Timestamp
+from app.api.lists import ListQuery, OutputSchema, list_body, list_schema, paging
 from app.extensions import service
 from pipeline.operations.queries import Record
 from pipeline.operations.queries.audit import list_audit_entries

@@ -10,16 +10,8 @@ from marshmallow import Schema, fields
 from marshmallow.validate import OneOf, Range
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import (
-    CostSchema,
-    ListQuery,
-    OutputSchema,
-    Timestamp,
-    environment_field,
-    list_body,
-    list_schema,
-    paging,
-)
+from app.api.fields import Timestamp, environment_field
+from app.api.lists import CostSchema, ListQuery, OutputSchema, list_body, list_schema, paging
 from app.api.previews import PlannedFollowUp, loaded_workflow
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service

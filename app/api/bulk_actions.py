@@ -10,7 +10,8 @@ from marshmallow import Schema, fields
 from marshmallow.validate import OneOf, Range
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import CostSchema, ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.fields import Timestamp
+from app.api.lists import CostSchema, ListQuery, OutputSchema, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.bulk_decisions import cost_of
 from app.extensions import dispatcher, service

@@ -12,15 +12,8 @@ from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import (
-    ListQuery,
-    OutputSchema,
-    Timestamp,
-    environment_field,
-    list_body,
-    list_schema,
-    paging,
-)
+from app.api.fields import Timestamp, environment_field
+from app.api.lists import ListQuery, OutputSchema, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from app.responses import CONTENT_HEADERS

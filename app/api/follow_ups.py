@@ -11,16 +11,8 @@ from marshmallow.validate import Length, OneOf, Range
 from sqlalchemy import Connection
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import (
-    CostSchema,
-    ListQuery,
-    OutputSchema,
-    Timestamp,
-    environment_field,
-    list_body,
-    list_schema,
-    paging,
-)
+from app.api.fields import Timestamp, environment_field
+from app.api.lists import CostSchema, ListQuery, OutputSchema, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.bulk_decisions import (
     DECISIONS,

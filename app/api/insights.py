@@ -8,7 +8,8 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields
 
 from app.api.blueprint import Blueprint
-from app.api.lists import OutputSchema, Timestamp
+from app.api.fields import Timestamp
+from app.api.lists import OutputSchema
 from app.api.problems import ProblemError
 from app.extensions import service
 from pipeline.insights import DEFAULT_GROUPS, KEYS, MAX_TASKS, TABLES, insights

@@ -11,7 +11,8 @@ from marshmallow.validate import OneOf
 
 from app.api.blueprint import Blueprint, actor
 from app.api.deliveries import Dismissal
-from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.fields import Timestamp
+from app.api.lists import ListQuery, OutputSchema, list_body, list_schema, paging
 from app.extensions import dispatcher, service
 from pipeline.jobs import kinds
 from pipeline.operations import dismissals, retries

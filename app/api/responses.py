@@ -11,7 +11,8 @@ from marshmallow.validate import Range
 
 from app.api.artifacts import Artifact as ArtifactSchema
 from app.api.blueprint import Blueprint
-from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.fields import Timestamp
+from app.api.lists import ListQuery, OutputSchema, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import service
 from app.responses import CONTENT_HEADERS

@@ -9,7 +9,8 @@ from marshmallow import fields
 from marshmallow.validate import Range
 
 from app.api.blueprint import Blueprint
-from app.api.lists import ListQuery, environment_field, list_body, list_schema, paging
+from app.api.fields import environment_field
+from app.api.lists import ListQuery, list_body, list_schema, paging
 from app.api.tasks import Run
 from app.extensions import service
 from pipeline.operations.queries import Record

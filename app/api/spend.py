@@ -9,7 +9,8 @@ from marshmallow import Schema, fields
 from marshmallow.validate import OneOf
 
 from app.api.blueprint import Blueprint
-from app.api.lists import CostSchema, OutputSchema, Timestamp
+from app.api.fields import Timestamp
+from app.api.lists import CostSchema, OutputSchema
 from app.extensions import service
 from pipeline.operations.queries import Record
 from pipeline.operations.queries.spend import GROUPS, spend_report

@@ -10,7 +10,8 @@ from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf, Regexp
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import CostSchema, OutputSchema, environment_field
+from app.api.fields import environment_field
+from app.api.lists import CostSchema, OutputSchema
 from app.api.previews import loaded_workflow
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service

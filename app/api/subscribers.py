@@ -11,7 +11,8 @@ from marshmallow.validate import Length, OneOf
 from sqlalchemy import Connection
 
 from app.api.blueprint import Blueprint, actor
-from app.api.lists import ListQuery, OutputSchema, Timestamp, list_body, list_schema, paging
+from app.api.fields import Timestamp
+from app.api.lists import ListQuery, OutputSchema, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.extensions import dispatcher, service
 from pipeline.events import outbox, subscriptions

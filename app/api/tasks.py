@@ -10,16 +10,8 @@ from marshmallow.validate import OneOf
 
 from app.api.artifacts import Artifact as ArtifactSchema
 from app.api.blueprint import Blueprint
-from app.api.lists import (
-    CostSchema,
-    ListQuery,
-    OutputSchema,
-    Timestamp,
-    environment_field,
-    list_body,
-    list_schema,
-    paging,
-)
+from app.api.fields import Timestamp, environment_field
+from app.api.lists import CostSchema, ListQuery, OutputSchema, list_body, list_schema, paging
 from app.extensions import service
 from pipeline.follow_ups.lineage import MAX_ANSWER_LENGTH, lineage
 from pipeline.operations.queries import Record

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import click
 from marshmallow import Schema, fields
 
-from app.api.lists import Timestamp
+from app.api.fields import Timestamp
 from app.commands.group import Group, actor
 from app.commands.output import as_json, print_json, print_rows
 from app.commands.timestamps import FUTURE
