@@ -76,6 +76,7 @@ lock: .venv/installed-dev ## Write requirements*.txt from requirements*.in, for 
 
 audit: .venv/installed-dev ## Look for known vulnerabilities of the locked packages; fails if they cannot be looked up
 	$(BIN)/pip-audit --strict --disable-pip -r requirements.txt
+	$(BIN)/pip-audit --strict --disable-pip --no-deps -r requirements-exports.txt -r requirements-telemetry.txt
 
 sbom: ## Write a bill of materials (CycloneDX) of the locked packages, or of IMAGE=name, to var/sbom.json
 	@mkdir -p var

@@ -8,6 +8,7 @@ from app import callbacks, console, extensions, health, metrics, security_header
 from app.api import resources
 from app.bare_app import create_bare_app
 from app.commands import make_commands
+from app.failure_limiter import FailureLimiter
 from config import Settings, load_settings
 from pipeline.operations.checks import Context, run_readiness_checks
 from pipeline.timed_cache import TimedCache
@@ -21,6 +22,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or load_settings()
     app = create_bare_app(settings)
     app.extensions[extensions.DISPATCHER] = dispatcher = JobDispatcher(settings)
+    app.extensions[extensions.KEY_FAILURES] = FailureLimiter()
     context = Context(app.extensions[extensions.SERVICE], dispatcher.fault)
     app.extensions[extensions.READINESS] = TimedCache(
         lambda: run_readiness_checks(context), READINESS_SECONDS

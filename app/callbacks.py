@@ -16,7 +16,8 @@ from gunicorn.http.errors import ParseException
 from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.extensions import dispatcher, service
+from app.extensions import dispatcher, key_failures, service
+from app.failure_limiter import is_logged
 from app.responses import json_response
 from config import Settings
 from pipeline.db.errors import safe_message
@@ -63,7 +64,7 @@ def receive_callback() -> Response:
     settings, environ = service().settings, request.environ
     environment = authenticate(environ.get("HTTP_SCALE_CALLBACK_AUTH"), settings)
     if environment is None:
-        return reject(401, "Missing or unknown scale-callback-auth.")
+        return reject_key()
     try:
         with read_body(settings) as body:
             receipt = receive(
@@ -164,10 +165,24 @@ def read_some(stream: IO[bytes]) -> bytes:
         raise BodyRejected(400, f"The body could not be read: {type(error).__name__}.") from error
 
 
+def reject_key() -> Response:
+    """Reject a request without a valid key. Some of an address are logged, none is slowed down: Scale may share its proxy."""
+    address = request.remote_addr or "unknown"
+    number = key_failures().record(address)
+    if is_logged(number):
+        log.warning("callback key rejected", extra={"address": address, "failures": number})
+    return unstored(401, "Missing or unknown scale-callback-auth.")
+
+
 def reject(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    """Reject the request before storing it, and close the connection because the body is unread."""
-    responses.labels(str(status)).inc()
+    """Reject the request of a sender with a key."""
     log.warning("callback rejected", extra={"status": status, "reason": message})
+    return unstored(status, message, headers)
+
+
+def unstored(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    """Return the answer to a request that is not stored. It closes the connection, because the body is unread."""
+    responses.labels(str(status)).inc()
     response = json_response(status, {"error": message})
     response.headers.update({"Connection": "close", **(headers or {})})
     return response

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SERVICE = "weighbridge"
 DISPATCHER = "dispatcher"
 TOKEN_FAILURES = "token_failures"
+KEY_FAILURES = "key_failures"
 READINESS = "readiness"
 
 
@@ -38,6 +39,12 @@ def dispatcher() -> JobDispatcher:
 def token_failures() -> FailureLimiter:
     """Return the count of failed tokens by address, of the API and the console together."""
     found: FailureLimiter = current_app.extensions[TOKEN_FAILURES]
+    return found
+
+
+def key_failures() -> FailureLimiter:
+    """Return the count of wrong callback keys by address."""
+    found: FailureLimiter = current_app.extensions[KEY_FAILURES]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Slow down guessing of API tokens: count failed attempts by address."""
+"""Count failed attempts to authenticate by address, so that guessing is slowed down and does not fill the log."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ MAX_FAILURES = 20
 WINDOW_SECONDS = 60.0
 MAX_ADDRESSES = 10_000
 """Addresses that are remembered; the least recent one is forgotten first."""
+
+
+def is_logged(number: int) -> bool:
+    """Return whether a failure of an address is logged: the 1st, 2nd, 4th and so on."""
+    return number & (number - 1) == 0
 
 
 class FailureLimiter:

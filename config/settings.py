@@ -475,7 +475,7 @@ def stored_secret_key() -> str:
             return key
     key = secrets.token_urlsafe(32)
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # a process that starts at the same time waits here
             if made := file.read().strip():

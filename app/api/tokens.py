@@ -10,7 +10,7 @@ from prometheus_client import Counter
 
 from app.api.problems import ProblemError
 from app.extensions import service, token_failures
-from app.failure_limiter import MAX_FAILURES, WINDOW_SECONDS
+from app.failure_limiter import MAX_FAILURES, WINDOW_SECONDS, is_logged
 from pipeline.access.projects import PROJECTS, project_of
 from pipeline.access.tokens import OPERATE, READ, SCOPES, Holder, holder
 
@@ -107,7 +107,7 @@ def reject_token() -> None:
     rejections.labels("token").inc()
     address = request.remote_addr or "unknown"
     number = token_failures().record(address)
-    if number & (number - 1) == 0:  # the 1st, 2nd, 4th … failure, so that guessing does not fill the log
+    if is_logged(number):
         log.warning(
             "API token rejected", extra={"address": address, "path": request.path, "failures": number}
         )

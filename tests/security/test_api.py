@@ -305,6 +305,32 @@ def test_wrong_tokens_are_counted_logged_without_the_token_and_slowed_down(
     assert 'weighbridge_api_rejections_total{reason="token"}' in client.get("/metrics").text
 
 
+def test_wrong_callback_keys_are_logged_seldom_with_their_address_and_never_slowed_down(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Scale may share the address of a proxy with somebody who guesses."""
+    guess = "a-guess-that-must-not-be-logged"
+
+    def attempt() -> int:
+        return (
+            app.test_client()
+            .post(
+                "/callbacks/scale",
+                data=b"{}",
+                headers={"scale-callback-auth": guess},
+                environ_overrides={"REMOTE_ADDR": "203.0.113.9"},
+            )
+            .status_code
+        )
+
+    with caplog.at_level("WARNING"):
+        assert {attempt() for _ in range(100)} == {401}
+    logged = [str(record.__dict__) for record in caplog.records]
+    assert 0 < len(logged) < 10
+    assert all("203.0.113.9" in line and guess not in line for line in logged)
+    assert 'weighbridge_callbacks_total{status="401"}' in app.test_client().get("/metrics").text
+
+
 def test_another_address_is_not_slowed_down_and_a_right_token_always_works(app: Flask) -> None:
     client = app.test_client()
     for _ in range(40):
