@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.extensions import dispatcher, key_failures, service
-from app.failure_limiter import is_logged
+from app.failure_limiter import record_failure
 from app.responses import json_response
 from config import Settings
 from pipeline.db.errors import safe_message
@@ -166,22 +166,19 @@ def read_some(stream: IO[bytes]) -> bytes:
 
 
 def reject_key() -> Response:
-    """Reject a request without a valid key. Some of an address are logged, none is slowed down: Scale may share its proxy."""
-    address = request.remote_addr or "unknown"
-    number = key_failures().record(address)
-    if is_logged(number):
-        log.warning("callback key rejected", extra={"address": address, "failures": number})
-    return unstored(401, "Missing or unknown scale-callback-auth.")
+    """Reject a request without a valid key. No address is slowed down: Scale may share it, behind a proxy."""
+    record_failure(key_failures(), log, "callback key rejected")
+    return error_response(401, "Missing or unknown scale-callback-auth.")
 
 
 def reject(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    """Reject the request of a sender with a key."""
+    """Reject an authenticated request before storing it."""
     log.warning("callback rejected", extra={"status": status, "reason": message})
-    return unstored(status, message, headers)
+    return error_response(status, message, headers)
 
 
-def unstored(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    """Return the answer to a request that is not stored. It closes the connection, because the body is unread."""
+def error_response(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    """Return the response to a rejected request. It closes the connection, because the body is unread."""
     responses.labels(str(status)).inc()
     response = json_response(status, {"error": message})
     response.headers.update({"Connection": "close", **(headers or {})})

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+
+from flask import request
 
 MAX_FAILURES = 20
 """Failed attempts of one address in a window."""
 WINDOW_SECONDS = 60.0
 MAX_ADDRESSES = 10_000
 """Addresses that are remembered; the least recent one is forgotten first."""
-
-
-def is_logged(number: int) -> bool:
-    """Return whether a failure of an address is logged: the 1st, 2nd, 4th and so on."""
-    return number & (number - 1) == 0
 
 
 class FailureLimiter:
@@ -38,3 +36,15 @@ class FailureLimiter:
             while len(self._failures) > MAX_ADDRESSES:
                 self._failures.popitem(last=False)
             return number + 1
+
+
+def record_failure(failures: FailureLimiter, log: logging.Logger, message: str, **fields: str) -> int:
+    """Count a failed attempt of the current request's address, and return how many there were in this window.
+
+    Only the 1st, 2nd, 4th and so on are logged, so that guessing does not fill the log.
+    """
+    address = request.remote_addr or "unknown"
+    number = failures.record(address)
+    if number & (number - 1) == 0:
+        log.warning(message, extra={"address": address, **fields, "failures": number})
+    return number

@@ -22,7 +22,7 @@ from pipeline.operations.database_errors import Explanation
 from workers import transports
 from workers.broker_check import try_broker
 from workers.broker_errors import explain
-from workers.messages import CELERY_QUEUE, MessageLine, expiry, make_message, new_message_id
+from workers.messages import CELERY_QUEUE, MessageSender, expiry, make_message, new_message_id
 
 log = logging.getLogger(__name__)
 
@@ -86,14 +86,14 @@ def broker_url(settings: Settings) -> str:
 
 
 class JobDispatcher:
-    """Publishes the ids of committed jobs. A thread of its own connects, waits for answers, and sends what could not be sent at once."""
+    """Publishes the ids of committed jobs. A thread of its own connects, reads replies, and sends what could not be sent at once."""
 
     def __init__(self, settings: Settings, celery: Celery | None = None) -> None:
         self.embedded = settings.embedded
         self.celery = celery or make_celery(settings, timeout=1.0)
-        self._line = MessageLine(self.celery)
+        self._sender = MessageSender(self.celery)
         self._pending: SimpleQueue[tuple[UUID, bool]] = SimpleQueue()
-        """Ids of jobs, and whether their message is on the line."""
+        """Ids of jobs, and whether their message was sent and awaits its reply."""
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
         self._circuit_open_until = 0.0
@@ -108,7 +108,7 @@ class JobDispatcher:
         if self.embedded or self.is_suspended:
             return
         for job_id in job_ids:
-            is_sent = not self._is_full and self._line.send(job_id)
+            is_sent = not self._is_full and self._sender.send(job_id)
             self._pending.put((job_id, is_sent))
         if self._thread is None or not self._thread.is_alive():
             with self._start_lock:
@@ -153,24 +153,25 @@ class JobDispatcher:
             pending = [self._pending.get()]
             while len(pending) < MAX_PENDING and not self._pending.empty():
                 pending.append(self._pending.get())
-            job_ids = [job_id for job_id, is_sent in pending if not (is_sent and self._is_received())]
+            job_ids = [job_id for job_id, is_sent in pending if not (is_sent and self._is_confirmed())]
             if job_ids and self.publish(job_ids[:DISPATCH_BATCH_SIZE]):
-                self._open_line()
+                self._open_sender()
             if self._is_full:
                 time.sleep(FULL_PAUSE_SECONDS)
 
-    def _is_received(self) -> bool:
-        """Wait for the answer to the message on the line. Return False if it must be sent again."""
+    def _is_confirmed(self) -> bool:
+        """Wait for the reply to a message that was sent. Return False if it must be sent again."""
         try:
-            self._note_length(self._line.answer())
+            self._queue_length = self._sender.read_reply()
         except Exception:
             return False
+        self._is_full = self._queue_length >= MAX_QUEUE_LENGTH
         self._close_circuit()
         return True
 
-    def _open_line(self) -> None:
+    def _open_sender(self) -> None:
         try:
-            self._line.open()
+            self._sender.open()
         except Exception as fault:
             self._open_circuit(explain(fault))
 
@@ -209,12 +210,9 @@ class JobDispatcher:
             size = producer.connection.ensure(
                 producer, lambda: producer.channel._size(CELERY_QUEUE), **RETRY_ONCE
             )
-            self._note_length(size())
+            self._queue_length = size()
         self._is_full = self._queue_length >= MAX_QUEUE_LENGTH
         return not self._is_full
-
-    def _note_length(self, messages: int) -> None:
-        self._queue_length, self._is_full = messages, messages >= MAX_QUEUE_LENGTH
 
     def fault(self) -> Explanation | None:
         """Send a message to a queue of its own and receive it. Return why that fails, or None.

@@ -1,4 +1,4 @@
-"""The messages that tell a worker of a job, and a connection that sends one without waiting for Redis's answer."""
+"""The messages that tell a worker to run a job, and a sender that does not wait for Redis's reply."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ EXPIRES_SECONDS = 60
 
 
 def make_message(celery: Celery, job_id: str, message_id: str, expires: str) -> Any:
-    """Return the message that a worker shall run a job, in Celery's second protocol."""
+    """Return a message that tells a worker to run a job, in version 2 of Celery's protocol."""
     return celery.amqp.as_task_v2(message_id, RUN_TASK, (job_id,), {}, expires=expires)
 
 
 def new_message_id() -> str:
-    """Return an id that no other message has."""
+    """Return a unique id for a message."""
     return str(uuid4())
 
 
 def expiry() -> str:
-    """Return when a message that is sent now is worth nothing any more, in ISO 8601."""
+    """Return when a message that is sent now expires, in ISO 8601."""
     return (datetime.now(UTC) + timedelta(seconds=EXPIRES_SECONDS)).isoformat()
 
 
-class MessageLine:
-    """Sends a message from any thread, while another one waits for Redis's answer. One message is under way at a time.
+class MessageSender:
+    """Sends a message without waiting: another thread reads Redis's reply. At most one message awaits its reply.
 
-    The sender has a callback to answer. So the message is written once, as kombu writes it, and sent with other ids.
+    The message is serialized once, as kombu does it, and only its ids and its expiry are replaced, because the caller has a
+    callback to answer.
     """
 
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
         self._broker: Any = None
-        """kombu's connection; None while the line is closed."""
+        """kombu's connection; None while it is closed."""
         self._connection: Any = None
         self._text = self._body = Template("")
-        self._in_use = threading.Lock()
+        self._awaits_reply = threading.Lock()
 
     def open(self) -> None:
-        """Connect, unless the line is open. Raises what kombu and redis-py raise."""
+        """Connect, unless it is connected. Raises what kombu and redis-py raise."""
         if self._broker is not None:
             return
         broker = self._celery.connection_for_write()
@@ -69,12 +70,12 @@ class MessageLine:
         self._broker = broker
 
     def send(self, job_id: UUID) -> bool:
-        """Send the message of a job. Return False if the line is closed or in use, else answer() must be called."""
-        if not self._in_use.acquire(blocking=False):
+        """Send the message of a job and return True; the reply must be read. Return False if it is closed or awaits a reply."""
+        if not self._awaits_reply.acquire(blocking=False):
             return False
         is_sent = self._broker is not None and self._send(job_id)
         if not is_sent:
-            self._in_use.release()
+            self._awaits_reply.release()
         return is_sent
 
     def _send(self, job_id: UUID) -> bool:
@@ -87,15 +88,15 @@ class MessageLine:
             return False
         return True
 
-    def answer(self) -> int:
-        """Wait for the answer. Return how many messages the queue has. Raises RedisError, and then the line is closed."""
+    def read_reply(self) -> int:
+        """Wait for the reply and return the length of the queue. Closes the connection and raises RedisError if it fails."""
         try:
             length: int = self._connection.read_response()
         except Exception:
             self._close()
             raise
         finally:
-            self._in_use.release()
+            self._awaits_reply.release()
         return length
 
     def _close(self) -> None:

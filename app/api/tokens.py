@@ -10,7 +10,7 @@ from prometheus_client import Counter
 
 from app.api.problems import ProblemError
 from app.extensions import service, token_failures
-from app.failure_limiter import MAX_FAILURES, WINDOW_SECONDS, is_logged
+from app.failure_limiter import MAX_FAILURES, WINDOW_SECONDS, record_failure
 from pipeline.access.projects import PROJECTS, project_of
 from pipeline.access.tokens import OPERATE, READ, SCOPES, Holder, holder
 
@@ -105,13 +105,7 @@ def require_scope(scope: str) -> None:
 def reject_token() -> None:
     """Count and log a request without a valid token. Raises ProblemError (429) after too many from one address."""
     rejections.labels("token").inc()
-    address = request.remote_addr or "unknown"
-    number = token_failures().record(address)
-    if is_logged(number):
-        log.warning(
-            "API token rejected", extra={"address": address, "path": request.path, "failures": number}
-        )
-    if number > MAX_FAILURES:
+    if record_failure(token_failures(), log, "API token rejected", path=request.path) > MAX_FAILURES:
         raise ProblemError(
             429,
             "Too many requests without a valid token from this address; try again later.",

@@ -19,9 +19,9 @@ from pipeline.access.tokens import ADMIN, OPERATE, READ, Holder, consume_link, h
 
 LIFETIME = timedelta(hours=12)
 MAX_COOKIES = 200
-"""More than a browser keeps for a site. Parsing them costs time, and who sends them is not known yet."""
+"""More than a browser keeps for a site. They are parsed before the request is authenticated."""
 MAX_OPEN_FORM_BYTES = 4096
-"""Largest form of someone who is not signed in: a token and a CSRF token."""
+"""Largest unauthenticated form: it holds a token and a CSRF token."""
 OPEN_ENDPOINTS = ("console.static", "console.sign_in", "console.send_token", "console.sign_out")
 
 csrf = CSRFProtect()

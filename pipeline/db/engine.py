@@ -139,8 +139,8 @@ def _ping_if_idle(connection: Any, record: Any, _proxy: Any) -> None:
 
 def _begin_postgresql(connection: Connection) -> None:
     """Begin a transaction, unless the statements need none. Behind a pooler each one sets its time-outs itself."""
-    if begin := connection.info.get(postgresql.BEGIN):
-        connection.exec_driver_sql(begin)
+    if set_timeouts := connection.info.get(postgresql.SET_TIMEOUTS):
+        connection.exec_driver_sql(f"BEGIN; {set_timeouts}")
     elif not _is_autocommit(connection):
         connection.exec_driver_sql("BEGIN")
 

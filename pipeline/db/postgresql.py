@@ -40,10 +40,9 @@ DEFAULTS: Mapping[str, Any] = {
 }
 """libpq parameters where DATABASE_URL does not set them."""
 
-BEGIN = "weighbridge_begin"
-"""Key in a connection's `info`: the statement that begins a transaction behind a pooler. Absent on a direct connection."""
 SET_TIMEOUTS = "weighbridge_set_timeouts"
-"""Key in a connection's `info`: the statement that sets the time-outs of its transaction. Absent like BEGIN."""
+"""Key in a connection's `info`: the statement that sets the time-outs of a transaction behind a pooler. Absent on a direct
+connection."""
 
 EXECUTE = "weighbridge_execute"
 """Execution option: a function that executes the statement with the driver's cursor, in place of SQLAlchemy."""
@@ -89,7 +88,6 @@ def create(database_url: str, *, timeouts: Mapping[str, int], **options: Any) ->
         _check_encoding(connection)
         if not _is_direct(connection, timeouts):
             connection.prepare_threshold = None
-            record.info[BEGIN] = begin_statement(timeouts)
             record.info[SET_TIMEOUTS] = timeouts_statement(timeouts)
 
     event.listen(engine, "do_connect", open_connection)
@@ -171,14 +169,8 @@ def connection_parameters(conninfo: Mapping[str, Any], timeouts: Mapping[str, in
     }
 
 
-def begin_statement(timeouts: Mapping[str, int]) -> str:
-    """Return the statements that begin a transaction with `timeouts` in force until it ends, for one round trip."""
-    settings = {**timeouts, "timezone": "'UTC'"}
-    return "; ".join(["BEGIN", *(f"SET LOCAL {name} = {value}" for name, value in settings.items())])
-
-
 def timeouts_statement(timeouts: Mapping[str, int]) -> str:
-    """Return one statement with the same effect within a transaction that has begun."""
+    """Return the statement that sets `timeouts` until the end of its transaction."""
     settings = {**timeouts, "timezone": "UTC"}
     return "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
 

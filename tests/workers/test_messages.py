@@ -1,4 +1,4 @@
-"""The line to Redis: messages that are sent at once are those that kombu would send, and none is lost."""
+"""Messages that are sent without waiting: they equal those of kombu, and none is lost."""
 
 import json
 from base64 import b64decode
@@ -13,7 +13,7 @@ from config import Settings
 from pipeline.db.ids import new_id
 from tests.servers import OwnRedis, wait_until
 from workers.dispatcher import JobDispatcher
-from workers.messages import CELERY_QUEUE, MessageLine
+from workers.messages import CELERY_QUEUE, MessageSender
 
 
 @pytest.fixture
@@ -25,15 +25,16 @@ def dispatcher(own_redis: OwnRedis) -> Iterator[JobDispatcher]:
 
 
 @pytest.fixture
-def line(dispatcher: JobDispatcher) -> MessageLine:
-    return MessageLine(dispatcher.celery)
+def sender(dispatcher: JobDispatcher) -> MessageSender:
+    return MessageSender(dispatcher.celery)
 
 
 def take(url: str) -> list[dict[str, Any]]:
     """Every message that waits, the oldest first; they wait no more."""
-    with redis.Redis.from_url(url) as client:
-        found = client.lrange(CELERY_QUEUE, 0, -1)
-        client.delete(CELERY_QUEUE)
+    with redis.Redis.from_url(url) as client, client.pipeline() as transaction:
+        transaction.lrange(CELERY_QUEUE, 0, -1)
+        transaction.delete(CELERY_QUEUE)
+        found, _ = transaction.execute()
     return [json.loads(message) for message in reversed(found)]
 
 
@@ -42,13 +43,13 @@ def job_of(message: dict[str, Any]) -> UUID:
 
 
 def test_a_message_is_what_kombu_would_send(
-    own_redis: OwnRedis, dispatcher: JobDispatcher, line: MessageLine
+    own_redis: OwnRedis, dispatcher: JobDispatcher, sender: MessageSender
 ) -> None:
     job_id = new_id()
     dispatcher.publish([job_id])
-    line.open()
-    assert line.send(job_id)
-    assert line.answer() == 2
+    sender.open()
+    assert sender.send(job_id)
+    assert sender.read_reply() == 2
     published, sent = take(own_redis.url)
     assert job_of(sent) == job_id
     for names, part in (
@@ -60,46 +61,46 @@ def test_a_message_is_what_kombu_would_send(
     assert sent == published
 
 
-def test_a_worker_reads_it(own_redis: OwnRedis, dispatcher: JobDispatcher, line: MessageLine) -> None:
-    line.open()
+def test_a_worker_receives_it(own_redis: OwnRedis, dispatcher: JobDispatcher, sender: MessageSender) -> None:
+    sender.open()
     job_id = new_id()
-    assert line.send(job_id)
+    assert sender.send(job_id)
     with dispatcher.celery.connection_for_read() as connection:
         message = connection.SimpleQueue(CELERY_QUEUE).get(timeout=10)
         assert message.payload[0] == [str(job_id)]
         message.ack()
 
 
-def test_one_message_is_under_way_at_a_time(line: MessageLine) -> None:
-    assert not line.send(new_id())  # closed
-    line.open()
-    assert line.send(new_id())
-    assert not line.send(new_id())
-    assert line.answer() == 1
-    assert line.send(new_id())
-    assert line.answer() == 2
+def test_at_most_one_message_awaits_its_reply(sender: MessageSender) -> None:
+    assert not sender.send(new_id())  # closed
+    sender.open()
+    assert sender.send(new_id())
+    assert not sender.send(new_id())
+    assert sender.read_reply() == 1
+    assert sender.send(new_id())
+    assert sender.read_reply() == 2
 
 
-def test_a_line_that_broke_is_closed_and_opened_again(own_redis: OwnRedis, line: MessageLine) -> None:
-    line.open()
+def test_a_lost_connection_is_closed_and_opened_again(own_redis: OwnRedis, sender: MessageSender) -> None:
+    sender.open()
     own_redis.restart()
-    if line.send(new_id()):  # the kernel takes it, or knows already that nobody listens
+    if sender.send(new_id()):  # unless the connection is known to be closed
         with pytest.raises(redis.ConnectionError):
-            line.answer()
-    assert not line.send(new_id())
-    line.open()
-    assert line.send(new_id())
-    assert line.answer() == 1
+            sender.read_reply()
+    assert not sender.send(new_id())
+    sender.open()
+    assert sender.send(new_id())
+    assert sender.read_reply() == 1
 
 
-def test_a_refused_message_closes_the_line(own_redis: OwnRedis, line: MessageLine) -> None:
-    line.open()
+def test_an_error_reply_closes_the_connection(own_redis: OwnRedis, sender: MessageSender) -> None:
+    sender.open()
     with redis.Redis.from_url(own_redis.url) as client:
         client.set(CELERY_QUEUE, "not a list")
-    assert line.send(new_id())
+    assert sender.send(new_id())
     with pytest.raises(redis.ResponseError):
-        line.answer()
-    assert not line.send(new_id())
+        sender.read_reply()
+    assert not sender.send(new_id())
 
 
 def dispatch_one(dispatcher: JobDispatcher, url: str) -> None:
@@ -108,7 +109,7 @@ def dispatch_one(dispatcher: JobDispatcher, url: str) -> None:
     wait_until(lambda: job_id in map(job_of, take(url)))
 
 
-def test_after_the_first_message_the_line_is_used(own_redis: OwnRedis, dispatcher: JobDispatcher) -> None:
+def test_after_the_first_message_the_sender_is_used(own_redis: OwnRedis, dispatcher: JobDispatcher) -> None:
     def senders() -> int:
         with redis.Redis.from_url(own_redis.url) as client:
             return sum(one["cmd"] == "lpush" for one in client.client_list())
@@ -116,14 +117,14 @@ def test_after_the_first_message_the_line_is_used(own_redis: OwnRedis, dispatche
     dispatch_one(dispatcher, own_redis.url)
     assert senders() == 1
 
-    def is_used() -> bool:  # the line is opened after the answer to the first message
+    def is_used() -> bool:  # it connects after the reply to the first message
         dispatch_one(dispatcher, own_redis.url)
         return senders() == 2
 
     wait_until(is_used)
 
 
-def test_the_message_that_a_restart_of_redis_swallowed_is_sent_again(
+def test_a_message_lost_in_a_restart_of_redis_is_sent_again(
     own_redis: OwnRedis, dispatcher: JobDispatcher
 ) -> None:
     for _ in range(3):

@@ -49,8 +49,7 @@ def test_a_wrong_token_is_refused_and_not_repeated(stranger: Person) -> None:
     assert "wb_wrong-token" not in answer.text
 
 
-def test_a_form_of_somebody_unknown_is_small(stranger: Person) -> None:
-    """Reading many fields costs time."""
+def test_an_unauthenticated_form_is_limited_to_4_kilobytes(stranger: Person) -> None:
     answer = stranger.client.post("/console/sign-in", data={"token": "x" * 5000})
     assert answer.status_code == 413
     chunked = stranger.client.post(
