@@ -167,7 +167,7 @@ def read_some(stream: IO[bytes]) -> bytes:
 
 def reject_key() -> Response:
     """Reject a request without a valid key. No address is slowed down: Scale may share it, behind a proxy."""
-    record_failure(key_failures(), log, "callback key rejected")
+    record_failure(key_failures(), "callback key")
     return error_response(401, "Missing or unknown scale-callback-auth.")
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from flask import request
 
+log = logging.getLogger(__name__)
+
 MAX_FAILURES = 20
 """Failed attempts of one address in a window."""
 WINDOW_SECONDS = 60.0
@@ -38,7 +40,7 @@ class FailureLimiter:
             return number + 1
 
 
-def record_failure(failures: FailureLimiter, log: logging.Logger, message: str, **fields: str) -> int:
+def record_failure(failures: FailureLimiter, credential: str) -> int:
     """Count a failed attempt of the current request's address, and return how many there were in this window.
 
     Only the 1st, 2nd, 4th and so on are logged, so that guessing does not fill the log.
@@ -46,5 +48,6 @@ def record_failure(failures: FailureLimiter, log: logging.Logger, message: str, 
     address = request.remote_addr or "unknown"
     number = failures.record(address)
     if number & (number - 1) == 0:
-        log.warning(message, extra={"address": address, **fields, "failures": number})
+        fields = {"credential": credential, "address": address, "path": request.path, "failures": number}
+        log.warning("authentication failed", extra=fields)
     return number

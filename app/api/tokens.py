@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import logging
 
 from flask import g, request
 from prometheus_client import Counter
@@ -14,7 +13,6 @@ from app.failure_limiter import MAX_FAILURES, WINDOW_SECONDS, record_failure
 from pipeline.access.projects import PROJECTS, project_of
 from pipeline.access.tokens import OPERATE, READ, SCOPES, Holder, holder
 
-log = logging.getLogger(__name__)
 PROJECT_LISTS = frozenset({"tasks.list_tasks", "batches.list_batches", "deliveries.list_deliveries"})
 """Lists for a token that is bound to projects, with ?project= or ?task_id=."""
 PROJECT_CALLS = frozenset(
@@ -105,7 +103,7 @@ def require_scope(scope: str) -> None:
 def reject_token() -> None:
     """Count and log a request without a valid token. Raises ProblemError (429) after too many from one address."""
     rejections.labels("token").inc()
-    if record_failure(token_failures(), log, "API token rejected", path=request.path) > MAX_FAILURES:
+    if record_failure(token_failures(), "API token") > MAX_FAILURES:
         raise ProblemError(
             429,
             "Too many requests without a valid token from this address; try again later.",
