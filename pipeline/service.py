@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -47,8 +46,6 @@ class Service:
     """The workflow files whose steps are in `activations`."""
     accepting: set[str] = field(default_factory=set)
     """Environments in which Scale accepted this process's last creation. Elsewhere it creates one task at a time."""
-    file_lock: threading.Lock = field(default_factory=threading.Lock)
-    """Held while the files of a request are built, which takes much memory and reads an attachment once for all requests."""
     verified: dict[object, float] = field(default_factory=dict)
     """Sources that Scale has confirmed, and until when that is cached: see pipeline/follow_ups/verification.py."""
 

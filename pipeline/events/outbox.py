@@ -27,8 +27,10 @@ from pipeline.events.subscriptions import (
     Subscriptions,
     has_subscriber,
     load_subscriptions,
+    pause_scope,
 )
 from pipeline.jobs import kinds, queue
+from pipeline.jobs.rate_limits import clear_rate_limit
 
 BATCH_SIZE = 500
 
@@ -121,4 +123,5 @@ def send_test(connection: Connection, actor: str, subscriber_id: UUID) -> list[U
     enabled = load_subscriptions(connection)
     only = tuple(replace(one, events=(TEST,), filters={}) for one in enabled if one.id == subscriber_id)
     log_action(connection, actor, "subscriber.test", str(subscriber_id), {"sent": bool(only)})
+    clear_rate_limit(connection, pause_scope(subscriber_id))
     return publish(connection, only, f"{TEST}.sent", str(new_id()), {"message": "It works."})

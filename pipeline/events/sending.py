@@ -16,13 +16,16 @@ from pipeline.db.bodies import read_body
 from pipeline.db.ids import format_timestamp, utcnow
 from pipeline.db.json import dumps
 from pipeline.events.results import with_result
-from pipeline.http.client import DownloadError, DownloadRefused, check_allowed, request
+from pipeline.events.subscriptions import pause_scope
+from pipeline.http.client import DownloadError, DownloadRefused, Unreachable, check_allowed, request
 from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job
+from pipeline.jobs.rate_limits import check_rate_limit, clear_rate_limit, extend_rate_limit
 from pipeline.service import Service
 from scale.http import cancel_abort
 
 RESPONSE_TIMEOUT_SECONDS = 15.0
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 15.0, 600.0
 MAX_STORED_ATTEMPTS = 50
 """Attempts that one notification keeps, the last ones."""
 GONE = 410
@@ -43,6 +46,7 @@ class Outcome(NamedTuple):
 
     attempt: SendAttempt
     is_final: bool = False  # no further attempt can succeed
+    is_unreachable: bool = False  # the receiver did not answer in time
     retry_after: float | None = None  # seconds that the receiver asked to wait
 
 
@@ -50,10 +54,12 @@ def send_notification(service: Service, job: Job) -> None:
     """Run a job of kind `notify`: send one notification, and record the attempt.
 
     It is retried until it is accepted; after the last attempt it is failed. The answer 410 disables the subscriber.
-    Raises RetryLater while files of the result that it carries are being fetched.
+    A receiver that does not answer is paused, so that its notifications do not occupy every worker one after another.
+    Raises RetryLater during such a pause, and while files of the result that it carries are being fetched.
     """
     with service.reader.begin() as connection:
         row = _read(connection, UUID(job.subject))
+        was_paused = row is not None and check_rate_limit(connection, pause_scope(row["subscriber_id"]))
         received = read_body(connection, row["delivery_id"]) if row and row["delivery_id"] else None
     if row is None or row["state"] != "pending":
         with service.engine.begin() as connection:
@@ -70,6 +76,11 @@ def send_notification(service: Service, job: Job) -> None:
         if state == "delivered":
             values["delivered_at"] = utcnow()
         connection.execute(update(Notification).where(Notification.id == row["id"]).values(**values))
+        if outcome.is_unreachable:
+            scope, reason = pause_scope(row["subscriber_id"]), "the receiver does not answer"
+            extend_rate_limit(connection, scope, reason, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        elif was_paused:
+            clear_rate_limit(connection, pause_scope(row["subscriber_id"]))
         if attempt.status == GONE:
             _disable(connection, row["subscriber_id"])
         if state != "pending":
@@ -124,8 +135,12 @@ def _send(service: Service, row: RowMapping, body: bytes | None) -> Outcome:
         response = request(target, private_allowed, deadline, "POST", headers=headers, body=body)
     except UnicodeDecodeError:
         return Outcome(attempt(None, "the body is not UTF-8, which the signature requires"), is_final=True)
-    except (DownloadRefused, DownloadError) as failure:
-        return Outcome(attempt(None, str(failure)), is_final=isinstance(failure, DownloadRefused))
+    except DownloadError as failure:
+        return Outcome(
+            attempt(None, str(failure)),
+            is_final=isinstance(failure, DownloadRefused),
+            is_unreachable=isinstance(failure, Unreachable),
+        )
     try:
         status = response.status_code
         retry_after = _seconds(response.headers.get("Retry-After", ""))
@@ -134,7 +149,8 @@ def _send(service: Service, row: RowMapping, body: bytes | None) -> Outcome:
         response.close()
     if 200 <= status < 300:
         return Outcome(attempt(status, None))
-    return Outcome(attempt(status, f"the receiver answered {status}"), status == GONE, retry_after)
+    why = f"the receiver answered {status}"
+    return Outcome(attempt(status, why), is_final=status == GONE, retry_after=retry_after)
 
 
 def _seconds(retry_after: str) -> float | None:

@@ -22,6 +22,7 @@ from pipeline.db.ids import new_id, utcnow
 from pipeline.http.client import DownloadRefused, check_allowed
 from pipeline.jobs import queue
 from pipeline.jobs.kinds import NOTIFY
+from pipeline.jobs.rate_limits import clear_rate_limit
 
 EVENTS: Mapping[str, str] = {
     "delivery": "delivery.received: the body of each callback, byte for byte",
@@ -201,7 +202,14 @@ def remove(connection: Connection, actor: str, subscriber_id: UUID) -> None:
 def replay(connection: Connection, actor: str, notification_id: UUID) -> list[UUID]:
     """Deliver a notification again, under its own id, so that the receiver can deduplicate. Raises LookupError."""
     again = update(Notification).where(Notification.id == notification_id).values(state="pending")
-    if not connection.execute(again).rowcount:
+    subscriber_id = connection.scalar(again.returning(Notification.subscriber_id))
+    if subscriber_id is None:
         raise LookupError(f"there is no notification {notification_id}")
+    clear_rate_limit(connection, pause_scope(subscriber_id))
     log_action(connection, actor, "notification.replay", str(notification_id))
     return queue.enqueue(connection, NOTIFY, [str(notification_id)])
+
+
+def pause_scope(subscriber_id: UUID) -> str:
+    """Return the scope of the pause of a subscriber that does not answer."""
+    return f"subscriber:{subscriber_id}"

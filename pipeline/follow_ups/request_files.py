@@ -1,6 +1,7 @@
 """Builds the files of a request before it is sent: crops, copies of attachments, layers files.
 
-plan() stores a recipe for each file. Its content goes into the artifact store, and Scale gets a signed URL that expires.
+plan() stores a recipe for each file. A job that may wait for a slow host builds it; its content goes into the artifact store.
+The request is sent by another job, and Scale gets a signed URL that expires.
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ class MissingArtifact(Exception):
     """Raised when a request needs a result file that is not stored. args[0] is the reason; it can be built with the file."""
 
 
+class FilesNotBuilt(Exception):
+    """Raised when a file of a request has to be built before the request can be sent."""
+
+
 class BuiltFile(NamedTuple):
     """A file in the artifact store that a request refers to."""
 
@@ -68,54 +73,60 @@ class BuiltFile(NamedTuple):
     media_type: str
 
 
-def with_files(service: Service, job: Job, follow_up: Record) -> dict[str, Any]:
-    """Return the request as Scale gets it, with a new signed URL for each file.
-
-    Raises MissingArtifact, RequestFileError, DownloadRefused or Unavailable.
-    """
-    urls = []
-    if needed := stored_files(follow_up["files"]):
-        lease = queue.keep_lease(service.engine, job, service.settings.lease_seconds)
-        with lease as check_lease, service.file_lock:
-            for file in needed:
-                urls.append((file.path, _url(service, follow_up["source_task_id"], file.recipe)))
-                check_lease()
+def with_files(service: Service, follow_up: Record) -> dict[str, Any]:
+    """Return the request as Scale gets it, with a new signed URL for each file. Raises FilesNotBuilt."""
+    urls = [(file.path, _url(service, file.recipe)) for file in stored_files(follow_up["files"])]
     request: dict[str, Any] = replace_at(follow_up["request"], urls)
     return request
 
 
-def _url(service: Service, task_id: str, recipe: Recipe) -> str:
-    """Return a URL of a file for Scale."""
-    if isinstance(recipe, Renewal):
-        if parse_own_url(service.settings, recipe.url) is None:
-            return recipe.url  # Scale, or its customer, moved the file
-        built = _built_before(service, task_id, recipe.url, recipe.original)
-    else:
-        built = build_file(service, task_id, recipe)
+def build_files(service: Service, job: Job, follow_up: Record) -> None:
+    """Build the files of a request that are not stored yet.
+
+    Raises MissingArtifact, RequestFileError, DownloadRefused, Unavailable or LeaseLost.
+    """
+    with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as check_lease:
+        for file in stored_files(follow_up["files"]):
+            if not _has_moved(service, file.recipe):
+                build_file(service, follow_up["source_task_id"], file.recipe)
+            check_lease()
+
+
+def _url(service: Service, recipe: Recipe) -> str:
+    """Return a URL of a file for Scale. Raises FilesNotBuilt."""
+    if isinstance(recipe, Renewal) and _has_moved(service, recipe):
+        return recipe.url
+    if (built := find_file(service, recipe)) is None:
+        raise FilesNotBuilt
     return signed_url(service.settings, built.sha256, built.media_type)
 
 
-def _built_before(service: Service, task_id: str, url: str, recipe: Recipe) -> BuiltFile:
-    """Return the file of a recipe that has this URL of ours, however old it is, or build it again.
+def _has_moved(service: Service, recipe: Recipe) -> bool:
+    """Return whether Scale, or its customer, has moved the file to a URL that is not ours."""
+    return isinstance(recipe, Renewal) and parse_own_url(service.settings, recipe.url) is None
+
+
+def find_file(service: Service, recipe: Recipe) -> BuiltFile | None:
+    """Return the stored file of a recipe: one built within CACHE_TTL or, for a Renewal, the one at its URL, however old it is.
 
     The URL comes back to us in data, so it counts only if it names the content that the recipe gave.
     """
-    kept, row = parse_own_url(service.settings, url), _recorded(service, recipe)
-    if (
-        kept is not None
-        and row is not None
-        and row.sha256 == kept.sha256
-        and service.store.exists(row.sha256)
-    ):
-        return BuiltFile(row.sha256, row.size_bytes, row.media_type)
-    return build_file(service, task_id, recipe)
+    kept = None
+    if isinstance(recipe, Renewal):
+        kept, recipe = parse_own_url(service.settings, recipe.url), recipe.original
+    row = _recorded(service, recipe)
+    if row is None or not service.store.exists(row.sha256):
+        return None
+    is_fresh = utcnow() - row.made_at < CACHE_TTL or (kept is not None and kept.sha256 == row.sha256)
+    return BuiltFile(row.sha256, row.size_bytes, row.media_type) if is_fresh else None
 
 
 def build_file(service: Service, task_id: str, recipe: Recipe) -> BuiltFile:
-    """Return the file of a recipe: built now, or the one that was built within CACHE_TTL."""
-    row = _recorded(service, recipe)
-    if row and utcnow() - row.made_at < CACHE_TTL and service.store.exists(row.sha256):
-        return BuiltFile(row.sha256, row.size_bytes, row.media_type)
+    """Return the file of a recipe: the stored one, or one built now."""
+    if (found := find_file(service, recipe)) is not None:
+        return found
+    if isinstance(recipe, Renewal):
+        return build_file(service, task_id, recipe.original)
     built = _build(service, task_id, recipe)
     with service.engine.begin() as connection:
         hold_contents(connection)
@@ -141,7 +152,7 @@ def _recorded(service: Service, recipe: Recipe) -> Any:
         return connection.execute(statement).one_or_none()
 
 
-def _build(service: Service, task_id: str, recipe: Recipe) -> BuiltFile:
+def _build(service: Service, task_id: str, recipe: Mirror | Cut | LayersFile | HypothesisFile) -> BuiltFile:
     match recipe:
         case Mirror():
             return mirror(service, task_id, recipe)
@@ -151,15 +162,13 @@ def _build(service: Service, task_id: str, recipe: Recipe) -> BuiltFile:
             return layers(service, recipe)
         case HypothesisFile():
             return hypothesis(service, recipe)
-        case Renewal():
-            return _built_before(service, task_id, recipe.url, recipe.original)
 
 
 def mirror(service: Service, task_id: str, recipe: Mirror) -> BuiltFile:
     """Return a copy of a file: one that is stored already, or one fetched from ATTACHMENT_HOSTS or ARTIFACT_HOSTS."""
     kept = parse_own_url(service.settings, recipe.url)
     if kept is not None and recipe.original is not None:
-        return _built_before(service, task_id, recipe.url, recipe.original)
+        return build_file(service, task_id, Renewal(recipe.url, recipe.original))
     if kept is not None and kept.until > time.time() and service.store.exists(kept.sha256):
         return BuiltFile(kept.sha256, service.store.size(kept.sha256), kept.media_type)
     with service.reader.begin() as connection:

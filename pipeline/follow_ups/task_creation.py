@@ -23,10 +23,16 @@ from pipeline.events.subscriptions import Subscriptions
 from pipeline.follow_ups import joins, pauses
 from pipeline.follow_ups.fast_creation import record_usual_creation
 from pipeline.follow_ups.recording import RECALLED, missing_setting
-from pipeline.follow_ups.request_files import MissingArtifact, RequestFileError, with_files
+from pipeline.follow_ups.request_files import (
+    FilesNotBuilt,
+    MissingArtifact,
+    RequestFileError,
+    build_files,
+    with_files,
+)
 from pipeline.follow_ups.verification import SourceMismatch, verify
 from pipeline.http.client import DownloadRefused
-from pipeline.jobs import kinds, queue, scale_limits
+from pipeline.jobs import kinds, queue, queues, scale_limits
 from pipeline.jobs.queue import Job, RetryLater
 from pipeline.jobs.rate_limits import wait_until
 from pipeline.receive.ordering import task_columns
@@ -49,10 +55,15 @@ class Creation(NamedTuple):
 
 
 def create_task(service: Service, job: Job) -> None:
-    """Create the follow-up's task at Scale, or adopt the one that exists. A refused request ends the follow-up."""
+    """Create the follow-up's task at Scale, or adopt the one that exists. A refused request ends the follow-up.
+
+    Files of its request are built first, in the queue of downloads: a slow host must not hold every worker.
+    """
     follow_up = _as_planned(job) or _read(service, job.subject)
     if follow_up is None or follow_up["state"] != PLANNED:
         return _finish(service, job)
+    if job.queue == queues.FETCH:
+        return build_request_files(service, job, follow_up)
     environment = follow_up["environment"]
     was_throttled = pauses.check_stops(service, environment, follow_up)
     client = service.client(environment)
@@ -62,19 +73,15 @@ def create_task(service: Service, job: Job) -> None:
             if service.settings.verify_before_create and follow_up["decided_by"] is None:
                 verify(service, client, follow_up)
             request = {
-                **with_files(service, job, follow_up),
+                **with_files(service, follow_up),
                 "callback_url": service.settings.callback_url,
                 "unique_id": follow_up["unique_id"],
             }
             creation = create_or_adopt(client, follow_up["task_type"], request)
     except SourceMismatch as error:
         fail_or_hold(service, job, follow_up, HELD, Reason(ReasonCode.VERIFY, str(error)))
-    except MissingArtifact as missing:
-        reason = Reason(ReasonCode.INCOMPLETE, str(missing))
-        fail_or_hold(service, job, follow_up, HELD, reason)
-    except (DownloadRefused, RequestFileError) as error:
-        reason = Reason(ReasonCode.FILE, f"a file of its request cannot be built: {error}")
-        fail_or_hold(service, job, follow_up, FAILED, reason)
+    except FilesNotBuilt:
+        _continue_in(service, job, queues.FETCH)
     except PermanentError as error:
         why = f"Scale refused it with {error.status}: {error.message}"
         fail_or_hold(service, job, follow_up, FAILED, Reason(ReasonCode.REFUSED, why))
@@ -93,6 +100,26 @@ def create_task(service: Service, job: Job) -> None:
                 queue.finish(connection, job)
         source, created = follow_up["source_task_id"], creation.task["task_id"]
         log.info("task created", extra={**job.log_fields, "task_id": source, "created_task_id": created})
+
+
+def build_request_files(service: Service, job: Job, follow_up: Record) -> None:
+    """Build the files of a request; then its task is created. What cannot be built ends or holds the follow-up."""
+    try:
+        build_files(service, job, follow_up)
+    except MissingArtifact as missing:
+        reason = Reason(ReasonCode.INCOMPLETE, str(missing))
+        fail_or_hold(service, job, follow_up, HELD, reason)
+    except (DownloadRefused, RequestFileError) as error:
+        reason = Reason(ReasonCode.FILE, f"a file of its request cannot be built: {error}")
+        fail_or_hold(service, job, follow_up, FAILED, reason)
+    else:
+        _continue_in(service, job, follow_up["environment"])
+
+
+def _continue_in(service: Service, job: Job, name: str) -> None:
+    """Make the job due in another queue."""
+    with service.engine.begin() as connection:
+        queue.move(connection, job, name)
 
 
 def create_or_adopt(client: Client, task_type: str, request: dict[str, Any]) -> Creation:

@@ -146,7 +146,7 @@ def request(
             session.mount("https://", policy.get_antissrf_session().get_adapter("https://"))
         abort_after(session, left)
         try:
-            return session.request(
+            response = session.request(
                 method,
                 target.url,
                 data=body,
@@ -160,6 +160,10 @@ def request(
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             # The texts of these errors contain the whole URL.
             raise Unreachable(describe_failure(error, host_port(target), deadline)) from None
+        if time.monotonic() >= deadline:  # a head that was cut off ends like a complete one
+            response.close()
+            raise Unreachable(f"{host_port(target)} did not answer in time")
+        return response
 
 
 def check_public(host: str) -> None:

@@ -57,8 +57,8 @@ SUBJECT_FIELD = {
 }
 """Kind → name of its subject in log lines: the same as in lines about deliveries, tasks and follow-ups."""
 
-QUEUE_OF_KIND = {PARSE: queues.PARSE, FETCH: queues.FETCH}
-"""Kinds with a queue of their own; creations name the environment's queue, all others wait in the default one."""
+QUEUE_OF_KIND = {PARSE: queues.PARSE, FETCH: queues.FETCH, EXPORT: queues.FETCH}
+"""Kinds with a bounded queue; creations name the environment's queue, all others wait in the default one."""
 
 MAX_ATTEMPTS = {
     PARSE: 20,

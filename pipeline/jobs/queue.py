@@ -330,6 +330,12 @@ def reschedule(
     _fenced(connection, job, values)
 
 
+def move(connection: Connection, job: Job, name: str) -> None:
+    """Make the job due in the queue `name`, with this attempt given back. Raises LeaseLost."""
+    values = {"queue": name, "state": "ready", "run_at": from_now(), "lease_owner": None, "lost_leases": 0}
+    _fenced(connection, job, {**values, "attempts": Row.attempts - 1})
+
+
 def mark_dead(connection: Connection, job: Job, error: str) -> None:
     """Stop the job for good, with the reason. It runs again only if a person retries it. Raises LeaseLost."""
     _fenced(connection, job, {"state": "dead", "lease_owner": None, "last_error": error})

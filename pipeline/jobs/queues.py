@@ -11,7 +11,8 @@ DEFAULT = ""
 PARSE = "parse"
 FETCH = "fetch"
 BOUNDED = (PARSE, FETCH)
-"""Queues whose jobs never occupy every worker: a large body takes seconds of processor time, a slow host minutes."""
+"""Queues whose jobs never occupy every worker: a large body takes seconds of processor time, an export or a slow host minutes.
+A creation is in FETCH while files of its request are built."""
 CREATION = ENVIRONMENTS
 QUEUES = (DEFAULT, *BOUNDED, *CREATION)
 """In order of priority. Task creation has one queue for each environment, so that a large fan-out cannot delay callbacks."""

@@ -7,11 +7,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from sqlalchemy import delete
 
 from models import Artifact, Job
 from pipeline.artifacts import extract
@@ -23,8 +25,10 @@ from pipeline.service import Service
 from scale.task_types import parse_response
 from tests.assertions import table
 from tests.factories.callbacks import callback, receive_callback
+from tests.factories.pictures import step
+from tests.factories.pipelines import Pipeline
 from tests.fake_server import FakeServer, ReceivedRequest, reply
-from workers.runner import max_running, next_job, run_due_jobs, run_job
+from workers.runner import max_running, next_job, run_due_jobs
 
 BOX = {"type": "box", "label": "car", "left": 1, "top": 2, "width": 3, "height": 4}
 
@@ -180,36 +184,74 @@ def test_a_message_that_names_a_fetch_runs_another_job_while_fetches_are_at_thei
     assert sorted(left) == [("fetch", "ready"), ("fetch", "running")]
 
 
-def test_twelve_slow_files_do_not_hold_up_others_follow_ups(open_service: Callable[..., Service]) -> None:
-    """Four worker places, twelve files at a few bytes a second; an honest task is planned at once."""
-    with slow_server() as server:
-        service = open_service(artifact_hosts=(server.url.removeprefix("http://"),), worker_concurrency=4)
-        for number in range(12):
-            task_id = f"5f1e9b00000000000000a{number:03}"
-            response = {"annotations": {"url": f"{server.url}/{number}"}}
-            receive_callback(service, callback(response, type="videoannotation", task_id=task_id))
-        stop = threading.Event()
+@contextmanager
+def four_workers(service: Service) -> Iterator[None]:
+    """Four worker places that run whatever is due."""
+    stop = threading.Event()
 
-        def work() -> None:
-            while not stop.is_set():
-                if (job := next_job(service)) is not None:
-                    run_job(service, job)
-                else:
-                    time.sleep(0.05)
+    def work() -> None:
+        while not stop.wait(0.05):
+            run_due_jobs(service)
 
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        try:
-            _wait(lambda: len(server.requests) == 3)
-            with service.engine.begin() as connection:
-                queue.enqueue(connection, kinds.PLAN, ["honest"])
-            _wait(lambda: not any(row["kind"] == kinds.PLAN for row in table(service, Job)))
-            assert len(server.requests) == 3
-        finally:
-            stop.set()
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        with service.engine.begin() as connection:  # so that each worker ends after its current job
+            connection.execute(delete(Job).where(Job.state == "ready"))
     for thread in threads:
         thread.join()
+
+
+def is_planned_while_three_wait(service: Service, server: FakeServer) -> None:
+    """Wait until three downloads run and an honest task is planned beside them."""
+    _wait(lambda: len(server.requests) == 3)
+    with service.engine.begin() as connection:
+        queue.enqueue(connection, kinds.PLAN, ["honest"])
+    _wait(lambda: not any(row["kind"] == kinds.PLAN for row in table(service, Job)))
+    assert len(server.requests) == 3
+
+
+def test_twelve_slow_files_do_not_hold_up_others_follow_ups(open_service: Callable[..., Service]) -> None:
+    """Twelve result files at a few bytes a second; an honest task is planned at once."""
+    server = slow_server()
+    service = open_service(artifact_hosts=(f"127.0.0.1:{server.port}",), worker_concurrency=4)
+    for number in range(12):
+        response = {"annotations": {"url": f"{server.url}/{number}"}}
+        task_id = f"5f1e9b00000000000000a{number:03}"
+        receive_callback(service, callback(response, type="videoannotation", task_id=task_id))
+    with four_workers(service), server:
+        is_planned_while_three_wait(service, server)
+
+
+@pytest.mark.parametrize("keys", [{"crop": {"padding": 5}}, {"mirror": ["attachment"]}])
+def test_twelve_slow_attachments_do_not_hold_up_others_follow_ups(
+    open_pipeline: Callable[..., Pipeline], keys: dict[str, Any]
+) -> None:
+    """The same for the attachments that requests cut or copy: the host is one that the operator trusts, and slow."""
+    server = slow_server()
+    chain = open_pipeline(attachment_hosts=(f"127.0.0.1:{server.port}",), worker_concurrency=4)
+    chain.workflow({"each": step(for_each="annotation", **keys)})
+    for number in range(12):
+        body = callback(
+            {"annotations": [BOX]},
+            params={"attachment": f"{server.url}/{number}.png"},
+            task_id=f"5f1e9b00000000000000a{number:03}",
+        )
+        receive_callback(chain.service, body)
+    with four_workers(chain.service), server:
+        is_planned_while_three_wait(chain.service, server)
+
+
+def test_an_export_waits_in_the_queue_of_downloads(open_service: Callable[..., Service]) -> None:
+    """It runs for minutes and may fetch images."""
+    service = open_service()
+    with service.engine.begin() as connection:
+        queue.enqueue(connection, kinds.EXPORT, ["00000000-0000-0000-0000-000000000001"])
+    assert [row["queue"] for row in table(service, Job)] == [queues.FETCH]
 
 
 def _wait(condition: Callable[[], bool], seconds: float = 30) -> None:

@@ -1,17 +1,21 @@
 """Attacks on the receivers of webhooks: by headers of a subscriber, and by bodies that look like another event."""
 
 import json
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from models import Subscriber
-from pipeline.events import subscriptions
+from models import Notification, Subscriber
+from pipeline.events import sending, subscriptions
 from pipeline.events.subscriptions import InvalidSubscriber
+from pipeline.jobs import kinds
 from pipeline.service import Service
 from tests.assertions import table
 from tests.factories.callbacks import receive_callback
-from tests.fake_server import FakeServer, reply
+from tests.factories.pipelines import Pipeline
+from tests.fake_server import FakeServer, ReceivedRequest, reply
 from workers.runner import run_due_jobs
 
 FRAMING = (
@@ -50,3 +54,36 @@ def test_a_body_that_looks_like_another_event_is_named_by_a_header(
     (request,) = receiver.requests
     assert json.loads(request.body) == forged
     assert request.headers["webhook-event"] == "delivery.received"
+
+
+def test_a_receiver_that_does_not_answer_occupies_one_worker_at_a_time(
+    open_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dozen notifications, and a receiver whose answer never ends: it is left alone for a while, then gets all of them."""
+    monkeypatch.setattr(sending, "RESPONSE_TIMEOUT_SECONDS", 0.5)
+    answers_now = threading.Event()
+
+    def answer(_: ReceivedRequest) -> Iterator[bytes]:
+        if answers_now.is_set():
+            yield reply({})
+            return
+        yield b"HTTP/1.1 200 OK\r\n"
+        while not server.wait(0.1):
+            yield b"X: "
+
+    with FakeServer(answer) as server:
+        chain = open_pipeline(subscriber_hosts=(f"127.0.0.1:{server.port}",))
+        with chain.service.engine.begin() as connection:
+            subscriptions.add(connection, chain.service.settings, "ana", server.url, ["delivery"])
+        for number in range(12):
+            receive_callback(chain.service, json.dumps({"task_id": f"t{number}"}).encode())
+        chain.work()
+        assert len(server.requests) == 1
+        waiting = Counter(job["last_error"] for job in chain.jobs() if job["kind"] == kinds.NOTIFY)
+        assert waiting["the receiver does not answer"] == 11
+        answers_now.set()
+        (notification, *_) = table(chain.service, Notification)
+        with chain.service.engine.begin() as connection:
+            subscriptions.replay(connection, "ana", notification["id"])
+        chain.skip_waiting()
+        assert {row["state"] for row in table(chain.service, Notification)} == {"delivered"}
