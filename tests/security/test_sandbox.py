@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import requests
-import yaml
 from playwright.sync_api import sync_playwright
 
 from sandbox.examples import example
@@ -298,13 +297,6 @@ def test_no_sandbox_runs_while_real_scale_is_used(folder: Folder, up: Callable[.
     assert REAL_API_KEY not in (folder.path / "var" / "running.json").read_text()
     assert REAL_API_KEY not in terminal.text
     assert terminal.ends_after(signal.SIGINT, 30) == 0
-
-
-def test_compose_publishes_the_sandbox_on_loopback_only() -> None:
-    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
-    ports = compose["services"]["sandbox"]["ports"]
-    assert ports
-    assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
 def test_the_pytest_plugin_keeps_keys_of_the_shell_from_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
