@@ -8,8 +8,8 @@ WORKDIR /app
 
 # The other files hold what some export formats, and SENTRY_DSN and OTEL_EXPORTER_OTLP_ENDPOINT, need.
 COPY requirements.txt requirements-exports.txt requirements-telemetry.txt ./
-RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt \
-    && pip install --no-cache-dir --disable-pip-version-check -r requirements-exports.txt -r requirements-telemetry.txt
+RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.txt \
+    && pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements-exports.txt -r requirements-telemetry.txt
 
 COPY . .
 RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -5,10 +5,15 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(name))))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input -q
-UV := $(shell sed -n 's,^\(uv==[^ ]*\).*,\1,p' requirements-dev.txt)
 
-# uv installs in a tenth of pip's time. It does not read pip's configuration, so where it finds no index pip does it all.
-install = @{ $(PIP) $(UV) && $(BIN)/uv pip install -q --python $(BIN)/python -r $(1); } 2>/dev/null || $(PIP) -r $(1)
+# Installs uv with its hashes. It installs in a tenth of pip's time, but does not read pip's configuration, so where it finds no
+# index pip does it all.
+uv = sed -n '/^uv==/,/^    \#/p' requirements-dev.txt | $(PIP) --require-hashes -r /dev/stdin
+install = @{ $(uv) && $(BIN)/uv pip install -q --require-hashes --python $(BIN)/python -r $(1); } 2>/dev/null || \
+	$(PIP) --require-hashes -r $(1)
+
+# What an image installs, see Dockerfile.
+INSTALLED = requirements.txt requirements-exports.txt requirements-telemetry.txt
 
 # The command `weighbridge`: no network, setuptools is one of the requirements.
 command = @$(PIP) --no-deps --no-build-isolation -e .
@@ -69,19 +74,18 @@ docs: .venv-docs/installed ## Build the documentation site into var/site/html, a
 	@echo "var/site/html/index.html"
 
 lock: .venv/installed-dev ## Write requirements*.txt from requirements*.in, for every platform and Python (ARGS=--upgrade)
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes $(ARGS) requirements.in -o requirements.txt
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes $(ARGS) requirements-dev.in -o requirements-dev.txt
-	for name in exports telemetry readers labelstudio docs; do \
-		$(BIN)/uv pip compile -q --universal --python-version 3.11 $(ARGS) requirements-$$name.in -o requirements-$$name.txt || exit 1; done
+	for group in "" -dev -exports -telemetry -readers -labelstudio -docs; do \
+		$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes $(ARGS) \
+			requirements$$group.in -o requirements$$group.txt || exit 1; done
 
-audit: .venv/installed-dev ## Look for known vulnerabilities of the locked packages; fails if they cannot be looked up
-	$(BIN)/pip-audit --strict --disable-pip -r requirements.txt
-	$(BIN)/pip-audit --strict --disable-pip --no-deps -r requirements-exports.txt -r requirements-telemetry.txt
+audit: .venv/installed-dev ## Look for known vulnerabilities of what an image installs; fails if a package cannot be looked up
+	@failed=; for file in $(INSTALLED); do \
+		echo "$$file"; $(BIN)/pip-audit --strict --disable-pip -r $$file || failed=1; done; [ -z "$$failed" ]
 
 sbom: ## Write a bill of materials (CycloneDX) of the locked packages, or of IMAGE=name, to var/sbom.json
 	@mkdir -p var
 	@$(if $(IMAGE),docker run --rm $(IMAGE) python,$(PYTHON)) deploy/sbom.py \
-		$(if $(IMAGE),,requirements.txt requirements-exports.txt requirements-telemetry.txt) > var/sbom.json
+		$(if $(IMAGE),,$(INSTALLED)) > var/sbom.json
 	@echo "var/sbom.json"
 
 clean: ## Remove the virtualenv and caches; var/ (your data) stays
@@ -109,8 +113,8 @@ clean: ## Remove the virtualenv and caches; var/ (your data) stays
 .venv-%/installed: requirements-%.txt | .venv/installed-dev
 	@echo "Installing the readers of $< into .venv-$* (once) …"
 	@$(PYTHON) -m venv --clear .venv-$*
-	@{ $(PIP) $(UV) && $(BIN)/uv pip install -q --python .venv-$*/bin/python -r $<; } 2>/dev/null || \
-		.venv-$*/bin/python -m pip install --disable-pip-version-check --no-input -q -r $<
+	@{ $(uv) && $(BIN)/uv pip install -q --require-hashes --python .venv-$*/bin/python -r $<; } 2>/dev/null || \
+		.venv-$*/bin/python -m pip install --disable-pip-version-check --no-input -q --require-hashes -r $<
 	@touch $@
 
 .venv/bin/python:
