@@ -207,7 +207,7 @@ def four_workers(service: Service) -> Iterator[None]:
 
 
 def is_planned_while_three_wait(service: Service, server: FakeServer) -> None:
-    """Wait until three downloads run and an honest task is planned beside them."""
+    """Wait until three downloads run and an honest task is planned along with them."""
     _wait(lambda: len(server.requests) == 3)
     with service.engine.begin() as connection:
         queue.enqueue(connection, kinds.PLAN, ["honest"])
