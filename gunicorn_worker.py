@@ -3,7 +3,8 @@
 gunicorn's gthread gives each connection a thread and reads from it without a time limit: a few hundred clients that send
 a byte now and then stop all receiving. Here the event loop collects the request (pattern: request buffering, as in nginx).
 Only a complete request takes a thread. The one exception is a large callback whose key is right: its body is read by a
-pool of its own. Answers that a client does not read are sent by the event loop too.
+pool of its own. Answers that a client does not read at once are sent by the event loop too: a thread continues a long one when
+the client has taken what is buffered.
 
 Each byte that arrives is examined once, and every buffer, queue and wait has a bound. docs/threat-model.md lists the
 attacks that this holds off; docs/decisions/010-request-buffering.md says why it is written by hand.
@@ -15,13 +16,13 @@ import logging
 import math
 import mmap
 import re
-import select
 import socket
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import lru_cache, partial
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
@@ -67,8 +68,11 @@ MAX_CHUNKS = 512
 REQUEST_BUFFER_BYTES = 64 * 1024
 """Largest callback that is buffered whole. A larger one with a valid key is read by a thread."""
 
-RESPONSE_BUFFER_BYTES = 2 * 1024 * 1024
-"""How much of an answer is buffered for a slow client before the thread waits for it. More than any public page has."""
+ANSWER_BUFFER_BYTES = 256 * 1024
+"""How much of an answer may be unread before the application is asked for no more of it."""
+
+ANSWER_TURN_BYTES = 4 * 1024 * 1024
+"""How much of an answer a thread sends before others have their turn, however fast its client reads."""
 
 REQUEST_BUDGET_BYTES = 32 * 1024 * 1024
 RESPONSE_BUDGET_BYTES = 64 * 1024 * 1024
@@ -380,14 +384,12 @@ class ClientSocket(socket.socket):
         """Whether the answer, a small one, waits for flush()."""
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
-        """Send or buffer `data`. Waits only if more than RESPONSE_BUFFER_BYTES are unread. Raises OSError."""
+        """Send or buffer `data`, without waiting. Raises OSError if the client has gone."""
         self.outgoing += data
         if self.holds_headers or self.holds_answer:
             self.holds_headers = False
             return
         self.flush()
-        if len(self.outgoing) > RESPONSE_BUFFER_BYTES:
-            self._wait_until_read(RESPONSE_BUFFER_BYTES // 2)
 
     def flush(self) -> None:
         """Send what the kernel takes without waiting. Raises OSError if the client has gone."""
@@ -398,16 +400,30 @@ class ClientSocket(socket.socket):
                 return
             del self.outgoing[:sent]
 
-    def _wait_until_read(self, size: int) -> None:
-        """Wait until at most `size` bytes are buffered. Raises ConnectionResetError after SEND_TIMEOUT_SECONDS."""
-        deadline = time.monotonic() + SEND_TIMEOUT_SECONDS
-        writable = select.poll()
-        writable.register(self, select.POLLOUT)
-        while len(self.outgoing) > size:
-            seconds = deadline - time.monotonic()
-            if seconds <= 0 or not writable.poll(seconds * 1000):
-                raise ConnectionResetError(errno.ECONNRESET, "the client reads too slowly")
-            self.flush()
+
+class Answer:
+    """An answer of the application. It is sent in turns, so that no thread waits for the client to read it."""
+
+    def __init__(
+        self, response: wsgi.Response, body: Iterable[bytes], environ: dict[str, Any], started: float
+    ) -> None:
+        self.response, self.body, self.environ, self.started = response, body, environ, started
+        self.pieces = iter(body)
+
+    def send_turn(self) -> bool:
+        """Send until the client does not keep up, or the turn ends. Return whether the answer is complete. Raises OSError."""
+        sock, start = self.response.sock, self.response.sent
+        for piece in self.pieces:
+            self.response.write(piece)
+            if len(sock.outgoing) > ANSWER_BUFFER_BYTES or self.response.sent > start + ANSWER_TURN_BYTES:
+                return False
+        self.response.close()
+        return True
+
+    def close(self) -> None:
+        """Close what the application reads the answer from."""
+        if (close := getattr(self.body, "close", None)) is not None:
+            close()
 
 
 @dataclass(eq=False, slots=True)
@@ -424,6 +440,8 @@ class Connection:
     """Whether its thread may wait for the rest of the body."""
     slow_bytes: int = 0
     """What its request counts in the budget of requests for `slow_pool`."""
+    answer: Answer | None = None
+    """The answer, while it is not complete."""
     keep_alive: bool = False
     future: Future[bool] | None = None
     queue: "WaitingQueue | None" = None
@@ -768,8 +786,11 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
     def dispatch(self, conn: Connection, pool: ThreadPoolExecutor) -> None:
         """Give the request to a thread of `pool`."""
         self.poller.unregister(conn.sock)
+        self._submit(conn, pool, self.handle)
+
+    def _submit(self, conn: Connection, pool: ThreadPoolExecutor, task: Callable[[Connection], bool]) -> None:
         self.queued.add(conn)
-        conn.future = pool.submit(self.handle, conn)
+        conn.future = pool.submit(task, conn)
         conn.future.add_done_callback(partial(self._defer_finish, conn))
 
     def _dispatch_slow(self, conn: Connection) -> None:
@@ -785,7 +806,7 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         self.method_queue.defer(self.finish_request, conn, future)
 
     def handle(self, conn: Connection) -> bool:
-        """Answer the request, in a thread. Return whether the connection may carry another one."""
+        """Answer the request, in a thread. Return whether to go on with the connection."""
         parsed = None
         deadline = time.monotonic() + BODY_TIMEOUT_SECONDS if conn.waits_for_body else 0.0
         conn.sock.holds_headers, conn.sock.holds_answer = True, conn.waits_for_body
@@ -795,15 +816,48 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
             parsed._expected_100_continue = False  # gunicorn would send it before the application decides
             if not conn.request.is_exact:
                 parsed.force_close()
-            keep_alive = bool(self.handle_request(parsed, conn))
+            self.handle_request(parsed, conn)
+            goes_on = self.send_turn(conn)
             reader.rest()
             conn.sock.flush()
-            return keep_alive
-        except (NoMoreData, StopIteration, OSError) as error:
+            return goes_on
+        except (NoMoreData, OSError) as error:
             self.log.debug("client disconnected", extra={"error": str(error)})
         except Exception as error:
             self.handle_error(parsed, conn.sock, conn.client, error)
         return False
+
+    def handle_request(self, request: Request, conn: Connection) -> None:
+        """Ask the application for its answer to a parsed request."""
+        started = time.monotonic()
+        self.nr += 1
+        if self.nr >= self.max_requests:
+            self.alive = False
+        response, environ = wsgi.create(request, conn.sock, conn.client, conn.server, self.cfg)
+        environ["wsgi.multithread"] = True
+        if not (self.alive and self.cfg.keepalive):
+            response.force_close()
+        body = self.wsgi(environ, response.start_response)
+        conn.answer = Answer(response, body, environ, started)
+
+    def send_turn(self, conn: Connection) -> bool:
+        """Send a part of the answer, in a thread. Return whether to go on with the connection. Raises OSError."""
+        answer, has_ended = conn.answer, True
+        assert answer is not None
+        try:
+            has_ended = answer.send_turn()
+            return not has_ended or not answer.response.should_close()
+        except Exception:
+            if not answer.response.headers_sent:
+                raise
+            self.log.exception("answer failed")
+            return False
+        finally:
+            if has_ended:
+                conn.answer = None
+                answer.close()
+                seconds = timedelta(seconds=time.monotonic() - answer.started)
+                self.log.access(answer.response, answer.response.req, answer.environ, seconds)
 
     def _callbacks_arrive(self) -> bool:
         return self.counts.callbacks_arrive(time.monotonic())
@@ -815,10 +869,7 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         self.queued.discard(conn)
         self._release_request(conn)
         conn.keep_alive = future.exception() is None and future.result()
-        if conn.sock.fileno() < 0:  # gunicorn closes a connection whose answer it could not finish
-            self.nr_conns -= 1
-        else:
-            self._finish_sending(conn)
+        self._finish_sending(conn)
 
     def _release_request(self, conn: Connection) -> None:
         self.request_bytes -= len(conn.request.buffer)
@@ -837,6 +888,8 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
             return
         if conn.sock.outgoing:
             self._flush_later(conn)
+        elif conn.answer is not None:
+            self._submit(conn, self.slow_pool, self.send_turn)
         elif conn.keep_alive:
             self.keepalived_conns.add(conn)
             self.await_request(conn)
@@ -917,6 +970,10 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         self._release_request(conn)
         self.nr_conns -= 1
         conn.sock.close()
+        if conn.answer is not None:
+            with contextlib.suppress(Exception):  # the application's: the event loop goes on
+                conn.answer.close()
+            conn.answer = None
 
     # Deadlines
 
@@ -926,8 +983,13 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
             for conn in queue.expired(now):
                 self._reject(conn, REQUEST_TIMEOUT, "not_received_in_time")
         for conn in self.queued.expired(now):
-            if conn.future is not None and conn.future.cancel():
+            if conn.future is None or not conn.future.cancel():
+                continue
+            if conn.answer is None:
                 self._reject(conn, UNAVAILABLE, "no_thread_in_time")
+            else:  # a part of it was sent
+                self.rejections["no_thread_in_time"] += 1
+                self._close(conn)
         for conn in self.flushing.expired(now):
             self.rejections["answer_unread"] += 1
             self.response_bytes -= len(conn.sock.outgoing)

@@ -1,18 +1,23 @@
 """The parts of the web worker that decide without a socket: requests as they arrive, and what their parsing costs."""
 
+import http.client
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from gunicorn.config import Config
+from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 
 import gunicorn_worker
 from gunicorn_worker import (
+    ANSWER_BUFFER_BYTES,
     MAX_CHUNKS,
     MAX_HEAD_BYTES,
+    Answer,
     BufferedRequest,
     ClientSocket,
     RequestReader,
@@ -248,14 +253,41 @@ def test_the_event_loop_reads_the_same_key_as_gunicorn(
         assert (",".join(values) if values else None) == key
 
 
-def test_an_unread_answer_is_buffered_up_to_a_limit_and_then_ends_the_connection(
-    pair: tuple[ClientSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("has_length", [True, False])
+def test_an_answer_is_read_no_further_than_its_client_reads(
+    pair: tuple[ClientSocket, socket.socket], has_length: bool
 ) -> None:
-    monkeypatch.setattr(gunicorn_worker, "SEND_TIMEOUT_SECONDS", 0.1)
-    server, _ = pair
-    server.sendall(b"x" * gunicorn_worker.RESPONSE_BUFFER_BYTES)
-    with pytest.raises(ConnectionResetError):
-        server.sendall(b"x" * gunicorn_worker.RESPONSE_BUFFER_BYTES)
+    server, client = pair
+    pieces = [bytes([number]) * 100_000 for number in range(40)]
+    asked: list[int] = []
+
+    def body() -> Iterator[bytes]:
+        for number, piece in enumerate(pieces):
+            asked.append(number)
+            yield piece
+
+    request = BufferedRequest()
+    request.feed(HEAD + b"\r\n")
+    parsed = Request(Config(), RequestReader(server, request, 0.0), ("127.0.0.1", 1))
+    response = wsgi.Response(parsed, server, Config())
+    response.start_response("200 OK", [("Content-Length", "4000000")] if has_length else [])
+    answer = Answer(response, body(), {}, 0.0)
+    assert not answer.send_turn()
+    assert len(asked) < 30
+    assert len(server.outgoing) < ANSWER_BUFFER_BYTES + 110_000
+
+    def read(client: socket.socket) -> bytes:
+        received = http.client.HTTPResponse(client)
+        received.begin()
+        return received.read()
+
+    with ThreadPoolExecutor(1) as reader:
+        content = reader.submit(read, client)
+        is_complete = False
+        while server.outgoing or not is_complete:
+            is_complete = is_complete or (not server.outgoing and answer.send_turn())
+            server.flush()
+        assert content.result(30) == b"".join(pieces)
 
 
 def test_headers_are_sent_with_the_first_bytes_of_the_body(

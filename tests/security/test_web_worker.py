@@ -4,9 +4,12 @@ Each attack goes on until every honest request is answered. An honest client tha
 """
 
 import contextlib
+import io
+import random
 import socket
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +19,10 @@ import psutil
 import pytest
 import requests
 
+from config import load_settings
 from gunicorn_worker import MAX_BODY_BYTES, MAX_CHUNKS, SEND_BUFFER_BYTES
+from pipeline.artifacts.store import ArtifactStore
+from pipeline.follow_ups.signed_urls import signed_url
 from tests.factories.attacks import API, ATTACKS, EXPECT_LINES, KEY, LOGIN, POST, attackers, connect
 from tests.servers import Process, wait_until
 from tests.service import KEYS, ROOT, Service
@@ -313,6 +319,31 @@ def test_unread_answers_fill_a_bounded_part_of_the_kernels_memory(web_process: S
         assert max(unsent_bytes(port)) <= 2 * SEND_BUFFER_BYTES  # Linux doubles the size that is set
         assert_honest_clients_are_answered(web_process, "kernel")
         assert max(unsent_bytes(port)) <= 2 * SEND_BUFFER_BYTES
+
+
+def test_slow_readers_of_a_large_file_hold_no_thread(web_process: Service) -> None:
+    """As many as there are threads take 20 KB a second of 20 MB each; each of them gets the whole file in the end."""
+    content = random.Random(1).randbytes(20_000_000)
+    sha256, _ = ArtifactStore(web_process.env["ARTIFACT_STORE"]).put(io.BytesIO(content))
+    settings = load_settings(web_process.env)
+    url = signed_url(settings, sha256, "image/png")
+    with contextlib.ExitStack() as opened:
+        readers = [opened.enter_context(requests.get(url, stream=True, timeout=60)) for _ in range(12)]
+        stop = threading.Event()
+
+        def read_slowly(reader: requests.Response) -> bytes:
+            read = b""
+            while not stop.wait(0.1):
+                read += reader.raw.read(2_000)
+            return read + reader.raw.read()
+
+        with ThreadPoolExecutor(len(readers)) as threads:
+            received = [threads.submit(read_slowly, reader) for reader in readers]
+            try:
+                assert_honest_clients_are_answered(web_process, "slow-readers")
+            finally:
+                stop.set()
+            assert [one.result(60) == content for one in received] == [True] * len(readers)
 
 
 @pytest.mark.slow
