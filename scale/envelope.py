@@ -7,11 +7,12 @@ import hashlib
 import json
 import math
 import re
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 
@@ -124,6 +125,48 @@ def parse_json(body: bytes) -> Any:
     if _too_deep(body, value):
         raise InvalidCallback(f"the body is nested deeper than {MAX_DEPTH} levels")
     return value
+
+
+MIN_REPEATED_BYTES = 4 * 1024
+"""Size from which it pays to look whether a response is repeated."""
+_RESPONSE_KEY = b'"response":'
+_MARK = secrets.token_hex(16)  # in place of a response; no sender knows it
+
+
+def _parse_repeated(body: bytes) -> dict[str, Any] | None:
+    """Parse a body that has the same response twice, as Scale sends a result: in itself and in its task.
+
+    The response is parsed once, which takes half the time and memory. Return None for a body of any other form.
+    """
+    if len(body) < 2 * MIN_REPEATED_BYTES:
+        return None
+    first, second = body.find(_RESPONSE_KEY), body.rfind(_RESPONSE_KEY)
+    first, second = first + len(_RESPONSE_KEY), second + len(_RESPONSE_KEY)
+    end = body.rfind(b"}", first, first + _common_size(body, first, second)) + 1
+    if end - first < MIN_REPEATED_BYTES:
+        return None
+    mark = f'"{_MARK}"'.encode()
+    try:
+        outer = parse_json(mark.join((body[:first], body[end:second], body[second + end - first :])))
+        task = outer["task"]
+        if outer["response"] != _MARK or task["response"] != _MARK:
+            return None
+        outer["response"] = task["response"] = parse_json(body[first:end])
+    except (InvalidCallback, LookupError, TypeError):
+        return None
+    return cast(dict[str, Any], outer)
+
+
+def _common_size(body: bytes, first: int, second: int) -> int:
+    """Return how many bytes from `first` on are the same from `second` on, at most up to `second`. Compares each byte once."""
+    size, beyond = 0, min(second - first, len(body) - second) + 1
+    while size + 1 < beyond:
+        middle = (size + beyond) // 2
+        if body[first + size : first + middle] == body[second + size : second + middle]:
+            size = middle
+        else:
+            beyond = middle
+    return size
 
 
 def _loads(body: bytes) -> Any:
@@ -272,7 +315,7 @@ def parse_callback(body: bytes, environment: str) -> Callback:
     environment: live or test, that of the callback key. Raises InvalidCallback where the body is not JSON, no object, too deep, names
     neither a task nor a batch, or has a `task` that is no object; nothing else is refused.
     """
-    outer = storable(parse_json(body), body)
+    outer = storable(_parse_repeated(body) or parse_json(body), body)
     if type(outer) is not dict:
         raise InvalidCallback(f"the body is {json_type_name(outer)}, not an object")
     envelope, warnings = load(ENVELOPE, outer)

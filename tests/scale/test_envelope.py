@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scale import envelope
 from scale.envelope import (
     ABSENT,
     MAX_DEPTH,
@@ -331,3 +332,99 @@ def test_a_value_with_nothing_to_replace_comes_back_untouched() -> None:
 def test_a_nul_becomes_the_replacement_character_in_keys_too() -> None:
     raw = b'{"a\\u0000": ["x\\u0000y", {"b": "\\ud800"}]}'
     assert storable(parse_json(raw), raw) == {"a\ufffd": ["x\ufffdy", {"b": "\ufffd"}]}
+
+
+def parsed_both_ways(raw: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[bool, list[Any]]:
+    """Whether the body's response is parsed once, and what parse_callback() returns or raises with and without that."""
+    monkeypatch.setattr(envelope, "MIN_REPEATED_BYTES", 0)
+    is_parsed_once = envelope._parse_repeated(raw) is not None
+    found: list[Any] = []
+    for least in (0, len(raw)):
+        monkeypatch.setattr(envelope, "MIN_REPEATED_BYTES", least)
+        try:
+            found.append(repr(parse_callback(raw, "live")))
+        except InvalidCallback as problem:
+            found.append(str(problem))
+    return is_parsed_once, found
+
+
+RESPONSE = {"annotations": [{"label": "}]", "left": 1.5}], "response": {"a": [{}]}}
+TWICE = {
+    "response": RESPONSE,
+    "task_id": "t",
+    "task": {"task_id": "t", "type": "annotation", "response": RESPONSE},
+}
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize(
+    ("value", "is_parsed_once"),
+    [
+        (
+            {"response": {"a": [1]}, "task_id": "t", "task": {"response": {"a": [1]}, "type": "annotation"}},
+            True,
+        ),
+        ({"task": {"response": {"a": [1]}, "type": "x"}, "task_id": "t", "response": {"a": [1]}}, True),
+        (
+            {"task": {"response": {"a": [1]}}, "task_id": "t", "response": {"a": [1]}},
+            False,
+        ),  # `}` follows both
+        ({"response": {"a": float("nan")}, "task_id": "t", "task": {"response": {"a": float("nan")}}}, True),
+        ({"response": {}, "task_id": "t", "task": {"response": {}}}, True),
+        (TWICE, False),  # the outermost ones are not found
+        ({"response": {"a": 1}, "task_id": "t", "task": {"response": {"a": 2}}}, False),
+        ({"response": [{"a": 1}], "task_id": "t", "task": {"response": [{"a": 1}]}}, False),
+        ({"response": {"a": 1}, "task_id": "t", "task": {"params": {"response": {"a": 1}}}}, False),
+        ({"task_id": "t", "task": {"response": {"a": 1}}, "x": {"response": {"a": 1}}}, False),
+        ({"response": {"a": 1}, "task_id": "t", "task": [{"response": {"a": 1}}]}, False),
+        ({"response": {"a": 1}, "task_id": "t", "task": None}, False),
+        ([{"response": {"a": 1}}, {"response": {"a": 1}}], False),
+    ],
+)
+def test_a_response_that_is_repeated_is_parsed_once(
+    value: Any, is_parsed_once: bool, separators: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = json.dumps(value, separators=separators).encode()
+    once, (short, plain) = parsed_both_ways(raw, monkeypatch)
+    assert (once, short) == (is_parsed_once, plain)
+
+
+@pytest.mark.parametrize("end", range(-30, 0))
+def test_a_body_that_is_cut_off_or_goes_on_is_refused_as_ever(
+    end: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = b'{"response": {"a": {}}, "task_id": "t", "task": {"response": {"a": {}}}}'
+    for broken in (raw[:end], raw[:end] + b"}" + raw[end:], raw[:end] + raw[end + 1 :]):
+        _, (short, plain) = parsed_both_ways(broken, monkeypatch)
+        assert short == plain
+
+
+def test_a_response_named_in_a_text_is_no_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = json.dumps({"response": {"a": 1}})
+    raw = json.dumps(
+        {"task_id": "t", "instruction": text, "task": {"instruction": text, "type": "x"}}
+    ).encode()
+    once, (short, plain) = parsed_both_ways(raw, monkeypatch)
+    assert (once, short) == (False, plain)
+
+
+@unhurried
+@given(
+    st.recursive(
+        st.none() | st.integers(0, 3),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["response", "task", "task_id", "a"]), inner, max_size=4)
+        ),
+        max_leaves=30,
+    ),
+    st.data(),
+)
+def test_any_repetition_is_parsed_as_json_says(value: Any, data: st.DataObject) -> None:
+    response = data.draw(st.sampled_from([{}, {"a": {}}, {"response": {"a": 1}}, [1], 7]))
+    raw = json.dumps(
+        {"response": response, "task_id": "t", "x": value, "task": {"y": value, "response": response}}
+    )
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _, (short, plain) = parsed_both_ways(raw.encode(), monkeypatch)
+    assert short == plain
