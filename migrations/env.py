@@ -6,6 +6,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from config import load_settings
+from config.private_files import make_new_files_private
 from models import Base
 from pipeline.db.engine import connect_for_migrations
 from pipeline.db.ids import utcnow
@@ -31,8 +32,10 @@ def run(connection: Connection) -> None:
 
 
 # pipeline.db.migrations.migrate names the database; `alembic upgrade head` on the command line takes that of the settings.
-engine = connect_for_migrations(
-    context.config.attributes.get("database_url") or load_settings(process="command").database_url
-)
+database_url = context.config.attributes.get("database_url")
+if database_url is None:
+    make_new_files_private()
+    database_url = load_settings(process="command").database_url
+engine = connect_for_migrations(database_url)
 run_alone(engine, run)
 engine.dispose()

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 
 from config import SettingsError, load_settings
+from config.private_files import make_new_files_private
 from config.temporary import ensure_temporary_folder
 
 gc.disable()  # importing makes objects that stay; celery_app.py switches collection on again
@@ -20,6 +21,7 @@ try:
     settings = load_settings(process="worker")
 except SettingsError as error:
     raise SystemExit(f"Weighbridge cannot start:\n{error}") from None
+make_new_files_private()
 ensure_temporary_folder()  # the worker's pool needs one
 
 if settings.worker_metrics_port:

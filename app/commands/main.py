@@ -13,6 +13,7 @@ from flask.cli import ScriptInfo
 from app.commands import Commands, make_commands
 from config import SettingsError, load_settings
 from config.log_handler import log_to_standard_error
+from config.private_files import make_new_files_private
 from config.version import VERSION
 
 HELP = """Receive Scale's callbacks, store every result and create the next labeling task.
@@ -48,4 +49,5 @@ def make_main() -> Commands:
 def main() -> None:
     """Run a command."""
     gc.disable()  # importing makes objects that stay; Commands switches collection on again
+    make_new_files_private()
     make_main()(prog_name="weighbridge")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import socket
 import sys
@@ -32,7 +31,6 @@ from workers.dispatcher import JobDispatcher
 @click.command(cls=Command)
 def up() -> None:
     """Start web, worker and sandbox on this machine. Ctrl-C stops them."""
-    os.umask(0o077)  # databases, logs and files of this process and its children are for this user alone
     try:
         environment = development_environment(own_environment())
         settings = load_settings(environment)
