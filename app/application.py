@@ -15,6 +15,7 @@ from pipeline.timed_cache import TimedCache
 from workers.dispatcher import JobDispatcher
 
 READINESS_SECONDS = 1.0
+METRICS_SECONDS = 1.0
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -23,10 +24,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = create_bare_app(settings)
     app.extensions[extensions.DISPATCHER] = dispatcher = JobDispatcher(settings)
     app.extensions[extensions.KEY_FAILURES] = FailureLimiter()
-    context = Context(app.extensions[extensions.SERVICE], dispatcher.fault)
+    service = app.extensions[extensions.SERVICE]
+    context = Context(service, dispatcher.fault)
     app.extensions[extensions.READINESS] = TimedCache(
         lambda: run_readiness_checks(context), READINESS_SECONDS
     )
+    app.extensions[extensions.METRICS] = TimedCache(lambda: metrics.read_all(service), METRICS_SECONDS)
     security_headers.install(app)
     # No redirect corrects a path: it would name the host that the sender chose.
     app.url_map.merge_slashes = app.url_map.strict_slashes = False

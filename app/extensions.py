@@ -18,6 +18,7 @@ DISPATCHER = "dispatcher"
 TOKEN_FAILURES = "token_failures"
 KEY_FAILURES = "key_failures"
 READINESS = "readiness"
+METRICS = "metrics"
 
 
 def service() -> Service:
@@ -51,4 +52,10 @@ def key_failures() -> FailureLimiter:
 def readiness() -> TimedCache[list[Check]]:
     """Return the health checks of this process, which run at most once a second: anybody may ask for them."""
     found: TimedCache[list[Check]] = current_app.extensions[READINESS]
+    return found
+
+
+def metrics() -> TimedCache[bytes]:
+    """Return the page of `/metrics`, which is made at most once a second: anybody may ask for it unless METRICS_TOKEN is set."""
+    found: TimedCache[bytes] = current_app.extensions[METRICS]
     return found

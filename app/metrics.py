@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Info, gene
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.extensions import service
+from app import extensions
 from app.responses import json_response
 from config.version import VERSION
 from pipeline.db.probe import write_fault
@@ -26,19 +26,23 @@ blueprint = Blueprint("metrics", __name__)
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """Return all metrics. METRICS_TOKEN, if set, is required."""
-    token = service().settings.metrics_token
+    """Return all metrics, at most METRICS_SECONDS old. METRICS_TOKEN, if set, is required."""
+    token = extensions.service().settings.metrics_token
     sent = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
     if token and not hmac.compare_digest(sent, f"Bearer {token}".encode()):
         response = json_response(401, {"error": "Send `Authorization: Bearer METRICS_TOKEN`."})
         response.headers["WWW-Authenticate"] = 'Bearer realm="metrics"'
         return response
-    content = generate_latest(process_registry()) + generate_latest(database_registry(service()))
-    return Response(content, content_type=CONTENT_TYPE_LATEST)
+    return Response(extensions.metrics().get(), content_type=CONTENT_TYPE_LATEST)
+
+
+def read_all(service: Service) -> bytes:
+    """Return the metrics of the processes and of the database, as Prometheus reads them."""
+    return generate_latest(process_registry()) + generate_latest(database_registry(service))
 
 
 def database_registry(service: Service) -> CollectorRegistry:
-    """Return the gauges that are read from the database at each scrape."""
+    """Return the gauges that are read from the database."""
     registry = CollectorRegistry()
     registry.register(DatabaseCollector(service))
     Info("weighbridge_build", "Version of the service", registry=registry).info(

@@ -1,6 +1,6 @@
 """Prometheus metrics that a process measures itself: how long jobs, calls of Scale and downloads take.
 
-What the tables know is not counted here: pipeline/operations/queries/metrics.py reads it at each scrape. Web processes
+What the tables know is not counted here: pipeline/operations/queries/metrics.py reads it. Web processes
 show these metrics at `/metrics`, workers at WORKER_METRICS_PORT.
 """
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class TimedCache(Generic[T]):
-    """The result of `load`, at most `seconds` old. Threads may share it.
-
-    No lock: of several threads that find the value expired each loads it, so that none waits for another one's database.
+    """The result of `load`, at most `seconds` old. Threads may share it: those that ask during a load get what that one returns
+    or raises.
     """
 
     def __init__(
@@ -21,15 +23,25 @@ class TimedCache(Generic[T]):
         self._load = load
         self._seconds = seconds
         self._clock = clock
-        self._cached: tuple[float, T] | None = None
+        self._lock = threading.Lock()
+        self._expires_at = -math.inf
+        self._value: Future[T]
 
     def get(self) -> T:
         """Return the cached value, loaded first if it has expired. Raises what `load` raises."""
-        cached = self._cached
-        if cached is None or self._clock() >= cached[0]:
-            value = self._load()
-            self._cached = cached = (self._clock() + self._seconds, value)
-        return cached[1]
+        with self._lock:
+            is_expired = self._clock() >= self._expires_at
+            if is_expired:
+                self._value, self._expires_at = Future(), math.inf
+            value = self._value
+        if is_expired:
+            try:
+                value.set_result(self._load())
+                self._expires_at = self._clock() + self._seconds
+            except BaseException as error:
+                self._expires_at = -math.inf
+                value.set_exception(error)
+        return value.result()
 
 
 class Totals:

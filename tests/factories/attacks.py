@@ -49,6 +49,7 @@ ATTACKS = {
         b"",
     ),
     "requests for /readyz": (b"GET /readyz HTTP/1.1\r\nHost: w\r\n" + CLOSE + b"\r\n", b""),
+    "requests for /metrics": (b"GET /metrics HTTP/1.1\r\nHost: w\r\n" + CLOSE + b"\r\n", b""),
     "an expectation without a body": (API + b"Expect: 100-continue\r\nContent-Length: 90000\r\n\r\n", b""),
     "an answer that is not read": (
         b"GET /api/docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: w\r\n\r\n",

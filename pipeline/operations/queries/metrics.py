@@ -21,7 +21,7 @@ class WorkCounts:
     jobs: dict[tuple[str, str], int]
     """(kind, state) → number."""
     deliveries: dict[str, int]
-    """Status → number, without processed ones: counting nearly all rows would read the whole table at each scrape."""
+    """Status → number, without processed ones: counting nearly all rows would read the whole table."""
     artifacts: dict[str, int]
     """State → number, without stored ones."""
     follow_ups: dict[str, int]
@@ -37,7 +37,7 @@ class WorkCounts:
 
 
 def work_counts(connection: Connection) -> WorkCounts:
-    """Return the counts for one scrape."""
+    """Return the counts as they are now."""
     beat, now = last_heartbeat(connection)
     due = connection.scalar(select(func.min(Job.run_at)).where(Job.state == "ready", Job.run_at <= now))
     not_processed = (
