@@ -129,4 +129,7 @@ class WorkflowFiles:
 
     def _failed(self, why: str) -> Workflows:
         folder = str(self.folders[0])
-        return Workflows((), (InvalidWorkflow(folder, None, (FileProblem(folder, 1, "", why),)),))
+        problems = (FileProblem(folder, 1, "", why),)
+        # As long as the limits are unknown nothing is created, also no task that is submitted.
+        unknown = InstallationLimits(problems=problems)
+        return Workflows((), (InvalidWorkflow(folder, None, problems),), limits=unknown)

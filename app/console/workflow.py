@@ -25,12 +25,14 @@ from pipeline.operations.queries import Record
 from pipeline.operations.queries import follow_ups as queries
 from pipeline.operations.queries.backfills import list_backfills
 from pipeline.operations.queries.views import MAX_CHARACTERS, FilesPending, TooLarge, get_view, views_since
+from workflows.definition.loader import MAX_FILE_BYTES
 from workflows.definition.model import InvalidWorkflow, Limit, Workflow, limits_for
 from workflows.definition.money import format_amount, from_micros
+from workflows.definition.reading import read_regular_file
 from workflows.docs.graph import svg
 from workflows.planning.inputs import takes_inputs
 
-MAX_FILE_BYTES = 64 * 1024
+MAX_SHOWN_BYTES = 64 * 1024
 DRY_RUN_DAYS = 7
 MAX_DRY_RUN_SECONDS = 5.0
 """How long a dry run may occupy a web process, which also receives callbacks."""
@@ -140,8 +142,10 @@ def _summary(planned: Sequence[Record]) -> Record:
 
 
 def _text(found: Workflow | InvalidWorkflow) -> str:
+    path = Path(found.path)
     try:
-        with Path(found.path).open("rb") as file:
-            return file.read(MAX_FILE_BYTES).decode("utf-8", "replace")
-    except OSError as error:
-        return f"The file cannot be read: {error.strerror}"
+        return read_regular_file(path, path.parent, MAX_FILE_BYTES)[:MAX_SHOWN_BYTES].decode(
+            "utf-8", "replace"
+        )
+    except (OSError, ValueError) as error:
+        return f"The file cannot be read: {error}"

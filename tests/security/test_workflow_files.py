@@ -5,12 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline import workflow_files
+from pipeline.follow_ups import limits
+from pipeline.workflow_files import WorkflowFiles
 from tests.servers import wait_until
 from tests.service import ROOT, Service
 from tests.workflows.kit import REQUEST, seen, step, written
@@ -123,6 +127,7 @@ def test_one_file_never_disables_the_others(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: \xff\xfe")
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "link.yaml").symlink_to("/etc/passwd")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "pipe.yaml")
     found = load(tmp_path)
@@ -130,6 +135,7 @@ def test_one_file_never_disables_the_others(tmp_path: Path) -> None:
     invalid = {Path(one.path).name: one.errors[0].message for one in found.invalid}
     assert invalid.keys() == {
         "deep.yaml", "large.yaml", "latin.yaml", "folder.yaml", "link.yaml", "zero.yaml", "pipe.yaml",
+        "loop.yaml",
     }  # fmt: skip
     assert "outside of the folder" in invalid["link.yaml"]
     assert "not a regular file" in invalid["pipe.yaml"]
@@ -151,6 +157,69 @@ def test_a_folder_with_too_many_files_loads_the_first_ones_and_says_so(tmp_path:
     found = load(tmp_path)
     assert len(found.loaded) == MAX_FILES
     assert "only the first" in found.invalid[0].errors[0].message
+
+
+def make_special_file(kind: str, folder: Path) -> Path:
+    """Return a path that must not be read, or cannot be."""
+    path = folder / "limits.yaml"
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "too large":
+        path.write_bytes(b"per_day: 1  #" + b"x" * 2_000_000)
+    elif kind == "no text":
+        path.write_bytes(b"per_day: \xff\xfe")
+    elif kind == "name too long":
+        path = folder / ("x" * 300)
+    elif kind.startswith("/"):
+        path = Path(kind)
+    else:
+        path.symlink_to(kind.removeprefix("link to "))
+    return path
+
+
+SPECIAL_FILES = (
+    "FIFO", "folder", "too large", "no text", "name too long", "/dev/zero",
+    "link to /dev/zero", "link to /etc/passwd", "link to nothing.yaml", "link to limits.yaml",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("kind", SPECIAL_FILES)
+def test_a_price_list_or_limits_that_cannot_be_read_are_a_mistake_and_hold_what_they_limit(
+    open_service: Callable[..., Any], tmp_path: Path, kind: str
+) -> None:
+    path = str(make_special_file(kind, tmp_path))
+    workflows = open_service(prices_file=path, limits_file=path).workflows
+    for problems in (workflows.prices.problems, workflows.limits.problems):
+        assert "cannot be read: " in problems[0].message
+        assert "root:" not in problems[0].message
+    with open_service().engine.begin() as connection:
+        (reason,) = limits.reserve(
+            connection, workflows, [limits.submission_claim(workflows, "annotation", {})]
+        )
+    assert reason is not None
+    assert "the limits have errors" in reason.text
+
+
+def test_nothing_is_created_before_the_limits_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while the files are loaded for the first time, nor after that has failed."""
+    (tmp_path / "limits.yaml").write_text("per_day: 0\n")
+    released = threading.Event()
+
+    def load(*_: Any, **__: Any) -> None:
+        released.wait()
+        raise MemoryError
+
+    monkeypatch.setattr(workflow_files, "FIRST_LOAD_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(workflow_files, "load", load)
+    files = WorkflowFiles([tmp_path], limits_file=tmp_path / "limits.yaml")
+    assert "are still being loaded" in files.read().limits.problems[0].message
+    released.set()
+    wait_until(lambda: "MemoryError" in files.read().limits.problems[0].message, what="the load has failed")
 
 
 @pytest.mark.parametrize("given", ["/dev/zero", "pipe.json", "../secret.json", "link.json", "/etc/passwd"])

@@ -25,7 +25,7 @@ from workflows.definition.money import (
     parse_amount,
     parse_money,
 )
-from workflows.definition.reading import read_regular_file
+from workflows.definition.reading import is_absent, read_regular_file
 from workflows.definition.sections import Section, separate_amounts
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -158,7 +158,7 @@ class PricesSchema(Section):
 def load_prices(path: str | Path) -> Prices:
     """Return the price list in a file: an empty one without a file, one with `problems` if the file has errors."""
     path = Path(path)
-    if not path.exists():
+    if is_absent(path):
         return Prices(str(path))
     found = read_section_file(path, PricesSchema())
     if found.problems:
@@ -177,7 +177,7 @@ def load_prices(path: str | Path) -> Prices:
 def load_limits(path: str | Path) -> InstallationLimits:
     """Return the limits in a file: none without a file, `problems` if the file has errors."""
     path = Path(path)
-    if not path.exists():
+    if is_absent(path):
         return InstallationLimits(str(path))
     found = read_section_file(path, InstallationLimitsSchema())
     if found.problems:

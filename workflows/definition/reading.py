@@ -12,7 +12,7 @@ def read_regular_file(path: Path, folder: Path, max_bytes: int) -> bytes:
 
     Symbolic links are followed as far as they stay below the folder, as those of a mounted Kubernetes ConfigMap do.
     """
-    real = path.resolve(strict=True)
+    real = Path(os.path.realpath(path, strict=True))  # Path.resolve raises RuntimeError for a link to itself
     if not real.is_relative_to(folder.resolve()):
         raise ValueError(f"is outside of the folder {folder}")
     if not stat.S_ISREG(real.stat().st_mode):
@@ -25,3 +25,14 @@ def read_regular_file(path: Path, folder: Path, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise ValueError(f"is larger than {max_bytes:,} bytes")
     return content
+
+
+def is_absent(path: Path) -> bool:
+    """Return whether there is nothing of this name. A link to nothing, or a folder that may not be read, is a mistake instead."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
