@@ -90,26 +90,6 @@ def delivery(app: Flask, delivery_id: str) -> Any:
 # Who gets in.
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        None,
-        "",
-        "wrong",
-        "live_ke",
-        "live_key2",
-        "LIVE_KEY",
-        "live_key, newer_live_key",
-        "schlüssel",
-        "k" * 5000,
-    ],
-)
-def test_without_a_known_key_nothing_is_stored(app: Flask, post: Post, key: str | None) -> None:
-    answer = post(payload("annotation/boxes_of_2017.json"), key)
-    assert (answer.status_code, answer.headers["Connection"]) == (401, "close")
-    assert count(app, Delivery) == 0
-
-
 @pytest.mark.parametrize("header", ["scale-callback-auth", "Scale-Callback-Auth", "SCALE-CALLBACK-AUTH"])
 @pytest.mark.parametrize("key", [LIVE, "newer_live_key"])
 def test_each_key_of_a_rotation_opens_in_any_spelling_of_the_header(
@@ -120,22 +100,9 @@ def test_each_key_of_a_rotation_opens_in_any_spelling_of_the_header(
     assert answer.status_code == 200
 
 
-def test_two_headers_are_no_key(client: FlaskClient) -> None:
-    headers = [("scale-callback-auth", LIVE), ("scale-callback-auth", LIVE)]
-    assert client.post("/callbacks/scale", data=b"{}", headers=headers).status_code == 401
-
-
 def test_the_test_key_makes_a_test_delivery(app: Flask, post: Post) -> None:
     answer = post(payload("annotation/boxes_of_2017.json"), TEST)
     assert delivery(app, answer.json["delivery_id"]).environment == "test"
-
-
-def test_a_test_key_for_a_live_task_is_quarantined(app: Flask, post: Post) -> None:
-    body = payload("annotation/boxes_of_2017.json")
-    post(body)
-    answer = post(body, TEST)
-    assert (answer.status_code, answer.json["status"]) == (200, "quarantined")
-    assert "known as live" in delivery(app, answer.json["delivery_id"]).reason
 
 
 @pytest.mark.parametrize("method", ["get", "put", "delete", "patch"])
@@ -545,18 +512,3 @@ def test_a_client_that_resets_after_sending_finds_its_delivery_once_when_it_send
     assert set(kept.values()) <= {0, 1}
     tasks = web.api("/tasks")["data"]
     assert sorted(task["response_count"] for task in tasks) == [1] * len(bodies)
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        b"Content-Length: 5\r\nContent-Length: 6\r\n",
-        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-        b"Content-Length: -1\r\n",
-        b"Content-Length: abc\r\n",
-        b"Transfer-Encoding: xchunked\r\n",
-    ],
-)
-def test_requests_that_could_be_read_in_two_ways_are_no_requests(web: Service, head: bytes) -> None:
-    answer = raw(web.web_port, HEAD + head + b"\r\n0\r\n\r\n")
-    assert answer[9:12] in (b"400", b"501", b"408")

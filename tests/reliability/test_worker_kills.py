@@ -1,22 +1,18 @@
-"""SIGKILL to a worker at chosen moments of its work, and work that kills every worker that tries it."""
+"""SIGKILL to a worker at chosen moments of its work."""
 
 import contextlib
-import json
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psutil
 import psycopg
 import pytest
-import requests
 
 from sandbox.pytest_plugin import ScaleSandbox
-from tests.reliability.load import PAYLOAD, Customer, rows
+from tests.reliability.load import Customer, rows
 from tests.servers import wait_until
-from tests.service import ROOT, Service
+from tests.service import Service
 
 Start = Callable[..., Service]
 
@@ -103,42 +99,3 @@ def test_a_worker_killed_before_during_or_after_its_call_of_scale_leaves_one_tas
     assert {tuple(one_try["status"] for one_try in sent["attempts"]) for sent in scale.callbacks()} == {
         (200,)
     }
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_job_that_always_kills_its_worker_is_dead_after_its_attempts_and_the_others_go_on(
-    database_url: str, redis_url: str, service: Start, tmp_path: Path
-) -> None:
-    folder = tmp_path / "own"
-    folder.mkdir()
-    shutil.copy(ROOT / "tests/workflows/files/polygons-to-boxes.yaml", folder)
-    (folder / "fatal.yaml").write_text(
-        "workflow: fatal\nsteps: {s: {after: {type: categorization}, python: 'fatal_step:kill'}}\n"
-    )
-    (folder / "fatal_step.py").write_text(
-        "import os, signal\ndef kill(view):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    env = {
-        "PYTHONPATH": str(folder),
-        "WORKFLOWS_DIR": str(folder),
-        "PYTHON_STEPS": "fatal_step",
-        "LEASE_SECONDS": "1",
-        "SWEEP_SECONDS": "0.3",
-    }
-    one = service(database_url, redis_url, env=env)
-    fatal = PAYLOAD | {"task_id": "fatal", "response": {"category": "a"}}
-    fatal["task"] = PAYLOAD["task"] | {"task_id": "fatal", "type": "categorization"}
-    assert one.post_callback(json.dumps(fatal).encode()).json()["status"] == "processed"
-
-    def of_job(column: str) -> object:
-        return rows(database_url, f"SELECT {column} FROM jobs WHERE key = 'plan:fatal'")[0][0]
-
-    customer = Customer(one)
-    customer.send(5)
-    customer.wait()
-    wait_until(lambda: of_job("state") == "dead", 60, "the job is dead")
-    assert of_job("last_error") == "worker lost 3 times in a row while it ran this job"
-    customer.send(1)
-    customer.wait()
-    assert "jobs: problem" in requests.get(f"{one.web_url}/readyz", timeout=10).text

@@ -1,17 +1,22 @@
-"""Attacks on the order and the environment of tasks, by someone who has a callback key."""
+"""Attacks without a callback key; and on the order and the environment of tasks, by someone who has one."""
 
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
+from flask.testing import FlaskClient
 from sqlalchemy import insert
 
 from models import Annotation, Artifact, AuditEntry, Delivery, DeliveryBody, FollowUp, Job, Response, Task
 from pipeline.db.ids import new_id, utcnow
 from pipeline.receive.ordering import CLOCK_WARNING
 from pipeline.service import Service
+from tests.app.test_callbacks import LIVE, TEST, Post, app, client, count, delivery, payload, post
 from tests.assertions import only, stored_rows, table
 from tests.factories.callbacks import boxes, callback, receive_by_general_path, receive_callback, task
+
+__all__ = ["app", "client", "post"]
 
 SEGMENTED = {
     "annotations": {"indexedImage": "https://scaleapi-results.s3.amazonaws.com/1.png"},
@@ -23,6 +28,39 @@ FORGED = [
     callback({"error": "forged"}, status="error", customer_review_status="rejected"),
     callback(boxes("forged"), type=None),
 ]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        None,
+        "",
+        "wrong",
+        "live_ke",
+        "live_key2",
+        "LIVE_KEY",
+        "live_key, newer_live_key",
+        "schlüssel",
+        "k" * 5000,
+    ],
+)
+def test_without_a_known_key_nothing_is_stored(app: Flask, post: Post, key: str | None) -> None:
+    answer = post(payload("annotation/boxes_of_2017.json"), key)
+    assert (answer.status_code, answer.headers["Connection"]) == (401, "close")
+    assert count(app, Delivery) == 0
+
+
+def test_two_headers_are_no_key(client: FlaskClient) -> None:
+    headers = [("scale-callback-auth", LIVE), ("scale-callback-auth", LIVE)]
+    assert client.post("/callbacks/scale", data=b"{}", headers=headers).status_code == 401
+
+
+def test_a_test_key_for_a_live_task_is_quarantined(app: Flask, post: Post) -> None:
+    body = payload("annotation/boxes_of_2017.json")
+    post(body)
+    answer = post(body, TEST)
+    assert (answer.status_code, answer.json["status"]) == (200, "quarantined")
+    assert "known as live" in delivery(app, answer.json["delivery_id"]).reason
 
 
 def without_test_deliveries(service: Service) -> dict[str, Any]:

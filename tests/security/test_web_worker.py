@@ -23,7 +23,7 @@ from config import load_settings
 from gunicorn_worker import MAX_BODY_BYTES, MAX_CHUNKS, SEND_BUFFER_BYTES
 from pipeline.artifacts.store import ArtifactStore
 from pipeline.follow_ups.signed_urls import signed_url
-from tests.factories.attacks import API, ATTACKS, EXPECT_LINES, KEY, LOGIN, POST, attackers, connect
+from tests.factories.attacks import API, ATTACKS, CLOSE, EXPECT_LINES, KEY, LOGIN, POST, attackers, connect
 from tests.servers import Process, wait_until
 from tests.service import KEYS, ROOT, Service
 
@@ -226,6 +226,21 @@ def test_a_large_body_elsewhere_is_answered_with_413(web_process: Service, start
     chunked = start + b"Transfer-Encoding: chunked\r\n\r\n200000\r\n" + b"x" * (MAX_BODY_BYTES + 1)
     for request in (declared, chunked):
         assert exchange(web_process, request).startswith(b"HTTP/1.1 413 Content Too Large\r\n")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Content-Length: -1\r\n",
+        b"Content-Length: abc\r\n",
+        b"Transfer-Encoding: xchunked\r\n",
+    ],
+)
+def test_requests_that_could_be_read_in_two_ways_are_no_requests(web_process: Service, head: bytes) -> None:
+    answer = exchange(web_process, POST + KEY + CLOSE + head + b"\r\n0\r\n\r\n")
+    assert answer[9:12] in (b"400", b"501", b"408")
 
 
 SMALL_CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * (MAX_CHUNKS + 1)

@@ -277,23 +277,6 @@ def test_no_command_prints_a_part_of_a_database_password(
         assert "CANARY" not in app.test_client().get("/readyz").text
 
 
-def test_secrets_that_can_be_guessed_are_warned_about(
-    make_app: Callable[..., Flask], working: dict[str, str], scale: FakeServer
-) -> None:
-    short = {
-        "API_TOKEN": "a",
-        "SCALE_LIVE_CALLBACK_KEYS": f"{'x' * 32},b",
-        "SECRET_KEY": "x",
-        "METRICS_TOKEN": "1",
-    }
-    _, found = looked_at(
-        make_app(**{**working, "SCALE_API_URL": f"{scale.url}/v1", "PUBLIC_URL": scale.url, **short})
-    )
-    for name in short:
-        assert found[name]["state"] == "warning", name
-        assert "guessed" in found[name]["message"]
-
-
 def test_a_public_url_that_leads_elsewhere_is_a_problem(
     make_app: Callable[..., Flask], working: dict[str, str]
 ) -> None:

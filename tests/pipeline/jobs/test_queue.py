@@ -222,20 +222,6 @@ def test_a_job_is_dead_after_its_last_attempt_and_says_why(service: Service) -> 
     assert queue.claim(service.engine, 60) is None
 
 
-def test_a_job_that_always_kills_its_worker_is_dead_and_the_others_go_on(service: Service) -> None:
-    ask(service, "killer", delay=-100)
-    for _ in range(kinds.MAX_LOST_LEASES):
-        assert claim(service).subject == "killer"
-        expire(service)
-    ask(service, "other")
-    assert claim(service).subject == "other"
-    killer = next(row for row in table(service, Job) if row["subject"] == "killer")
-    assert (killer["state"], killer["last_error"]) == (
-        "dead",
-        "worker lost 3 times in a row while it ran this job",
-    )
-
-
 def test_a_dead_job_has_all_its_attempts_when_it_is_enqueued_again_or_retried(service: Service) -> None:
     for revive in (lambda: ask(service, "a"), lambda: retry(service)):
         ask(service, "a")

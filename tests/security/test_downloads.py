@@ -1,3 +1,5 @@
+"""Files from hostile hosts: addresses that must not be reached, and answers that are large, slow, packed or cut."""
+
 import gzip
 import hashlib
 import io

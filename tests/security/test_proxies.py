@@ -15,8 +15,8 @@ from pipeline.http.download import fetch
 from scale.client import Client, TimedOut
 from tests.fake_server import FakeServer, reply
 from tests.servers import free_port, wait_until
+from tests.service import ROOT
 
-ROOT = Path(__file__).parents[3]
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 

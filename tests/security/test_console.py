@@ -1,7 +1,8 @@
-"""Signing in: tokens, roles, CSRF, throttling and one-time links."""
+"""Attacks on the console: sign-in, roles, forged forms, costly forms and cookies, and files that it shows."""
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -9,8 +10,11 @@ from flask import Flask
 from pipeline.access import tokens
 from pipeline.operations.queries.audit import list_audit_entries
 from pipeline.service import Service
-from tests.app.api.conftest import TOKEN
-from tests.app.console.conftest import Person
+from tests.app.api.conftest import TOKEN, app, service, workflows_dir
+from tests.app.console.conftest import Person, admin, signed_in, stranger
+from tests.security.test_workflow_files import SPECIAL_FILES, make_special_file
+
+__all__ = ["admin", "app", "service", "signed_in", "stranger", "workflows_dir"]
 
 
 def test_without_a_session_every_address_leads_to_the_sign_in_page(stranger: Person) -> None:
@@ -160,3 +164,14 @@ def test_every_page_forbids_scripts_and_addresses_of_others(admin: Person) -> No
         assert "frame-ancestors 'none'" in policy
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SPECIAL_FILES if not kind.startswith(("/", "name"))])
+def test_the_page_of_a_workflow_shows_only_regular_files_of_its_folder(
+    admin: Person, workflows_dir: Path, kind: str
+) -> None:
+    make_special_file(kind, workflows_dir)
+    page = admin.get("/workflows/limits")
+    assert page.status_code == 200
+    assert "cannot be read: " in page.text
+    assert "root:" not in page.text

@@ -10,10 +10,12 @@ from app.api.tokens import PROJECT_CALLS, PROJECT_LISTS
 from models import Delivery, FollowUp, Task
 from pipeline.access import tokens
 from pipeline.service import Service
-from tests.app.api.conftest import POLYGONS
+from tests.app.api.conftest import POLYGONS, app, service, workflows_dir
 from tests.assertions import table
 from tests.factories.callbacks import callback, receive_callback
 from workers.runner import run_due_jobs
+
+__all__ = ["app", "service", "workflows_dir"]
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 OURS, OTHERS = "street scenes", "harbour"

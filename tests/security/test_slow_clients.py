@@ -110,9 +110,9 @@ def test_slow_clients_do_not_keep_a_worker_from_stopping_in_time(web_process: Se
 
 
 def test_a_worker_that_may_open_few_files_takes_fewer_connections_and_lives(
-    service: Callable[..., Service], sqlite_url: str
+    start_service: Callable[..., Service], sqlite_url: str
 ) -> None:
-    one = service(sqlite_url, processes=())
+    one = start_service(sqlite_url, processes=())
     gunicorn = Process(
         ["sh", "-c", "ulimit -n 160; exec gunicorn wsgi:app"],
         log=one.folder / "web.log",
@@ -235,9 +235,9 @@ def test_no_request_follows_one_that_came_with_more_bytes_than_its_own(web_proce
 
 
 def test_kept_connections_are_shared_among_the_web_processes(
-    sqlite_url: str, service: Callable[..., Service]
+    sqlite_url: str, start_service: Callable[..., Service]
 ) -> None:
-    web = service(sqlite_url, processes=("web",), env={"WEB_CONCURRENCY": "2"})
+    web = start_service(sqlite_url, processes=("web",), env={"WEB_CONCURRENCY": "2"})
     main = psutil.Process(web.processes["web"].pid)
 
     def shares() -> list[int]:
