@@ -15,6 +15,7 @@ from app.application import create_app
 from config import load_settings
 from pipeline.operations.diff import MAX_COMPARISONS, TooDense, diff
 from pipeline.operations.queries.paging import MAX_PAGE_CHARACTERS
+from pipeline.operations.queries.responses import MAX_COMPARED_CHARACTERS
 from pipeline.operations.queries.sizes import MAX_VALUE_CHARACTERS
 from pipeline.receive.receive import receive
 from pipeline.service import Service
@@ -102,6 +103,17 @@ def test_a_page_of_large_annotations_is_bounded_in_bytes_and_loses_none(
     assert len(found) > 1
     assert all(size < MAX_PAGE_CHARACTERS + 2 * len(MEGABYTE) for size, _ in found)
     assert [row["position"] for _, rows in found for row in rows] == list(range(20))
+
+
+def test_versions_that_would_fill_the_memory_are_not_compared(
+    client: FlaskClient, deliver: Callable[..., None]
+) -> None:
+    box = {"type": "box", "label": "x", "left": 1, "top": 0, "width": 1, "height": 1}
+    for number in (1, 2):
+        large = {"a": "x" * (MAX_COMPARED_CHARACTERS // 4), "number": number}
+        deliver("t", {"annotations": [{**box, "attributes": large}] * 4})
+    answer = client.get("/api/v1/tasks/t/responses/2/diff")
+    assert (answer.status_code, "too large to be compared" in answer.text) == (400, True)
 
 
 def test_a_page_of_tasks_with_large_metadata_is_bounded(
