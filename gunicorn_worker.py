@@ -847,6 +847,8 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is 
         try:
             has_ended = answer.send_turn()
             return not has_ended or not answer.response.should_close()
+        except OSError:  # the client has gone
+            raise
         except Exception:
             if not answer.response.headers_sent:
                 raise

@@ -8,6 +8,7 @@ import io
 import random
 import socket
 import sqlite3
+import struct
 import sys
 import threading
 import time
@@ -359,6 +360,17 @@ def test_slow_readers_of_a_large_file_hold_no_thread(web_process: Service) -> No
             finally:
                 stop.set()
             assert [one.result(60) == content for one in received] == [True] * len(readers)
+
+
+def test_clients_that_reset_before_their_answer_leave_no_traceback(web_process: Service) -> None:
+    log = web_process.processes["web"].log
+    before = len(log.read_text())
+    for _ in range(50):
+        with connect(web_process.web_port) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(b"GET /api/openapi.json HTTP/1.1\r\nHost: w\r\n\r\n")
+    assert_honest_clients_are_answered(web_process, "resets")
+    assert "Traceback" not in log.read_text()[before:]
 
 
 @pytest.mark.slow
