@@ -7,9 +7,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection
 
 from pipeline.artifacts.rows import File
-from pipeline.jobs.rate_limits import check_rate_limit, clear_rate_limit, extend_rate_limit
-
-FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 15.0, 600.0
+from pipeline.jobs.rate_limits import back_off, check_rate_limit, clear_rate_limit
 
 
 def host_of(file: File) -> str:
@@ -27,8 +25,7 @@ def check_host_available(connection: Connection, file: File) -> None:
 
 def back_off_host(connection: Connection, file: File) -> None:
     """Pause the file's host, each time for twice as long."""
-    reason = f"{host_of(file)} does not answer"
-    extend_rate_limit(connection, _scope(file), reason, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+    back_off(connection, _scope(file), f"{host_of(file)} does not answer")
 
 
 def clear_host(connection: Connection, file: File) -> None:

@@ -20,12 +20,11 @@ from pipeline.events.subscriptions import pause_scope
 from pipeline.http.client import DownloadError, DownloadRefused, Unreachable, check_allowed, request
 from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job
-from pipeline.jobs.rate_limits import check_rate_limit, clear_rate_limit, extend_rate_limit
+from pipeline.jobs.rate_limits import back_off, check_rate_limit, clear_rate_limit
 from pipeline.service import Service
 from scale.http import cancel_abort
 
 RESPONSE_TIMEOUT_SECONDS = 15.0
-FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 15.0, 600.0
 MAX_STORED_ATTEMPTS = 50
 """Attempts that one notification keeps, the last ones."""
 GONE = 410
@@ -77,8 +76,7 @@ def send_notification(service: Service, job: Job) -> None:
             values["delivered_at"] = utcnow()
         connection.execute(update(Notification).where(Notification.id == row["id"]).values(**values))
         if outcome.is_unreachable:
-            scope, reason = pause_scope(row["subscriber_id"]), "the receiver does not answer"
-            extend_rate_limit(connection, scope, reason, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+            back_off(connection, pause_scope(row["subscriber_id"]), "the receiver does not answer")
         elif was_paused:
             clear_rate_limit(connection, pause_scope(row["subscriber_id"]))
         if attempt.status == GONE:

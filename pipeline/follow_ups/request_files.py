@@ -87,23 +87,25 @@ def build_files(service: Service, job: Job, follow_up: Record) -> None:
     """
     with queue.keep_lease(service.engine, job, service.settings.lease_seconds) as check_lease:
         for file in stored_files(follow_up["files"]):
-            if not _has_moved(service, file.recipe):
+            if _moved_to(service, file.recipe) is None:
                 build_file(service, follow_up["source_task_id"], file.recipe)
             check_lease()
 
 
 def _url(service: Service, recipe: Recipe) -> str:
     """Return a URL of a file for Scale. Raises FilesNotBuilt."""
-    if isinstance(recipe, Renewal) and _has_moved(service, recipe):
-        return recipe.url
+    if (moved := _moved_to(service, recipe)) is not None:
+        return moved
     if (built := find_file(service, recipe)) is None:
         raise FilesNotBuilt
     return signed_url(service.settings, built.sha256, built.media_type)
 
 
-def _has_moved(service: Service, recipe: Recipe) -> bool:
-    """Return whether Scale, or its customer, has moved the file to a URL that is not ours."""
-    return isinstance(recipe, Renewal) and parse_own_url(service.settings, recipe.url) is None
+def _moved_to(service: Service, recipe: Recipe) -> str | None:
+    """Return the URL to which Scale, or its customer, has moved the file, if that is not ours; else None."""
+    if isinstance(recipe, Renewal) and parse_own_url(service.settings, recipe.url) is None:
+        return recipe.url
+    return None
 
 
 def find_file(service: Service, recipe: Recipe) -> BuiltFile | None:

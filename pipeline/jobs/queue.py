@@ -205,6 +205,9 @@ _FINISH = delete(Row).where(
 )
 
 
+_RELEASED: Mapping[str, object] = {"state": "ready", "lease_owner": None, "lost_leases": 0}
+
+
 def new_job_row(kind: str, subject: str) -> dict[str, Any]:
     """Return the identifying columns of a new job."""
     return {"id": new_id(), "kind": kind, "key": f"{kind}:{subject}", "subject": subject}
@@ -295,11 +298,7 @@ def finish(connection: Connection, job: Job) -> None:
         _FINISH, {"job": job.id, "owner": job.owner, "enqueue_count": job.enqueue_count}
     ).rowcount:
         return
-    _fenced(
-        connection,
-        job,
-        {"state": "ready", "run_at": from_now(), "attempts": 0, "lost_leases": 0, "lease_owner": None},
-    )
+    _fenced(connection, job, {**_RELEASED, "run_at": from_now(), "attempts": 0})
 
 
 def reschedule(
@@ -319,21 +318,15 @@ def reschedule(
         return
     if delay is None:
         delay = backoff(job.attempts)
-    values = {
-        "state": "ready",
-        "run_at": from_now(delay),
-        "lease_owner": None,
-        "last_error": error,
-        "lost_leases": 0,
-        "attempts": Row.attempts if count_attempt else Row.attempts - 1,
-    }
-    _fenced(connection, job, values)
+    attempts = Row.attempts if count_attempt else Row.attempts - 1
+    _fenced(
+        connection, job, {**_RELEASED, "run_at": from_now(delay), "last_error": error, "attempts": attempts}
+    )
 
 
 def move(connection: Connection, job: Job, name: str) -> None:
     """Make the job due in the queue `name`, with this attempt given back. Raises LeaseLost."""
-    values = {"queue": name, "state": "ready", "run_at": from_now(), "lease_owner": None, "lost_leases": 0}
-    _fenced(connection, job, {**values, "attempts": Row.attempts - 1})
+    _fenced(connection, job, {**_RELEASED, "queue": name, "run_at": from_now(), "attempts": Row.attempts - 1})
 
 
 def mark_dead(connection: Connection, job: Job, error: str) -> None:

@@ -14,6 +14,8 @@ from pipeline.db.dialect import insert
 from pipeline.db.ids import utcnow
 from pipeline.jobs.queue import RetryLater
 
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 15.0, 600.0
+
 _LIMIT = select(RateLimit.until, RateLimit.reason).where(RateLimit.scope == bindparam("scope"))
 
 
@@ -47,10 +49,11 @@ def set_rate_limit(connection: Connection, scope: str, reason: str, seconds: flo
     connection.execute(statement.on_conflict_do_update(index_elements=["scope"], set_=changed))
 
 
-def extend_rate_limit(connection: Connection, scope: str, reason: str, first: float, longest: float) -> None:
-    """Pause `scope` for `first` seconds, or for twice as long as the last time, up to `longest` seconds."""
+def back_off(connection: Connection, scope: str, reason: str) -> None:
+    """Pause a remote side that does not answer for FIRST_PAUSE_SECONDS, then each time for twice as long."""
     known = connection.scalar(select(RateLimit.seconds).where(RateLimit.scope == scope))
-    set_rate_limit(connection, scope, reason, first if known is None else min(2 * known, longest))
+    seconds = FIRST_PAUSE_SECONDS if known is None else min(2 * known, MAX_PAUSE_SECONDS)
+    set_rate_limit(connection, scope, reason, seconds)
 
 
 def clear_rate_limit(connection: Connection, scope: str) -> None:

@@ -1,7 +1,6 @@
 """Attacks with the body of a callback: small ones that cost much memory, many jobs or much time."""
 
 import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from scale import envelope
 from scale.envelope import MAX_JSON_TOKENS, InvalidCallback, parse_callback, parse_json
 from scale.task_types import parse_response
 from tests.assertions import only, table
+from tests.counting import calls
 from tests.factories.callbacks import callback, receive_callback
 from workers.runner import run_due_jobs
 
@@ -106,19 +106,13 @@ def envelopes(n: int) -> bytes:
 @pytest.mark.parametrize("form", [boxes, masks, answers, reviews, envelopes], ids=lambda form: form.__name__)
 def test_a_body_of_twice_the_size_takes_twice_the_work(form: Callable[[int], bytes]) -> None:
     def work(n: int) -> int:
-        body, count = form(n), 0
+        body = form(n)
 
-        def profile(frame: Any, event: str, argument: Any) -> None:
-            nonlocal count
-            count += event in ("call", "c_call")
-
-        sys.setprofile(profile)
-        try:
+        def parse() -> None:
             found = parse_callback(body, "live")
             parse_response(found.task and found.task.type, found.response, found.task and found.task.params)
-        finally:
-            sys.setprofile(None)
-        return count
+
+        return calls(parse)
 
     work(10)
     once, twice = work(1_000), work(2_000)

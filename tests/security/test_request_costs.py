@@ -22,6 +22,7 @@ from gunicorn_worker import (
     ClientSocket,
     RequestReader,
 )
+from tests.counting import calls
 from tests.test_gunicorn_worker import CHUNKED, HEAD, pair
 
 __all__ = ["pair"]
@@ -83,22 +84,6 @@ def test_twice_the_bytes_cost_at_most_twice_the_operations(
 ) -> None:
     half, whole = arrival(14_000), arrival(28_000)
     assert operations(whole, piece) <= 2.1 * operations(half, piece)
-
-
-def calls(function: Callable[[], object]) -> int:
-    """How many functions, of Python or C, are called by `function`."""
-    count = 0
-
-    def profile(frame: object, event: str, argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(profile)
-    try:
-        function()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 PARSED: dict[str, Callable[[int], bytes]] = {

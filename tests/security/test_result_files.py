@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import struct
-import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pipeline.artifacts import extract
 from scale import result_files
 from scale.masks import UnreadableMask, read_index_image
 from scale.result_files import MAX_FRAME, ResultFileReader, UnreadableFile
+from tests.counting import calls
 
 T = TypeVar("T")
 BOX = {"type": "box", "left": 1, "top": 2, "width": 3, "height": 4}
@@ -32,22 +32,6 @@ def reader_of(
 def until_unreadable(values: Iterator[T]) -> Iterator[T]:
     with contextlib.suppress(UnreadableFile):
         yield from values
-
-
-def calls(action: Callable[[], Any]) -> int:
-    """The number of Python and C functions that are called: a measure of work that no load of the machine changes."""
-    count = 0
-
-    def profile(frame: Any, event: str, argument: Any) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(profile)
-    try:
-        action()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 # Work.
