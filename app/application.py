@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app import callbacks, console, extensions, health, metrics, security_headers, signed_files
+from app import callbacks, console, extensions, health, memory_limits, metrics, security_headers, signed_files
 from app.api import resources
 from app.bare_app import create_bare_app
 from app.commands import make_commands
@@ -31,6 +31,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     app.extensions[extensions.METRICS] = TimedCache(lambda: metrics.read_all(service), METRICS_SECONDS)
     security_headers.install(app)
+    memory_limits.install(app)
     # No redirect corrects a path: it would name the host that the sender chose.
     app.url_map.merge_slashes = app.url_map.strict_slashes = False
     app.register_blueprint(callbacks.blueprint)

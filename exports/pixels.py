@@ -9,15 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from scale.masks import MAX_PIXELS
+
 
 def decode(geometry: Mapping[str, Any]) -> NDArray[np.uint8] | None:
-    """Return a mask as rows of pixels, 1 inside and 0 outside; None where its image was never read."""
-    rle = geometry.get("rle")
-    if not isinstance(rle, Mapping):
+    """Return a mask as rows of pixels, 1 inside and 0 outside; None where its image was never read, or has more than MAX_PIXELS."""
+    if not pixel_count(geometry):
         return None
-    encoded = {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
-    pixels: NDArray[np.uint8] = coco_mask.decode(encoded)
+    rle = geometry["rle"]
+    pixels: NDArray[np.uint8] = coco_mask.decode(
+        {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
+    )
     return pixels
+
+
+def pixel_count(geometry: Mapping[str, Any]) -> int:
+    """Return the pixels of the image that a mask belongs to; 0 without an encoded mask of up to MAX_PIXELS."""
+    match geometry.get("rle"):
+        case {"size": [int(height), int(width)], "counts": str(counts)} if counts.isascii():
+            count = height * width if min(height, width) > 0 else 0
+            return count if count <= MAX_PIXELS else 0
+    return 0
 
 
 def color(index: int) -> tuple[int, int, int]:

@@ -28,8 +28,10 @@ from scale.fields import (
     name,
     parse_date,
     schema,
+    short_name,
     string,
     strings,
+    word,
 )
 
 __all__ = [
@@ -210,13 +212,13 @@ def _too_deep(body: bytes, value: Any) -> bool:
 
 TASK = schema(
     task_id=name,
-    type=string,
-    status=string,
-    project=name,
-    batch=name,
-    unique_id=name,
+    type=word,
+    status=word,
+    project=short_name,
+    batch=short_name,
+    unique_id=short_name,
     instruction=string,
-    urgency=string,
+    urgency=word,
     tags=strings,
     priority=integer,
     metadata=json_object,
@@ -227,15 +229,21 @@ TASK = schema(
     is_test=boolean,
     callback_succeeded=boolean,
     callback_completed=boolean,
-    customer_review_status=string,
+    customer_review_status=word,
     customer_review_comments=strings,
     customer_audited_at=date,
     audits=json_list,
 )
-AUDIT = schema(audited_at=date, audit_result=string, audit_source=string)
-ENVELOPE = schema(task_id=name, status=string, task=json_object)
+AUDIT = schema(audited_at=date, audit_result=word, audit_source=word)
+ENVELOPE = schema(task_id=name, status=word, task=json_object)
 BATCH = schema(
-    batch=name, batch_name=name, name=name, project=name, status=string, updated_at=date, completed_at=date
+    batch=short_name,
+    batch_name=short_name,
+    name=short_name,
+    project=short_name,
+    status=word,
+    updated_at=date,
+    completed_at=date,
 )
 
 RESULT_KEYS_OUTSIDE_RESPONSE = ("attempts", "document_pages", "threads", "errors")

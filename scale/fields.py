@@ -19,6 +19,7 @@ PRINTED_DATE = re.compile(
 )
 
 
+MAX_WORD_CHARACTERS = 10_000
 MAX_COORDINATE = 9e18
 """Beyond: no coordinate, and no JSON number that every reader takes. NaN fails the comparison too."""
 
@@ -99,6 +100,22 @@ def string(value: Any) -> str:
     if isinstance(value, str):
         return value
     raise ValidationError(f"is {json_type_name(value)}, not a string")
+
+
+def word(value: Any) -> str:
+    """Return a string that tasks are listed and grouped by. Raises ValidationError above MAX_WORD_CHARACTERS."""
+    return _short(string(value))
+
+
+def short_name(value: Any) -> str:
+    """Read a name as `name` does. Raises ValidationError above MAX_WORD_CHARACTERS."""
+    return _short(name(value))
+
+
+def _short(text: str) -> str:
+    if len(text) > MAX_WORD_CHARACTERS:
+        raise ValidationError(f"has {len(text):,} characters, more than {MAX_WORD_CHARACTERS:,}")
+    return text
 
 
 def name(value: Any) -> str:

@@ -123,8 +123,10 @@ def get_delivery(delivery_id: UUID) -> Mapping[str, Any]:
 def get_delivery_body(delivery_id: UUID) -> Response:
     """Download the body of a delivery"""
     with service().reader.begin() as connection:
-        body = queries.get_body(connection, delivery_id)
-    response = Response(body, headers=CONTENT_HEADERS, mimetype="application/octet-stream")
+        size = queries.get_delivery(connection, delivery_id)["size_bytes"]
+    chunks = queries.stream_body(service().reader, delivery_id)
+    response = Response(chunks, headers=CONTENT_HEADERS, mimetype="application/octet-stream")
+    response.content_length = size
     response.headers.set("Content-Disposition", "attachment", filename=f"{delivery_id}.json")
     return response
 

@@ -25,6 +25,7 @@ from app.bulk_decisions import (
     states_of,
 )
 from app.extensions import dispatcher, service
+from pipeline.db.sizes import MAX_VALUE_CHARACTERS
 from pipeline.follow_ups import decisions
 from pipeline.follow_ups.prices import cost_of_task
 from pipeline.follow_ups.replan import STATES as REPLANNED_STATES
@@ -70,9 +71,11 @@ class FollowUpDetail(FollowUp):
     """A follow-up with its request."""
 
     request = fields.Dict(
+        allow_none=True,
         metadata={
             "description": "The request to Scale, without callback_url and unique_id; null in place of each file."
-        }
+            f" Null above {MAX_VALUE_CHARACTERS:,} characters."
+        },
     )
     files = fields.List(
         fields.Dict(),

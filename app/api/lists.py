@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
+from flask import Response
 from marshmallow import EXCLUDE, Schema, fields
 from marshmallow.validate import Range
 
+from pipeline.db.json import dumps
+from pipeline.db.memory_budget import ReadTooLarge
+from pipeline.db.sizes import MAX_PAGE_CHARACTERS, MAX_VALUE_CHARACTERS
 from pipeline.operations.queries import Page, Record
 
 
@@ -27,7 +32,12 @@ class ListQuery(Schema):
 
     cursor = fields.String(metadata={"description": "`next_cursor` of the previous page."})
     limit = fields.Integer(
-        load_default=100, validate=Range(1, 1000), metadata={"description": "Maximum number of items."}
+        load_default=100,
+        validate=Range(1, 1000),
+        metadata={
+            "description": f"Maximum number of items. A page of more than {MAX_PAGE_CHARACTERS:,} characters ends earlier,"
+            f" and a value of more than {MAX_VALUE_CHARACTERS:,} is null."
+        },
     )
 
 
@@ -65,6 +75,28 @@ class Paging(TypedDict):
 def paging(query: Mapping[str, Any]) -> Paging:
     """Return the paging arguments of a ListQuery."""
     return {"limit": query["limit"], "cursor": query.get("cursor")}
+
+
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+
+
+def write_lists(head: Record, **lists: Iterable[Any]) -> Response:
+    """Return `head` and these lists as one JSON object. An item is written before the next one is made.
+
+    Raises ReadTooLarge above MAX_ANSWER_BYTES.
+    """
+    answer = io.BytesIO()
+    answer.write(dumps(head)[:-1].encode())
+    for name, items in lists.items():
+        separator = f', "{name}": ['
+        for item in items:
+            answer.write(f"{separator}{dumps(item)}".encode())
+            separator = ", "
+            if answer.tell() > MAX_ANSWER_BYTES:
+                raise ReadTooLarge
+        answer.write(b"]" if separator == ", " else f"{separator}]".encode())
+    answer.write(b"}")
+    return Response(answer.getvalue(), mimetype="application/json")
 
 
 def list_body(page: Page) -> Record:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from flask import Response
 from marshmallow import Schema, fields
 
 from app.api.blueprint import Blueprint
-from app.api.lists import CostSchema, OutputSchema, list_schema
+from app.api.lists import CostSchema, OutputSchema, list_schema, write_lists
 from app.api.problems import ProblemError
 from app.extensions import service
+from pipeline.db.memory_budget import ReadTooLarge
 from pipeline.follow_ups.preview import Preview, explanations
-from pipeline.operations.queries import Record
 from pipeline.operations.queries.views import MAX_CHARACTERS, FilesPending, TooLarge, get_view
 from workflows.definition.model import Workflow
 from workflows.planning.explain import MAX_ELEMENTS
@@ -100,28 +102,39 @@ class Explanation(OutputSchema):
 @blueprint.get("/tasks/<string:task_id>/plan")
 @blueprint.arguments(PreviewQuery, location="query")
 @blueprint.response(200, list_schema(PlannedFollowUp))
-def plan_task(query: Mapping[str, Any], task_id: str) -> Record:
+def plan_task(query: Mapping[str, Any], task_id: str) -> Response:
     """Preview the follow-ups of a task with their requests and limits"""
-    view = _view(task_id)
-    return {"data": list(Preview(service(), _selected(query)).of(view)), "next_cursor": None}
+    chosen = _selected(query)
+    with planned_here(task_id):
+        follow_ups = Preview(service(), chosen).of(_view(task_id))
+        return write_lists({"next_cursor": None}, data=map(PlannedFollowUp().dump, follow_ups))
 
 
 @blueprint.get("/tasks/<string:task_id>/explain")
 @blueprint.arguments(PreviewQuery, location="query")
 @blueprint.response(200, list_schema(Explanation))
-def explain_task(query: Mapping[str, Any], task_id: str) -> Record:
+def explain_task(query: Mapping[str, Any], task_id: str) -> Response:
     """Explain each step: its conditions, whether they are true, and its follow-ups"""
-    view = _view(task_id)
-    with service().reader.begin() as connection:
-        return {"data": explanations(connection, service(), view, _selected(query)), "next_cursor": None}
+    chosen = _selected(query)
+    with planned_here(task_id), service().reader.begin() as connection:
+        steps = explanations(connection, service(), _view(task_id), chosen)
+        return write_lists({"next_cursor": None}, data=map(Explanation().dump, steps))
+
+
+@contextmanager
+def planned_here(task_id: str) -> Iterator[None]:
+    """Raise ProblemError (409) for a task that cannot be planned in the web process, or that has too many follow-ups for an answer."""
+    try:
+        yield
+    except FilesPending as error:
+        raise ProblemError(409, str(error)) from None
+    except (TooLarge, ReadTooLarge):
+        raise ProblemError(409, str(TooLarge(task_id))) from None
 
 
 def _view(task_id: str) -> View:
-    try:
-        with service().reader.begin() as connection:
-            return get_view(connection, task_id, MAX_CHARACTERS)
-    except (FilesPending, TooLarge) as error:
-        raise ProblemError(409, str(error)) from None
+    with service().reader.begin() as connection:
+        return get_view(connection, task_id, MAX_CHARACTERS)
 
 
 def _selected(query: Mapping[str, Any]) -> list[Workflow]:

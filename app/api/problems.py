@@ -15,6 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 from werkzeug.wrappers import Response as AnyResponse
 
+from app.memory_limits import BUSY, TOO_LARGE
+from pipeline.db.memory_budget import ReadersBusy, ReadTooLarge
 from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.operations.queries import Gone, InvalidCursor, NotFound
 
@@ -105,6 +107,8 @@ class Api(flask_smorest.Api):
         app.register_error_handler(Gone, gone)
         app.register_error_handler(InvalidCursor, invalid_cursor)
         app.register_error_handler(InvalidTransition, invalid_transition)
+        app.register_error_handler(ReadTooLarge, read_too_large)
+        app.register_error_handler(ReadersBusy, readers_busy)
         app.register_error_handler(SQLAlchemyError, database_error)
 
     def _register_etag_headers(self) -> None:
@@ -140,6 +144,16 @@ def invalid_transition(error: InvalidTransition) -> Response:
 def gone(error: Gone) -> Response:
     """Return 410: the row is there, and its content was purged."""
     return problem_response(410, f"{error}; its identity, digest and counts stay.")
+
+
+def read_too_large(error: ReadTooLarge) -> Response:
+    """Return 409 for values that are too large for one answer."""
+    return problem_response(409, TOO_LARGE)
+
+
+def readers_busy(error: ReadersBusy) -> Response:
+    """Return 503: another large request of this process is being answered."""
+    return problem_response(503, BUSY, headers={"Retry-After": RETRY_AFTER})
 
 
 def invalid_cursor(error: InvalidCursor) -> Response:

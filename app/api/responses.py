@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import Response
@@ -12,13 +12,17 @@ from marshmallow.validate import Range
 from app.api.artifacts import Artifact as ArtifactSchema
 from app.api.blueprint import Blueprint
 from app.api.fields import Timestamp
-from app.api.lists import ListQuery, OutputSchema, list_body, list_schema, paging
+from app.api.lists import ListQuery, OutputSchema, list_body, list_schema, paging, write_lists
 from app.api.problems import ProblemError
 from app.extensions import service
 from app.responses import CONTENT_HEADERS
-from pipeline.operations.diff import TooDense, diff
+from pipeline.db.memory_budget import ReadTooLarge
+from pipeline.db.sizes import MAX_VALUE_CHARACTERS
+from pipeline.operations.diff import Change, Diff, TooDense, diff
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import responses as queries
+from pipeline.operations.queries.artifacts import MAX_OF_RESPONSE
+from scale.annotations import Annotation
 
 blueprint = Blueprint("responses", "Response versions and annotations of a task.")
 
@@ -42,7 +46,11 @@ class AnnotationSchema(OutputSchema):
     )
     attributes = fields.Raw(allow_none=True)
     geometry = fields.Raw(
-        metadata={"description": "Geometry under Scale's own keys, in pixels, origin top left."}
+        allow_none=True,
+        metadata={
+            "description": "Geometry under Scale's own keys, in pixels, origin top left."
+            f" Null above {MAX_VALUE_CHARACTERS:,} characters."
+        },
     )
     file = fields.Integer(
         metadata={
@@ -96,7 +104,7 @@ class ResponseSummary(OutputSchema):
     response = fields.Raw(
         allow_none=True,
         metadata={
-            "description": "The response that Scale sent. Null above 1,048,576 characters: download …/content instead."
+            "description": f"The response that Scale sent. Null above {MAX_VALUE_CHARACTERS:,} characters: download …/content instead."
         },
     )
     response_characters = fields.Integer(metadata={"description": "Size of the response as JSON text."})
@@ -107,7 +115,12 @@ class ResponseDetail(ResponseSummary):
 
     error = fields.Dict(allow_none=True)
     answer = fields.Raw(allow_none=True)
-    artifacts = fields.List(fields.Nested(ArtifactSchema))
+    artifacts = fields.List(
+        fields.Nested(ArtifactSchema),
+        metadata={
+            "description": f"The first {MAX_OF_RESPONSE:,} files; /artifacts?task_id= lists those of all versions."
+        },
+    )
 
 
 class DiffQuery(Schema):
@@ -119,7 +132,7 @@ class DiffQuery(Schema):
     )
 
 
-class Change(OutputSchema):
+class ChangeSchema(OutputSchema):
     """An annotation that both versions have, in different form."""
 
     before = fields.Nested(AnnotationSchema)
@@ -133,7 +146,7 @@ class Change(OutputSchema):
     )
 
 
-class Diff(OutputSchema):
+class DiffSchema(OutputSchema):
     """What a version changed against another one."""
 
     number = fields.Integer()
@@ -141,9 +154,9 @@ class Diff(OutputSchema):
     counts = fields.Dict(keys=fields.String(), values=fields.Integer())
     added = fields.List(fields.Nested(AnnotationSchema))
     removed = fields.List(fields.Nested(AnnotationSchema))
-    moved = fields.List(fields.Nested(Change))
-    relabeled = fields.List(fields.Nested(Change))
-    attributes_changed = fields.List(fields.Nested(Change))
+    moved = fields.List(fields.Nested(ChangeSchema))
+    relabeled = fields.List(fields.Nested(ChangeSchema))
+    attributes_changed = fields.List(fields.Nested(ChangeSchema))
 
 
 @blueprint.get("/tasks/<string:task_id>/responses")
@@ -173,8 +186,9 @@ def get_response(task_id: str, number: int) -> Record:
 def get_response_content(task_id: str, number: int) -> Response:
     """Download one response"""
     with service().reader.begin() as connection:
-        text = queries.response_text(connection, task_id, number)
-    return Response(text, headers=CONTENT_HEADERS, mimetype="application/json")
+        queries.require_response(connection, task_id, number)
+    content = queries.stream_response(service().reader, task_id, number)
+    return Response(content, headers=CONTENT_HEADERS, mimetype="application/json")
 
 
 @blueprint.get("/tasks/<string:task_id>/annotations")
@@ -188,37 +202,37 @@ def list_annotations(query: Mapping[str, Any], task_id: str) -> Record:
 
 @blueprint.get("/tasks/<string:task_id>/responses/<int:number>/diff")
 @blueprint.arguments(DiffQuery, location="query")
-@blueprint.response(200, Diff)
-def diff_responses(query: Mapping[str, Any], task_id: str, number: int) -> Record:
+@blueprint.response(200, DiffSchema)
+def diff_responses(query: Mapping[str, Any], task_id: str, number: int) -> Response:
     """Compare version `number` with version `against`"""
     against = query.get("against", number - 1)
     if against < 1:
         raise ProblemError(400, "The first version has no previous one; pass `against`.")
     try:
         with service().reader.begin() as connection:
-            before = queries.annotation_values(connection, task_id, against)
-            after = queries.annotation_values(connection, task_id, number)
-    except queries.TooManyAnnotations as error:
-        raise ProblemError(400, str(error)) from None
-    try:
-        found = diff(before, after)
-    except TooDense as error:
-        raise ProblemError(400, str(error)) from None
-    changes = {
-        name: [
-            {**change._asdict(), "before": change.before._asdict(), "after": change.after._asdict()}
-            for change in rows
-        ]
-        for name, rows in (
-            ("moved", found.moved),
-            ("relabeled", found.relabeled),
-            ("attributes_changed", found.attributes_changed),
-        )
-    }
-    lists = {
-        "added": [row._asdict() for row in found.added],
-        "removed": [row._asdict() for row in found.removed],
-        **changes,
+            before, after = queries.compared_annotations(connection, task_id, against, number)
+        return _written({"number": number, "against": against}, diff(before, after))
+    except (queries.TooManyAnnotations, TooDense) as error:
+        why = str(error)
+    except ReadTooLarge:
+        why = "the versions are too large to be compared"
+    urls = [f"/api/v1/tasks/{task_id}/responses/{one}/content" for one in (against, number)]
+    raise ProblemError(400, f"{why}; download both, {' and '.join(urls)}, or compare exports.")
+
+
+def _written(head: Record, found: Diff) -> Response:
+    """Return the body of a comparison: what was compared, counts and lists. Raises ReadTooLarge."""
+    lists: dict[str, Sequence[Annotation | Change]] = {
+        name: getattr(found, name)
+        for name in ("added", "removed", "moved", "relabeled", "attributes_changed")
     }
     counts = {name: len(rows) for name, rows in lists.items()} | {"unchanged": found.unchanged}
-    return {"number": number, "against": against, "counts": counts, **lists}
+    return write_lists(
+        {**head, "counts": counts}, **{name: map(_shown, rows) for name, rows in lists.items()}
+    )
+
+
+def _shown(row: Annotation | Change) -> Record:
+    if isinstance(row, Annotation):
+        return row._asdict()
+    return {**row._asdict(), "before": row.before._asdict(), "after": row.after._asdict()}

@@ -13,9 +13,11 @@ from app.api.blueprint import Blueprint
 from app.api.fields import Timestamp, environment_field
 from app.api.lists import CostSchema, ListQuery, OutputSchema, list_body, list_schema, paging
 from app.extensions import service
-from pipeline.follow_ups.lineage import MAX_ANSWER_LENGTH, lineage
+from pipeline.db.sizes import MAX_PAGE_CHARACTERS, MAX_VALUE_CHARACTERS
+from pipeline.follow_ups.lineage import MAX_ANSWER_LENGTH, MAX_RESULT_CHARACTERS, lineage
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import tasks as queries
+from pipeline.operations.queries.artifacts import MAX_OF_RESPONSE
 from pipeline.operations.queries.tasks import MAX_FOLLOW_UPS, REVIEWS, task_not_found
 
 blueprint = Blueprint("tasks", "Tasks of Scale.")
@@ -126,7 +128,8 @@ class TaskDetail(TaskSummary):
     left_out = fields.List(
         fields.String(),
         metadata={
-            "description": "Names of fields that are null because they have more than 1,048,576 characters."
+            "description": f"Names of fields that are null because they have more than {MAX_VALUE_CHARACTERS:,} characters,"
+            f" or all together more than {MAX_PAGE_CHARACTERS:,}."
             " Download /responses/{number}/content or /deliveries/{id}/body instead."
         },
     )
@@ -144,7 +147,10 @@ class TaskDetail(TaskSummary):
         },
     )
     artifacts = fields.List(
-        fields.Nested(ArtifactSchema), metadata={"description": "Files of the current response."}
+        fields.Nested(ArtifactSchema),
+        metadata={
+            "description": f"The first {MAX_OF_RESPONSE:,} files of the current response; /artifacts?task_id= lists all."
+        },
     )
 
 
@@ -215,7 +221,12 @@ class Join(OutputSchema):
         },
     )
     reason = fields.String(allow_none=True)
-    result = fields.Dict(allow_none=True, metadata={"description": "Result of the reducer."})
+    result = fields.Dict(
+        allow_none=True,
+        metadata={
+            "description": f"Result of the reducer. In a lineage null above {MAX_RESULT_CHARACTERS:,} characters; /joins/{{id}} has it."
+        },
+    )
 
 
 class RunCost(OutputSchema):

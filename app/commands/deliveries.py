@@ -133,9 +133,8 @@ def show(delivery_id: UUID, as_json: bool) -> None:
 @click.option("--output", type=click.File("wb"), default="-", help="Write to this file instead of stdout.")
 def body(delivery_id: UUID, output: BinaryIO) -> None:
     """Write the bytes of a delivery as they were received."""
-    with service().reader.begin() as connection:
-        content = queries.get_body(connection, delivery_id)
-    output.write(content)
+    for chunk in queries.stream_body(service().reader, delivery_id):
+        output.write(chunk)
     output.flush()
 
 

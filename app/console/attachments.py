@@ -18,6 +18,7 @@ from pipeline.datasets.attachment_cache import cached, derived
 from pipeline.datasets.attachments import numbered
 from pipeline.datasets.images import NoImage, size_of_file
 from pipeline.datasets.points import camera_image
+from pipeline.db.memory_budget import ReadTooLarge, charge
 from pipeline.operations.queries.tasks import get_task
 from scale.images import open_image
 
@@ -29,8 +30,8 @@ NO_PICTURE = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="64" height="48"><rect width="64" height="48" fill="#888"/>'
     '<path d="M16 12L48 36M48 12L16 36" stroke="#fff" stroke-width="3"/></svg>'
 )
-UNREADABLE = (OSError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that it cannot draw."""
+UNREADABLE = (OSError, ValueError, Image.DecompressionBombError, ReadTooLarge)
+"""What Pillow raises for a file that it cannot draw, and what is raised for one that is too large for a web process."""
 MAX_AGE_SECONDS = 3600
 MAX_POINT_FILE_BYTES = 64 * 1024 * 1024
 MEDIA_BY_SUFFIX = {
@@ -110,8 +111,9 @@ def _shrunk(path: Path, side: int) -> Path:
         return preview
     with open_image(path) as image:
         image.draft("RGB", (side, side))
+        charge(image.width * image.height * len(image.getbands()))
+        image.thumbnail((side, side))
         upright = ImageOps.exif_transpose(image)
-        upright.thumbnail((side, side))
         made = derived(path, f"{side}.{id(image)}.part")
         upright.convert("RGB").save(made, "JPEG", quality=80)
     made.replace(preview)
@@ -132,4 +134,7 @@ def camera_address(task: Mapping[str, Any], frame: int, camera: int) -> str | No
     path = cached(service(), address)
     if path.stat().st_size > MAX_POINT_FILE_BYTES:
         raise NoImage("the file of this frame is too large")
-    return camera_image(path.read_bytes(), camera)
+    try:
+        return camera_image(path.read_bytes(), camera)
+    except ReadTooLarge:
+        raise NoImage("the file of this frame is too large") from None

@@ -9,7 +9,7 @@ from flask import abort, flash, redirect, request, url_for
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
-from app.console.frame import blueprint, page
+from app.console.frame import blueprint, page, sentence
 from app.console.scene import Scene, read_scene, shape_of
 from app.extensions import service
 from pipeline.operations.diff import Diff, TooDense, diff
@@ -26,7 +26,7 @@ def compare(task_id: str) -> Response:
     """Show what the version `new` changed against `old`."""
     with service().reader.begin() as connection:
         found = get_task(connection, task_id)
-        versions = queries.list_responses(connection, task_id).rows
+        versions = queries.list_versions(connection, task_id)
     numbers = sorted(one["number"] for one in versions)
     if len(numbers) < 2:
         flash("This task has only one version, so there is nothing to compare.")
@@ -55,11 +55,10 @@ def compare(task_id: str) -> Response:
 def _changes(task_id: str, old: int, new: int) -> Diff:
     try:
         with service().reader.begin() as connection:
-            before = queries.annotation_values(connection, task_id, old)
-            after = queries.annotation_values(connection, task_id, new)
+            before, after = queries.compared_annotations(connection, task_id, old, new)
         return diff(before, after)
     except (queries.TooManyAnnotations, TooDense) as error:
-        abort(400, str(error))
+        abort(400, f"{sentence(str(error))}. Raw JSON on the page of the task downloads each version.")
 
 
 def _drawn(task_id: str, old: int, new: int, scene: Scene, changes: Diff) -> list[Markup]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -81,38 +81,53 @@ def deliveries() -> Response:
 @blueprint.get("/deliveries/<delivery_id>")
 def delivery(delivery_id: str) -> Response:
     """Show one delivery with its body, headers and the command that sends it again."""
-    with service().reader.begin() as connection:
+    reader = service().reader
+    with reader.begin() as connection:
         row = queries.get_delivery(connection, _uuid(delivery_id))
-        body = b"" if row["purged_at"] else queries.get_body(connection, row["id"])
         versions = versions_of_delivery(connection, row["task_id"], row["id"]) if row["task_id"] else []
-    place = _broken_at(row["reason"], body)
-    start = max(0, place - MAX_SHOWN_BYTES // 2) if place is not None and len(body) > MAX_SHOWN_BYTES else 0
-    end = start + MAX_SHOWN_BYTES
-    cut = min(max(place if place is not None else end, start), end)
+    place = None if row["purged_at"] else _broken_at(row)
+    size = row["size_bytes"]
+    start = max(0, place - MAX_SHOWN_BYTES // 2) if place is not None and size > MAX_SHOWN_BYTES else 0
+    shown = b"" if row["purged_at"] else next(queries.stream_body(reader, row["id"], start))[:MAX_SHOWN_BYTES]
+    cut = len(shown) if place is None else min(place - start, len(shown))
     return page(
         "delivery.html",
         "Delivery",
         row=row,
-        before=body[start:cut].decode("utf-8", "replace"),
-        broken=body[cut : cut + 1].decode("utf-8", "replace") if place is not None else "",
-        after=body[cut + 1 : end].decode("utf-8", "replace") if place is not None else "",
+        before=shown[:cut].decode("utf-8", "replace"),
+        broken=shown[cut : cut + 1].decode("utf-8", "replace"),
+        after=shown[cut + 1 :].decode("utf-8", "replace"),
         place=place,
         start=start,
-        is_cut=len(body) > MAX_SHOWN_BYTES,
+        is_cut=size > MAX_SHOWN_BYTES,
         versions=versions,
         preview=_preview(row) if "preview" in request.args else None,
         callback_url=service().settings.callback_url,
     )
 
 
-def _broken_at(reason: str | None, body: bytes) -> int | None:
-    """Return the byte at which a body could not be parsed, as far as the reason names it."""
-    found = PLACE.search(reason or "")
-    if found is None:
+def _broken_at(row: Mapping[str, Any]) -> int | None:
+    """Return the byte at which the body of a delivery could not be parsed, as far as the reason names it."""
+    found = PLACE.search(row["reason"] or "")
+    line, column = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not line or not column:
         return None
-    line, column = int(found[1]), int(found[2])
-    starts = [0, *(match.end() for match in re.finditer(b"\n", body))]
-    return min(starts[min(line, len(starts)) - 1] + column - 1, len(body)) if line and column else None
+    start = _start_of_line(queries.stream_body(service().reader, row["id"]), line)
+    return min(start + column - 1, int(row["size_bytes"]))
+
+
+def _start_of_line(chunks: Iterator[bytes], line: int) -> int:
+    """Return the byte at which a line begins, the first one being 1; the last line for one that is not there."""
+    start = position = 0
+    for chunk in chunks:
+        at = -1
+        while line > 1 and (at := chunk.find(b"\n", at + 1)) >= 0:
+            start = position + at + 1
+            line -= 1
+        if line == 1:
+            break
+        position += len(chunk)
+    return start
 
 
 def _preview(row: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -16,9 +16,11 @@ from markupsafe import Markup
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
-from app.api.problems import ProblemError
+from app.api.problems import RETRY_AFTER, ProblemError
 from app.console import session
+from app.memory_limits import BUSY, TOO_LARGE
 from pipeline.db.ids import format_timestamp, utcnow
+from pipeline.db.memory_budget import ReadersBusy, ReadTooLarge
 from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.operations.queries import Gone, InvalidCursor, NotFound
 
@@ -110,6 +112,18 @@ def _gone(error: Gone) -> Response:
 @blueprint.errorhandler(InvalidCursor)
 def _invalid_cursor(error: InvalidCursor) -> Response:
     return error_page(400, "Invalid page", str(error))
+
+
+@blueprint.errorhandler(ReadTooLarge)
+def _read_too_large(error: ReadTooLarge) -> Response:
+    return error_page(409, "Too large", TOO_LARGE)
+
+
+@blueprint.errorhandler(ReadersBusy)
+def _readers_busy(error: ReadersBusy) -> Response:
+    response = error_page(503, "Busy", BUSY)
+    response.headers["Retry-After"] = RETRY_AFTER
+    return response
 
 
 @blueprint.errorhandler(InvalidTransition)

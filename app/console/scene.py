@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from pipeline.datasets.attachment_cache import cached
 from pipeline.datasets.attachments import frames, given_size
 from pipeline.datasets.images import NoImage, measure, store_sizes, stored_sizes
 from pipeline.datasets.texts import text_of
+from pipeline.db.memory_budget import ReadTooLarge, charge, temporary_reads
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import responses as queries
 from scale.frame_sources import frame_source
@@ -29,6 +31,8 @@ MAX_SHAPE_CHARACTERS = 50_000
 MAX_DRAWN = 50_000
 MAX_PLACE = 2**31 - 1
 MAX_TEXT_BYTES = 60_000
+COPIES = 3
+"""Of a text that is sent: its parts, the whole, and its bytes."""
 FROM_ABOVE = ("lidar", "sensorfusion")
 ON_CAMERAS = "lidarlinking"
 
@@ -265,9 +269,7 @@ def _place_text(params: Mapping[str, Any], scene: Scene, addresses: Sequence[str
         scene.text, scene.undrawn = shapes.text_parts(text[:MAX_TEXT_BYTES], spans, scene.color_of)
 
 
-def draw(
-    task_id: str, number: int | None, scene: Scene, annotations: Rows, *, is_bounded: bool = True
-) -> None:
+def draw(task_id: str, number: int | None, scene: Scene, annotations: Rows) -> None:
     """Set the shapes, at most MAX_SHAPE_CHARACTERS of them, and the annotations that have none."""
     if scene.kind == TEXT:
         scene.undrawn = [
@@ -282,12 +284,27 @@ def draw(
             undrawn.append(one)
             continue
         written += len(shape)
-        if is_bounded and written > MAX_SHAPE_CHARACTERS:
+        if written > MAX_SHAPE_CHARACTERS:
             scene.is_cut = True
             continue
         scene.drawn.append(shape)
     scene.undrawn = undrawn
     scene.is_cut = scene.is_cut or scene.has_more
+
+
+def draw_all(task_id: str, number: int | None, scene: Scene, frame: int | None) -> list[Markup]:
+    """Return the shapes of a version and frame, of at most MAX_DRAWN annotations, the largest first: as many as the memory allows."""
+    drawn: list[tuple[float, Markup]] = []
+    if scene.kind in (None, TEXT):
+        return []
+    with suppress(ReadTooLarge):
+        for annotations in pages_of_annotations(task_id, number, frame):
+            for one in annotations:
+                if scene.shows(one) and (shape := shape_of(task_id, number, scene, one)) is not None:
+                    charge(COPIES * len(shape))
+                    drawn.append((shapes.extent(one), shape))
+    drawn.sort(key=lambda item: -item[0])
+    return [shape for _, shape in drawn]
 
 
 def shape_of(
@@ -305,11 +322,11 @@ def shape_of(
     return shapes.shape(one, color, kind, url, radius)
 
 
-def every_annotation(task_id: str, number: int | None, frame: int | None) -> Iterator[Mapping[str, Any]]:
-    """Yield all annotations of a version and frame, at most MAX_DRAWN."""
+def pages_of_annotations(task_id: str, number: int | None, frame: int | None) -> Iterator[Rows]:
+    """Yield the annotations of a version and frame in pages, at most MAX_DRAWN of them. One page is in memory at a time."""
     cursor, count = None, 0
     while number is not None and count < MAX_DRAWN:
-        with service().reader.begin() as connection:
+        with temporary_reads(), service().reader.begin() as connection:
             found = queries.list_annotations(
                 connection,
                 task_id,
@@ -317,7 +334,7 @@ def every_annotation(task_id: str, number: int | None, frame: int | None) -> Ite
                 limit=MAX_READ * 5,
                 cursor=cursor,
             )
-        yield from found.rows
+        yield found.rows
         count, cursor = count + len(found.rows), found.next_cursor
         if cursor is None:
             return

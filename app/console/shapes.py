@@ -220,10 +220,10 @@ def view_from_above(annotations: Sequence[Mapping[str, Any]]) -> tuple[float, fl
 
 def largest_first(annotations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return annotations in the order in which they are drawn: none hides a smaller one from the pointer."""
-    return sorted(annotations, key=lambda one: -_extent(one))
+    return sorted(annotations, key=lambda one: -extent(one))
 
 
-def _extent(annotation: Mapping[str, Any]) -> float:
+def extent(annotation: Mapping[str, Any]) -> float:
     """Return the area of the bounding box in square pixels; 0 for one that has none."""
     geometry = annotation["geometry"]
     try:

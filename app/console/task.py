@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
 from typing import Any
 
-import numpy as np
 from flask import Response, abort, render_template, request
 from PIL import Image, ImageColor
 
@@ -15,17 +16,19 @@ from app.console.colors import PALETTE, color_of, label_places
 from app.console.conversations import threads_of
 from app.console.frame import blueprint, page
 from app.console.lists import Filter, Listing
-from app.console.scene import MAX_ROWS, draw, every_annotation, read_scene
+from app.console.scene import COPIES, MAX_ROWS, draw, draw_all, pages_of_annotations, read_scene
 from app.console.shapes import key_of
 from app.extensions import service
-from exports.pixels import decode
+from exports.pixels import decode, pixel_count
 from pipeline.datasets.points import points_of, segments_of
 from pipeline.db.json import dumps
+from pipeline.db.memory_budget import ReadTooLarge, charge, temporary_reads
+from pipeline.db.streams import coalesced
 from pipeline.follow_ups.lineage import lineage
 from pipeline.operations.queries import NotFound, Page, Record
 from pipeline.operations.queries import responses as responses_queries
 from pipeline.operations.queries.deliveries import list_deliveries
-from pipeline.operations.queries.tasks import get_task
+from pipeline.operations.queries.tasks import get_task, stream_params
 from scale.task_types import task_type
 
 MAX_INLINE_CHARACTERS = 8_000
@@ -41,15 +44,23 @@ def task(task_id: str) -> Response:
     """Show a task."""
     with service().reader.begin() as connection:
         found = get_task(connection, task_id)
-        versions = responses_queries.list_responses(connection, task_id, limit=MAX_LINEAGE_ROWS).rows
+        versions = responses_queries.list_versions(connection, task_id)
         number = _chosen_response(found, versions)
+        response = (
+            responses_queries.small_response(connection, task_id, number, MAX_INLINE_CHARACTERS)
+            if number is not None
+            else None
+        )
         tree = lineage(connection, task_id, service().prices)
         deliveries = list_deliveries(connection, {"task_id": task_id}, limit=20).rows
     scene = read_scene(found, number)
     draw(task_id, number, scene, scene.annotations)
     threads = threads_of(found["answer"])
-    response = next((one for one in versions if one["number"] == number), None)
-    raw = {"request": dumps(found["params"]), "response": dumps(response and response["response"])}
+    is_raw_small = (
+        (response is not None or number is None)
+        and "params" not in found["left_out"]
+        and len(dumps(found["params"])) <= MAX_INLINE_CHARACTERS
+    )
     return page(
         "task.html",
         f"Task {task_id}",
@@ -63,7 +74,7 @@ def task(task_id: str) -> Response:
         labels=_distinct(scene.annotations, "label"),
         types=_distinct(scene.annotations, "type"),
         has_more_rows=scene.has_more or len(scene.annotations) > MAX_ROWS,
-        is_raw_small=all(len(text) <= MAX_INLINE_CHARACTERS for text in raw.values()),
+        is_raw_small=is_raw_small,
         media=_media(found),
         is_answer=task_type(found["type"]).result_form == "answer",
         threads=threads,
@@ -86,10 +97,8 @@ def _distinct(annotations: Sequence[Mapping[str, Any]], name: str) -> list[str]:
 def task_shapes(task_id: str) -> Response:
     """Send every shape of a version and frame as one SVG document, for the page that shows the first of them."""
     found, number, frame = _selected(task_id)
-    scene = read_scene(found, number)
-    annotations = [one for one in every_annotation(task_id, number, frame) if scene.shows(one)]
-    draw(task_id, number, scene, annotations, is_bounded=False)
-    content = f'<svg xmlns="http://www.w3.org/2000/svg">{"".join(scene.drawn)}</svg>'
+    shapes = draw_all(task_id, number, read_scene(found, number), frame)
+    content = f'<svg xmlns="http://www.w3.org/2000/svg">{"".join(shapes)}</svg>'
     return Response(content, mimetype="image/svg+xml")
 
 
@@ -98,15 +107,22 @@ def task_rows(task_id: str) -> Response:
     """Send a table row for each annotation of a version and frame, for the page that shows the first of them."""
     found, number, frame = _selected(task_id)
     scene = read_scene(found, number)
-    rows = [one for one in every_annotation(task_id, number, frame) if scene.shows(one)]
-    has_frame = frame is not None
-    return Response(render_template("_annotation_rows.html", rows=rows, undrawn=(), has_frame=has_frame))
+    parts: list[str] = []
+    with suppress(ReadTooLarge):  # the rows that fit
+        for annotations in pages_of_annotations(task_id, number, frame):
+            rows = [one for one in annotations if scene.shows(one)]
+            has_frame = frame is not None
+            part = render_template("_annotation_rows.html", rows=rows, undrawn=(), has_frame=has_frame)
+            charge(COPIES * len(part))
+            parts.append(part)
+    return Response("".join(parts))
 
 
 def _selected(task_id: str) -> tuple[Record, int | None, int | None]:
     """Return the task, and the version and frame that the address names."""
     with service().reader.begin() as connection:
         found = get_task(connection, task_id)
+        responses_queries.refuse_purged(connection, task_id)
     number = request.args.get("response", type=int) or found["response_number"]
     return found, number, request.args.get("frame", type=int)
 
@@ -132,13 +148,19 @@ def task_annotations(task_id: str) -> Response:
 @blueprint.get("/tasks/<task_id>/raw")
 def task_raw(task_id: str) -> Response:
     """Show the request and a response as they are stored; `format=json` downloads them whole."""
-    with service().reader.begin() as connection:
+    reader = service().reader
+    with reader.begin() as connection:
         found = get_task(connection, task_id)
         number = request.args.get("response", type=int) or found["response_number"]
-        response = None if number is None else responses_queries.response_text(connection, task_id, number)
-    whole = f'{{"request": {dumps(found["params"])}, "response": {response or "null"}}}'
+        if number is not None:
+            responses_queries.require_response(connection, task_id, number)
+    params = stream_params(reader, task_id)
+    response = (
+        iter((b"null",)) if number is None else responses_queries.stream_response(reader, task_id, number)
+    )
     if request.args.get("format") == "json":
-        return Response(whole, content_type="application/json")
+        whole = chain((b'{"request": ',), params, (b', "response": ',), response, (b"}",))
+        return Response(coalesced(whole), content_type="application/json")
     return page(
         "task_raw.html",
         f"Raw data of task {task_id}",
@@ -146,9 +168,16 @@ def task_raw(task_id: str) -> Response:
         number=number,
         parts=[
             (name, text[:MAX_RAW_CHARACTERS], len(text) > MAX_RAW_CHARACTERS)
-            for name, text in (("Raw request", dumps(found["params"])), ("Raw response", response or "null"))
+            for name, text in (
+                ("Raw request", _start(params)),
+                ("Raw response", _start(response)),
+            )
         ],
     )
+
+
+def _start(pieces: Iterator[bytes]) -> str:
+    return next(pieces)[: 4 * (MAX_RAW_CHARACTERS + 1)].decode("utf-8", "ignore")
 
 
 @blueprint.get("/tasks/<task_id>/masks/<int:number>/<int:position>.png")
@@ -158,16 +187,17 @@ def task_mask(task_id: str, number: int, position: int) -> Response:
         rows = responses_queries.list_annotations(
             connection, task_id, {"response": number, "type": "mask", "position": position}, limit=1
         ).rows
-    pixels = decode(rows[0]["geometry"]) if rows else None
+    geometry = (rows[0]["geometry"] if rows else None) or {}
+    charge(COPIES * pixel_count(geometry))
+    pixels = decode(geometry)
     if pixels is None:
         abort(404, "No such mask.")
-    left, top, width, height = (rows[0]["geometry"][key] for key in ("left", "top", "width", "height"))
+    left, top, width, height = (geometry[key] for key in ("left", "top", "width", "height"))
     color = PALETTE[request.args.get("color", 0, type=int) % len(PALETTE)]
-    inside = pixels[top : top + height, left : left + width, None].astype(np.uint8)
+    shown = Image.fromarray(pixels[top : top + height, left : left + width])
+    shown.putpalette([0, 0, 0, *ImageColor.getrgb(color)])
     content = io.BytesIO()
-    Image.fromarray(inside * np.array([*ImageColor.getrgb(color), MASK_OPACITY], np.uint8)).save(
-        content, "PNG"
-    )
+    shown.save(content, "PNG", transparency=bytes((0, MASK_OPACITY)))
     response = Response(content.getvalue(), mimetype="image/png")
     response.headers["Cache-Control"] = "private, max-age=3600"
     return response
@@ -184,7 +214,10 @@ def task_points(task_id: str, number: int) -> Response:
         abort(413, "The file of this frame is too large to be drawn.")
     found, response, _ = _selected(task_id)
     colors = _point_colors(found, response, number)
-    return Response(points_of(path.read_bytes(), colors), mimetype="application/octet-stream")
+    try:
+        return Response(points_of(path.read_bytes(), colors), mimetype="application/octet-stream")
+    except ReadTooLarge:
+        abort(413, "The file of this frame is too large to be drawn.")
 
 
 def _point_colors(found: Record, number: int | None, frame: int) -> list[int]:
@@ -199,9 +232,12 @@ def _point_colors(found: Record, number: int | None, frame: int) -> list[int]:
             connection, found["task_id"], {"response": number, "type": "segment3d"}, limit=MAX_SEGMENTS
         ).rows
     places = label_places(found["params"] or {})
-    color_by_index = {one["geometry"].get("index"): color_of(one["label"], places) for one in segments}
-    with service().store.open(file["sha256"]) as content:
+    color_by_index = {
+        one["geometry"].get("index"): color_of(one["label"], places) for one in segments if one["geometry"]
+    }
+    with service().store.open(file["sha256"]) as content, suppress(ReadTooLarge), temporary_reads():
         return [color_by_index.get(index, -1) for index in segments_of(content.read(), frame)]
+    return []
 
 
 def _chosen_response(found: Record, versions: Sequence[Mapping[str, Any]]) -> int | None:

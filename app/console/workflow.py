@@ -13,10 +13,12 @@ from flask import abort, request
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
+from app.api.previews import planned_here
 from app.console.frame import blueprint, live_part, page
 from app.console.workflows import find_workflow
 from app.extensions import service
 from pipeline.db.ids import utcnow
+from pipeline.db.memory_budget import ReadTooLarge
 from pipeline.follow_ups import pauses
 from pipeline.follow_ups.limits import AnyLimit, key_of, read_used
 from pipeline.follow_ups.preview import Preview, explanations
@@ -24,7 +26,7 @@ from pipeline.follow_ups.prices import Cost, project_of
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import follow_ups as queries
 from pipeline.operations.queries.backfills import list_backfills
-from pipeline.operations.queries.views import MAX_CHARACTERS, FilesPending, TooLarge, get_view, views_since
+from pipeline.operations.queries.views import MAX_CHARACTERS, get_view, views_since
 from workflows.definition.loader import MAX_FILE_BYTES
 from workflows.definition.model import InvalidWorkflow, Limit, Workflow, limits_for
 from workflows.definition.money import format_amount, from_micros
@@ -103,14 +105,17 @@ def _dry_run(found: Workflow, task_id: str) -> Record:
     """Return the conditions of each step for one task, and the follow-ups that it would create."""
     if "\0" in task_id:
         abort(400, "A task id contains no NUL character.")
-    try:
+    shown: list[Record] = []
+    planned: list[Record] = []
+    with planned_here(task_id):
         with service().reader.begin() as connection:
             view = get_view(connection, task_id, MAX_CHARACTERS)
             steps = explanations(connection, service(), view, [found])
-    except (FilesPending, TooLarge) as problem:
-        abort(409, str(problem))
-    planned = list(Preview(service(), [found]).of(view))
-    return {"steps": steps, "count": len(planned), "planned": planned[:MAX_PREVIEWED], **_summary(planned)}
+        for one in Preview(service(), [found]).of(view):
+            planned.append(_counted(one))
+            if len(shown) < MAX_PREVIEWED:
+                shown.append(one)
+    return {"steps": steps, "count": len(planned), "planned": shown, **_summary(planned)}
 
 
 def _dry_week(found: Workflow) -> Record:
@@ -124,11 +129,18 @@ def _dry_week(found: Workflow) -> Record:
             is_complete = False
             break
         tasks += 1
-        planned += [
-            {name: one[name] for name in ("step", "type", "state")} | {"project": project_of(one["request"])}
-            for one in preview.of(view)
-        ]
+        try:
+            planned += map(_counted, preview.of(view))
+        except ReadTooLarge:
+            is_complete = False
     return {"tasks": tasks, "is_complete": is_complete, **_summary(planned)}
+
+
+def _counted(planned: Record) -> Record:
+    """Return what is counted of a planned follow-up, without its request, which may be large."""
+    return {name: planned[name] for name in ("step", "type", "state")} | {
+        "project": project_of(planned["request"])
+    }
 
 
 def _summary(planned: Sequence[Record]) -> Record:
@@ -136,7 +148,7 @@ def _summary(planned: Sequence[Record]) -> Record:
     cost = Cost(service().prices)
     for one in planned:
         if one["state"] == "created":
-            cost.add(one["type"], one["project"] if "project" in one else project_of(one["request"]))
+            cost.add(one["type"], one["project"])
     rows = Counter((one["step"], one["type"], one["state"]) for one in planned)
     return {"rows": sorted(rows.items()), "cost": cost.summary}
 

@@ -14,6 +14,7 @@ from models import DatasetItem
 from pipeline.datasets.images import batches
 from pipeline.datasets.records import annotations_of
 from pipeline.datasets.versions import find
+from pipeline.db.memory_budget import temporary_reads
 from pipeline.operations.diff import diff
 from scale.annotations import Annotation
 
@@ -57,7 +58,7 @@ def compare(reader: Engine, before: str, after: str) -> Comparison:
         "splits": {"changed": []},
     }
     for pairs in batches_of(_pairs(reader, old.id, new.id)):
-        with reader.begin() as connection:
+        with temporary_reads(), reader.begin() as connection:
             _compare(connection, pairs, found)
     found["boxes"] = {
         how: [shape for shape in shapes if shape["type"] == "box"] for how, shapes in found["shapes"].items()

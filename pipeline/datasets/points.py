@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from pipeline.db.memory_budget import charge_parsing
+
 MAX_POINTS = 500_000
 
 
@@ -49,6 +51,8 @@ def camera_image(content: bytes, camera: int) -> str | None:
 
 
 def _read(content: bytes) -> Any:
+    """Return the value of a JSON file; None if it is none. Raises ReadTooLarge and ReadersBusy within a memory budget."""
+    charge_parsing(content)
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:

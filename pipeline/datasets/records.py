@@ -13,10 +13,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, RowMapping, func, select
 
+from models import Annotation as AnnotationRow
 from models import Artifact, DatasetItem, Response
 from models import Task as TaskRow
 from pipeline.db.bodies import read_body
 from pipeline.db.json import loads
+from pipeline.db.sizes import charge_annotations
 from pipeline.receive.ordering import task_columns
 from scale.annotations import Annotation
 from scale.envelope import RESULT_KEYS_OUTSIDE_RESPONSE, parse_callback, parse_json
@@ -179,6 +181,7 @@ def annotations_of(
 
     Reads past SQLAlchemy's result types, and JSON as text: of a million rows they would take most of the time.
     """
+    charge_annotations(connection, AnnotationRow.response_id.in_(response_ids))
     postgresql = connection.dialect.name == "postgresql"
     ids: Any = [response_id if postgresql else response_id.hex for response_id in response_ids]
     where = "= ANY(%s)" if postgresql else f"IN ({', '.join('?' * len(ids))})"

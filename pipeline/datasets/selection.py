@@ -21,6 +21,7 @@ from pipeline.datasets.filters import Filters, Unusable, matches
 from pipeline.datasets.images import batches
 from pipeline.datasets.splits import METADATA, Member
 from pipeline.db.bodies import read_body
+from pipeline.db.memory_budget import charge, charge_parsing
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import OrderKey, clock_of, task_changes
 from scale.envelope import ABSENT, InvalidCallback, parse_callback, response_digest
@@ -134,7 +135,7 @@ def task_at(connection: Connection, task_id: str, as_of: datetime) -> dict[str, 
     if connection.scalar(select(Task.purged_at).where(Task.task_id == task_id)) is not None:
         return None
     deliveries = connection.execute(
-        select(Delivery.id, Delivery.environment, Delivery.received_at)
+        select(Delivery.id, Delivery.environment, Delivery.received_at, Delivery.size_bytes)
         .where(Delivery.task_id == task_id, Delivery.status == "processed", Delivery.received_at <= as_of)
         .order_by(Delivery.id)
     ).all()
@@ -142,12 +143,15 @@ def task_at(connection: Connection, task_id: str, as_of: datetime) -> dict[str, 
         return None
     task: dict[str, Any] = dict.fromkeys(TASKS.c.keys())
     for delivery in deliveries:
+        charge(delivery.size_bytes)  # read_body() holds it twice for a moment
         body = read_body(connection, delivery.id)
         if body is None:
             raise Unusable(
                 f"Task {task_id} has changed since, and the body that says how it was before was purged."
                 " Choose a later moment, or leave --as-of out."
             )
+        for _ in ("the callback", "the canonical form of its response"):
+            charge_parsing(body)
         try:
             callback = parse_callback(body, delivery.environment)
         except InvalidCallback:

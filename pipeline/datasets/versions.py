@@ -460,7 +460,8 @@ def versions(connection: Connection) -> list[Version]:
 def page(connection: Connection, *, limit: int, cursor: str | None) -> tuple[list[Version], str | None]:
     """Return versions that have a name, newest first, and the cursor of the next page."""
     statement = select(*COLUMNS).where(DatasetVersion.name.is_not(None))
-    found = paginate(connection, statement, [DatasetVersion.id], limit=limit, cursor=cursor)
+    kept = (DatasetVersion.filters, DatasetVersion.classes, DatasetVersion.counts)
+    found = paginate(connection, statement, [DatasetVersion.id], limit=limit, cursor=cursor, kept=kept)
     return [_version(row.values()) for row in found.rows], found.next_cursor
 
 

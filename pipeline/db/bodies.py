@@ -1,10 +1,11 @@
-"""The bytes of a delivery, for everything that reads one as a whole."""
+"""The bytes of a delivery, as a whole or in chunks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, LargeBinary, Uuid, bindparam, func, select
+from sqlalchemy import Connection, Engine, Integer, LargeBinary, Uuid, bindparam, func, select
 
 from models import Delivery, DeliveryBody
 from pipeline.db.compiled import fetch_one
@@ -35,18 +36,35 @@ class BodyMissing(RuntimeError):
         )
 
 
+def stream_body(database: Connection | Engine, delivery_id: UUID, start: int = 0) -> Iterator[bytes]:
+    """Yield the bytes of a delivery from `start` on as they were received, in chunks; none if they were purged, or there is no
+    such delivery.
+
+    Given an engine, each chunk has a transaction of its own. Raises BodyMissing, also if they are purged meanwhile.
+    """
+    position = start
+    while True:
+        found = fetch_one(database, _CHUNK, {"id": delivery_id, "start": position + 1}, binary=True)
+        if found is None or found["purged_at"] is not None:
+            if position > start:
+                raise BodyMissing(delivery_id)
+            return
+        chunk = found["chunk"] or b""  # SQLite's substr() of an empty value is NULL
+        position += len(chunk)
+        yield chunk
+        if found["delivery_id"] is not None and position >= found["size_bytes"]:
+            return
+        if not chunk:
+            raise BodyMissing(delivery_id)
+
+
 def read_body(connection: Connection, delivery_id: UUID) -> bytes | None:
     """Return the bytes of a delivery as they were received; None if they were purged, or there is no such delivery.
 
     They are read in chunks: as one value they would be in memory six times. Raises BodyMissing.
     """
-    body = bytearray()
-    while True:
-        found = fetch_one(connection, _CHUNK, {"id": delivery_id, "start": len(body) + 1}, binary=True)
-        if found is None or found["purged_at"] is not None:
-            return None
-        body += found["chunk"] or b""  # SQLite's substr() of an empty value is NULL
-        if found["delivery_id"] is not None and len(body) >= found["size_bytes"]:
-            return bytes(body)
-        if not found["chunk"]:
-            raise BodyMissing(delivery_id)
+    body = None
+    for chunk in stream_body(connection, delivery_id):
+        body = body or bytearray()
+        body += chunk
+    return None if body is None else bytes(body)

@@ -10,8 +10,11 @@ from sqlalchemy import (
     Connection,
     Float,
     Integer,
+    LargeBinary,
     String,
+    Text,
     bindparam,
+    cast,
     func,
     select,
     type_coerce,
@@ -107,3 +110,23 @@ def _byte_position_postgresql(element: byte_position, compiler: Any, **options: 
 @compiles(byte_position, "sqlite")
 def _byte_position_sqlite(element: byte_position, compiler: Any, **options: Any) -> str:
     return f"instr({compiler.process(element.clauses, **options)})"
+
+
+class utf8_bytes(FunctionElement[bytes]):  # noqa: N801  (a function of SQL)
+    """The text of a value as bytes. A part of them is found at once; of a text the database counts the characters before it."""
+
+    type = LargeBinary()
+    inherit_cache = True
+
+    def __init__(self, value: Any) -> None:
+        super().__init__(cast(value, Text))
+
+
+@compiles(utf8_bytes, "postgresql")
+def _utf8_bytes_postgresql(element: utf8_bytes, compiler: Any, **options: Any) -> str:
+    return f"convert_to({compiler.process(element.clauses, **options)}, 'UTF8')"
+
+
+@compiles(utf8_bytes, "sqlite")
+def _utf8_bytes_sqlite(element: utf8_bytes, compiler: Any, **options: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **options)} AS BLOB)"

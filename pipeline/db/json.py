@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from pipeline.db.memory_budget import charge_parsing
+
 
 def dumps(value: Any) -> str:
     """Return JSON for a column. The standard library writes the integers that orjson refuses."""
@@ -17,7 +19,8 @@ def dumps(value: Any) -> str:
 
 
 def loads(text: str | bytes) -> Any:
-    """Return the value of JSON from a column."""
+    """Return the value of JSON from a column. Raises ReadTooLarge and ReadersBusy within a memory budget."""
+    charge_parsing(text)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

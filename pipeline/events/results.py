@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
-from sqlalchemy import Connection, Engine, select, tuple_
+from sqlalchemy import Connection, Engine, RowMapping, Text, cast, func, select, tuple_
 
 from config import Settings
 from models import Annotation, Artifact, Response, Task
 from pipeline.db.json import dumps
+from pipeline.db.sizes import ANNOTATION_VALUES, if_small, is_large, text_length
+from pipeline.db.streams import coalesced, stream_json
 from pipeline.events.subscriptions import RESPONSE, TASK
 from pipeline.jobs.queue import RetryLater
 from pipeline.service import Service
@@ -20,13 +21,16 @@ from pipeline.service import Service
 MAX_RESULT_BYTES = 64 * 1024
 """Size of a result in an event, as JSON. A larger one is a link."""
 MAX_RESULT_ANNOTATIONS = 1_000
-PAGE_SIZE = 1_000
+PAGE_SIZE = 200
+MAX_VALUE_CHARACTERS = 16 * 1024
+"""Values of a page up to this size are read at once. A larger text is null; a larger JSON value is read in pieces."""
 PENDING_RETRY_SECONDS = 5.0
 LINK_SECONDS = 7 * 24 * 3600
 PATH = "/results/"
 FOLLOW_UP_COMPLETED = "follow-up.completed"
 SHOWN = ("position", "uuid", "type", "label", "frame", "attributes", "geometry")
 """Columns of an annotation, as GET /tasks/{task_id}/annotations names them."""
+JSON_COLUMNS = ("attributes", "geometry")
 _COLUMNS = tuple(getattr(Annotation, name) for name in SHOWN)
 
 
@@ -40,8 +44,6 @@ class Version(NamedTuple):
     id: UUID
     task_id: str
     number: int
-    answer: Any
-    error: Any
     annotation_count: int
 
 
@@ -61,9 +63,7 @@ def with_result(service: Service, event: str, payload: Mapping[str, Any] | None)
 
 def find_version(connection: Connection, task_id: str, number: int | None = None) -> Version | None:
     """Return a response version of a task, or the current one; None if there is none, or if the task was purged."""
-    columns = (
-        Response.id, Response.task_id, Response.number, Response.answer, Response.error, Response.annotation_count,
-    )  # fmt: skip
+    columns = (Response.id, Response.task_id, Response.number, Response.annotation_count)
     is_chosen = Response.id == Task.response_id if number is None else Response.number == number
     statement = select(*columns).join(Task, Task.task_id == Response.task_id)
     statement = statement.where(Task.task_id == task_id, Task.purged_at.is_(None), is_chosen)
@@ -75,29 +75,37 @@ def _result(connection: Connection, settings: Settings, version: Version) -> dic
     pending = select(Artifact.id).where(Artifact.response_id == version.id, Artifact.state == "pending")
     if connection.scalar(pending.limit(1)) is not None:
         raise RetryLater("files of the result are being fetched", PENDING_RETRY_SECONDS)
-    result: dict[str, Any] = {
-        "response_number": version.number,
-        "answer": version.answer,
-        "error": version.error,
-    }
-    if version.annotation_count <= MAX_RESULT_ANNOTATIONS:
-        rows = connection.execute(_page(version.id, None, PAGE_SIZE)).mappings()
-        whole = {**result, "annotations": [_shown(row) for row in rows], "url": None}
-        if len(dumps(whole).encode()) <= MAX_RESULT_BYTES:
-            return whole
+    # The database may write spaces that the event does not have.
+    is_small = _characters(connection, version) <= 2 * MAX_RESULT_BYTES
+    if version.annotation_count <= MAX_RESULT_ANNOTATIONS and is_small:
+        values = select(Response.answer, Response.error).where(Response.id == version.id)
+        rows = connection.execute(_annotations(version.id, *_COLUMNS)).mappings()
+        result = {
+            "response_number": version.number,
+            **connection.execute(values).mappings().one(),
+            "annotations": [dict(row) for row in rows],
+            "url": None,
+        }
+        if len(dumps(result).encode()) <= MAX_RESULT_BYTES:
+            return result
+    nothing = dict.fromkeys(("answer", "error", "annotations"))
     link = signed_link(settings, version.task_id, version.number)
-    return {**dict.fromkeys(result), "response_number": version.number, "annotations": None, "url": link}
+    return {"response_number": version.number, **nothing, "url": link}
 
 
-def _page(response_id: UUID, after: tuple[int, int] | None, limit: int) -> Any:
-    statement = select(*_COLUMNS, Annotation.file).where(Annotation.response_id == response_id)
-    if after is not None:
-        statement = statement.where(tuple_(Annotation.file, Annotation.position) > tuple_(*after))
-    return statement.order_by(Annotation.file, Annotation.position).limit(limit)
+def _characters(connection: Connection, version: Version) -> int:
+    """Return the size of a result as JSON text, without its keys."""
+    answer = select(text_length(Response.answer, Response.error)).where(Response.id == version.id)
+    annotations = select(func.sum(text_length(*ANNOTATION_VALUES))).where(
+        Annotation.response_id == version.id
+    )
+    return sum(int(connection.scalar(size) or 0) for size in (answer, annotations))
 
 
-def _shown(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in SHOWN}
+def _annotations(response_id: UUID, *columns: Any) -> Any:
+    """Select annotations of a response in the order of their files and positions."""
+    statement = select(*columns).where(Annotation.response_id == response_id)
+    return statement.order_by(Annotation.file, Annotation.position)
 
 
 def signed_link(settings: Settings, task_id: str, number: int) -> str:
@@ -120,19 +128,54 @@ def _serializer(settings: Settings) -> URLSafeTimedSerializer:
     return URLSafeTimedSerializer(settings.secret_key, salt="weighbridge.results")
 
 
-def stream(reader: Engine, version: Version) -> Iterator[str]:
-    """Yield a result as JSON text in bounded memory, one transaction for each PAGE_SIZE annotations."""
+def stream(reader: Engine, version: Version) -> Iterator[bytes]:
+    """Yield a result as JSON text in bounded memory: no value of it is parsed."""
+    return coalesced(_pieces(reader, version))
+
+
+def _pieces(reader: Engine, version: Version) -> Iterator[bytes]:
     head = {"task_id": version.task_id, "response_number": version.number}
-    head |= {"answer": version.answer, "error": version.error}
-    yield json.dumps(head)[:-1] + ', "annotations": ['
-    after, separator = None, ""
-    while True:
-        with reader.begin() as connection:
-            rows = connection.execute(_page(version.id, after, PAGE_SIZE)).mappings().all()
+    yield dumps(head)[:-1].encode()
+    for name in ("answer", "error"):
+        yield f', "{name}": '.encode()
+        yield from stream_json(reader, getattr(Response, name), Response.id == version.id)
+    yield b', "annotations": ['
+    after, separator = None, b""
+    while rows := _page(reader, version.id, after):
         for row in rows:
-            yield separator + dumps(_shown(row))
-            separator = ", "
-        if len(rows) < PAGE_SIZE:
-            break
+            yield separator
+            yield from _written(reader, version.id, row)
+            separator = b", "
         after = (rows[-1]["file"], rows[-1]["position"])
-    yield "]}"
+    yield b"]}"
+
+
+def _page(reader: Engine, response_id: UUID, after: tuple[int, int] | None) -> Sequence[RowMapping]:
+    """Return the next PAGE_SIZE annotations, their JSON as text."""
+    values = (
+        cast(column, Text).label(column.key) if column.key in JSON_COLUMNS else column for column in _COLUMNS
+    )
+    sizes = (text_length(getattr(Annotation, name)).label(f"{name}_size") for name in JSON_COLUMNS)
+    bounded = (if_small(value, MAX_VALUE_CHARACTERS) if is_large(value) else value for value in values)
+    statement = _annotations(response_id, *bounded, *sizes, Annotation.file)
+    if after is not None:
+        statement = statement.where(tuple_(Annotation.file, Annotation.position) > tuple_(*after))
+    with reader.begin() as connection:
+        return connection.execute(statement.limit(PAGE_SIZE)).mappings().all()
+
+
+def _written(reader: Engine, response_id: UUID, row: RowMapping) -> Iterator[bytes]:
+    """Yield one annotation as a JSON object."""
+    yield dumps({name: row[name] for name in SHOWN if name not in JSON_COLUMNS})[:-1].encode()
+    is_row = (
+        Annotation.response_id == response_id,
+        Annotation.file == row["file"],
+        Annotation.position == row["position"],
+    )
+    for name in JSON_COLUMNS:
+        yield f', "{name}": '.encode()
+        if row[f"{name}_size"] > MAX_VALUE_CHARACTERS:
+            yield from stream_json(reader, getattr(Annotation, name), *is_row)
+        else:
+            yield (row[name] or "null").encode()
+    yield b"}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, cast
@@ -20,6 +21,7 @@ from models import Annotation, Backfill, Task
 from pipeline.access.audit import log_action
 from pipeline.db.dialect import insert
 from pipeline.db.ids import format_timestamp, new_id, utcnow
+from pipeline.db.memory_budget import ReadTooLarge, temporary_reads
 from pipeline.db.tables import has_tag
 from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.follow_ups.pauses import paused_workflows
@@ -82,7 +84,8 @@ def preview(
     for _, task_id in _ids(service, filters, None):
         if (limit is not None and seen.results >= limit) or seen.evaluated == max_evaluated:
             return
-        _evaluate(service, planned, seen, task_id)
+        with suppress(ReadTooLarge), temporary_reads():  # a web process leaves out what is too large for it
+            _evaluate(service, planned, seen, task_id)
         yield seen
 
 

@@ -9,6 +9,7 @@ from more_itertools import chunked
 from sqlalchemy import Connection, RowMapping, Text, case, cast, func, select
 
 from models import FollowUp, Join, Response, Task
+from pipeline.db.sizes import if_small
 from pipeline.follow_ups.joins import described
 from pipeline.follow_ups.runs import run_of
 from workflows.definition.money import Prices
@@ -17,6 +18,8 @@ MAX_DESCENDANTS = 10_000
 """Descendants that are returned."""
 MAX_ANSWER_LENGTH = 300
 """Characters of an answer, as JSON, that is shown with a descendant."""
+MAX_RESULT_CHARACTERS = 16 * 1024
+"""Characters of a reducer's result, as JSON, that is shown with a join."""
 ID_BATCH_SIZE = 500
 
 Row = dict[str, Any]
@@ -37,9 +40,6 @@ def lineage(
     descendants, truncated = _down(connection, task_id, annotation)
     root = ancestors[0]["task_id"]
     everything = descendants if root == task_id and annotation is None else _down(connection, root, None)[0]
-    for ancestor in ancestors:
-        params = ancestor.pop("params") or {}
-        ancestor["attachment"] = params.get("attachment", params.get("attachments"))
     ids = [root, *(row["task_id"] for row in everything if row["task_id"] is not None)]
     return {
         "task_id": task_id,
@@ -61,7 +61,8 @@ def _up(connection: Connection, task_id: str | None) -> list[Row]:
                 Task.task_id,
                 Task.type,
                 Task.status,
-                Task.params,
+                Task.params["attachment"].label("attachment"),
+                Task.params["attachments"].label("attachments"),
                 FollowUp.unique_id,
                 FollowUp.workflow,
                 FollowUp.step,
@@ -78,8 +79,13 @@ def _up(connection: Connection, task_id: str | None) -> list[Row]:
         if row["unique_id"] is not None:
             source = {name: row[name] for name in ("unique_id", "workflow", "step")}
             source |= {"task_id": row["source_task_id"], "annotation": row["source_annotation"]}
+        attachment = row["attachments"] if row["attachment"] is None else row["attachment"]
         found.append(
-            {**{name: row[name] for name in ("task_id", "type", "status", "params")}, "source": source}
+            {
+                **{name: row[name] for name in ("task_id", "type", "status")},
+                "attachment": attachment,
+                "source": source,
+            }
         )
         task_id = row["source_task_id"]
     return found[::-1]
@@ -138,7 +144,9 @@ def _follow_ups(
 def _joins(connection: Connection, ids: Sequence[str]) -> list[Row]:
     found: list[Row] = []
     for some in chunked(ids, ID_BATCH_SIZE):
-        statement = select(*Join.__table__.c).where(Join.source_task_id.in_(some))
+        columns = (column for column in Join.__table__.c if column.key != "result")
+        result = if_small(Join.result, MAX_RESULT_CHARACTERS)
+        statement = select(*columns, result).where(Join.source_task_id.in_(some))
         ordered = statement.order_by(Join.opened_at, Join.id)
         found += [described(join) for join in connection.execute(ordered).mappings()]
     return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +13,7 @@ from sqlalchemy import Connection, select
 from models import FollowUp as Row
 from models import Job
 from pipeline.db.ids import format_timestamp
+from pipeline.db.memory_budget import ReadTooLarge, is_bounded
 from pipeline.follow_ups.activation import late_steps
 from pipeline.follow_ups.joins import pending_children
 from pipeline.follow_ups.limits import claim, read_budget
@@ -28,6 +31,17 @@ from workflows.planning.view import View
 
 MAX_PREVIEW_STEPS = 10_000_000
 """Evaluation steps of one workflow in a preview: the web process computes it, which also receives callbacks."""
+MAX_PREVIEW_SIZE = 500_000
+"""Elements of all requests of one workflow in a preview by a web process."""
+
+
+@contextmanager
+def _preview_budget() -> Iterator[None]:
+    """Bound what a preview computes. Raises ReadTooLarge where a web process would hold too large requests."""
+    with plan_budget(MAX_PREVIEW_STEPS, MAX_PREVIEW_SIZE if is_bounded() else math.inf) as budget:
+        yield
+    if budget.size_left < 0:
+        raise ReadTooLarge
 
 
 class Preview:
@@ -48,10 +62,10 @@ class Preview:
 
     def of(self, view: View) -> Iterator[dict[str, Any]]:
         """Yield {unique_id, workflow, step, state, reason, reason_code, type, cost, request} of each follow-up of a result, with the request as
-        Scale would receive it. state: created, held, skipped or already_exists."""
+        Scale would receive it. state: created, held, skipped or already_exists. Raises ReadTooLarge in a web process."""
         settings, prices = self._service.settings, self._service.prices
         for workflow in self._chosen:
-            with plan_budget(MAX_PREVIEW_STEPS):
+            with _preview_budget():
                 planned = plan(view, workflow, settings.unique_id_prefix)
             for follow_up in planned:
                 state, reason = self._state(workflow, follow_up)
@@ -93,7 +107,7 @@ def explanations(
     for workflow in chosen:
         children = pending_children(connection, view.task_id, workflow)
         late = late_steps(connection, workflow, view.task_id)
-        with plan_budget(MAX_PREVIEW_STEPS):
+        with _preview_budget():
             steps = explain(view, workflow, service.settings.unique_id_prefix, children)
         for step in steps:
             follow_ups = [

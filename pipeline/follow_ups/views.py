@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, bindparam, or_, select
 from models import Annotation, Artifact, Delivery, FollowUp, Response, WorkflowPause
 from pipeline.db.compiled import Record, connected, fetch_one
 from pipeline.db.ids import created_at, format_timestamp, utcnow
+from pipeline.db.sizes import charge_annotations
 from pipeline.db.tables import TASKS
 from pipeline.receive.ordering import TYPED_KEYS
 from scale.annotations import Annotation as Value
@@ -249,10 +250,10 @@ def annotations_of_files(connection: Connection, response_id: UUID) -> list[dict
         Annotation.attributes,
         Annotation.geometry,
     )
+    in_files = (Annotation.response_id == response_id, Annotation.file > 0)
+    charge_annotations(connection, *in_files)
     rows = connection.execute(
-        select(*columns)
-        .where(Annotation.response_id == response_id, Annotation.file > 0)
-        .order_by(Annotation.file, Annotation.position)
+        select(*columns).where(*in_files).order_by(Annotation.file, Annotation.position)
     )
     return [
         flat_object(Value(0, row.type, row.label, row.uuid, row.frame, row.attributes, row.geometry, None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 from typing import Any
 
@@ -12,7 +13,9 @@ from more_itertools import chunked
 from sqlalchemy import Connection, func, select
 
 from models import Annotation, FollowUp, Join
-from pipeline.insights.tasks import ID_BATCH_SIZE, Row, answers_of
+from pipeline.db.memory_budget import ReadTooLarge, temporary_reads
+from pipeline.db.sizes import charge_annotations
+from pipeline.insights.tasks import Row, categories_of
 from scale.geometry import Bounds, bounds, iou_matrix
 from workflows.planning.joins import AGREED
 
@@ -23,6 +26,8 @@ MAX_UNITS = 500
 MAX_COPIES = 5
 MAX_SHAPES = 1_000
 """Shapes of one copy that are compared."""
+UNITS_BATCH_SIZE = 10
+"""Items whose shapes are in memory at once."""
 DEFINITIONS: Mapping[str, str] = {
     "items": f"Items of which two or more copies are completed, of the newest {MAX_UNITS}.",
     "categories": "Items that two or more copies answered with a category.",
@@ -111,18 +116,17 @@ def _joins(
 ) -> dict[tuple[str, str], list[tuple[str | None, float]]]:
     """Return (workflow, awaited step) → (conclusion, agreement) of each decided join."""
     wanted = set(steps)
-    statement = select(Join.workflow, Join.awaited_step, Join.conclusion, Join.result)
+    statement = select(Join.workflow, Join.awaited_step, Join.conclusion, Join.result["agreement"])
     found: dict[tuple[str, str], list[tuple[str | None, float]]] = defaultdict(list)
-    for workflow, step, conclusion, result in connection.execute(statement.where(Join.fired_at.is_not(None))):
-        value = (result or {}).get("agreement")
+    for workflow, step, conclusion, value in connection.execute(statement.where(Join.fired_at.is_not(None))):
         if (workflow, step) in wanted and isinstance(value, int | float):
             found[workflow, step].append((conclusion, float(value)))
     return found
 
 
 def _categories(connection: Connection, units: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    answers = answers_of(connection, [one for unit in units for one in unit])
-    given = [[value for one in unit if (value := _category(answers.get(one)))] for unit in units]
+    categories = categories_of(connection, [one for unit in units for one in unit])
+    given = [[value for one in unit if (value := _category(categories.get(one)))] for unit in units]
     rated = [unit for unit in given if len(unit) > 1]
     pairs = [a == b for unit in rated for a, b in combinations(unit, 2)]
     return {
@@ -132,9 +136,8 @@ def _categories(connection: Connection, units: Sequence[Sequence[Any]]) -> dict[
     }
 
 
-def _category(answer: Any) -> str | None:
+def _category(category: Any) -> str | None:
     """Return the category of an answer; of several of them, all as one value."""
-    category = answer.get("category") if isinstance(answer, dict) else None
     if isinstance(category, list) and category and all(isinstance(one, str) for one in category):
         return " + ".join(sorted(category))
     return category if isinstance(category, str) else None
@@ -143,7 +146,7 @@ def _category(answer: Any) -> str | None:
 def _shapes(connection: Connection, units: Sequence[Sequence[Any]]) -> dict[str, Any]:
     scores: list[float] = []
     overlaps: list[float] = []
-    for some in chunked(units, ID_BATCH_SIZE // MAX_COPIES):
+    for some in chunked(units, UNITS_BATCH_SIZE):
         found = _shapes_of(connection, [one for unit in some for one in unit])
         for unit in some:
             for a, b in combinations([found.get(one, []) for one in unit], 2):
@@ -158,16 +161,19 @@ def _shapes_of(connection: Connection, response_ids: Sequence[Any]) -> dict[Any,
     columns = (
         Annotation.response_id, Annotation.type, Annotation.label, Annotation.frame, Annotation.geometry
     )  # fmt: skip
-    statement = select(*columns).where(
+    conditions = (
         Annotation.response_id.in_(response_ids),
         Annotation.type.in_(AREAS),
         Annotation.warning.is_(None),
         Annotation.position < MAX_SHAPES,
     )
     found: dict[Any, list[Shape]] = defaultdict(list)
-    for response_id, *kind, geometry in connection.execute(statement):
-        if (place := bounds(geometry)) is not None:
-            found[response_id].append((tuple(kind), place))
+    # What is too large for a web process is left out there.
+    with suppress(ReadTooLarge), temporary_reads():
+        charge_annotations(connection, *conditions)
+        for response_id, *kind, geometry in connection.execute(select(*columns).where(*conditions)):
+            if (place := bounds(geometry)) is not None:
+                found[response_id].append((tuple(kind), place))
     return found
 
 

@@ -10,12 +10,15 @@ from more_itertools import chunked
 from sqlalchemy import Connection, func, select
 
 from models import Annotation
+from pipeline.db.memory_budget import ReadTooLarge, temporary_reads
 from pipeline.insights.tasks import ID_BATCH_SIZE, Row
 from pipeline.operations.diff import TooDense, diff
 from pipeline.operations.queries.filters import Gone
-from pipeline.operations.queries.responses import TooManyAnnotations, annotation_values
+from pipeline.operations.queries.responses import TooManyAnnotations, compared_annotations
 
 MAX_LABELS = 50
+MAX_LABEL_CHARACTERS = 500
+MAX_DISTINCT_LABELS = 10_000
 MAX_FIXED_TASKS = 200
 MAX_FIXED_ANNOTATIONS = 100_000
 LABEL_DEFINITIONS: Mapping[str, str] = {
@@ -37,13 +40,16 @@ def labels_by_week(connection: Connection, tasks: Sequence[Row]) -> list[dict[st
             by_week[row["week"]].append(row["response_id"])
     for week, ids in by_week.items():
         for some in chunked(ids, ID_BATCH_SIZE):
+            start = func.substr(Annotation.label, 1, MAX_LABEL_CHARACTERS).label("start")
             statement = (
-                select(Annotation.label, func.count())
+                select(start, func.count())
                 .where(Annotation.response_id.in_(some))
-                .group_by(Annotation.label)
+                .group_by(start.name)  # PostgreSQL compares no parameters
+                .order_by(func.count().desc())
+                .limit(MAX_DISTINCT_LABELS)
             )
-            for label, count in connection.execute(statement):
-                counts[week][label] += count
+            for name, count in connection.execute(statement):
+                counts[week][name] += count
     total: Counter[str | None] = Counter()
     for of_week in counts.values():
         total.update(of_week)
@@ -67,10 +73,10 @@ def label_changes(connection: Connection, tasks: Sequence[Row]) -> list[dict[str
         if annotations > MAX_FIXED_ANNOTATIONS:
             break
         try:
-            before = annotation_values(connection, row["task_id"], 1)
-            after = annotation_values(connection, row["task_id"], row["response_count"])
+            with temporary_reads():
+                before, after = compared_annotations(connection, row["task_id"], 1, row["response_count"])
             found = diff(before, after)
-        except (TooDense, TooManyAnnotations, Gone, LookupError):
+        except (TooDense, TooManyAnnotations, ReadTooLarge, Gone, LookupError):
             continue
         kept = Counter(one.label for one in before)
         for one in found.removed:

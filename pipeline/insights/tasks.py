@@ -13,12 +13,15 @@ from sqlalchemy import Connection, func, select
 from models import Delivery, FollowUp, Response, Task
 from pipeline.datasets.filters import Unusable
 from pipeline.datasets.selection import task_at
+from pipeline.db.memory_budget import ReadTooLarge, temporary_reads
+from pipeline.db.sizes import if_small
 from workflows.definition.model import INPUT
 
 GROUPS = ("project", "workflow", "step", "week", "type", "batch", "status")
 MAX_REBUILT = 5_000
 """Tasks that are computed again from their deliveries, for numbers of an earlier moment."""
 ID_BATCH_SIZE = 500
+MAX_CATEGORY_CHARACTERS = 1_000
 ENDED = ("completed", "canceled", "error")
 REBUILT = (
     "type", "project", "batch", "status", "created_at", "completed_at", "review_status", "response_id",
@@ -104,8 +107,12 @@ def _changed_after(connection: Connection, as_of: datetime) -> frozenset[str]:
 def _rebuild(connection: Connection, row: Row, as_of: datetime) -> bool:
     """Set what the deliveries up to `as_of` say of a task. Return whether it was known then."""
     try:
-        earlier = task_at(connection, row["task_id"], as_of)
-    except Unusable:  # its bodies were purged: what is known now is all there is
+        with temporary_reads():
+            earlier = task_at(connection, row["task_id"], as_of)
+    except (
+        Unusable,
+        ReadTooLarge,
+    ):  # its bodies were purged, or are too large here: what is known now is all there is
         return True
     if earlier is None:
         return False
@@ -134,10 +141,13 @@ def counted_tasks(
     ]
 
 
-def answers_of(connection: Connection, response_ids: Sequence[Any]) -> dict[Any, Any]:
-    """Return the answer of each of these responses."""
+def categories_of(connection: Connection, response_ids: Sequence[Any]) -> dict[Any, Any]:
+    """Return the `category` of each response's answer; None for one of more than MAX_CATEGORY_CHARACTERS."""
+    category = if_small(Response.answer["category"].label("category"), MAX_CATEGORY_CHARACTERS)
     found: dict[Any, Any] = {}
     for some in chunked(response_ids, ID_BATCH_SIZE):
-        statement = select(Response.id, Response.answer).where(Response.id.in_(some))
-        found.update((row.id, row.answer) for row in connection.execute(statement))
+        statement = select(Response.id, category)
+        found.update(
+            (row.id, row.category) for row in connection.execute(statement.where(Response.id.in_(some)))
+        )
     return found

@@ -64,7 +64,7 @@ def diff(before: Sequence[Annotation], after: Sequence[Annotation]) -> Diff:
     """Return what makes `after` of `before`. Numbers are compared by value, so 1 and 1.0 are the same place."""
     found = Diff()
     pairs, left, came = _same(before, after, _uuid, "uuid")
-    same, left, came = _same(left, came, _geometry, "geometry")
+    same, left, came = _same(left, came, _Geometry, "geometry")
     placed, left, came = _placed(left, came)
     for change in sorted(pairs + same + placed, key=lambda change: _order(change.after)):
         old, new = change.before, change.after
@@ -94,14 +94,35 @@ def _uuid(row: Annotation) -> Hashable:
     return None if row.uuid is None else (row.uuid, row.frame)
 
 
-def _geometry(row: Annotation) -> Hashable:
-    return (row.type, row.frame, _hashable(row.geometry))
+class _Geometry:
+    """The key of annotations with one type, frame and geometry. It copies none of them, because they may be large."""
+
+    __slots__ = ("_hash", "_row")
+
+    def __init__(self, row: Annotation) -> None:
+        self._row = row
+        self._hash = hash((row.type, row.frame, _hash_of(row.geometry)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Geometry) and self._values() == other._values()
+
+    def _values(self) -> tuple[Any, ...]:
+        return self._row.type, self._row.frame, self._row.geometry
 
 
-def _hashable(value: Any) -> Hashable:
+def _hash_of(value: Any) -> int:
+    """Return a number that is equal for equal JSON values."""
     if isinstance(value, dict):
-        return frozenset((name, _hashable(inner)) for name, inner in value.items())
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+        return sum(hash((name, _hash_of(inner))) for name, inner in value.items())
+    if isinstance(value, list):
+        found = len(value)
+        for inner in value:
+            found = hash((found, _hash_of(inner)))
+        return found
+    return hash(value)
 
 
 def _same(
@@ -212,22 +233,26 @@ def _best(olds: list[Annotation], news: list[Annotation], budget: int) -> tuple[
     compared = int((last - first).clip(min=0).sum())
     if compared > budget:
         raise TooDense(
-            f"the versions need more than {MAX_COMPARISONS:,} comparisons of overlapping annotations; compare exports instead"
+            f"the versions need more than {MAX_COMPARISONS:,} comparisons of overlapping annotations"
         )
-    candidates: list[tuple[float, int, int]] = []
+    candidates: list[tuple[Scores, NDArray[np.intp], NDArray[np.intp]]] = []
     for at in range(len(olds)):
         near = order[first[at] : last[at]]
         scores = kind.score(old[at], new[near])
         close = np.flatnonzero(scores >= kind.least)
         if len(close) > MAX_CANDIDATES:
             close = close[np.argsort(-scores[close], kind="stable")[:MAX_CANDIDATES]]
-        candidates += [(-float(scores[which]), at, int(near[which])) for which in close]
+        if len(close):
+            candidates.append((scores[close], np.full(len(close), at), near[close]))
     taken: set[int] = set()
     matches: dict[int, Change] = {}
-    for worse, at, to in sorted(candidates):
-        if at not in taken and to not in matches:
-            taken.add(at)
-            matches[to] = Change(olds[at], news[to], kind.matched_by, round(abs(worse), 4))
+    if candidates:
+        scores, ats, tos = map(np.concatenate, zip(*candidates, strict=True))
+        for which in np.lexsort((tos, ats, -scores)):
+            at, to = int(ats[which]), int(tos[which])
+            if at not in taken and to not in matches:
+                taken.add(at)
+                matches[to] = Change(olds[at], news[to], kind.matched_by, round(abs(float(scores[which])), 4))
     return matches, compared
 
 

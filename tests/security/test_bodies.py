@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from models import Artifact, Delivery, Job
+from models import Artifact, Delivery, Job, Task
 from pipeline.receive import receive
 from pipeline.service import Service
 from scale import envelope
@@ -80,6 +80,17 @@ def test_a_response_that_names_too_many_files_is_quarantined_without_a_job(servi
     assert only(service, Delivery)["reason"] == "the response names 10,001 files; at most 10,000 are fetched"
     assert table(service, Artifact) == []
     assert table(service, Job) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["type", "status", "project", "batch", "unique_id", "urgency", "customer_review_status"]
+)
+def test_a_word_that_tasks_are_grouped_by_has_a_bound(service: Service, name: str) -> None:
+    body = callback({"a": 1}, **{name: "x" * 10_001})
+    assert receive_callback(service, body).status == "processed"
+    (warning,) = only(service, Delivery)["warnings"]
+    assert warning == f"task.{name} has 10,001 characters, more than 10,000"
+    assert "x" * 10_001 not in only(service, Task).values()  # `extra` keeps it
 
 
 def boxes(n: int) -> bytes:

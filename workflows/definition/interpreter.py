@@ -34,25 +34,36 @@ class TooExpensive(jmespath.exceptions.JMESPathError):
     """Raised when an evaluation exceeds its bounds."""
 
 
-class _PlanBudget:
-    """Steps left for one result and one workflow."""
+class PlanBudget:
+    """Steps, and size of values, that are left for one result and one workflow."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, size: float) -> None:
         self.left = steps
+        self.size_left = size
+
+    def take_size(self, size: int) -> None:
+        """Count the size of a value that a request is given. Raises TooExpensive."""
+        self.size_left -= size
+        if self.size_left < 0:
+            raise TooExpensive("gives more than all values of the plan together may have")
 
 
-_PLAN: ContextVar[_PlanBudget | None] = ContextVar("plan_budget", default=None)
+_PLAN: ContextVar[PlanBudget | None] = ContextVar("plan_budget", default=None)
 
 
 @contextlib.contextmanager
-def plan_budget(steps: int = MAX_PLAN_STEPS) -> Iterator[None]:
-    """Bound the steps of all evaluations within the block. A block inside another one shares its budget."""
-    if _PLAN.get() is not None:
-        yield
+def plan_budget(steps: int = MAX_PLAN_STEPS, size: float = math.inf) -> Iterator[PlanBudget]:
+    """Bound the steps of all evaluations within the block, and the size of all values that they give to requests.
+
+    A block inside another one shares its budget.
+    """
+    if (outer := _PLAN.get()) is not None:
+        yield outer
         return
-    token = _PLAN.set(_PlanBudget(steps))
+    budget = PlanBudget(steps, size)
+    token = _PLAN.set(budget)
     try:
-        yield
+        yield budget
     finally:
         _PLAN.reset(token)
 
@@ -169,7 +180,12 @@ def check_value(value: Any) -> None:
 
     ValueError says what is wrong; TooExpensive if it is too large.
     """
-    measure(value, MAX_VALUE_SIZE)
+    budget = _PLAN.get()
+    if budget is not None:
+        budget.take_size(0)  # nothing more is measured once the budget is spent
+    size = measure(value, MAX_VALUE_SIZE)
+    if budget is not None:
+        budget.take_size(size)
     stack = [value]
     while stack:
         inner = stack.pop()

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from models import Artifact
+from pipeline.db.sizes import read_row
 from pipeline.operations.queries.filters import Filters, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, paginate
 
 STATES = ("pending", "stored", "failed")
+MAX_OF_RESPONSE = 1000
 COLUMNS = (
     Artifact.id,
     Artifact.task_id,
@@ -30,30 +32,31 @@ COLUMNS = (
     Artifact.purged_at,
 )
 
-LARGE = (Artifact.details, Artifact.url, Artifact.reason)
-
 
 def list_artifacts(
     connection: Connection, filters: Filters, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
 ) -> Page:
     """Return artifacts of all responses, newest first. Filters: state, task_id."""
     statement = select(*COLUMNS).where(*equal(Artifact, ("state", "task_id"), filters))
-    return paginate(connection, statement, [Artifact.id], limit=limit, cursor=cursor, large=LARGE)
+    return paginate(connection, statement, [Artifact.id], limit=limit, cursor=cursor)
 
 
 def get_artifact(connection: Connection, artifact_id: UUID) -> Mapping[str, Any]:
     """Return one artifact. Raises NotFound."""
-    statement = select(*COLUMNS).where(Artifact.id == artifact_id)
-    row = connection.execute(statement).mappings().one_or_none()
+    row = read_row(connection, _DETAIL, id=artifact_id)
     if row is None:
         raise NotFound(f"no artifact {artifact_id} is known")
-    return dict(row)
+    return row
 
 
-def artifacts_of_response(connection: Connection, response_id: UUID) -> list[Mapping[str, Any]]:
-    """Return the artifacts of one response version, in the order of their appearance."""
-    statement = select(*COLUMNS).where(Artifact.response_id == response_id).order_by(Artifact.ordinal)
-    return [dict(row) for row in connection.execute(statement).mappings()]
+_DETAIL = select(*COLUMNS).where(Artifact.id == bindparam("id"))
+
+
+def artifacts_of_response(connection: Connection, response_id: UUID) -> Sequence[Mapping[str, Any]]:
+    """Return the first artifacts of one response version, in the order of their appearance: one page of them."""
+    statement = select(*COLUMNS).where(Artifact.response_id == response_id)
+    file = Artifact.ordinal.label("file")
+    return paginate(connection, statement, [file], limit=MAX_OF_RESPONSE, ascending=True).rows
 
 
 def matching_ids(connection: Connection, filters: Filters) -> Sequence[UUID]:

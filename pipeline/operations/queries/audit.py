@@ -25,6 +25,4 @@ def list_audit_entries(
     statement = select(*COLUMNS).where(*equal(AuditEntry, ("actor", "action", "subject"), filters))
     if (since := filters.get("since")) is not None:
         statement = statement.where(AuditEntry.at >= since)
-    return paginate(
-        connection, statement, [AuditEntry.id], limit=limit, cursor=cursor, large=(AuditEntry.details,)
-    )
+    return paginate(connection, statement, [AuditEntry.id], limit=limit, cursor=cursor)

@@ -24,4 +24,4 @@ def list_batches(
         Batch.name, Batch.environment, Batch.project, Batch.status, Batch.clock, Batch.details, changed
     ).where(*equal(Batch, FILTERS, filters))
     key = [changed, Batch.environment, Batch.name]
-    return paginate(connection, statement, key, limit=limit, cursor=cursor, large=(Batch.details,))
+    return paginate(connection, statement, key, limit=limit, cursor=cursor)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, func, literal, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, LargeBinary, bindparam, func, literal, select, text
 
 from models import Delivery, DeliveryBody
-from pipeline.db.bodies import read_body
+from pipeline.db import bodies
 from pipeline.db.dialect import byte_position
 from pipeline.db.ids import first_id_at, utcnow
+from pipeline.db.sizes import read_row
 from pipeline.operations.queries.filters import Filters, Gone, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, count_up_to, paginate
 
@@ -82,9 +84,7 @@ def list_deliveries(
 ) -> Page:
     """Return deliveries, newest first."""
     statement = select(*COLUMNS).where(*conditions(filters))
-    return paginate(
-        connection, statement, [Delivery.id], limit=limit, cursor=cursor, large=(Delivery.warnings,)
-    )
+    return paginate(connection, statement, [Delivery.id], limit=limit, cursor=cursor)
 
 
 def count_deliveries(connection: Connection, filters: Filters) -> int:
@@ -110,23 +110,37 @@ def latest_id(connection: Connection) -> UUID | None:
 
 def get_delivery(connection: Connection, delivery_id: UUID) -> Mapping[str, Any]:
     """Return one delivery with its headers and review, without its body. Raises NotFound."""
-    return _get(connection, delivery_id, *COLUMNS, Delivery.headers, Delivery.review)
+    row = read_row(connection, _DETAIL, id=delivery_id)
+    if row is None:
+        raise _not_found(delivery_id)
+    return row
 
 
-def get_body(connection: Connection, delivery_id: UUID) -> bytes:
-    """Return the bytes of a delivery as they were received. Raises NotFound, Gone if they were purged, and BodyMissing."""
-    body = read_body(connection, delivery_id)
-    if body is None:
-        row = _get(connection, delivery_id, Delivery.purged_at)
-        raise Gone(f"the body of delivery {delivery_id} was purged on {row['purged_at']:%Y-%m-%d}")
-    return body
+_DETAIL = select(*COLUMNS, Delivery.headers, Delivery.review).where(Delivery.id == bindparam("id"))
+
+
+def stream_body(reader: Engine, delivery_id: UUID, start: int = 0) -> Iterator[bytes]:
+    """Return the bytes of a delivery from `start` on, in chunks. Raises NotFound, Gone if they were purged, and BodyMissing.
+
+    The first chunk is read at once: what is raised later is a fault, such as a purge meanwhile.
+    """
+    with reader.begin() as connection:
+        purged_at = _get(connection, delivery_id, Delivery.purged_at)["purged_at"]
+    if purged_at is not None:
+        raise Gone(f"the body of delivery {delivery_id} was purged on {purged_at:%Y-%m-%d}")
+    chunks = bodies.stream_body(reader, delivery_id, start)
+    return chain((next(chunks, b""),), chunks)
 
 
 def _get(connection: Connection, delivery_id: UUID, *columns: Any) -> Mapping[str, Any]:
     row = connection.execute(select(*columns).where(Delivery.id == delivery_id)).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"no delivery {delivery_id} is known")
+        raise _not_found(delivery_id)
     return dict(row)
+
+
+def _not_found(delivery_id: UUID) -> NotFound:
+    return NotFound(f"no delivery {delivery_id} is known")
 
 
 def quarantine_reasons(connection: Connection, limit: int = 50) -> list[Mapping[str, Any]]:

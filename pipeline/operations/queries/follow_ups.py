@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from more_itertools import chunked
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from models import FollowUp, Join
+from pipeline.db.sizes import read_row
 from pipeline.operations.queries.filters import Filters, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, count_up_to, paginate
 
@@ -41,9 +42,7 @@ def list_follow_ups(
 ) -> Page:
     """Return follow-ups, the most recently planned first."""
     statement = select(*COLUMNS, FollowUp.id).where(*equal(FollowUp, FILTERS, filters))
-    return paginate(
-        connection, statement, [FollowUp.id], limit=limit, cursor=cursor, large=(FollowUp.reason,)
-    )
+    return paginate(connection, statement, [FollowUp.id], limit=limit, cursor=cursor)
 
 
 def count_follow_ups(connection: Connection, filters: Filters) -> int:
@@ -53,11 +52,15 @@ def count_follow_ups(connection: Connection, filters: Filters) -> int:
 
 def get_follow_up(connection: Connection, unique_id: str) -> Mapping[str, Any]:
     """Return one follow-up with its request. Raises NotFound."""
-    statement = select(*COLUMNS, FollowUp.request, FollowUp.files).where(FollowUp.unique_id == unique_id)
-    row = connection.execute(statement).mappings().one_or_none()
+    row = read_row(connection, _DETAIL, unique_id=unique_id)
     if row is None:
         raise NotFound(f"no follow-up {unique_id} is known")
-    return dict(row)
+    return row
+
+
+_DETAIL = select(*COLUMNS, FollowUp.request, FollowUp.files).where(
+    FollowUp.unique_id == bindparam("unique_id")
+)
 
 
 def matching_unique_ids(

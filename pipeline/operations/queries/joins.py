@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from models import Join
+from pipeline.db.sizes import read_row
 from pipeline.follow_ups.joins import described, members_of
 from pipeline.operations.queries.filters import Filters, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, paginate
@@ -26,15 +27,16 @@ def list_joins(
     if (outcome := filters.get("outcome")) is not None:
         conditions.append(Join.fired_at.is_(None) if outcome == WAITING else Join.verdict == outcome)
     statement = select(*Join.__table__.c).where(*conditions)
-    page = paginate(
-        connection, statement, [Join.opened_at, Join.id], limit=limit, cursor=cursor, large=(Join.result,)
-    )
+    page = paginate(connection, statement, [Join.opened_at, Join.id], limit=limit, cursor=cursor)
     return Page([described(row) for row in page.rows], page.next_cursor)
 
 
 def get_join(connection: Connection, join_id: str) -> Record:
     """Return one join with its members. Raises NotFound."""
-    row = connection.execute(select(*Join.__table__.c).where(Join.id == join_id)).mappings().one_or_none()
+    row = read_row(connection, _DETAIL, id=join_id)
     if row is None:
         raise NotFound(f"no join {join_id} is known")
     return {**described(row), "members": members_of(connection, row)}
+
+
+_DETAIL = select(*Join.__table__.c).where(Join.id == bindparam("id"))

@@ -9,18 +9,16 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, Uuid, func, literal, select, tuple_
+from sqlalchemy import Connection, Select, Subquery, Uuid, func, literal, select, tuple_
 from sqlalchemy.types import TypeEngine
 
 from models.columns import UtcDateTime
 from pipeline.db.ids import parse_timestamp
-from pipeline.operations.queries.sizes import text_length
+from pipeline.db.sizes import MAX_PAGE_CHARACTERS, if_small, is_large, text_length
 
 Record = dict[str, Any]
 
 DEFAULT_LIMIT = 100
-MAX_PAGE_CHARACTERS = 8 * 1024 * 1024
-"""A page ends before the row that exceeds this. Its first row is always there."""
 
 
 class InvalidCursor(ValueError):
@@ -41,18 +39,18 @@ class Page:
 
 def paginate(
     connection: Connection,
-    statement: Any,
+    statement: Select[*tuple[Any, ...]],
     key: Sequence[Any],
     *,
     limit: int = DEFAULT_LIMIT,
     cursor: str | None = None,
     ascending: bool = False,
-    large: Sequence[Any] = (),
+    kept: Sequence[Any] = (),
 ) -> Page:
     """Return one page of `statement` in the order of `key`: columns that it selects, unique together.
 
-    `large` are columns whose values may be megabytes: with them a page has fewer rows than `limit` if its text would
-    exceed MAX_PAGE_CHARACTERS, and the database sends no more. Raises InvalidCursor.
+    A value of more than MAX_VALUE_CHARACTERS is None, and a page has fewer rows than `limit` if they would have more than
+    MAX_PAGE_CHARACTERS; the database sends no more. `kept`: columns whose values are never None. Raises InvalidCursor.
     """
     if cursor:
         position = tuple_(*key) if len(key) > 1 else key[0]
@@ -62,13 +60,11 @@ def paginate(
         start = tuple_(*values) if len(key) > 1 else values[0]
         statement = statement.where(position > start if ascending else position < start)
     order = [column.asc() if ascending else column.desc() for column in key]
-    statement = statement.order_by(*order).limit(limit + 1)
-    if large:
-        statement = _within_size(statement, key, large, ascending)
+    statement = _within_size(statement.order_by(*order).limit(limit + 1), key, kept, ascending)
     found = [dict(row) for row in connection.execute(statement).mappings()]
     rows = found[:limit]
-    has_more = len(found) > limit or bool(large and found and found[0][AVAILABLE] > len(found))
-    for row in rows if large else ():
+    has_more = bool(found) and found[0][AVAILABLE] > len(rows)
+    for row in rows:
         del row[AVAILABLE], row[PRECEDING], row[SIZE]
     return Page(rows, _encode([rows[-1][column.key] for column in key]) if has_more else None)
 
@@ -86,17 +82,29 @@ def count_up_to(connection: Connection, statement: Any, limit: int = MAX_COUNTED
 SIZE, PRECEDING, AVAILABLE = "_size", "_preceding", "_available"
 
 
-def _within_size(statement: Any, key: Sequence[Any], large: Sequence[Any], ascending: bool) -> Any:
-    """Select the rows of `statement` before which there are at most MAX_PAGE_CHARACTERS."""
-    sized = statement.add_columns(text_length(*large).label(SIZE)).subquery()
-    names = [sized.c[column.key] for column in key]
-    order = [name.asc() if ascending else name.desc() for name in names]
-    preceding = func.sum(sized.c[SIZE]).over(order_by=order, rows=(None, -1))
+def _within_size(
+    statement: Select[*tuple[Any, ...]], key: Sequence[Any], kept: Sequence[Any], ascending: bool
+) -> Select[Any]:
+    """Select the first row of `statement`, and those up to which there are at most MAX_PAGE_CHARACTERS."""
+    names = {column.key for column in (*key, *kept)}
+    columns = [
+        if_small(column) if is_large(column) and column.key not in names else column
+        for column in statement.selected_columns
+    ]
+    size = text_length(*(column for column in columns if is_large(column))).label(SIZE)
+    sized = statement.with_only_columns(*columns, size, maintain_column_froms=True).subquery()
+    preceding = func.sum(sized.c[SIZE]).over(order_by=_ordered(sized, key, ascending), rows=(None, -1))
     counted = select(
         sized, func.coalesce(preceding, 0).label(PRECEDING), func.count().over().label(AVAILABLE)
     ).subquery()
-    order = [counted.c[column.key].asc() if ascending else counted.c[column.key].desc() for column in key]
-    return select(counted).where(counted.c[PRECEDING] < MAX_PAGE_CHARACTERS).order_by(*order)
+    is_within = counted.c[PRECEDING] + counted.c[SIZE] <= MAX_PAGE_CHARACTERS
+    is_first = counted.c[PRECEDING] == 0
+    return select(counted).where(is_within | is_first).order_by(*_ordered(counted, key, ascending))
+
+
+def _ordered(rows: Subquery, key: Sequence[Any], ascending: bool) -> list[Any]:
+    columns = [rows.c[column.key] for column in key]
+    return [column.asc() if ascending else column.desc() for column in columns]
 
 
 def _encode(values: list[Any]) -> str:

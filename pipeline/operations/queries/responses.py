@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, Text, cast, func, select
+from sqlalchemy import Connection, Engine, Select, bindparam, func, select
 
 from models import Annotation, Artifact, Response, Task
+from pipeline.db.memory_budget import charge
+from pipeline.db.sizes import ANNOTATION_VALUES, ROW_BYTES, if_small, read_row, text_length
+from pipeline.db.streams import stream_json
 from pipeline.operations.queries.artifacts import artifacts_of_response
 from pipeline.operations.queries.filters import Filters, Gone, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, paginate
-from pipeline.operations.queries.sizes import if_small, text_length
 from pipeline.operations.queries.tasks import task_not_found
 from scale.annotations import Annotation as AnnotationValue
 from scale.frame_sources import frame_source
 
 MAX_NUMBER = 2**31 - 1
-MAX_COMPARED = 200_000
+MAX_VERSIONS = 1000
+MAX_ADDRESS_CHARACTERS = 8192
+MAX_COMPARED = 100_000
+MAX_COMPARED_CHARACTERS = 16 * 1024 * 1024
+"""Of two versions together."""
 STATUSES = {"recalled": "pending", "error": "error", "canceled": "canceled"}
 """Status of the task by event; every other event is of a completed task."""
 
-SHOWN_RESPONSE, SHOWN_WARNINGS = if_small(Response.response), if_small(Response.warnings)
 SUMMARY = (
     Response.id,
     Response.number,
@@ -31,13 +36,10 @@ SUMMARY = (
     Response.delivery_id,
     Response.annotation_count,
     Response.digest,
-    SHOWN_WARNINGS,
-    SHOWN_RESPONSE,
+    Response.warnings,
+    Response.response,
     text_length(Response.response).label("response_characters"),
 )
-LARGE = (Annotation.attributes, Annotation.geometry, Annotation.label, Annotation.uuid)
-MAX_COMPARED_CHARACTERS = 4 * 1024 * 1024
-"""JSON text of the annotations of one version. 40,000 boxes have as much; empty objects take 24 bytes of memory for each character."""
 VALUE = (
     Annotation.position,
     Annotation.type,
@@ -51,7 +53,7 @@ VALUE = (
 
 
 class TooManyAnnotations(ValueError):
-    """Raised when a version has more annotations than are compared. The message gives both numbers."""
+    """Raised when two versions are too large to be compared. The message gives the bound."""
 
 
 def list_responses(
@@ -60,22 +62,23 @@ def list_responses(
     """Return every distinct response of a task, newest first. Raises NotFound."""
     current = _current_id(connection, task_id)
     statement = select(*SUMMARY).where(Response.task_id == task_id)
-    page = paginate(
-        connection,
-        statement,
-        [Response.number],
-        limit=limit,
-        cursor=cursor,
-        large=(SHOWN_RESPONSE, SHOWN_WARNINGS),
-    )
+    page = paginate(connection, statement, [Response.number], limit=limit, cursor=cursor)
     return Page([_summary(row, current) for row in page.rows], page.next_cursor)
 
 
 def get_response(connection: Connection, task_id: str, number: int) -> Record:
     """Return one version with its answer, error and files. Raises NotFound."""
     current = _current_id(connection, task_id)
-    row = _version(connection, task_id, number, *SUMMARY, if_small(Response.error), if_small(Response.answer))
-    return {**_summary(row, current), "artifacts": artifacts_of_response(connection, row["id"])}
+    row = read_row(connection, _DETAIL, task=task_id, number=min(number, MAX_NUMBER))
+    if row is None:
+        raise _no_version(connection, task_id, number)
+    artifacts = artifacts_of_response(connection, row["id"]) if row["artifact_count"] else []
+    return {**_summary(row, current), "artifacts": artifacts}
+
+
+_DETAIL = select(*SUMMARY, Response.error, Response.answer, Response.artifact_count).where(
+    Response.task_id == bindparam("task"), Response.number == bindparam("number")
+)
 
 
 def list_annotations(
@@ -103,7 +106,7 @@ def list_annotations(
     if (frame := filters.get("on_frame")) is not None:
         statement = statement.where((Annotation.frame == frame) | Annotation.frame.is_(None))
     key = [Annotation.file, Annotation.position]
-    page = paginate(connection, statement, key, limit=limit, cursor=cursor, ascending=True, large=LARGE)
+    page = paginate(connection, statement, key, limit=limit, cursor=cursor, ascending=True)
     task = connection.execute(select(Task.type, if_small(Task.params)).where(Task.task_id == task_id)).one()
     return Page([_with_frame_source(row, task) for row in page.rows], page.next_cursor)
 
@@ -122,30 +125,63 @@ def last_frame(connection: Connection, task_id: str, number: int) -> int | None:
     return connection.scalar(select(func.max(Annotation.frame)).where(Annotation.response_id == response_id))
 
 
-def annotation_values(connection: Connection, task_id: str, number: int) -> list[AnnotationValue]:
-    """Return the annotations of a version for a comparison. Raises NotFound, Gone and TooManyAnnotations."""
+def compared_annotations(
+    connection: Connection, task_id: str, before: int, after: int
+) -> tuple[list[AnnotationValue], list[AnnotationValue]]:
+    """Return the annotations of two versions for a comparison.
+
+    Raises NotFound, Gone and TooManyAnnotations, and within a memory budget ReadTooLarge.
+    """
     refuse_purged(connection, task_id)
-    row = _version(connection, task_id, number, Response.id, Response.annotation_count)
-    if row["annotation_count"] > MAX_COMPARED:
+    columns = (Response.id, Response.annotation_count)
+    versions = [_version(connection, task_id, number, *columns) for number in (before, after)]
+    if (count := sum(version["annotation_count"] for version in versions)) > MAX_COMPARED:
         raise TooManyAnnotations(
-            f"response {number} has {row['annotation_count']:,} annotations; at most {MAX_COMPARED:,} are compared"
+            f"responses {before} and {after} have {count:,} annotations; at most {MAX_COMPARED:,} are compared"
         )
-    statement = _complete_annotations(connection, row["id"], *VALUE)
-    total = _complete_annotations(connection, row["id"], func.sum(text_length(*LARGE)))
-    if (connection.scalar(total) or 0) > MAX_COMPARED_CHARACTERS:
+    size = sum(_characters(connection, version["id"]) for version in versions)
+    if size > MAX_COMPARED_CHARACTERS:
         raise TooManyAnnotations(
-            f"the annotations of response {number} are too large to be compared; compare exports instead"
+            f"the annotations of responses {before} and {after} have {size:,} characters;"
+            f" at most {MAX_COMPARED_CHARACTERS:,} are compared"
         )
+    charge(count * ROW_BYTES + size)
+    old, new = (_values(connection, version["id"]) for version in versions)
+    return old, new
+
+
+def _characters(connection: Connection, response_id: UUID) -> int:
+    statement = _complete_annotations(connection, response_id, func.sum(text_length(*ANNOTATION_VALUES)))
+    return int(connection.scalar(statement) or 0)
+
+
+def _values(connection: Connection, response_id: UUID) -> list[AnnotationValue]:
+    statement = _complete_annotations(connection, response_id, *VALUE)
     rows = connection.execute(statement.order_by(Annotation.file, Annotation.position))
     return [AnnotationValue(*values) for values in rows]
 
 
-def response_text(connection: Connection, task_id: str, number: int) -> str:
-    """Return one response as JSON text, which is not parsed on the way. Raises NotFound, and Gone if the task was purged."""
+def list_versions(connection: Connection, task_id: str) -> list[Mapping[str, Any]]:
+    """Return {number, event} of the newest MAX_VERSIONS versions of a task, newest first."""
+    statement = select(Response.number, Response.event).where(Response.task_id == task_id)
+    rows = connection.execute(statement.order_by(Response.number.desc()).limit(MAX_VERSIONS)).mappings()
+    return [dict(row) for row in rows]
+
+
+def small_response(connection: Connection, task_id: str, number: int, limit: int) -> Any:
+    """Return the response of a version; None if it has more than `limit` characters. Raises NotFound."""
+    return _version(connection, task_id, number, if_small(Response.response, limit))["response"]
+
+
+def require_response(connection: Connection, task_id: str, number: int) -> None:
+    """Raise NotFound for an unknown version, and Gone if the task was purged."""
     refuse_purged(connection, task_id)
-    row = _version(connection, task_id, number, cast(Response.response, Text).label("text"))
-    text: str = row["text"] or "null"
-    return text
+    _version(connection, task_id, number, Response.id)
+
+
+def stream_response(reader: Engine, task_id: str, number: int) -> Iterator[bytes]:
+    """Yield one response as JSON text, which is not parsed on the way."""
+    return stream_json(reader, Response.response, *_is_version(task_id, number))
 
 
 def refuse_purged(connection: Connection, task_id: str) -> None:
@@ -171,15 +207,21 @@ def _current_id(connection: Connection, task_id: str) -> UUID | None:
 
 
 def _version(connection: Connection, task_id: str, number: int, *columns: Any) -> Mapping[str, Any]:
-    statement = select(*columns).where(
-        Response.task_id == task_id, Response.number == min(number, MAX_NUMBER)
-    )
+    statement = select(*columns).where(*_is_version(task_id, number))
     row = connection.execute(statement).mappings().one_or_none()
     if row is None:
-        if not connection.scalar(select(Task.id).where(Task.task_id == task_id)):
-            raise task_not_found(task_id)
-        raise NotFound(f"task {task_id} has no response {number}")
+        raise _no_version(connection, task_id, number)
     return dict(row)
+
+
+def _is_version(task_id: str, number: int) -> tuple[Any, Any]:
+    return Response.task_id == task_id, Response.number == min(number, MAX_NUMBER)
+
+
+def _no_version(connection: Connection, task_id: str, number: int) -> NotFound:
+    if not connection.scalar(select(Task.id).where(Task.task_id == task_id)):
+        return task_not_found(task_id)
+    return NotFound(f"task {task_id} has no response {number}")
 
 
 def _complete_annotations(connection: Connection, response_id: UUID, *columns: Any) -> Select[Any]:
@@ -205,4 +247,5 @@ def _with_frame_source(row: Mapping[str, Any], task: Any) -> Record:
     if row["frame"] is None:
         return {**row, "time": None, "image": None}
     time, image = frame_source(task.params or {}, row["frame"], task.type, row["geometry"])
-    return {**row, "time": time, "image": image}
+    is_short = image is not None and len(image) <= MAX_ADDRESS_CHARACTERS  # it is repeated in every row
+    return {**row, "time": time, "image": image if is_short else None}

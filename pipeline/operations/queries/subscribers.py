@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from models import Notification, Subscriber
+from pipeline.db.sizes import read_row
 from pipeline.events.subscriptions import FILTERS
 from pipeline.operations.queries.filters import Filters, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, paginate
@@ -73,15 +74,15 @@ def list_notifications(
     statement = select(*NOTIFICATION_COLUMNS).where(
         Notification.subscriber_id == subscriber_id, *equal(Notification, ("state", "event"), filters)
     )
-    return paginate(
-        connection, statement, [Notification.id], limit=limit, cursor=cursor, large=(Notification.payload,)
-    )
+    return paginate(connection, statement, [Notification.id], limit=limit, cursor=cursor)
 
 
 def get_notification(connection: Connection, notification_id: UUID) -> Record:
     """Return one notification. Raises NotFound."""
-    statement = select(*NOTIFICATION_COLUMNS).where(Notification.id == notification_id)
-    row = connection.execute(statement).mappings().one_or_none()
+    row = read_row(connection, _NOTIFICATION, id=notification_id)
     if row is None:
         raise NotFound(f"no notification {notification_id} is known")
-    return dict(row)
+    return row
+
+
+_NOTIFICATION = select(*NOTIFICATION_COLUMNS).where(Notification.id == bindparam("id"))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Engine,
     RowMapping,
     Select,
     String,
+    bindparam,
     cast,
     func,
     or_,
@@ -19,26 +22,29 @@ from sqlalchemy import (
 )
 
 from models import Annotation, FollowUp, Response, Task
+from pipeline.db.sizes import read_row, text_length
+from pipeline.db.streams import stream_json
 from pipeline.db.tables import has_tag
 from pipeline.operations.queries.artifacts import artifacts_of_response
 from pipeline.operations.queries.filters import Filters, NotFound, equal, equals_indexed
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, Record, count_up_to, paginate
-from pipeline.operations.queries.sizes import if_small, is_left_out, text_length
 
 MAX_FOLLOW_UPS = 1000
 REVIEWS = ("accepted", "rejected", "fixed", "commented")
 MAX_SEARCHED = 1_000
 """Tasks whose text is searched, of those that match the other filters: a search takes the same time in a table of any size."""
-LARGE = (Task.metadata_, Task.tags, Task.review_comments, Task.instruction, Task.unique_id)
 LISTED = tuple(column for column in Task.__table__.c if column.key not in ("params", "extra"))
 
-DETAIL_VALUES = (Task.params, Task.extra, Response.error, Response.answer, Response.warnings)
 SHOWN_EXTRAS = ("attachmentS3Downloads", "prior_responses")
 """Keys of Scale's task object without a column that the API shows under the same names."""
 DETAIL = (
     *LISTED,
-    *(if_small(column) for column in DETAIL_VALUES),
-    *(is_left_out(column) for column in DETAIL_VALUES),
+    Task.params,
+    Task.extra,
+    Response.error,
+    Response.answer,
+    Response.warnings,
+    Response.artifact_count,
 )
 
 
@@ -51,7 +57,7 @@ def list_tasks(
     completed_before, review, label (of an annotation of the current response), and workflow and step that created it.
     """
     statement = _with_current_response(*LISTED).where(*_conditions(connection, filters))
-    page = paginate(connection, statement, [Task.id], limit=limit, cursor=cursor, large=LARGE)
+    page = paginate(connection, statement, [Task.id], limit=limit, cursor=cursor)
     sources = _sources(connection, [row["follow_up_unique_id"] for row in page.rows])
     rows = [{**_summary(row), "source": sources.get(row["follow_up_unique_id"])} for row in page.rows]
     return Page(rows, page.next_cursor)
@@ -64,8 +70,7 @@ def count_tasks(connection: Connection, filters: Filters) -> int:
 
 def get_task(connection: Connection, task_id: str) -> Record:
     """Return one task with its current response, source, first follow-ups and files. Raises NotFound."""
-    statement = _with_current_response(*DETAIL)
-    row = connection.execute(statement.where(Task.task_id == task_id)).mappings().one_or_none()
+    row = read_row(connection, _detail(), task=task_id)
     if row is None:
         raise task_not_found(task_id)
     answer, extra = row["answer"], row["extra"] or {}
@@ -74,11 +79,15 @@ def get_task(connection: Connection, task_id: str) -> Record:
         **_summary(row),
         "warnings": row["warnings"] or [],
         "global_attributes": answer.get("global_attributes") if isinstance(answer, dict) else None,
-        "left_out": [column.key for column in DETAIL_VALUES if row[f"{column.key}_is_left_out"]],
         "source": _source(connection, row["follow_up_unique_id"]),
         "follow_ups": _follow_ups(connection, task_id),
-        "artifacts": artifacts_of_response(connection, row["response_id"]) if row["response_id"] else [],
+        "artifacts": artifacts_of_response(connection, row["response_id"]) if row["artifact_count"] else [],
     }
+
+
+@cache
+def _detail() -> Select[Any]:
+    return _with_current_response(*DETAIL).where(Task.task_id == bindparam("task"))
 
 
 def counts_by_project(connection: Connection, limit: int = 500) -> list[Record]:
@@ -118,6 +127,11 @@ def stored_characters(connection: Connection, task_id: str) -> int:
     size = text_length(Task.params, Task.metadata_, Response.response)
     statement = select(size).select_from(Task).outerjoin(Response, Response.id == Task.response_id)
     return connection.scalar(statement.where(Task.task_id == task_id)) or 0
+
+
+def stream_params(reader: Engine, task_id: str) -> Iterator[bytes]:
+    """Yield the parameters of a task as JSON text, which is not parsed on the way."""
+    return stream_json(reader, Task.params, Task.task_id == task_id)
 
 
 def task_not_found(task_id: str) -> NotFound:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 
+from pipeline.db.memory_budget import ReadTooLarge, temporary_reads
 from pipeline.follow_ups.views import ContentPurged, load_snapshot
 from pipeline.operations.queries.filters import Gone
 from pipeline.operations.queries.tasks import (
@@ -23,6 +24,11 @@ MAX_CHARACTERS = 8 * 1024 * 1024
 class TooLarge(Exception):
     """Raised when a task is too large to be planned outside of a worker."""
 
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"task {task_id} is too large to be planned here; run `weighbridge workflows plan --task`"
+        )
+
 
 class FilesPending(Exception):
     """Raised when a task cannot be planned yet because result files are still to be fetched."""
@@ -31,9 +37,7 @@ class FilesPending(Exception):
 def get_view(connection: Connection, task_id: str, max_characters: int | None = None) -> View:
     """Return the view of one task. Raises NotFound, Gone, FilesPending, and TooLarge above `max_characters`."""
     if max_characters is not None and stored_characters(connection, task_id) > max_characters:
-        raise TooLarge(
-            f"task {task_id} is too large to be planned here; run `weighbridge workflows plan --task`"
-        )
+        raise TooLarge(task_id)
     try:
         snapshot = load_snapshot(connection, task_id)
     except ContentPurged as purged:
@@ -48,14 +52,18 @@ def get_view(connection: Connection, task_id: str, max_characters: int | None = 
 
 
 def views_since(engine: Engine, moment: datetime) -> Iterator[View]:
-    """Yield the view of every task that changed at `moment` or later and whose files are read."""
+    """Yield the view of every task that changed at `moment` or later and whose files are read, one at a time in memory.
+
+    A web process leaves out what is too large for it.
+    """
     with engine.begin() as connection:
         task_ids = ids_changed_since(connection, moment)
     for task_id in task_ids:
-        with engine.begin() as connection:
+        with temporary_reads():
             try:
-                snapshot = load_snapshot(connection, task_id)
-            except ContentPurged:
+                with engine.begin() as connection:
+                    snapshot = load_snapshot(connection, task_id)
+            except (ContentPurged, ReadTooLarge):
                 continue
-        if snapshot is not None:
-            yield snapshot.view
+            if snapshot is not None:
+                yield snapshot.view

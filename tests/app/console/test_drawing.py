@@ -127,7 +127,7 @@ def test_the_pixels_of_a_mask_have_the_color_of_its_outline(opened: Window) -> N
         mask = page.locator(f'svg [data-annotation="{position}"]')
         stroke = mask.evaluate("one => getComputedStyle(one).stroke")
         sent = page.request.get(f"{opened.console.address}..{mask.locator('image').get_attribute('href')}")
-        pixels = Image.open(io.BytesIO(sent.body()))
+        pixels = Image.open(io.BytesIO(sent.body())).convert("RGBA")
         center = pixels.getpixel((pixels.width // 2, pixels.height // 2))
         assert stroke == "rgb({}, {}, {})".format(*center[:3])
         colors.append(stroke)

@@ -7,7 +7,7 @@ from sqlalchemy import delete, update
 
 from models import Delivery, DeliveryBody
 from pipeline.db.bodies import BodyMissing, read_body
-from pipeline.operations.queries.deliveries import get_body
+from pipeline.operations.queries.deliveries import stream_body
 from pipeline.receive.replay import replay
 from pipeline.service import Service
 from tests.factories.callbacks import boxes, callback, receive_callback
@@ -39,5 +39,5 @@ def test_a_body_that_is_missing_without_a_purge_is_an_error(service: Service, le
         connection.execute(lose)
     with pytest.raises(BodyMissing, match="was not purged"):
         replay(service, receipt.delivery_id, "ana")
-    with pytest.raises(BodyMissing), service.reader.begin() as connection:
-        get_body(connection, receipt.delivery_id)
+    with pytest.raises(BodyMissing):
+        b"".join(stream_body(service.reader, receipt.delivery_id))

@@ -33,7 +33,7 @@ from pipeline.follow_ups import decisions
 from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.jobs import kinds, queue
 from pipeline.operations.queries import Gone
-from pipeline.operations.queries.deliveries import get_body
+from pipeline.operations.queries.deliveries import stream_body
 from pipeline.operations.queries.responses import list_annotations
 from pipeline.receive.replay import BodyPurged, replay
 from pipeline.retention import leftovers, schedule
@@ -75,8 +75,8 @@ def test_a_purged_body_leaves_its_digest_and_is_still_recognised(service: Servic
     assert only(service, Delivery)["duplicates"] == 1
     with pytest.raises(BodyPurged, match="nothing is left to replay"):
         replay(service, before["id"], "ana")
-    with pytest.raises(Gone, match="purged"), service.reader.begin() as connection:
-        get_body(connection, before["id"])
+    with pytest.raises(Gone, match="purged"):
+        stream_body(service.reader, before["id"])
     assert len(table(service, Annotation)) == 1
 
 
