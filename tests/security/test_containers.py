@@ -93,6 +93,12 @@ def test_the_sandbox_of_compose_gets_no_key_or_secret_of_the_service() -> None:
     assert not shared & set(sandbox["volumes"])
 
 
+def test_the_sandbox_of_compose_reaches_the_service_but_no_database() -> None:
+    networks = {name: set(service.get("networks", ["default"])) for name, service in compose().items()}
+    reached = {name for name, joined in networks.items() if joined & networks["sandbox"]}
+    assert reached == {"sandbox", "web", "worker"}
+
+
 def test_the_sandbox_of_compose_starts_without_any_setting() -> None:
     settings = load_settings(compose({"POSTGRES_PASSWORD": "p"})["sandbox"]["environment"])
     assert settings.sandbox_api_keys == Settings.sandbox_api_keys
