@@ -20,11 +20,14 @@ from pipeline.events.subscriptions import pause_scope
 from pipeline.http.client import DownloadError, DownloadRefused, Unreachable, check_allowed, request
 from pipeline.jobs import kinds, queue
 from pipeline.jobs.queue import Job
-from pipeline.jobs.rate_limits import back_off, check_rate_limit, clear_rate_limit
+from pipeline.jobs.rate_limits import back_off, check_rate_limit, clear_rate_limit, set_rate_limit
 from pipeline.service import Service
 from scale.http import cancel_abort
 
 RESPONSE_TIMEOUT_SECONDS = 15.0
+SLOW_SECONDS = 5.0
+REST_FACTOR = 3
+"""A receiver that takes SLOW_SECONDS to answer is left alone for this many times as long: it gets a quarter of the workers' time."""
 MAX_STORED_ATTEMPTS = 50
 """Attempts that one notification keeps, the last ones."""
 GONE = 410
@@ -53,7 +56,7 @@ def send_notification(service: Service, job: Job) -> None:
     """Run a job of kind `notify`: send one notification, and record the attempt.
 
     It is retried until it is accepted; after the last attempt it is failed. The answer 410 disables the subscriber.
-    A receiver that does not answer is paused, so that its notifications do not occupy every worker one after another.
+    A receiver that does not answer, or slowly, is paused, so that its notifications do not occupy every worker one after another.
     Raises RetryLater during such a pause, and while files of the result that it carries are being fetched.
     """
     with service.reader.begin() as connection:
@@ -77,6 +80,9 @@ def send_notification(service: Service, job: Job) -> None:
         connection.execute(update(Notification).where(Notification.id == row["id"]).values(**values))
         if outcome.is_unreachable:
             back_off(connection, pause_scope(row["subscriber_id"]), "the receiver does not answer")
+        elif attempt.seconds >= SLOW_SECONDS:
+            rest = REST_FACTOR * attempt.seconds
+            set_rate_limit(connection, pause_scope(row["subscriber_id"]), "the receiver answers slowly", rest)
         elif was_paused:
             clear_rate_limit(connection, pause_scope(row["subscriber_id"]))
         if attempt.status == GONE:

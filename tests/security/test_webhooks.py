@@ -9,8 +9,9 @@ import pytest
 
 from models import Notification, Subscriber
 from pipeline.events import sending, subscriptions
-from pipeline.events.subscriptions import InvalidSubscriber
+from pipeline.events.subscriptions import InvalidSubscriber, pause_scope
 from pipeline.jobs import kinds
+from pipeline.jobs.rate_limits import clear_rate_limit
 from pipeline.service import Service
 from tests.assertions import table
 from tests.factories.callbacks import receive_callback
@@ -56,6 +57,16 @@ def test_a_body_that_looks_like_another_event_is_named_by_a_header(
     assert request.headers["webhook-event"] == "delivery.received"
 
 
+def with_a_dozen_notifications(open_pipeline: Callable[..., Pipeline], server: FakeServer) -> Pipeline:
+    """Return a pipeline with twelve notifications to send to `server`."""
+    chain = open_pipeline(subscriber_hosts=(f"127.0.0.1:{server.port}",))
+    with chain.service.engine.begin() as connection:
+        subscriptions.add(connection, chain.service.settings, "ana", server.url, ["delivery"])
+    for number in range(12):
+        receive_callback(chain.service, json.dumps({"task_id": f"t{number}"}).encode())
+    return chain
+
+
 def test_a_receiver_that_does_not_answer_occupies_one_worker_at_a_time(
     open_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,11 +83,7 @@ def test_a_receiver_that_does_not_answer_occupies_one_worker_at_a_time(
             yield b"X: "
 
     with FakeServer(answer) as server:
-        chain = open_pipeline(subscriber_hosts=(f"127.0.0.1:{server.port}",))
-        with chain.service.engine.begin() as connection:
-            subscriptions.add(connection, chain.service.settings, "ana", server.url, ["delivery"])
-        for number in range(12):
-            receive_callback(chain.service, json.dumps({"task_id": f"t{number}"}).encode())
+        chain = with_a_dozen_notifications(open_pipeline, server)
         chain.work()
         assert len(server.requests) == 1
         waiting = Counter(job["last_error"] for job in chain.jobs() if job["kind"] == kinds.NOTIFY)
@@ -85,5 +92,32 @@ def test_a_receiver_that_does_not_answer_occupies_one_worker_at_a_time(
         (notification, *_) = table(chain.service, Notification)
         with chain.service.engine.begin() as connection:
             subscriptions.replay(connection, "ana", notification["id"])
+        chain.skip_waiting()
+        assert {row["state"] for row in table(chain.service, Notification)} == {"delivered"}
+
+
+def test_a_receiver_that_answers_slowly_rests_between_its_notifications(
+    open_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver that accepts each notification just before the time-out would hold a worker for each of them."""
+    monkeypatch.setattr(sending, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(sending, "REST_FACTOR", 1000)
+    is_slow = True
+
+    def answer(_: ReceivedRequest) -> bytes:
+        if is_slow:
+            server.wait(0.3)
+        return reply({})
+
+    with FakeServer(answer) as server:
+        chain = with_a_dozen_notifications(open_pipeline, server)
+        chain.work()
+        states = Counter(row["state"] for row in table(chain.service, Notification))
+        assert states == {"delivered": 1, "pending": 11}
+        waiting = Counter(job["last_error"] for job in chain.jobs() if job["kind"] == kinds.NOTIFY)
+        assert waiting == {"the receiver answers slowly": 11}
+        is_slow = False
+        with chain.service.engine.begin() as connection:
+            clear_rate_limit(connection, pause_scope(table(chain.service, Subscriber)[0]["id"]))
         chain.skip_waiting()
         assert {row["state"] for row in table(chain.service, Notification)} == {"delivered"}
