@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from app.api.blueprint import Blueprint, actor
 from app.api.fields import Timestamp, environment_field
-from app.api.lists import CostSchema, ListQuery, OutputSchema, list_body, list_schema, paging
+from app.api.lists import CostSchema, ListQuery, OutputSchema, left_out_field, list_body, list_schema, paging
 from app.api.problems import ProblemError
 from app.bulk_decisions import (
     DECISIONS,
@@ -83,6 +83,7 @@ class FollowUpDetail(FollowUp):
         metadata={"description": "Files of the request, built before it is sent: {path, recipe}."},
     )
     cost = fields.Nested(CostSchema, metadata={"description": "Expected cost of the task."})
+    left_out = left_out_field(" `weighbridge follow-ups show` prints them.")
 
 
 class FollowUpQuery(ListQuery):
@@ -115,7 +116,8 @@ def get_follow_up(unique_id: str) -> Mapping[str, Any]:
 
 def _detail(connection: Connection, unique_id: str) -> Record:
     row = queries.get_follow_up(connection, unique_id)
-    return {**row, "cost": cost_of_task(service().prices, row["task_type"], row["request"]).to_json()}
+    priced = {"project": row["request_project"]}
+    return {**row, "cost": cost_of_task(service().prices, row["task_type"], priced).to_json()}
 
 
 def _limit_field(maximum: int) -> fields.Integer:

@@ -9,7 +9,7 @@ from marshmallow import fields
 from marshmallow.validate import OneOf
 
 from app.api.blueprint import Blueprint
-from app.api.lists import ListQuery, OutputSchema, list_body, list_schema, paging
+from app.api.lists import ListQuery, OutputSchema, left_out_field, list_body, list_schema, paging
 from app.api.tasks import Join
 from app.extensions import service
 from pipeline.operations.queries import Record
@@ -44,6 +44,7 @@ class JoinDetail(Join):
     """A join with its members."""
 
     members = fields.List(fields.Nested(Member), metadata={"description": "The first 1,000 members."})
+    left_out = left_out_field(" `weighbridge joins show` prints them.")
 
 
 @blueprint.get("/joins")

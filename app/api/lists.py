@@ -72,6 +72,17 @@ class Paging(TypedDict):
     cursor: str | None
 
 
+def left_out_field(instead: str) -> fields.Field[Any]:
+    """Return the field that names what read_row() left out. `instead` says where it can be read."""
+    return fields.List(
+        fields.String(),
+        metadata={
+            "description": f"Names of fields that are null because they have more than {MAX_VALUE_CHARACTERS:,} characters,"
+            f" or all together more than {MAX_PAGE_CHARACTERS:,}.{instead}"
+        },
+    )
+
+
 def paging(query: Mapping[str, Any]) -> Paging:
     """Return the paging arguments of a ListQuery."""
     return {"limit": query["limit"], "cursor": query.get("cursor")}

@@ -186,8 +186,8 @@ def get_response(task_id: str, number: int) -> Record:
 def get_response_content(task_id: str, number: int) -> Response:
     """Download one response"""
     with service().reader.begin() as connection:
-        queries.require_response(connection, task_id, number)
-    content = queries.stream_response(service().reader, task_id, number)
+        version_id = queries.response_id(connection, task_id, number)
+    content = queries.stream_response(service().reader, version_id)
     return Response(content, headers=CONTENT_HEADERS, mimetype="application/json")
 
 

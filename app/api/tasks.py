@@ -11,9 +11,8 @@ from marshmallow.validate import OneOf
 from app.api.artifacts import Artifact as ArtifactSchema
 from app.api.blueprint import Blueprint
 from app.api.fields import Timestamp, environment_field
-from app.api.lists import CostSchema, ListQuery, OutputSchema, list_body, list_schema, paging
+from app.api.lists import CostSchema, ListQuery, OutputSchema, left_out_field, list_body, list_schema, paging
 from app.extensions import service
-from pipeline.db.sizes import MAX_PAGE_CHARACTERS, MAX_VALUE_CHARACTERS
 from pipeline.follow_ups.lineage import MAX_ANSWER_LENGTH, MAX_RESULT_CHARACTERS, lineage
 from pipeline.operations.queries import Record
 from pipeline.operations.queries import tasks as queries
@@ -125,14 +124,7 @@ class TaskDetail(TaskSummary):
     warnings = fields.List(
         fields.Raw(), metadata={"description": "Human-readable parse warnings of the current response."}
     )
-    left_out = fields.List(
-        fields.String(),
-        metadata={
-            "description": f"Names of fields that are null because they have more than {MAX_VALUE_CHARACTERS:,} characters,"
-            f" or all together more than {MAX_PAGE_CHARACTERS:,}."
-            " Download /responses/{number}/content or /deliveries/{id}/body instead."
-        },
-    )
+    left_out = left_out_field(" Download /responses/{number}/content or /deliveries/{id}/body instead.")
     attachmentS3Downloads = fields.Raw(  # noqa: N815  (a key of Scale)
         allow_none=True,
         metadata={"description": "Scale's copies of the attachments, as the task object lists them."},

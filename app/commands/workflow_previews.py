@@ -76,7 +76,7 @@ def _views(task_id: str | None, payload: str | None, since: datetime | None) -> 
     elif payload is not None:
         yield payload_view(Path(payload))
     elif since is not None:
-        yield from views_since(service().reader, since)
+        yield from filter(None, views_since(service().reader, since))
 
 
 def _print_planned(planned: Record) -> None:

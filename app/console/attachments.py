@@ -18,7 +18,7 @@ from pipeline.datasets.attachment_cache import cached, derived
 from pipeline.datasets.attachments import numbered
 from pipeline.datasets.images import NoImage, size_of_file
 from pipeline.datasets.points import camera_image
-from pipeline.db.memory_budget import ReadTooLarge, charge
+from pipeline.db.memory_budget import ReadersBusy, ReadTooLarge, charge
 from pipeline.operations.queries.tasks import get_task
 from scale.images import open_image
 
@@ -30,8 +30,10 @@ NO_PICTURE = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="64" height="48"><rect width="64" height="48" fill="#888"/>'
     '<path d="M16 12L48 36M48 12L16 36" stroke="#fff" stroke-width="3"/></svg>'
 )
-UNREADABLE = (OSError, ValueError, Image.DecompressionBombError, ReadTooLarge)
-"""What Pillow raises for a file that it cannot draw, and what is raised for one that is too large for a web process."""
+UNREADABLE = (OSError, ValueError, Image.DecompressionBombError, ReadTooLarge, ReadersBusy)
+"""What Pillow raises for a file that it cannot draw, and what is raised for one that is too large for a web process now."""
+ONE_BYTE_MODES = ("1", "L", "P")
+"""Pillow's modes with one byte for a pixel; the others have up to four."""
 MAX_AGE_SECONDS = 3600
 MAX_POINT_FILE_BYTES = 64 * 1024 * 1024
 MEDIA_BY_SUFFIX = {
@@ -111,7 +113,7 @@ def _shrunk(path: Path, side: int) -> Path:
         return preview
     with open_image(path) as image:
         image.draft("RGB", (side, side))
-        charge(image.width * image.height * len(image.getbands()))
+        charge(image.width * image.height * (1 if image.mode in ONE_BYTE_MODES else 4))
         image.thumbnail((side, side))
         upright = ImageOps.exif_transpose(image)
         made = derived(path, f"{side}.{id(image)}.part")

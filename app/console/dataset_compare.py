@@ -11,6 +11,7 @@ from pipeline.datasets import versions
 from pipeline.datasets.diff import compare
 from pipeline.datasets.filters import Unusable
 from pipeline.datasets.versions import UnknownDataset
+from pipeline.db.memory_budget import ReadTooLarge
 from pipeline.operations.queries import NotFound
 
 MAX_COMPARED = 200_000
@@ -28,11 +29,13 @@ def compare_datasets(reference: str) -> Response:
         with service().reader.begin() as connection:
             found = [versions.find(connection, name) for name in (old, reference)]
         if sum(one.counts["annotations"]["total"] for one in found) > MAX_COMPARED:
-            abort(
-                400,
-                f"These versions are too large for a page. Run `weighbridge datasets diff {old} {reference}`.",
-            )
+            raise ReadTooLarge
         changes = compare(service().reader, old, reference)
+    except ReadTooLarge:
+        abort(
+            400,
+            f"These versions are too large for a page. Run `weighbridge datasets diff {old} {reference}`.",
+        )
     except (Unusable, UnknownDataset) as problem:
         raise NotFound(str(problem.args[0]).rstrip(".")) from None
     sections = [

@@ -152,11 +152,10 @@ def task_raw(task_id: str) -> Response:
     with reader.begin() as connection:
         found = get_task(connection, task_id)
         number = request.args.get("response", type=int) or found["response_number"]
-        if number is not None:
-            responses_queries.require_response(connection, task_id, number)
+        version_id = None if number is None else responses_queries.response_id(connection, task_id, number)
     params = stream_params(reader, task_id)
     response = (
-        iter((b"null",)) if number is None else responses_queries.stream_response(reader, task_id, number)
+        iter((b"null",)) if version_id is None else responses_queries.stream_response(reader, version_id)
     )
     if request.args.get("format") == "json":
         whole = chain((b'{"request": ',), params, (b', "response": ',), response, (b"}",))
@@ -188,7 +187,7 @@ def task_mask(task_id: str, number: int, position: int) -> Response:
             connection, task_id, {"response": number, "type": "mask", "position": position}, limit=1
         ).rows
     geometry = (rows[0]["geometry"] if rows else None) or {}
-    charge(COPIES * pixel_count(geometry))
+    charge(2 * pixel_count(geometry))  # the mask, and its picture
     pixels = decode(geometry)
     if pixels is None:
         abort(404, "No such mask.")
@@ -213,8 +212,8 @@ def task_points(task_id: str, number: int) -> Response:
     if path.stat().st_size > MAX_POINT_FILE_BYTES:
         abort(413, "The file of this frame is too large to be drawn.")
     found, response, _ = _selected(task_id)
-    colors = _point_colors(found, response, number)
     try:
+        colors = _point_colors(found, response, number)
         return Response(points_of(path.read_bytes(), colors), mimetype="application/octet-stream")
     except ReadTooLarge:
         abort(413, "The file of this frame is too large to be drawn.")
@@ -235,9 +234,8 @@ def _point_colors(found: Record, number: int | None, frame: int) -> list[int]:
     color_by_index = {
         one["geometry"].get("index"): color_of(one["label"], places) for one in segments if one["geometry"]
     }
-    with service().store.open(file["sha256"]) as content, suppress(ReadTooLarge), temporary_reads():
+    with service().store.open(file["sha256"]) as content, temporary_reads():
         return [color_by_index.get(index, -1) for index in segments_of(content.read(), frame)]
-    return []
 
 
 def _chosen_response(found: Record, versions: Sequence[Mapping[str, Any]]) -> int | None:

@@ -128,11 +128,16 @@ def _dry_week(found: Workflow) -> Record:
         if time.monotonic() > deadline:
             is_complete = False
             break
-        tasks += 1
+        if view is None:
+            is_complete = False
+            continue
         try:
-            planned += map(_counted, preview.of(view))
+            counted = [*map(_counted, preview.of(view))]
         except ReadTooLarge:
             is_complete = False
+            continue
+        tasks += 1
+        planned += counted
     return {"tasks": tasks, "is_complete": is_complete, **_summary(planned)}
 
 

@@ -14,7 +14,7 @@ from models import DatasetItem
 from pipeline.datasets.images import batches
 from pipeline.datasets.records import annotations_of
 from pipeline.datasets.versions import find
-from pipeline.db.memory_budget import temporary_reads
+from pipeline.db.memory_budget import ReadTooLarge, temporary_reads
 from pipeline.operations.diff import diff
 from scale.annotations import Annotation
 
@@ -58,8 +58,7 @@ def compare(reader: Engine, before: str, after: str) -> Comparison:
         "splits": {"changed": []},
     }
     for pairs in batches_of(_pairs(reader, old.id, new.id)):
-        with temporary_reads(), reader.begin() as connection:
-            _compare(connection, pairs, found)
+        _compare_within_budget(reader, pairs, found)
     found["boxes"] = {
         how: [shape for shape in shapes if shape["type"] == "box"] for how, shapes in found["shapes"].items()
     }
@@ -112,7 +111,20 @@ def _items(reader: Engine, version_id: UUID) -> Iterator[Item]:
         yield from rows
 
 
+def _compare_within_budget(reader: Engine, pairs: Sequence[Pair], found: Comparison) -> None:
+    """Add what these pairs changed. Pairs that exceed the memory budget together are compared one by one. Raises ReadTooLarge."""
+    try:
+        with temporary_reads(), reader.begin() as connection:
+            _compare(connection, pairs, found)
+    except ReadTooLarge:
+        if len(pairs) == 1:
+            raise
+        for pair in pairs:
+            _compare_within_budget(reader, [pair], found)
+
+
 def _compare(connection: Connection, pairs: Sequence[Pair], found: Comparison) -> None:
+    """Add what these pairs changed. Raises ReadTooLarge before it has added anything."""
     ids = {item.response_id for pair in pairs for item in pair if item is not None}
     annotations = annotations_of(connection, sorted(ids))
     for before, after in pairs:

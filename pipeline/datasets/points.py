@@ -11,6 +11,8 @@ import orjson
 from pipeline.db.memory_budget import charge_parsing
 
 MAX_POINTS = 500_000
+SIGN_BYTES = 25
+"""Memory for each brace, bracket, comma and colon of a file that is mostly numbers: a point with four takes some 260 bytes."""
 
 
 def points_of(content: bytes, colors: Sequence[int] = ()) -> bytes:
@@ -52,7 +54,7 @@ def camera_image(content: bytes, camera: int) -> str | None:
 
 def _read(content: bytes) -> Any:
     """Return the value of a JSON file; None if it is none. Raises ReadTooLarge and ReadersBusy within a memory budget."""
-    charge_parsing(content)
+    charge_parsing(content, SIGN_BYTES)
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:

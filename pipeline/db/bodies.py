@@ -51,11 +51,12 @@ def stream_body(database: Connection | Engine, delivery_id: UUID, start: int = 0
             return
         chunk = found["chunk"] or b""  # SQLite's substr() of an empty value is NULL
         position += len(chunk)
-        yield chunk
-        if found["delivery_id"] is not None and position >= found["size_bytes"]:
-            return
-        if not chunk:
+        is_whole = found["delivery_id"] is not None and position >= found["size_bytes"]
+        if not is_whole and len(chunk) < CHUNK_BYTES:
             raise BodyMissing(delivery_id)
+        yield chunk
+        if is_whole:
+            return
 
 
 def read_body(connection: Connection, delivery_id: UUID) -> bytes | None:

@@ -14,9 +14,11 @@ from contextvars import ContextVar
 
 MAX_READ_BYTES = 128 * 1024 * 1024
 """Memory that the values of one request may take, rather estimated too high than too low."""
-FREE_READ_BYTES = 8 * 1024 * 1024
+FREE_READ_BYTES = 16 * 1024 * 1024
 """A request that loads more waits for its turn: a process serves one of them at a time."""
 TURN_TIMEOUT_SECONDS = 5.0
+MAX_WAITING = 2
+"""Requests that wait for their turn, each with a thread and often with a connection to the database."""
 
 SIGN_BYTES = 50
 """Memory for each brace, bracket, comma and colon of a JSON text: each begins or ends a value."""
@@ -28,7 +30,7 @@ class ReadTooLarge(Exception):
 
 
 class ReadersBusy(Exception):
-    """Raised when the turn of a large read does not come within TURN_TIMEOUT_SECONDS."""
+    """Raised when the turn of a large read does not come within TURN_TIMEOUT_SECONDS, or MAX_WAITING wait already."""
 
 
 class _Budget:
@@ -43,12 +45,28 @@ class _Budget:
         if self.used > MAX_READ_BYTES:
             raise ReadTooLarge
         if self.used > FREE_READ_BYTES and not self.has_turn:
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        if not _waiting.acquire(blocking=False):
+            raise ReadersBusy
+        try:
             self.has_turn = _turn.acquire(timeout=TURN_TIMEOUT_SECONDS)
-            if not self.has_turn:
-                raise ReadersBusy
+        finally:
+            _waiting.release()
+        if not self.has_turn:
+            raise ReadersBusy
+
+    def give_back(self, used: int) -> None:
+        """Return to what was used before, and leave the turn to others if that is little."""
+        self.used = used
+        if self.has_turn and used <= FREE_READ_BYTES:
+            self.has_turn = False
+            _turn.release()
 
 
 _turn = threading.Lock()
+_waiting = threading.BoundedSemaphore(MAX_WAITING)
 _CURRENT: ContextVar[_Budget | None] = ContextVar("memory_budget", default=None)
 
 
@@ -61,8 +79,7 @@ def memory_budget() -> Iterator[None]:
         yield
     finally:
         _CURRENT.reset(token)
-        if budget.has_turn:
-            _turn.release()
+        budget.give_back(0)
 
 
 @contextmanager
@@ -74,7 +91,7 @@ def temporary_reads() -> Iterator[None]:
         yield
     finally:
         if budget:
-            budget.used = used
+            budget.give_back(used)
 
 
 def is_bounded() -> bool:
@@ -88,9 +105,9 @@ def charge(size: int) -> None:
         budget.charge(size)
 
 
-def charge_parsing(text: str | bytes) -> None:
+def charge_parsing(text: str | bytes, sign_bytes: int = SIGN_BYTES) -> None:
     """Charge the request of this thread for a JSON text and its value, before it is parsed. Raises ReadTooLarge and ReadersBusy."""
     if (budget := _CURRENT.get()) is not None:
         budget.charge(2 * sys.getsizeof(text))  # the text, and its characters in the value
         counted = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-        budget.charge(SIGN_BYTES * (len(counted) - len(counted.translate(None, _SIGNS))))
+        budget.charge(sign_bytes * (len(counted) - len(counted.translate(None, _SIGNS))))

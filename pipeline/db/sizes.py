@@ -53,9 +53,12 @@ def read_row(
 ) -> dict[str, Any] | None:
     """Return the only row of a statement; None if there is none. `statement` is kept for good: it must be built once.
 
-    A value of more than MAX_VALUE_CHARACTERS is None, and so are the largest ones until the rest has no more than
-    MAX_PAGE_CHARACTERS. `left_out` names them.
+    In a request with a memory budget a value of more than MAX_VALUE_CHARACTERS is None, and so are the largest ones until the rest
+    has no more than MAX_PAGE_CHARACTERS. `left_out` names them.
     """
+    if not is_bounded():
+        whole = connection.execute(statement, parameters).mappings().one_or_none()
+        return None if whole is None else {**whole, "left_out": []}
     sizes = connection.execute(_sizes(statement), parameters).mappings().one_or_none()
     if sizes is None:
         return None

@@ -15,7 +15,7 @@ CHUNK_BYTES = 64 * 1024
 
 
 class ValueGone(RuntimeError):
-    """Raised when a value is deleted while it is streamed."""
+    """Raised when a value is deleted or changed while it is streamed."""
 
 
 def stream_json(reader: Engine, column: Any, *conditions: Any) -> Iterator[bytes]:
@@ -25,8 +25,10 @@ def stream_json(reader: Engine, column: Any, *conditions: Any) -> Iterator[bytes
     """
     value = utf8_bytes(column)
     with reader.begin() as connection:
-        size = connection.scalar(select(func.length(value)).where(*conditions))
-    if size is None:
+        sizes = connection.scalars(select(func.length(value)).where(*conditions)).all()
+    if not sizes:
+        raise ValueGone("the value was deleted or changed before it was read")
+    if (size := sizes[0]) is None:
         yield b"null"
         return
     position = 0
@@ -35,7 +37,7 @@ def stream_json(reader: Engine, column: Any, *conditions: Any) -> Iterator[bytes
         with reader.begin() as connection:
             found = connection.scalar(select(piece).where(*conditions))
         if not found:
-            raise ValueGone("the value was deleted while it was read")
+            raise ValueGone("the value was deleted or changed while it was read")
         position += len(found)
         yield found
 

@@ -23,7 +23,7 @@ MAX_RESULT_BYTES = 64 * 1024
 MAX_RESULT_ANNOTATIONS = 1_000
 PAGE_SIZE = 200
 MAX_VALUE_CHARACTERS = 16 * 1024
-"""Values of a page up to this size are read at once. A larger text is null; a larger JSON value is read in pieces."""
+"""Values of a page up to this size are read at once; a larger one is read in pieces."""
 PENDING_RETRY_SECONDS = 5.0
 LINK_SECONDS = 7 * 24 * 3600
 PATH = "/results/"
@@ -151,12 +151,12 @@ def _pieces(reader: Engine, version: Version) -> Iterator[bytes]:
 
 
 def _page(reader: Engine, response_id: UUID, after: tuple[int, int] | None) -> Sequence[RowMapping]:
-    """Return the next PAGE_SIZE annotations, their JSON as text."""
+    """Return the next PAGE_SIZE annotations, their JSON as text. `{column}_size` are the characters of what may be large."""
     values = (
         cast(column, Text).label(column.key) if column.key in JSON_COLUMNS else column for column in _COLUMNS
     )
-    sizes = (text_length(getattr(Annotation, name)).label(f"{name}_size") for name in JSON_COLUMNS)
     bounded = (if_small(value, MAX_VALUE_CHARACTERS) if is_large(value) else value for value in values)
+    sizes = (text_length(column).label(f"{column.key}_size") for column in _COLUMNS if is_large(column))
     statement = _annotations(response_id, *bounded, *sizes, Annotation.file)
     if after is not None:
         statement = statement.where(tuple_(Annotation.file, Annotation.position) > tuple_(*after))
@@ -166,16 +166,26 @@ def _page(reader: Engine, response_id: UUID, after: tuple[int, int] | None) -> S
 
 def _written(reader: Engine, response_id: UUID, row: RowMapping) -> Iterator[bytes]:
     """Yield one annotation as a JSON object."""
-    yield dumps({name: row[name] for name in SHOWN if name not in JSON_COLUMNS})[:-1].encode()
     is_row = (
         Annotation.response_id == response_id,
         Annotation.file == row["file"],
         Annotation.position == row["position"],
     )
-    for name in JSON_COLUMNS:
-        yield f', "{name}": '.encode()
-        if row[f"{name}_size"] > MAX_VALUE_CHARACTERS:
-            yield from stream_json(reader, getattr(Annotation, name), *is_row)
-        else:
+    before = "{"
+    for name in SHOWN:
+        yield f'{before}"{name}": '.encode()
+        before = ", "
+        if row.get(f"{name}_size", 0) > MAX_VALUE_CHARACTERS:
+            yield from stream_json(reader, _as_json(reader, name), *is_row)
+        elif name in JSON_COLUMNS:
             yield (row[name] or "null").encode()
+        else:
+            yield dumps(row[name]).encode()
     yield b"}"
+
+
+def _as_json(reader: Engine, name: str) -> Any:
+    column = getattr(Annotation, name)
+    if name in JSON_COLUMNS:
+        return column
+    return func.to_json(column) if reader.dialect.name == "postgresql" else func.json_quote(column)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, cast
@@ -54,6 +53,7 @@ class BackfillPreview:
     cost: Cost
     matching: int = 0  # results that the filters select
     evaluated: int = 0
+    left_out: int = 0  # of those: too large for a web process
     results: int = 0  # with new follow-ups
     follow_ups: Counter[str] = field(default_factory=Counter)  # created | held | skipped | already_exists
     examples: list[dict[str, Any]] = field(default_factory=list)  # the first requests that would be created
@@ -61,7 +61,7 @@ class BackfillPreview:
     @property
     def is_complete(self) -> bool:
         """Whether every result that would be run over was evaluated."""
-        return self.evaluated == self.matching
+        return self.evaluated == self.matching and not self.left_out
 
 
 def preview(
@@ -84,13 +84,16 @@ def preview(
     for _, task_id in _ids(service, filters, None):
         if (limit is not None and seen.results >= limit) or seen.evaluated == max_evaluated:
             return
-        with suppress(ReadTooLarge), temporary_reads():  # a web process leaves out what is too large for it
-            _evaluate(service, planned, seen, task_id)
+        seen.evaluated += 1
+        try:
+            with temporary_reads():
+                _evaluate(service, planned, seen, task_id)
+        except ReadTooLarge:
+            seen.left_out += 1
         yield seen
 
 
 def _evaluate(service: Service, planned: Preview, seen: BackfillPreview, task_id: str) -> None:
-    seen.evaluated += 1
     try:
         with service.reader.begin() as connection:
             snapshot = load_snapshot(connection, task_id, parents=service.workflows.needs_parents)
@@ -99,7 +102,7 @@ def _evaluate(service: Service, planned: Preview, seen: BackfillPreview, task_id
     if snapshot is None:
         return
     states: Counter[str] = Counter()
-    for follow_up in planned.of(replace(snapshot.view, held=None)):
+    for follow_up in [*planned.of(replace(snapshot.view, held=None))]:  # all of a result's, or none
         states[follow_up["state"]] += 1
         if follow_up["state"] == "created":
             seen.cost.add(follow_up["type"], project_of(follow_up["request"]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import combinations
 from typing import Any
 
@@ -146,15 +145,29 @@ def _category(category: Any) -> str | None:
 def _shapes(connection: Connection, units: Sequence[Sequence[Any]]) -> dict[str, Any]:
     scores: list[float] = []
     overlaps: list[float] = []
-    for some in chunked(units, UNITS_BATCH_SIZE):
-        found = _shapes_of(connection, [one for unit in some for one in unit])
-        for unit in some:
-            for a, b in combinations([found.get(one, []) for one in unit], 2):
-                if a or b:
-                    matched = list(match_shapes(a, b))
-                    scores.append(2 * len(matched) / (len(a) + len(b)))
-                    overlaps += matched
+    for copies in _shapes_of_units(connection, units):
+        for a, b in combinations(copies, 2):
+            if a or b:
+                matched = list(match_shapes(a, b))
+                scores.append(2 * len(matched) / (len(a) + len(b)))
+                overlaps += matched
     return {"shape_pairs": len(scores), "shape_f1": _mean(scores), "shape_iou": _mean(overlaps)}
+
+
+def _shapes_of_units(
+    connection: Connection, units: Sequence[Sequence[Any]], size: int = UNITS_BATCH_SIZE
+) -> Iterator[list[list[Shape]]]:
+    """Yield the shapes of each copy of an item. In a request with a memory budget an item that exceeds it alone is left out."""
+    for some in chunked(units, size):
+        try:
+            with temporary_reads():
+                found = _shapes_of(connection, [one for unit in some for one in unit])
+        except ReadTooLarge:
+            if size > 1:
+                yield from _shapes_of_units(connection, some, 1)
+            continue
+        for unit in some:
+            yield [found.get(one, []) for one in unit]
 
 
 def _shapes_of(connection: Connection, response_ids: Sequence[Any]) -> dict[Any, list[Shape]]:
@@ -168,12 +181,10 @@ def _shapes_of(connection: Connection, response_ids: Sequence[Any]) -> dict[Any,
         Annotation.position < MAX_SHAPES,
     )
     found: dict[Any, list[Shape]] = defaultdict(list)
-    # What is too large for a web process is left out there.
-    with suppress(ReadTooLarge), temporary_reads():
-        charge_annotations(connection, *conditions)
-        for response_id, *kind, geometry in connection.execute(select(*columns).where(*conditions)):
-            if (place := bounds(geometry)) is not None:
-                found[response_id].append((tuple(kind), place))
+    charge_annotations(connection, *conditions)
+    for response_id, *kind, geometry in connection.execute(select(*columns).where(*conditions)):
+        if (place := bounds(geometry)) is not None:
+            found[response_id].append((tuple(kind), place))
     return found
 
 

@@ -122,7 +122,17 @@ def _hash_of(value: Any) -> int:
         for inner in value:
             found = hash((found, _hash_of(inner)))
         return found
-    return hash(value)
+    return _hash_of_number(value) if isinstance(value, int | float) else hash(value)
+
+
+def _hash_of_number(value: float) -> int:
+    """Return a number that is equal for equal numbers, by their text: Python's own hash of -1 is that of -2, and a sender could choose
+    many numbers with the same one."""
+    try:
+        rounded = float(value) + 0.0  # -0.0 becomes 0.0
+    except OverflowError:
+        return hash(repr(value))
+    return hash(repr(rounded if rounded == value else value))
 
 
 def _same(

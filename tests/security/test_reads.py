@@ -144,6 +144,16 @@ def test_a_value_above_the_limit_is_left_out_of_a_list_and_the_rest_of_its_row_s
     assert (detail["metadata"], detail["left_out"]) == (None, ["metadata"])
 
 
+def test_the_page_of_a_task_with_a_large_request_says_why_it_shows_no_attachment(
+    client: FlaskClient, deliver: Callable[..., None]
+) -> None:
+    sign_in(client)
+    deliver("t", {"annotations": []}, params={"attachments": ["x" * 1_000] * 600, "attachment_type": "image"})
+    assert "The request of this task is too large for a page" in client.get("/console/tasks/t").text
+    deliver("small", {"annotations": []}, params={"attachment_type": "image"})
+    assert "too large for a page" not in client.get("/console/tasks/small").text
+
+
 # Memory.
 
 
@@ -336,7 +346,7 @@ def test_files_and_masks_that_take_much_memory_are_not_drawn(
     rle = {"size": [50_000, 50_000], "counts": "0"}
     mask = {"type": "mask", "left": 0, "top": 0, "width": 50_000, "height": 50_000, "pixels": 1, "rle": rle}
     deliver("image", {"annotations": [mask]}, params={"attachment": kept(image.getvalue())})
-    points = kept(b'{"points":[' + b"{}," * 1_000_000 + b"{}]}")
+    points = kept(b'{"points":[' + b"{}," * 2_000_000 + b"{}]}")
     deliver("lidar", {"annotations": []}, params={"attachments": [points], "attachment_type": "json"})
     assert client.get("/console/attachments/image/0").content_type == "image/png"  # no smaller preview
     assert "svg" in client.get("/console/attachments/image/thumbnail").content_type

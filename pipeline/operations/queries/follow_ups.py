@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, func, select
 
 from models import FollowUp, Join
 from pipeline.db.sizes import read_row
+from pipeline.follow_ups.prices import request_project
 from pipeline.operations.queries.filters import Filters, NotFound, equal
 from pipeline.operations.queries.paging import DEFAULT_LIMIT, Page, count_up_to, paginate
 
@@ -51,14 +52,14 @@ def count_follow_ups(connection: Connection, filters: Filters) -> int:
 
 
 def get_follow_up(connection: Connection, unique_id: str) -> Mapping[str, Any]:
-    """Return one follow-up with its request. Raises NotFound."""
+    """Return one follow-up with its request, and as `request_project` the project that it names. Raises NotFound."""
     row = read_row(connection, _DETAIL, unique_id=unique_id)
     if row is None:
         raise NotFound(f"no follow-up {unique_id} is known")
     return row
 
 
-_DETAIL = select(*COLUMNS, FollowUp.request, FollowUp.files).where(
+_DETAIL = select(*COLUMNS, FollowUp.request, FollowUp.files, request_project()).where(
     FollowUp.unique_id == bindparam("unique_id")
 )
 

@@ -173,15 +173,19 @@ def small_response(connection: Connection, task_id: str, number: int, limit: int
     return _version(connection, task_id, number, if_small(Response.response, limit))["response"]
 
 
-def require_response(connection: Connection, task_id: str, number: int) -> None:
-    """Raise NotFound for an unknown version, and Gone if the task was purged."""
+def response_id(connection: Connection, task_id: str, number: int) -> UUID:
+    """Return the id of a version, which stays when an older version that arrives late changes its number.
+
+    Raises NotFound, and Gone if the task was purged.
+    """
     refuse_purged(connection, task_id)
-    _version(connection, task_id, number, Response.id)
+    found: UUID = _version(connection, task_id, number, Response.id)["id"]
+    return found
 
 
-def stream_response(reader: Engine, task_id: str, number: int) -> Iterator[bytes]:
-    """Yield one response as JSON text, which is not parsed on the way."""
-    return stream_json(reader, Response.response, *_is_version(task_id, number))
+def stream_response(reader: Engine, version_id: UUID) -> Iterator[bytes]:
+    """Yield one response as JSON text, which is not parsed on the way. Raises ValueGone."""
+    return stream_json(reader, Response.response, Response.id == version_id)
 
 
 def refuse_purged(connection: Connection, task_id: str) -> None:

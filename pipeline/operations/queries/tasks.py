@@ -130,8 +130,11 @@ def stored_characters(connection: Connection, task_id: str) -> int:
 
 
 def stream_params(reader: Engine, task_id: str) -> Iterator[bytes]:
-    """Yield the parameters of a task as JSON text, which is not parsed on the way."""
-    return stream_json(reader, Task.params, Task.task_id == task_id)
+    """Yield the parameters of a task as JSON text, which is not parsed on the way. Raises ValueGone when a callback changes them."""
+    with reader.begin() as connection:
+        clock = connection.scalar(select(Task.clock_delivery_id).where(Task.task_id == task_id))
+    is_unchanged = Task.clock_delivery_id.is_not_distinct_from(clock)
+    return stream_json(reader, Task.params, Task.task_id == task_id, is_unchanged)
 
 
 def task_not_found(task_id: str) -> NotFound:

@@ -51,10 +51,10 @@ def get_view(connection: Connection, task_id: str, max_characters: int | None = 
     return snapshot.view
 
 
-def views_since(engine: Engine, moment: datetime) -> Iterator[View]:
+def views_since(engine: Engine, moment: datetime) -> Iterator[View | None]:
     """Yield the view of every task that changed at `moment` or later and whose files are read, one at a time in memory.
 
-    A web process leaves out what is too large for it.
+    None: a task that is too large for a web process.
     """
     with engine.begin() as connection:
         task_ids = ids_changed_since(connection, moment)
@@ -63,7 +63,10 @@ def views_since(engine: Engine, moment: datetime) -> Iterator[View]:
             try:
                 with engine.begin() as connection:
                     snapshot = load_snapshot(connection, task_id)
-            except (ContentPurged, ReadTooLarge):
+            except ContentPurged:
+                continue
+            except ReadTooLarge:
+                yield None
                 continue
             if snapshot is not None:
                 yield snapshot.view

@@ -1,6 +1,9 @@
 """Differences of two dataset versions."""
 
+import pytest
+
 from pipeline.datasets import diff
+from pipeline.db.memory_budget import ReadTooLarge, memory_budget
 from pipeline.service import Service
 from tests.factories.datasets import Post, box, create
 
@@ -24,3 +27,21 @@ def test_differences(service: Service, post: Post) -> None:
     assert uuids == {"added": ["e", "f"], "removed": ["b", "d"], "changed": ["a", "c"]}
     same = diff.compare(service.reader, "street@2", "street@2")
     assert not any(items for changes in same.values() for items in changes.values())
+
+
+def test_pairs_that_are_too_large_together_are_compared_one_by_one(
+    service: Service, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day, left in ((2, 0), (5, 9)):
+        for number in range(4):
+            boxes = [box(f"{number}-{n}", left=left) for n in range(10)]
+            post(f"t{number}", boxes, at=f"2026-01-0{day}T00:00:00.000Z")
+        create(service)
+    whole = diff.compare(service.reader, "street@1", "street@2")
+    assert len(whole["shapes"]["changed"]) == 40
+    monkeypatch.setattr("pipeline.db.memory_budget.MAX_READ_BYTES", 60_000)
+    with memory_budget():
+        assert diff.compare(service.reader, "street@1", "street@2") == whole
+    monkeypatch.setattr("pipeline.db.memory_budget.MAX_READ_BYTES", 6_000)
+    with memory_budget(), pytest.raises(ReadTooLarge):
+        diff.compare(service.reader, "street@1", "street@2")

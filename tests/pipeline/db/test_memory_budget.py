@@ -1,10 +1,17 @@
 """The budget of a request: what is charged, what is given back, and who has none."""
 
+import threading
+from contextlib import ExitStack
+
 import pytest
 
+from pipeline.datasets.points import points_of
 from pipeline.db.json import loads
 from pipeline.db.memory_budget import (
+    FREE_READ_BYTES,
     MAX_READ_BYTES,
+    MAX_WAITING,
+    ReadersBusy,
     ReadTooLarge,
     charge,
     is_bounded,
@@ -44,3 +51,70 @@ def test_what_is_not_kept_is_given_back() -> None:
             with temporary_reads():
                 charge(MAX_READ_BYTES)
         charge(MAX_READ_BYTES)
+
+
+def large_read_elsewhere(stack: ExitStack) -> threading.Event:
+    """Make a large read in another thread. Returns the event that ends it."""
+    has_turn, may_end = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with memory_budget():
+            charge(FREE_READ_BYTES + 1)
+            has_turn.set()
+            may_end.wait()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    stack.callback(thread.join)
+    stack.callback(may_end.set)
+    assert has_turn.wait(10)
+    return may_end
+
+
+def test_a_large_read_that_keeps_nothing_leaves_its_turn_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.db.memory_budget.TURN_TIMEOUT_SECONDS", 0.01)
+    with memory_budget(), ExitStack() as stack:
+        with temporary_reads():
+            charge(FREE_READ_BYTES + 1)
+        may_end = large_read_elsewhere(stack)
+        with pytest.raises(ReadersBusy):
+            charge(FREE_READ_BYTES + 1)
+        may_end.set()
+
+
+def test_few_requests_wait_for_their_turn() -> None:
+    """A waiting request keeps its thread, and mostly a connection of the pool that callbacks use too."""
+    waiting = threading.Semaphore(0)
+
+    def read() -> None:
+        with memory_budget():
+            waiting.release()
+            charge(FREE_READ_BYTES + 1)
+
+    with ExitStack() as stack:
+        may_end = large_read_elsewhere(stack)
+        threads = [threading.Thread(target=read) for _ in range(MAX_WAITING)]
+        for thread in threads:
+            thread.start()
+            assert waiting.acquire(timeout=10)
+        while not refused():
+            pass
+        may_end.set()
+        for thread in threads:
+            thread.join()
+
+
+def refused() -> bool:
+    with memory_budget():
+        try:
+            charge(FREE_READ_BYTES + 1)
+        except ReadersBusy:
+            return True
+    return False
+
+
+def test_a_frame_with_350_000_points_is_within_the_budget() -> None:
+    point = b'{"x":-12.345678,"y":123.456789,"z":-1.234567,"i":0.123456},'
+    content = b'{"points":[' + point * 349_999 + point[:-1] + b"]}"
+    with memory_budget():
+        assert len(points_of(content)) == 350_000 * 16

@@ -3,12 +3,13 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from models import Task
 from pipeline.db import streams
 from pipeline.db.json import loads
 from pipeline.db.streams import CHUNK_BYTES, ValueGone, coalesced, stream_json
+from pipeline.operations.queries.tasks import stream_params
 from pipeline.service import Service
 from tests.factories.callbacks import boxes, callback, receive_callback
 
@@ -43,6 +44,22 @@ def test_a_value_that_is_deleted_meanwhile_is_an_error(
     next(pieces)
     with service.engine.begin() as connection:
         connection.execute(update(Task).values(params=None))
+    with pytest.raises(ValueGone):
+        list(pieces)
+
+
+def test_params_that_a_callback_changes_meanwhile_are_not_mixed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive_callback(service, callback(boxes("car"), params={"a": "b"}))
+    with service.reader.begin() as connection:
+        task_id = connection.scalar(select(Task.task_id))
+    assert task_id is not None
+    monkeypatch.setattr(streams, "PIECE_BYTES", 2)
+    pieces = stream_params(service.reader, task_id)
+    next(pieces)
+    changed = callback(boxes("car"), params={"c": "d", "e": "f"}, updated_at="2031-01-01T00:00:00.000Z")
+    receive_callback(service, changed)
     with pytest.raises(ValueGone):
         list(pieces)
 

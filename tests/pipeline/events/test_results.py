@@ -57,8 +57,9 @@ def test_subscribers_choose_by_workflow_step_and_project(chain: Pipeline, receiv
     assert sorted(heard["street"]) == ["delivery.received", "task.completed", "workflow.finished"]
 
 
+@pytest.mark.parametrize("max_characters", [0, 16 * 1024], ids=["in pieces", "at once"])
 def test_a_small_result_comes_with_the_event_and_a_large_one_as_a_link(
-    chain: Pipeline, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    chain: Pipeline, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, max_characters: int
 ) -> None:
     secret = subscribe(chain, receiver, "task", with_result=True)
     receive(chain, callback(boxes("car", "van")))
@@ -68,6 +69,7 @@ def test_a_small_result_comes_with_the_event_and_a_large_one_as_a_link(
     assert [one["label"] for one in result["annotations"]] == ["car", "van"]
     monkeypatch.setattr(results, "MAX_RESULT_ANNOTATIONS", 1)
     monkeypatch.setattr(results, "PAGE_SIZE", 1)
+    monkeypatch.setattr(results, "MAX_VALUE_CHARACTERS", max_characters)
     receive(
         chain,
         callback(

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from models import Backfill, Task
+from pipeline.db.memory_budget import memory_budget
 from pipeline.follow_ups import backfill
 from pipeline.follow_ups.decisions import InvalidTransition
 from pipeline.jobs import kinds, queue
@@ -47,6 +48,18 @@ def start(pipeline: Pipeline, filters: dict[str, Any] | None = None, **options: 
 
 def followed(pipeline: Pipeline) -> list[int]:
     return sorted(int(row["source_task_id"][-4:]) for row in pipeline.follow_ups().values())
+
+
+def test_a_preview_says_how_many_results_are_too_large_for_it(
+    filled: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = filled.service.workflows.workflow("w")
+    assert workflow is not None
+    monkeypatch.setattr("pipeline.db.memory_budget.MAX_READ_BYTES", 100)
+    with memory_budget():
+        *_, found = backfill.preview(filled.service, workflow, {"project": "even"})
+    assert (found.evaluated, found.left_out, found.is_complete) == (5, 5, False)
+    assert (found.results, found.follow_ups, found.examples) == (0, {}, [])
 
 
 def test_a_preview_counts_and_shows_requests_and_writes_nothing(filled: Pipeline) -> None:

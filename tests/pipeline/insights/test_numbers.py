@@ -10,8 +10,9 @@ from sqlalchemy import insert, select, update
 
 from models import FollowUp, Response, Task
 from pipeline.db.ids import new_id, utcnow
+from pipeline.db.memory_budget import ReadTooLarge, memory_budget, temporary_reads
 from pipeline.insights import insights, late_tasks, tasks_counted
-from pipeline.insights.agreement import krippendorff_alpha, match_shapes
+from pipeline.insights.agreement import _shapes_of, _shapes_of_units, krippendorff_alpha, match_shapes
 from pipeline.insights.numbers import COUNTS, DEFINITIONS, percentile
 from pipeline.service import Service
 from scale.geometry import Bounds
@@ -165,6 +166,27 @@ def test_a_fix_is_counted_by_what_it_made_of_each_label(service: Service, post: 
         found = insights(connection, service)["label_changes"]
     changes = {(row["before"], row["after"]): row["changes"] for row in found}
     assert changes == {("car", "car"): 2, ("bus", "truck"): 1, ("van", None): 1, (None, "van"): 1}
+
+
+def test_items_that_are_too_large_together_are_read_one_by_one(
+    service: Service, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read of an item is whole: a part of its shapes would count as disagreement."""
+    for number in range(4):
+        post(f"copy-{number}", [box(f"{number}-{n}", left=n) for n in range(10)])
+    with service.reader.begin() as connection:
+        ids = connection.scalars(select(Task.response_id).order_by(Task.task_id)).all()
+        units = [ids[:2], ids[2:]]
+        whole = list(_shapes_of_units(connection, units))
+        assert [[len(copy) for copy in copies] for copies in whole] == [[10, 10], [10, 10]]
+        monkeypatch.setattr("pipeline.db.memory_budget.MAX_READ_BYTES", 40_000)
+        with memory_budget():
+            with pytest.raises(ReadTooLarge), temporary_reads():
+                _shapes_of(connection, ids)
+            assert list(_shapes_of_units(connection, units)) == whole
+        monkeypatch.setattr("pipeline.db.memory_budget.MAX_READ_BYTES", 10_000)
+        with memory_budget():
+            assert list(_shapes_of_units(connection, units)) == []
 
 
 def test_copies_agree_in_their_shapes_and_categories(service: Service, post: Post) -> None:

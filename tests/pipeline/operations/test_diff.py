@@ -1,5 +1,6 @@
 """What one response version changed against another."""
 
+import itertools
 import random
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.operations.diff import Diff, diff
+from pipeline.operations.diff import Diff, _hash_of, diff
 from scale.annotations import Annotation
 
 Geometry = dict[str, Any]
@@ -198,3 +199,16 @@ def test_twenty_thousand_annotations_are_not_compared_each_with_each() -> None:
     ]
     found = diff(before, after)
     assert len(found.moved) == 20_000
+
+
+def test_no_sender_can_choose_geometries_that_have_one_hash() -> None:
+    """Python's own hash of -1 is that of -2, and that of 2**61 is that of 1: such geometries would all be compared with each other."""
+    for numbers in ((-1, -2), (1, 2**61), (2.0**63, 2**63 + 1)):
+        found = {_hash_of({"points": list(chosen)}) for chosen in itertools.product(numbers, repeat=8)}
+        assert len(found) == 2**8
+
+
+def test_equal_numbers_have_one_hash() -> None:
+    for one, other in ((1, 1.0), (0, -0.0), (2**70, float(2**70)), (10**400, 10**400)):
+        assert one == other
+        assert _hash_of([one]) == _hash_of([other])
