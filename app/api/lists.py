@@ -15,6 +15,9 @@ from pipeline.db.memory_budget import ReadTooLarge
 from pipeline.db.sizes import MAX_PAGE_CHARACTERS, MAX_VALUE_CHARACTERS
 from pipeline.operations.queries import Page, Record
 
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""What write_lists() writes at most."""
+
 
 class OutputSchema(Schema):
     """An object in a response. Every field is always present, null where nothing is known; fields may be added."""
@@ -88,9 +91,6 @@ def paging(query: Mapping[str, Any]) -> Paging:
     return {"limit": query["limit"], "cursor": query.get("cursor")}
 
 
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
-
-
 def write_lists(head: Record, **lists: Iterable[Any]) -> Response:
     """Return `head` and these lists as one JSON object. An item is written before the next one is made.
 
@@ -99,13 +99,14 @@ def write_lists(head: Record, **lists: Iterable[Any]) -> Response:
     answer = io.BytesIO()
     answer.write(dumps(head)[:-1].encode())
     for name, items in lists.items():
-        separator = f', "{name}": ['
+        answer.write(f', "{name}": ['.encode())
+        separator = ""
         for item in items:
             answer.write(f"{separator}{dumps(item)}".encode())
             separator = ", "
             if answer.tell() > MAX_ANSWER_BYTES:
                 raise ReadTooLarge
-        answer.write(b"]" if separator == ", " else f"{separator}]".encode())
+        answer.write(b"]")
     answer.write(b"}")
     return Response(answer.getvalue(), mimetype="application/json")
 

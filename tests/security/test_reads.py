@@ -4,7 +4,6 @@ import io
 import itertools
 import json
 import re
-import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -31,13 +30,13 @@ from models import (
     Task,
 )
 from pipeline.db.ids import created_at, format_timestamp, new_id, utcnow
-from pipeline.db.memory_budget import FREE_READ_BYTES, charge, memory_budget
 from pipeline.db.sizes import MAX_PAGE_CHARACTERS, MAX_VALUE_CHARACTERS
 from pipeline.events.results import signed_link
 from pipeline.follow_ups.signed_urls import signed_url
 from pipeline.operations.diff import MAX_COMPARISONS, TooDense, diff
 from pipeline.service import Service
 from scale.annotations import Annotation
+from tests.factories.large_reads import large_read_elsewhere
 from tests.security.conftest import TOKEN
 
 MEGABYTE = "x" * 1_000_000
@@ -375,22 +374,10 @@ def test_one_large_read_is_answered_at_a_time_and_small_ones_meanwhile(
     large, small, refused = (
         f"/api/v1/tasks/{name}/responses/2/diff" for name in ("large", "small", "refused")
     )
-    has_turn, may_end = threading.Event(), threading.Event()
-
-    def read_much() -> None:
-        with memory_budget():
-            charge(FREE_READ_BYTES + 1)
-            has_turn.set()
-            may_end.wait()
-
-    other = threading.Thread(target=read_much)
-    other.start()
-    has_turn.wait()
-    busy = client.get(large)
-    assert (busy.status_code, busy.headers["Retry-After"]) == (503, "5")
-    assert client.get(small).status_code == 200
-    may_end.set()
-    other.join()
+    with large_read_elsewhere():
+        busy = client.get(large)
+        assert (busy.status_code, busy.headers["Retry-After"]) == (503, "5")
+        assert client.get(small).status_code == 200
     assert [client.get(path).status_code for path in (large, refused, large)] == [200, 400, 200]
 
 

@@ -211,15 +211,13 @@ def _current_id(connection: Connection, task_id: str) -> UUID | None:
 
 
 def _version(connection: Connection, task_id: str, number: int, *columns: Any) -> Mapping[str, Any]:
-    statement = select(*columns).where(*_is_version(task_id, number))
+    statement = select(*columns).where(
+        Response.task_id == task_id, Response.number == min(number, MAX_NUMBER)
+    )
     row = connection.execute(statement).mappings().one_or_none()
     if row is None:
         raise _no_version(connection, task_id, number)
     return dict(row)
-
-
-def _is_version(task_id: str, number: int) -> tuple[Any, Any]:
-    return Response.task_id == task_id, Response.number == min(number, MAX_NUMBER)
 
 
 def _no_version(connection: Connection, task_id: str, number: int) -> NotFound:

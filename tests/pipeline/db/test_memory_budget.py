@@ -1,7 +1,6 @@
 """The budget of a request: what is charged, what is given back, and who has none."""
 
 import threading
-from contextlib import ExitStack
 
 import pytest
 
@@ -18,6 +17,7 @@ from pipeline.db.memory_budget import (
     memory_budget,
     temporary_reads,
 )
+from tests.factories.large_reads import large_read_elsewhere
 
 
 def test_workers_and_commands_have_no_budget() -> None:
@@ -53,33 +53,13 @@ def test_what_is_not_kept_is_given_back() -> None:
         charge(MAX_READ_BYTES)
 
 
-def large_read_elsewhere(stack: ExitStack) -> threading.Event:
-    """Make a large read in another thread. Returns the event that ends it."""
-    has_turn, may_end = threading.Event(), threading.Event()
-
-    def read() -> None:
-        with memory_budget():
-            charge(FREE_READ_BYTES + 1)
-            has_turn.set()
-            may_end.wait()
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    stack.callback(thread.join)
-    stack.callback(may_end.set)
-    assert has_turn.wait(10)
-    return may_end
-
-
 def test_a_large_read_that_keeps_nothing_leaves_its_turn_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.db.memory_budget.TURN_TIMEOUT_SECONDS", 0.01)
-    with memory_budget(), ExitStack() as stack:
+    with memory_budget():
         with temporary_reads():
             charge(FREE_READ_BYTES + 1)
-        may_end = large_read_elsewhere(stack)
-        with pytest.raises(ReadersBusy):
+        with large_read_elsewhere(), pytest.raises(ReadersBusy):
             charge(FREE_READ_BYTES + 1)
-        may_end.set()
 
 
 def test_few_requests_wait_for_their_turn() -> None:
@@ -91,17 +71,15 @@ def test_few_requests_wait_for_their_turn() -> None:
             waiting.release()
             charge(FREE_READ_BYTES + 1)
 
-    with ExitStack() as stack:
-        may_end = large_read_elsewhere(stack)
-        threads = [threading.Thread(target=read) for _ in range(MAX_WAITING)]
+    threads = [threading.Thread(target=read) for _ in range(MAX_WAITING)]
+    with large_read_elsewhere():
         for thread in threads:
             thread.start()
             assert waiting.acquire(timeout=10)
         while not refused():
             pass
-        may_end.set()
-        for thread in threads:
-            thread.join()
+    for thread in threads:
+        thread.join()
 
 
 def refused() -> bool:
