@@ -19,8 +19,7 @@ Record = dict[str, Any]
 
 class _Compiled(NamedTuple):
     text: str
-    constants: Mapping[str, Any]
-    names: tuple[str, ...]
+    columns: tuple[str, ...]
 
 
 def fetch_one(
@@ -36,11 +35,11 @@ def fetch_one(
             found = connection.execute(statement, parameters).mappings().one_or_none()
         return None if found is None else dict(found)
     compiled = _compile(statement)
-    rows = postgresql.fetch(database, compiled.text, {**compiled.constants, **parameters}, binary=binary)
+    rows = postgresql.fetch(database, compiled.text, parameters, binary=binary)
     if not rows:
         return None
     (row,) = rows
-    return dict(zip(compiled.names, row, strict=True))
+    return dict(zip(compiled.columns, row, strict=True))
 
 
 def connected(database: Connection | Engine) -> AbstractContextManager[Connection]:
@@ -50,5 +49,12 @@ def connected(database: Connection | Engine) -> AbstractContextManager[Connectio
 
 @cache
 def _compile(statement: Any) -> _Compiled:
+    """Compile a statement for psycopg, with its constants written into the text."""
+    from psycopg import sql  # which SQLite does not need
+
     compiled = statement.compile(dialect=PGDialect_psycopg())  # type: ignore[no-untyped-call]
-    return _Compiled(str(compiled), compiled.params, tuple(statement.exported_columns.keys()))
+    texts = {
+        name: f"%({name})s" if parameter.required else sql.quote(parameter.value).replace("%", "%%")
+        for name, parameter in compiled.binds.items()
+    }
+    return _Compiled(str(compiled) % texts, tuple(statement.exported_columns.keys()))

@@ -6,15 +6,19 @@ its events do: connections are checked after idleness, replaced when old or lost
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
+from psycopg import generators
+from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import InvalidSqlStatementName, error_from_result
 from psycopg.pq import ExecStatus, PipelineStatus
-from psycopg.pq.abc import PGconn, PGresult
+from psycopg.pq.abc import PGresult
 from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError
 
@@ -23,6 +27,9 @@ from pipeline.db.postgresql import SET_TIMEOUTS
 
 PREPARED = "weighbridge_prepared"
 """Key in a connection's `info`: the names of the statements that were prepared on it."""
+ADAPTATION = "weighbridge_adaptation"
+"""Key in a connection's `info`: psycopg's converter of values."""
+_BINARY, _TEXT = PyFormat.BINARY, PyFormat.TEXT
 
 
 @contextmanager
@@ -38,15 +45,36 @@ def pooled_connection(engine: Engine) -> Iterator[PoolProxiedConnection]:
         pooled.close()
 
 
-@contextmanager
-def _driver_connection(engine: Engine, pooled: PoolProxiedConnection) -> Iterator[psycopg.Connection[Any]]:
-    """Lend the driver's connection for one statement that commits by itself. Raises DBAPIError.
+def execute_alone(
+    engine: Engine, statement: str, parameters: Mapping[str, Any], binary: bool
+) -> list[tuple[Any, ...]]:
+    """Check out a connection for one statement: see execute(). SQLAlchemy's Connection would cost as much as the statement."""
+    with pooled_connection(engine) as pooled:
+        return execute(engine, pooled, statement, parameters, binary)
 
-    As with a Connection of SQLAlchemy a lost server has every older connection of the pool replaced.
+
+def execute(
+    engine: Engine,
+    pooled: PoolProxiedConnection,
+    statement: str,
+    parameters: Mapping[str, Any],
+    binary: bool = False,
+) -> list[tuple[Any, ...]]:
+    """Run a statement that commits by itself, and return its rows.
+
+    statement: one of a few that are used again and again: each is prepared once on each direct connection. PostgreSQL must know the
+    type of each placeholder, %(name)s, from a cast or from what it is compared with.
+    binary: let the server send bytes as they are and not as text, which has twice the size.
+
+    Raises DBAPIError. As with a Connection of SQLAlchemy a lost server has every older connection of the pool replaced.
     """
     connection: Any = pooled.driver_connection
     try:
-        yield connection
+        if SET_TIMEOUTS in pooled.info:
+            return _execute_behind_pooler(
+                connection, pooled.info[SET_TIMEOUTS], statement, parameters, binary
+            )
+        return _execute_prepared(connection, pooled.info, statement, parameters, binary)
     except psycopg.Error as fault:
         is_lost = connection.closed or is_disconnect(fault) or _is_in_pipeline(connection)
         if is_lost:
@@ -62,81 +90,94 @@ def _is_in_pipeline(connection: psycopg.Connection[Any]) -> bool:
     return connection.pgconn.pipeline_status != PipelineStatus.OFF
 
 
-def execute_alone(
-    engine: Engine, statement: str, parameters: Mapping[str, Any], binary: bool
+def _execute_behind_pooler(
+    connection: Any, set_timeouts: str, statement: str, parameters: Mapping[str, Any], binary: bool
 ) -> list[tuple[Any, ...]]:
-    """Run a statement that commits by itself, and return its rows. Raises DBAPIError.
+    """Execute a statement with the time-outs in force, without preparing it.
 
-    SQLAlchemy's Connection around it would cost as much as the statement.
+    What sets them goes before it: both are one transaction and one round trip, as is all that is sent at once.
     """
-    with pooled_connection(engine) as pooled, _driver_connection(engine, pooled) as connection:
-        return _execute(connection, pooled.info, statement, parameters, binary).fetchall()
-
-
-def _execute(
-    connection: psycopg.Connection[Any],
-    info: Mapping[Any, Any],
-    statement: str,
-    parameters: Any,
-    binary: bool,
-) -> psycopg.Cursor[Any]:
-    """Execute a statement with the time-outs in force.
-
-    Behind a pooler what sets them goes before it: both are one transaction and one round trip, as is all that is sent at once.
-    """
-    if SET_TIMEOUTS not in info:
-        return connection.execute(statement, parameters, binary=binary)
     with connection.pipeline():
-        connection.execute(info[SET_TIMEOUTS])
-        return connection.execute(statement, parameters, binary=binary)
+        connection.execute(set_timeouts)
+        rows: list[tuple[Any, ...]] = connection.execute(statement, parameters, binary=binary).fetchall()
+        return rows
 
 
-def execute_prepared(
-    engine: Engine,
-    pooled: PoolProxiedConnection,
-    name: bytes,
-    statement: str,
-    parameters: Sequence[str | bytes | None],
-) -> bytes | None:
-    """Run a statement that commits by itself. Return the first value of its result, as text. Raises DBAPIError.
+class _Numbered(NamedTuple):
+    """A statement as libpq wants it."""
 
-    name: under which it is prepared, once on each direct connection. Each of its placeholders, %s, has a cast.
-    """
-    with _driver_connection(engine, pooled) as connection:
-        if SET_TIMEOUTS in pooled.info:  # behind a pooler nothing is prepared
-            cursor = _execute(connection, pooled.info, statement, parameters, binary=False)
-            assert cursor.pgresult is not None
-            return cursor.pgresult.get_value(0, 0)
-        text = _numbered(statement)
-        values = [value.encode() if isinstance(value, str) else value for value in parameters]
-        formats = [int(isinstance(value, bytes)) for value in parameters]
-        return _execute_prepared(connection.pgconn, pooled.info, name, text, values, formats)
+    name: bytes  # under which it is prepared
+    text: bytes  # with $1, $2 … in place of its placeholders
+    placeholders: tuple[str, ...]
+
+
+class _Placeholders(dict[str, str]):
+    def __missing__(self, name: str) -> str:
+        self[name] = f"${len(self) + 1}"
+        return self[name]
+
+
+_numbers = itertools.count()
 
 
 @cache
-def _numbered(statement: str) -> bytes:
-    """Return a statement with $1, $2 … in place of %s, as libpq wants it."""
-    first, *others = statement.split("%s")
-    return "".join([first, *(f"${number}{part}" for number, part in enumerate(others, 1))]).encode()
+def _numbered(statement: str) -> _Numbered:
+    placeholders = _Placeholders()
+    text = statement % placeholders
+    return _Numbered(b"weighbridge_%d" % next(_numbers), text.encode(), tuple(placeholders))
 
 
 def _execute_prepared(
-    server: PGconn, info: dict[Any, Any], name: bytes, text: bytes, values: list[Any], formats: list[int]
-) -> bytes | None:
+    connection: Any, info: dict[Any, Any], statement: str, parameters: Mapping[str, Any], binary: bool
+) -> list[tuple[Any, ...]]:
+    numbered = _numbered(statement)
+    values = [parameters[name] for name in numbered.placeholders]
+    formats = [_BINARY if isinstance(value, bytes) else _TEXT for value in values]
+    adaptation = info.get(ADAPTATION) or info.setdefault(ADAPTATION, Transformer(connection))
+    arguments = (adaptation.dump_sequence(values, formats), adaptation.formats, int(binary))
     prepared = info.setdefault(PREPARED, set())
-    if name not in prepared:
-        _check(server.prepare(name, text), ExecStatus.COMMAND_OK)
-        prepared.add(name)
     try:
-        return _first_value(server.exec_prepared(name, values, formats))
+        result = _run(connection, prepared, numbered, arguments)
     except InvalidSqlStatementName:  # psycopg drops the statements of its connection after a ROLLBACK
-        _check(server.prepare(name, text), ExecStatus.COMMAND_OK)
-        return _first_value(server.exec_prepared(name, values, formats))
+        prepared.discard(numbered.name)
+        result = _run(connection, prepared, numbered, arguments)
+    adaptation.set_pgresult(result)
+    rows: list[tuple[Any, ...]] = adaptation.load_rows(0, result.ntuples, tuple)
+    adaptation.set_pgresult(None)  # it may be large
+    return rows
 
 
-def _first_value(result: PGresult) -> bytes | None:
+def _run(
+    connection: psycopg.Connection[Any], prepared: set[bytes], statement: _Numbered, arguments: Any
+) -> PGresult:
+    """Return the rows of a statement, which is prepared first if it is new on this connection."""
+    server = connection.pgconn
+    if statement.name not in prepared:
+        result = _result(connection, server.prepare, server.send_prepare, statement.name, statement.text)
+        _check(result, ExecStatus.COMMAND_OK)
+        prepared.add(statement.name)
+    result = _result(connection, server.exec_prepared, server.send_query_prepared, statement.name, *arguments)
     _check(result, ExecStatus.TUPLES_OK)
-    return result.get_value(0, 0)
+    return result
+
+
+def _result(
+    connection: psycopg.Connection[Any],
+    run: Callable[..., PGresult],
+    send: Callable[..., None],
+    *arguments: Any,
+) -> PGresult:
+    """Return the result of a call of libpq: of `run`, or in the main thread of `send`.
+
+    Python runs signal handlers in the main thread, and only between its own instructions: there the wait for a server must not be one
+    call.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return run(*arguments)
+    send(*arguments)
+    result: PGresult
+    (result,) = connection.wait(generators.execute(connection.pgconn))
+    return result
 
 
 def _check(result: PGresult, expected: ExecStatus) -> None:

@@ -40,32 +40,31 @@ _response_columns = column_names(Response, but="response")
 STATEMENT = f"""
 WITH task AS (
     INSERT INTO {Task.__tablename__} ({_task_columns})
-    SELECT {_task_columns} FROM {record(Task, "new")} ON CONFLICT (task_id) DO NOTHING RETURNING 1
+    SELECT {_task_columns} FROM {record(Task, "new", "%(task)s")} ON CONFLICT (task_id) DO NOTHING RETURNING 1
 ), delivery AS (
     INSERT INTO {Delivery.__tablename__} ({_delivery_columns})
-    SELECT {_delivery_columns} FROM task, {record(Delivery, "new")} RETURNING id
+    SELECT {_delivery_columns} FROM task, {record(Delivery, "new", "%(delivery)s")} RETURNING id
 ), body AS (
-    INSERT INTO {DeliveryBody.__tablename__} (delivery_id, body) SELECT id, %s::bytea FROM delivery
+    INSERT INTO {DeliveryBody.__tablename__} (delivery_id, body) SELECT id, %(body)s::bytea FROM delivery
 ), response AS (
     INSERT INTO {Response.__tablename__} ({_response_columns}, response)
-    SELECT {_response_columns}, %s::json FROM task, {record(Response, "new")} WHERE id IS NOT NULL
+    SELECT {_response_columns}, %(response)s::json FROM task, {record(Response, "new", "%(version)s")} WHERE id IS NOT NULL
 ), annotations AS (
     INSERT INTO {Annotation.__tablename__} ({COLUMNS})
-    SELECT %s::uuid, 0, {FROM_ARRAYS} FROM task, jsonb_array_elements(%s::jsonb) AS row
+    SELECT %(version_id)s::uuid, 0, {FROM_ARRAYS} FROM task, jsonb_array_elements(%(annotations)s::jsonb) AS row
 ), job AS (
     INSERT INTO {Job.__tablename__} (id, kind, key, subject, state, run_at, created_at)
     SELECT new.id, new.kind, new.key, new.subject, 'ready', clock_timestamp(), clock_timestamp()
-    FROM task, {record(Job, "new")} WHERE new.id IS NOT NULL
+    FROM task, {record(Job, "new", "%(job)s")} WHERE new.id IS NOT NULL
 )
 SELECT count(*) FROM task
 """
-PREPARED_NAME = b"weighbridge_first_callback"
 
 
 class FirstCallback(NamedTuple):
     """What the statement inserts."""
 
-    parameters: tuple[str | bytes | None, ...]
+    parameters: dict[str, Any]
     job_ids: list[UUID]
 
 
@@ -94,7 +93,7 @@ def insert_first_callback(
     general path knows what to do then. Raises if the pool has no free connection, because the general path would only wait for
     one a second time.
     """
-    from pipeline.db.driver import execute_prepared, pooled_connection  # psycopg, which SQLite does not need
+    from pipeline.db.driver import execute, pooled_connection  # psycopg, which SQLite does not need
 
     events = DeliveryEvents(service.subscriptions)
     try:
@@ -109,8 +108,8 @@ def insert_first_callback(
         try:
             if isinstance(connection, Connection):
                 return _insert_and_publish(connection, first, events, delivery, callback)
-            inserted = execute_prepared(engine, connection, PREPARED_NAME, STATEMENT, first.parameters)
-            return first.job_ids if inserted == b"1" else None
+            ((inserted,),) = execute(engine, connection, STATEMENT, first.parameters)
+            return first.job_ids if inserted else None
         except Exception as fault:
             log_fallback(fault, delivery.log_fields(callback))
             return None
@@ -144,16 +143,16 @@ def _rows(
         **task_changes(EMPTY_TASK, callback, delivery.order_key(callback), version_id),
     }
     job = queue.new_job_row(kinds.PLAN, callback.task_id) if service.has_workflow_for(task.type) else {}
-    parameters = (
-        dumps(row),
-        dumps(delivery_row(delivery, body, headers, callback)),
-        body,
-        content,
-        dumps(response),
-        str(version_id) if version_id else None,
-        annotations,
-        dumps(job),
-    )
+    parameters = {
+        "task": dumps(row),
+        "delivery": dumps(delivery_row(delivery, body, headers, callback)),
+        "body": body,
+        "response": content,
+        "version": dumps(response),
+        "version_id": version_id,
+        "annotations": annotations,
+        "job": dumps(job),
+    }
     return FirstCallback(parameters, [job["id"]] if job else [])
 
 
