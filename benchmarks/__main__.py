@@ -34,10 +34,10 @@ def main() -> None:
             console.print(chain(servers, options.rounds))
         if "growth" in wanted:
             body = growth.large_body()
-            console.print("A large body, in one process and through the service; then full tables")
+            console.print("A body of 20 MB, in one process and through the service; then full tables")
             console.print(growth.in_process(servers, body))
-            console.print(growth.through_the_service(servers, body))
-            console.print(growth.full_tables(servers, options.seconds))
+            console.print(growth.through_the_service(servers, body, options.rounds))
+            console.print(growth.full_tables(servers, options.seconds, options.rounds))
         if "processes" in wanted:
             console.print("More processes on one PostgreSQL")
             console.print(processes(servers, options.seconds))
