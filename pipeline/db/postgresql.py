@@ -120,7 +120,8 @@ def fetch(
 ) -> list[tuple[Any, ...]]:
     """Execute a statement and return its rows as the driver gives them. Given an engine, it commits by itself.
 
-    Costs half the processor time of SQLAlchemy's own way. Every parameter and value is of a type that the driver knows.
+    Costs half the processor time of SQLAlchemy's own way. Every parameter and value is of a type that the driver knows. Given an
+    engine, the statement is prepared: see driver.execute().
     `binary`: let the server send bytes as they are and not as text, which has twice the size.
     """
     if isinstance(database, Engine):
