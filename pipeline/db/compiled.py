@@ -57,4 +57,5 @@ def _compile(statement: Any) -> _Compiled:
         name: f"%({name})s" if parameter.required else sql.quote(parameter.value).replace("%", "%%")
         for name, parameter in compiled.binds.items()
     }
-    return _Compiled(str(compiled) % texts, tuple(statement.exported_columns.keys()))
+    text = str(compiled).replace("%%", "%%%%") % texts  # the driver replaces its placeholders, too
+    return _Compiled(text, tuple(statement.exported_columns.keys()))

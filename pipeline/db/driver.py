@@ -99,8 +99,9 @@ def _execute_behind_pooler(
     """
     with connection.pipeline():
         connection.execute(set_timeouts)
-        rows: list[tuple[Any, ...]] = connection.execute(statement, parameters, binary=binary).fetchall()
-        return rows
+        cursor = connection.execute(statement, parameters, binary=binary)
+    rows: list[tuple[Any, ...]] = cursor.fetchall()  # in the pipeline it would take a round trip of its own
+    return rows
 
 
 class _Numbered(NamedTuple):
@@ -175,9 +176,8 @@ def _result(
     if threading.current_thread() is not threading.main_thread():
         return run(*arguments)
     send(*arguments)
-    result: PGresult
-    (result,) = connection.wait(generators.execute(connection.pgconn))
-    return result
+    results: list[PGresult] = connection.wait(generators.execute(connection.pgconn))
+    return results[-1]
 
 
 def _check(result: PGresult, expected: ExecStatus) -> None:
