@@ -5,6 +5,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import psutil
 import psycopg
@@ -23,6 +24,7 @@ from pipeline.receive.receive import receive
 from pipeline.service import Service
 from scale.envelope import parse_callback
 from scale.task_types import parse_response
+from tests.servers import wait_until
 from workers.runner import run_due_jobs
 
 BOXES = 68_000
@@ -92,8 +94,16 @@ def through_the_service(servers: stack.Servers, body: Body, rounds: int) -> Tabl
     with stack.weighbridge(servers, WEB_CONCURRENCY="1", SWEEP_SECONDS="1") as ours:
         Connection(ours.port).post(ONE_BOX.with_id(1))
         processes = dict(zip(("web", "worker"), ours.processes, strict=True))
+        worker = psutil.Process(processes["worker"].pid)
+        wait_until(lambda: len(worker.children()) == 2, 60, "the worker has started its processes")
         idle = {name: _memory(process.pid) for name, process in processes.items()}
         peak = dict(idle)
+
+        def has_responses(number: int) -> bool:
+            for name, process in processes.items():
+                peak[name] = max(peak[name], _memory(process.pid))
+            return _responses(ours) >= number
+
         for number in range(1, rounds + 1):
             content = body.with_id(6 + number)
             floors.append(seconds(lambda content=content: json.loads(content), times=1))
@@ -101,15 +111,11 @@ def through_the_service(servers: stack.Servers, body: Body, rounds: int) -> Tabl
             if Connection(ours.port).post(content) != 200:
                 raise SystemExit("a large body was refused")
             answered.append(time.perf_counter() - start)
-            while _responses(ours) <= number:
-                for name, process in processes.items():
-                    peak[name] = max(peak[name], _memory(process.pid))
-                time.sleep(0.05)
+            wait_until(partial(has_responses, number + 1), 120, "the rows of a large body are there")
             present.append(time.perf_counter() - start)
-        if (stored := ours.stored()[1]) != rounds * BOXES + ONE_BOX.annotations:
-            raise SystemExit(
-                f"{stored} annotations are there, and not {rounds * BOXES + ONE_BOX.annotations}"
-            )
+        stored, expected = ours.stored()[1], rounds * BOXES + ONE_BOX.annotations
+        if stored != expected:
+            raise SystemExit(f"{stored} annotations are there, and not {expected}")
     for name, found, goal in (("answered", answered, "≤ 1.0"), ("rows there", present, "≤ 5")):
         ratios = [one / floor for one, floor in zip(found, floors, strict=True)]
         ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) × json.loads"

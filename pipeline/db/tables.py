@@ -19,7 +19,7 @@ def column_names(model: type[Base], *, but: str = "") -> str:
     return ", ".join(column.name for column in model.__table__.columns if column.name != but)
 
 
-def record(model: type[Base], alias: str, parameter: str = "%s") -> str:
+def record(model: type[Base], alias: str, parameter: str) -> str:
     """Return PostgreSQL's SQL of one row from a parameter that holds it as JSON; its columns are null where that lacks them."""
     return f"jsonb_populate_record(NULL::{model.__tablename__}, {parameter}::jsonb) AS {alias}"
 

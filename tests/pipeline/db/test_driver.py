@@ -1,16 +1,17 @@
 """Statements by libpq on the engine's pool: what the pool and SQLAlchemy's Connection promise holds for them too."""
 
 import signal
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Integer, bindparam, literal, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from pipeline.db.compiled import fetch_one
 from pipeline.db.driver import execute, execute_alone, pooled_connection
 from tests.factories.services import open_on
 from tests.servers import OwnPostgres
@@ -21,16 +22,6 @@ VALUES = {"number": 40, "bytes": b"\0\xff", "none": None}
 
 def add(engine: Engine, number: object) -> Any:
     ((result,),) = execute_alone(engine, ADD, {**VALUES, "number": number}, binary=False)
-    return result
-
-
-def in_another_thread(work: Any) -> Any:
-    """Return what a thread returns: the main thread waits for a server in another way."""
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(work()))
-    thread.start()
-    thread.join()
-    (result,) = found
     return result
 
 
@@ -65,13 +56,14 @@ def test_values_are_passed_as_they_are(postgres_url: str, binary: bool) -> None:
     )
     casts = ", ".join(f"%({name})s::{type_}" for name, type_ in zip(values, types, strict=True))
     statement = f"SELECT {casts}, %(text)s::text, '%%'"
-    expected = [(*values.values(), values["text"], "%")]
-    expected[0] = tuple({"a": [1, "%"]} if one == values["json"] else one for one in expected[0])
+    expected = [(*{**values, "json": {"a": [1, "%"]}}.values(), values["text"], "%")]
 
     def run() -> Any:
         return [execute_alone(engine, statement, {**values, "unused": 1}, binary) for _ in range(2)]
 
-    assert run() == in_another_thread(run) == [expected, expected]
+    assert run() == [expected, expected]
+    with ThreadPoolExecutor() as threads:  # the main thread waits for a server in another way
+        assert threads.submit(run).result() == [expected, expected]
     engine.dispose()
 
 
@@ -80,6 +72,14 @@ def test_a_statement_may_return_no_row_or_many(postgres_url: str) -> None:
     statement = "SELECT number FROM generate_series(1, %(last)s::int) AS number"
     assert execute_alone(engine, statement, {"last": 0}, binary=False) == []
     assert execute_alone(engine, statement, {"last": 3}, binary=False) == [(1,), (2,), (3,)]
+    engine.dispose()
+
+
+def test_percent_signs_of_a_compiled_statement_and_its_constants_stay(postgres_url: str) -> None:
+    engine = open_on(postgres_url).engine
+    rest = (bindparam("number", type_=Integer) % 4).label("rest")
+    statement = select(rest, literal("100 %s").label("constant"))
+    assert fetch_one(engine, statement, {"number": 7}) == {"rest": 3, "constant": "100 %s"}
     engine.dispose()
 
 
