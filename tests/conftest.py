@@ -229,7 +229,7 @@ def start_service(
 
         yield start
     for one in services:
-        request.node.add_report_section("call", "logs of the service", one.logs())
+        request.node.add_report_section("teardown", "logs of the service", one.logs())
 
 
 @pytest.fixture

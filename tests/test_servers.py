@@ -15,6 +15,8 @@ import redis
 from tests import servers
 from tests.databases import MigratedDatabases
 
+ROOT = Path(__file__).parent.parent
+
 
 def test_a_postgres_keeps_its_rows_through_a_kill(own_postgres: servers.OwnPostgres) -> None:
     own_postgres.execute("CREATE TABLE kept (n int)", "INSERT INTO kept VALUES (7)")
@@ -93,9 +95,7 @@ def test_killed_tests_leave_no_server_behind(tmp_path: Path) -> None:
         time.sleep(600)
         """
     )
-    child = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent
-    )
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT)
     try:
         assert child.stdout
         assert child.stdout.readline() == b"up\n"
@@ -109,6 +109,20 @@ def test_killed_tests_leave_no_server_behind(tmp_path: Path) -> None:
     folder.rmdir()
 
 
+def run_tests(folder: Path, text: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the tests in `text`, with the fixtures of this project, in another process."""
+    (folder / "test_suite.py").write_text(textwrap.dedent(text))
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", ROOT / "pyproject.toml"]
+    return subprocess.run(
+        [*command, "--rootdir", folder, folder],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTEST_ADDOPTS": "-p no:cacheprovider", **env},
+        check=False,
+    )
+
+
 SUITE = """
 def test_one(redis_url): ...
 def test_two(): ...
@@ -117,32 +131,8 @@ def test_two(): ...
 
 @pytest.mark.parametrize("required", ["0", "1"])
 def test_a_run_without_a_server_says_so_in_its_last_line(tmp_path: Path, required: str) -> None:
-    (tmp_path / "test_suite.py").write_text(SUITE)
-    root = Path(__file__).parent.parent
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "tests.conftest",
-            "-c",
-            root / "pyproject.toml",
-            "--rootdir",
-            tmp_path,
-            tmp_path,
-        ],
-        capture_output=True,
-        text=True,
-        cwd=root,
-        # An address that no server can have stands for a machine without one.
-        env={
-            **os.environ,
-            "REQUIRE_SERVERS": required,
-            "TEST_REDIS_URL": "nowhere",
-            "PYTEST_ADDOPTS": "-p no:cacheprovider",
-        },
-    )
+    # An address that no server can have stands for a machine without one.
+    done = run_tests(tmp_path, SUITE, REQUIRE_SERVERS=required, TEST_REDIS_URL="nowhere")
     last = done.stdout.strip().splitlines()[-1]
     if required == "1":
         assert done.returncode == 1
@@ -150,6 +140,19 @@ def test_a_run_without_a_server_says_so_in_its_last_line(tmp_path: Path, require
     else:
         assert done.returncode == 0
         assert "1 passed, 1 skipped: no Redis in" in last, done.stdout
+
+
+def test_the_logs_of_a_service_are_shown_when_its_test_fails(tmp_path: Path) -> None:
+    done = run_tests(
+        tmp_path,
+        """
+        def test_fails(service, sqlite_url):
+            service(sqlite_url, processes=("sandbox",))
+            raise AssertionError("without a reason")
+        """,
+    )
+    assert "1 failed" in done.stdout
+    assert "Sandbox at http://127.0.0.1:" in done.stdout
 
 
 def test_a_database_is_used_again_without_its_rows_and_not_after_its_schema_changed(

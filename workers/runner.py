@@ -60,35 +60,49 @@ def run_due_jobs(
             dispatch(_due(service, others))
         if time.monotonic() > deadline:
             wait(creations)
+            _run_one_of_each_queue(service)
             return _due(service, 1)
         if job.is_last_due:
             creations = wait(creations, LOOK_AGAIN_SECONDS, FIRST_COMPLETED).not_done
-        job = next_job(service, after=job)
+        job = next_job(service, after=job, has_free_thread=len(creations) < most - 1)
         while job is None and creations:
             creations = wait(creations, LOOK_AGAIN_SECONDS, FIRST_COMPLETED).not_done
             job = next_job(service)
     return []
 
 
-def next_job(service: Service, after: Job | None = None) -> Job | None:
-    """Claim the next job.
+def next_job(service: Service, after: Job | None = None, *, has_free_thread: bool = False) -> Job | None:
+    """Claim the next job: by priority of the queues, but with turns `after` another job, so that none waits forever.
 
-    Large bodies and fetches have their turn when nothing else is due, fetches also `after` each creation of a task.
+    Creations that would not occupy this worker (`has_free_thread`) have their turn after each other job, fetches after each
+    creation. Otherwise large bodies and fetches are claimed when nothing else is due.
     """
-    lease = service.settings.lease_seconds
-
-    def claim_other() -> Job | None:
-        runnable = service.paused_queues.runnable()
-        return queue.claim(service.engine, lease, queues=[name for name in WITHOUT_BOUND if name in runnable])
-
-    def claim_bounded(names: Iterable[str]) -> Job | None:
-        most = max_running(service)
-        claims = (queue.claim_bounded(service.engine, lease, name, most) for name in names)
-        return next(filter(None, claims), None)
-
     if after is not None and after.queue in queues.CREATION and after.fetch_is_due:
-        return claim_bounded([queues.FETCH]) or claim_other()
-    return claim_other() or claim_bounded(queue.due_bounded(service.engine))
+        return _claim_bounded(service, [queues.FETCH]) or _claim(service, WITHOUT_BOUND)
+    names = WITHOUT_BOUND
+    if after is not None and after.queue not in queues.CREATION and has_free_thread:
+        names = tuple(sorted(names, key=service.creates_in_threads, reverse=True))
+    return _claim(service, names) or _claim_bounded(service, queue.due_bounded(service.engine))
+
+
+def _run_one_of_each_queue(service: Service) -> None:
+    """Run a job of each queue that has no other turn while jobs of higher priority are always due."""
+    for name in queues.QUEUES[1:]:
+        claimed = (_claim_bounded if name in queues.BOUNDED else _claim)(service, [name])
+        if claimed is not None:
+            run_job(service, claimed)
+
+
+def _claim(service: Service, names: Iterable[str]) -> Job | None:
+    unpaused = service.paused_queues.runnable()
+    runnable = [name for name in names if name in unpaused]
+    return queue.claim(service.engine, service.settings.lease_seconds, queues=runnable) if runnable else None
+
+
+def _claim_bounded(service: Service, names: Iterable[str]) -> Job | None:
+    lease, most = service.settings.lease_seconds, max_running(service)
+    claims = (queue.claim_bounded(service.engine, lease, name, most) for name in names)
+    return next(filter(None, claims), None)
 
 
 def max_running(service: Service) -> int:

@@ -156,3 +156,58 @@ def test_creations_wait_for_scale_together_once_the_key_has_worked(
     runner.run_due_jobs(service)
     assert len(alone) == 1
     assert table(service, Job) == []
+
+
+# Jobs of other queues, while more jobs of the first one come than are run.
+
+
+@pytest.fixture
+def endless_plans(service: Service, performed: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan is always due, because each enqueues the next one. A run of jobs ends soon."""
+
+    def plan_and_ask(service: Service, job: queue.Job) -> None:
+        finish(service, job)
+        ask(service, f"{job.subject}+")
+
+    performed(plan_and_ask)
+    monkeypatch.setattr(runner, "MAX_RUN_SECONDS", 0.2)
+    ask(service, "a")
+
+
+@pytest.mark.usefixtures("endless_plans")
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kinds.CREATE, "live"), (kinds.CREATE, "test"), (kinds.PARSE, None), (kinds.FETCH, None)],
+)
+def test_no_job_waits_until_nothing_else_is_due(
+    service: Service, monkeypatch: pytest.MonkeyPatch, kind: str, name: str | None
+) -> None:
+    monkeypatch.setitem(runner.HANDLERS, kind, finish)
+    with service.engine.begin() as connection:
+        queue.enqueue(connection, kind, ["waits"], queue=name)
+    run_due_jobs(service)
+    assert [row["kind"] for row in table(service, Job)] == [kinds.PLAN]
+
+
+@pytest.mark.usefixtures("endless_plans")
+def test_creations_in_threads_take_turns_with_other_jobs(service: Service) -> None:
+    with service.engine.begin() as connection:
+        queue.enqueue(connection, kinds.CREATE, ["1", "2", "3"], queue="live")
+    ask(service, "b", "c", "d")
+    service.accepting.add("live")
+    claimed = [runner.next_job(service)]
+    for _ in range(5):
+        claimed.append(runner.next_job(service, after=claimed[-1], has_free_thread=True))
+    assert [job and job.kind for job in claimed] == [kinds.PLAN, kinds.CREATE] * 3
+
+
+def test_plans_come_first_where_a_creation_would_occupy_the_worker(service: Service) -> None:
+    """Because it waits for Scale in the worker itself, or for a thread."""
+    with service.engine.begin() as connection:
+        queue.enqueue(connection, kinds.CREATE, ["1"], queue="live")
+    ask(service, "a", "b", "c")
+    first = runner.next_job(service)
+    second = runner.next_job(service, after=first, has_free_thread=True)
+    service.accepting.add("live")
+    third = runner.next_job(service, after=second, has_free_thread=False)
+    assert [job and job.kind for job in (first, second, third)] == [kinds.PLAN] * 3

@@ -40,7 +40,7 @@ def start(folder: Folder, request: pytest.FixtureRequest) -> Iterator[Callable[.
     yield one
     for terminal in started:
         terminal.close()
-        request.node.add_report_section("call", "terminal", terminal.tail(200))
+        request.node.add_report_section("teardown", "terminal", terminal.tail(200))
 
 
 @pytest.fixture
