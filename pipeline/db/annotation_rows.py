@@ -44,22 +44,14 @@ def arrays(annotations: Iterable[Annotation]) -> str:
 
     Frame, attributes and warning, which most rows do not have, come last and are left out where all are null.
     """
-    return dumps([_array(*row) for row in annotations])
-
-
-def _array(
-    position: int,
-    type_name: str,
-    label: str | None,
-    uuid: str | None,
-    frame: int | None,
-    attributes: object,
-    geometry: object,
-    warning: str | None,
-) -> tuple[object, ...]:
-    if frame is None and attributes is None and warning is None:
-        return position, type_name, label, uuid, geometry
-    return position, type_name, label, uuid, geometry, frame, attributes, warning
+    return dumps(
+        [
+            (position, word, label, uuid, geometry)
+            if frame is None and attributes is None and warning is None
+            else (position, word, label, uuid, geometry, frame, attributes, warning)
+            for position, word, label, uuid, frame, attributes, geometry, warning in annotations
+        ]
+    )
 
 
 def _values(response_id: str, file: int, row: Annotation) -> tuple[object, ...]:
