@@ -1,10 +1,12 @@
 """Connections to PostgreSQL: any libpq URI, directly and through PgBouncer, with time-outs in force."""
 
+import itertools
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,6 +18,7 @@ from config import Settings, load_settings
 from models import Delivery, Job, Task
 from pipeline.bootstrap import build_service
 from pipeline.db import postgresql
+from pipeline.db.driver import pooled_connection
 from pipeline.db.engine import connect_for_migrations
 from pipeline.db.migrations import PROJECT, migrate
 from pipeline.db.postgresql import UnsuitableDatabase, fetch
@@ -218,6 +221,26 @@ def test_a_statement_alone_has_the_time_outs_and_commits_by_itself(
     ]
     with psycopg.connect(own_postgres.url("weighbridge")) as other:
         assert other.execute("SELECT value FROM kept").fetchall() == [(7,)]
+
+
+def round_trips(connection: psycopg.Connection[Any], file: Path, run: Callable[[], object]) -> int:
+    """Count how often the client waits for the server: what it sends before an answer is one round trip."""
+    with file.open("w") as trace:
+        connection.pgconn.trace(trace.fileno())
+        run()
+        connection.pgconn.untrace()
+    senders = [line.split("\t")[1] for line in file.read_text().splitlines()]  # F: the client; B: the server
+    return sum(sender == "F" for sender, _ in itertools.groupby(senders))
+
+
+def test_a_statement_alone_is_one_round_trip(reached: Service, tmp_path: Path) -> None:
+    def run() -> None:
+        assert fetch(reached.engine, TIMEOUT_OF_STATEMENTS, {}) == [("15s",)]
+
+    run()  # which connects, and prepares the statement where no pooler is
+    with pooled_connection(reached.engine) as pooled:
+        connection: Any = pooled.driver_connection
+    assert round_trips(connection, tmp_path / "trace", run) == 1
 
 
 @pytest.mark.parametrize(
