@@ -74,13 +74,14 @@ def run_due_jobs(
 def next_job(service: Service, after: Job | None = None, *, has_free_thread: bool = False) -> Job | None:
     """Claim the next job: by priority of the queues, but with turns `after` another job, so that none waits forever.
 
-    Creations that would not occupy this worker (`has_free_thread`) have their turn after each other job, fetches after each
-    creation. Otherwise large bodies and fetches are claimed when nothing else is due.
+    A creation that would not occupy this worker (`has_free_thread`) follows a job of the first queue, and a fetch a creation.
+    Otherwise large bodies and fetches are claimed when nothing else is due.
     """
-    if after is not None and after.queue in queues.CREATION and after.fetch_is_due:
-        return _claim_bounded(service, [queues.FETCH]) or _claim(service, WITHOUT_BOUND)
     names = WITHOUT_BOUND
-    if after is not None and after.queue not in queues.CREATION and has_free_thread:
+    if after is not None and after.queue in queues.CREATION:
+        if after.fetch_is_due and (fetch := _claim_bounded(service, [queues.FETCH])) is not None:
+            return fetch
+    elif after is not None and after.queue == queues.DEFAULT and has_free_thread:
         names = tuple(sorted(names, key=service.creates_in_threads, reverse=True))
     return _claim(service, names) or _claim_bounded(service, queue.due_bounded(service.engine))
 

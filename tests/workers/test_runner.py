@@ -189,16 +189,27 @@ def test_no_job_waits_until_nothing_else_is_due(
     assert [row["kind"] for row in table(service, Job)] == [kinds.PLAN]
 
 
-@pytest.mark.usefixtures("endless_plans")
-def test_creations_in_threads_take_turns_with_other_jobs(service: Service) -> None:
+@pytest.mark.parametrize(
+    ("due", "turn"),
+    [
+        ([kinds.PLAN, kinds.CREATE], [kinds.PLAN, kinds.CREATE]),
+        ([kinds.PLAN, kinds.CREATE, kinds.FETCH], [kinds.PLAN, kinds.CREATE, kinds.FETCH]),
+        ([kinds.CREATE, kinds.FETCH, kinds.PARSE], [kinds.CREATE, kinds.FETCH]),
+    ],
+)
+def test_creations_in_threads_and_fetches_take_turns_with_other_jobs(
+    service: Service, due: list[str], turn: list[str]
+) -> None:
     with service.engine.begin() as connection:
-        queue.enqueue(connection, kinds.CREATE, ["1", "2", "3"], queue="live")
-    ask(service, "b", "c", "d")
+        for kind in due:
+            queue.enqueue(connection, kind, "abcdef", queue="live" if kind == kinds.CREATE else None)
     service.accepting.add("live")
     claimed = [runner.next_job(service)]
-    for _ in range(5):
+    while len(claimed) < 6:
         claimed.append(runner.next_job(service, after=claimed[-1], has_free_thread=True))
-    assert [job and job.kind for job in claimed] == [kinds.PLAN, kinds.CREATE] * 3
+        if claimed[-1] is not None and claimed[-1].kind == kinds.FETCH:
+            finish(service, claimed[-1])
+    assert [job and job.kind for job in claimed] == turn * (6 // len(turn))
 
 
 def test_plans_come_first_where_a_creation_would_occupy_the_worker(service: Service) -> None:
