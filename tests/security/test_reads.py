@@ -39,6 +39,8 @@ from scale.annotations import Annotation
 from tests.factories.large_reads import large_read_elsewhere
 from tests.security.conftest import TOKEN
 
+pytestmark = pytest.mark.timeout(600)  # tracing memory takes several times as long as what it traces
+
 MEGABYTE = "x" * 1_000_000
 QUARTER = "x" * 250_000
 MANY = 600_000
