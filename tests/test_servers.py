@@ -14,8 +14,7 @@ import redis
 
 from tests import servers
 from tests.databases import MigratedDatabases
-
-ROOT = Path(__file__).parent.parent
+from tests.service import ROOT
 
 
 def test_a_postgres_keeps_its_rows_through_a_kill(own_postgres: servers.OwnPostgres) -> None:

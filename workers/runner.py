@@ -72,10 +72,10 @@ def run_due_jobs(
 
 
 def next_job(service: Service, after: Job | None = None, *, has_free_thread: bool = False) -> Job | None:
-    """Claim the next job: by priority of the queues, but with turns `after` another job, so that none waits forever.
+    """Claim the next job of the queue with the highest priority. Large bodies and fetches are claimed when nothing else is due.
 
-    A creation that would not occupy this worker (`has_free_thread`) follows a job of the first queue, and a fetch a creation.
-    Otherwise large bodies and fetches are claimed when nothing else is due.
+    Two exceptions keep the other queues from starving: `after` a job of the default queue a creation is claimed first, if it can
+    be handed to a thread (`has_free_thread`), and after a creation a fetch.
     """
     names = WITHOUT_BOUND
     if after is not None and after.queue in queues.CREATION:
@@ -87,8 +87,8 @@ def next_job(service: Service, after: Job | None = None, *, has_free_thread: boo
 
 
 def _run_one_of_each_queue(service: Service) -> None:
-    """Run a job of each queue that has no other turn while jobs of higher priority are always due."""
-    for name in queues.QUEUES[1:]:
+    """Run one job of each queue but the default one, so that none starves while the default queue is never empty."""
+    for name in (*queues.BOUNDED, *queues.CREATION):
         claimed = (_claim_bounded if name in queues.BOUNDED else _claim)(service, [name])
         if claimed is not None:
             run_job(service, claimed)
