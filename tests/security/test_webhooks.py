@@ -71,7 +71,6 @@ def test_a_receiver_that_does_not_answer_occupies_one_worker_at_a_time(
     open_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dozen notifications, and a receiver whose answer never ends: it is left alone for a while, then gets all of them."""
-    monkeypatch.setattr(sending, "RESPONSE_TIMEOUT_SECONDS", 0.5)
     answers_now = threading.Event()
 
     def answer(_: ReceivedRequest) -> Iterator[bytes]:
@@ -84,7 +83,9 @@ def test_a_receiver_that_does_not_answer_occupies_one_worker_at_a_time(
 
     with FakeServer(answer) as server:
         chain = with_a_dozen_notifications(open_pipeline, server)
-        chain.work()
+        with monkeypatch.context() as patch:
+            patch.setattr(sending, "RESPONSE_TIMEOUT_SECONDS", 0.5)
+            chain.work()
         assert len(server.requests) == 1
         waiting = Counter(job["last_error"] for job in chain.jobs() if job["kind"] == kinds.NOTIFY)
         assert waiting["the receiver does not answer"] == 11
@@ -100,8 +101,6 @@ def test_a_receiver_that_answers_slowly_rests_between_its_notifications(
     open_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A receiver that accepts each notification just before the time-out would hold a worker for each of them."""
-    monkeypatch.setattr(sending, "SLOW_SECONDS", 0.2)
-    monkeypatch.setattr(sending, "REST_FACTOR", 1000)
     is_slow = True
 
     def answer(_: ReceivedRequest) -> bytes:
@@ -111,7 +110,10 @@ def test_a_receiver_that_answers_slowly_rests_between_its_notifications(
 
     with FakeServer(answer) as server:
         chain = with_a_dozen_notifications(open_pipeline, server)
-        chain.work()
+        with monkeypatch.context() as patch:
+            patch.setattr(sending, "SLOW_SECONDS", 0.2)
+            patch.setattr(sending, "REST_FACTOR", 1000)
+            chain.work()
         states = Counter(row["state"] for row in table(chain.service, Notification))
         assert states == {"delivered": 1, "pending": 11}
         waiting = Counter(job["last_error"] for job in chain.jobs() if job["kind"] == kinds.NOTIFY)

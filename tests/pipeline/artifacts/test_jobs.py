@@ -290,23 +290,23 @@ def test_content_that_was_lost_from_the_store_is_fetched_again(service: Service,
 def test_a_fetch_longer_than_its_lease_stays_leased(
     open_service: Callable[..., Service], files: Files
 ) -> None:
-    service = open_service(artifact_hosts=(files.host,), lease_seconds=1)
+    service = open_service(artifact_hosts=(files.host,), lease_seconds=3)
     body = reply([{"annotations": [BOX]}])
     stolen: list[Any] = []
 
     def slowly(_: ReceivedRequest) -> Iterator[bytes]:
         yield body[:-1]
-        for _ in range(10):
+        for _ in range(30):
             files.peer.wait(0.25)
             stolen.append(queue.claim(service.engine, 60))
         yield body[-1:]
 
     files.has["/a"] = slowly
     receive_callback(service, video(files, "/a", type="videoboxannotation"))
-    job = queue.claim(service.engine, 1)
+    job = queue.claim(service.engine, 3)
     assert job is not None
     run_job(service, job)
-    assert stolen == [None] * 10
+    assert stolen == [None] * 30
     assert only(service, Artifact)["state"] == "stored"
 
 

@@ -82,7 +82,7 @@ def test_a_large_body_that_takes_longer_than_a_lease_to_read_stays_with_its_work
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slowly(*given: Any) -> Any:
-        assert not taken_over.wait(2.5)
+        assert not taken_over.wait(7.5)
         return parse_body(*given)
 
     def take_over() -> None:
@@ -93,12 +93,12 @@ def test_a_large_body_that_takes_longer_than_a_lease_to_read_stays_with_its_work
     taken_over = threading.Event()
     monkeypatch.setattr(replay, "parse_body", slowly)
     receive_callback(service, callback(boxes("car")), inline_bytes=0)
-    job = queue.claim(service.engine, 1)
+    job = queue.claim(service.engine, 3)
     assert job is not None
     other = threading.Thread(target=take_over)
     other.start()
     run_job(
-        dataclasses.replace(service, settings=dataclasses.replace(service.settings, lease_seconds=1)), job
+        dataclasses.replace(service, settings=dataclasses.replace(service.settings, lease_seconds=3)), job
     )
     other.join()
     assert (only(service, Delivery)["status"], table(service, Job)) == ("processed", [])
