@@ -444,7 +444,7 @@ def web(service: Callable[..., Service], sqlite_url: str) -> Service:
 def test_while_another_transaction_writes_for_long_callers_get_an_answer_and_readers_are_served(
     service: Callable[..., Service], sqlite_url: str
 ) -> None:
-    web = service(sqlite_url, processes=("web",), env={"WEB_THREADS": "32"})
+    web = service(sqlite_url, processes=("web",), env={"WEB_THREADS": "60"})
     body = json.dumps(payload("annotation/boxes_of_2017.json")).encode()
     web.post_callback(b"{}")
 
