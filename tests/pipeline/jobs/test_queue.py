@@ -155,16 +155,8 @@ def test_long_work_learns_that_somebody_else_has_its_job(service: Service) -> No
     job = claim(service)
     expire(service)
     claim(service)
-
-    def is_lost() -> bool:
-        try:
-            still_leased()
-        except LeaseLost:
-            return True
-        return False
-
-    with queue.keep_lease(service.engine, job, 0.3) as still_leased:
-        wait_until(is_lost, 60, "the work learns it")
+    with queue.keep_lease(service.engine, job, 0.3) as still_leased, pytest.raises(LeaseLost):
+        wait_until(still_leased, 60, "the loss of the lease")
 
 
 def test_a_finished_job_is_deleted(service: Service) -> None:
